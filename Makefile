@@ -1,0 +1,63 @@
+# Two commands need nothing but Python and make:
+#   make demo    serves the example over HTTPS
+#   make test    runs every test
+# HOST and PORT move the demo; PYTHON chooses the interpreter.
+
+HOST ?= 127.0.0.1
+PORT ?= 8443
+PYTHON ?=
+
+CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+VENV = .venv
+BIN = $(VENV)/bin
+METADATA = pyproject.toml setup.cfg
+
+.PHONY: help demo test bench docs clean
+.DEFAULT_GOAL = help
+
+help:
+	@echo 'make demo    serve the example on https://$(HOST):$(PORT) (HOST=... and PORT=... override)'
+	@echo 'make test    run every test with tox, on every Python found'
+	@echo 'make bench   measure against the bare app and a hand-assembled stack'
+	@echo 'make docs    build the documentation into docs/_build/html'
+	@echo 'make clean   remove everything that these commands made'
+
+demo: export HOST := $(HOST)
+demo: export PORT := $(PORT)
+demo: $(VENV)/.installed-demo
+	@exec $(BIN)/python -m example_app.demo
+
+test: $(VENV)/.installed-tox
+	@$(BIN)/tox run
+
+bench: $(VENV)/.installed-bench
+	@$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed-docs
+	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo 'The documentation is in docs/_build/html/index.html'
+
+clean:
+	rm -rf $(VENV) .tox .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist *.egg-info docs/_build
+
+# One stamp for each extra: the next start installs nothing unless the metadata changed.
+$(VENV)/.installed-%: $(METADATA) | $(BIN)/python
+	@echo 'Installing what "make $(MAKECMDGOALS)" needs into $(VENV) (a minute or two, once) ...'
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable '.[$*]' || { \
+	  echo 'Installing failed: the reason is above. Is the package index reachable?' >&2; exit 1; }
+	@touch $@
+
+$(BIN)/python:
+	@for candidate in $(CANDIDATES); do \
+	  if "$$candidate" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo 'Python 3.11 or newer is needed, and none of these is: $(CANDIDATES).' >&2; \
+	  echo 'Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	  echo "$$found has no venv module. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version) ..."; \
+	"$$found" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,28 @@
+"""flask-secure-ml: make any Flask model app safe to put on the internet with one ``init_app``."""
+
+from .errors import ConfigError, SecureMLError
+from .exchange import Exchange, Principal, current_exchange, current_principal
+from .extension import SecureML
+from .pipeline import Filter, Guard, Pipeline, Recorder, Stage
+from .policy import Policy, protect, public
+from .signals import authenticated, refused
+
+__all__ = [
+    "ConfigError",
+    "Exchange",
+    "Filter",
+    "Guard",
+    "Pipeline",
+    "Policy",
+    "Principal",
+    "Recorder",
+    "SecureML",
+    "SecureMLError",
+    "Stage",
+    "authenticated",
+    "current_exchange",
+    "current_principal",
+    "protect",
+    "public",
+    "refused",
+]

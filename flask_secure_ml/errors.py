@@ -1,0 +1,209 @@
+"""Every way a request or a configuration can be refused.
+
+The tree, and the HTTP status of each leaf::
+
+    ConfigError                     start-up: every wrong key at once (also a ValueError)
+    SecureMLError                   a werkzeug HTTPException
+     +- MalformedRequest            400  malformed_request
+     +- NotAuthenticated            401  not_authenticated
+     +- InsufficientScope           403  insufficient_scope
+     +- TlsRequired                 403  tls_required
+     +- PayloadTooLarge             413  payload_too_large
+     +- UnsupportedMediaType        415  unsupported_media_type
+     +- ValidationFailed            422  validation_failed
+     +- RateLimited                 429  rate_limited
+     +- QuotaExceeded               429  quota_exceeded
+     +- InternalError               500  internal_error
+     +- DependencyUnavailable       503  dependency_unavailable
+
+Each error has two texts. The public one (``detail``) is a constant of the class and is all that a client
+ever reads. The private one (``reason``) goes to the log and the audit only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from werkzeug import exceptions as http
+from werkzeug.wrappers import Response
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+PROBLEM_JSON = "application/problem+json"
+REQUEST_ID_KEY = "flask_secure_ml.request_id"
+IANA = "https://iana.org/assignments/http-problem-types#"
+
+Headers = Sequence[tuple[str, str]]
+
+
+class ConfigError(ValueError):
+    """Raised at start-up; ``problems`` has one sentence for each wrong setting."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("flask-secure-ml is not configured safely:\n" + "\n".join(f"  - {p}" for p in self.problems))
+
+
+class SecureMLError(http.HTTPException):
+    """Base of every refusal.
+
+    :param reason: the private text: what really happened, for the log only.
+    :param headers: extra response headers, such as ``WWW-Authenticate`` or ``Retry-After``.
+    :param members: extra members of the problem document (RFC 9457 section 3.2).
+    """
+
+    slug: ClassVar[str] = "internal_error"
+    detail: ClassVar[str] = "The server could not answer this request."
+    problem_type: ClassVar[str] = "about:blank"
+
+    def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
+        super().__init__(description=self.detail)
+        self.reason = reason
+        self.extra_headers = tuple(headers)
+        self.members = dict(members or {})
+
+    def get_response(self, environ: Any = None, scope: Any = None) -> Response:
+        """Return the problem document (RFC 9457) for this error."""
+        return problem_response(self, environ)
+
+
+class MalformedRequest(SecureMLError, http.BadRequest):
+    """The request breaks its own format: bad JSON, duplicate members, two credentials at once."""
+
+    slug = "malformed_request"
+    detail = "The request is malformed."
+
+
+class NotAuthenticated(SecureMLError, http.Unauthorized):
+    """No credential, or one that is invalid, expired or revoked: one body for every reason."""
+
+    slug = "not_authenticated"
+    detail = "Valid credentials are required."
+
+
+class InsufficientScope(SecureMLError, http.Forbidden):
+    """The principal is known and lacks a scope that the route asks for."""
+
+    slug = "insufficient_scope"
+    detail = "The credentials do not allow this operation."
+
+
+class TlsRequired(SecureMLError, http.Forbidden):
+    """The request came in clear text. It is refused, never redirected: its secrets were already sent."""
+
+    slug = "tls_required"
+    detail = "This service answers over HTTPS only."
+
+
+class PayloadTooLarge(SecureMLError, http.RequestEntityTooLarge):
+    """The body is larger than the route accepts."""
+
+    slug = "payload_too_large"
+    detail = "The request body is too large."
+
+
+class UnsupportedMediaType(SecureMLError, http.UnsupportedMediaType):
+    """The media type or the content encoding is not one that the route accepts."""
+
+    slug = "unsupported_media_type"
+    detail = "The media type or encoding of the request body is not supported."
+
+
+class ValidationFailed(SecureMLError, http.UnprocessableEntity):
+    """The body parsed, and is not what the schema says."""
+
+    slug = "validation_failed"
+    detail = "The request body does not match the schema."
+
+
+class RateLimited(SecureMLError, http.TooManyRequests):
+    """Too many requests in a window."""
+
+    slug = "rate_limited"
+    detail = "Too many requests. Slow down and try again later."
+
+
+class QuotaExceeded(SecureMLError, http.TooManyRequests):
+    """The price of these inputs is more than what is left of the quota."""
+
+    slug = "quota_exceeded"
+    detail = "The quota is used up. Try again later."
+    problem_type = IANA + "quota-exceeded"
+
+
+class InternalError(SecureMLError, http.InternalServerError):
+    """Anything unforeseen, and every fault of the setup found while answering."""
+
+    def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason, headers=headers, members=members)
+        self.original_exception = None
+
+
+class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
+    """An identity provider, or a store that a ``closed`` policy needs, is down."""
+
+    slug = "dependency_unavailable"
+    detail = "A service that this one depends on is not available. Try again later."
+    problem_type = IANA + "temporary-reduced-capacity"
+
+
+_FOREIGN: Mapping[int, tuple[str, str]] = {
+    400: (MalformedRequest.slug, MalformedRequest.detail),
+    401: (NotAuthenticated.slug, NotAuthenticated.detail),
+    403: ("forbidden", "This operation is not allowed."),
+    404: ("not_found", "There is nothing at this address."),
+    405: ("method_not_allowed", "This method is not allowed here."),
+    406: ("not_acceptable", "No acceptable representation is available."),
+    413: (PayloadTooLarge.slug, PayloadTooLarge.detail),
+    415: (UnsupportedMediaType.slug, UnsupportedMediaType.detail),
+    422: (ValidationFailed.slug, ValidationFailed.detail),
+    429: (RateLimited.slug, RateLimited.detail),
+    500: (SecureMLError.slug, SecureMLError.detail),
+    503: (DependencyUnavailable.slug, DependencyUnavailable.detail),
+}
+_DROPPED = {"content-type", "content-length"}
+
+
+def slug_and_detail(error: http.HTTPException) -> tuple[str, str]:
+    """Return the stable code and the public text for any HTTP error, ours or not."""
+    if isinstance(error, SecureMLError):
+        return error.slug, error.detail
+    status = error.code or 500
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+    return _FOREIGN.get(status, (re.sub(r"[^a-z0-9]+", "_", phrase.lower()), f"{phrase}."))
+
+
+def problem_document(error: http.HTTPException, request_id: str | None) -> dict[str, Any]:
+    """Return the members of the problem document (RFC 9457 section 3.1) for any HTTP error."""
+    slug, detail = slug_and_detail(error)
+    document: dict[str, Any] = {
+        "type": getattr(error, "problem_type", "about:blank"),
+        "title": error.name,
+        "status": error.code or 500,
+        "detail": detail,
+        "code": slug,
+    }
+    if request_id:
+        document["request_id"] = request_id
+    return document | getattr(error, "members", {})
+
+
+def problem_headers(error: http.HTTPException) -> list[tuple[str, str]]:
+    """Return what the error says in headers (``Allow``, ``Retry-After``, ``WWW-Authenticate``)."""
+    if isinstance(error, SecureMLError):
+        return list(error.extra_headers)
+    return [(name, value) for name, value in error.get_headers() if name.lower() not in _DROPPED]
+
+
+def problem_response(error: http.HTTPException, environ: WSGIEnvironment | None = None) -> Response:
+    """Return ``application/problem+json`` for any HTTP error; its own description is never shown."""
+    document = problem_document(error, (environ or {}).get(REQUEST_ID_KEY))
+    response = Response(json.dumps(document), status=error.code or 500, content_type=PROBLEM_JSON)
+    for name, value in problem_headers(error):
+        response.headers.add(name, value)
+    return response

@@ -1,0 +1,143 @@
+"""What is known of one request: the :class:`Exchange`, the caller's :class:`Principal`, and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from flask import request
+from werkzeug.local import LocalProxy
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from .errors import SecureMLError
+    from .policy import Policy
+
+EXCHANGE_KEY = "flask_secure_ml.exchange"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Clock(Protocol):
+    """Where every part reads the time, so that a test can move it."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch (UTC)."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch (UTC)."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, as proven by a credential.
+
+    :param kind: the credential's kind: ``api_key`` or ``jwt``.
+    :param issuer: who vouches for the subject; empty for this app's own keys.
+    :param subject: the identity at that issuer; never unique without the issuer (RFC 8725bis, ASVS 10.3.3).
+    :param scopes: what the credential allows.
+    :param plan: the name of the plan in ``SECURE_ML_PLANS`` that limits this caller.
+    :param client_id: the OAuth2 client or the key's client name.
+    :param claims: the verified claims of a token, read-only; empty for keys.
+    """
+
+    kind: str
+    subject: str
+    issuer: str = ""
+    scopes: frozenset[str] = frozenset()
+    plan: str = "default"
+    client_id: str = ""
+    claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+
+    @property
+    def id(self) -> str:
+        """One string that names this caller in logs and as a limiter's key."""
+        return f"{self.kind}:{self.issuer}#{self.subject}" if self.issuer else f"{self.kind}:{self.subject}"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer; each fact has one writer.
+
+    The transport middleware writes the first block, guards the second, the response filters the third.
+    """
+
+    request_id: str
+    time: float
+    started: float
+    peer: str
+    client: str
+    secure: bool
+
+    method: str = ""
+    endpoint: str | None = None
+    path: str = ""
+    policy: Policy | None = None
+    cleared: Policy | None = None
+    payload: Any = None
+    refusal: SecureMLError | None = None
+    fault: BaseException | None = None
+    challenges: tuple[str, ...] = ()
+    received_bytes: int = 0
+
+    status: int = 0
+    code: str | None = None
+    finished: float = 0.0
+    deferred: bool = False
+    recorded: bool = False
+
+    _principal: Principal | None = None
+
+    @property
+    def principal(self) -> Principal | None:
+        """The caller, or None for an anonymous one; set once, by authentication."""
+        return self._principal
+
+    @principal.setter
+    def principal(self, principal: Principal) -> None:
+        if self._principal is not None:
+            raise RuntimeError("the principal of a request is set once")
+        self._principal = principal
+
+    @property
+    def milliseconds(self) -> float:
+        """How long the request took, from the door to the last byte of the answer."""
+        return (self.finished - self.started) * 1000
+
+
+def exchange_of(environ: WSGIEnvironment) -> Exchange | None:
+    """Return the exchange that the transport middleware placed, or None when it did not run."""
+    return cast("Exchange | None", environ.get(EXCHANGE_KEY))
+
+
+def _current_exchange() -> Exchange:
+    exchange = exchange_of(request.environ)
+    if exchange is None:
+        raise RuntimeError("no exchange: SecureML.init_app() was not called for this app")
+    return exchange
+
+
+def _current_principal() -> Principal | None:
+    return _current_exchange().principal
+
+
+current_exchange = cast("Exchange", LocalProxy(_current_exchange))
+"""The exchange of the request being answered."""
+
+current_principal = cast("Principal", LocalProxy(_current_principal))
+"""The caller of the request being answered; false on a public route."""

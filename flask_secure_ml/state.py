@@ -1,0 +1,39 @@
+"""What one app has: frozen at ``init_app``, kept in ``app.extensions["secure_ml"]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from flask import Flask
+
+from .config import Settings
+from .exchange import Clock
+from .pipeline import Pipeline
+from .policy import PolicyTable
+
+if TYPE_CHECKING:
+    from .authentication.api_keys import FileKeyStore
+
+EXTENSION = "secure_ml"
+
+
+@dataclass(frozen=True)
+class AppState:
+    """The settings and parts of one app."""
+
+    settings: Settings
+    pipeline: Pipeline
+    policies: PolicyTable
+    clock: Clock
+    keys: FileKeyStore | None
+
+
+def state_of(app: Flask) -> AppState:
+    """Return the state of an app.
+
+    :raises RuntimeError: ``SecureML.init_app`` was not called for it.
+    """
+    if EXTENSION not in app.extensions:
+        raise RuntimeError(f"{app.name!r} is not protected: call SecureML().init_app(app) first")
+    return cast("AppState", app.extensions[EXTENSION])

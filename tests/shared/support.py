@@ -1,0 +1,37 @@
+"""What the tests share: a caller that proves itself with one header."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask, Request
+
+from flask_secure_ml import Exchange, Principal
+from flask_secure_ml.errors import NotAuthenticated
+
+HTTPS = "https://localhost"
+MakeApp = Callable[..., Flask]
+
+
+class NameAuthenticator:
+    """Believes ``X-Test-Caller: name scope scope``; a name of ``bad`` is an invalid credential."""
+
+    name = "test"
+    challenge = "Test"
+
+    def __init__(self, plan: str = "default") -> None:
+        self.plan = plan
+
+    def find(self, request: Request, exchange: Exchange) -> object | None:
+        return request.headers.get("X-Test-Caller")
+
+    def verify(self, credential: object, exchange: Exchange) -> Principal:
+        name, *scopes = str(credential).split()
+        if name == "bad":
+            raise NotAuthenticated("a bad caller")
+        return Principal("test", name, scopes=frozenset(scopes), plan=self.plan)
+
+
+def caller(name: str = "ada", *scopes: str) -> dict[str, str]:
+    """Return the headers of an authenticated caller."""
+    return {"X-Test-Caller": " ".join((name, *scopes))}

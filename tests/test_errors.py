@@ -1,0 +1,73 @@
+"""Every error is a problem document with a constant public text."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from werkzeug import exceptions as http
+
+from flask_secure_ml import errors
+from flask_secure_ml.errors import REQUEST_ID_KEY, ConfigError, SecureMLError, problem_response
+
+LEAVES = [
+    error
+    for _, error in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(error, SecureMLError) and error is not SecureMLError
+]
+
+
+@pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.__name__)
+def test_our_errors(error: type[SecureMLError]) -> None:
+    """The body has the class's constants, never the reason; the class is Werkzeug's for its status."""
+    raised = error("the private reason", headers=[("Retry-After", "7")], members={"errors": []})
+    response = raised.get_response({REQUEST_ID_KEY: "r-1"})
+    body: Any = response.json
+    assert response.content_type == "application/problem+json"
+    assert response.headers["Retry-After"] == "7"
+    assert body["status"] == response.status_code == raised.code
+    assert (body["code"], body["detail"], body["request_id"]) == (error.slug, error.detail, "r-1")
+    assert body["errors"] == []
+    assert "private" not in response.get_data(as_text=True)
+    assert isinstance(raised, http.default_exceptions[raised.code or 0])
+
+
+@pytest.mark.parametrize("status", sorted(http.default_exceptions), ids=str)
+def test_errors_of_others(status: int) -> None:
+    """Each error of Werkzeug keeps status and headers, and loses its description."""
+    raised = http.default_exceptions[status]()
+    raised.description = "/srv/secret"
+    response = problem_response(raised)
+    body: Any = response.json
+    assert response.status_code == body["status"] == status
+    assert body["type"] == "about:blank"
+    assert "secret" not in response.get_data(as_text=True)
+    assert body["code"].replace("_", "").isalnum()
+
+
+def test_405_keeps_allow() -> None:
+    """RFC 9110 section 15.5.6."""
+    assert problem_response(http.MethodNotAllowed(["GET"])).headers["Allow"] == "GET"
+
+
+def test_an_unknown_status() -> None:
+    """A status without a phrase is still a problem document."""
+
+    class Odd(http.HTTPException):
+        code = 499
+
+    assert problem_response(Odd()).json == {
+        "type": "about:blank",
+        "title": "Unknown Error",
+        "status": 499,
+        "detail": "Error.",
+        "code": "error",
+    }
+
+
+def test_config_error_lists_every_problem() -> None:
+    """All faults at once, a line each."""
+    error = ConfigError(["A is wrong", "B is wrong"])
+    assert error.problems == ("A is wrong", "B is wrong")
+    assert str(error).splitlines()[1:] == ["  - A is wrong", "  - B is wrong"]

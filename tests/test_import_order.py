@@ -1,0 +1,78 @@
+"""Imports point one way: core, then rooms, then the extension and the commands."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flask_secure_ml
+
+PACKAGE = Path(flask_secure_ml.__file__).parent
+CORE = ["errors", "strictjson", "watched", "secrets", "exchange", "policy", "checks", "config", "pipeline"]
+ROOMS = ["transport", "authentication", "authorization", "limits", "inputs", "outputs", "observe"]
+TOP = ["signals", "state", "assembly", "extension", "cli", "testing", "__init__"]
+PROXIES = {"request", "current_app", "g", "session"}
+MAY_USE_PROXIES = {"extension", "exchange", "state", "policy", "cli"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def unit(path: Path) -> str:
+    """Return the room or top-level module that a file belongs to."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_units(path: Path) -> Iterator[str]:
+    """Yield the parts of the package that a file imports when it runs (not for types only)."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+
+
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk all nodes but the bodies of ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from runtime_nodes(node)
+
+
+def layer(name: str) -> int:
+    return next(number for number, names in enumerate((CORE, ROOMS, TOP)) if name in names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    """A lower layer never imports a higher one, and no room imports another room."""
+    own = unit(path)
+    for other in imported_units(path):
+        assert layer(other) <= layer(own), f"{own} imports {other}"
+        assert own == other or layer(own) != 1 or layer(other) != 1, f"room {own} imports room {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_flask_proxies_stay_in_five_places(path: Path) -> None:
+    """A guard gets the request as an argument, so it can be tested without an app."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    used = {alias.name for node in nodes if node.module == "flask" for alias in node.names} & PROXIES
+    assert not used or unit(path) in MAY_USE_PROXIES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_stay_small(path: Path) -> None:
+    """A module above 300 lines holds a second job."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_optional_packages_are_imported_only_when_used() -> None:
+    """Importing the package loads neither a Redis client, nor Sentry, nor gunicorn."""
+    code = "import sys, flask_secure_ml; print({'redis', 'sentry_sdk', 'gunicorn', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,1 @@
+"""TRANSPORT: who is really calling, over what, and what the answer's headers say."""

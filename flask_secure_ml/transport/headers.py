@@ -1,0 +1,70 @@
+"""The headers of every answer: Flask-Talisman's policy, set for an API, and what Talisman does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flask import Flask, Response
+from flask_talisman import Talisman
+
+from ..exchange import Exchange
+
+_BEYOND_TALISMAN = (
+    ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("X-Permitted-Cross-Domain-Policies", "none"),
+)
+_OF_THE_ANSWER = frozenset({"content-type", "content-length"})
+_HIDDEN = frozenset({"server", "x-powered-by"})
+_HSTS = "strict-transport-security"
+
+
+class HeaderFilter:
+    """Sets the header policy where the view has not chosen, and hides what tells too much.
+
+    HSTS goes out on TLS connections only (RFC 6797 section 7.2); ``Server`` and ``X-Powered-By`` go
+    (RFC 9110 section 10.2.4).
+
+    :param hsts_max_age: seconds for which browsers shall use HTTPS only.
+    """
+
+    def __init__(self, hsts_max_age: int) -> None:
+        policy = [*_BEYOND_TALISMAN, *_talisman_policy(hsts_max_age)]
+        self._secure = tuple((name, name.lower(), value) for name, value in policy)
+        self._clear = tuple(header for header in self._secure if header[1] != _HSTS)
+
+    def apply(self, response: Response, exchange: Exchange) -> None:
+        """Set the headers in place."""
+        headers = response.headers
+        # One pass over the names: werkzeug's own look-up walks the whole list for each header.
+        present = {name.lower() for name, _ in headers}
+        for name in _HIDDEN & present:
+            headers.remove(name)
+        for name, lower, value in self._secure if exchange.secure else self._clear:
+            if lower not in present:
+                headers.add(name, value)
+        headers["X-Request-ID"] = exchange.request_id
+
+
+def _talisman_policy(hsts_max_age: int) -> Iterator[tuple[str, str]]:
+    """Let Flask-Talisman say the policy (OWASP REST security cheat sheet), once, on an app of its own.
+
+    As a hook on the user's app it would redirect clear text or believe ``X-Forwarded-Proto`` from anyone, share
+    its options between apps, and compute the same headers again for every answer.
+    """
+    app = Flask("flask_secure_ml.transport")
+    Talisman(
+        app,
+        force_https=False,
+        frame_options="DENY",
+        strict_transport_security_max_age=hsts_max_age,
+        strict_transport_security_include_subdomains=True,
+        content_security_policy={"default-src": "'none'", "frame-ancestors": "'none'"},
+        referrer_policy="no-referrer",
+        permissions_policy={"geolocation": "()", "camera": "()", "microphone": "()"},
+        x_xss_protection=False,
+    )
+    for name, value in app.test_client().get("/", base_url="https://localhost").headers:
+        if name.lower() not in _OF_THE_ANSWER:
+            yield name, value

@@ -1,0 +1,110 @@
+"""The door: whose forwarded headers count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from werkzeug.test import EnvironBuilder
+
+from flask_secure_ml import Exchange
+from flask_secure_ml.checks import networks
+from flask_secure_ml.exchange import exchange_of
+from flask_secure_ml.testing import FakeClock
+from flask_secure_ml.transport.proxy import HOP_HEADERS, Door
+
+TRUSTED = ["10.0.0.0/8", "2001:db8::/32"]
+
+
+def pass_door(peer: str | None, trusted: list[str] | None = None, /, **headers: str) -> tuple[Exchange, dict[str, Any]]:
+    """Send one request through the door; keywords are header names with underscores."""
+    environ = EnvironBuilder(base_url="http://api.example").get_environ()
+    environ.pop("REMOTE_ADDR", None)
+    if peer is not None:
+        environ["REMOTE_ADDR"] = peer
+    environ.update({f"HTTP_{name.upper()}": value for name, value in headers.items()})
+    door = Door(lambda environ, start_response: [], networks(TRUSTED if trusted is None else trusted), FakeClock())
+    door(environ, lambda *_: lambda _: None)
+    exchange = exchange_of(environ)
+    if exchange is None:
+        raise LookupError("the door placed no exchange")
+    return exchange, environ
+
+
+@pytest.mark.parametrize(
+    ("peer", "chain", "client"),
+    [
+        pytest.param("192.0.2.1", "198.51.100.7", "192.0.2.1", id="untrusted peer"),
+        pytest.param("10.0.0.1", "198.51.100.7", "198.51.100.7", id="one proxy"),
+        pytest.param("10.0.0.1", "198.51.100.7, 10.0.0.2", "198.51.100.7", id="two proxies"),
+        pytest.param("10.0.0.1", "6.6.6.6, 198.51.100.7", "198.51.100.7", id="client lies before the proxy"),
+        pytest.param("10.0.0.1", "10.6.6.6, 198.51.100.7, 10.0.0.2", "198.51.100.7", id="client claims to be a proxy"),
+        pytest.param("10.0.0.1", "", "10.0.0.1", id="empty chain"),
+        pytest.param("10.0.0.1", "unknown", "10.0.0.1", id="no address"),
+        pytest.param("10.0.0.1", "' OR 1=1, 10.0.0.2", "10.0.0.2", id="garbage behind a proxy"),
+        pytest.param("10.0.0.1", "198.51.100.7:4711", "198.51.100.7", id="with a port"),
+        pytest.param("10.0.0.1", "[2001:470::7]:443", "2001:470::7", id="IPv6 with a port"),
+        pytest.param("2001:db8::1", "2001:470::7", "2001:470::7", id="IPv6 proxy"),
+        pytest.param("::ffff:10.0.0.1", "198.51.100.7", "198.51.100.7", id="IPv4 inside IPv6"),
+        pytest.param("10.0.0.1", ", ,198.51.100.7,", "198.51.100.7", id="empty entries"),
+    ],
+)
+def test_the_client_address(peer: str, chain: str, client: str) -> None:
+    """The first address from our side that is no trusted proxy, and never what a client wrote before it."""
+    exchange, environ = pass_door(peer, x_forwarded_for=chain)
+    assert (exchange.peer, exchange.client) == (peer, client)
+    assert environ["REMOTE_ADDR"] == client
+    assert environ.get("HTTP_X_FORWARDED_FOR", client) == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "proto", "secure"),
+    [
+        pytest.param("192.0.2.1", "https", False, id="untrusted peer"),
+        pytest.param("10.0.0.1", "https", True, id="trusted"),
+        pytest.param("10.0.0.1", "HTTPS", True, id="upper case"),
+        pytest.param("10.0.0.1", "http", False, id="clear text at the edge"),
+        pytest.param("10.0.0.1", "https, http", False, id="nearest proxy says clear text"),
+        pytest.param("10.0.0.1", "httpsx", False, id="garbled"),
+    ],
+)
+def test_the_scheme(peer: str, proto: str, secure: bool) -> None:
+    """TLS counts only by the word of the nearest trusted proxy."""
+    exchange, environ = pass_door(peer, x_forwarded_proto=proto)
+    assert exchange.secure is secure
+    assert environ["wsgi.url_scheme"] == ("https" if secure else "http")
+
+
+def test_the_host() -> None:
+    """A trusted proxy may name the host; anything that is no host name is dropped."""
+    assert pass_door("10.0.0.1", x_forwarded_host="model.example:444")[1]["HTTP_HOST"] == "model.example:444"
+    assert pass_door("10.0.0.1", x_forwarded_host="a/../b")[1]["HTTP_HOST"] == "api.example"
+    assert pass_door("192.0.2.1", x_forwarded_host="evil.example")[1]["HTTP_HOST"] == "api.example"
+
+
+@pytest.mark.parametrize("name", sorted(HOP_HEADERS))
+@pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1"])
+def test_other_hop_headers_are_removed(peer: str, name: str) -> None:
+    """Not even from a trusted proxy: this release does not use them, so nothing behind may either."""
+    assert name not in pass_door(peer, **{name.removeprefix("HTTP_"): "x"})[1]
+
+
+def test_unknown_forwarded_headers_are_removed() -> None:
+    """The whole family X-Forwarded-* goes, also names that we do not know."""
+    environ = pass_door("10.0.0.1", x_forwarded_prefix="/admin", x_forwarded_port="1", x_forwarded_user="root")[1]
+    assert not [key for key in environ if key.startswith("HTTP_X_FORWARDED_")]
+
+
+def test_a_unix_socket_is_trusted_only_when_named() -> None:
+    """A peer without an address is a Unix socket."""
+    assert pass_door(None, x_forwarded_for="198.51.100.7")[0].client == ""
+    assert pass_door(None, ["unix"], x_forwarded_for="198.51.100.7")[0].client == "198.51.100.7"
+
+
+def test_request_ids() -> None:
+    """A trusted proxy's id is kept when it is harmless; else there is a fresh one of 128 bits."""
+    assert pass_door("10.0.0.1", x_request_id="edge-0123456789")[0].request_id == "edge-0123456789"
+    for peer, given in (("192.0.2.1", "edge-0123456789"), ("10.0.0.1", "x\r\ny"), ("10.0.0.1", "short")):
+        made = pass_door(peer, x_request_id=given)[0].request_id
+        assert len(made) == 32
+        assert made != given

@@ -1,0 +1,103 @@
+"""Clear text is refused; every answer carries the header policy."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask, Response, request, session
+
+from flask_secure_ml import public
+from support import HTTPS, MakeApp, caller
+
+POLICY = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Permitted-Cross-Domain-Policies": "none",
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("debug", [False, True], ids=["production", "debug"])
+def test_clear_text_is_refused(app: Flask, method: str, debug: bool) -> None:
+    """403 without a redirect and without HSTS, also for a public route, a forged header and in debug mode."""
+    app.debug = debug
+    app.add_url_rule("/open", view_func=public(lambda: "ok"), methods=["GET", "POST"])
+    forged = {"X-Forwarded-Proto": "https", "Forwarded": "proto=https", "X-Forwarded-Ssl": "on"}
+    response = app.test_client().open("/open", method=method, headers=caller() | forged)
+    assert (response.status_code, response.json["code"]) == (403, "tls_required")  # type: ignore[index]
+    assert "Location" not in response.headers
+    assert "Strict-Transport-Security" not in response.headers
+
+
+def test_clear_text_can_be_allowed(protected: MakeApp) -> None:
+    """SECURE_ML_REQUIRE_TLS = False is for development; HSTS is still not sent over clear text."""
+    app = protected(REQUIRE_TLS=False)
+    app.add_url_rule("/open", view_func=public(lambda: "ok"))
+    response = app.test_client().get("/open")
+    assert response.status_code == 200
+    assert "Strict-Transport-Security" not in response.headers
+
+
+def test_tls_of_a_trusted_proxy(protected: MakeApp) -> None:
+    """SECURE_ML_TRUSTED_PROXIES makes the proxy's word count: TLS, address, HSTS."""
+    app = protected(TRUSTED_PROXIES=["127.0.0.0/8"])
+    app.add_url_rule("/open", view_func=public(lambda: "ok"))
+    response = app.test_client().get("/open", headers={"X-Forwarded-Proto": "https"})
+    assert response.status_code == 200
+    assert response.headers["Strict-Transport-Security"] == POLICY["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize("path", ["/open", "/crash", "/nowhere", "/stream"])
+def test_every_answer_has_the_headers(app: Flask, path: str) -> None:
+    """Also errors and streams; each header once."""
+    app.add_url_rule("/open", view_func=public(lambda: "ok"), endpoint="open")
+    app.add_url_rule("/crash", view_func=lambda: 1 / 0, endpoint="crash")  # type: ignore[arg-type]
+    app.add_url_rule("/stream", view_func=lambda: Response(iter(["a"])), endpoint="stream")
+    response = app.test_client().get(path, base_url=HTTPS, headers=caller())
+    assert {name: response.headers.getlist(name) for name in POLICY} == {name: [POLICY[name]] for name in POLICY}
+    assert "X-XSS-Protection" not in response.headers
+    assert len(response.headers["X-Request-ID"]) == 32
+
+
+def test_the_view_may_allow_caching(app: Flask) -> None:
+    """A Cache-Control of the view stays; headers that name the software go."""
+    own = {"Cache-Control": "max-age=60", "Server": "model/1.2", "X-Powered-By": "numpy"}
+    app.add_url_rule("/open", view_func=public(lambda: ("ok", own)))
+    headers = app.test_client().get("/open", base_url=HTTPS).headers
+    assert headers["Cache-Control"] == "max-age=60"
+    assert not {"Server", "X-Powered-By"} & set(headers.keys())
+
+
+def test_hsts_max_age(protected: MakeApp) -> None:
+    """SECURE_ML_HSTS_MAX_AGE sets the seconds."""
+    response = protected(HSTS_MAX_AGE=60).test_client().get("/x", base_url=HTTPS)
+    assert response.headers["Strict-Transport-Security"] == "max-age=60; includeSubDomains"
+
+
+@pytest.mark.parametrize("query", ["a=\xff", "\xed\xa0\x80"], ids=["latin-1", "surrogate"])
+def test_a_query_beyond_ascii_is_refused(app: Flask, query: str) -> None:
+    """Raw bytes in the query would be a 500 of Werkzeug in any view that reads its arguments."""
+    app.add_url_rule("/open", view_func=public(lambda: dict(request.args)))
+    client = app.test_client()
+    for headers in ({}, caller()):
+        response = client.get("/open", base_url=HTTPS, headers=headers, environ_overrides={"QUERY_STRING": query})
+        assert (response.status_code, response.json["code"]) == (400, "malformed_request")  # type: ignore[index]
+
+
+def test_session_cookies_are_protected(app: Flask) -> None:
+    """A session of the user's app travels over TLS only and is hidden from scripts."""
+    app.secret_key = "k" * 32
+
+    @app.get("/login")
+    @public
+    def login() -> str:
+        session["user"] = "ada"
+        return "ok"
+
+    cookie = app.test_client().get("/login", base_url=HTTPS).headers["Set-Cookie"]
+    assert {"Secure", "HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))

@@ -1,0 +1,161 @@
+"""A guard over both kinds of credential, and a way to ask it without an app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Request
+from joserfc.jwk import Key
+from werkzeug.test import EnvironBuilder
+
+from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator, FileKeyStore
+from flask_secure_ml.authentication.base import AuthenticationGuard
+from flask_secure_ml.authentication.jwks import FileKeys
+from flask_secure_ml.authentication.jwt import JwtAuthenticator, TrustedIssuer
+from flask_secure_ml.checks import ALGORITHMS, IssuerConfig
+from flask_secure_ml.errors import SecureMLError
+from flask_secure_ml.exchange import Exchange, Principal
+from flask_secure_ml.policy import Policy
+from flask_secure_ml.secrets import Secret
+from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token
+
+ISSUER = "https://issuer.example"
+OTHER_ISSUER = "https://other.example"
+AUDIENCE = "https://api.example"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the guard decided."""
+
+    status: int
+    challenges: tuple[str, ...]
+    principal: Principal | None
+    exchange: Exchange
+    reason: str = ""
+    body: bytes = b""
+    retry_after: str | None = None
+
+
+def new_exchange(*, public: bool = False) -> Exchange:
+    exchange = Exchange("r1", 0.0, 0.0, "192.0.2.1", "192.0.2.1", secure=True)
+    exchange.policy = Policy(public=public)
+    return exchange
+
+
+def new_request(headers: Mapping[str, str] | None = None, url: str = "/") -> Request:
+    environ = EnvironBuilder(path=url, base_url="https://localhost").get_environ()
+    for name, value in (headers or {}).items():
+        environ["HTTP_" + name.upper().replace("-", "_")] = value
+    return Request(environ)
+
+
+def ask_guard(
+    guard: AuthenticationGuard, headers: Mapping[str, str] | None = None, *, url: str = "/", public: bool = False
+) -> Answer:
+    exchange = new_exchange(public=public)
+    try:
+        guard.check(new_request(headers, url), exchange)
+    except SecureMLError as error:
+        response = error.get_response()
+        challenges = tuple(response.headers.getlist("WWW-Authenticate"))
+        retry_after = response.headers.get("Retry-After")
+        return Answer(
+            response.status_code, challenges, exchange.principal, exchange, error.reason, response.data, retry_after
+        )
+    return Answer(200, exchange.challenges, exchange.principal, exchange)
+
+
+@pytest.fixture
+def exchange() -> Exchange:
+    return new_exchange()
+
+
+@pytest.fixture
+def request_with() -> Callable[..., Request]:
+    return new_request
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(1_800_000_000)
+
+
+@pytest.fixture(scope="session")
+def signing_keys() -> Mapping[str, Key]:
+    """One private key for each algorithm, named after it."""
+    return {name: make_signing_key(name, kid=name) for name in sorted(ALGORITHMS)}
+
+
+@pytest.fixture(scope="session")
+def other_key() -> Key:
+    """The key of the second issuer, under the name that the first issuer uses too."""
+    return make_signing_key("RS256", kid="RS256")
+
+
+@pytest.fixture
+def pepper(monkeypatch: pytest.MonkeyPatch) -> Secret:
+    monkeypatch.setenv("TEST_PEPPER", "pepper-" * 6)
+    return Secret("env:TEST_PEPPER")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileKeyStore:
+    return FileKeyStore(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def api_keys(store: FileKeyStore, pepper: Secret, clock: FakeClock) -> ApiKeyAuthenticator:
+    return ApiKeyAuthenticator(store, pepper, clock)
+
+
+@pytest.fixture
+def jwt(tmp_path: Path, signing_keys: Mapping[str, Key], other_key: Key, clock: FakeClock) -> JwtAuthenticator:
+    trusted: dict[str, TrustedIssuer] = {}
+    for name, keys, algorithms in (
+        (ISSUER, list(signing_keys.values()), tuple(sorted(ALGORITHMS))),
+        (OTHER_ISSUER, [other_key], ("RS256",)),
+    ):
+        path = tmp_path / f"{len(trusted)}.jwks"
+        path.write_text(make_key_set(*keys))
+        trusted[name] = TrustedIssuer(
+            IssuerConfig(name, AUDIENCE, algorithms, jwks_file=str(path)), FileKeys(str(path), algorithms)
+        )
+    return JwtAuthenticator(trusted, clock, leeway=30)
+
+
+@pytest.fixture
+def failures() -> list[Exchange]:
+    """The exchanges for which the guard called ``on_failure``."""
+    return []
+
+
+@pytest.fixture
+def ask(jwt: JwtAuthenticator, api_keys: ApiKeyAuthenticator, failures: list[Exchange]) -> Callable[..., Answer]:
+    guard = AuthenticationGuard([jwt, api_keys], "model", failures.append)
+    return lambda headers=None, **options: ask_guard(guard, headers, **options)
+
+
+@pytest.fixture
+def ask_with(failures: list[Exchange]) -> Callable[..., Answer]:
+    """Ask a guard over one authenticator of the test's own."""
+
+    def ask_one(authenticator: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        return ask_guard(AuthenticationGuard([authenticator], "model", failures.append), headers)
+
+    return ask_one
+
+
+@pytest.fixture
+def token(signing_keys: Mapping[str, Key], clock: FakeClock) -> Callable[..., str]:
+    """Make a token of the first issuer; keyword arguments override."""
+
+    def make(algorithm: str = "RS256", **options: Any) -> str:
+        usual: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE, "now": clock.now()}
+        return make_token(signing_keys[algorithm], **{**usual, **options})
+
+    return make

@@ -1,0 +1,84 @@
+"""Whatever is sent as a credential, the answer is 200, 400 or 401, and only the true token is 200."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from joserfc.jwk import Key
+
+from flask_secure_ml.testing import make_token, sign_parts
+
+Ask = Callable[..., Any]
+RELAXED = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+LATIN_1 = st.text(st.characters(max_codepoint=255), max_size=60)
+SCHEMES = st.sampled_from(["", "Bearer ", "bearer ", "ApiKey ", "Basic ", "Bearer", "DPoP ", "Bearer a, Bearer ", ","])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+HEADER_NAMES = st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "b64", "zip", "cty", "jku", "x5c", "x"])
+CLAIM_NAMES = st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub", "client_id", "jti", "scope", "cnf", "x"])
+KNOWN = {200, 400, 401}
+
+
+@RELAXED
+@given(scheme=SCHEMES, rest=LATIN_1, own=st.none() | LATIN_1)
+def test_any_header(ask: Ask, scheme: str, rest: str, own: str | None) -> None:
+    """No header value is a 500, and none invented is let in."""
+    headers = {"Authorization": scheme + rest} | ({} if own is None else {"X-API-Key": own})
+    answer = ask(headers)
+    assert answer.status in {400, 401, 503}  # 503: a well-formed key while there is no key file
+    assert answer.principal is None
+
+
+@RELAXED
+@given(at=st.integers(0, 10_000), char=st.characters(min_codepoint=33, max_codepoint=126))
+def test_any_change_of_a_token(ask: Ask, token: Callable[..., str], at: int, char: str) -> None:
+    """A token with one other character is refused."""
+    text = token(claims={"jti": "fixed"})
+    at %= len(text)
+    changed = text[:at] + char + text[at + 1 :]
+    answer = ask({"Authorization": f"Bearer {changed}"})
+    assert answer.status in KNOWN
+    assert (answer.status == 200) is (changed == text)
+
+
+@RELAXED
+@given(header=st.dictionaries(HEADER_NAMES, JSON, max_size=3), claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
+def test_any_signed_token(
+    ask: Ask, signing_keys: Mapping[str, Key], header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    """A rightly signed token with members of any type is answered, never a 500 and never logged as unforeseen."""
+    text = make_token(
+        signing_keys["Ed25519"],
+        issuer="https://issuer.example",
+        audience="https://api.example",
+        now=1_800_000_000,
+        header=header,
+        claims=claims,
+    )
+    answer = ask({"Authorization": f"Bearer {text}"})
+    assert answer.status in KNOWN
+    assert " raised " not in answer.reason
+
+
+@RELAXED
+@given(
+    header=st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()), payload=st.binary(max_size=80)
+)
+def test_any_signed_bytes(ask: Ask, signing_keys: Mapping[str, Key], header: bytes, payload: bytes) -> None:
+    """So is a signature over any bytes."""
+    answer = ask({"Authorization": f"Bearer {sign_parts(signing_keys['Ed25519'], header, payload)}"})
+    assert answer.status in {400, 401}
+    assert " raised " not in answer.reason

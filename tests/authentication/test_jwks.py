@@ -1,0 +1,199 @@
+"""The cache of a published key set: when it fetches, and what it does when it cannot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import pytest
+from joserfc.jwk import Key
+
+from flask_secure_ml.authentication.fetch import FetchError
+from flask_secure_ml.authentication.jwks import FileKeys, HttpKeys, key_source
+from flask_secure_ml.checks import IssuerConfig
+from flask_secure_ml.config import Settings
+from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.testing import FakeClock, make_key_set
+
+ALGORITHMS = ("RS256", "ES256")
+
+
+class Server:
+    """Stands in for the network: answers with what a test sets, and counts."""
+
+    def __init__(self, body: str) -> None:
+        self.body: str | None = body
+        self.fetches = 0
+
+    def get(self, uri: str) -> bytes:
+        self.fetches += 1
+        if self.body is None:
+            raise FetchError("down")
+        return self.body.encode()
+
+
+@pytest.fixture
+def server(signing_keys: Mapping[str, Key]) -> Server:
+    return Server(make_key_set(signing_keys["RS256"]))
+
+
+@pytest.fixture
+def keys(server: Server, clock: FakeClock) -> HttpKeys:
+    return HttpKeys("https://issuer.example/jwks", ALGORITHMS, clock, max_age=300, cooldown=60, get=server.get)
+
+
+def test_nothing_is_fetched_before_the_first_token(keys: HttpKeys, server: Server) -> None:
+    """An app starts while its issuer is down."""
+    assert server.fetches == 0
+
+
+def test_set_is_kept_for_max_age(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """AS-6: one fetch serves until max_age is over."""
+    for _ in range(3):
+        assert keys.find("RS256", "RS256") is not None
+        clock.advance(99)
+    assert server.fetches == 1
+    clock.advance(3)
+    assert keys.find("RS256", "RS256") is not None
+    assert server.fetches == 2
+
+
+def test_flood_of_unknown_kids(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """J1: any number of unknown kids causes one fetch in a cooldown."""
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(60)
+    for number in range(500):
+        assert keys.find(f"random-{number}", "RS256") is None
+    assert server.fetches == 2
+
+
+def test_new_key_is_found_after_the_cooldown(
+    keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """C12: a key that the issuer adds is found by its first token once the cooldown is over."""
+    assert keys.find("ES256", "ES256") is None
+    server.body = make_key_set(signing_keys["RS256"], signing_keys["ES256"])
+    clock.advance(59)
+    assert keys.find("ES256", "ES256") is None
+    clock.advance(1)
+    assert keys.find("ES256", "ES256") is not None
+
+
+def test_removed_key_is_gone_after_max_age(
+    keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """C12: a key that the issuer removes does not verify for longer than max_age."""
+    assert keys.find("RS256", "RS256") is not None
+    server.body = make_key_set(signing_keys["ES256"])
+    clock.advance(300)
+    assert keys.find("RS256", "RS256") is None
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "PS256"])
+def test_wrong_algorithm_causes_no_fetch(keys: HttpKeys, server: Server, clock: FakeClock, algorithm: str) -> None:
+    """A4: a known kid with another algorithm is a lie, and a fresh set could not make it true."""
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(60)
+    assert keys.find("RS256", algorithm) is None
+    assert server.fetches == 1
+
+
+@pytest.mark.parametrize("body", [None, "<html>", '{"keys": 1}', ""], ids=["down", "html", "no list", "empty"])
+def test_last_good_set_serves_for_a_day(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
+    """J2: when the issuer is down or talks nonsense, the last good set serves for 24 hours; then 503."""
+    assert keys.find("RS256", "RS256") is not None
+    server.body = body
+    clock.advance(86_399)
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(1)
+    with pytest.raises(DependencyUnavailable):
+        keys.find("RS256", "RS256")
+
+
+@pytest.mark.parametrize("body", [None, "<html>", '{"keys": []}'], ids=["down", "html", "no keys"])
+def test_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
+    """J2: without any usable set the answer is 503 with Retry-After, and one fetch in a cooldown."""
+    server.body = body
+    for _ in range(10):
+        with pytest.raises(DependencyUnavailable) as caught:
+            keys.find("RS256", "RS256")
+    assert caught.value.extra_headers == (("Retry-After", "60"),)
+    assert server.fetches == 1
+
+
+def test_recovers_after_the_cooldown(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """J2: the issuer is asked again when the cooldown is over."""
+    good, server.body = server.body, None
+    with pytest.raises(DependencyUnavailable):
+        keys.find("RS256", "RS256")
+    server.body = good
+    clock.advance(60)
+    assert keys.find("RS256", "RS256") is not None
+
+
+def test_withdrawn_keys_are_not_served(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """An issuer that withdraws all its keys is believed: the last good set is for outages only."""
+    assert keys.find("RS256", "RS256") is not None
+    server.body = '{"keys": []}'
+    clock.advance(300)
+    with pytest.raises(DependencyUnavailable):
+        keys.find("RS256", "RS256")
+
+
+class SlowServer(Server):
+    """Answers when a test lets it."""
+
+    def __init__(self, body: str) -> None:
+        super().__init__(body)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def get(self, uri: str) -> bytes:
+        self.asked.set()
+        self.go.wait(10)
+        return super().get(uri)
+
+
+def test_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+    """AS-6: while one thread waits for the issuer, the others use the set there is."""
+    slow = SlowServer(make_key_set(signing_keys["RS256"]))
+    slow.go.set()
+    keys = HttpKeys("https://x", ALGORITHMS, clock, get=slow.get)
+    assert keys.find("RS256", "RS256") is not None
+    slow.go.clear()
+    slow.asked.clear()
+    clock.advance(300)
+    waiting = threading.Thread(target=keys.find, args=("RS256", "RS256"))
+    waiting.start()
+    assert slow.asked.wait(10)
+    assert keys.find("RS256", "RS256") is not None
+    slow.go.set()
+    waiting.join(10)
+    assert slow.fetches == 2
+
+
+def test_first_fetch_is_shared(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+    """J1: threads that come while the first set is fetched wait for it and fetch nothing themselves."""
+    slow = SlowServer(make_key_set(signing_keys["RS256"]))
+    keys = HttpKeys("https://x", ALGORITHMS, clock, get=slow.get)
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(keys.find("RS256", "RS256"))) for _ in range(8)]
+    for each in threads:
+        each.start()
+    assert slow.asked.wait(10)
+    slow.go.set()
+    for each in threads:
+        each.join(10)
+    assert len(found) == 8
+    assert None not in found
+    assert slow.fetches == 1
+
+
+def test_source_of_an_issuer(clock: FakeClock) -> None:
+    """The configuration says whether keys come from a file or an address; its times are used."""
+    settings = Settings.load({"SECURE_ML_JWKS_MAX_AGE": 7, "SECURE_ML_JWKS_COOLDOWN": 5})
+    issuer = IssuerConfig("https://i", "a", ("RS256",), jwks_uri="https://i/jwks")
+    source = key_source(issuer, settings, clock)
+    assert isinstance(source, HttpKeys)
+    assert (source._max_age, source._cooldown) == (7, 5)
+    assert isinstance(key_source(IssuerConfig("https://i", "a", ("RS256",), jwks_file="/x"), settings, clock), FileKeys)

@@ -1,0 +1,226 @@
+"""Attacks on the signature, the size and the keys that no JSON file can hold."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc.jwk import Key
+
+from flask_secure_ml.authentication.jwks import FileKeys
+from flask_secure_ml.authentication.jwt import JwtAuthenticator, TrustedIssuer
+from flask_secure_ml.checks import IssuerConfig
+from flask_secure_ml.config import Settings
+from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token, sign_parts
+
+Ask = Callable[..., Any]
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def b64(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def public_forms(key: Key) -> dict[str, bytes]:
+    """The public key in every form in which an attacker has it."""
+    public: Any = key.public_key
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    jwk = json.dumps(key.as_dict(private=False)).encode()
+    return {"pem": pem, "pem without newline": pem.rstrip(), "der": der, "jwk": jwk}
+
+
+@pytest.mark.parametrize("form", ["pem", "pem without newline", "der", "jwk"])
+@pytest.mark.parametrize("kind", ["RS256", "ES256"])
+def test_public_key_as_hmac_secret(ask: Ask, signing_keys: Mapping[str, Key], token: Ask, kind: str, form: str) -> None:
+    """A2, A3: a token signed by HMAC with the public key is refused."""
+    body = token(kind).split(".")[1]
+    signed = b64(json.dumps({"alg": "HS256", "typ": "at+jwt", "kid": kind}).encode()) + "." + body
+    mac = hmac.digest(public_forms(signing_keys[kind])[form], signed.encode(), hashlib.sha256)
+    assert ask(bearer(f"{signed}.{b64(mac)}")).status == 401
+
+
+def numbers(r: int, s: int, size: int = 32) -> bytes:
+    return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        pytest.param(numbers(0, 0), id="r = s = 0"),
+        pytest.param(numbers(P256_ORDER, P256_ORDER), id="r = s = n"),
+        pytest.param(numbers(1, 1), id="r = s = 1"),
+        pytest.param(numbers(0, 0, 48), id="P-384 length"),
+        pytest.param(b"\x00" * 63, id="too short"),
+        pytest.param(b"\x00", id="one byte"),
+    ],
+)
+def test_psychic_signature(ask: Ask, token: Ask, signature: bytes) -> None:
+    """A5: signatures that broken ECDSA verifiers take for any message are refused."""
+    assert ask(bearer(token("ES256").rpartition(".")[0] + "." + b64(signature))).status == 401
+
+
+def test_der_signature(ask: Ask, token: Ask, signing_keys: Mapping[str, Key]) -> None:
+    """A5: a true signature in DER instead of the form of RFC 7518 section 3.4 is refused."""
+    signed = token("ES256").rpartition(".")[0]
+    private: Any = signing_keys["ES256"].private_key
+    assert ask(bearer(f"{signed}.{b64(private.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))}")).status == 401
+
+
+@pytest.mark.parametrize("kind", ["RS256", "ES256", "Ed25519"])
+def test_changed_signature(ask: Ask, token: Ask, kind: str) -> None:
+    """A6: cut, lengthened, or changed in bits that base64 does not use: every text but the right one is refused."""
+    text = token(kind)
+    last = CHARACTERS.index(text[-1])
+    changed = [text[:-1], text[:-2], text + "A", text + "AA", text + "AAAA", text[:-1] + CHARACTERS[last ^ 1]]
+    assert ask(bearer(text)).status == 200
+    assert [ask(bearer(each)).status for each in changed] == [401] * len(changed)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_changed_part(ask: Ask, token: Ask, part: int) -> None:
+    """JB-5: one changed byte in header or payload breaks the token."""
+    parts = token().split(".")
+    raw = base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4))
+    parts[part] = b64(raw.replace(b'", "', b'","', 1))
+    assert ask(bearer(".".join(parts))).reason == "the signature does not verify: BadSignatureError"
+
+
+def test_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> None:
+    """H1: addresses in the header are never fetched."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        for name in ("jku", "x5u"):
+            assert ask(bearer(token(header={name: address}))).status == 401
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_own_key_in_header(ask: Ask) -> None:
+    """H1: a token that brings the key that signed it is refused."""
+    own = make_signing_key("ES256", kid="ES256")
+    text = make_token(
+        own,
+        issuer="https://issuer.example",
+        audience="https://api.example",
+        now=1_800_000_000,
+        header={"jwk": own.as_dict(private=False)},
+    )
+    assert ask(bearer(text)).status == 401
+
+
+@pytest.mark.parametrize("size", [8_193, 65_536, 5_000_000])
+def test_large_token_is_not_parsed(ask: Ask, token: Ask, size: int) -> None:
+    """T5: a token over the cap is refused by its length alone."""
+    head, body, signature = token().split(".")
+    text = f"{head}.{body}{'A' * (size - len(head + body + signature) - 2)}.{signature}"
+    assert ask(bearer(text)).reason == "the token has more than 8192 characters"
+
+
+def test_largest_token(ask: Ask, token: Ask) -> None:
+    """A token just under the cap is accepted."""
+    text = token(claims={"roles": "x" * 5_000})
+    assert 7_000 < len(text) <= 8_192
+    assert ask(bearer(text)).status == 200
+
+
+@pytest.mark.parametrize("depth", [33, 1_500])
+@pytest.mark.parametrize("part", ["header", "payload"])
+def test_deep_nesting(ask: Ask, signing_keys: Mapping[str, Key], part: str, depth: int) -> None:
+    """H7: deep nesting in header or payload is a refusal, not a recursion error."""
+    deep = b'{"alg":"RS256","typ":"at+jwt","kid":"RS256","x":' + b"[" * depth + b"]" * depth + b"}"
+    plain = b'{"alg":"RS256","typ":"at+jwt","kid":"RS256"}'
+    text = sign_parts(signing_keys["RS256"], *((deep, b"{}") if part == "header" else (plain, deep)))
+    assert ask(bearer(text)).reason.startswith(f"the {part} is not strict JSON")
+
+
+def test_kid_of_ten_thousand_characters(ask: Ask, token: Ask) -> None:
+    """H2: a very long kid is refused before any look-up."""
+    assert ask(bearer(token(header={"kid": "k" * 300}))).reason.startswith("kid is not")
+
+
+def authenticator(path: Path, clock: FakeClock, *keys: Key) -> JwtAuthenticator:
+    path.write_text(make_key_set(*keys))
+    config = IssuerConfig("https://issuer.example", "https://api.example", ("RS256",), jwks_file=str(path))
+    return JwtAuthenticator({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock)
+
+
+def test_kid_missing_with_two_keys(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock) -> None:
+    """H2: without a kid, two keys that fit are one too many."""
+    both = authenticator(tmp_path / "jwks", clock, make_signing_key(kid="1"), make_signing_key(kid="2"))
+    assert ask_with(both, bearer(token(header={"kid": ...}))).status == 401
+
+
+def test_allow_list_stands_beside_the_keys(
+    ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """JB-1: an algorithm that the issuer may not use is refused, also when there is a key for it."""
+    path = tmp_path / "jwks"
+    path.write_text(make_key_set(signing_keys["RS256"]))
+    config = IssuerConfig("https://issuer.example", "https://api.example", ("ES256",), jwks_file=str(path))
+    narrow = JwtAuthenticator({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock)
+    assert ask_with(narrow, bearer(token())).reason == "alg is not one that the issuer may use"
+
+
+def test_rotation(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+    """C12: the old key verifies while it is published, and not after."""
+    old, new = signing_keys["RS256"], make_signing_key(kid="new")
+    source = authenticator(tmp_path / "jwks", clock, old, new)
+    text = token()
+    assert ask_with(source, bearer(text)).status == 200
+    (tmp_path / "jwks").write_text(make_key_set(new))
+    assert ask_with(source, bearer(text)).status == 401
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"keys": []}', '{"keys": 1}'])
+def test_unusable_file_is_503(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, content: str | None) -> None:
+    """A key file that is missing, damaged or empty cannot tell right from wrong."""
+    source = authenticator(tmp_path / "jwks", clock, make_signing_key())
+    (tmp_path / "jwks").unlink()
+    if content is not None:
+        (tmp_path / "jwks").write_text(content)
+    answer = ask_with(source, bearer(token()))
+    assert (answer.status, answer.retry_after) == (503, "60")
+
+
+def test_principal_of_a_token(ask: Ask, token: Ask) -> None:
+    """JB-11: the identity is issuer and subject; the claims are read-only."""
+    principal = ask(bearer(token(scope="predict metrics", claims={"tier": "gold"}))).principal
+    assert (principal.kind, principal.issuer, principal.subject) == ("jwt", "https://issuer.example", "alice")
+    assert (principal.client_id, principal.scopes) == ("tests", frozenset({"predict", "metrics"}))
+    assert principal.claims["tier"] == "gold"
+    with pytest.raises(TypeError):
+        principal.claims["tier"] = "silver"
+
+
+def test_from_settings(
+    ask_with: Ask, token: Ask, tmp_path: Path, signing_keys: Mapping[str, Key], clock: FakeClock
+) -> None:
+    """The configured issuers and the leeway are used."""
+    path = tmp_path / "jwks"
+    path.write_text(make_key_set(signing_keys["RS256"]))
+    issuer = {
+        "issuer": "https://issuer.example",
+        "audience": "https://api.example",
+        "algorithms": ["RS256"],
+        "jwks_file": str(path),
+    }
+    settings = Settings.load({"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_JWT_LEEWAY": 5})
+    made = JwtAuthenticator.from_settings(settings, clock)
+    assert ask_with(made, bearer(token(claims={"exp": clock.now() - 4}))).status == 200
+    assert ask_with(made, bearer(token(claims={"exp": clock.now() - 5}))).status == 401

@@ -1,0 +1,84 @@
+"""What a caller may use: the plan over all routes, the route's own limits, and the quota in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Request
+from limits import RateLimitItem
+
+from ..checks import Plan, Plans
+from ..errors import InternalError, QuotaExceeded, RateLimited
+from ..exchange import Exchange
+from ..pipeline import Stage
+from .limiter import Limiter, caller_of, key_for
+
+
+def plan_of(plans: Plans, exchange: Exchange) -> Plan:
+    """Return the caller's plan; everyone without a plan of their own has ``default``.
+
+    :raises InternalError: the credential names a plan that is not configured. Refused rather than unlimited.
+    """
+    name = exchange.principal.plan if exchange.principal else "default"
+    if name not in plans:
+        raise InternalError(f"the plan {name!r} of {caller_of(exchange)} is not in SECURE_ML_PLANS")
+    return plans[name]
+
+
+class RateGuard:
+    """Requests in a window: of the plan, then of the route."""
+
+    name = "rate"
+    stage = Stage.LIMIT
+
+    def __init__(self, limiter: Limiter, plans: Plans) -> None:
+        self._limiter = limiter
+        self._plans = plans
+
+    def check(self, request: Request, exchange: Exchange) -> None:
+        """Charge one request, or raise :class:`~flask_secure_ml.errors.RateLimited` with ``Retry-After``."""
+        for item, key in self._limits(exchange):
+            if not self._limiter.hit(item, key):
+                wait = str(self._limiter.retry_after(item, key))
+                raise RateLimited(f"over {item} of {caller_of(exchange)}", headers=[("Retry-After", wait)])
+
+    def _limits(self, exchange: Exchange) -> Iterator[tuple[RateLimitItem, str]]:
+        caller = caller_of(exchange)
+        plan = key_for("plan", caller)
+        for item in plan_of(self._plans, exchange).requests:
+            yield item, plan
+        if exchange.policy and exchange.policy.limits:
+            route = key_for("route", exchange.endpoint or "", caller)
+            for item in exchange.policy.limits:
+                yield item, route
+
+
+class CostGuard:
+    """The price of these inputs, in rows, against the plan's quota. Charged before the view runs."""
+
+    name = "cost"
+    stage = Stage.COST
+
+    def __init__(self, limiter: Limiter, plans: Plans) -> None:
+        self._limiter = limiter
+        self._plans = plans
+
+    def check(self, request: Request, exchange: Exchange) -> None:
+        """Charge the rows, or raise :class:`~flask_secure_ml.errors.QuotaExceeded` with ``Retry-After``."""
+        price = _rows(exchange)
+        key = key_for("cost", caller_of(exchange))
+        for item in plan_of(self._plans, exchange).cost if price else ():
+            # The test comes first because a fixed window charges even what it refuses.
+            if not self._limiter.test(item, key, price) or not self._limiter.hit(item, key, price):
+                wait = str(self._limiter.retry_after(item, key))
+                reason = f"{price} rows are over {item} of {caller_of(exchange)}"
+                raise QuotaExceeded(reason, headers=[("Retry-After", wait)])
+
+
+def _rows(exchange: Exchange) -> int:
+    field = exchange.policy.cost if exchange.policy else None
+    payload: Any = exchange.payload
+    if field is None or not isinstance(payload, dict) or payload.get(field) is None:
+        return 0
+    return len(payload[field]) if hasattr(payload[field], "__len__") else 1

@@ -1,0 +1,54 @@
+"""From marshmallow's errors to the ``errors`` of a problem document, which point into the body and stay small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from marshmallow import ValidationError
+
+from ..errors import ValidationFailed
+
+MAX_ERRORS = 20
+# Names of unknown fields come from the client, and messages from the schema's author.
+_MAX_NAME = 64
+_MAX_MESSAGE = 200
+# The key under which marshmallow keeps what concerns a whole object.
+_WHOLE = "_schema"
+
+
+def validation_failed(error: ValidationError) -> ValidationFailed:
+    """Return the refusal for a body that does not match its schema.
+
+    Its member ``errors`` has at most 20 objects, each with a JSON pointer (RFC 6901) and a message. No value that
+    the client sent is in it; an unknown name is, cut to 64 characters.
+    """
+    found = list(islice(_walk(error.messages, ""), MAX_ERRORS))
+    problems = [{"pointer": pointer, "message": message} for pointer, message in found]
+    return ValidationFailed(f"{_count(found)} found by the schema", members={"errors": problems})
+
+
+def _count(found: list[tuple[str, str]]) -> str:
+    if len(found) == 1:
+        return "1 error"
+    return f"{len(found)} errors{' or more' if len(found) == MAX_ERRORS else ''}"
+
+
+def _walk(messages: Any, pointer: str) -> Iterator[tuple[str, str]]:
+    if isinstance(messages, Mapping):
+        for name, inner in messages.items():
+            yield from _walk(inner, pointer if name == _WHOLE else f"{pointer}/{_token(name)}")
+    elif isinstance(messages, (list, tuple)):
+        for inner in messages:
+            yield from _walk(inner, pointer)
+    else:
+        yield pointer, _cut(str(messages), _MAX_MESSAGE)
+
+
+def _token(name: Any) -> str:
+    return _cut(str(name), _MAX_NAME).replace("~", "~0").replace("/", "~1")
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else text[: size - 1] + "\N{HORIZONTAL ELLIPSIS}"

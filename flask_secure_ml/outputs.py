@@ -1,0 +1,101 @@
+"""Answers: numpy arrays and scalars as JSON, written by orjson straight from their memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import orjson
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.sansio.response import Response
+
+from . import strictjson
+
+if TYPE_CHECKING:
+    import werkzeug
+    from flask.sansio.app import App
+
+# What Flask writes in its own way goes through Flask's `default` (dates as in HTTP, dataclasses by asdict).
+_OPTIONS = (
+    orjson.OPT_SERIALIZE_NUMPY
+    | orjson.OPT_APPEND_NEWLINE
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+
+
+class ArrayJSONProvider(DefaultJSONProvider):
+    """Flask's JSON provider, for views that return arrays.
+
+    ``return {"predictions": array}`` works, with arrays and numpy scalars anywhere inside. What Flask can write is
+    written with the same values: dates, decimals, UUIDs, dataclasses, and keys that are no strings. Four things
+    differ in an answer that orjson writes: text is UTF-8 and not escaped, NaN and Infinity are ``null`` (JSON has
+    no such numbers, RFC 8259 section 6), float32 has as few digits as name it, and an enumeration's member is its
+    value. :mod:`json` still writes what orjson cannot, such as integers beyond 64 bits.
+
+    The attributes ``default``, ``sort_keys`` and ``compact`` keep their meaning. With a ``default`` of the app's
+    own, answers are written by :mod:`json` as in Flask, so that it sees what it always saw.
+
+    What a view reads with ``request.get_json(force=True)`` is held to :mod:`flask_secure_ml.strictjson`, too.
+
+    :param max_depth: how deep the arrays and objects that are read may nest.
+    """
+
+    def __init__(self, app: App, max_depth: int = 32) -> None:
+        super().__init__(app)
+        self._max_depth = max_depth
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Parse strict JSON; with options of :mod:`json`, parse as Flask does.
+
+        :raises StrictJSONError: the text is not strict JSON, which Flask answers with 400.
+        """
+        if kwargs:
+            return super().loads(s, **kwargs)
+        return strictjson.loads(s.encode() if isinstance(s, str) else s, max_depth=self._max_depth)
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """Serialise to text with :mod:`json`, arrays and numpy scalars included."""
+        kwargs.setdefault("default", self._plain_default)
+        return super().dumps(obj, **kwargs)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return the answer for a view's value, or for the arguments of ``jsonify``.
+
+        :raises TypeError: something that JSON cannot write.
+        """
+        if self.default is not DefaultJSONProvider.default:
+            return super().response(*args, **kwargs)
+        value = self._prepare_response_obj(args, kwargs)
+        try:
+            body = orjson.dumps(value, default=self._array_default, option=self._options())
+        except TypeError:
+            # Integers beyond 64 bits, keys that are no strings, named tuples: json knows what to do, or says what not.
+            return super().response(value)
+        # The attribute's declared class is the one without a body.
+        response_class = cast("type[werkzeug.Response]", self._app.response_class)
+        return response_class(body, mimetype=self.mimetype)
+
+    def _options(self) -> int:
+        pretty = self._app.debug if self.compact is None else not self.compact
+        return _OPTIONS | (orjson.OPT_SORT_KEYS if self.sort_keys else 0) | (orjson.OPT_INDENT_2 if pretty else 0)
+
+    def _array_default(self, value: Any) -> Any:
+        """Help orjson: it takes C-contiguous arrays of common types by itself. Subclasses can have a mask."""
+        if type(value) is np.ndarray and not value.flags.c_contiguous:
+            return np.ascontiguousarray(value)
+        return self._plain_default(value)
+
+    def _plain_default(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if isinstance(value, np.generic):
+            return _plain_scalar(value)
+        return self.default(value)
+
+
+def _plain_scalar(value: np.generic) -> Any:
+    if isinstance(value, np.floating):
+        # item() of a long double is itself.
+        return float(value)
+    return value.item()

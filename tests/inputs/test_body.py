@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, cast
+
+import pytest
+from flask import Flask, Request, request
+from flask.typing import ResponseReturnValue
+from hypothesis import given
+from hypothesis import strategies as st
+from marshmallow import Schema, ValidationError, fields, validates_schema
+from werkzeug.routing import Rule
+from werkzeug.test import EnvironBuilder
+
+from flask_secure_ml import Exchange, Policy
+from flask_secure_ml.errors import (
+    MalformedRequest,
+    PayloadTooLarge,
+    SecureMLError,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.inputs.body import InputGuard
+
+CAP = 1_000
+JSON = "application/json"
+TERMINATED: dict[str, str | bool] = {"wsgi.input_terminated": True}
+CHUNKED: dict[str, str | bool] = {"HTTP_TRANSFER_ENCODING": "chunked", **TERMINATED}
+guard = InputGuard(max_bytes=CAP, max_depth=5)
+
+
+class Predict(Schema):
+    instances = Tensor(shape=(None, 2), minimum=0, required=True)
+    note = fields.String()
+
+
+def an_exchange(**terms: Any) -> Exchange:
+    return Exchange("id", 0.0, 0.0, "127.0.0.1", "127.0.0.1", True, policy=Policy.build(**terms))
+
+
+def a_request(
+    body: bytes | None = None, media_type: str | None = JSON, stream: Any = None, **environ: str | bool
+) -> Request:
+    """Return a request as a server gives it when the client declares the length."""
+    given: dict[str, Any] = {"REQUEST_METHOD": "POST", "wsgi.input": stream or BytesIO(body or b"")}
+    given |= {} if body is None else {"CONTENT_LENGTH": str(len(body))}
+    given |= {} if media_type is None else {"CONTENT_TYPE": media_type}
+    blank = EnvironBuilder().get_environ()
+    blank.pop("CONTENT_LENGTH", None)
+    return Request(blank | given | environ)
+
+
+def a_chunked_request(
+    body: bytes = b"", media_type: str | None = JSON, stream: Any = None, **environ: str | bool
+) -> Request:
+    """Return a request as a server gives it that decodes chunked bodies."""
+    return a_request(None, media_type, stream or BytesIO(body), **(CHUNKED | environ))
+
+
+@pytest.fixture(params=[a_request, a_chunked_request], ids=["declared", "chunked"])
+def make(request: pytest.FixtureRequest) -> Callable[..., Request]:
+    """Both ways in which a body comes."""
+    found: Callable[..., Request] = request.param
+    return found
+
+
+class Broken:
+    """A body of which the server delivers a part and then fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self._parts = [b'{"a":']
+        self._error = error
+
+    def read(self, _size: int) -> bytes:
+        if self._parts:
+            return self._parts.pop()
+        raise self._error
+
+
+class Endless:
+    """A body without end, which counts what is read of it."""
+
+    taken = 0
+
+    def read(self, size: int) -> bytes:
+        self.taken += size
+        return b"1" * size
+
+
+class Untouchable:
+    """A body that must not be read."""
+
+    def read(self, _size: int) -> bytes:
+        pytest.fail("the body was read")
+
+
+def test_a_schema_fills_the_payload(make: Callable[..., Request]) -> None:
+    """The loaded value and the size of the body are on the exchange."""
+    body = b'{"instances": [[1, 2.5]]}'
+    exchange = an_exchange(body=Predict)
+    guard.check(make(body), exchange)
+    assert exchange.payload["instances"].tolist() == [[1.0, 2.5]]
+    assert exchange.received_bytes == len(body)
+
+
+def test_the_body_can_be_read_again(make: Callable[..., Request]) -> None:
+    """A view of an older app reads the whole body as if nobody had, also through another request object."""
+    body = b'{"a": [1, 2]}'
+    request = make(body)
+    guard.check(request, an_exchange())
+    assert Request(request.environ).get_data() == body
+    request = make(body)
+    guard.check(request, an_exchange())
+    assert request.get_json() == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("media_type", [JSON, "text/plain", "application/octet-stream"])
+def test_the_cap_itself_passes_and_one_more_is_refused(make: Callable[..., Request], media_type: str) -> None:
+    """The cap is the largest body that passes, for every media type and both ways of sending."""
+    guard.check(make(b'"' + b"a" * (CAP - 2) + b'"', media_type), an_exchange())
+    with pytest.raises(PayloadTooLarge):
+        guard.check(make(b'"' + b"a" * (CAP - 1) + b'"', media_type), an_exchange())
+
+
+@pytest.mark.parametrize("length", [str(CAP + 1), "9" * 18, "9" * 5_000])
+def test_a_declared_length_over_the_cap_is_refused_unread(length: str) -> None:
+    """What is too large by its own word is not read."""
+    request = a_request(stream=Untouchable(), CONTENT_LENGTH=length)
+    with pytest.raises(PayloadTooLarge):
+        guard.check(request, an_exchange())
+
+
+def test_an_endless_body_is_read_to_the_cap_only() -> None:
+    """A chunked body without end costs no more than the cap."""
+    stream = Endless()
+    with pytest.raises(PayloadTooLarge):
+        guard.check(a_chunked_request(stream=stream), an_exchange())
+    assert stream.taken == CAP + 1
+
+
+@pytest.mark.parametrize(
+    ("own", "app_wide", "effective"), [(5, None, 5), (2_000, None, 2_000), (0, None, 0), (50, 7, 7)]
+)
+def test_a_policy_and_the_app_have_caps_of_their_own(own: int, app_wide: int | None, effective: int) -> None:
+    """A policy's cap comes before the guard's, smaller or larger; Flask's own setting still holds."""
+
+    class Limited(Request):
+        max_content_length = app_wide
+
+    guard.check(Limited(a_request(b"1" * effective, "text/plain").environ), an_exchange(max_bytes=own))
+    with pytest.raises(PayloadTooLarge):
+        guard.check(Limited(a_request(b"1" * (effective + 1), "text/plain").environ), an_exchange(max_bytes=own))
+
+
+def test_an_upload_of_known_length_stays_in_its_stream() -> None:
+    """A file is not read into memory when nothing here parses it."""
+    exchange = an_exchange()
+    guard.check(a_request(media_type="image/png", stream=Untouchable(), CONTENT_LENGTH="9"), exchange)
+    assert exchange.received_bytes == 9
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "identity, gzip", "made-up"])
+def test_content_encodings_are_refused_unread(encoding: str) -> None:
+    """A compressed body is never decompressed; the answer says what is accepted."""
+    request = a_request(gzip.compress(b"{}"), stream=Untouchable(), HTTP_CONTENT_ENCODING=encoding)
+    with pytest.raises(UnsupportedMediaType) as caught:
+        guard.check(request, an_exchange())
+    assert ("Accept-Encoding", "identity") in caught.value.extra_headers
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_identity_is_no_encoding(encoding: str) -> None:
+    """Identity means that there is no encoding."""
+    guard.check(a_request(b"{}", HTTP_CONTENT_ENCODING=encoding), an_exchange())
+
+
+@pytest.mark.parametrize(
+    "media_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/ld+json", "a\x00b", ";;="]
+)
+def test_a_schema_needs_json(media_type: str | None) -> None:
+    """On a route with a schema any other media type, or none, is 415 with what is accepted."""
+    with pytest.raises(UnsupportedMediaType) as caught:
+        guard.check(a_request(b'{"instances": [[1, 2]]}', media_type), an_exchange(body=Predict))
+    assert ("Accept", JSON) in caught.value.extra_headers
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "latin-1", "utf-7", "utf8x"])
+@pytest.mark.parametrize("terms", [{}, {"body": Predict}], ids=["no schema", "schema"])
+def test_json_is_utf8(charset: str, terms: dict[str, Any]) -> None:
+    """JSON in another charset is refused, with a schema or without."""
+    with pytest.raises(UnsupportedMediaType):
+        guard.check(a_request(b'{"instances": [[1, 2]]}', f"{JSON}; charset={charset}"), an_exchange(**terms))
+
+
+@pytest.mark.parametrize("media_type", [JSON, "Application/JSON", f"{JSON}; charset=utf-8", f'{JSON};charset="UTF-8"'])
+def test_ways_to_write_the_media_type(media_type: str) -> None:
+    """The media type is read as HTTP says: any case, with the charset named or not."""
+    guard.check(a_request(b'{"instances": [[1, 2]]}', media_type), an_exchange(body=Predict))
+
+
+@pytest.mark.parametrize("media_type", [JSON, "application/vnd.model+json"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"[NaN]", b'{"a":1,"a":2}', b"[" * 6 + b"]" * 6, b"\xff", b"\xef\xbb\xbf{}", b"[1e999]"]
+)
+def test_json_is_strict_without_a_schema(make: Callable[..., Request], media_type: str, body: bytes) -> None:
+    """The view of an older app never gets JSON that two parsers read differently."""
+    with pytest.raises(MalformedRequest) as caught:
+        guard.check(make(body, media_type), an_exchange())
+    assert caught.value.reason.startswith("the body is not strict JSON: ")
+
+
+def test_no_body_is_malformed_with_a_schema_and_fine_without(make: Callable[..., Request]) -> None:
+    """Many clients send the media type with every GET; only a schema needs a body."""
+    guard.check(make(b""), an_exchange())
+    with pytest.raises(MalformedRequest):
+        guard.check(make(b""), an_exchange(body=Predict))
+
+
+def test_without_length_and_terminated_stream_there_is_no_body() -> None:
+    """A server that neither gives a length nor ends the stream has no body to give (PEP 3333)."""
+    exchange = an_exchange()
+    guard.check(a_request(stream=Untouchable()), exchange)
+    assert exchange.received_bytes == 0
+
+
+@pytest.mark.parametrize("length", ["-1", "+3", "3.0", "0x3", "abc", "\u0663", " 3", "3,3"])
+def test_a_length_that_is_no_number_is_malformed(length: str) -> None:
+    """Where a body ends must not be a matter of opinion."""
+    with pytest.raises(MalformedRequest):
+        guard.check(a_request(b"{} ", CONTENT_LENGTH=length), an_exchange())
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        pytest.param(CHUNKED, id="beside a length"),
+        pytest.param(TERMINATED | {"HTTP_TRANSFER_ENCODING": "gzip, chunked"}, id="two codings"),
+        pytest.param({"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}, id="not decoded by the server"),
+    ],
+)
+def test_ambiguous_transfer_codings_are_malformed(environ: dict[str, Any]) -> None:
+    """A body whose end two readers could see in two places is refused (RFC 9112 section 6.3)."""
+    with pytest.raises(MalformedRequest):
+        guard.check(a_request(b"{}", **environ), an_exchange())
+
+
+def test_a_body_that_ends_early_is_malformed() -> None:
+    """``12`` of ``123`` is valid JSON and not what was sent."""
+    with pytest.raises(MalformedRequest, match="400") as caught:
+        guard.check(a_request(b"12", JSON, None, **(TERMINATED | {"CONTENT_LENGTH": "3"})), an_exchange())
+    assert caught.value.reason == "the body ends after 2 of 3 bytes"
+
+
+def test_what_follows_the_declared_length_is_not_read() -> None:
+    """The next request on the connection is none of ours."""
+    request = a_request(b"12", stream=BytesIO(b"12GET / HTTP/1.1"))
+    guard.check(request, an_exchange())
+    assert request.get_data() == b"12"
+
+
+@pytest.mark.parametrize("error", [OSError("reset"), ValueError("closed"), TimeoutError(), RuntimeError("bad trailer")])
+def test_a_read_that_fails_is_malformed(make: Callable[..., Request], error: Exception) -> None:
+    """Lost connections and broken chunks are the client's fault, whatever the server raises for them."""
+    with pytest.raises(MalformedRequest, match="400") as caught:
+        guard.check(make(b'{"a":1}', stream=Broken(error)), an_exchange())
+    assert caught.value.reason == f"the body could not be read: {type(error).__name__}"
+
+
+def test_a_body_that_somebody_read_before_is_checked_too(make: Callable[..., Request]) -> None:
+    """A signal handler that read the data first neither hides it from the check nor loses it for the view."""
+    request = make(b'{"a": 1}')
+    assert request.get_data() == b'{"a": 1}'
+    guard.check(request, an_exchange())
+    assert request.get_json() == {"a": 1}
+    request = make(b"[NaN]")
+    request.get_data()
+    with pytest.raises(MalformedRequest):
+        guard.check(request, an_exchange())
+
+
+@pytest.mark.parametrize(
+    ("value", "errors"),
+    [
+        pytest.param({}, [("/instances", "Missing data for required field.")], id="missing"),
+        pytest.param({"instances": [[1, -2]]}, [("/instances/0/1", "Must be at least 0.")], id="value"),
+        pytest.param({"instances": [[1, 2], [1]]}, [("/instances/1", "Must have 2 items.")], id="row"),
+        pytest.param({"instances": [[1, 2]], "a/b~c": 1}, [("/a~1b~0c", "Unknown field.")], id="escaped"),
+        pytest.param({"instances": [[1, 2]], "": 1}, [("/", "Unknown field.")], id="empty name"),
+        pytest.param({"instances": 0, "note": 0}, [("/instances", "Not a list."), ("/note", "Not a valid string.")]),
+        pytest.param([], [("", "Invalid input type.")], id="array"),
+        pytest.param("text", [("", "Invalid input type.")], id="text"),
+        pytest.param(None, [("", "Invalid input type.")], id="null"),
+    ],
+)
+def test_errors_point_into_the_body(value: Any, errors: list[tuple[str, str]]) -> None:
+    """Every error has a JSON pointer (RFC 6901) and a message."""
+    with pytest.raises(ValidationFailed) as caught:
+        guard.check(a_request(json.dumps(value).encode()), an_exchange(body=Predict))
+    found = [(error["pointer"], error["message"]) for error in caught.value.members["errors"]]
+    assert sorted(found) == sorted(errors)
+
+
+def test_errors_are_bounded_and_hold_no_value() -> None:
+    """A hostile body cannot make a large answer, nor get its values echoed."""
+    body = {"instances": [["secret"] * 2] * 15, "n" * 500: "secret"} | {f"unknown{n}": "secret" for n in range(15)}
+    big = InputGuard(max_bytes=10_000, max_depth=5)
+    with pytest.raises(ValidationFailed) as caught:
+        big.check(a_request(json.dumps(body).encode()), an_exchange(body=Predict))
+    errors = caught.value.members["errors"]
+    assert len(errors) == 20
+    assert all(len(error["pointer"]) <= 65 for error in errors)
+    assert "secret" not in json.dumps(errors) + caught.value.reason
+    assert caught.value.reason == "20 errors or more found by the schema"
+
+
+def test_a_long_name_is_cut() -> None:
+    """The name of an unknown field is the client's, so it does not come back whole."""
+    body = json.dumps({"instances": [[1, 2]], "n" * 500: 1}).encode()
+    with pytest.raises(ValidationFailed) as caught:
+        guard.check(a_request(body), an_exchange(body=Predict))
+    assert caught.value.members["errors"] == [{"pointer": "/" + "n" * 63 + "…", "message": "Unknown field."}]
+
+
+class Hooked(Schema):
+    kind = fields.String()
+
+    @validates_schema
+    def together(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if data["kind"] == "refuse":
+            raise ValidationError({"kind": {"part": ["Not together."]}})
+        if data["kind"] == "whole":
+            raise ValidationError("x" * 500)
+        raise KeyError(data["kind"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("refuse", {"pointer": "/kind/part", "message": "Not together."}),
+        ("whole", {"pointer": "", "message": "x" * 199 + "…"}),
+    ],
+)
+def test_errors_of_a_schema_hook(kind: str, error: dict[str, str]) -> None:
+    """A rule of the schema's author is answered as the fields' own rules are."""
+    with pytest.raises(ValidationFailed) as caught:
+        guard.check(a_request(json.dumps({"kind": kind}).encode()), an_exchange(body=Hooked))
+    assert caught.value.members["errors"] == [error]
+    assert caught.value.reason == "1 error found by the schema"
+
+
+def test_a_fault_in_a_schema_hook_is_not_the_clients() -> None:
+    """A bug in the author's code stays a fault of the server."""
+    with pytest.raises(KeyError):
+        guard.check(a_request(b'{"kind": "bug"}'), an_exchange(body=Hooked))
+
+
+def test_many_objects() -> None:
+    """A schema with ``many`` takes an array, and its errors begin with the index."""
+    exchange = an_exchange(body=Predict(many=True))
+    guard.check(a_request(b'[{"instances": [[1, 2]]}]'), exchange)
+    assert len(exchange.payload) == 1
+    with pytest.raises(ValidationFailed) as caught:
+        guard.check(a_request(b'[{"instances": [[1, 2]]}, {}]'), an_exchange(body=Predict(many=True)))
+    assert [error["pointer"] for error in caught.value.members["errors"]] == ["/1/instances"]
+
+
+def test_automatic_options_needs_no_body() -> None:
+    """Flask answers OPTIONS without the view, so nobody needs the payload; a view's own OPTIONS needs it."""
+    request = a_request(None, None, REQUEST_METHOD="OPTIONS")
+    with pytest.raises(UnsupportedMediaType):
+        guard.check(request, an_exchange(body=Predict))
+    request.url_rule = Rule("/", endpoint="predict")
+    request.url_rule.provide_automatic_options = True  # type: ignore[attr-defined]
+    exchange = an_exchange(body=Predict)
+    guard.check(request, exchange)
+    assert exchange.payload is None
+
+
+@given(
+    body=st.one_of(
+        st.binary(max_size=80), st.recursive(st.floats() | st.text(), st.lists).map(json.dumps).map(str.encode)
+    ),
+    media_type=st.sampled_from([JSON, f"{JSON}; charset", "text/plain"]) | st.text(st.characters(codec="latin-1")),
+    encoding=st.sampled_from(["", "identity", "gzip"]),
+    length=st.none() | st.text(max_size=5) | st.integers(0, 100).map(str),
+    chunked=st.booleans(),
+)
+def test_no_input_is_a_fault(body: bytes, media_type: str, encoding: str, length: str | None, chunked: bool) -> None:
+    """Whatever comes, the guard lets it pass or refuses it with an error of its own."""
+    make = a_chunked_request if chunked else a_request
+    own_length = {} if length is None else {"CONTENT_LENGTH": length}
+    request = make(body, media_type, None, HTTP_CONTENT_ENCODING=encoding, **own_length)
+    status = 200
+    try:
+        guard.check(request, an_exchange(body=Predict))
+    except SecureMLError as error:
+        status = error.code or 0
+    assert status in {200, 400, 413, 415, 422}
+
+
+def test_in_an_app_without_schema() -> None:
+    """In a real app the guard leaves forms, files and JSON to the view as they were sent."""
+    app = Flask(__name__)
+
+    @app.before_request
+    def check() -> None:
+        guard.check(cast("Any", request)._get_current_object(), an_exchange())
+
+    @app.post("/")
+    def view() -> ResponseReturnValue:
+        file = request.files.get("file")
+        return {"json": request.get_json(silent=True), "form": request.form, "file": file and file.read().decode()}
+
+    client = app.test_client()
+    assert client.post("/", json={"a": [1]}).json == {"json": {"a": [1]}, "form": {}, "file": None}
+    assert client.post("/", data={"a": "b"}).json == {"json": None, "form": {"a": "b"}, "file": None}
+    upload = client.post("/", data={"a": "b", "file": (BytesIO(b"content"), "name")})
+    assert upload.json == {"json": None, "form": {"a": "b"}, "file": "content"}

@@ -1,0 +1,13 @@
+"""The command group ``flask secure-ml``."""
+
+from flask.cli import AppGroup
+
+from .check import check
+from .keys import keys
+from .routes import routes
+
+secure_ml = AppGroup("secure-ml", help="Manage API keys and look at what is protected.")
+for _command in (check, keys, routes):
+    secure_ml.add_command(_command)
+
+__all__ = ["secure_ml"]

@@ -1,0 +1,59 @@
+"""``flask secure-ml check``: whether this app is configured as one wants on the internet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from flask import Flask
+from flask.cli import with_appcontext
+
+from ..errors import ConfigError
+from ..state import AppState
+from .context import command_app, command_state
+
+
+@click.command()
+@with_appcontext
+def check() -> None:
+    """Hold the policies against the routes, and name what is weaker than it could be.
+
+    Exit code 1 for an error; weak points alone exit with 0.
+    """
+    app, state = command_app(), command_state()
+    try:
+        state.policies.check()
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    weak = list(weak_points(app, state))
+    for point in weak:
+        click.echo(f"weak: {point}")
+    click.echo(f"{len(weak)} to mend or to accept" if weak else "ok: no weak point found")
+
+
+def weak_points(app: Flask, state: AppState) -> Iterator[str]:
+    """Yield one sentence for each setting that is weaker than it could be."""
+    settings = state.settings
+    if app.debug:
+        yield "debug is on: the interactive debugger runs code for whoever reaches it"
+    if not settings.require_tls:
+        yield "SECURE_ML_REQUIRE_TLS is off: credentials cross the wire in clear text"
+    if not settings.api_keys_file and not settings.jwt_issuers:
+        yield "no API keys and no JWT issuers are configured: every route that is not public answers 401"
+    if not settings.failed_auth_limit:
+        yield "SECURE_ML_FAILED_AUTH_LIMIT is empty: credentials can be guessed without a pause"
+    for issuer in settings.jwt_issuers:
+        if issuer.insecure_http:
+            yield f"the keys of {issuer.issuer} are fetched without TLS (insecure_http)"
+    if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
+        yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
+    yield from _plan_points(state)
+
+
+def _plan_points(state: AppState) -> Iterator[str]:
+    for name, plan in state.settings.plans.items():
+        if not plan.requests:
+            yield f"the plan {name!r} has no request limit"
+    for record in state.keys.list() if state.keys else ():
+        if record.plan not in state.settings.plans:
+            yield f"the API key {record.id} has the plan {record.plan!r}, which is not in SECURE_ML_PLANS"

@@ -1,0 +1,119 @@
+"""``flask secure-ml check`` and ``routes``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_secure_ml import protect, public
+from flask_secure_ml.cli import secure_ml
+from flask_secure_ml.secrets import Secret
+from flask_secure_ml.testing import FakeClock, make_api_key
+from support import MakeApp
+
+ISSUER = {
+    "issuer": "https://as.example",
+    "audience": "https://api.example",
+    "algorithms": ["RS256"],
+    "jwks_uri": "http://127.0.0.1:1/jwks",
+    "insecure_http": True,
+}
+
+
+def run(app: Flask, *arguments: str) -> tuple[int, str]:
+    result = app.test_cli_runner().invoke(secure_ml, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        pytest.param({"REQUIRE_TLS": False}, "SECURE_ML_REQUIRE_TLS is off", id="clear text"),
+        pytest.param({"FAILED_AUTH_LIMIT": []}, "SECURE_ML_FAILED_AUTH_LIMIT is empty", id="no throttle"),
+        pytest.param({}, "no API keys and no JWT issuers", id="nobody can come in"),
+        pytest.param({"JWT_ISSUERS": [ISSUER]}, "without TLS (insecure_http)", id="clear-text keys"),
+        pytest.param({}, "RATELIMIT_STORAGE_URI is memory", id="limits of each worker"),
+        pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
+    ],
+)
+def test_weak_points(protected: MakeApp, settings: dict[str, Any], words: str) -> None:
+    """Each weak setting is named; the exit code stays 0."""
+    code, output = run(protected(**settings), "check")
+    assert code == 0
+    assert words in output
+
+
+def test_debug_is_weak(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interactive debugger is a remote shell."""
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    assert "debug is on" in run(app, "check")[1]
+
+
+def test_a_key_with_an_unknown_plan(
+    protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    """Its owner would be refused."""
+    monkeypatch.setenv("PEPPER", "p" * 40)
+    app = protected(API_KEYS_FILE=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
+    make_api_key(app.extensions["secure_ml"].keys, Secret("env:PEPPER"), clock, plan="lost")
+    assert "has the plan 'lost', which is not in SECURE_ML_PLANS" in run(app, "check")[1]
+
+
+def test_nothing_weak(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound setup says so."""
+    monkeypatch.setenv("PEPPER", "p" * 40)
+    app = protected(
+        API_KEYS_FILE=str(tmp_path / "keys.json"),
+        API_KEY_PEPPER="env:PEPPER",
+        RATELIMIT_STORAGE_URI="redis://127.0.0.1:1",
+    )
+    assert run(app, "check") == (0, "ok: no weak point found\n")
+
+
+def test_what_is_not_weak_is_not_named(
+    protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    """An issuer over TLS and a key with a known plan are fine."""
+    monkeypatch.setenv("PEPPER", "p" * 40)
+    issuer = {name: value for name, value in ISSUER.items() if name != "insecure_http"}
+    app = protected(
+        API_KEYS_FILE=str(tmp_path / "keys.json"),
+        API_KEY_PEPPER="env:PEPPER",
+        JWT_ISSUERS=[issuer | {"jwks_uri": "https://as.example/jwks"}],
+    )
+    make_api_key(app.extensions["secure_ml"].keys, Secret("env:PEPPER"), clock)
+    output = run(app, "check")[1]
+    assert output.splitlines()[-1] == "1 to mend or to accept"
+    assert "RATELIMIT_STORAGE_URI" in output
+
+
+def test_a_policy_without_a_route(protected: MakeApp) -> None:
+    """Exit code 1 and the name."""
+    code, output = run(protected(POLICIES={"/predct": {}}), "check")
+    assert code == 1
+    assert "'/predct', which is neither an endpoint nor a URL rule" in output
+
+
+def test_routes(app: Flask) -> None:
+    """A line for each rule and policy."""
+    app.add_url_rule("/healthz", endpoint="healthz", view_func=public(lambda: "ok"))
+    marked = protect(scopes=["predict", "explain"], limits=["5/minute"])(lambda: "ok")
+    app.add_url_rule("/predict", endpoint="predict", view_func=marked, methods=["POST"])
+    code, output = run(app, "routes")
+    lines = [line.split("  ") for line in output.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert code == 0
+    assert ["GET,HEAD,OPTIONS", "/healthz", "public", "-", "-"] in cells
+    assert ["OPTIONS,POST", "/predict", "explain predict", "5 per 1 minute", "-"] in cells
+    assert ["GET,HEAD,OPTIONS", "/static/<path:filename>", "any principal", "-", "-"] in cells
+
+
+@pytest.mark.parametrize("command", ["check", "routes"])
+def test_an_app_without_protection(bare_app: Flask, command: str) -> None:
+    """The message says what to call."""
+    result = bare_app.test_cli_runner().invoke(secure_ml, [command])
+    assert result.exit_code == 1
+    assert "SecureML().init_app(app)" in result.output

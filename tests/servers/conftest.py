@@ -1,0 +1,80 @@
+"""gunicorn over TLS with API keys and a JWKS that is served over HTTP, once for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from joserfc.jwk import Key
+
+from certificates import Certificate, make_certificate
+from flask_secure_ml.authentication.api_keys import FileKeyStore
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.secrets import Secret
+from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key
+from servers import gunicorn
+from site_under_test import AUDIENCE, ISSUER, Site
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> Key:
+    return make_signing_key("ES256", "served")
+
+
+@pytest.fixture(scope="session")
+def jwks_uri(signing_key: Key) -> Iterator[str]:
+    document = make_key_set(signing_key).encode()
+
+    class KeySet(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(document)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), KeySet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/jwks"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def environ(tmp_path_factory: pytest.TempPathFactory, jwks_uri: str) -> dict[str, str]:
+    issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks_uri": jwks_uri}
+    settings = {
+        "API_KEYS_FILE": str(tmp_path_factory.mktemp("keys") / "keys.json"),
+        "API_KEY_PEPPER": "env:PEPPER",
+        "JWT_ISSUERS": json.dumps([issuer | {"insecure_http": True}]),
+        "PLANS": json.dumps({"default": {"requests": ["100000/hour"]}, "few": {"requests": ["20/hour"]}}),
+        "FAILED_AUTH_LIMIT": "[]",
+        "MAX_BODY_BYTES": "20000",
+    }
+    return (
+        dict(os.environ) | {"PEPPER": "p" * 40} | {f"FLASK_SECURE_ML_{name}": value for name, value in settings.items()}
+    )
+
+
+@pytest.fixture(scope="session")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, certificate: Certificate, environ: dict[str, str], signing_key: Key
+) -> Iterator[Site]:
+    keys_file = Path(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEPPER", environ["PEPPER"])
+        api_key = make_api_key(FileKeyStore(str(keys_file)), Secret("env:PEPPER"), SystemClock())
+        folder = tmp_path_factory.mktemp("gunicorn")
+        with gunicorn(folder, certificate, environ, "--workers", "2", "--threads", "2") as served:
+            yield Site(served, api_key, signing_key, keys_file, environ)

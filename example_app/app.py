@@ -1,0 +1,64 @@
+"""The example app: a model behind three endpoints, and what each asks of its callers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from marshmallow import Schema
+
+from flask_secure_ml import SecureML, protect, public
+from flask_secure_ml.inputs import Tensor
+
+from .model import PIXELS, DigitsModel, load, trained_digest
+
+DECIMALS = 6
+
+secure_ml = SecureML()
+
+
+class PredictRequest(Schema):
+    """Images of digits, one row of 64 pixels for each."""
+
+    instances = Tensor(shape=(None, PIXELS), dtype="float32", minimum=0, maximum=16, max_items=4096)
+
+
+def create_app() -> Flask:
+    """Return the app, configured from ``FLASK_*``: ``FLASK_MODEL_FILE`` and ``FLASK_SECURE_ML_*``.
+
+    :raises ModelError: the model is missing, or was changed since it was trained.
+    :raises ConfigError: a setting of flask-secure-ml is wrong.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MODEL_FILE"] = "model.npz"
+    app.config.from_prefixed_env()
+    secure_ml.init_app(app)
+    path = Path(str(app.config["MODEL_FILE"]))
+    digest = trained_digest(path)
+    _add_routes(app, load(path, digest), digest)
+    return app
+
+
+def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
+    @app.post("/v1/predict")
+    @protect(scopes=["predict"], body=PredictRequest, limits=["600/minute"], cost="instances")
+    def predict(payload: dict[str, Any]) -> dict[str, Any]:
+        digits, probabilities = model.predict(payload["instances"])
+        return {"predictions": digits, "probabilities": probabilities.round(DECIMALS)}
+
+    @app.get("/v1/model")
+    @protect
+    def describe() -> dict[str, Any]:
+        return {
+            "name": "digits",
+            "sha256": digest,
+            "classes": model.classes,
+            "accuracy": float(model.accuracy),
+            "input": {"name": "instances", "shape": [None, PIXELS], "minimum": 0, "maximum": 16},
+        }
+
+    @app.get("/healthz")
+    @public
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}

@@ -1,0 +1,133 @@
+"""The whole example in one command: ``python -m example_app.demo``, which is what ``make demo`` runs.
+
+It trains the model, makes a certificate and an API key, serves over HTTPS and says how to call it. Read from the
+environment: ``HOST``, ``PORT`` and ``DEMO_STATE`` (the directory for everything it makes, ``.demo``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from . import certificates, model
+from .files import PRIVATE, private_directory, write
+from .keys import KeysError, fresh_key
+from .server import Address, Server, ServerError
+
+# A handwritten three that training did not see, as the model sees it: 8 by 8 pixels, 0 is white and 16 is black.
+THREE = (
+    *(0, 1, 9, 15, 13, 4, 0, 0),
+    *(0, 5, 12, 4, 10, 6, 0, 0),
+    *(0, 0, 0, 3, 15, 2, 0, 0),
+    *(0, 0, 0, 15, 13, 1, 0, 0),
+    *(0, 0, 0, 2, 9, 14, 2, 0),
+    *(0, 0, 0, 0, 0, 11, 8, 0),
+    *(0, 0, 10, 6, 4, 11, 7, 0),
+    *(0, 0, 8, 15, 16, 9, 1, 0),
+)
+PEPPER_BYTES = 32
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Run the demo until it is interrupted.
+
+    :return: the exit status: 0 after Ctrl-C or a signal to end, 1 when it could not serve.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        _run(environ)
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 0
+    except (model.ModelError, KeysError, ServerError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def say(text: str) -> None:
+    """Tell the user at once, also where the output is a pipe."""
+    print(text, flush=True)
+
+
+def curl_command(address: Address, authority: Path, key: str, environ: Mapping[str, str]) -> str:
+    """Return a shell command that asks for a prediction and works from any directory."""
+    words = ["curl", "--cacert", str(authority)]
+    if any(environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        words += ["--noproxy", "*"]
+    words += ["-H", f"X-API-Key: {key}", "-H", "Content-Type: application/json"]
+    return shlex.join(
+        [*words, "-d", json.dumps({"instances": [THREE]}, separators=(",", ":")), f"{address.url}/v1/predict"]
+    )
+
+
+def _run(environ: Mapping[str, str]) -> NoReturn:
+    address = Address.parse(environ.get("HOST", ""), environ.get("PORT", ""))
+    address.check_free()
+    state = private_directory(Path(environ.get("DEMO_STATE", "") or ".demo").resolve())
+    trained = _model(state)
+    issued = _certificates(state, address.host)
+    pepper = _pepper(state)
+    key, keys = fresh_key(state, pepper)
+    say("Made a fresh API key with the scopes predict and metrics; those of earlier starts no longer work.")
+    settings = {
+        "FLASK_MODEL_FILE": str(trained),
+        "FLASK_SECURE_ML_API_KEYS_FILE": str(keys),
+        "FLASK_SECURE_ML_API_KEY_PEPPER": f"file:{pepper}",
+        "TLS_CERTIFICATE": str(issued.server),
+        "TLS_PRIVATE_KEY": str(issued.key),
+    }
+    say("Starting gunicorn ...")
+    with Server(address, {**environ, **settings}) as server:
+        server.wait_until_ready(issued.authority)
+        _welcome(address, curl_command(address, issued.authority, key, environ))
+        server.wait()
+
+
+def _model(state: Path) -> Path:
+    path = state / "model.npz"
+    if not path.exists() or not model.digest_path(path).exists():
+        say("Training a digits classifier (a few seconds) ...")
+        # Imported here because scikit-learn takes a second to import, and only the first start needs it.
+        from .training import train
+
+        model.save(train(), path)
+    trained = model.load(path, model.trained_digest(path))
+    say(f"Model ready: {float(trained.accuracy):.1%} right on images that training did not see.")
+    return path
+
+
+def _certificates(state: Path, host: str) -> certificates.Certificates:
+    found, fresh = certificates.ensure(state, host, datetime.now(UTC))
+    say(f"{'Made' if fresh else 'Kept'} the development certificate; clients trust it by {found.authority}")
+    return found
+
+
+def _pepper(state: Path) -> Path:
+    path = state / "pepper"
+    if not path.exists():
+        write(path, secrets.token_hex(PEPPER_BYTES).encode(), PRIVATE)
+    return path
+
+
+def _welcome(address: Address, curl: str) -> None:
+    say(f"\nServing on {address.url} - Ctrl-C ends it. Ask for a prediction from another terminal:\n")
+    say(f"{curl}\n")
+    say("The request log follows, one JSON line a request:")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

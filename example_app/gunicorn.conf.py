@@ -1,0 +1,53 @@
+"""gunicorn for the example: TLS 1.2 or newer on one address, short time-outs, nobody's headers believed.
+
+Read from the environment: ``HOST``, ``PORT``, ``TLS_CERTIFICATE`` and ``TLS_PRIVATE_KEY`` (paths of PEM files).
+"""
+
+# ruff: noqa: N999 - the dot is in the name that gunicorn looks for
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+_host = os.environ.get("HOST", "127.0.0.1")
+
+bind = f"[{_host}]:{os.environ.get('PORT', '8443')}" if ":" in _host else f"{_host}:{os.environ.get('PORT', '8443')}"
+certfile = os.environ.get("TLS_CERTIFICATE", "server.pem")
+keyfile = os.environ.get("TLS_PRIVATE_KEY", "server.key")
+
+# Forward secrecy and authenticated encryption only; TLS 1.3 has its own list, which is safe as it is.
+ciphers = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+# Threads keep a slow client from holding a whole worker. Many slow clients still can: put a proxy in front.
+worker_class = "gthread"
+workers = 2
+threads = 4
+timeout = 30
+graceful_timeout = 10
+keepalive = 5
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# The address and scheme of a request are those of its own connection. The app believes the proxies that
+# SECURE_ML_TRUSTED_PROXIES names; a second list here could only disagree with it.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+control_socket_disable = True
+
+# The app writes the request log; here only what goes wrong with the server itself is worth a line.
+accesslog = None
+errorlog = "-"
+loglevel = "warning"
+
+
+def ssl_context(config: Any, default_ssl_context_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:  # noqa: ARG001 - gunicorn passes both
+    """Return gunicorn's own context, which refuses everything older than TLS 1.2."""
+    context = default_ssl_context_factory()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context

@@ -1,0 +1,43 @@
+"""The demo's API key: a new one at every start, in the place of the one before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flask_secure_ml.authentication.api_keys import issue_key
+from flask_secure_ml.authentication.key_store import FileKeyStore, dump_records
+from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.secrets import Secret
+
+from .files import PRIVATE, write
+
+CLIENT = "demo"
+SCOPES = ("predict", "metrics")
+
+
+class KeysError(Exception):
+    """The key file cannot be used; the text says what to do."""
+
+
+def fresh_key(state: Path, pepper: Path) -> tuple[str, Path]:
+    """Return a new key and the file that knows its hash; keys made by hand for other clients stay.
+
+    :param pepper: the file with the secret that keys the hash.
+    :raises KeysError: the file is damaged.
+    """
+    path = state / "api_keys.json"
+    store = FileKeyStore(path)
+    _forget_own(store)
+    text, _ = issue_key(store, Secret(f"file:{pepper}"), client=CLIENT, scopes=SCOPES, now=time.time())
+    return text, path
+
+
+def _forget_own(store: FileKeyStore) -> None:
+    # A revoked record would stay for ever; a demo that is started every day must not grow its file.
+    try:
+        records = store.list()
+    except DependencyUnavailable as error:
+        raise KeysError(f"{store.path}: {error.reason}; delete it and start again") from None
+    if any(record.client == CLIENT for record in records):
+        write(store.path, dump_records({each.id: each for each in records if each.client != CLIENT}), PRIVATE)

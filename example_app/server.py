@@ -1,0 +1,151 @@
+"""gunicorn as a child process: started on a free port, watched until it answers, ended gracefully."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPSConnection
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+CONFIG = Path(__file__).with_name("gunicorn.conf.py")
+HIGHEST_PORT = 65535
+READY_WITHIN = 30.0
+STOPPED_WITHIN = 15.0
+
+
+class ServerError(Exception):
+    """The server cannot run; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, host: str, port: str) -> Self:
+        """Return the address for two texts; empty ones mean 127.0.0.1 and 8443.
+
+        :raises ServerError: the port is not a number from 1 to 65535.
+        """
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= HIGHEST_PORT):
+            raise ServerError(f"PORT must be a number from 1 to {HIGHEST_PORT}, not {port!r}")
+        return cls(host or "127.0.0.1", int(port or 8443))
+
+    @property
+    def reachable(self) -> str:
+        """The host that a client on this machine connects to."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+
+    @property
+    def url(self) -> str:
+        """The address as clients on this machine write it."""
+        return f"https://{_bracketed(self.reachable)}:{self.port}"
+
+    def check_free(self) -> None:
+        """Take the port for a moment.
+
+        :raises ServerError: it is in use, reserved, or not on this machine.
+        """
+        try:
+            family, kind, *_, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as error:
+            raise ServerError(self._explain(error)) from None
+
+    def _explain(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            other = self.port + 1 if self.port < HIGHEST_PORT else self.port - 1
+            return f"port {self.port} is in use; choose another: make demo PORT={other}"
+        if error.errno == errno.EACCES:
+            return f"port {self.port} needs more rights; choose one above 1023: make demo PORT=8443"
+        return f"cannot listen on HOST {self.host!r}: {error.strerror}; for this machine only: make demo HOST=127.0.0.1"
+
+
+class Server:
+    """gunicorn with the example app, for as long as the ``with`` block lasts."""
+
+    def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
+        self._address = address
+        self._environ = {**environ, "HOST": address.host, "PORT": str(address.port)}
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        # In a group of its own, so that Ctrl-C reaches the demo only, which then ends gunicorn gracefully.
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, constant arguments
+            [sys.executable, "-m", "gunicorn", "--config", str(CONFIG), "example_app.wsgi:app"],
+            cwd=CONFIG.parents[1],
+            env=self._environ,
+            process_group=0,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it: requests under way are answered first."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        self._process.terminate()
+        try:
+            self._process.wait(STOPPED_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_until_ready(self, authority: Path) -> None:
+        """Ask ``/healthz`` over TLS until it answers.
+
+        :param authority: the certificate of the authority that signed the server's.
+        :raises ServerError: gunicorn ended, or did not answer within 30 seconds.
+        """
+        context = ssl.create_default_context(cafile=str(authority))
+        deadline = time.monotonic() + READY_WITHIN
+        while not self._answers(context):
+            if self._process.poll() is not None:
+                self._raise_ended()
+            if time.monotonic() > deadline:
+                raise ServerError(f"gunicorn did not answer on {self._address.url} within {READY_WITHIN:.0f} seconds")
+            time.sleep(0.1)
+
+    def wait(self) -> NoReturn:
+        """Wait for gunicorn to end, which it does not do by itself.
+
+        :raises ServerError: it ended.
+        """
+        self._process.wait()
+        self._raise_ended()
+
+    def _raise_ended(self) -> NoReturn:
+        raise ServerError(f"gunicorn ended with status {self._process.returncode}; its own words are above")
+
+    def _answers(self, context: ssl.SSLContext) -> bool:
+        connection = HTTPSConnection(self._address.reachable, self._address.port, timeout=5, context=context)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200  # noqa: PLR2004 - OK
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def _bracketed(host: str) -> str:
+    try:
+        return f"[{host}]" if ip_address(host).version == 6 else host  # noqa: PLR2004 - IPv6
+    except ValueError:
+        return host

@@ -1,0 +1,140 @@
+"""The example app: its three endpoints, and who may call them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from example_app.app import create_app, secure_ml
+from example_app.model import ModelError, save
+from example_app.training import split, train
+from flask_secure_ml.authentication.api_keys import issue_key
+from flask_secure_ml.authentication.key_store import FileKeyStore
+from flask_secure_ml.secrets import Secret
+
+BASE = "https://localhost"
+KeyFactory = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.npz"
+    save(train(), path)
+    return path
+
+
+@pytest.fixture
+def state(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "pepper").write_text("p" * 64)
+    monkeypatch.setenv("FLASK_MODEL_FILE", str(tmp_path / "model.npz"))
+    monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS_FILE", str(tmp_path / "keys.json"))
+    monkeypatch.setenv("FLASK_SECURE_ML_API_KEY_PEPPER", f"file:{tmp_path / 'pepper'}")
+    monkeypatch.setenv("FLASK_SECURE_ML_REQUEST_LOG", "off")
+    return tmp_path
+
+
+@pytest.fixture
+def app(state: Path) -> Flask:
+    return create_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def key(state: Path) -> KeyFactory:
+    def make(*scopes: str) -> dict[str, str]:
+        store, pepper = FileKeyStore(state / "keys.json"), Secret(f"file:{state / 'pepper'}")
+        return {"X-API-Key": issue_key(store, pepper, client="test", scopes=scopes, now=time.time())[0]}
+
+    return make
+
+
+def test_predicts_real_digits(client: FlaskClient, key: KeyFactory) -> None:
+    """Images that training did not see are answered with their digits and ten probabilities each."""
+    _, images, _, digits = split()
+    answer = client.post(
+        "/v1/predict", base_url=BASE, headers=key("predict"), json={"instances": images[:100].tolist()}
+    )
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert np.mean(np.array(answer.json["predictions"]) == digits[:100]) > 0.9
+    assert np.array(answer.json["probabilities"]).shape == (100, 10)
+
+
+def test_prediction_needs_a_key(client: FlaskClient) -> None:
+    """Without a credential nothing is predicted."""
+    assert client.post("/v1/predict", base_url=BASE, json={"instances": [[0] * 64]}).status_code == 401
+
+
+def test_prediction_needs_its_scope(client: FlaskClient, key: KeyFactory) -> None:
+    """A key without the scope predict is refused."""
+    answer = client.post("/v1/predict", base_url=BASE, headers=key("metrics"), json={"instances": [[0] * 64]})
+    assert answer.status_code == 403
+
+
+def test_prediction_needs_tls(client: FlaskClient, key: KeyFactory) -> None:
+    """Clear text is refused, not redirected."""
+    answer = client.post("/v1/predict", headers=key("predict"), json={"instances": [[0] * 64]})
+    assert answer.status_code == 403
+    assert answer.json is not None
+    assert answer.json["code"] == "tls_required"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"instances": [[0] * 63]}, id="too-few-pixels"),
+        pytest.param({"instances": [[17] + [0] * 63]}, id="too-dark"),
+        pytest.param({"instances": [["0"] * 64]}, id="texts"),
+        pytest.param({"instances": [[0] * 64] * 4097}, id="too-many"),
+        pytest.param({"instances": [[0] * 64], "debug": True}, id="unknown-member"),
+        pytest.param({}, id="empty"),
+    ],
+)
+def test_wrong_images(client: FlaskClient, key: KeyFactory, body: object) -> None:
+    """What is not a list of images gets 422."""
+    assert client.post("/v1/predict", base_url=BASE, headers=key("predict"), json=body).status_code == 422
+
+
+def test_model_card(client: FlaskClient, key: KeyFactory) -> None:
+    """Any caller with a key can ask which model answers."""
+    answer = client.get("/v1/model", base_url=BASE, headers=key())
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert answer.json["classes"] == list(range(10))
+    assert answer.json["accuracy"] > 0.93
+
+
+def test_model_card_needs_a_key(client: FlaskClient) -> None:
+    """The model card is not for the public."""
+    assert client.get("/v1/model", base_url=BASE).status_code == 401
+
+
+def test_health_is_public(client: FlaskClient) -> None:
+    """A load balancer needs no key."""
+    answer = client.get("/healthz", base_url=BASE)
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+
+
+def test_every_policy_has_a_route(app: Flask) -> None:
+    """The check that the WSGI module makes at start passes."""
+    secure_ml.check(app)
+
+
+def test_changed_model_stops_the_start(state: Path) -> None:
+    """An app whose model was changed does not start."""
+    path = state / "model.npz"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match="not the file that was trained"):
+        create_app()

@@ -1,0 +1,263 @@
+"""The demo, started as a user starts it, and called as it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from example_app.demo import THREE, curl_command
+from example_app.server import Address
+from example_app.training import split
+
+PATIENCE = 90.0
+OWN = {"DEMO_STATE", "HOST", "PORT"}
+
+
+@dataclass
+class Demo:
+    """A running demo: what it said, and the command that it printed."""
+
+    process: subprocess.Popen[str]
+    said: list[str]
+    log: Path
+
+    @property
+    def curl(self) -> list[str]:
+        return shlex.split(next(line for line in self.said if line.startswith("curl ")))
+
+    @property
+    def port(self) -> int:
+        return int(self.curl[-1].split(":")[2].split("/")[0])
+
+    @property
+    def authority(self) -> Path:
+        return Path(self.curl[self.curl.index("--cacert") + 1])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return dict(word.split(": ", 1) for flag, word in zip(self.curl, self.curl[1:], strict=False) if flag == "-H")
+
+    def stop(self, number: int) -> int:
+        """Send a signal as a terminal or a service manager does, and return the exit status."""
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=PATIENCE)
+        self.said += rest.splitlines()
+        return self.process.returncode
+
+
+def _environ(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in OWN and not name.startswith("FLASK_")}
+    return {**kept, **changes}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _read_until_curl(process: subprocess.Popen[str]) -> list[str]:
+    """Read what the demo says until its command is there, or it ends."""
+    lines: list[str] = []
+    for line in process.stdout or ():
+        lines.append(line.rstrip("\n"))
+        if line.startswith("The request log"):
+            break
+    return lines
+
+
+@contextmanager
+def _started(state: Path, **changes: str) -> Iterator[Demo]:
+    log = state.with_name(state.name + ".log")
+    environ = _environ(DEMO_STATE=str(state), PORT=str(_free_port()), **changes)
+    command = [sys.executable, "-m", "example_app.demo"]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield Demo(process, _read_until_curl(process), log)
+        finally:
+            watchdog.cancel()
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "state"
+
+
+@pytest.fixture(scope="module")
+def demo(state: Path) -> Iterator[Demo]:
+    with _started(state) as running:
+        assert running.process.poll() is None, running.log.read_text()
+        yield running
+
+
+def _get(demo: Demo, path: str, headers: dict[str, str], minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> int:
+    context = ssl.create_default_context(cafile=str(demo.authority))
+    context.minimum_version = minimum
+    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=context)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _ask_as_printed(demo: Demo) -> dict[str, Any]:
+    answer = subprocess.run(
+        ["curl", "--silent", "--show-error", *demo.curl[1:]], capture_output=True, text=True, check=True, timeout=30
+    )
+    document: dict[str, Any] = json.loads(answer.stdout)
+    return document
+
+
+def _lines(demo: Demo) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in demo.log.read_text().splitlines() if line.startswith("{")]
+
+
+def test_printed_command_answers(demo: Demo) -> None:
+    """The curl line, run as it was printed, answers with the digit that the image shows."""
+    answer = _ask_as_printed(demo)
+    assert answer["predictions"] == [3]
+    assert answer["probabilities"][0][3] > 0.5
+
+
+def test_image_is_a_real_one_that_training_did_not_see() -> None:
+    """The image in the printed command comes from the data, and is a three."""
+    _, unseen, _, digits = split()
+    assert digits[(unseen == np.array(THREE)).all(axis=1)].tolist() == [3]
+
+
+def test_says_what_it_does(demo: Demo) -> None:
+    """Each step has its line."""
+    said = "\n".join(demo.said)
+    for words in ("Training", "Model ready", "Made the development certificate", "API key", "Serving on https://"):
+        assert words in said
+
+
+def test_key_can_read_the_model_card(demo: Demo) -> None:
+    """The printed key is good for the other endpoints too."""
+    assert _get(demo, "/v1/model", demo.headers) == 200
+
+
+def test_without_a_key(demo: Demo) -> None:
+    """A caller without the key is refused by the real server."""
+    assert _get(demo, "/v1/model", {}) == 401
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_modern_tls(demo: Demo, version: ssl.TLSVersion) -> None:
+    """TLS 1.2 and 1.3 are spoken."""
+    assert _get(demo, "/healthz", {}, version) == 200
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_old_tls_is_refused(demo: Demo) -> None:
+    """A client that speaks nothing newer than TLS 1.1 gets an alert."""
+    context = ssl.create_default_context(cafile=str(demo.authority))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with socket.create_connection(("127.0.0.1", demo.port), 10) as plain, pytest.raises(ssl.SSLError, match="alert"):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_clear_text_gets_nothing(demo: Demo) -> None:
+    """A request in clear text on the TLS port is not answered."""
+    with socket.create_connection(("127.0.0.1", demo.port), 10) as plain:
+        plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        try:
+            answer = plain.recv(1000)
+        except ConnectionResetError:
+            answer = b""
+    assert not answer.startswith(b"HTTP/")
+
+
+def test_forwarded_headers_are_not_believed(demo: Demo) -> None:
+    """A client that claims another address and scheme is logged under its own address, and answered over TLS."""
+    forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example"}
+    assert _get(demo, "/healthz", forged) == 200
+    assert "203.0.113.9" not in demo.log.read_text()
+
+
+def test_request_log(demo: Demo) -> None:
+    """Every request has its JSON line on standard error, without the key."""
+    _ask_as_printed(demo)
+    assert any(line["endpoint"] == "predict" and line["status"] == 200 for line in _lines(demo))
+    assert demo.headers["X-API-Key"] not in demo.log.read_text()
+
+
+def test_secrets_are_private(demo: Demo, state: Path) -> None:
+    """Nobody but the owner reads the state, and the key itself is not in it."""
+    assert state.stat().st_mode & 0o777 == 0o700
+    for name in ("server.key", "pepper", "api_keys.json"):
+        assert (state / name).stat().st_mode & 0o777 == 0o600
+    assert not any(demo.headers["X-API-Key"].encode() in path.read_bytes() for path in state.iterdir())
+
+
+def test_busy_port(demo: Demo, tmp_path: Path) -> None:
+    """A second demo on the same port says so in one line, before it makes anything."""
+    environ = _environ(DEMO_STATE=str(tmp_path / "state"), PORT=str(demo.port))
+    second = subprocess.run(
+        [sys.executable, "-m", "example_app.demo"], env=environ, capture_output=True, text=True, check=False, timeout=30
+    )
+    choose = f"choose another: make demo PORT={demo.port + 1}"
+    assert second.returncode == 1
+    assert second.stderr == f"demo: port {demo.port} is in use; {choose}\n"
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_and_started_again(demo: Demo, state: Path, number: signal.Signals, tmp_path: Path) -> None:
+    """A signal ends the demo and gunicorn cleanly; the next start keeps the certificate and makes a new key."""
+    copy = tmp_path / "state"
+    copy.mkdir()
+    for path in state.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+        (copy / path.name).chmod(path.stat().st_mode)
+    authority = (copy / "ca.pem").read_bytes()
+    with _started(copy) as again:
+        assert _ask_as_printed(again)["predictions"] == [3]
+        assert _get(again, "/v1/model", demo.headers) == 401
+        assert again.stop(number) == 0
+    assert again.authority.read_bytes() == authority
+    assert "Training" not in "\n".join(again.said)
+    assert again.said[-1] == "Stopped."
+    assert "Traceback" not in again.log.read_text()
+    assert len(json.loads((copy / "api_keys.json").read_text())["keys"]) == 1
+    Address("127.0.0.1", again.port).check_free()
+
+
+def test_server_that_cannot_start(tmp_path: Path) -> None:
+    """When gunicorn ends, its error is shown and the demo ends with status 1."""
+    with _started(tmp_path / "state", FLASK_SECURE_ML_REALMM="typo") as broken:
+        assert broken.process.wait(PATIENCE) == 1
+    assert "SECURE_ML_REALMM is not a setting" in broken.log.read_text()
+    assert "demo: gunicorn ended with status" in broken.log.read_text()
+
+
+def test_command_survives_the_shell() -> None:
+    """A path with blanks and a proxy in the environment do not break the printed command."""
+    line = curl_command(Address("127.0.0.1", 8443), Path("/a b/ca.pem"), "k", {"HTTPS_PROXY": "http://proxy"})
+    words = shlex.split(line)
+    assert words[1:5] == ["--cacert", "/a b/ca.pem", "--noproxy", "*"]
+    assert json.loads(words[-2]) == {"instances": [list(THREE)]}

@@ -1,0 +1,1 @@
+"""How much the protection costs: ``python -m benchmarks`` prints a table of ratios."""

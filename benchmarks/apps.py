@@ -1,0 +1,159 @@
+"""One model three times: bare, behind flask-secure-ml, and behind a stack put together by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from authlib.integrations.flask_oauth2 import ResourceProtector
+from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
+from flask import Flask, Response, g, jsonify, request
+from flask_limiter import Limiter
+from flask_talisman import Talisman
+from joserfc.jwk import Key, KeySet
+from marshmallow import Schema, ValidationError, fields, validate
+
+from flask_secure_ml import SecureML, protect
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key, make_token
+
+ISSUER = "https://as.example"
+AUDIENCE = "https://api.example"
+LIMIT = "1000000/minute"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An app and the credentials that its caller sends."""
+
+    name: str
+    app: Flask
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def predict(instances: Any) -> np.ndarray[Any, Any]:
+    """Stand in for the model: the cheapest computation that reads every number."""
+    return np.asarray(instances, dtype=np.float32).sum(axis=1)
+
+
+def bare() -> Contender:
+    """Return the app as the data scientist wrote it."""
+    app = Flask("bare")
+
+    @app.post("/predict")
+    def view() -> Response:
+        return jsonify(sums=predict(request.get_json()["instances"]).tolist())
+
+    return Contender("bare app", app)
+
+
+def secured(columns: int, folder: Path, key: Key, *, token: bool) -> Contender:
+    """Return the app behind this extension: TLS, credential, scope, limit, schema, headers, log."""
+    app = Flask("secured")
+    os.environ["BENCHMARK_PEPPER"] = "benchmark-pepper-of-forty-characters-long"
+    (folder / "jwks.json").write_text(make_key_set(key))
+    issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["RS256"], "jwks_file": str(folder / "jwks.json")}
+    app.config.update(
+        SECURE_ML_API_KEYS_FILE=str(folder / "keys.json"),
+        SECURE_ML_API_KEY_PEPPER="env:BENCHMARK_PEPPER",
+        SECURE_ML_JWT_ISSUERS=[issuer],
+        SECURE_ML_PLANS={"default": {"requests": [LIMIT]}},
+        SECURE_ML_MAX_BODY_BYTES=100_000_000,
+        SECURE_ML_REQUEST_LOG=os.devnull,
+    )
+    SecureML(app)
+
+    class Body(Schema):
+        instances = Tensor(shape=(None, columns), dtype="float32", minimum=-1e6, maximum=1e6)
+
+    @app.post("/predict")
+    @protect(scopes=["predict"], body=Body)
+    def view(payload: dict[str, Any]) -> dict[str, Any]:
+        return {"sums": predict(payload["instances"])}
+
+    state = app.extensions["secure_ml"]
+    if token:
+        return Contender("flask-secure-ml, JWT", app, bearer(key))
+    text = make_api_key(state.keys, state.settings.api_key_pepper, SystemClock())
+    return Contender("flask-secure-ml, API key", app, {"X-API-Key": text})
+
+
+def by_hand(columns: int, key: Key) -> Contender:
+    """Return the same job from the stock parts, each used as its own documentation shows."""
+    app = Flask("by_hand")
+    app.config["RATELIMIT_STORAGE_URI"] = "memory://"
+    app.before_request(_start)
+    Talisman(app)
+    Limiter(lambda: request.headers.get("Authorization", "none"), app=app, default_limits=[LIMIT])
+    require = ResourceProtector()
+    require.register_token_validator(_Validator(KeySet.import_key_set(json.loads(make_key_set(key)))))
+    app.after_request(_access_log)
+
+    class Body(Schema):
+        instances = fields.List(
+            fields.List(fields.Float(validate=validate.Range(-1e6, 1e6)), validate=validate.Length(equal=columns)),
+            required=True,
+        )
+
+    @app.post("/predict")
+    @require("predict")  # type: ignore[untyped-decorator]
+    def view() -> Response | tuple[Response, int]:
+        try:
+            payload = Body().load(request.get_json())
+        except ValidationError as error:
+            return jsonify(error.messages), 422
+        return jsonify(sums=predict(payload["instances"]).tolist())
+
+    return Contender("by hand, JWT", app, bearer(key))
+
+
+def bearer(key: Key) -> dict[str, str]:
+    """Return the header with a token that lives through the benchmark."""
+    token = make_token(key, issuer=ISSUER, audience=AUDIENCE, now=int(time.time()) - 1, lifetime=3600)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def contenders(columns: int, folder: Path) -> list[Contender]:
+    """Return all four for inputs of this width."""
+    key = make_signing_key("RS256", "benchmark")
+    secured_apps = [secured(columns, folder, key, token=token) for token in (False, True)]
+    return [bare(), *secured_apps, by_hand(columns, key)]
+
+
+class _Validator(JWTBearerTokenValidator):  # type: ignore[misc]
+    """Authlib's validator with the keys imported once, which its documentation leaves to the user."""
+
+    def __init__(self, keys: KeySet) -> None:
+        super().__init__(issuer=ISSUER, resource_server=AUDIENCE)
+        self._keys = keys
+
+    def get_jwks(self) -> KeySet:
+        return self._keys
+
+
+_log = logging.Logger("by_hand")  # noqa: LOG001  a logger of this file's own, so that no configuration reaches it
+_log.addHandler(logging.FileHandler(os.devnull))
+
+
+def _start() -> None:
+    g.started = time.perf_counter()
+
+
+def _access_log(response: Response) -> Response:
+    line = {
+        "time": time.time(),
+        "client": request.remote_addr,
+        "method": request.method,
+        "endpoint": request.endpoint,
+        "status": response.status_code,
+        "ms": (time.perf_counter() - g.started) * 1000,
+    }
+    _log.info(json.dumps(line))
+    return response

@@ -1,0 +1,89 @@
+"""The Python in the README and the documentation runs, and what it shows is closed to strangers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_secure_ml import SecureML
+from flask_secure_ml.state import state_of
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.rst", *(ROOT / "docs").rglob("*.rst")])
+BLOCK = re.compile(
+    r"^\.\. code-block:: python\n(?P<options>(?:   :.*\n)*)\n(?P<code>(?:(?:   .*)?\n)+)",
+    re.MULTILINE,
+)
+
+
+def blocks(page: Path, marked: str = "") -> list[str]:
+    """Return the Python of a page; with ``marked``, only blocks whose options hold that text."""
+    found = BLOCK.finditer(page.read_text() + "\n")
+    return [textwrap.dedent(each["code"]) for each in found if marked in each["options"]]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
+def pages_with(marked: str) -> list[Any]:
+    return [pytest.param(page, id=name_of(page)) for page in PAGES if blocks(page, marked)]
+
+
+def run(page: Path) -> Flask:
+    """Run the complete blocks of a page in one namespace and return the app that they made."""
+    namespace: dict[str, Any] = {"__name__": f"snippets_of_{page.stem}"}
+    for code in blocks(page, ":class: complete"):
+        exec(compile(code, str(page), "exec"), namespace)
+    app = namespace["create_app"]() if "create_app" in namespace else namespace["app"]
+    assert isinstance(app, Flask)
+    return app
+
+
+@pytest.mark.parametrize("page", pages_with(""))
+def test_python_parses(page: Path) -> None:
+    """Every block is Python, also those that show a part only."""
+    for code in blocks(page):
+        ast.parse(code)
+
+
+@pytest.mark.parametrize("page", pages_with(":class: complete"))
+def test_complete_example_is_closed_to_strangers(page: Path) -> None:
+    """A complete example starts, its policies fit its routes, and what is not public answers 401."""
+    app = run(page)
+    SecureML.check(app)
+    client = app.test_client()
+    for rule, method, policy in state_of(app).policies.routes():
+        if rule.arguments or method == "OPTIONS":
+            continue
+        answer = client.open(rule.rule, method=method, base_url="https://localhost")
+        assert (answer.status_code == 401) is not policy.public, f"{method} {rule}: {answer.status}"
+
+
+def test_example_tests_pass(tmp_path: Path) -> None:
+    """The tests that the page on testing shows pass, as a user would run them."""
+    page = ROOT / "docs/howto/test_your_app.rst"
+    for file in ("app.py", "test_app.py"):
+        (code,) = blocks(page, f":caption: {file}")
+        (tmp_path / file).write_text(code)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr

@@ -20,7 +20,7 @@ from .limits.penalties import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
 from .pipeline import Filter, Guard, Pipeline, Recorder
-from .policy import PolicyTable
+from .policy_table import PolicyTable
 from .state import AppState
 from .transport.headers import HeaderFilter
 from .transport.target import TargetGuard

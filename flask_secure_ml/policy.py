@@ -7,23 +7,19 @@ route, so a route nobody thought of gets the default policy: authenticated, no s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isclass, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
-from flask import Blueprint, Flask
+from flask import Blueprint
 from limits import RateLimitItem, parse_many
 from marshmallow import Schema
-from werkzeug.routing import Rule
 from werkzeug.utils import import_string
 
-from .errors import ConfigError, InternalError
+from .errors import InternalError
 from .exchange import current_exchange
-
-if TYPE_CHECKING:
-    from flask.sansio.blueprints import Blueprint as AnyBlueprint
 
 MARK = "__secure_ml_policy__"
 SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -89,7 +85,9 @@ def _check_terms(
     cost: str | None,
     max_bytes: int | None,
 ) -> None:
-    if isinstance(scopes, str) or isinstance(limits, str):
+    if not isinstance(public, bool):
+        raise TypeError("public must be true or false")
+    if isinstance(scopes, (str, Mapping)) or isinstance(limits, (str, Mapping)):
         raise TypeError("scopes and limits must be lists of strings")
     if any(not SCOPE_TOKEN.fullmatch(scope) for scope in scopes):
         raise ValueError("a scope has a space, a quote or another character that RFC 6749 section 3.3 forbids")
@@ -97,6 +95,8 @@ def _check_terms(
         raise ValueError("a public route has no caller, so it cannot ask for scopes or charge a quota")
     if cost is not None and (schema is None or cost not in schema.fields):
         raise ValueError(f"cost names the field {cost!r}, which the body schema does not have")
+    if cost is not None and schema is not None and schema.many:
+        raise ValueError("cost needs a schema of one object; put the rows into a field of it")
     if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
         raise ValueError("max_bytes must be a number of bytes, 0 or more")
 
@@ -135,11 +135,16 @@ def _mark(target: Any, policy: Policy) -> Any:
     if isinstance(target, Blueprint) or isclass(target):
         if policy.body is not None:
             raise TypeError("put body on the view function or method that takes the payload")
+        _check_unmarked(target, vars(target))
         setattr(target, MARK, policy)
         return target
-    if hasattr(target, MARK):
-        raise TypeError(f"{target!r} has a policy already; merge the two into one decorator")
+    _check_unmarked(target, getattr(target, "__dict__", {}))
     return _wrap(target, policy)
+
+
+def _check_unmarked(target: Any, own: Mapping[str, Any]) -> None:
+    if MARK in own:
+        raise TypeError(f"{target!r} has a policy already; merge the two into one decorator")
 
 
 def _wrap(view: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
@@ -164,102 +169,6 @@ def _cleared_arguments(policy: Policy) -> dict[str, Any]:
     if current_exchange.cleared is not policy:
         raise InternalError("the view ran without its own policy being cleared; is its mark hidden by a decorator?")
     return {} if policy.body is None else {"payload": current_exchange.payload}
-
-
-class PolicyTable:
-    """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
-
-    :param configured: policies by endpoint, or by URL rule when the name starts with ``/``.
-    """
-
-    def __init__(self, app: Flask, configured: Mapping[str, Policy]) -> None:
-        self._app = app
-        self._configured = configured
-        self._default = Policy()
-        self._checked = False
-        self._found: dict[tuple[str, str, str], Policy] = {}
-
-    def find(self, rule: Rule | None, method: str) -> Policy:
-        """Return the policy for a matched rule; None (an unknown URL, a wrong method) gets the default."""
-        if rule is None:
-            return self._default
-        key = (rule.rule, rule.endpoint, method)
-        policy = self._found.get(key)
-        if policy is None:
-            policy = self._found[key] = self._resolve(rule, method)
-        return policy
-
-    def ensure_checked(self) -> None:
-        """Check once, when the first request is served and every route is known.
-
-        :raises ConfigError: as :meth:`check`, for every request until the configuration is mended.
-        """
-        if not self._checked:
-            self.check()
-            self._checked = True
-
-    def check(self) -> None:
-        """Hold the configured names against the routes that exist now.
-
-        :raises ConfigError: a name without a route, or a route with two policies.
-        """
-        problems = [*self._unknown_names(), *self._doubled()]
-        if problems:
-            raise ConfigError(problems)
-
-    def routes(self) -> Iterator[tuple[Rule, str, Policy]]:
-        """Yield each rule, method and policy of the app."""
-        for rule in self._app.url_map.iter_rules():
-            for method in sorted(rule.methods or ()):
-                yield rule, method, self.find(rule, method)
-
-    def _resolve(self, rule: Rule, method: str) -> Policy:
-        return self._from_config(rule) or self._from_code(rule, method) or self._default
-
-    def _from_config(self, rule: Rule) -> Policy | None:
-        return self._configured.get(rule.rule) or self._configured.get(rule.endpoint)
-
-    def _from_code(self, rule: Rule, method: str) -> Policy | None:
-        view = self._app.view_functions.get(rule.endpoint)
-        cls = getattr(view, "view_class", None)
-        dispatch = getattr(cls, "dispatch_request", None)
-        for holder in (_method_of(cls, method), dispatch, view, cls, *self._blueprints(rule.endpoint)):
-            mark = getattr(holder, MARK, None)
-            if isinstance(mark, Policy):
-                return mark
-        return None
-
-    def _blueprints(self, endpoint: str) -> Iterator[AnyBlueprint]:
-        name = endpoint
-        while "." in name:
-            name = name.rpartition(".")[0]
-            if name in self._app.blueprints:
-                yield self._app.blueprints[name]
-
-    def _unknown_names(self) -> Iterator[str]:
-        known = {rule.rule for rule in self._app.url_map.iter_rules()}
-        known |= {rule.endpoint for rule in self._app.url_map.iter_rules()}
-        for name in sorted(self._configured.keys() - known):
-            yield f"SECURE_ML_POLICIES names {name!r}, which is neither an endpoint nor a URL rule of this app"
-
-    def _doubled(self) -> Iterator[str]:
-        for rule in self._app.url_map.iter_rules():
-            methods = rule.methods or ()
-            if self._from_config(rule) and any(self._wrapped(rule, method) for method in methods):
-                yield f"{rule.endpoint!r} has a policy in SECURE_ML_POLICIES and another in its code; keep one"
-
-    def _wrapped(self, rule: Rule, method: str) -> bool:
-        view = self._app.view_functions.get(rule.endpoint)
-        method_view = _method_of(getattr(view, "view_class", None), method)
-        return hasattr(view, MARK) or hasattr(method_view, MARK)
-
-
-def _method_of(cls: type | None, method: str) -> Any:
-    """Return the method of a class-based view that answers; HEAD falls back to ``get`` as in Flask."""
-    if cls is None:
-        return None
-    found = getattr(cls, method.lower(), None)
-    return getattr(cls, "get", None) if found is None and method == "HEAD" else found
 
 
 def policies_from_config(value: Any) -> Mapping[str, Policy]:

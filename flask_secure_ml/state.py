@@ -10,7 +10,7 @@ from flask import Flask
 from .config import Settings
 from .exchange import Clock
 from .pipeline import Pipeline
-from .policy import PolicyTable
+from .policy_table import PolicyTable
 
 if TYPE_CHECKING:
     from .authentication.api_keys import FileKeyStore

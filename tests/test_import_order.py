@@ -13,7 +13,18 @@ import pytest
 import flask_secure_ml
 
 PACKAGE = Path(flask_secure_ml.__file__).parent
-CORE = ["errors", "strictjson", "watched", "secrets", "exchange", "policy", "checks", "config", "pipeline"]
+CORE = [
+    "errors",
+    "strictjson",
+    "watched",
+    "secrets",
+    "exchange",
+    "policy",
+    "policy_table",
+    "checks",
+    "config",
+    "pipeline",
+]
 ROOMS = ["transport", "authentication", "authorization", "limits", "inputs", "outputs", "observe"]
 TOP = ["signals", "state", "assembly", "extension", "cli", "testing", "__init__"]
 PROXIES = {"request", "current_app", "g", "session"}

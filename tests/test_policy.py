@@ -29,6 +29,8 @@ class Body(Schema):
         pytest.param({"public": True, "scopes": ["a"]}, "public", id="public with scopes"),
         pytest.param({"cost": "rows", "body": Body}, "'rows'", id="cost of an unknown field"),
         pytest.param({"cost": "instances"}, "'instances'", id="cost without body"),
+        pytest.param({"cost": "instances", "body": Body(many=True)}, "one object", id="cost of a list"),
+        pytest.param({"public": "false"}, "true or false", id="public as text"),
         pytest.param({"max_bytes": -1}, "max_bytes", id="negative cap"),
         pytest.param({"max_bytes": True}, "max_bytes", id="boolean cap"),
         pytest.param({"body": dict}, "Schema", id="body that is no schema"),
@@ -43,8 +45,28 @@ def test_contradictions_are_refused_where_they_are_written(terms: dict[str, Any]
 
 def test_two_marks_on_one_view_are_refused() -> None:
     """It would be unclear which one holds."""
-    with pytest.raises(TypeError, match="has a policy already"):
-        public(protect(lambda: "ok"))
+    for target in (lambda: "ok", Blueprint("pages", "pages"), type("Pages", (MethodView,), {})):
+        with pytest.raises(TypeError, match="has a policy already"):
+            public(protect(target))
+
+
+def test_openness_is_not_inherited(app: Flask) -> None:
+    """A subclass of a public class is closed; of a closed one, as closed as that."""
+
+    @public
+    class Open(MethodView):
+        def get(self) -> str:
+            return "open"
+
+    class More(Open):
+        def delete(self) -> str:
+            return "deleted"
+
+    app.add_url_rule("/open", view_func=Open.as_view("open"))
+    app.add_url_rule("/more", view_func=More.as_view("more"))
+    client = app.test_client()
+    assert client.get("/open", base_url=HTTPS).status_code == 200
+    assert client.delete("/more", base_url=HTTPS).status_code == 401
 
 
 def test_body_belongs_to_the_view() -> None:
@@ -87,6 +109,24 @@ def test_two_policies_for_one_route_are_an_error(protected: MakeApp) -> None:
     app = protected(POLICIES={"marked": {"scopes": ["a"]}})
     app.add_url_rule("/marked", endpoint="marked", view_func=protect(_view))
     with pytest.raises(ValueError, match="'marked' has a policy in SECURE_ML_POLICIES and another in its code"):
+        SecureML.check(app)
+
+
+def test_a_rule_leaves_no_alias_open(protected: MakeApp) -> None:
+    """A policy for one of two URLs of a view is an error, unless the endpoint has one for the rest."""
+    app = protected(POLICIES={"/x": {"scopes": ["admin"]}})
+    for rule in ("/x", "/alias"):
+        app.add_url_rule(rule, endpoint="x", view_func=_view)
+    with pytest.raises(ValueError, match="also at /alias; name the endpoint"):
+        SecureML.check(app)
+
+
+def test_a_rule_of_several_hosts(protected: MakeApp) -> None:
+    """A URL rule says nothing of the host, so it may not be what two hosts share."""
+    app = protected(Flask("hosts", host_matching=True, static_host="a.example"), POLICIES={"/m": {"public": True}})
+    for host in ("a.example", "b.example"):
+        app.add_url_rule("/m", endpoint=host, view_func=_view, host=host)
+    with pytest.raises(ValueError, match="several hosts"):
         SecureML.check(app)
 
 

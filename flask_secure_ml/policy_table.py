@@ -1,0 +1,135 @@
+"""Which policy holds for a route, and whether the configured ones fit the routes that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from werkzeug.routing import Rule
+
+from .errors import ConfigError
+from .policy import MARK, Policy
+
+if TYPE_CHECKING:
+    from flask.sansio.blueprints import Blueprint as AnyBlueprint
+
+
+class PolicyTable:
+    """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
+
+    :param configured: policies by endpoint, or by URL rule when the name starts with ``/``.
+    """
+
+    def __init__(self, app: Flask, configured: Mapping[str, Policy]) -> None:
+        self._app = app
+        self._configured = configured
+        self._default = Policy()
+        self._checked = False
+        self._found: dict[tuple[str, str, str], Policy] = {}
+
+    def find(self, rule: Rule | None, method: str) -> Policy:
+        """Return the policy for a matched rule; None (an unknown URL, a wrong method) gets the default."""
+        if rule is None:
+            return self._default
+        key = (rule.rule, rule.endpoint, method)
+        policy = self._found.get(key)
+        if policy is None:
+            policy = self._found[key] = self._resolve(rule, method)
+        return policy
+
+    def ensure_checked(self) -> None:
+        """Check once, when the first request is served and every route is known.
+
+        :raises ConfigError: as :meth:`check`, for every request until the configuration is mended.
+        """
+        if not self._checked:
+            self.check()
+            self._checked = True
+
+    def check(self) -> None:
+        """Hold the configured names against the routes that exist now.
+
+        :raises ConfigError: a name without a route, or a route with two policies.
+        """
+        problems = [*self._unknown_names(), *self._doubled(), *self._partly_configured(), *self._several_hosts()]
+        if problems:
+            raise ConfigError(problems)
+
+    def routes(self) -> Iterator[tuple[Rule, str, Policy]]:
+        """Yield each rule, method and policy of the app."""
+        for rule in self._app.url_map.iter_rules():
+            for method in sorted(rule.methods or ()):
+                yield rule, method, self.find(rule, method)
+
+    def _resolve(self, rule: Rule, method: str) -> Policy:
+        return self._from_config(rule) or self._from_code(rule, method) or self._default
+
+    def _from_config(self, rule: Rule) -> Policy | None:
+        return self._configured.get(rule.rule) or self._configured.get(rule.endpoint)
+
+    def _from_code(self, rule: Rule, method: str) -> Policy | None:
+        view = self._app.view_functions.get(rule.endpoint)
+        cls = getattr(view, "view_class", None)
+        dispatch = getattr(cls, "dispatch_request", None)
+        for holder in (_method_of(cls, method), dispatch, view, cls, *self._blueprints(rule.endpoint)):
+            mark = getattr(holder, MARK, None)
+            if isinstance(mark, Policy) and not (holder is cls and _inherits_public(cls, mark)):
+                return mark
+        return None
+
+    def _blueprints(self, endpoint: str) -> Iterator[AnyBlueprint]:
+        name = endpoint
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if name in self._app.blueprints:
+                yield self._app.blueprints[name]
+
+    def _unknown_names(self) -> Iterator[str]:
+        known = {rule.rule for rule in self._app.url_map.iter_rules()}
+        known |= {rule.endpoint for rule in self._app.url_map.iter_rules()}
+        for name in sorted(self._configured.keys() - known):
+            yield f"SECURE_ML_POLICIES names {name!r}, which is neither an endpoint nor a URL rule of this app"
+
+    def _doubled(self) -> Iterator[str]:
+        for rule in self._app.url_map.iter_rules():
+            methods = rule.methods or ()
+            if self._from_config(rule) and any(self._wrapped(rule, method) for method in methods):
+                yield f"{rule.endpoint!r} has a policy in SECURE_ML_POLICIES and another in its code; keep one"
+
+    def _partly_configured(self) -> Iterator[str]:
+        """Name views with a policy for one of their URLs only: it would leave the others as they were."""
+        for endpoint, rules in self._by(lambda rule: rule.endpoint).items():
+            names = {rule.rule for rule in rules}
+            if endpoint not in self._configured and names & self._configured.keys() and names - self._configured.keys():
+                others = ", ".join(sorted(names - self._configured.keys()))
+                yield f"SECURE_ML_POLICIES has a URL rule of {endpoint!r}, which is also at {others}; name the endpoint"
+
+    def _several_hosts(self) -> Iterator[str]:
+        for text, rules in self._by(lambda rule: rule.rule).items():
+            if text in self._configured and len({(rule.host, rule.subdomain) for rule in rules}) > 1:
+                yield f"SECURE_ML_POLICIES names {text!r}, which several hosts have; name the endpoints"
+
+    def _by(self, part: Callable[[Rule], str]) -> dict[str, list[Rule]]:
+        grouped: dict[str, list[Rule]] = {}
+        for rule in self._app.url_map.iter_rules():
+            grouped.setdefault(part(rule), []).append(rule)
+        return grouped
+
+    def _wrapped(self, rule: Rule, method: str) -> bool:
+        view = self._app.view_functions.get(rule.endpoint)
+        method_view = _method_of(getattr(view, "view_class", None), method)
+        return hasattr(view, MARK) or hasattr(method_view, MARK)
+
+
+def _inherits_public(cls: Any, mark: Policy) -> bool:
+    """Say whether a class is open by inheritance only; its own methods were never seen by who opened the base."""
+    return mark.public and MARK not in vars(cls)
+
+
+def _method_of(cls: type | None, method: str) -> Any:
+    """Return the method of a class-based view that answers; HEAD falls back to ``get`` as in Flask."""
+    if cls is None:
+        return None
+    found = getattr(cls, method.lower(), None)
+    return getattr(cls, "get", None) if found is None and method == "HEAD" else found

@@ -84,6 +84,7 @@ class Exchange:
     client: str
     secure: bool
 
+    guarded: object = None
     method: str = ""
     endpoint: str | None = None
     path: str = ""

@@ -63,6 +63,8 @@ class SecureML:
         if EXTENSION in app.extensions:
             raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
         state = build_state(app, self._parts)
+        if app.wsgi_app != type(app).wsgi_app.__get__(app):
+            app.logger.warning("middleware that was put around %r before init_app answers without the guards", app.name)
         app.extensions[EXTENSION] = state
         app.wsgi_app = Door(app.wsgi_app, state.settings.trusted_proxies, state.clock)  # type: ignore[method-assign]
         app.config["SESSION_COOKIE_SECURE"] = True
@@ -90,7 +92,9 @@ class _Hooks:
     state: AppState
 
     def install(self) -> None:
-        # First in line: Flask stops at the first hook that answers, and none may answer before the guards.
+        # First in line: Flask stops at the first hook that answers, and none may answer before the guards. What
+        # processes URL values runs before those hooks, and may abort, so the guards go before that too.
+        self.app.url_value_preprocessors.setdefault(None, []).insert(0, lambda _endpoint, _values: self.before())
         self.app.before_request_funcs.setdefault(None, []).insert(0, self.before)
         # Flask walks these lists backwards, so the first entry has the last word.
         self.app.after_request_funcs.setdefault(None, []).insert(0, self.after)
@@ -104,6 +108,9 @@ class _Hooks:
         exchange = exchange_of(current.environ)
         if exchange is None:
             raise InternalError("the transport middleware did not run: was app.wsgi_app replaced?")
+        if exchange.guarded is current:
+            return
+        exchange.guarded = current
         self.state.policies.ensure_checked()
         exchange.method = current.method
         exchange.endpoint = current.endpoint

@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, abort, g, request, stream_with_con
 from flask.json.provider import DefaultJSONProvider
 from flask.views import MethodView, View
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_secure_ml import (
     Exchange,
@@ -79,13 +80,53 @@ def test_hooks_of_others_run_after_the_guards(bare_app: Flask, protected: MakeAp
 
 def test_an_answer_before_the_guards_is_withheld(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     """Code that pushes itself in front of the guards gets its answer replaced, and the log says so."""
-    app.before_request_funcs[None].insert(0, lambda: "the model's secrets")
+
+    def answer(_endpoint: str | None, _values: object) -> None:
+        abort(Response("the model's secrets"))
+
+    app.url_value_preprocessors[None].insert(0, answer)
     with caplog.at_level(logging.CRITICAL):
         response = app.test_client().get("/any", base_url=HTTPS)
     assert (response.status_code, response.json["code"]) == (500, "internal_error")  # type: ignore[index]
     assert "secrets" not in response.text
     assert "other code answered before" in caplog.text
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_processing_url_values_comes_after_the_guards(app: Flask) -> None:
+    """A look-up of what a URL names runs for callers that may call, so it tells strangers nothing."""
+    app.add_url_rule("/model/<name>", endpoint="model", view_func=lambda name: name)
+
+    @app.url_value_preprocessor
+    def look_up(endpoint: str | None, values: dict[str, str] | None) -> None:
+        if values and values.get("name") == "unknown":
+            abort(404)
+
+    client = app.test_client()
+    for name, known in (("unknown", 404), ("digits", 200)):
+        assert client.get(f"/model/{name}", base_url=HTTPS).status_code == 401
+        assert client.get(f"/model/{name}", base_url=HTTPS, headers=caller()).status_code == known
+
+
+def test_a_second_request_on_one_environ_is_guarded_anew(app: Flask) -> None:
+    """Code that dispatches the environ of a cleared request again does not carry the clearance along."""
+    app.add_url_rule("/closed", endpoint="closed", view_func=lambda: "secret")
+
+    @app.get("/open")
+    @public
+    def forward() -> Response:
+        with app.request_context(request.environ | {"PATH_INFO": "/closed"}):
+            return app.full_dispatch_request()
+
+    response = app.test_client().get("/open", base_url=HTTPS)
+    assert (response.status_code, response.text.count("secret")) == (401, 0)
+
+
+def test_middleware_before_init_app_is_named(bare_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """What it answers itself is not guarded, so the log says so."""
+    bare_app.wsgi_app = ProxyFix(bare_app.wsgi_app)  # type: ignore[method-assign]
+    SecureML(bare_app)
+    assert "before init_app answers without the guards" in caplog.text
 
 
 def test_without_the_middleware_nothing_is_served(app: Flask) -> None:

@@ -123,8 +123,8 @@ def _network(entry: str) -> IPv4Network | IPv6Network:
         network = ip_network(entry)
     except ValueError as error:
         raise ValueError(f"has {entry!r}, which is not a network ({error})") from None
-    if network.prefixlen == 0:
-        raise ValueError(f"has {entry!r}, which trusts everyone; name the networks of your proxies")
+    if network.prefixlen < (8 if network.version == 4 else 7):  # noqa: PLR2004  10.0.0.0/8 and fc00::/7
+        raise ValueError(f"has {entry!r}, which trusts too many; name the networks of your proxies")
     return network
 
 
@@ -177,6 +177,8 @@ def _issuer(number: int, entry: Any) -> IssuerConfig:
         raise ValueError(f"{where} has a member that is not a text")
     if (found.jwks_uri is None) == (found.jwks_file is None):
         raise ValueError(f"{where} needs exactly one of jwks_uri and jwks_file")
+    if "#" in found.issuer:
+        raise ValueError(f"{where} issuer must not have a fragment (RFC 8414 section 2)")
     _check_uri(where, found)
     return found
 
@@ -191,7 +193,7 @@ def _algorithms(where: str, value: Any) -> tuple[str, ...]:
 def _check_uri(where: str, found: IssuerConfig) -> None:
     parts = urlsplit(found.jwks_uri or "https://file")
     loopback = parts.scheme == "http" and parts.hostname in LOOPBACK and boolean(found.insecure_http)
-    if parts.scheme != "https" and not loopback:
+    if not parts.hostname or (parts.scheme != "https" and not loopback):
         raise ValueError(f"{where} jwks_uri must begin with https: (or be http: on loopback with insecure_http)")
 
 

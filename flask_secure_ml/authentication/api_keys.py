@@ -21,7 +21,7 @@ from ..errors import DependencyUnavailable, MalformedRequest, NotAuthenticated
 from ..exchange import Clock, Exchange, Principal
 from ..policy import SCOPE_TOKEN
 from ..secrets import Secret
-from .base import single_word
+from .base import authorization, single_word
 from .key_store import ACTIVE, FileKeyStore, KeyRecord, KeyStore
 
 __all__ = [
@@ -113,7 +113,7 @@ class ApiKeyAuthenticator:
         """
         own: str = request.environ.get("HTTP_X_API_KEY", "")
         standard = single_word(request, "apikey")
-        if own and standard:
+        if own and authorization(request):
             raise MalformedRequest("two credentials: Authorization and X-API-Key")
         if "," in own:
             raise MalformedRequest("two X-API-Key headers")

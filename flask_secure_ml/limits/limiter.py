@@ -111,7 +111,9 @@ def _storage_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def key_for(*parts: str) -> str:
     """Return one key from several parts; a digest, so that no separator inside a part can forge another key."""
-    return blake2b("\x00".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=16).hexdigest()
+    return blake2b(
+        "\x00".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"), digest_size=16
+    ).hexdigest()
 
 
 def caller_of(exchange: Exchange) -> str:
@@ -124,6 +126,8 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address or "unknown"
     try:
-        return str(IPv6Address(int(IPv6Address(address)) >> 64 << 64))
+        parsed = IPv6Address(address)
     except ValueError:
         return "unknown"
+    # On a socket for both families every IPv4 caller is an IPv6 address with one common prefix.
+    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

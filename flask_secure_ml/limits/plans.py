@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Request
@@ -77,8 +77,16 @@ class CostGuard:
 
 
 def _rows(exchange: Exchange) -> int:
-    field = exchange.policy.cost if exchange.policy else None
-    payload: Any = exchange.payload
-    if field is None or not isinstance(payload, dict) or payload.get(field) is None:
+    """Return the price; a field that was not sent, or is null, costs nothing.
+
+    :raises InternalError: the schema turns its payload into something without fields, so there is no price.
+    """
+    policy = exchange.policy
+    if policy is None or policy.cost is None or policy.body is None:
         return 0
-    return len(payload[field]) if hasattr(payload[field], "__len__") else 1
+    if not isinstance(exchange.payload, Mapping):
+        raise InternalError(f"cost={policy.cost!r} needs a payload with fields; does a post_load hook replace it?")
+    value: Any = exchange.payload.get(policy.body.fields[policy.cost].attribute or policy.cost)
+    if value is None:
+        return 0
+    return len(value) if hasattr(value, "__len__") else 1

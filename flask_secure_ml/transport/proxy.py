@@ -42,6 +42,19 @@ HOP_HEADERS = frozenset(
         "HTTP_X_URL_SCHEME",
         "HTTP_X_SCHEME",
         "HTTP_FRONT_END_HTTPS",
+        "HTTP_X_HTTP_METHOD",
+        "HTTP_X_METHOD_OVERRIDE",
+        "HTTP_X_ORIGINAL_FORWARDED_FOR",
+        "HTTP_X_ORIGINAL_HOST",
+        "HTTP_X_HOST",
+        "HTTP_FASTLY_CLIENT_IP",
+        "HTTP_X_ARR_CLIENTCERT",
+        "HTTP_X_AMZN_MTLS_CLIENTCERT",
+        "HTTP_CLIENT_CERT",
+        "HTTP_CLIENT_CERT_CHAIN",
+        "HTTP_REMOTE_USER",
+        "HTTP_X_REMOTE_USER",
+        "HTTP_PROXY",
     }
 )
 """Headers that only a proxy may set, and that this release does not use: removed from every request."""
@@ -67,11 +80,11 @@ class Door:
 
     def open(self, environ: WSGIEnvironment) -> Exchange:
         """Clean the environ and place the exchange in it."""
-        peer = environ.get("REMOTE_ADDR") or ""
+        peer = _unmapped(environ.get("REMOTE_ADDR") or "")
+        environ["REMOTE_ADDR"] = peer
         said = _take_hop_headers(environ)
-        if not self._trusts(peer):
-            _settle_scheme(environ)
-        elif said:
+        _settle_scheme(environ)
+        if said and self._trusts(peer):
             self._believe(environ, peer, said)
         exchange = self._exchange(environ, peer, said)
         environ[EXCHANGE_KEY] = exchange
@@ -128,7 +141,7 @@ class Door:
 
 def _take_hop_headers(environ: WSGIEnvironment) -> dict[str, str]:
     said: dict[str, str] = {}
-    for key in [key for key in environ if key in HOP_HEADERS or key.startswith("HTTP_X_FORWARDED_")]:
+    for key in [key for key in environ if key in HOP_HEADERS or key.startswith("HTTP_X_FORWARDED")]:
         said[key] = environ.pop(key)
     if "HTTP_X_REQUEST_ID" in environ:
         said["HTTP_X_REQUEST_ID"] = environ.pop("HTTP_X_REQUEST_ID")
@@ -142,13 +155,18 @@ def _settle_scheme(environ: WSGIEnvironment) -> None:
         environ["wsgi.url_scheme"] = "https" if isinstance(connection, SSLSocket) else "http"
 
 
+def _unmapped(address: str) -> str:
+    """Return an IPv4 address that a socket for both families shows inside IPv6 as itself."""
+    return str(_address(address)) if address.startswith("::ffff:") else address
+
+
 def _last(values: str) -> str:
     return values.rpartition(",")[2].strip()
 
 
 def _address(text: str) -> Address | None:
     """Parse an address, also with a port; an IPv4 address inside IPv6 is the IPv4 one."""
-    host = text.strip()
+    host = text.strip().partition("%")[0]
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:

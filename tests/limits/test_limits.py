@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, post_load
 
 from flask_secure_ml import ConfigError, protect, public
 from flask_secure_ml.inputs import Tensor
@@ -131,6 +131,34 @@ def test_the_price(protected: MakeApp, body: dict[str, object], price: int) -> N
     assert found.count(200) == (3 // price if price else 4)
 
 
+class Renamed(Schema):
+    instances = fields.List(fields.Integer(), attribute="rows")
+
+
+class Replaced(Schema):
+    instances = fields.List(fields.Integer())
+
+    @post_load
+    def replace(self, data: object, **_: object) -> tuple[object]:
+        return (data,)
+
+
+@pytest.mark.parametrize(("schema", "statuses"), [(Renamed, [200, 429]), (Replaced, [500, 500])])
+def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], statuses: list[int]) -> None:
+    """A renamed field is found; a payload without fields is refused rather than free."""
+    app = protected(PLANS={"default": {"cost": ["3/day"]}})
+
+    @app.post("/predict")
+    @protect(body=schema, cost="instances")
+    def predict(payload: object) -> str:
+        return "ok"
+
+    client = app.test_client()
+    sent = {"instances": [1, 2]}
+    found = [client.post("/predict", base_url=HTTPS, headers=caller(), json=sent).status_code for _ in range(2)]
+    assert found == statuses
+
+
 def test_failed_authentication_throttle(protected: MakeApp) -> None:
     """After so many invalid credentials an address waits, also with a good one; others and public routes go on."""
     app = protected(FAILED_AUTH_LIMIT=["3/minute"])
@@ -163,7 +191,13 @@ def test_keys_cannot_be_forged() -> None:
 
 @pytest.mark.parametrize(
     ("address", "network"),
-    [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3::4", "2001:db8:1:2::"), ("", "unknown"), ("x:y", "unknown")],
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
+        ("", "unknown"),
+        ("x:y", "unknown"),
+    ],
 )
 def test_networks(address: str, network: str) -> None:
     """IPv6 counts by /64, and a caller without an address shares one key with its like."""

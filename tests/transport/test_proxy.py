@@ -46,13 +46,15 @@ def pass_door(peer: str | None, trusted: list[str] | None = None, /, **headers: 
         pytest.param("10.0.0.1", "[2001:470::7]:443", "2001:470::7", id="IPv6 with a port"),
         pytest.param("2001:db8::1", "2001:470::7", "2001:470::7", id="IPv6 proxy"),
         pytest.param("::ffff:10.0.0.1", "198.51.100.7", "198.51.100.7", id="IPv4 inside IPv6"),
+        pytest.param("::ffff:192.0.2.1", "", "192.0.2.1", id="IPv4 inside IPv6, untrusted"),
+        pytest.param("10.0.0.1", "fe80::1%sml_x", "fe80::1", id="IPv6 with a scope"),
         pytest.param("10.0.0.1", ", ,198.51.100.7,", "198.51.100.7", id="empty entries"),
     ],
 )
 def test_the_client_address(peer: str, chain: str, client: str) -> None:
     """The first address from our side that is no trusted proxy, and never what a client wrote before it."""
     exchange, environ = pass_door(peer, x_forwarded_for=chain)
-    assert (exchange.peer, exchange.client) == (peer, client)
+    assert (exchange.peer, exchange.client) == (peer.removeprefix("::ffff:"), client)
     assert environ["REMOTE_ADDR"] == client
     assert environ.get("HTTP_X_FORWARDED_FOR", client) == client
 

@@ -15,12 +15,6 @@ from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse_many
 
-from .secrets import Secret
-
-ALGORITHMS = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
-)
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Limits = tuple[RateLimitItem, ...]
 
 
@@ -41,18 +35,6 @@ class Plan:
 
 
 Plans = Mapping[str, Plan]
-
-
-@dataclass(frozen=True)
-class IssuerConfig:
-    """One authorization server: who it is, for whom its tokens are, and where its public keys are."""
-
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...]
-    jwks_uri: str | None = None
-    jwks_file: str | None = None
-    insecure_http: bool = False
 
 
 def closest(name: str, known: Collection[str]) -> str | None:
@@ -96,20 +78,43 @@ def text(value: Any) -> str:
     return value
 
 
+def https_uri(value: Any) -> str:
+    """Accept an absolute ``https:`` URI without query, fragment and user."""
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme != "https" or not parts.hostname or parts.username is not None:
+        raise ValueError(f"must be an https: URI such as 'https://models.example.com', not {value!r}")
+    if parts.query or parts.fragment or not value.isascii() or not value.isprintable() or set(value) & set(' "\\'):
+        raise ValueError("must have no query, no fragment and only ASCII characters without spaces and quotes")
+    return str(value)
+
+
+def some_of(*choices: str) -> Callable[[Any], tuple[str, ...]]:
+    """Return a check for a list of a few words, at least one."""
+
+    def check(value: Any) -> tuple[str, ...]:
+        words = _strings(value, f'["{choices[0]}"]')
+        if not words or not set(words) <= set(choices):
+            raise ValueError(f"must be a list of {', '.join(map(repr, choices))}, not {value!r}")
+        return tuple(dict.fromkeys(words))
+
+    return check
+
+
+def store_uri(value: Any) -> str:
+    """Accept where shared state lives: this process, a SQLite file, or a Redis or Valkey server."""
+    schemes = ("memory", "sqlite", "redis", "rediss", "valkey", "valkeys", "unix")
+    scheme, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if scheme not in schemes or (scheme != "memory" and not rest.strip("/")):
+        # The value may hold a password, so it is not repeated.
+        raise ValueError("must be 'memory:', 'sqlite:/path/to/file' or a redis: or valkey: address")
+    return str(value)
+
+
 def token_text(value: Any) -> str:
     """Accept a text that is safe between the quotes of a header."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9 ._-]{1,64}", value):
         raise ValueError("must be 1 to 64 letters, digits, spaces or ._-")
     return value
-
-
-def secret(value: Any) -> Secret:
-    """Accept a reference to a secret; the value itself is never repeated in the message."""
-    if not isinstance(value, str):
-        raise ValueError('must be a reference such as "env:NAME" or "file:/path"')
-    reference = Secret(value)
-    reference.read()
-    return reference
 
 
 def networks(value: Any) -> Networks:
@@ -153,48 +158,6 @@ def _plan(name: str, terms: Any) -> Plan:
         return Plan(**{kind: limits(entries) for kind, entries in terms.items()})
     except ValueError as error:
         raise ValueError(f"has a plan {name!r} that {error}") from None
-
-
-def issuers(value: Any) -> tuple[IssuerConfig, ...]:
-    """Accept a list of issuer objects; every issuer once."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a list of objects with issuer, audience, algorithms and jwks_uri or jwks_file")
-    found = tuple(_issuer(number, entry) for number, entry in enumerate(value))
-    if len({each.issuer for each in found}) < len(found):
-        raise ValueError("names an issuer twice")
-    return found
-
-
-def _issuer(number: int, entry: Any) -> IssuerConfig:
-    where = f"[{number}]"
-    known = {"issuer", "audience", "algorithms", "jwks_uri", "jwks_file", "insecure_http"}
-    if not isinstance(entry, Mapping) or not {"issuer", "audience", "algorithms"} <= entry.keys() <= known:
-        raise ValueError(f"{where} must be an object with issuer, audience, algorithms and jwks_uri or jwks_file")
-    found = IssuerConfig(**{**entry, "algorithms": _algorithms(where, entry["algorithms"])})
-    if any(
-        not isinstance(entry[name], str) or not entry[name] for name in entry.keys() - {"algorithms", "insecure_http"}
-    ):
-        raise ValueError(f"{where} has a member that is not a text")
-    if (found.jwks_uri is None) == (found.jwks_file is None):
-        raise ValueError(f"{where} needs exactly one of jwks_uri and jwks_file")
-    if "#" in found.issuer:
-        raise ValueError(f"{where} issuer must not have a fragment (RFC 8414 section 2)")
-    _check_uri(where, found)
-    return found
-
-
-def _algorithms(where: str, value: Any) -> tuple[str, ...]:
-    names = tuple(_strings(value, '["RS256"]'))
-    if not names or not set(names) <= ALGORITHMS:
-        raise ValueError(f"{where} algorithms must be a list of {', '.join(sorted(ALGORITHMS))}")
-    return names
-
-
-def _check_uri(where: str, found: IssuerConfig) -> None:
-    parts = urlsplit(found.jwks_uri or "https://file")
-    loopback = parts.scheme == "http" and parts.hostname in LOOPBACK and boolean(found.insecure_http)
-    if not parts.hostname or (parts.scheme != "https" and not loopback):
-        raise ValueError(f"{where} jwks_uri must begin with https: (or be http: on loopback with insecure_http)")
 
 
 def _strings(value: Any, example: str) -> list[str]:

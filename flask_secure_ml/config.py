@@ -11,9 +11,12 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
 from . import checks
+from .contradictions import contradictions, literal_secrets
 from .errors import ConfigError
+from .issuers import ASYMMETRIC, IssuerConfig, issuers
+from .mtls_clients import MtlsClient, mtls_clients
 from .policy import Policy, policies_from_config
-from .secrets import Secret
+from .secrets import SecretRing, client_secret_ring, secret_ring
 
 PREFIX = "SECURE_ML_"
 
@@ -58,18 +61,28 @@ class Settings:
         """The file that holds the hashed API keys, written by ``flask secure-ml keys``. Running workers see a
         change at their next request. Without it, API keys are not accepted.""",
     )
-    api_key_pepper: Secret | None = _setting(
-        None,
-        checks.secret,
-        """A reference to the secret that keys the hash of API keys, at least 32 bytes: ``env:NAME`` or
-        ``file:/path``. Needed with ``SECURE_ML_API_KEYS_FILE``.""",
+    api_keys_in_store: bool = _setting(
+        False,
+        checks.boolean,
+        """Keep the hashed API keys in ``SECURE_ML_STORE_URI`` instead of a file, for several machines.""",
     )
-    jwt_issuers: tuple[checks.IssuerConfig, ...] = _setting(
+    api_key_pepper: SecretRing | None = _setting(
+        None,
+        secret_ring,
+        """A reference to the secret that keys the hash of API keys, at least 32 bytes: ``env:NAME``, ``file:/path``
+        or ``vault:mount/path#field``. To rotate it, a list of references, newest first: new keys are hashed with the
+        first, and a key of an older one is hashed anew when it is next used. Needed for API keys.""",
+    )
+    jwt_issuers: tuple[IssuerConfig, ...] = _setting(
         [],
-        checks.issuers,
-        """Authorization servers whose RFC 9068 access tokens are accepted: a list of objects with ``issuer``,
-        ``audience``, ``algorithms`` and one of ``jwks_uri`` or ``jwks_file``; ``insecure_http: true`` allows a
-        ``http:`` address on the loopback interface.""",
+        issuers,
+        """Authorization servers whose access tokens are accepted: a list of objects with ``issuer``, ``audience``,
+        ``algorithms`` and the source of its keys, one of ``jwks_uri``, ``jwks_file``, ``jwks`` (a JWK Set), ``secret``
+        (a reference, or a list of them, newest first, for HMAC) or ``discover: true`` (RFC 8414). Opaque tokens are
+        introspected (RFC 7662) with ``introspection_uri``, ``client_id`` and ``client_secret``. ``omits`` lists
+        which of ``typ``, ``jti`` and ``client_id`` its tokens may lack; ``max_age`` is the most seconds since ``iat``
+        (86400); ``private_network: true`` allows addresses that are not public, ``insecure_http: true`` a ``http:``
+        address on the loopback interface.""",
     )
     jwt_leeway: int = _setting(
         30, checks.integer(0, 300), "Seconds by which the clocks of issuer and server may differ (at most 300)."
@@ -82,11 +95,88 @@ class Settings:
         checks.integer(1, 3_600),
         "Seconds between two fetches of a key set that an unknown ``kid`` or a failure can cause.",
     )
+    token_cache_size: int = _setting(
+        10_000,
+        checks.integer(0, 1_000_000),
+        """How many verified access tokens each worker remembers, so that a known one costs microseconds. Expiry, the
+        issuer's keys and revocations are looked at again every time. 0 turns the cache off.""",
+    )
+    introspection_max_age: int = _setting(
+        60,
+        checks.integer(0, 3_600),
+        """Seconds for which the answer of an introspection endpoint is used again, never beyond the token's ``exp``;
+        0 asks for every request.""",
+    )
+    dpop: str = _setting(
+        "off",
+        checks.one_of("off", "accept", "require"),
+        """DPoP (RFC 9449): ``accept`` takes tokens bound to a key with their proof, beside plain bearer tokens;
+        ``require`` takes no token without a proof. Whatever is set here, a bound token is never taken without its
+        proof.""",
+    )
+    dpop_algorithms: tuple[str, ...] = _setting(
+        ["ES256", "ES384", "PS256", "RS256", "Ed25519", "EdDSA"],
+        checks.some_of(*sorted(ASYMMETRIC)),
+        "What DPoP proofs may be signed with.",
+    )
+    dpop_max_age: int = _setting(
+        60, checks.integer(5, 600), "Seconds for which a DPoP proof is good; each is taken once."
+    )
+    dpop_nonce_secret: SecretRing | None = _setting(
+        None,
+        secret_ring,
+        """A reference to a secret; with it, DPoP proofs need a nonce of this server that is at most ten minutes old.
+        All workers and machines need the same secret.""",
+    )
+    client_certificate_header: str | None = _setting(
+        None,
+        checks.one_of("Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"),
+        """The header in which a trusted proxy passes the client's certificate on: ``Client-Cert`` (RFC 9440),
+        ``X-SSL-Client-Cert`` (the escaped PEM of nginx) or ``X-Forwarded-Client-Cert`` (Envoy). Believed from
+        ``SECURE_ML_TRUSTED_PROXIES`` only. gunicorn's own TLS needs no header.""",
+    )
+    mtls_clients: tuple[MtlsClient, ...] = _setting(
+        [],
+        mtls_clients,
+        """Clients that prove themselves with a certificate (RFC 8705 section 2): a list of objects with ``client``,
+        ``scopes``, ``plan``, and one of ``subject_dn`` (RFC 4514), ``san_dns``, ``san_uri``, ``san_ip``,
+        ``san_email`` or ``sha256`` (the fingerprint of one certificate, in hexadecimal).""",
+    )
+    mtls_ca_file: str | None = _setting(
+        None,
+        checks.text,
+        """The certificate authorities, in PEM, that the certificates of ``SECURE_ML_MTLS_CLIENTS`` must lead to; needed
+        for clients that are not named by fingerprint. It is read again when it changes.""",
+    )
+    resource: str | None = _setting(
+        None,
+        checks.https_uri,
+        """The address of this API as clients know it, such as ``https://models.example.com``. With it, the metadata of
+        RFC 9728 are served under ``/.well-known/oauth-protected-resource``, and challenges point there.""",
+    )
+    store_uri: str = _setting(
+        "memory:",
+        checks.store_uri,
+        """Where state lives that workers share: revocations, DPoP proofs that were seen, and API keys if they are to.
+        ``sqlite:/path`` serves all workers of one machine, ``redis://`` or ``valkey://`` many machines; ``memory:``
+        is for one process only. A password may stand in it, or better in ``SECURE_ML_STORE_PASSWORD``.""",
+    )
+    store_password: SecretRing | None = _setting(
+        None,
+        client_secret_ring,
+        "A reference to the password of the store, instead of one in its address; in a list, the newest first.",
+    )
     failed_auth_limit: checks.Limits = _setting(
         ["30/minute"],
         checks.limits,
         """How many invalid credentials one address may present before it gets 429. An empty list turns
         the throttle off.""",
+    )
+    failed_key_limit: checks.Limits = _setting(
+        ["100/hour"],
+        checks.limits,
+        """How many wrong secrets one API key may be presented with, from all addresses together, before wrong ones get
+        429. The right secret always passes, so nobody can lock the owner out.""",
     )
     plans: checks.Plans = _setting(
         {"default": {"requests": ["600/minute"], "cost": []}},
@@ -104,8 +194,10 @@ class Settings:
         {},
         policies_from_config,
         """Policies for routes whose code cannot be edited, by endpoint or URL rule:
-        ``{"/invocations": {"scopes": ["predict"]}}``. Terms: ``public``, ``scopes``, ``limits``, ``max_bytes``,
-        ``cost`` and ``body`` (the import name of a schema). An unknown name is a start-up error.""",
+        ``{"/invocations": {"scopes": ["predict"]}}``. Terms: ``public``, ``scopes``, ``any_scopes``, ``roles``,
+        ``claims``, ``principals``, ``owner`` (true, or the import name of a function), ``acr_values``,
+        ``max_auth_age``, ``limits``, ``max_bytes``, ``cost`` and ``body`` (the import name of a schema). An unknown
+        name is a start-up error.""",
     )
     max_body_bytes: int = _setting(
         4_194_304, checks.integer(0), "The largest request body in bytes, also for chunked bodies."
@@ -131,7 +223,11 @@ class Settings:
             if (name := key_of(record)) in given:
                 _read(record, given[name], values, problems)
         settings = cls(**values)
-        problems += _contradictions(settings)
+        # What was given and is wrong is told once, not a second time as if it were missing.
+        wrong = {problem.split(" ", 1)[0] for problem in problems}
+        problems += [each for each in contradictions(settings) if each.split(" ", 1)[0] not in wrong]
+        if not (config.get("DEBUG") or config.get("TESTING")):
+            problems += literal_secrets(settings)
         if problems:
             raise ConfigError(problems)
         return settings
@@ -159,13 +255,3 @@ def _read(record: Field[Any], value: Any, values: dict[str, Any], problems: list
         values[record.name] = record.metadata["check"](value)
     except (TypeError, ValueError) as error:
         problems.append(f"{key_of(record)} {error}")
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    if settings.api_keys_file and settings.api_key_pepper is None:
-        yield (
-            "SECURE_ML_API_KEY_PEPPER is needed with SECURE_ML_API_KEYS_FILE, such as "
-            '"env:API_KEY_PEPPER" or "file:/run/secrets/pepper"'
-        )
-    if "default" not in settings.plans:
-        yield "SECURE_ML_PLANS must have a plan named 'default'"

@@ -6,7 +6,11 @@ The tree, and the HTTP status of each leaf::
     SecureMLError                   a werkzeug HTTPException
      +- MalformedRequest            400  malformed_request
      +- NotAuthenticated            401  not_authenticated
+     |   +- InvalidProof            401  not_authenticated
+     |   |   +- NonceRequired       401  not_authenticated
+     |   +- StepUpRequired          401  not_authenticated
      +- InsufficientScope           403  insufficient_scope
+     +- Forbidden                   403  forbidden
      +- TlsRequired                 403  tls_required
      +- PayloadTooLarge             413  payload_too_large
      +- UnsupportedMediaType        415  unsupported_media_type
@@ -77,13 +81,39 @@ class MalformedRequest(SecureMLError, http.BadRequest):
 
     slug = "malformed_request"
     detail = "The request is malformed."
+    oauth_error: ClassVar[str] = "invalid_request"
 
 
 class NotAuthenticated(SecureMLError, http.Unauthorized):
-    """No credential, or one that is invalid, expired or revoked: one body for every reason."""
+    """No credential, or one that is invalid, expired or revoked: one body for every reason.
+
+    ``oauth_error`` is the code that ``WWW-Authenticate`` gives for the scheme that was used (RFC 6750 section 3.1,
+    RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the id that an invalid API key
+    names, whether there is such a key or not, and empty for every other credential.
+    """
 
     slug = "not_authenticated"
     detail = "Valid credentials are required."
+    oauth_error: ClassVar[str] = "invalid_token"
+    claimed: str = ""
+
+
+class InvalidProof(NotAuthenticated):
+    """The DPoP proof is missing, malformed, stale, replayed or for another request (RFC 9449 section 7.1)."""
+
+    oauth_error = "invalid_dpop_proof"
+
+
+class NonceRequired(InvalidProof):
+    """The DPoP proof lacks the nonce that this server wants; the answer carries one (RFC 9449 section 9)."""
+
+    oauth_error = "use_dpop_nonce"
+
+
+class StepUpRequired(NotAuthenticated):
+    """The user must authenticate again, or by stronger means, for this operation (RFC 9470)."""
+
+    oauth_error = "insufficient_user_authentication"
 
 
 class InsufficientScope(SecureMLError, http.Forbidden):
@@ -91,6 +121,13 @@ class InsufficientScope(SecureMLError, http.Forbidden):
 
     slug = "insufficient_scope"
     detail = "The credentials do not allow this operation."
+
+
+class Forbidden(SecureMLError, http.Forbidden):
+    """The principal is known and this operation is not for it, whatever the scopes."""
+
+    slug = "forbidden"
+    detail = "This operation is not allowed."
 
 
 class TlsRequired(SecureMLError, http.Forbidden):
@@ -155,7 +192,7 @@ class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
 _FOREIGN: Mapping[int, tuple[str, str]] = {
     400: (MalformedRequest.slug, MalformedRequest.detail),
     401: (NotAuthenticated.slug, NotAuthenticated.detail),
-    403: ("forbidden", "This operation is not allowed."),
+    403: (Forbidden.slug, Forbidden.detail),
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This method is not allowed here."),
     406: ("not_acceptable", "No acceptable representation is available."),

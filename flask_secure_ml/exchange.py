@@ -47,13 +47,17 @@ class SystemClock:
 class Principal:
     """Who is calling, as proven by a credential.
 
-    :param kind: the credential's kind: ``api_key`` or ``jwt``.
-    :param issuer: who vouches for the subject; empty for this app's own keys.
+    :param kind: the credential's kind: ``api_key``, ``jwt``, ``introspection`` or ``mtls``.
+    :param issuer: who vouches for the subject; empty for this app's own keys and for certificates.
     :param subject: the identity at that issuer; never unique without the issuer (RFC 8725bis, ASVS 10.3.3).
     :param scopes: what the credential allows.
     :param plan: the name of the plan in ``SECURE_ML_PLANS`` that limits this caller.
-    :param client_id: the OAuth2 client or the key's client name.
-    :param claims: the verified claims of a token, read-only; empty for keys.
+    :param client_id: the OAuth2 client, or the client name of a key or certificate.
+    :param claims: the verified claims of a token, read-only; empty for keys and certificates.
+    :param roles: the roles, groups and entitlements that the issuer states (RFC 9068 section 2.2.3.1).
+    :param endpoints: the endpoints or URL rules that the credential is for; None for every one.
+    :param token_id: the ``jti`` of a token, by which it is revoked; empty where there is none.
+    :param issued: when the credential was issued, in seconds since the epoch; None where that is not known.
     """
 
     kind: str
@@ -63,11 +67,18 @@ class Principal:
     plan: str = "default"
     client_id: str = ""
     claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+    roles: frozenset[str] = frozenset()
+    endpoints: frozenset[str] | None = None
+    token_id: str = ""
+    issued: float | None = None
 
     @property
     def id(self) -> str:
-        """One string that names this caller in logs and as a limiter's key."""
-        return f"{self.kind}:{self.issuer}#{self.subject}" if self.issuer else f"{self.kind}:{self.subject}"
+        """One string that names this caller in logs, as a limiter's key and when it is revoked.
+
+        The kind of a token is no part of it: a subject stays itself whether its token is a JWT or an opaque one.
+        """
+        return f"{self.issuer}#{self.subject}" if self.issuer else f"{self.kind}:{self.subject}"
 
 
 @dataclass(slots=True)
@@ -75,6 +86,8 @@ class Exchange:
     """One request and its answer; each fact has one writer.
 
     The transport middleware writes the first block, guards the second, the response filters the third.
+    ``certificate`` is the client's certificate in DER, from the TLS socket or a trusted proxy; whether its chain was
+    verified is not said. ``reply_headers`` are headers that a guard wants on the answer, whatever it will be.
     """
 
     request_id: str
@@ -83,6 +96,7 @@ class Exchange:
     peer: str
     client: str
     secure: bool
+    certificate: bytes | None = None
 
     guarded: object = None
     method: str = ""
@@ -94,6 +108,7 @@ class Exchange:
     refusal: SecureMLError | None = None
     fault: BaseException | None = None
     challenges: tuple[str, ...] = ()
+    reply_headers: dict[str, str] = field(default_factory=dict)
     received_bytes: int = 0
 
     status: int = 0

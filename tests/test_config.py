@@ -10,12 +10,23 @@ from flask import Flask
 
 from flask_secure_ml import ConfigError, Policy, SecureML
 from flask_secure_ml.config import Settings, key_of, settings_fields
+from support import RANDOM_SECRET
 
 ISSUER = {
     "issuer": "https://as.example",
     "audience": "https://api.example",
     "algorithms": ["RS256"],
     "jwks_uri": "https://as.example/jwks",
+}
+
+BARE = {name: ISSUER[name] for name in ("issuer", "audience", "algorithms")}
+HMAC = BARE | {"algorithms": ["HS256"], "secret": RANDOM_SECRET}
+OPAQUE = {
+    "issuer": "https://as.example",
+    "audience": "https://api.example",
+    "introspection_uri": "https://as.example/introspect",
+    "client_id": "api",
+    "client_secret": "client-secret-of-the-api",
 }
 
 
@@ -42,10 +53,30 @@ def test_every_problem_at_once() -> None:
         "SECURE_ML_TRUSTED_PROXY is not a setting; did you mean SECURE_ML_TRUSTED_PROXIES?",
         "SECURE_ML_REQUIRE_TLS must be true or false, not 'no'",
         "SECURE_ML_JWT_LEEWAY must be a whole number from 0 to 300, not 301",
-        "SECURE_ML_API_KEY_PEPPER is needed with SECURE_ML_API_KEYS_FILE",
+        "SECURE_ML_API_KEY_PEPPER is needed for API keys",
         "SECURE_ML_PLANS must have a plan named 'default'",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        pytest.param({"API_KEYS_IN_STORE": True, "STORE_URI": "sqlite:/x"}, "PEPPER is needed", id="keys, no pepper"),
+        pytest.param({"API_KEYS_IN_STORE": True}, "must not be memory:", id="keys in memory"),
+        pytest.param({"API_KEYS_IN_STORE": True, "API_KEYS_FILE": "x"}, "two places", id="two places for keys"),
+        pytest.param({"MTLS_CLIENTS": [{"client": "a", "san_dns": "b"}]}, "MTLS_CA_FILE is needed", id="MT-3 no CA"),
+        pytest.param(
+            {"MTLS_CLIENTS": [{"client": "a", "sha256": "0" * 64, "plan": "x"}]}, "plan 'x' of 'a'", id="unknown plan"
+        ),
+        pytest.param({"DPOP": "accept"}, "SECURE_ML_DPOP needs", id="proofs without tokens"),
+    ],
+)
+def test_contradictions(values: dict[str, Any], fault: str) -> None:
+    """Settings that do not go together stop the app."""
+    with pytest.raises(ConfigError, match="SECURE_ML_") as caught:
+        load(**values)
+    assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +92,17 @@ def test_every_problem_at_once() -> None:
         pytest.param("HSTS_MAX_AGE", True, "whole number", id="boolean for a number"),
         pytest.param("REALM", 'a"b', "letters", id="quote in the realm"),
         pytest.param("API_KEYS_FILE", "  ", "not empty", id="blank path"),
-        pytest.param("API_KEY_PEPPER", "hunter2", "never the secret itself", id="literal secret"),
+        pytest.param("API_KEY_PEPPER", "hunter2", "at least 32 bytes", id="literal secret"),
         pytest.param("API_KEY_PEPPER", 5, "reference", id="number for a secret"),
         pytest.param("API_KEY_PEPPER", "env:NO_SUCH_VARIABLE", "at least 32 bytes", id="missing variable"),
         pytest.param("API_KEY_PEPPER", "file:/no/such/file", "cannot be read", id="missing file"),
-        pytest.param("JWT_ISSUERS", ISSUER, "list of objects", id="one issuer without a list"),
+        pytest.param("JWT_ISSUERS", ISSUER, "must be a list", id="one issuer without a list"),
         pytest.param("JWT_ISSUERS", [{}], "must be an object with issuer", id="empty issuer"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"leeway": 3}], "must be an object", id="unknown member"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"issuer": 5}], "not a text", id="issuer that is no text"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": []}], "algorithms", id="empty allow-list"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": ["none"]}], "algorithms", id="none"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": ["HS256"]}], "algorithms", id="HMAC over JWKS"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": ["HS256"]}], "do not fit", id="HMAC over JWKS"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": "RS256"}], "must be a list", id="algorithms as string"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_file": "x"}], "exactly one", id="two sources"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "http://as.example/"}], "https:", id="clear-text keys"),
@@ -84,7 +115,50 @@ def test_every_problem_at_once() -> None:
         pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "https://"}], "https:", id="keys without a host"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"issuer": "https://a#b"}], "fragment", id="issuer with a fragment"),
         pytest.param("JWT_ISSUERS", [ISSUER, ISSUER], "twice", id="issuer twice"),
+        pytest.param("JWT_ISSUERS", [BARE], "exactly one of", id="no source of keys"),
+        pytest.param("JWT_ISSUERS", [BARE | {"discover": "yes"}], "true nor false", id="switch as text"),
+        pytest.param("JWT_ISSUERS", [BARE | {"jwks": []}], "JWK Set", id="keys as list"),
+        pytest.param("JWT_ISSUERS", [BARE | {"secret": RANDOM_SECRET}], "do not fit", id="RS256 with a secret"),
+        pytest.param(
+            "JWT_ISSUERS", [ISSUER | {"algorithms": ["RS256", "HS256"]}], "do not fit", id="JB-1 both families"
+        ),
+        pytest.param("JWT_ISSUERS", [HMAC | {"secret": "s3cret"}], "at least 32 bytes", id="A7 short HMAC secret"),
+        pytest.param("JWT_ISSUERS", [HMAC | {"secret": "secret" * 10}], "look random", id="A7 typed HMAC secret"),
+        pytest.param(
+            "JWT_ISSUERS", [HMAC | {"algorithms": ["HS512"]}], "at least 64 bytes", id="JB-8 shorter than the hash"
+        ),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"omits": ["exp"]}], "omits must be", id="relaxation of exp"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"omits": []}], "omits must be", id="empty relaxation"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"max_age": 0}], "max_age", id="no age"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"client_id": "a"}], "together", id="introspection in part"),
+        pytest.param(
+            "JWT_ISSUERS", [OPAQUE | {"introspection_uri": "http://as.example/i"}], "https:", id="IN-1 clear text"
+        ),
+        pytest.param(
+            "JWT_ISSUERS", [OPAQUE, OPAQUE | {"issuer": "https://b"}], "two issuers", id="two that introspect"
+        ),
+        pytest.param(
+            "JWT_ISSUERS", [OPAQUE | {"algorithms": ["RS256"]}], "only for keys", id="algorithms without keys"
+        ),
+        pytest.param("JWT_ISSUERS", [BARE | {"discover": True, "issuer": "http://a"}], "https:", id="AS-2 discovery"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "https://u:p@h/"}], "https:", id="user in the address"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "https://h:x/"}], "https:", id="port that is no number"),
         pytest.param("JWKS_MAX_AGE", 0, "from 1", id="no caching"),
+        pytest.param("TOKEN_CACHE_SIZE", -1, "from 0", id="negative cache"),
+        pytest.param("INTROSPECTION_MAX_AGE", 3601, "from 0 to 3600", id="too old answers"),
+        pytest.param("DPOP", "on", "one of 'off'", id="unknown mode"),
+        pytest.param("DPOP_ALGORITHMS", ["HS256"], "must be a list of", id="DP-4 symmetric proofs"),
+        pytest.param("DPOP_ALGORITHMS", [], "must be a list of", id="DP-4 no algorithm"),
+        pytest.param("DPOP_MAX_AGE", 601, "from 5 to 600", id="DP-8 proofs for too long"),
+        pytest.param("DPOP_NONCE_SECRET", "short", "at least 32", id="guessable nonces"),
+        pytest.param("CLIENT_CERTIFICATE_HEADER", "X-Cert", "one of", id="MT-4 unknown header"),
+        pytest.param("RESOURCE", "http://models.example.com", "https: URI", id="PR-2 clear text"),
+        pytest.param("RESOURCE", "https://models.example.com/#a", "no query", id="PR-2 fragment"),
+        pytest.param("RESOURCE", 'https://models.example.com/"', "quotes", id="quote in a header"),
+        pytest.param("RESOURCE", "models.example.com", "https: URI", id="PR-2 no scheme"),
+        pytest.param("STORE_URI", "mongodb://x", "redis: or valkey:", id="unknown store"),
+        pytest.param("STORE_URI", "sqlite:", "redis: or valkey:", id="file without a path"),
+        pytest.param("FAILED_KEY_LIMIT", ["often"], "not a limit", id="unreadable limit of a key"),
         pytest.param("JWKS_COOLDOWN", 0, "from 1", id="no pause"),
         pytest.param("FAILED_AUTH_LIMIT", ["often"], "not a limit", id="unreadable limit"),
         pytest.param("PLANS", [], "object", id="plans as list"),
@@ -94,9 +168,9 @@ def test_every_problem_at_once() -> None:
         pytest.param("LIMIT_OUTAGE", "open", "one of 'memory', 'closed'", id="fail open"),
         pytest.param("POLICIES", [], "object", id="policies as list"),
         pytest.param("POLICIES", {"x": {"scope": ["a"]}}, "'x': got an unexpected", id="unknown term"),
-        pytest.param("POLICIES", {"x": {"scopes": "a"}}, "'x': scopes and limits", id="scopes as string"),
+        pytest.param("POLICIES", {"x": {"scopes": "a"}}, "'x': scopes must be a list", id="scopes as string"),
         pytest.param("POLICIES", {"x": {"public": "false"}}, "'x': public must be", id="public as text"),
-        pytest.param("POLICIES", {"x": {"scopes": {"a": 1}}}, "'x': scopes and limits", id="scopes as object"),
+        pytest.param("POLICIES", {"x": {"scopes": {"a": 1}}}, "'x': scopes must be a list", id="scopes as object"),
         pytest.param("POLICIES", {"x": "public"}, "'x'", id="policy as string"),
         pytest.param("MAX_BODY_BYTES", 1.5, "whole number", id="fraction"),
         pytest.param("MAX_JSON_DEPTH", 5000, "from 1 to 1000", id="too deep"),
@@ -113,7 +187,7 @@ def test_wrong_values(name: str, value: Any, fault: str) -> None:
 
 def test_right_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The typed value of each kind of setting."""
-    monkeypatch.setenv("PEPPER", "p" * 32)
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     settings = load(
         TRUSTED_PROXIES=["10.0.3.0/24", "unix"],
         API_KEYS_FILE=str(tmp_path / "keys.json"),
@@ -124,10 +198,17 @@ def test_right_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert settings.trusted_proxies.unix
     assert settings.api_key_pepper is not None
-    assert settings.api_key_pepper.read() == b"p" * 32
+    assert settings.api_key_pepper.newest() == RANDOM_SECRET.encode()
     assert settings.jwt_issuers[0].algorithms == ("RS256",)
     assert [len(settings.plans["gold"].requests), len(settings.plans["default"].cost)] == [2, 0]
     assert settings.policies["/x"] == Policy(public=True)
+
+
+def test_wrong_value_is_not_told_to_be_missing() -> None:
+    """A pepper that is no good is one problem, not two."""
+    with pytest.raises(ConfigError) as caught:
+        load(API_KEYS_FILE="keys.json", API_KEY_PEPPER="env:NO_SUCH_VARIABLE")
+    assert len(caught.value.problems) == 1
 
 
 def test_from_prefixed_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,42 +1,43 @@
-"""References to secrets."""
+"""References to secrets: where they are read, what is refused, and that no value is ever shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask import Flask
 
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml import ConfigError, SecureML
+from flask_secure_ml.secrets import Secret, SecretRing, client_secret_ring, secret_ring
+from support import OLDER_SECRET, RANDOM_SECRET
 
-SECRET = "s" * 32
 
-
-@pytest.mark.parametrize("reference", ["hunter2", "env:", "file:", "vault:x", "", ":x", "ENV:X"])
-def test_only_references(reference: str) -> None:
-    """A literal is refused, and never repeated."""
-    with pytest.raises(ValueError, match="must be a reference") as caught:
+@pytest.mark.parametrize("reference", ["env:", "file:", "vault:", "vault:x", "vault:x/y", "vault:/y#z", "vault:x#z"])
+def test_incomplete_references(reference: str) -> None:
+    """A reference without its place is a mistake, not a literal."""
+    with pytest.raises(ValueError, match="must"):
         Secret(reference)
-    assert "hunter2" not in str(caught.value)
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """env:NAME is read when it is used."""
     secret = Secret("env:THE_SECRET")
-    monkeypatch.setenv("THE_SECRET", SECRET)
-    assert secret.read() == SECRET.encode()
-    assert SECRET not in repr(secret)
+    monkeypatch.setenv("THE_SECRET", RANDOM_SECRET)
+    assert secret.read() == RANDOM_SECRET.encode()
+    assert RANDOM_SECRET not in repr(secret)
 
 
 def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     """A mounted secret is rotated by replacing the file."""
     path = tmp_path / "secret"
-    path.write_text(SECRET + "\n")
+    path.write_text(RANDOM_SECRET + "\n")
     secret = Secret(f"file:{path}")
-    assert secret.read() == SECRET.encode()
-    (tmp_path / "new").write_text("n" * 40)
+    assert secret.read() == RANDOM_SECRET.encode()
+    (tmp_path / "new").write_text(OLDER_SECRET)
     (tmp_path / "new").replace(path)
-    assert secret.read() == b"n" * 40
-    assert "n" * 40 not in repr(secret)
+    assert secret.read() == OLDER_SECRET.encode()
+    assert OLDER_SECRET not in repr(secret)
 
 
 def test_short_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +47,93 @@ def test_short_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(ValueError, match=words) as caught:
             Secret(reference).read()
         assert "horse" not in str(caught.value)
+
+
+def test_ring_is_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first secret is for new things, all of them verify old ones."""
+    monkeypatch.setenv("NEW", RANDOM_SECRET)
+    monkeypatch.setenv("OLD", OLDER_SECRET)
+    ring = secret_ring(["env:NEW", "env:OLD"])
+    assert ring.newest() == RANDOM_SECRET.encode()
+    assert ring.read() == (RANDOM_SECRET.encode(), OLDER_SECRET.encode())
+    assert RANDOM_SECRET not in repr(ring)
+    assert not ring.literal
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        pytest.param([], "one reference", id="empty list"),
+        pytest.param([RANDOM_SECRET] * 5, "at most 4", id="too many"),
+        pytest.param([5], "must be a reference", id="number in the list"),
+        pytest.param({"a": 1}, "must be a reference", id="object"),
+        pytest.param("", "must be a reference", id="empty text"),
+        pytest.param("secret" * 8, "does not look random", id="a word again and again"),
+        pytest.param("a" * 64, "does not look random", id="one letter"),
+        pytest.param("a-string-secret-at-least-256-bits-long", "does not look random", id="a well-known example"),
+        pytest.param("hunter2", "at least 32 bytes", id="a password"),
+    ],
+)
+def test_rings_that_are_refused(value: Any, words: str) -> None:
+    """JB-8, A7: what a person typed is no key; the message does not repeat it."""
+    with pytest.raises(ValueError, match=words) as caught:
+        secret_ring(value)
+    assert not any(part in str(caught.value) for part in ("hunter2", "secretsecret", "aaaa", "a-string", RANDOM_SECRET))
+
+
+def test_a_client_secret_may_be_shorter() -> None:
+    """Another party chose it, so only its length is looked at."""
+    assert client_secret_ring("client-secret-16").newest() == b"client-secret-16"
+    with pytest.raises(ValueError, match="at least 16"):
+        client_secret_ring("too-short")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("API_KEY_PEPPER", RANDOM_SECRET, id="pepper"),
+        pytest.param("API_KEY_PEPPER", ["env:GOOD", RANDOM_SECRET], id="older pepper"),
+        pytest.param("DPOP_NONCE_SECRET", RANDOM_SECRET, id="nonce"),
+        pytest.param("STORE_PASSWORD", RANDOM_SECRET, id="store"),
+        pytest.param(
+            "JWT_ISSUERS",
+            [{"issuer": "https://a", "audience": "b", "algorithms": ["HS256"], "secret": RANDOM_SECRET}],
+            id="HMAC",
+        ),
+        pytest.param(
+            "JWT_ISSUERS",
+            [
+                {
+                    "issuer": "https://a",
+                    "audience": "b",
+                    "introspection_uri": "https://a/i",
+                    "client_id": "c",
+                    "client_secret": RANDOM_SECRET,
+                }
+            ],
+            id="client",
+        ),
+    ],
+)
+@pytest.mark.parametrize("mode", ["DEBUG", "TESTING", ""])
+def test_a_literal_is_for_debug_and_testing_only(
+    name: str, value: Any, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anywhere else it is a start-up error, which does not repeat it."""
+    monkeypatch.setenv("GOOD", OLDER_SECRET)
+    app = Flask("literal")
+    app.config[f"SECURE_ML_{name}"] = value
+    if mode:
+        app.config[mode] = True
+        SecureML(app)
+        return
+    with pytest.raises(ConfigError, match="never the secret itself") as caught:
+        SecureML(app)
+    assert RANDOM_SECRET not in str(caught.value)
+
+
+def test_repr_of_a_ring_names_references_only() -> None:
+    """What a debugger or a log shows of the settings."""
+    assert repr(SecretRing(Secret("env:A"), Secret(RANDOM_SECRET))) == (
+        "SecretRing(Secret('env:A'), Secret('a literal secret'))"
+    )

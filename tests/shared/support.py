@@ -10,6 +10,10 @@ from flask_secure_ml import Exchange, Principal
 from flask_secure_ml.errors import NotAuthenticated
 
 HTTPS = "https://localhost"
+RANDOM_SECRET = "9c1f5ae07b42d86e3f9d0b7c5a1846e2f3d97b60c8a5e412"
+"""What a secret made at random looks like."""
+
+OLDER_SECRET = "47d0e1b8a96c3f52708be4d19f6a2c05b3d8e7f1460a9c2d"
 MakeApp = Callable[..., Flask]
 
 

@@ -1,0 +1,104 @@
+"""Secrets in Vault, read by the real client from a server that speaks the key-value API, version 2."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from flask_secure_ml.secrets import Secret
+from flask_secure_ml.testing import FakeClock
+from flask_secure_ml.vault import VaultValue
+from support import OLDER_SECRET, RANDOM_SECRET
+
+pytest.importorskip("hvac")
+PLACE = "secret/team/model#pepper"
+
+
+class Vault(ThreadingHTTPServer):
+    """Knows one secret; ``status`` makes it fail."""
+
+    value = RANDOM_SECRET
+    status = 200
+    reads = 0
+    token = "root"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Vault
+
+    def do_GET(self) -> None:
+        self.server.reads += 1
+        known = self.path == "/v1/secret/data/team/model" and self.headers["X-Vault-Token"] == self.server.token
+        answer = {"data": {"data": {"pepper": self.server.value}, "metadata": {"version": 1}}}
+        self._send(self.server.status if known else 403, answer if known else {"errors": ["denied"]})
+
+    def _send(self, status: int, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
+    with Vault(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("VAULT_TOKEN", "root")
+        yield server
+        server.shutdown()
+
+
+def test_reference_is_read_from_vault(vault: Vault) -> None:
+    """vault:mount/path#field is one field of a secret; the environment says where Vault is."""
+    secret = Secret("vault:" + PLACE)
+    assert not secret.literal
+    assert secret.read() == RANDOM_SECRET.encode()
+    assert RANDOM_SECRET not in repr(secret)
+
+
+def test_value_is_kept_for_a_minute_and_then_read_again(vault: Vault) -> None:
+    """A rotated secret is in use within a minute, and requests in between do not wait for Vault."""
+    clock = FakeClock()
+    value = VaultValue(PLACE, clock)
+    assert [value.read() for _ in range(3)] == [RANDOM_SECRET.encode()] * 3
+    assert vault.reads == 1
+    vault.value = OLDER_SECRET
+    clock.advance(60)
+    assert value.read() == OLDER_SECRET.encode()
+
+
+@pytest.mark.parametrize("fault", ["down", "denied"])
+def test_last_value_serves_for_an_hour(vault: Vault, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """While Vault does not answer; then nothing is used any more. The log names the place, not the value."""
+    clock = FakeClock()
+    value = VaultValue(PLACE, clock)
+    assert value.read() == RANDOM_SECRET.encode()
+    if fault == "down":
+        vault.status = 503
+    else:
+        vault.token = "another"
+    clock.advance(3599)
+    assert value.read() == RANDOM_SECRET.encode()
+    assert "vault:secret/team/model could not be read" in caplog.text
+    assert RANDOM_SECRET not in caplog.text
+    clock.advance(1)
+    with pytest.raises(OSError, match="Vault does not answer"):
+        value.read()
+
+
+@pytest.mark.parametrize("place", ["secret/other#pepper", "secret/team/model#other"], ids=["no secret", "no field"])
+def test_unknown_place(vault: Vault, place: str) -> None:
+    """The setting is refused; no other value stands in."""
+    with pytest.raises(ValueError, match="cannot be read"):
+        Secret("vault:" + place).read()

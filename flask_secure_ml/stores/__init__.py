@@ -1,0 +1,5 @@
+"""State that workers and machines share: one protocol, three places."""
+
+from .base import SharedStore
+
+__all__ = ["SharedStore"]

@@ -1,0 +1,143 @@
+"""A connection to Redis or Valkey that fails fast and changes its password without a restart."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.retry import Retry
+
+from ..exchange import Clock
+from ..secrets import SecretRing
+from .base import unavailable
+
+log = logging.getLogger(__name__)
+
+SOCKET_TIMEOUT = 0.25
+"""Seconds to wait for an answer; the client library's own default is seconds, or for ever."""
+
+PAUSE = 1.0
+"""Seconds for which a server that failed is left alone, so that requests in between pay nothing for it."""
+
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+
+
+class RedisClient:
+    """Runs commands, one attempt each.
+
+    :param uri: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``.
+    :param password: read for each connection, the newest first; None for the one in the address, or none.
+    :param clock: tells when a server that failed is asked again.
+    :raises Exception: the address cannot be used; the text may hold it.
+    """
+
+    def __init__(self, uri: str, password: SecretRing | None, clock: Clock) -> None:
+        address = urlsplit(uri)
+        self._passwords = None if password is None else Passwords(unquote(address.username or ""), password)
+        self._client = _client(address, self._passwords)
+        # Wrong options show when a connection is made; making one does not connect it.
+        self._client.connection_pool.make_connection()
+        self._clock = clock
+        self._retry_at = -math.inf
+
+    def script(self, text: str) -> Callable[..., Any]:
+        """Return a function that runs a Lua script with ``keys`` and ``args``."""
+        script = self._client.register_script(text)
+        return lambda keys, args: self.run(lambda _: script(keys=keys, args=args))
+
+    def run(self, command: Callable[[Any], Any]) -> Any:
+        """Call a function with the client and return what it returns.
+
+        :raises DependencyUnavailable: the server does not answer, refuses, or failed a moment ago.
+        """
+        if self._clock.monotonic() < self._retry_at:
+            raise unavailable("the shared store failed a moment ago")
+        try:
+            return self._with_some_password(command)
+        except (redis.RedisError, OSError) as error:
+            self._retry_at = self._clock.monotonic() + PAUSE
+            # Other texts than ours may name the address with its password.
+            told = str(error) if isinstance(error, NoPassword) else type(error).__name__
+            log.error("the shared store failed: %s", told)
+            raise unavailable(f"the shared store failed: {told}") from None
+
+    def _with_some_password(self, command: Callable[[Any], Any]) -> Any:
+        tried = 0
+        while True:
+            turn = self._passwords.turn if self._passwords else 0
+            try:
+                return command(self._client)
+            except redis.AuthenticationError:
+                tried += 1
+                if self._passwords is None or tried >= self._passwords.count():
+                    raise
+                self._passwords.next_after(turn)
+
+
+class NoPassword(redis.RedisError):
+    """The password cannot be read."""
+
+
+class Passwords(CredentialProvider):
+    """Gives each new connection a password: the one that was taken last, at first the newest.
+
+    :param username: of the server's access control list; empty for its default user.
+    """
+
+    def __init__(self, username: str, ring: SecretRing) -> None:
+        self.turn = 0
+        self._username = username
+        self._ring = ring
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return the password, after the username if there is one.
+
+        :raises NoPassword: it cannot be read.
+        """
+        passwords = self._read()
+        password = passwords[self.turn % len(passwords)]
+        return (self._username, password) if self._username else (password,)
+
+    def next_after(self, turn: int) -> None:
+        """Go on to the next password, unless another thread did so already."""
+        if self.turn == turn:
+            self.turn += 1
+
+    def count(self) -> int:
+        """Return how many passwords there are.
+
+        :raises NoPassword: one cannot be read.
+        """
+        return len(self._read())
+
+    def _read(self) -> list[str]:
+        try:
+            return [each.decode() for each in self._ring.read()]
+        except UnicodeDecodeError:
+            raise NoPassword("SECURE_ML_STORE_PASSWORD is not UTF-8") from None
+        except ValueError as error:
+            raise NoPassword(f"SECURE_ML_STORE_PASSWORD: {error}") from None
+
+
+def _client(address: SplitResult, passwords: Passwords | None) -> Any:
+    scheme = _SCHEMES.get(address.scheme, address.scheme)
+    options: dict[str, Any] = {"ssl_check_hostname": True} if scheme == "rediss" else {}
+    place = address.netloc
+    if passwords is not None:
+        place = place.rpartition("@")[2]
+        options["credential_provider"] = passwords
+    return redis.Redis.from_url(
+        f"{scheme}://{place}{address.path}?{address.query}",
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=SOCKET_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        # With the older protocol the client finds out that a connection of its pool was closed meanwhile.
+        protocol=2,
+        **options,
+    )

@@ -1,0 +1,315 @@
+"""The store on a server: short time-outs, TLS that verifies, and passwords that change."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from certificates import issue
+from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.secrets import Secret, SecretRing
+from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores.redis import RedisStore
+from flask_secure_ml.stores.redis_client import PAUSE
+from flask_secure_ml.testing import FakeClock
+from servers import free_port, valkey
+
+OLD, NEW = "the-old-password-of-the-server", "the-new-password-of-the-server"
+ACTIONS = [
+    pytest.param(lambda store: store.add("a", "k", 1), id="add"),
+    pytest.param(lambda store: store.put("a", "k", b""), id="put"),
+    pytest.param(lambda store: store.get("a", "k"), id="get"),
+    pytest.param(lambda store: store.delete("a", "k"), id="delete"),
+    pytest.param(lambda store: store.items("a"), id="items"),
+    pytest.param(lambda store: store.version("a"), id="version"),
+]
+FORK = """
+import os, sys
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.stores.open import open_store
+store = open_store(sys.argv[1], None, SystemClock())
+store.put("a", "k", b"")
+child = os.fork() == 0
+failed = any(store.get("a", "k") != b"" or not store.put("a", str(number), b"") for number in range(200))
+sys.exit(failed or (not child and os.wait()[1] != 0))
+"""
+
+
+@pytest.fixture
+def store(address: str, clock: FakeClock) -> RedisStore:
+    return RedisStore(address, None, clock)
+
+
+@pytest.fixture
+def ring(monkeypatch: pytest.MonkeyPatch) -> SecretRing:
+    """Two passwords, the newest first."""
+    monkeypatch.setenv("NEW", NEW)
+    monkeypatch.setenv("OLD", OLD)
+    return SecretRing(Secret("env:NEW", 16), Secret("env:OLD", 16))
+
+
+def set_password(admin: Any, password: str) -> None:
+    admin.acl_setuser("default", enabled=True, reset_passwords=True, passwords=f"+{password}")
+    admin.client_kill_filter(_type="normal", skipme=True)
+
+
+def fails(store: Any) -> str:
+    with pytest.raises(DependencyUnavailable) as caught:
+        store.get("a", "k")
+    return caught.value.reason
+
+
+# --- what lies on the server -----------------------------------------------------------------------------
+
+
+def test_server_forgets_by_itself(store: RedisStore, admin: Any) -> None:
+    """What was seen carries its time; after it the key is new again."""
+    assert store.add("a", "k", 60)
+    assert 59_000 < admin.pttl("flask-secure-ml:{a}:seen:k") <= 60_000
+    admin.pexpire("flask-secure-ml:{a}:seen:k", 0)
+    assert store.add("a", "k", 0.0001)
+
+
+def test_records_that_are_over_are_dropped(store: RedisStore, admin: Any, clock: FakeClock) -> None:
+    """Who reads them all takes them off the server, without a new version."""
+    store.put("a", "over", b"1", seconds=5)
+    store.put("a", "stays", b"2")
+    clock.advance(6)
+    version = store.version("a")
+    assert dict(store.items("a")) == {"stays": b"2"}
+    assert (admin.hkeys("flask-secure-ml:{a}:records"), store.version("a")) == ([b"stays"], version)
+
+
+def test_record_that_was_renewed_meanwhile_is_not_dropped(store: RedisStore, admin: Any, clock: FakeClock) -> None:
+    """Between reading and dropping another process may have put it anew."""
+    store.put("a", "k", b"1", seconds=5)
+    old = admin.hgetall("flask-secure-ml:{a}:records")
+    clock.advance(6)
+    store.put("a", "k", b"2", seconds=5)
+    store._forget("a", old)
+    assert store.get("a", "k") == b"2"
+
+
+def test_server_that_lost_everything_is_noticed(store: RedisStore, admin: Any) -> None:
+    """Its version is none that was there before, also after the same number of changes."""
+    store.put("a", "k", b"1")
+    seen = {store.version("a")}
+    admin.flushall()
+    seen.add(store.version("a"))
+    store.put("a", "l", b"1")
+    seen.add(store.version("a"))
+    assert len(seen) == 3
+
+
+# --- a server that does not answer -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_server_that_nobody_runs(action: Callable[[Any], object], caplog: pytest.LogCaptureFixture) -> None:
+    """503 with Retry-After; neither the error nor the log nor the store shows the password of the address."""
+    store = RedisStore(f"redis://:hunter2hunter2@127.0.0.1:{free_port()}", None, FakeClock())
+    with pytest.raises(DependencyUnavailable) as caught:
+        action(store)
+    assert ("Retry-After", "1") in caught.value.extra_headers
+    assert "ConnectionError" in caught.value.reason
+    assert "hunter2" not in caught.value.reason + caplog.text + repr(store) + repr(vars(store))
+    assert len(caplog.records) == 1
+
+
+def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+    """For a second; then it is asked again."""
+    port = free_port()
+    store = RedisStore(f"redis://127.0.0.1:{port}", None, clock)
+    assert "ConnectionError" in fails(store)
+    with valkey(tmp_path, port):
+        assert "a moment ago" in fails(store)
+        clock.advance(PAUSE)
+        assert store.get("a", "k") is None
+
+
+def test_server_that_hangs(tmp_path: Path, clock: FakeClock) -> None:
+    """A request waits for a quarter of a second, and the next ones not at all."""
+    with valkey(tmp_path) as running:
+        store = RedisStore(f"redis://127.0.0.1:{running.port}", None, clock)
+        store.get("a", "k")
+        os.kill(running._process.pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            assert "TimeoutError" in fails(store)
+            assert time.monotonic() - started < 1.5
+            assert "a moment ago" in fails(store)
+        finally:
+            os.kill(running._process.pid, signal.SIGCONT)
+
+
+def test_connections_that_were_closed_meanwhile(store: RedisStore, admin: Any) -> None:
+    """After a restart of the server no request fails for the connections of before."""
+    assert store.put("a", "k", b"1")
+    admin.client_kill_filter(_type="normal", skipme=True)
+    assert store.get("a", "k") == b"1"
+
+
+def test_fork(address: str) -> None:
+    """A child does not read the answers of its parent."""
+    command = [sys.executable, "-c", FORK, address]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
+# --- passwords -------------------------------------------------------------------------------------------
+
+
+def test_password_in_the_address(address: str, admin: Any, clock: FakeClock) -> None:
+    """It may stand there, escaped."""
+    set_password(admin, "a/b@c:d")
+    assert open_store(address.replace("//", "//:a%2Fb%40c%3Ad@"), None, clock).add("a", "k", 60)
+    assert "AuthenticationError" in fails(open_store(address.replace("//", "//:wrong@"), None, clock))
+    assert "AuthenticationError" in fails(open_store(address, None, clock))
+
+
+def test_password_of_the_setting(address: str, admin: Any, clock: FakeClock, ring: SecretRing) -> None:
+    """SECURE_ML_STORE_PASSWORD takes the place of one in the address."""
+    set_password(admin, NEW)
+    assert open_store(address, ring, clock).add("a", "k", 60)
+    assert open_store(address.replace("//", "//:wrong@"), ring, clock).add("a", "l", 60)
+
+
+def test_user_of_the_address(address: str, admin: Any, clock: FakeClock, ring: SecretRing) -> None:
+    """A user of the server's access control list, who needs to see nothing but our keys."""
+    commands = ["+get", "+set", "+incr", "+hget", "+hset", "+hdel", "+hgetall", "+eval", "+evalsha", "+script|load"]
+    admin.acl_setuser("model", enabled=True, passwords=f"+{NEW}", keys=["flask-secure-ml:*"], commands=commands)
+    admin.acl_setuser("default", enabled=True, reset_passwords=True, passwords="+nobody-knows-this")
+    store = open_store(address.replace("//", "//model@"), ring, clock)
+    assert store.add("a", "k", 60)
+    store.put("a", "k", b"1", seconds=1)
+    store.put("a", "l", b"1")
+    clock.advance(2)
+    assert (dict(store.items("a")), store.version("a") > 0, store.delete("a", "l")) == ({"l": b"1"}, True, True)
+
+
+def test_rotation_of_the_password(address: str, admin: Any, clock: FakeClock, ring: SecretRing) -> None:
+    """The server changes from the old one to the new one, and back, and no request fails."""
+    store = open_store(address, ring, clock)
+    for password in (OLD, NEW, OLD, OLD, NEW):
+        set_password(admin, password)
+        assert store.put("a", "k", password.encode())
+
+
+def test_password_that_changes_in_its_place(address: str, admin: Any, clock: FakeClock, tmp_path: Path) -> None:
+    """It is read for each connection: a file with a new one needs no restart."""
+    path = tmp_path / "password"
+    path.write_text(OLD + "\n")
+    set_password(admin, OLD)
+    store = open_store(address, SecretRing(Secret(f"file:{path}", 16)), clock)
+    assert store.add("a", "k", 60)
+    set_password(admin, NEW)
+    assert "AuthenticationError" in fails(store)
+    path.write_text(NEW)
+    clock.advance(PAUSE)
+    assert store.add("a", "l", 60)
+
+
+def test_wrong_passwords(
+    address: str, admin: Any, clock: FakeClock, ring: SecretRing, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503 when none is taken; nothing shows one. The right one works after the pause."""
+    set_password(admin, "another-password-of-the-server")
+    store = open_store(address, ring, clock)
+    shown = fails(store) + fails(store) + repr(vars(store)) + repr(vars(store._client)) + caplog.text  # type: ignore[attr-defined]
+    assert "AuthenticationError" in shown
+    assert NEW not in shown
+    assert OLD not in shown
+    set_password(admin, NEW)
+    clock.advance(PAUSE)
+    assert store.get("a", "k") is None
+
+
+def test_password_that_cannot_be_read(
+    address: str, clock: FakeClock, ring: SecretRing, monkeypatch: pytest.MonkeyPatch, admin: Any
+) -> None:
+    """503 that names the reference; a connection is never used without having said who it is."""
+    set_password(admin, NEW)
+    store = open_store(address, ring, clock)
+    monkeypatch.delenv("NEW")
+    assert "SECURE_ML_STORE_PASSWORD: env:NEW" in fails(store)
+    monkeypatch.setenv("NEW", NEW)
+    clock.advance(PAUSE)
+    assert store.get("a", "k") is None
+
+
+def test_password_that_is_no_text(address: str, clock: FakeClock, tmp_path: Path) -> None:
+    """503 without a byte of it."""
+    (tmp_path / "password").write_bytes(b"\xff" * 20)
+    store = open_store(address, SecretRing(Secret(f"file:{tmp_path}/password", 16)), clock)
+    assert fails(store).endswith("SECURE_ML_STORE_PASSWORD is not UTF-8")
+
+
+def test_password_reaches_the_store_from_the_configuration(
+    address: str, admin: Any, protected: Callable[..., Any], ring: SecretRing
+) -> None:
+    """SECURE_ML_STORE_PASSWORD takes a list of references."""
+    set_password(admin, OLD)
+    app = protected(STORE_URI=address, STORE_PASSWORD=["env:NEW", "env:OLD"])
+    assert app.extensions["secure_ml"].store.add("a", "k", 60)
+
+
+# --- TLS -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def tls_before(port: int, folder: Path) -> Iterator[int]:
+    """Put TLS with a certificate for localhost before a server that has none."""
+    itself = x509.BasicConstraints(ca=True, path_length=None)
+    files = issue("CN=localhost", names=[x509.DNSName("localhost")], usages=(), extensions=[itself]).write(
+        folder, "server"
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.certificate, files.key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_accept, args=(listener, context, port), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listener: socket.socket, context: ssl.SSLContext, port: int) -> None:
+    with suppress(OSError):
+        while True:
+            plain, _ = listener.accept()
+            threading.Thread(target=_serve, args=(plain, context, port), daemon=True).start()
+
+
+def _serve(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
+    with (
+        suppress(OSError),
+        socket.create_connection(("127.0.0.1", port)) as behind,
+        plain,
+        context.wrap_socket(plain, server_side=True) as channel,
+    ):
+        # One question and one answer at a time is all that the client does.
+        while question := channel.recv(65536):
+            behind.sendall(question)
+            channel.sendall(behind.recv(65536))
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_tls(server: Any, admin: Any, tmp_path: Path, scheme: str) -> None:
+    """The server's certificate must lead to a known authority and be for the name in the address."""
+    with tls_before(server.port, tmp_path) as port:
+        known = f"ssl_ca_certs={tmp_path}/server.pem"
+        store = open_store(f"{scheme}://localhost:{port}/0?{known}", None, SystemClock())
+        assert store.add("a", "k", 60)
+        for address in (f"localhost:{port}/0", f"127.0.0.1:{port}/0?{known}"):
+            assert "ConnectionError" in fails(open_store(f"{scheme}://{address}", None, FakeClock()))

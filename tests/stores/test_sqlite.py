@@ -1,0 +1,273 @@
+"""The store in a file: private, safe over forks and crashes, and shut when the file is not what it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.stores import sqlite, sqlite_file
+from flask_secure_ml.stores.sqlite import SqliteStore
+from flask_secure_ml.testing import FakeClock
+
+ACTIONS = [
+    pytest.param(lambda store: store.add("a", "k", 1), id="add"),
+    pytest.param(lambda store: store.put("a", "k", b""), id="put"),
+    pytest.param(lambda store: store.get("a", "k"), id="get"),
+    pytest.param(lambda store: store.delete("a", "k"), id="delete"),
+    pytest.param(lambda store: store.items("a"), id="items"),
+    pytest.param(lambda store: store.version("a"), id="version"),
+]
+PRELUDE = """
+import os, sys
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.stores.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1], SystemClock())
+"""
+# The parent has the file open, forks, and ends first: SQLite would then throw away what the child writes after that.
+FORK = (
+    PRELUDE
+    + """
+store.put("a", "parent", b"")
+back, forth = os.pipe(), os.pipe()
+if os.fork() == 0:
+    store.put("a", "child early", b"")
+    os.write(back[1], b"x")
+    os.read(forth[0], 1)
+    store.put("a", "child late", b"")
+    os._exit(0)
+os.read(back[0], 1)
+store.put("a", "parent late", b"")
+del store
+os.write(forth[1], b"x")
+os.wait()
+"""
+)
+# As a server in C does it: nobody is told before the fork.
+FORK_UNTOLD = (
+    PRELUDE
+    + """
+store.put("a", "parent", b"")
+file = store._file
+connection = file._connection
+file.after_fork_in_child()
+assert file._inherited == [connection] and file._connection is None
+store.put("a", "child", b"")
+assert file._connection is not connection
+"""
+)
+KILLED = (
+    PRELUDE
+    + """
+store.put("a", "k", b"1")
+store.add("a", "k", 3600)
+os.kill(os.getpid(), 9)
+"""
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def store(path: Path, clock: FakeClock) -> SqliteStore:
+    return SqliteStore(path, clock)
+
+
+def run(code: str, path: Path) -> int:
+    return subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False).returncode
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def test_only_the_owner_can_read_it(path: Path, clock: FakeClock) -> None:
+    """The file and what SQLite puts beside it, whatever the mask of the process."""
+    mask = os.umask(0)
+    try:
+        store = SqliteStore(path, clock)
+        store.put("a", "k", b"1")
+        modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    finally:
+        os.umask(mask)
+    assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm"), 0o600)
+
+
+def test_open_file_is_named(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Who can write it can undo revocations, so the log says how to close it."""
+    path.touch(0o600)
+    SqliteStore(path, clock)
+    assert caplog.text == ""
+    path.chmod(0o644)
+    SqliteStore(path, clock)
+    assert f"{path} can be read or written by others than its owner; chmod 600 it" in caplog.text
+
+
+def test_state_survives_the_process(path: Path, store: SqliteStore) -> None:
+    """Also one that is killed the moment after."""
+    assert run(KILLED, path) == -signal.SIGKILL
+    assert store.get("a", "k") == b"1"
+    assert not SqliteStore(path, SystemClock()).add("a", "k", 60)
+
+
+def test_what_a_child_writes_is_kept(path: Path, store: SqliteStore) -> None:
+    """A server may use the store before it forks, and the parent may end before the child."""
+    assert run(FORK, path) == 0
+    assert list(store.items("a")) == ["child early", "child late", "parent", "parent late"]
+
+
+def test_fork_that_nobody_was_told_of(path: Path) -> None:
+    """What is inherited is neither used nor closed."""
+    assert run(FORK_UNTOLD, path) == 0
+
+
+def test_connection_ends_with_the_store(path: Path, clock: FakeClock) -> None:
+    """Nothing stays open, and what SQLite put beside the file is gone."""
+    store = SqliteStore(path, clock)
+    store.put("a", "k", b"1")
+    del store
+    assert [each.name for each in path.parent.iterdir()] == ["state.db"]
+
+
+def test_processes_that_start_at_once(path: Path) -> None:
+    """The file is made by one, and found by all."""
+    code = PRELUDE + "assert store.add('a', str(os.getpid()), 60)"
+    running = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(8)]
+    assert [each.wait(60) for each in running] == [0] * 8
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_file_that_is_gone(store: SqliteStore, path: Path, action: Callable[[Any], object]) -> None:
+    """It could have held a revocation: every answer is 503, and no empty file takes its place."""
+    store.put("a", "k", b"1")
+    path.unlink()
+    with pytest.raises(DependencyUnavailable) as caught:
+        action(store)
+    assert str(path) in caught.value.reason
+    assert ("Retry-After", "1") in caught.value.extra_headers
+    assert not path.exists()
+
+
+def test_file_that_was_replaced(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    """The file that has the name counts, not the one that was opened, and its version is another one."""
+    store.put("a", "k", b"1")
+    version = store.version("a")
+    other = SqliteStore(path.with_name("other.db"), clock)
+    other.put("a", "k", b"2")
+    del other
+    for each in path.parent.glob("state.db-*"):
+        each.unlink()
+    path.with_name("other.db").rename(path)
+    assert (store.get("a", "k"), store.version("a") == version) == (b"2", False)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_damaged_file(path: Path, clock: FakeClock, action: Callable[[Any], object]) -> None:
+    """503 for as long as it is damaged."""
+    store = SqliteStore(path, clock)
+    path.write_bytes(b"not a database" * 1000)
+    for _ in range(2):
+        with pytest.raises(DependencyUnavailable, match="503"):
+            action(store)
+
+
+def test_file_that_somebody_else_writes(
+    store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request waits for a moment only; reading goes on."""
+    monkeypatch.setattr(sqlite_file, "BUSY", 0.05)
+    with opened(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DependencyUnavailable) as caught:
+            store.add("a", "k", 60)
+        assert "locked" in caught.value.reason
+        assert store.get("a", "k") is None
+        connection.execute("ROLLBACK")
+    assert store.add("a", "k", 60)
+
+
+def test_thread_that_takes_long(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it wait for another thread of its own process for longer."""
+    monkeypatch.setattr(sqlite_file, "BUSY", 0.05)
+    with store._file.use(), pytest.raises(DependencyUnavailable) as caught:
+        store.get("a", "k")
+    assert "busy" in caught.value.reason
+    assert store.get("a", "k") is None
+
+
+def test_change_that_breaks_off_is_undone(store: SqliteStore) -> None:
+    """A record and its version change together or not at all; the next change finds nothing of it."""
+    version = store.version("a")
+
+    def interrupt() -> None:
+        with store._changing("a", 0.0) as connection:
+            connection.execute(sqlite._PUT, ("a", "k", None, b"1", False))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert (store.get("a", "k"), store.version("a")) == (None, version)
+    assert store.put("a", "l", b"2")
+    assert list(store.items("a")) == ["l"]
+
+
+def test_file_does_not_grow_with_time(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    """What is over is deleted once a minute, records at the next change."""
+    for number in range(300):
+        store.add("a", str(number), 5)
+        store.put("a", str(number), b"x", seconds=5)
+        clock.advance(1)
+    with opened(path) as connection:
+        (seen,) = connection.execute("SELECT count(*) FROM secure_ml_seen").fetchone()
+        (records,) = connection.execute("SELECT count(*) FROM secure_ml_records").fetchone()
+    assert seen <= sqlite.SWEEP_SECONDS + 5
+    assert records <= 6
+
+
+def test_sweep_takes_little_at_once(
+    store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request deletes for all of them; the next ones go on."""
+    monkeypatch.setattr(sqlite, "SWEEP_ROWS", 4)
+    for number in range(10):
+        store.add("a", str(number), 5)
+    clock.advance(100)
+    left = []
+    for number in range(4):
+        store.add("b", str(number), 1000)
+        with opened(path) as connection:
+            left += connection.execute("SELECT count(*) FROM secure_ml_seen WHERE space = 'a'").fetchone()
+    assert left == [6, 2, 0, 0]
+
+
+def test_threads_share_one_connection(store: SqliteStore) -> None:
+    """A server with a thread for each request opens no file for each of them."""
+    found: list[object] = []
+
+    def note() -> None:
+        with store._file.use() as connection:
+            found.append(connection)
+
+    threads = [threading.Thread(target=note) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1

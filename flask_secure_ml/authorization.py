@@ -1,34 +1,154 @@
-"""AUTHORIZE: whether this caller's credential allows this route."""
+"""AUTHORIZE: whether this caller may do this, by what its credential says and by whose the object is."""
 
 from __future__ import annotations
 
-from flask import Request
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from .errors import InsufficientScope
-from .exchange import Exchange, Principal
+from flask import Request
+from werkzeug.routing import Rule
+
+from .authorization_terms import AccessTerms, OwnerHook, Scalar
+from .errors import Forbidden, InsufficientScope, SecureMLError, StepUpRequired
+from .exchange import Clock, Exchange, Principal
 from .pipeline import Stage
 
+__all__ = ["AuthorizationGuard", "OwnerHook"]
 
-class ScopeGuard:
-    """Asks for every scope of the policy (RFC 6750 section 3.1)."""
+log = logging.getLogger(__name__)
 
-    name = "scopes"
+LEEWAY = 30.0
+"""Seconds by which an issuer's clock may be ahead of this one."""
+
+_INSUFFICIENT = 'error="insufficient_scope"'
+
+
+class AuthorizationGuard:
+    """Holds the terms of the policy against the principal, from the cheapest to the dearest.
+
+    :param owner: answers for policies with ``owner=True``; without it those routes are closed.
+    :param leeway: seconds by which ``auth_time`` may lie in the future.
+    """
+
+    name = "authorize"
     stage = Stage.AUTHORIZE
 
+    def __init__(self, owner: OwnerHook | None, clock: Clock, leeway: float = LEEWAY) -> None:
+        self._owner = owner
+        self._clock = clock
+        self._leeway = leeway
+
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Raise :class:`~flask_secure_ml.errors.InsufficientScope` with the scopes that would do."""
-        needed = exchange.policy.scopes if exchange.policy else frozenset()
-        missing = needed - (exchange.principal.scopes if exchange.principal else frozenset())
-        if missing:
-            reason = f"missing scope: {' '.join(sorted(missing))}"
-            raise InsufficientScope(reason, headers=[("WWW-Authenticate", _challenge(exchange, needed))])
+        """Let the principal pass when it meets every term; on a public route nothing is asked.
+
+        :raises InsufficientScope: a scope is missing; the challenge names those that would do (RFC 6750 section 3.1).
+        :raises Forbidden: another term is not met.
+        :raises StepUpRequired: the user must authenticate again, or by other means (RFC 9470 section 3).
+        """
+        policy = exchange.policy
+        if policy is not None and policy.public:
+            return
+        principal = exchange.principal
+        if principal is None:
+            raise _forbidden(exchange, "no principal on a route that is not public")
+        access = AccessTerms() if policy is None else policy.access
+        _check_caller(request.url_rule, exchange, principal, access)
+        _check_scopes(exchange, principal, access)
+        _check_identity(exchange, principal, access)
+        self._check_authentication(exchange, principal, access)
+        if access.owner:
+            self._check_owner(request, exchange, principal, access.owner)
+
+    def _check_authentication(self, exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+        acr, time = principal.claims.get("acr"), principal.claims.get("auth_time")
+        if access.acr_values and acr not in access.acr_values:
+            raise _step_up(exchange, access, "the authentication context is not one that the route asks for")
+        if access.max_auth_age is not None and not self._recent(time, access.max_auth_age):
+            raise _step_up(exchange, access, "the user authenticated too long ago, or it is not said when")
+
+    def _recent(self, time: object, seconds: int) -> bool:
+        if isinstance(time, bool) or not isinstance(time, (int, float)):
+            return False
+        now = self._clock.now()
+        return now - seconds <= time <= now + self._leeway
+
+    def _check_owner(self, request: Request, exchange: Exchange, principal: Principal, asked: OwnerHook | bool) -> None:
+        hook = self._owner if isinstance(asked, bool) else asked
+        if hook is None:
+            raise _forbidden(exchange, "the route asks for an owner hook, and SecureML has none")
+        if not _says_yes(hook, exchange, principal, MappingProxyType(dict(request.view_args or {}))):
+            raise _forbidden(exchange, "the owner hook did not say that the principal may touch this object")
 
 
-def _challenge(exchange: Exchange, needed: frozenset[str]) -> str:
-    base = next(iter(exchange.challenges), _scheme(exchange.principal))
-    separator = ", " if "=" in base else " "
-    return f'{base}{separator}error="insufficient_scope", scope="{" ".join(sorted(needed))}"'
+def _check_caller(rule: Rule | None, exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+    if principal.endpoints is not None and not _names(principal.endpoints, rule):
+        raise _forbidden(exchange, "the credential is for other endpoints")
+    if access.principals and principal.id not in access.principals:
+        raise _forbidden(exchange, "the route is for other principals")
 
 
-def _scheme(principal: Principal | None) -> str:
-    return "ApiKey" if principal is not None and principal.kind == "api_key" else "Bearer"
+def _check_scopes(exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+    missing = access.scopes - principal.scopes
+    alternatives = access.any_scopes if access.any_scopes.isdisjoint(principal.scopes) else frozenset[str]()
+    if not missing and not alternatives:
+        return
+    reason = f"missing scope: {' '.join(sorted(missing))}" if missing else f"none of: {' '.join(sorted(alternatives))}"
+    would_do = " ".join(sorted(access.scopes | alternatives))
+    challenge = _challenge(exchange, f'{_INSUFFICIENT}, scope="{would_do}"')
+    raise InsufficientScope(reason, headers=[("WWW-Authenticate", challenge)])
+
+
+def _check_identity(exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+    if access.roles and access.roles.isdisjoint(principal.roles):
+        raise _forbidden(exchange, f"none of the roles: {', '.join(sorted(access.roles))}")
+    for name, allowed in access.claims:
+        if not _has(principal.claims, name, allowed):
+            raise _forbidden(exchange, f"the claim {name!r} is missing or has another value")
+    if access.when is not None and not _says_yes(access.when, exchange, principal):
+        raise _forbidden(exchange, "the predicate of the route did not say yes")
+
+
+def _names(endpoints: frozenset[str], rule: Rule | None) -> bool:
+    return rule is not None and (rule.endpoint in endpoints or rule.rule in endpoints)
+
+
+def _has(claims: Mapping[str, Any], name: str, allowed: tuple[Scalar, ...]) -> bool:
+    found = claims.get(name)
+    values = found if isinstance(found, (list, tuple)) else (found,)
+    # The type too: in Python, True is 1 and 1 is 1.0.
+    return any(type(value) is type(each) and value == each for value in values for each in allowed)
+
+
+def _says_yes(hook: Callable[..., object], exchange: Exchange, *arguments: object) -> bool:
+    """Return whether a user's function returns True; one that fails has not allowed anything.
+
+    :raises SecureMLError: the function's own refusal, such as ``DependencyUnavailable`` while a database is down.
+    """
+    try:
+        return hook(*arguments) is True
+    except SecureMLError:
+        raise
+    except Exception:
+        log.exception("a function that authorizes failed for request %s", exchange.request_id)
+        return False
+
+
+def _forbidden(exchange: Exchange, reason: str) -> Forbidden:
+    return Forbidden(reason, headers=[("WWW-Authenticate", _challenge(exchange, _INSUFFICIENT))])
+
+
+def _step_up(exchange: Exchange, access: AccessTerms, reason: str) -> StepUpRequired:
+    parameters = [f'error="{StepUpRequired.oauth_error}"']
+    if access.acr_values:
+        parameters.append(f'acr_values="{" ".join(access.acr_values)}"')
+    if access.max_auth_age is not None:
+        parameters.append(f'max_age="{access.max_auth_age}"')
+    challenges = (_challenge(exchange, ", ".join(parameters)), *exchange.challenges[1:])
+    return StepUpRequired(reason, headers=[("WWW-Authenticate", each) for each in challenges])
+
+
+def _challenge(exchange: Exchange, parameters: str) -> str:
+    """Return the challenge of the scheme that was used, with an error."""
+    return f"{exchange.challenges[0]}, {parameters}" if exchange.challenges else f"Bearer {parameters}"

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isclass, iscoroutinefunction
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from flask import Blueprint
 from limits import RateLimitItem, parse_many
 from marshmallow import Schema
 from werkzeug.utils import import_string
 
+from .authorization_terms import SCOPE_TOKEN, AccessArguments, AccessTerms, strings
 from .errors import InternalError
 from .exchange import current_exchange
 
+__all__ = ["MARK", "SCOPE_TOKEN", "Policy", "PolicyArguments", "policies_from_config", "protect", "public"]
+
 MARK = "__secure_ml_policy__"
-SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-"""One scope (RFC 6749 section 3.3)."""
 
 T = TypeVar("T")
+
+
+class PolicyArguments(AccessArguments, total=False):
+    """What users write of a :class:`Policy` that is not public."""
+
+    body: type[Schema] | Schema | str | None
+    limits: Collection[str]
+    cost: str | None
+    max_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Policy:
     """The terms of one route.
 
     :param public: no credential is asked for; transport, limits and input caps still hold.
-    :param scopes: all of these scopes are needed.
+    :param access: who may call.
     :param body: the marshmallow schema of the request body; the view gets the loaded value as ``payload``.
     :param limits: rate limits of this route for one caller, such as ``600/minute``.
     :param cost: the field of ``body`` whose rows are the price that is charged against the plan's quota.
@@ -41,32 +51,42 @@ class Policy:
     """
 
     public: bool = False
-    scopes: frozenset[str] = frozenset()
+    access: AccessTerms = field(default_factory=AccessTerms)
     body: Schema | None = None
     limits: tuple[RateLimitItem, ...] = ()
     cost: str | None = None
     max_bytes: int | None = None
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Every scope that the policy names, needed or one of several that would do."""
+        return self.access.scopes | self.access.any_scopes
 
     @classmethod
     def build(
         cls,
         *,
         public: bool = False,
-        scopes: Collection[str] = (),
         body: type[Schema] | Schema | str | None = None,
         limits: Collection[str] = (),
         cost: str | None = None,
         max_bytes: int | None = None,
+        **access: Unpack[AccessArguments],
     ) -> Policy:
-        """Make a policy from what users write.
+        """Make a policy from what users write; ``access`` are the terms of :class:`AccessTerms`.
 
-        :raises TypeError: a single string where a list is meant.
+        :raises TypeError: a single string where a list is meant, or a term that does not exist.
         :raises ValueError: terms that contradict each other or cannot be read.
+        :raises ImportError: ``body`` or ``owner`` names nothing that can be imported.
         """
         schema = _schema(body)
-        _check_terms(public, scopes, limits, schema, cost, max_bytes)
-        items = tuple(item for text in limits for item in parse_many(text))
-        return cls(public, frozenset(scopes), schema, items, cost, max_bytes)
+        terms = AccessTerms.build(**access)
+        _check_openness(public, terms, cost)
+        _check_price(schema, cost)
+        if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
+            raise ValueError("max_bytes must be a number of bytes, 0 or more")
+        items = tuple(item for text in strings("limits", limits) for item in parse_many(text))
+        return cls(public, terms, schema, items, cost, max_bytes)
 
 
 def _schema(body: type[Schema] | Schema | str | None) -> Schema | None:
@@ -77,47 +97,32 @@ def _schema(body: type[Schema] | Schema | str | None) -> Schema | None:
     return schema
 
 
-def _check_terms(
-    public: bool,
-    scopes: Collection[str],
-    limits: Collection[str],
-    schema: Schema | None,
-    cost: str | None,
-    max_bytes: int | None,
-) -> None:
+def _check_openness(public: bool, access: AccessTerms, cost: str | None) -> None:
     if not isinstance(public, bool):
         raise TypeError("public must be true or false")
-    if isinstance(scopes, (str, Mapping)) or isinstance(limits, (str, Mapping)):
-        raise TypeError("scopes and limits must be lists of strings")
-    if any(not SCOPE_TOKEN.fullmatch(scope) for scope in scopes):
-        raise ValueError("a scope has a space, a quote or another character that RFC 6749 section 3.3 forbids")
-    if public and (scopes or cost):
-        raise ValueError("a public route has no caller, so it cannot ask for scopes or charge a quota")
+    if public and (access != AccessTerms() or cost):
+        raise ValueError("a public route has no caller, so it cannot ask who calls or charge a quota")
+
+
+def _check_price(schema: Schema | None, cost: str | None) -> None:
     if cost is not None and (schema is None or cost not in schema.fields):
         raise ValueError(f"cost names the field {cost!r}, which the body schema does not have")
     if cost is not None and schema is not None and schema.many:
         raise ValueError("cost needs a schema of one object; put the rows into a field of it")
-    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
-        raise ValueError("max_bytes must be a number of bytes, 0 or more")
 
 
 @overload
 def protect(target: T, /) -> T: ...
 @overload
-def protect(
-    *,
-    scopes: Collection[str] = (),
-    body: type[Schema] | Schema | None = None,
-    limits: Collection[str] = (),
-    cost: str | None = None,
-    max_bytes: int | None = None,
-) -> Callable[[T], T]: ...
+def protect(**terms: Unpack[PolicyArguments]) -> Callable[[T], T]: ...
 def protect(target: Any = None, /, **terms: Any) -> Any:
     """Mark a view, a class-based view or a whole blueprint with its policy.
 
     The wrapped view refuses to run unless exactly this policy was cleared for the request, so the order
     of decorators cannot open a hole. With ``body``, the view gets the loaded value as ``payload``.
 
+    :param terms: those of :class:`~flask_secure_ml.authorization_terms.AccessTerms`, and ``body``, ``limits``, ``cost``
+        and ``max_bytes`` of :class:`Policy`.
     :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
     """
     policy = Policy.build(**terms)
@@ -191,4 +196,4 @@ def policies_from_config(value: Any) -> Mapping[str, Policy]:
 
 
 def _readable(error: Exception) -> str:
-    return str(error).replace("Policy.build() ", "")
+    return re.sub(r"^\w+\.build\(\) ", "", str(error))

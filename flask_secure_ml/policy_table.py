@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -19,11 +19,13 @@ class PolicyTable:
     """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
 
     :param configured: policies by endpoint, or by URL rule when the name starts with ``/``.
+    :param owner_hook: whether the app has a function that answers for policies with ``owner=True``.
     """
 
-    def __init__(self, app: Flask, configured: Mapping[str, Policy]) -> None:
+    def __init__(self, app: Flask, configured: Mapping[str, Policy], *, owner_hook: bool = False) -> None:
         self._app = app
         self._configured = configured
+        self._owner_hook = owner_hook
         self._default = Policy()
         self._checked = False
         self._found: dict[tuple[str, str, str], Policy] = {}
@@ -41,20 +43,21 @@ class PolicyTable:
     def ensure_checked(self) -> None:
         """Check once, when the first request is served and every route is known.
 
+        A missing owner hook is left to :meth:`check`: its routes answer 403, and the others are sound.
+
         :raises ConfigError: as :meth:`check`, for every request until the configuration is mended.
         """
         if not self._checked:
-            self.check()
+            _raise_any(self._misfits())
             self._checked = True
 
     def check(self) -> None:
-        """Hold the configured names against the routes that exist now.
+        """Hold the policies against the routes that exist now.
 
-        :raises ConfigError: a name without a route, or a route with two policies.
+        :raises ConfigError: a name without a route, a route with two policies, or one that nobody could call because
+            its owner hook is missing.
         """
-        problems = [*self._unknown_names(), *self._doubled(), *self._partly_configured(), *self._several_hosts()]
-        if problems:
-            raise ConfigError(problems)
+        _raise_any([*self._misfits(), *self._without_owner_hook()])
 
     def routes(self) -> Iterator[tuple[Rule, str, Policy]]:
         """Yield each rule, method and policy of the app."""
@@ -84,6 +87,18 @@ class PolicyTable:
             name = name.rpartition(".")[0]
             if name in self._app.blueprints:
                 yield self._app.blueprints[name]
+
+    def _misfits(self) -> Iterator[str]:
+        yield from self._unknown_names()
+        yield from self._doubled()
+        yield from self._partly_configured()
+        yield from self._several_hosts()
+
+    def _without_owner_hook(self) -> Iterator[str]:
+        if self._owner_hook:
+            return
+        for endpoint in sorted({rule.endpoint for rule, _, policy in self.routes() if policy.access.owner is True}):
+            yield f"{endpoint!r} asks for the owner hook of SecureML(owner=...), which was not given"
 
     def _unknown_names(self) -> Iterator[str]:
         known = {rule.rule for rule in self._app.url_map.iter_rules()}
@@ -120,6 +135,12 @@ class PolicyTable:
         view = self._app.view_functions.get(rule.endpoint)
         method_view = _method_of(getattr(view, "view_class", None), method)
         return hasattr(view, MARK) or hasattr(method_view, MARK)
+
+
+def _raise_any(found: Iterable[str]) -> None:
+    problems = list(found)
+    if problems:
+        raise ConfigError(problems)
 
 
 def _inherits_public(cls: Any, mark: Policy) -> bool:

@@ -1,42 +1,334 @@
-"""Scopes: all of them, and a challenge that says which would do."""
+"""Who may call what: every case of ``tests/corpus/authorization``, and the functions that users give."""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
-from flask import Flask
+from flask import Flask, Request
+from werkzeug.routing import Map, Rule
 
-from flask_secure_ml import protect
-from support import HTTPS, MakeApp, caller
+from authorization_hooks import owns_job
+from flask_secure_ml import Exchange, Policy, Principal, SecureML, protect, public
+from flask_secure_ml.authorization import AuthorizationGuard
+from flask_secure_ml.errors import DependencyUnavailable, Forbidden, SecureMLError
+from flask_secure_ml.testing import FakeClock, MemorySink
+from support import HTTPS, MakeApp
+
+CORPUS = Path(__file__).parent / "corpus" / "authorization"
+Case = dict[str, Any]
+SETS = {"scopes", "roles", "endpoints"}
 
 
-@pytest.fixture
-def scoped(app: Flask) -> Flask:
-    app.add_url_rule("/x", view_func=protect(scopes=["predict", "explain"])(lambda: "ok"))
+class PrincipalAuthenticator:
+    """Believes ``X-Test-Principal``, the JSON of a principal."""
+
+    name = "test"
+    challenge = "Bearer"
+
+    def find(self, request: Request, exchange: Exchange) -> object | None:
+        return request.headers.get("X-Test-Principal")
+
+    def verify(self, credential: object, exchange: Exchange) -> Principal:
+        return principal_of(json.loads(str(credential)))
+
+
+def principal_of(given: Mapping[str, Any]) -> Principal:
+    usual: dict[str, Any] = {"kind": "jwt", "issuer": "https://issuer.example", "subject": "ada"}
+    return Principal(**usual | {name: frozenset(value) if name in SETS else value for name, value in given.items()})
+
+
+def cases() -> list[Any]:
+    files = sorted(CORPUS.glob("*.json"))
+    return [
+        pytest.param(case, id=f"{path.stem}: {case['id']}") for path in files for case in json.loads(path.read_text())
+    ]
+
+
+def app_for(terms: Mapping[str, Any], protected: MakeApp, where: str) -> Flask:
+    """Return an app with three views; the terms hold for reading a job."""
+    settings: dict[str, Any] = {"POLICIES": {"job": terms}} if where == "configured" else {}
+    app = protected(parts={"authenticators": [PrincipalAuthenticator()]}, **settings)
+    mark: Callable[[Any], Any] = protect(**terms) if where == "code" else lambda view: view
+    app.add_url_rule("/jobs/<job_id>", endpoint="job", view_func=mark(lambda job_id: "read"))
+    remove = protect(roles=["admin"])(lambda job_id: "removed")
+    app.add_url_rule(
+        "/jobs/<job_id>", endpoint="remove", view_func=remove, methods=["DELETE"], provide_automatic_options=False
+    )
+    app.add_url_rule("/other", endpoint="other", view_func=lambda: "other")
     return app
 
 
+@pytest.mark.parametrize("where", ["code", "configured"])
+@pytest.mark.parametrize("case", cases())
+def test_case(case: Case, where: str, protected: MakeApp) -> None:
+    """A term holds alike whether the code says it or SECURE_ML_POLICIES; the challenge says what would do."""
+    client = app_for(case["terms"], protected, where).test_client()
+    headers = dict(case.get("headers", {}))
+    if case["principal"] is not None:
+        headers["X-Test-Principal"] = json.dumps(case["principal"])
+    answer = client.open(case.get("url", "/jobs/1"), method=case.get("method", "GET"), base_url=HTTPS, headers=headers)
+    assert answer.status_code == case["status"]
+    if "answer" in case:
+        assert answer.text == case["answer"]
+    if "code" in case and case.get("method") != "HEAD":
+        assert answer.json is not None
+        assert answer.json["code"] == case["code"]
+    if "error" in case:
+        assert answer.headers.getlist("WWW-Authenticate") == [f'Bearer realm="model", {case["error"]}']
+
+
+# --- the guard alone ---------------------------------------------------------------------------------------
+
+
+class Asked:
+    """A function that keeps what it was asked and gives one answer."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.asked.append(arguments)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def new_request(rule: str | None = "/jobs/<job_id>", view_args: dict[str, Any] | None = None) -> Request:
+    request = Request({})
+    request.url_rule = None if rule is None else Rule(rule, endpoint="job")
+    if request.url_rule is not None:
+        Map([request.url_rule])
+    request.view_args = view_args
+    return request
+
+
+def ask(
+    policy: Policy | None,
+    principal: Principal | None,
+    *,
+    owner: Callable[..., Any] | None = None,
+    request: Request | None = None,
+    challenges: tuple[str, ...] = ('Bearer realm="model"', 'ApiKey realm="model"'),
+) -> SecureMLError | None:
+    """Ask the guard with plain objects; return its refusal."""
+    exchange = Exchange("r1", 0.0, 0.0, "192.0.2.1", "192.0.2.1", secure=True, policy=policy, challenges=challenges)
+    if principal is not None:
+        exchange.principal = principal
+    try:
+        AuthorizationGuard(owner, FakeClock()).check(request or new_request(), exchange)
+    except SecureMLError as refusal:
+        return refusal
+    return None
+
+
+ADA = principal_of({})
+ANSWERS = [
+    pytest.param(True, True, id="true"),
+    pytest.param(False, False, id="false"),
+    pytest.param(None, False, id="nothing"),
+    pytest.param(1, False, id="one"),
+    pytest.param("yes", False, id="text"),
+    pytest.param([True], False, id="list"),
+    pytest.param(RuntimeError("broken"), False, id="raises"),
+]
+
+
+@pytest.mark.parametrize(("answer", "allowed"), ANSWERS)
+def test_only_true_passes_the_predicate(answer: object, allowed: bool) -> None:
+    """``when`` gets the principal; whatever else it does than return True refuses."""
+    when = Asked(answer)
+    refusal = ask(Policy.build(when=when), ADA)
+    assert when.asked == [(ADA,)]
+    assert (refusal is None) is allowed
+    assert allowed or isinstance(refusal, Forbidden)
+
+
+@pytest.mark.parametrize(("answer", "allowed"), ANSWERS)
+@pytest.mark.parametrize("declared", [True, False], ids=["of SecureML", "of the policy"])
+def test_only_true_passes_the_owner_hook(answer: object, allowed: bool, declared: bool) -> None:
+    """``owner`` gets the principal and the arguments of the URL (STANDARDS API1)."""
+    hook = Asked(answer)
+    policy = Policy.build(owner=True if declared else hook)
+    refusal = ask(policy, ADA, owner=hook if declared else None, request=new_request(view_args={"job_id": "7"}))
+    assert [(who, dict(what)) for who, what in hook.asked] == [(ADA, {"job_id": "7"})]
+    assert (refusal is None) is allowed
+    assert allowed or isinstance(refusal, Forbidden)
+
+
+def test_a_policys_own_hook_is_asked_instead_of_the_general_one() -> None:
+    """The nearest one answers alone."""
+    general, own = Asked(True), Asked(False)
+    assert ask(Policy.build(owner=own), ADA, owner=general) is not None
+    assert (len(own.asked), general.asked) == (1, [])
+
+
+def test_a_hook_cannot_change_what_the_view_gets() -> None:
+    """What was checked is what is used."""
+
+    def forge(principal: Principal, view_args: Any) -> bool:
+        view_args["job_id"] = "1"
+        return True
+
+    request = new_request(view_args={"job_id": "2"})
+    assert isinstance(ask(Policy.build(owner=forge), ADA, request=request), Forbidden)
+    assert request.view_args == {"job_id": "2"}
+
+
+def test_a_failing_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its trace, and without telling the client."""
+    with caplog.at_level(logging.ERROR):
+        refusal = ask(Policy.build(owner=Asked(RuntimeError("the database is broken"))), ADA)
+    assert refusal is not None
+    assert "broken" not in refusal.get_response().get_data(as_text=True)
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+def test_a_hooks_own_refusal_goes_out() -> None:
+    """A hook whose database is down may say 503."""
+    refusal = ask(Policy.build(owner=Asked(DependencyUnavailable("the database is down"))), ADA)
+    assert isinstance(refusal, DependencyUnavailable)
+
+
+def test_hooks_are_asked_last() -> None:
+    """Who lacks a scope, a role or a step-up learns nothing of objects, and costs no look-up."""
+    hook = Asked(True)
+    for terms in (
+        {"scopes": ["a"]},
+        {"roles": ["a"]},
+        {"claims": {"a": 1}},
+        {"when": Asked(False)},
+        {"max_auth_age": 1},
+    ):
+        assert ask(Policy.build(owner=hook, **terms), ADA) is not None
+    assert hook.asked == []
+
+
+def test_public_routes_ask_nothing() -> None:
+    """There is no principal there, and no hook is called."""
+    assert ask(Policy.build(public=True), None) is None
+
+
+@pytest.mark.parametrize("policy", [Policy(), None], ids=["default policy", "no policy"])
+def test_without_a_principal_nothing_passes(policy: Policy | None) -> None:
+    """If authentication was left out by mistake, authorization does not open the route."""
+    assert isinstance(ask(policy, None), Forbidden)
+    assert ask(policy, ADA) is None
+
+
+def test_the_step_up_challenge_comes_first() -> None:
+    """RFC 9470 section 3: 401 in the scheme that was used; the other schemes stay on offer."""
+    refusal = ask(Policy.build(acr_values=["b", "a"], max_auth_age=60), ADA)
+    assert refusal is not None
+    response = refusal.get_response()
+    assert response.status_code == 401
+    assert response.headers.getlist("WWW-Authenticate") == [
+        'Bearer realm="model", error="insufficient_user_authentication", acr_values="b a", max_age="60"',
+        'ApiKey realm="model"',
+    ]
+
+
 @pytest.mark.parametrize(
-    ("scopes", "status"),
+    ("challenges", "expected"),
     [
-        pytest.param((), 403, id="none"),
-        pytest.param(("predict",), 403, id="one of two"),
-        pytest.param(("predict", "explain"), 200, id="both"),
-        pytest.param(("predict", "explain", "admin"), 200, id="more"),
-        pytest.param(("Predict", "explain"), 403, id="other case"),
-        pytest.param(("predictexplain", "predict_explain"), 403, id="look-alikes"),
+        pytest.param(('ApiKey realm="model"',), 'ApiKey realm="model", error="insufficient_scope"', id="scheme used"),
+        pytest.param((), 'Bearer error="insufficient_scope"', id="none known"),
     ],
 )
-def test_all_scopes_are_needed(scoped: Flask, scopes: tuple[str, ...], status: int) -> None:
-    """A scope matches exactly or not at all."""
-    assert scoped.test_client().get("/x", base_url=HTTPS, headers=caller("ada", *scopes)).status_code == status
+def test_every_403_is_challenged(challenges: tuple[str, ...], expected: str) -> None:
+    """RFC 6750 section 3: what does not allow access is answered with WWW-Authenticate."""
+    refusal = ask(Policy.build(roles=["admin"]), ADA, challenges=challenges)
+    assert refusal is not None
+    assert dict(refusal.extra_headers) == {"WWW-Authenticate": expected}
 
 
-def test_the_challenge_names_the_scopes(scoped: Flask) -> None:
-    """RFC 6750 section 3.1: 403 with error and scope, in the scheme that was used."""
-    response = scoped.test_client().get("/x", base_url=HTTPS, headers=caller("ada", "predict"))
-    challenge = 'Test realm="model", error="insufficient_scope", scope="explain predict"'
-    assert response.headers["WWW-Authenticate"] == challenge
-    assert response.json["code"] == "insufficient_scope"  # type: ignore[index]
+@pytest.mark.parametrize(
+    ("terms", "principal", "words"),
+    [
+        pytest.param({"scopes": ["a", "b"]}, {"scopes": ["a"]}, "missing scope: b", id="scope"),
+        pytest.param({"any_scopes": ["a", "b"]}, {}, "none of: a b", id="any scope"),
+        pytest.param({"roles": ["a", "b"]}, {}, "none of the roles: a, b", id="role"),
+        pytest.param({"claims": {"tenant": "a"}}, {"claims": {"tenant": "s3cret"}}, "the claim 'tenant'", id="claim"),
+        pytest.param({"principals": ["x"]}, {}, "for other principals", id="principal"),
+        pytest.param({}, {"endpoints": []}, "for other endpoints", id="endpoint"),
+        pytest.param({"acr_values": ["a"]}, {"claims": {"acr": "s3cret"}}, "authentication context", id="context"),
+        pytest.param({"max_auth_age": 1}, {}, "too long ago", id="age"),
+        pytest.param({"owner": True}, {}, "SecureML has none", id="no owner hook"),
+        pytest.param({"owner": Asked(False)}, {}, "may touch this object", id="owner"),
+        pytest.param({"when": Asked(False)}, {}, "predicate", id="when"),
+    ],
+)
+def test_reasons(terms: dict[str, Any], principal: dict[str, Any], words: str) -> None:
+    """The log says which term was not met, and no value of a token."""
+    refusal = ask(Policy.build(**terms), principal_of(principal))
+    assert refusal is not None
+    assert words in refusal.reason
+    assert "s3cret" not in refusal.reason
+
+
+# --- the whole app ----------------------------------------------------------------------------------------
+
+
+def test_the_owner_hook_of_the_app(protected: MakeApp) -> None:
+    """SecureML(owner=...) answers for ``owner=True``, in the code and in the configuration."""
+    app = protected(
+        parts={"authenticators": [PrincipalAuthenticator()], "owner": owns_job}, POLICIES={"second": {"owner": True}}
+    )
+    app.add_url_rule("/a/<job_id>", endpoint="first", view_func=protect(owner=True)(lambda job_id: "ok"))
+    app.add_url_rule("/b/<job_id>", endpoint="second", view_func=lambda job_id: "ok")
+    SecureML.check(app)
+    client = app.test_client()
+    for path, status in (("/a/1", 200), ("/b/1", 200), ("/a/2", 403), ("/b/2", 403)):
+        answer = client.get(path, base_url=HTTPS, headers={"X-Test-Principal": "{}"})
+        assert answer.status_code == status
+
+
+def test_a_missing_owner_hook_closes_its_routes_only(protected: MakeApp) -> None:
+    """403 there, and an error of SecureML.check; the other routes answer."""
+    app = protected(parts={"authenticators": [PrincipalAuthenticator()]})
+    app.add_url_rule("/a/<job_id>", endpoint="first", view_func=protect(owner=True)(lambda job_id: "ok"))
+    app.add_url_rule("/b", endpoint="second", view_func=lambda: "ok")
+    client = app.test_client()
+    found = [
+        client.get(path, base_url=HTTPS, headers={"X-Test-Principal": "{}"}).status_code for path in ("/a/1", "/b")
+    ]
+    assert found == [403, 200]
+    with pytest.raises(ValueError, match=r"'first' asks for the owner hook of SecureML\(owner=...\)"):
+        SecureML.check(app)
+
+
+def test_a_predicate_in_the_configuration(protected: MakeApp) -> None:
+    """app.config of Python code may hold a function."""
+    policies = {"view": {"when": lambda principal: principal.subject == "ada"}}
+    app = protected(parts={"authenticators": [PrincipalAuthenticator()]}, POLICIES=policies)
+    app.add_url_rule("/x", endpoint="view", view_func=lambda: "ok")
+    client = app.test_client()
+    for subject, status in (("ada", 200), ("bob", 403)):
+        headers = {"X-Test-Principal": json.dumps({"subject": subject})}
+        assert client.get("/x", base_url=HTTPS, headers=headers).status_code == status
+
+
+def test_the_reason_is_logged_and_not_told(protected: MakeApp, sink: MemorySink) -> None:
+    """The client reads one constant text for every term."""
+    app = protected(parts={"authenticators": [PrincipalAuthenticator()]}, POLICIES={"view": {"roles": ["admin"]}})
+    app.add_url_rule("/x", endpoint="view", view_func=lambda: "ok")
+    answer = app.test_client().get("/x", base_url=HTTPS, headers={"X-Test-Principal": "{}"})
+    assert answer.json is not None
+    assert answer.json["detail"] == "This operation is not allowed."
+    assert "admin" not in answer.text
+    assert "none of the roles: admin" in sink.lines[-1]
+
+
+def test_a_public_route_has_no_terms(protected: MakeApp) -> None:
+    """Whatever its blueprint asks."""
+    app = protected()
+    app.add_url_rule("/open", view_func=public(lambda: "ok"))
+    assert app.test_client().get("/open", base_url=HTTPS).status_code == 200
 
 
 def test_the_realm(protected: MakeApp) -> None:

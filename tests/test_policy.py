@@ -9,7 +9,9 @@ from flask import Blueprint, Flask
 from flask.views import MethodView
 from marshmallow import Schema, fields
 
+from authorization_hooks import answers_later
 from flask_secure_ml import Policy, SecureML, protect, public
+from flask_secure_ml.policy import policies_from_config
 from support import HTTPS, MakeApp, caller
 
 
@@ -17,30 +19,96 @@ class Body(Schema):
     instances = fields.List(fields.Integer())
 
 
-@pytest.mark.parametrize(
-    ("terms", "fault"),
-    [
-        pytest.param({"scopes": "predict"}, "lists", id="scopes as one string"),
-        pytest.param({"limits": "600/minute"}, "lists", id="limits as one string"),
-        pytest.param({"scopes": ["a b"]}, "RFC 6749", id="scope with a space"),
-        pytest.param({"scopes": ['a"b']}, "RFC 6749", id="scope with a quote"),
-        pytest.param({"scopes": [""]}, "RFC 6749", id="empty scope"),
-        pytest.param({"limits": ["many"]}, "many", id="unreadable limit"),
-        pytest.param({"public": True, "scopes": ["a"]}, "public", id="public with scopes"),
-        pytest.param({"cost": "rows", "body": Body}, "'rows'", id="cost of an unknown field"),
-        pytest.param({"cost": "instances"}, "'instances'", id="cost without body"),
-        pytest.param({"cost": "instances", "body": Body(many=True)}, "one object", id="cost of a list"),
-        pytest.param({"public": "false"}, "true or false", id="public as text"),
-        pytest.param({"max_bytes": -1}, "max_bytes", id="negative cap"),
-        pytest.param({"max_bytes": True}, "max_bytes", id="boolean cap"),
-        pytest.param({"body": dict}, "Schema", id="body that is no schema"),
-        pytest.param({"body": "test_policy_no_such_module:Body"}, "test_policy_no_such_module", id="missing module"),
-    ],
-)
+FAULTS = [
+    pytest.param({"scopes": "predict"}, "scopes must be a list", id="scopes as one string"),
+    pytest.param({"scopes": {"predict": 1}}, "scopes must be a list", id="scopes as an object"),
+    pytest.param({"scopes": ["a", 1]}, "scopes must be a list of strings", id="scope that is a number"),
+    pytest.param({"limits": "600/minute"}, "limits must be a list", id="limits as one string"),
+    pytest.param({"scopes": ["a b"]}, "RFC 6749", id="scope with a space"),
+    pytest.param({"scopes": ['a"b']}, "RFC 6749", id="scope with a quote"),
+    pytest.param({"scopes": [""]}, "RFC 6749", id="empty scope"),
+    pytest.param({"any_scopes": "predict"}, "any_scopes must be a list", id="any_scopes as one string"),
+    pytest.param({"any_scopes": ["a b"]}, "RFC 6749", id="any_scopes with a space"),
+    pytest.param({"any_scopes": []}, "any_scopes is empty", id="no scope would do"),
+    pytest.param({"roles": "admin"}, "roles must be a list", id="roles as one string"),
+    pytest.param({"roles": 5}, "roles must be a list", id="roles as a number"),
+    pytest.param({"roles": []}, "roles is empty", id="no role would do"),
+    pytest.param({"roles": [" "]}, "empty entry", id="empty role"),
+    pytest.param({"principals": "ada"}, "principals must be a list", id="principals as one string"),
+    pytest.param({"principals": []}, "principals is empty", id="no principal would do"),
+    pytest.param({"claims": ["tenant"]}, "claims must be an object", id="claims as a list"),
+    pytest.param({"claims": {1: "a"}}, "claims must be an object", id="claim name that is a number"),
+    pytest.param({"claims": {}}, "claims is empty", id="no claims"),
+    pytest.param({"claims": {"tenant": []}}, "nobody could call", id="claim without a value"),
+    pytest.param({"claims": {"tenant": None}}, "a text, a number", id="claim null"),
+    pytest.param({"claims": {"tenant": {"a": 1}}}, "a text, a number", id="claim an object"),
+    pytest.param({"claims": {"tenant": [["a"]]}}, "a text, a number", id="claim a list of lists"),
+    pytest.param({"when": "module:function"}, "when must be a function", id="when as text"),
+    pytest.param({"when": True}, "when must be a function", id="when as a boolean"),
+    pytest.param({"when": answers_later}, "not async", id="async when"),
+    pytest.param({"owner": 1}, "owner must be a function", id="owner as a number"),
+    pytest.param({"owner": None}, "owner must be a function", id="owner null"),
+    pytest.param({"owner": "authorization_hooks:OWNERS"}, "owner must be a function", id="owner names no function"),
+    pytest.param({"owner": "authorization_hooks:nobody"}, "nobody", id="owner names nothing"),
+    pytest.param({"owner": "authorization_hooks:answers_later"}, "not async", id="async owner"),
+    pytest.param({"acr_values": "phr"}, "acr_values must be a list", id="acr_values as one string"),
+    pytest.param({"acr_values": ['a"b']}, "acr_values has", id="acr value with a quote"),
+    pytest.param({"acr_values": []}, "acr_values is empty", id="no acr value would do"),
+    pytest.param({"max_auth_age": 0}, "max_auth_age", id="age 0"),
+    pytest.param({"max_auth_age": True}, "max_auth_age", id="boolean age"),
+    pytest.param({"max_auth_age": 1.5}, "max_auth_age", id="fractional age"),
+    pytest.param({"max_auth_age": "300"}, "max_auth_age", id="age as text"),
+    pytest.param({"scope": ["a"]}, "unexpected keyword argument 'scope'", id="a term that does not exist"),
+    pytest.param({"limits": ["many"]}, "many", id="unreadable limit"),
+    pytest.param({"public": True, "scopes": ["a"]}, "public", id="public with scopes"),
+    pytest.param({"public": True, "any_scopes": ["a"]}, "public", id="public with any_scopes"),
+    pytest.param({"public": True, "roles": ["a"]}, "public", id="public with roles"),
+    pytest.param({"public": True, "claims": {"a": 1}}, "public", id="public with claims"),
+    pytest.param({"public": True, "principals": ["a"]}, "public", id="public with principals"),
+    pytest.param({"public": True, "when": lambda _: True}, "public", id="public with when"),
+    pytest.param({"public": True, "owner": True}, "public", id="public with owner"),
+    pytest.param({"public": True, "acr_values": ["a"]}, "public", id="public with acr_values"),
+    pytest.param({"public": True, "max_auth_age": 60}, "public", id="public with max_auth_age"),
+    pytest.param({"public": True, "cost": "instances", "body": Body}, "public", id="public with cost"),
+    pytest.param({"cost": "rows", "body": Body}, "'rows'", id="cost of an unknown field"),
+    pytest.param({"cost": "instances"}, "'instances'", id="cost without body"),
+    pytest.param({"cost": "instances", "body": Body(many=True)}, "one object", id="cost of a list"),
+    pytest.param({"public": "false"}, "true or false", id="public as text"),
+    pytest.param({"max_bytes": -1}, "max_bytes", id="negative cap"),
+    pytest.param({"max_bytes": True}, "max_bytes", id="boolean cap"),
+    pytest.param({"body": dict}, "Schema", id="body that is no schema"),
+    pytest.param({"body": "test_policy_no_such_module:Body"}, "test_policy_no_such_module", id="missing module"),
+]
+
+
+@pytest.mark.parametrize(("terms", "fault"), FAULTS)
 def test_contradictions_are_refused_where_they_are_written(terms: dict[str, Any], fault: str) -> None:
     """The decorator line itself fails, with words that name the fault."""
     with pytest.raises((TypeError, ValueError, ImportError), match=fault):
-        Policy.build(**terms)
+        protect(**terms)
+
+
+@pytest.mark.parametrize(("terms", "fault"), FAULTS)
+def test_contradictions_in_the_configuration(terms: dict[str, Any], fault: str) -> None:
+    """The same words, after the name of the route."""
+    with pytest.raises(ValueError, match=rf"'/x': .*{fault}"):
+        policies_from_config({"/x": terms, "/sound": {"scopes": ["predict"]}})
+
+
+def test_faults_are_told_without_the_names_of_the_code() -> None:
+    """Who writes the configuration has never heard of the function that reads it."""
+    with pytest.raises(ValueError, match=r"^'/x': got an unexpected keyword argument 'scope'$"):
+        policies_from_config({"/x": {"scope": ["a"]}})
+
+
+def test_a_policy_names_its_scopes() -> None:
+    """Those that are needed and those of which one would do."""
+    assert Policy.build(scopes=["a"], any_scopes=["b", "c"]).scopes == {"a", "b", "c"}
+
+
+def test_one_value_of_a_claim_needs_no_list() -> None:
+    """A text is a value, not a list of letters."""
+    assert Policy.build(claims={"tenant": "acme"}) == Policy.build(claims={"tenant": ["acme"]})
 
 
 def test_two_marks_on_one_view_are_refused() -> None:

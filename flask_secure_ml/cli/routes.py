@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import click
 from flask.cli import with_appcontext
 
+from ..authorization_terms import AccessTerms
 from ..policy import Policy
 from .context import command_state, print_table
 
@@ -30,6 +32,32 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def _row(methods: list[str], rule: str, policy: Policy) -> tuple[str, ...]:
-    access = "public" if policy.public else " ".join(sorted(policy.scopes)) or "any principal"
+    access = "public" if policy.public else "; ".join(access_words(policy.access)) or "any principal"
     limits = ", ".join(str(item) for item in policy.limits) or "-"
     return ",".join(methods), rule, access, limits, type(policy.body).__name__ if policy.body else "-"
+
+
+def access_words(access: AccessTerms) -> Iterator[str]:
+    """Yield what is asked of a caller, one term after the other as they are checked."""
+    for label, words in (
+        ("principals: ", access.principals),
+        ("", access.scopes),
+        ("any of: ", access.any_scopes),
+        ("roles: ", access.roles),
+    ):
+        if words:
+            yield label + " ".join(sorted(words))
+    for name, allowed in access.claims:
+        yield f"{name}={'|'.join(map(json.dumps, allowed))}"
+    if access.when is not None:
+        yield f"when {_name(access.when)}"
+    if access.acr_values:
+        yield f"acr: {' '.join(access.acr_values)}"
+    if access.max_auth_age is not None:
+        yield f"authenticated within {access.max_auth_age} s"
+    if access.owner:
+        yield "owner" if access.owner is True else f"owner {_name(access.owner)}"
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))

@@ -65,6 +65,17 @@ class Limiter:
         reset = self._run(lambda strategy: strategy.get_window_stats(item, key).reset_time)
         return min(max(1, math.ceil(reset - self._clock.now())), item.get_expiry())
 
+    def count(self, key: str, seconds: int, amount: int = 1) -> int:
+        """Add to a plain number and return the sum; the number is forgotten some seconds after its first use.
+
+        :raises DependencyUnavailable: as :meth:`hit`.
+        """
+        return self._run(lambda strategy: strategy.storage.incr(key, seconds, amount))
+
+    def counted(self, key: str) -> int:
+        """Return the plain number of a key; 0 for one that was never counted or is forgotten."""
+        return self._run(lambda strategy: strategy.storage.get(key))
+
     def _run(self, action: Callable[[RateLimiter], T]) -> T:
         if self._clock.monotonic() < self._retry_at:
             return self._degraded(action)

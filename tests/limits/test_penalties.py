@@ -1,0 +1,309 @@
+"""Guessing: blocks that grow for an address, and a limit for a key that never locks its owner out (STANDARDS K4)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask, Request
+
+from flask_secure_ml import Exchange, Policy, Principal
+from flask_secure_ml.checks import limits
+from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, RateLimited
+from flask_secure_ml.limits.limiter import build_limiter
+from flask_secure_ml.limits.penalties import DAY, LONGEST, FailureThrottle
+from flask_secure_ml.testing import FakeClock
+from servers import free_port, valkey
+from support import HTTPS, MakeApp
+
+REQUEST = Request({})
+ATTACKER, OTHER = "192.0.2.1", "192.0.2.2"
+MakeThrottle = Callable[..., FailureThrottle]
+
+
+@pytest.fixture
+def throttle_of(clock: FakeClock) -> MakeThrottle:
+    """Make a throttle with a storage of its own, unless one is named."""
+
+    def make(address: str = "3/day", key: str = "5/day", uri: str = "memory://", outage: str = "memory") -> Any:
+        limiter = build_limiter({"RATELIMIT_STORAGE_URI": uri}, clock, outage)
+        return FailureThrottle(limiter, limits([address] if address else []), limits([key] if key else []), clock)
+
+    return make
+
+
+def exchange_from(client: str = ATTACKER, *, public: bool = False) -> Exchange:
+    return Exchange("r1", 0.0, 0.0, client, client, secure=True, policy=Policy(public=public))
+
+
+def admitted(throttle: FailureThrottle, client: str = ATTACKER, *, public: bool = False) -> int:
+    """Return 0 for an address that may go on, else its Retry-After."""
+    return _wait(lambda: throttle.check(REQUEST, exchange_from(client, public=public)))
+
+
+def failed(throttle: FailureThrottle, client: str = ATTACKER, claimed: str = "") -> int:
+    """Let a credential fail; return 0 where the answer stays 401, else the Retry-After of a 429."""
+    return _wait(lambda: throttle.failed(exchange_from(client), claimed))
+
+
+def _wait(action: Callable[[], None]) -> int:
+    try:
+        action()
+    except RateLimited as refusal:
+        return int(dict(refusal.extra_headers)["Retry-After"])
+    return 0
+
+
+def test_an_address_is_blocked(throttle_of: MakeThrottle, clock: FakeClock) -> None:
+    """Past its limit it gets 429, then waits a minute whatever it sends; others and public routes go on."""
+    throttle = throttle_of()
+    assert [failed(throttle) for _ in range(4)] == [0, 0, 0, 60]
+    assert admitted(throttle) == 60
+    assert admitted(throttle, OTHER) == admitted(throttle, public=True) == 0
+    clock.advance(59.5)
+    assert admitted(throttle) == 1
+    clock.advance(0.5)
+    assert admitted(throttle) == 0
+
+
+def test_below_the_limit_nobody_waits(throttle_of: MakeThrottle) -> None:
+    """As many as the limit allows are only counted."""
+    throttle = throttle_of()
+    assert [failed(throttle) for _ in range(3)] == [0, 0, 0]
+    assert admitted(throttle) == 0
+
+
+def test_blocks_double(throttle_of: MakeThrottle, clock: FakeClock) -> None:
+    """Each further time over the limit costs twice the wait, up to an hour."""
+    throttle = throttle_of("1/day")
+    assert failed(throttle) == 0
+    found = []
+    for _ in range(8):
+        found.append(failed(throttle))
+        clock.advance(found[-1])
+        assert admitted(throttle) == 0
+    assert found == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+
+def test_blocked_attempts_are_not_counted(throttle_of: MakeThrottle, clock: FakeClock) -> None:
+    """Neither at admission nor when a request that was under way fails: the block stays as long as it was."""
+    throttle = throttle_of("1/day")
+    failed(throttle)
+    assert failed(throttle) == 60
+    assert {admitted(throttle) for _ in range(20)} == {60}
+    assert {failed(throttle) for _ in range(20)} == {60}
+    clock.advance(60)
+    assert failed(throttle) == 120
+
+
+def test_the_next_day_starts_anew(throttle_of: MakeThrottle, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happened is forgotten a day after the first block."""
+    monkeypatch.setattr("limits.storage.memory.time", SimpleNamespace(time=clock.now))
+    throttle = throttle_of("1/hour")
+    failed(throttle)
+    assert failed(throttle) == 60
+    clock.advance(DAY - 3601)
+    failed(throttle)
+    assert failed(throttle) == 120
+    clock.advance(3601)
+    assert admitted(throttle) == 0
+    failed(throttle)
+    assert failed(throttle) == 60
+
+
+def test_a_block_is_never_longer_than_it_was(throttle_of: MakeThrottle, clock: FakeClock) -> None:
+    """A clock that is set back does not lock an address out."""
+    throttle = throttle_of("1/day")
+    failed(throttle)
+    failed(throttle)
+    clock.advance(-10 * LONGEST)
+    assert admitted(throttle) == 60
+
+
+def test_ipv6_is_blocked_by_network(throttle_of: MakeThrottle) -> None:
+    """Who has a /64 has all of its addresses."""
+    throttle = throttle_of("1/day")
+    assert [failed(throttle, f"2001:db8::{number}") for number in (1, 2)] == [0, 60]
+    assert admitted(throttle, "2001:db8::3") == 60
+    assert admitted(throttle, "2001:db8:0:1::3") == 0
+
+
+def test_every_limit_counts(throttle_of: MakeThrottle, clock: FakeClock) -> None:
+    """The one that is used up first blocks, and the others were charged meanwhile."""
+    limiter = build_limiter({}, clock, "memory")
+    throttle = FailureThrottle(limiter, limits(["2/day", "9/day"]), (), clock)
+    assert [failed(throttle) for _ in range(3)] == [0, 0, 60]
+
+
+@pytest.mark.parametrize("claimed", ["", "k1"])
+def test_a_throttle_that_is_off(throttle_of: MakeThrottle, claimed: str) -> None:
+    """Empty lists count nothing."""
+    throttle = throttle_of("", "")
+    assert {failed(throttle, claimed=claimed) for _ in range(40)} == {0}
+    assert admitted(throttle) == 0
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_guessed_at(throttle_of: MakeThrottle) -> None:
+    """From many addresses together: past the limit wrong secrets get 429, and no address is blocked for it."""
+    throttle = throttle_of()
+    found = [failed(throttle, f"192.0.2.{number}", "k1") for number in range(1, 8)]
+    assert found[:5] == [0] * 5
+    assert all(0 < wait <= DAY for wait in found[5:])
+    assert admitted(throttle, "192.0.2.6") == 0
+    assert failed(throttle, "192.0.2.9", "k2") == failed(throttle, "192.0.2.10") == 0
+
+
+def test_the_address_is_charged_too(throttle_of: MakeThrottle) -> None:
+    """A limit of the key that is used up does not spare the address."""
+    throttle = throttle_of("3/day", "1/day")
+    waits = [failed(throttle, claimed="k1") for _ in range(4)]
+    assert waits[0] == 0
+    assert waits[3] == 60
+    assert admitted(throttle) == 60
+
+
+class SecretAuthenticator:
+    """Knows one key, ``k1``, whose secret is ``right``."""
+
+    name = "test"
+    challenge = "Test"
+
+    def find(self, request: Request, exchange: Exchange) -> object | None:
+        return request.headers.get("X-Secret")
+
+    def verify(self, credential: object, exchange: Exchange) -> Principal:
+        if credential == "right":
+            return Principal("test", "owner")
+        error = NotAuthenticated("wrong secret")
+        error.claimed = "k1"
+        raise error
+
+
+def call(app: Flask, secret: str, address: str) -> Any:
+    overrides = {"REMOTE_ADDR": address}
+    return app.test_client().get("/x", base_url=HTTPS, headers={"X-Secret": secret}, environ_overrides=overrides)
+
+
+def test_the_owner_is_never_locked_out(protected: MakeApp) -> None:
+    """SECURE_ML_FAILED_KEY_LIMIT: attackers get 429 with Retry-After, the owner 200 (STANDARDS RL-10)."""
+    app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_KEY_LIMIT=["3/day"])
+    app.add_url_rule("/x", endpoint="x", view_func=lambda: "ok")
+    answers = [call(app, "wrong", f"192.0.2.{number}") for number in range(1, 6)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+    assert answers[4].json["code"] == "rate_limited"
+    assert int(answers[4].headers["Retry-After"]) >= 1
+    assert call(app, "right", "192.0.2.50").status_code == 200
+
+
+def test_one_attacker_is_blocked_and_the_owner_is_not(protected: MakeApp) -> None:
+    """SECURE_ML_FAILED_AUTH_LIMIT blocks the address with the right secret too, and no other address."""
+    app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_AUTH_LIMIT=["2/day"])
+    app.add_url_rule("/x", endpoint="x", view_func=lambda: "ok")
+    assert [call(app, "wrong", ATTACKER).status_code for _ in range(4)] == [401, 401, 429, 429]
+    assert call(app, "right", ATTACKER).headers["Retry-After"] == "60"
+    assert call(app, "right", OTHER).status_code == 200
+
+
+# --- what is logged -----------------------------------------------------------------------------------------
+
+
+def test_every_block_is_logged_once(
+    throttle_of: MakeThrottle, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the address, how often, how long and the limit; the attempts that follow say no more."""
+    throttle = throttle_of("1/day")
+    for _ in range(2):
+        for _ in range(5):
+            failed(throttle)
+            admitted(throttle)
+        clock.advance(60)
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, f"address {ATTACKER} blocked for {seconds} seconds, time {number} within a day: {rest}")
+        for seconds, number, rest in [
+            (60, 1, "more invalid credentials than 1 per 1 day"),
+            (120, 2, "more invalid credentials than 1 per 1 day"),
+        ]
+    ]
+
+
+def test_a_guessed_key_is_logged_once(throttle_of: MakeThrottle, caplog: pytest.LogCaptureFixture) -> None:
+    """In each window of its limit."""
+    throttle = throttle_of("")
+    for _ in range(9):
+        failed(throttle, claimed="k1")
+    assert [record.getMessage() for record in caplog.records] == ["API key k1: more wrong secrets than 5 per 1 day"]
+
+
+# --- many at once -------------------------------------------------------------------------------------------
+
+
+def test_threads_cannot_overshoot(throttle_of: MakeThrottle, caplog: pytest.LogCaptureFixture) -> None:
+    """Of any number of guesses at once, exactly the limit is answered with 401; they cost one block."""
+    throttle = throttle_of("20/day")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: failed(throttle), range(200)))
+    assert found.count(0) == 20
+    assert set(found) == {0, 60}
+    assert len(caplog.records) == 1
+
+
+def test_one_thread_at_a_time_blocks(throttle_of: MakeThrottle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage in memory adds and reads in two steps: threads in between would block twice or not at all."""
+    throttle = throttle_of("1/day")
+    held: list[bool] = []
+    count = throttle._limiter.count
+
+    def watched(key: str, seconds: int, amount: int = 1) -> int:
+        held.append(throttle._blocking.locked())
+        return count(key, seconds, amount)
+
+    monkeypatch.setattr(throttle._limiter, "count", watched)
+    assert [failed(throttle) for _ in range(2)] == [0, 60]
+    assert held == [True] * 3
+
+
+@pytest.fixture
+def storage_uri(tmp_path: Path) -> Iterator[str]:
+    with valkey(tmp_path) as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+def test_workers_share_blocks(throttle_of: MakeThrottle, clock: FakeClock, storage_uri: str) -> None:
+    """What one worker counted and blocked, the others know."""
+    first, second = throttle_of(uri=storage_uri), throttle_of(uri=storage_uri)
+    assert [failed(first), failed(second), failed(first), failed(second)] == [0, 0, 0, 60]
+    assert admitted(first) == admitted(second) == 60
+    clock.advance(60)
+    assert admitted(first) == 0
+    assert failed(first) == 120
+    assert admitted(second) == 120
+
+
+def test_workers_block_once(throttle_of: MakeThrottle, storage_uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Workers that find an address over its limit at the same time block it once, not once each."""
+    throttles = [throttle_of("10/day", uri=storage_uri) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: failed(throttles[number % 4]), range(120)))
+    assert found.count(0) == 10
+    assert set(found) == {0, 60}
+    assert len(caplog.records) == 1
+
+
+def test_an_outage_is_answered_as_for_limits(throttle_of: MakeThrottle) -> None:
+    """``closed`` refuses with 503; ``memory`` counts and blocks in this worker."""
+    uri = f"redis://127.0.0.1:{free_port()}"
+    closed = throttle_of(uri=uri, outage="closed")
+    for action in (admitted, failed):
+        with pytest.raises(DependencyUnavailable):
+            action(closed)
+    alone = throttle_of(uri=uri)
+    assert [failed(alone) for _ in range(4)] == [0, 0, 0, 60]
+    assert admitted(alone) == 60

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flask import Flask
 
-from .authentication.api_keys import ApiKeyAuthenticator, FileKeyStore
-from .authentication.base import AuthenticationGuard, Authenticator
-from .authentication.jwt import JwtAuthenticator
-from .authorization import ScopeGuard
+from .authentication.base import Authenticator
+from .authentication.setup import build_authentication
+from .authorization import AuthorizationGuard, OwnerHook
 from .config import Settings
 from .errors import ConfigError
 from .exchange import Clock
 from .inputs.body import InputGuard
-from .limits.limiter import build_limiter
+from .limits.limiter import Limiter, build_limiter
 from .limits.penalties import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
 from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy_table import PolicyTable
 from .state import AppState
+from .stores.open import open_store
 from .transport.headers import HeaderFilter
 from .transport.target import TargetGuard
 from .transport.tls import TlsGuard
@@ -37,6 +37,7 @@ class Parts:
     recorders: tuple[Recorder, ...]
     clock: Clock
     sink: Sink | None
+    owner: OwnerHook | None
 
 
 def build_state(app: Flask, parts: Parts) -> AppState:
@@ -45,35 +46,34 @@ def build_state(app: Flask, parts: Parts) -> AppState:
     :raises ConfigError: the configuration is not safe.
     """
     settings = Settings.load(app.config)
-    keys = FileKeyStore(settings.api_keys_file) if settings.api_keys_file else None
+    store = open_store(settings.store_uri, settings.store_password, parts.clock)
+    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limit, settings.failed_key_limit, parts.clock)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
+    guards = _guards(settings, parts, limiter, [throttle, authentication.guard])
     pipeline = Pipeline.build(
-        [*_guards(app, settings, parts, keys), *parts.guards],
-        [*parts.filters, HeaderFilter(settings.hsts_max_age)],
+        [*guards, *parts.guards],
+        [*parts.filters, HeaderFilter(settings.hsts_max_age, _exposed(settings))],
         [*_recorders(settings, parts), *parts.recorders],
     )
-    return AppState(settings, pipeline, PolicyTable(app, settings.policies), parts.clock, keys)
+    policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None)
+    return AppState(settings, pipeline, policies, parts.clock, store, authentication.keys, authentication.revocations)
 
 
-def _guards(app: Flask, settings: Settings, parts: Parts, keys: FileKeyStore | None) -> Iterator[Guard]:
-    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
-    throttle = FailureThrottle(limiter, settings.failed_auth_limit)
-    authenticators = [*_authenticators(settings, parts.clock, keys), *parts.authenticators]
+def _exposed(settings: Settings) -> tuple[str, ...]:
+    # A client in a browser needs them to answer a challenge (RFC 9449 section 8.2).
+    return () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
+
+
+def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Guard]) -> Iterator[Guard]:
     if settings.require_tls:
         yield TlsGuard()
     yield TargetGuard()
-    yield throttle
-    yield AuthenticationGuard(authenticators, settings.realm, throttle.failed)
-    yield ScopeGuard()
+    yield from who
+    yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, settings.plans)
     yield InputGuard(settings.max_body_bytes, settings.max_json_depth)
     yield CostGuard(limiter, settings.plans)
-
-
-def _authenticators(settings: Settings, clock: Clock, keys: FileKeyStore | None) -> Iterator[Authenticator]:
-    if keys is not None and settings.api_key_pepper is not None:
-        yield ApiKeyAuthenticator(keys, settings.api_key_pepper, clock)
-    if settings.jwt_issuers:
-        yield JwtAuthenticator.from_settings(settings, clock)
 
 
 def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:

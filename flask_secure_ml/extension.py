@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from .assembly import Parts, build_state
 from .authentication.base import Authenticator
+from .authorization import OwnerHook
 from .errors import InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Clock, Exchange, SystemClock, exchange_of
 from .observe.request_log import Sink
@@ -21,6 +22,7 @@ from .pipeline import Filter, Guard, Recorder
 from .signals import authenticated, refused
 from .state import EXTENSION, AppState, state_of
 from .transport.proxy import Door
+from .wellknown import add_resource_metadata
 
 
 class SecureML:
@@ -35,6 +37,8 @@ class SecureML:
     :param recorders: further recorders, run after the built-in ones.
     :param clock: the clock of all parts; a test passes :class:`flask_secure_ml.testing.FakeClock`.
     :param sink: where the request log goes, instead of ``SECURE_ML_REQUEST_LOG``.
+    :param owner: tells for policies with ``owner=True`` whether a principal may touch the object that the URL names:
+        a callable that takes the principal and the view's URL arguments and returns True or False.
     """
 
     def __init__(
@@ -47,9 +51,10 @@ class SecureML:
         recorders: Iterable[Recorder] = (),
         clock: Clock | None = None,
         sink: Sink | None = None,
+        owner: OwnerHook | None = None,
     ) -> None:
         self._parts = Parts(
-            tuple(authenticators), tuple(guards), tuple(filters), tuple(recorders), clock or SystemClock(), sink
+            tuple(authenticators), tuple(guards), tuple(filters), tuple(recorders), clock or SystemClock(), sink, owner
         )
         if app is not None:
             self.init_app(app)
@@ -66,10 +71,13 @@ class SecureML:
         if app.wsgi_app != type(app).wsgi_app.__get__(app):
             app.logger.warning("middleware that was put around %r before init_app answers without the guards", app.name)
         app.extensions[EXTENSION] = state
-        app.wsgi_app = Door(app.wsgi_app, state.settings.trusted_proxies, state.clock)  # type: ignore[method-assign]
+        settings = state.settings
+        door = Door(app.wsgi_app, settings.trusted_proxies, state.clock, settings.client_certificate_header)
+        app.wsgi_app = door  # type: ignore[method-assign]
         app.config["SESSION_COOKIE_SECURE"] = True
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
         _Hooks(app, state).install()
+        add_resource_metadata(app, state)
         if type(app.json) is DefaultJSONProvider:
             app.json = ArrayJSONProvider(app, state.settings.max_json_depth)
 

@@ -11,9 +11,11 @@ from .config import Settings
 from .exchange import Clock
 from .pipeline import Pipeline
 from .policy_table import PolicyTable
+from .stores import SharedStore
 
 if TYPE_CHECKING:
-    from .authentication.api_keys import FileKeyStore
+    from .authentication.key_store import KeyStore
+    from .authentication.revocation import Revocations
 
 EXTENSION = "secure_ml"
 
@@ -26,7 +28,9 @@ class AppState:
     pipeline: Pipeline
     policies: PolicyTable
     clock: Clock
-    keys: FileKeyStore | None
+    store: SharedStore
+    keys: KeyStore | None
+    revocations: Revocations
 
 
 def state_of(app: Flask) -> AppState:

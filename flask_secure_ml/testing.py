@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping
@@ -11,10 +12,10 @@ from typing import Any, Literal
 from joserfc.jwk import ECKey, Key, KeyParameters, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from .authentication.api_keys import issue_key
+from .authentication.key_lifecycle import issue_key
 from .authentication.key_store import KeyStore
 from .exchange import Clock
-from .secrets import Secret
+from .secrets import SecretRing
 
 _EC_CURVES: Mapping[str, Literal["P-256", "P-384", "P-521"]] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 
@@ -116,6 +117,35 @@ def make_token(
     return sign_parts(key, _overridden(head, header).encode(), _overridden(usual, claims).encode())
 
 
+def make_dpop_proof(
+    key: Key,
+    token: str,
+    *,
+    now: float,
+    method: str = "POST",
+    uri: str = "https://localhost/predict",
+    nonce: str | None = None,
+    header: Mapping[str, Any] | None = None,
+    claims: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a DPoP proof (RFC 9449 section 4.2), right in every way that is not overridden.
+
+    The token must be bound to the key: ``make_token(..., claims={"cnf": {"jkt": key.thumbprint()}})``.
+
+    :param token: the access token that the proof goes with.
+    :param now: the ``iat``, in seconds since the epoch.
+    :param uri: the address of the request, without a query.
+    :param nonce: what an earlier answer gave in ``DPoP-Nonce``.
+    :param header: members put over those of the header; ``...`` as a value leaves the member out.
+    :param claims: claims put over the usual ones; ``...`` as a value leaves the claim out.
+    """
+    digest = _base64url(hashlib.sha256(token.encode()).digest())
+    usual = {"jti": secrets.token_hex(16), "htm": method, "htu": uri, "iat": now, "ath": digest}
+    given = usual | ({} if nonce is None else {"nonce": nonce})
+    head = {"typ": "dpop+jwt", "alg": key.alg, "jwk": key.as_dict(private=False)}
+    return sign_parts(key, _overridden(head, header).encode(), _overridden(given, claims).encode())
+
+
 def sign_parts(key: Key, header: bytes, payload: bytes) -> str:
     """Return the compact JWS (RFC 7515) of a header and a payload byte by byte, sound JSON or not."""
     algorithm = JWSRegistry.algorithms[str(key.alg)]
@@ -125,22 +155,27 @@ def sign_parts(key: Key, header: bytes, payload: bytes) -> str:
 
 def make_api_key(
     store: KeyStore,
-    pepper: Secret,
+    pepper: SecretRing,
     clock: Clock,
     *,
     client: str = "tests",
     scopes: Iterable[str] = ("predict",),
     plan: str = "default",
     lifetime: float | None = None,
+    endpoints: Iterable[str] | None = None,
 ) -> str:
     """Store a new API key and return its text.
 
     :param store: such as ``app.extensions["secure_ml"].keys``.
     :param pepper: such as ``app.extensions["secure_ml"].settings.api_key_pepper``.
     :param lifetime: seconds until it expires, or None for a key that does not.
+    :param endpoints: the endpoints or URL rules that it is for, or None for every one.
     """
-    expires = None if lifetime is None else clock.now() + lifetime
-    return issue_key(store, pepper, client=client, scopes=scopes, now=clock.now(), plan=plan, expires=expires)[0]
+    now = clock.now()
+    expires = None if lifetime is None else now + lifetime
+    return issue_key(
+        store, pepper, client=client, scopes=scopes, now=now, plan=plan, expires=expires, endpoints=endpoints
+    )[0]
 
 
 def _overridden(usual: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:

@@ -17,16 +17,22 @@ CORE = [
     "errors",
     "strictjson",
     "watched",
+    "vault",
     "secrets",
     "exchange",
+    "authorization_terms",
     "policy",
     "policy_table",
     "checks",
+    "issuers",
+    "mtls_clients",
+    "stores",
+    "contradictions",
     "config",
     "pipeline",
 ]
 ROOMS = ["transport", "authentication", "authorization", "limits", "inputs", "outputs", "observe"]
-TOP = ["signals", "state", "assembly", "extension", "cli", "testing", "__init__"]
+TOP = ["signals", "state", "wellknown", "assembly", "extension", "cli", "testing", "__init__"]
 PROXIES = {"request", "current_app", "g", "session"}
 MAY_USE_PROXIES = {"extension", "exchange", "state", "policy", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -2,15 +2,16 @@
 
 from .api_keys import ApiKeyAuthenticator
 from .base import AuthenticationGuard, Authenticator
-from .jwt import JwtAuthenticator
-from .key_store import FileKeyStore, KeyRecord, KeyStore
+from .file_key_store import FileKeyStore
+from .jwt import JwtVerifier
+from .key_store import KeyRecord, KeyStore
 
 __all__ = [
     "ApiKeyAuthenticator",
     "AuthenticationGuard",
     "Authenticator",
     "FileKeyStore",
-    "JwtAuthenticator",
+    "JwtVerifier",
     "KeyRecord",
     "KeyStore",
 ]

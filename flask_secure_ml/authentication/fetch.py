@@ -1,4 +1,8 @@
-"""One bounded GET for documents of an authorization server."""
+"""One bounded exchange with an authorization server: key sets, metadata, introspection.
+
+Nothing that a name resolves to is trusted: the address is looked at, and exactly that address is connected to, so that
+a changed DNS entry cannot point this server at its own network. TLS still checks the name.
+"""
 
 from __future__ import annotations
 
@@ -6,74 +10,178 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from urllib.parse import urlsplit
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import SplitResult, urlsplit
 
 TIMEOUT = 2.0
-"""Seconds for the whole exchange, from connect to the last byte."""
+"""Seconds for the whole exchange once the name is resolved, from connect to the last byte."""
 
 MAX_BYTES = 256 * 1024
 """The largest document in bytes."""
+
+_PORTS = {"http": 80, "https": 443}
+_NAT64 = IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+Address = IPv4Address | IPv6Address
+Place = tuple[str, int]
 
 
 class FetchError(Exception):
     """The document could not be had; the text is private and names no more than the kind of the fault."""
 
 
-def fetch(uri: str, *, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the body at a configured address.
+@dataclass(frozen=True)
+class Reply:
+    """What the server answered; the media type is in lower case and without parameters, empty when none was given."""
+
+    status: int
+    body: bytes
+    media_type: str = ""
+
+
+def fetch(uri: str, *, private_network: bool = False, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the document at a configured address.
+
+    :raises FetchError: as :func:`exchange_with`, or a status other than 200.
+    """
+    return good(exchange_with(uri, private_network=private_network, timeout=timeout, max_bytes=max_bytes)).body
+
+
+def good(reply: Reply) -> Reply:
+    """Return a reply that is a document.
+
+    :raises FetchError: its status is not 200.
+    """
+    if reply.status != HTTPStatus.OK:
+        raise FetchError(f"its server answered {reply.status}")
+    return reply
+
+
+def exchange_with(
+    uri: str,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    private_network: bool = False,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    context: ssl.SSLContext | None = None,
+) -> Reply:
+    """Send one GET, or with a body one POST, to a configured address, and return the answer whatever its status.
 
     No redirect is followed, no proxy of the environment is used, no cookie is kept, and a server that sends one
-    byte now and then is cut off when the time is up.
+    byte now and then is cut off when the time is up, in the TLS handshake too. How long resolving the name takes is
+    for the resolver to say: its time cannot be bounded from here.
 
+    :param private_network: the address may be one that is not public. An ``http:`` address must be on loopback.
     :param timeout: seconds for the whole exchange.
-    :param max_bytes: what the body may have.
-    :raises FetchError: no answer in time, a status other than 200, or too many bytes.
+    :param max_bytes: what the answer may have.
+    :param context: how TLS is spoken; to make one reads every known authority and takes some 20 ms, so who asks often
+        keeps one.
+    :raises FetchError: no such address, no answer in time, one that breaks off, or too many bytes.
     """
-    ends = time.monotonic() + timeout
-    connection = _connection(uri, timeout)
     try:
-        connection.connect()
-        with _cut_off(connection.sock, ends - time.monotonic()):
-            return _get(connection, uri, max_bytes)
+        parts = urlsplit(uri)
+        places = _places(parts, private_network=private_network)
+        with _channel(parts, places, timeout, context) as channel:
+            return _ask(channel, parts, body, headers or {}, max_bytes)
     except (OSError, HTTPException, ValueError) as error:
+        # The text of the error may quote what was sent.
         raise FetchError(f"{type(error).__name__} while fetching it") from None
-    finally:
-        connection.close()
 
 
-def _connection(uri: str, timeout: float) -> HTTPConnection:
-    parts = urlsplit(uri)
-    host = parts.hostname or ""
-    if parts.scheme == "http":
-        return HTTPConnection(host, parts.port, timeout=timeout)
-    return HTTPSConnection(host, parts.port, timeout=timeout, context=ssl.create_default_context())
+def _places(parts: SplitResult, *, private_network: bool) -> list[Place]:
+    """Return the addresses of the host that may be connected to."""
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise FetchError("its address is not one of http or https")
+    port = parts.port or _PORTS[parts.scheme]
+    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    # Without a scope: an address that needs one is link-local, and no server of this kind has it.
+    hosts = dict.fromkeys(ip_address(str(each[4][0]).partition("%")[0]) for each in found)
+    allowed = [host for host in hosts if _allowed(host, parts.scheme, private_network=private_network)]
+    if not allowed:
+        raise FetchError("its host has no address that may be connected to")
+    return [(str(host), port) for host in allowed]
 
 
-def _get(connection: HTTPConnection, uri: str, max_bytes: int) -> bytes:
-    parts = urlsplit(uri)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection.request("GET", target, headers={"Accept": "application/json", "Connection": "close"})
-    response = connection.getresponse()
-    if response.status != HTTPStatus.OK:
-        raise FetchError(f"its server answered {response.status}")
-    return _body(response, max_bytes)
+def _allowed(host: Address, scheme: str, *, private_network: bool) -> bool:
+    return host.is_loopback if scheme == "http" else private_network or is_public(host)
 
 
-def _body(response: HTTPResponse, max_bytes: int) -> bytes:
-    body = response.read(max_bytes + 1)
-    if len(body) > max_bytes:
-        raise FetchError(f"it has more than {max_bytes} bytes")
-    return body
+def is_public(address: Address) -> bool:
+    """Tell whether an address is one of the public internet, also when it carries an IPv4 address inside."""
+    inner = _carried(address)
+    if inner is not None:
+        return is_public(inner)
+    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
+        return False
+    return address.is_global and not address.is_multicast
+
+
+def _carried(address: Address) -> IPv4Address | None:
+    if isinstance(address, IPv4Address):
+        return None
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 @contextmanager
-def _cut_off(connected: socket.socket, seconds: float) -> Iterator[None]:
-    """Shut the socket when the time is up; its own timeout starts anew with every byte received."""
-    timer = threading.Timer(max(seconds, 0.0), _shut, (connected,))
+def _channel(
+    parts: SplitResult, places: Sequence[Place], timeout: float, context: ssl.SSLContext | None
+) -> Iterator[socket.socket]:
+    """Yield a connection, over TLS for ``https:``, that is cut when the time is up, whatever it is doing then."""
+    ends = time.monotonic() + timeout
+    channel = _connected(places, ends)
+    if parts.scheme == "https":
+        channel = _tls(channel, parts.hostname, context)
+    with closing(channel), _cut_off(channel, ends):
+        if isinstance(channel, ssl.SSLSocket):
+            channel.do_handshake()
+        yield channel
+        # What a cut leaves looks like an answer that ends with the connection.
+        _left(ends)
+
+
+def _connected(places: Sequence[Place], ends: float) -> socket.socket:
+    """Connect to the first address that answers; each gets its share of the time."""
+    fault = OSError()
+    for number, place in enumerate(places):
+        try:
+            return socket.create_connection(place, _left(ends) / (len(places) - number))
+        except OSError as error:
+            fault = error
+    raise fault
+
+
+def _left(ends: float) -> float:
+    seconds = ends - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def _tls(plain: socket.socket, host: str | None, context: ssl.SSLContext | None) -> ssl.SSLSocket:
+    """Prepare TLS; the handshake comes when the timer runs."""
+    try:
+        context = context or ssl.create_default_context()
+        return context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+    except BaseException:
+        plain.close()
+        raise
+
+
+@contextmanager
+def _cut_off(channel: socket.socket, ends: float) -> Iterator[None]:
+    """Shut a connection when the time is up; its own timeout starts anew with every byte received."""
+    seconds = _left(ends)
+    channel.settimeout(seconds)
+    timer = threading.Timer(seconds, _shut, (channel,))
     timer.daemon = True
     timer.start()
     try:
@@ -82,7 +190,29 @@ def _cut_off(connected: socket.socket, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _shut(connected: socket.socket) -> None:
+def _shut(channel: socket.socket) -> None:
     # The method of the plain socket: that of a TLS socket would pull its state from under the reading thread.
     with suppress(OSError):
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        socket.socket.shutdown(channel, socket.SHUT_RDWR)
+
+
+def _ask(
+    channel: socket.socket, parts: SplitResult, body: bytes | None, headers: Mapping[str, str], max_bytes: int
+) -> Reply:
+    connection = HTTPConnection(parts.hostname or "", parts.port)
+    connection.sock = channel
+    usual = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Connection": "close"}
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection.request("GET" if body is None else "POST", target, body, {**usual, **headers})
+    with connection.getresponse() as response:
+        given = response.headers.get("Content-Type", "").partition(";")[0]
+        return Reply(response.status, _read(response, max_bytes), given.strip().lower())
+
+
+def _read(response: HTTPResponse, max_bytes: int) -> bytes:
+    body = response.read(max_bytes + 1)
+    if len(body) > max_bytes:
+        raise FetchError(f"it has more than {max_bytes} bytes")
+    if response.length:
+        raise FetchError("it breaks off before its end")
+    return body

@@ -1,20 +1,14 @@
-"""Where the public keys of an issuer come from: a file, or its ``jwks_uri`` with a cache."""
+"""The public keys of an issuer behind an address, with a cache: when it fetches, and what it does when it cannot."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol
 
-from ..checks import IssuerConfig
-from ..config import Settings
-from ..errors import DependencyUnavailable
 from ..exchange import Clock
-from ..watched import WatchedFile
 from .fetch import TIMEOUT, FetchError, fetch
-from .key_set import KeySetError, VerificationKey, VerificationKeys, parse_key_set
+from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, parse_key_set, usable
 
 log = logging.getLogger(__name__)
 
@@ -22,55 +16,7 @@ LAST_GOOD = 86_400
 """Seconds for which the last good set serves while its server is down."""
 
 
-class KeySource(Protocol):
-    """Finds the key that verifies a token of one issuer."""
-
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key, or None when the issuer has none with this name for this algorithm.
-
-        :raises DependencyUnavailable: the issuer's keys are not known.
-        """
-
-
-def key_source(issuer: IssuerConfig, settings: Settings, clock: Clock) -> KeySource:
-    """Return where the keys of a configured issuer are found."""
-    if issuer.jwks_file is not None:
-        return FileKeys(issuer.jwks_file, issuer.algorithms)
-    return HttpKeys(
-        issuer.jwks_uri or "",
-        issuer.algorithms,
-        clock,
-        max_age=settings.jwks_max_age,
-        cooldown=settings.jwks_cooldown,
-    )
-
-
-class FileKeys:
-    """Keys in a file, read again when it changes.
-
-    :param path: a JWK Set.
-    :param algorithms: what the issuer may sign with.
-    """
-
-    def __init__(self, path: str, algorithms: Sequence[str]) -> None:
-        self._file = WatchedFile(path, partial(parse_key_set, algorithms=algorithms))
-
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key, or None when the file has none with this name for this algorithm.
-
-        :raises DependencyUnavailable: the file is missing, damaged or without a usable key.
-        """
-        return _usable(self._read(), "the key set file", 60).find(kid, algorithm)
-
-    def _read(self) -> VerificationKeys | None:
-        try:
-            return self._file.read()
-        except (OSError, ValueError) as error:
-            log.warning("the key set file %s cannot be used: %s", self._file.path, error)
-            return None
-
-
-class HttpKeys:
+class HttpKeys(PublishedKeys):
     """Keys behind a ``jwks_uri``, fetched when they are needed and kept.
 
     One thread of the process fetches at a time. The others go on with the set there is; only when there is none
@@ -120,7 +66,7 @@ class HttpKeys:
     def _current(self) -> VerificationKeys:
         if self._clock.monotonic() >= self._fetched + LAST_GOOD:
             self._keys = None
-        return _usable(self._keys, self._uri, self._cooldown)
+        return usable(self._keys, self._uri, self._cooldown)
 
     def _refresh(self, wanted: Callable[[float], bool]) -> None:
         """Fetch if it is still wanted once this thread's turn has come."""
@@ -144,9 +90,3 @@ class HttpKeys:
         finally:
             # Last: until then a thread that has no set yet waits for this one instead of giving up.
             self._tried, self._due = now, now + wait
-
-
-def _usable(keys: VerificationKeys | None, where: str, retry_after: float) -> VerificationKeys:
-    if not keys:
-        raise DependencyUnavailable(f"no usable keys from {where}", headers=[("Retry-After", str(int(retry_after)))])
-    return keys

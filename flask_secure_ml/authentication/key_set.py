@@ -16,6 +16,8 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
+from ..errors import DependencyUnavailable
+from ..issuers import ASYMMETRIC
 from ..strictjson import loads
 
 log = logging.getLogger(__name__)
@@ -63,20 +65,46 @@ class VerificationKeys:
         return fitting[0] if len(fitting) == 1 else None
 
 
-def parse_key_set(raw: bytes, algorithms: Sequence[str]) -> VerificationKeys:
+class PublishedKeys:
+    """What sources of public keys have in common: one key at most fits a token."""
+
+    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+        """Return the key, or None when there is none with this name for this algorithm."""
+        raise NotImplementedError
+
+    def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """Return the one key, or none."""
+        found = self.find(kid, algorithm)
+        return () if found is None else (found,)
+
+
+def usable(keys: VerificationKeys | None, where: str, retry_after: float) -> VerificationKeys:
+    """Return a set that has keys.
+
+    :raises DependencyUnavailable: there is none, or it is empty.
+    """
+    if not keys:
+        raise DependencyUnavailable(f"no usable keys from {where}", headers=[("Retry-After", str(int(retry_after)))])
+    return keys
+
+
+def parse_key_set(raw: bytes, algorithms: Sequence[str], *, strict: bool = False) -> VerificationKeys:
     """Read a JWK Set.
 
     :param algorithms: what this issuer may sign with; a key without ``alg`` gets the first that fits it.
+    :param strict: refuse the whole set for a signing key that is secret, weak or damaged, whoever may use it.
     :raises KeySetError: not an object with a list of keys, more than 50, or a ``kid`` that is there twice.
     """
     entries = _entries(raw)
     kids = [entry["kid"] for entry in entries if isinstance(entry.get("kid"), str)]
     if len(set(kids)) < len(kids):
         raise KeySetError("a kid is there twice")
-    usable = list(_usable(entries, algorithms))
-    if len(usable) > 1:
-        usable = [each for each in usable if each.kid is not None]
-    return VerificationKeys(usable)
+    if strict and (problems := list(_unsound(entries))):
+        raise KeySetError("; ".join(problems))
+    found = list(_imported(entries, algorithms))
+    if len(found) > 1:
+        found = [each for each in found if each.kid is not None]
+    return VerificationKeys(found)
 
 
 def _entries(raw: bytes) -> list[dict[str, Any]]:
@@ -90,15 +118,34 @@ def _entries(raw: bytes) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict) and entry.get("use") != "enc"]
 
 
-def _usable(entries: Sequence[Mapping[str, Any]], algorithms: Sequence[str]) -> Iterator[VerificationKey]:
-    for number, entry in enumerate(entries):
+def _imported(entries: Sequence[Mapping[str, Any]], algorithms: Sequence[str]) -> Iterator[VerificationKey]:
+    for number, entry in enumerate(entries, start=1):
         try:
-            yield _import(entry, algorithms)
+            yield import_key(entry, algorithms)
         except (JoseError, ValueError, TypeError) as error:
-            log.warning("key %d of a JWK Set is ignored: %s", number, str(error) or type(error).__name__)
+            log.warning("signing key %d of a JWK Set is ignored: %s", number, _why(error))
 
 
-def _import(entry: Mapping[str, Any], algorithms: Sequence[str]) -> VerificationKey:
+def _unsound(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say what is wrong with each key that no issuer could use, whatever its algorithms are."""
+    for number, entry in enumerate(entries, start=1):
+        try:
+            import_key(entry, sorted(ASYMMETRIC))
+        except (JoseError, ValueError, TypeError) as error:
+            yield f"signing key {number} cannot be used: {_why(error)}"
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> VerificationKey:
+    """Return the key of a public JWK (RFC 7517 section 4), made of those members alone that the key consists of.
+
+    :param algorithms: what it may verify; a key without ``alg`` gets the first that fits it.
+    :raises KeySetError: it is secret, weak, not for verifying signatures, or fits none of the algorithms.
+    :raises JoseError: its members make no key; also a plain ``ValueError`` or ``TypeError``.
+    """
     if _PRIVATE & entry.keys() or entry.get("kty") == "oct":
         raise KeySetError("it is secret, and a published key set must not hold secrets")
     operations = entry.get("key_ops", ["verify"])
@@ -123,7 +170,7 @@ def _fits(algorithm: str, entry: Mapping[str, Any]) -> bool:
     if algorithm in _CURVES:
         kty = "EC" if algorithm.startswith("ES") else "OKP"
         return entry.get("kty") == kty and entry.get("crv") == _CURVES[algorithm]
-    return entry.get("kty") == "RSA"
+    return algorithm.startswith(("RS", "PS")) and entry.get("kty") == "RSA"
 
 
 def _members(entry: Mapping[str, Any], *names: str) -> dict[str, str | list[str]]:

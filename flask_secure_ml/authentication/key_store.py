@@ -1,34 +1,27 @@
-"""Where API keys are kept: records with hashes only, in a file that running workers watch.
-
-The file's changes are atomic: a lock beside it (``flock``), a temporary file, ``fsync`` and a rename. A reader
-sees the old content or the new one, never a half of each.
-"""
+"""The record of an API key, how it is written down, and what every store of records can do."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Protocol
 
-from ..errors import DependencyUnavailable
+from ..exchange import Principal
+from ..policy import SCOPE_TOKEN
 from ..strictjson import loads
-from ..watched import WatchedFile
-
-log = logging.getLogger(__name__)
 
 VERSION = 1
 ACTIVE = "active"
+DISABLED = "disabled"
 REVOKED = "revoked"
+STATUSES = (ACTIVE, DISABLED, REVOKED)
+LATEST = 253_402_300_799
+"""The last second of the year 9999, which is the last one that can be shown as a date."""
+
 _HASH = re.compile(r"hmac-sha256:[0-9a-f]{64}")
-_RETRY_AFTER = (("Retry-After", "60"),)
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,9 @@ class KeyRecord:
     :param plan: the plan in ``SECURE_ML_PLANS`` that limits its caller.
     :param created: seconds since the epoch.
     :param expires: seconds since the epoch, or None for a key that does not expire.
-    :param status: ``active`` or ``revoked``.
+    :param status: ``active``, ``disabled`` (until it is enabled again) or ``revoked`` (for good).
+    :param endpoints: the endpoints or URL rules that it is for; None for every one.
+    :param replaced_by: the id of the key that took its place by rotation.
     """
 
     id: str
@@ -53,16 +48,36 @@ class KeyRecord:
     created: int
     expires: int | None = None
     status: str = ACTIVE
+    endpoints: frozenset[str] | None = None
+    replaced_by: str | None = None
+
+    @cached_property
+    def principal(self) -> Principal:
+        """Who a request with this key speaks for."""
+        return Principal(
+            "api_key",
+            self.id,
+            scopes=self.scopes,
+            plan=self.plan,
+            client_id=self.client,
+            endpoints=self.endpoints,
+            issued=self.created,
+        )
+
+    def expired(self, now: float) -> bool:
+        """Tell whether the key is past its time, in seconds since the epoch."""
+        return self.expires is not None and self.expires <= now
 
 
 Records = Mapping[str, KeyRecord]
+Change = Callable[[KeyRecord], KeyRecord]
 
 
 class KeyStore(Protocol):
     """Where records of API keys are found."""
 
     def get(self, key_id: str) -> KeyRecord | None:
-        """Return the record with this id, or None.
+        """Return the record with this id, or None; called for every request, for texts that are no id too.
 
         :raises DependencyUnavailable: the store cannot be read.
         """
@@ -77,169 +92,107 @@ class KeyStore(Protocol):
         """Store a new record.
 
         :raises ValueError: the id is taken.
+        :raises DependencyUnavailable: the store cannot be changed.
         """
 
-    def replace(self, record: KeyRecord) -> None:
-        """Store a record in the place of the one with its id.
+    def update(self, key_id: str, change: Change) -> KeyRecord:
+        """Put what ``change`` makes of a record in its place, with no other change in between, and return it.
 
-        :raises KeyError: there is none.
+        Whatever ``change`` raises is passed on, and the record stays.
+
+        :raises KeyError: there is no such key.
+        :raises DependencyUnavailable: the store cannot be changed.
         """
 
     def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; its record stays.
+        """Refuse a key from now on and for good; its record stays.
 
         :raises KeyError: there is no such key.
+        :raises DependencyUnavailable: the store cannot be changed.
+        """
+
+    def used(self, key_id: str, when: float) -> None:
+        """Note that a key was accepted, in seconds since the epoch, to the minute; called for every request.
+
+        It never raises: a use that cannot be noted is logged.
+        """
+
+    def last_used(self) -> Mapping[str, int]:
+        """Return when each key was last used, in seconds since the epoch; keys that never were are missing.
+
+        :raises DependencyUnavailable: the store cannot be read.
         """
 
 
-class FileKeyStore:
-    """API keys in one JSON file.
+def to_members(record: KeyRecord) -> dict[str, Any]:
+    """Return a record as the members of a JSON object."""
+    endpoints = None if record.endpoints is None else sorted(record.endpoints)
+    return {**asdict(record), "scopes": sorted(record.scopes), "endpoints": endpoints}
 
-    Every process sees a change at its next :meth:`get`. A file that is missing or damaged refuses every key
-    (503): it could have lost a revocation.
 
-    :param path: the file; :meth:`add` makes it, readable by its owner only.
+def from_members(entry: Any) -> KeyRecord:
+    """Return the record that was written as the members of a JSON object.
+
+    :raises ValueError: members are missing, unknown or have values that no record has.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._file = WatchedFile(path, self._parse)
-        self._warned = False
-
-    def get(self, key_id: str) -> KeyRecord | None:
-        """Return the record with this id, or None.
-
-        :raises DependencyUnavailable: the file is missing or damaged.
-        """
-        return self._read().get(key_id)
-
-    def list(self) -> tuple[KeyRecord, ...]:
-        """Return every record, oldest first; none while there is no file.
-
-        :raises DependencyUnavailable: the file is damaged.
-        """
-        return tuple(self._read().values()) if self.path.exists() else ()
-
-    def add(self, record: KeyRecord) -> None:
-        """Store a new record.
-
-        :raises ValueError: the id is taken.
-        """
-        with self._changing() as records:
-            if record.id in records:
-                raise ValueError("a key with this id exists already")
-            records[record.id] = record
-
-    def replace(self, record: KeyRecord) -> None:
-        """Store a record in the place of the one with its id.
-
-        :raises KeyError: there is none.
-        """
-        self._update(record.id, lambda _: record)
-
-    def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; its record stays.
-
-        :raises KeyError: there is no such key.
-        """
-        self._update(key_id, lambda record: replace(record, status=REVOKED))
-
-    def _update(self, key_id: str, change: Callable[[KeyRecord], KeyRecord]) -> None:
-        with self._changing() as records:
-            records[key_id] = change(records[key_id])
-
-    def _read(self) -> Records:
-        try:
-            return self._file.read()
-        except OSError as error:
-            reason = f"the API key file cannot be read: {error.strerror}"
-        except ValueError as error:
-            reason = f"the API key file is damaged: {error}"
-        raise DependencyUnavailable(reason, headers=_RETRY_AFTER)
-
-    def _parse(self, raw: bytes) -> Records:
-        if not self._warned and self.path.stat().st_mode & 0o077:
-            self._warned = True
-            log.warning("%s can be read or written by others than its owner; chmod 600 it", self.path)
-        return parse_records(raw)
-
-    @contextmanager
-    def _changing(self) -> Iterator[dict[str, KeyRecord]]:
-        with _locked(self.path.with_name(self.path.name + ".lock")):
-            records = dict(self._read()) if self.path.exists() else {}
-            yield records
-            _write(self.path, dump_records(records))
-
-
-def parse_records(raw: bytes) -> Records:
-    """Read the content of a key file.
-
-    :raises ValueError: it is not version 1, has an id twice, or a record that is not complete.
-    """
-    document = loads(raw)
-    entries = document.get("keys") if isinstance(document, dict) and document.get("version") == VERSION else None
-    if not isinstance(entries, list) or type(document["version"]) is not int:
-        raise ValueError(f"it is not an object with version {VERSION} and keys")
-    records = {record.id: record for record in map(_record, entries)}
-    if len(records) < len(entries):
-        raise ValueError("an id is there twice")
-    return records
-
-
-def dump_records(records: Records) -> bytes:
-    """Write the content of a key file."""
-    entries = [{**asdict(record), "scopes": sorted(record.scopes)} for record in records.values()]
-    return json.dumps({"version": VERSION, "keys": entries}, indent=1).encode() + b"\n"
-
-
-def _record(entry: Any) -> KeyRecord:
     names = {each.name for each in fields(KeyRecord)}
-    if not isinstance(entry, dict) or entry.keys() != names or not _typed(entry):
-        raise ValueError("a record has missing, unknown or wrongly typed members")
-    return KeyRecord(**{**entry, "scopes": frozenset(entry["scopes"])})
-
-
-def _typed(entry: Mapping[str, Any]) -> bool:
-    texts = [entry["id"], entry["hash"], entry["client"], entry["plan"]]
-    return (
-        all(isinstance(text, str) for text in texts)
-        and _HASH.fullmatch(entry["hash"]) is not None
-        and isinstance(entry["scopes"], list)
-        and all(isinstance(scope, str) for scope in entry["scopes"])
-        and type(entry["created"]) is int
-        and type(entry["expires"]) in {int, type(None)}
-        and entry["status"] in (ACTIVE, REVOKED)
+    if not isinstance(entry, dict) or entry.keys() != names or not _sound(entry):
+        raise ValueError("a record has missing, unknown or wrong members")
+    endpoints = entry["endpoints"]
+    return KeyRecord(
+        **{
+            **entry,
+            "scopes": frozenset(entry["scopes"]),
+            "endpoints": None if endpoints is None else frozenset(endpoints),
+        }
     )
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def dump_record(record: KeyRecord) -> bytes:
+    """Write one record as JSON.
+
+    :raises ValueError: :func:`parse_record` would not read it back.
+    """
+    raw = json.dumps({"version": VERSION, **to_members(record)}).encode()
+    parse_record(raw)
+    return raw
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Put new content in the place of a file; ``mkstemp`` gives it mode 0600."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
-    _sync_directory(path.parent)
+def parse_record(raw: bytes) -> KeyRecord:
+    """Read one record.
+
+    :raises ValueError: it is not version 1, or not a complete record.
+    """
+    document = loads(raw)
+    if not isinstance(document, dict) or not is_version(document.pop("version", None)):
+        raise ValueError(f"a record is not an object with version {VERSION}")
+    return from_members(document)
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def is_version(value: Any) -> bool:
+    """Tell whether a value is the version of the format; true is not 1."""
+    return type(value) is int and value == VERSION
+
+
+def _sound(entry: Mapping[str, Any]) -> bool:
+    endpoints = entry["endpoints"]
+    return (
+        all(_is_text(entry[name]) for name in ("id", "hash", "client", "plan"))
+        and _HASH.fullmatch(entry["hash"]) is not None
+        and isinstance(entry["scopes"], list)
+        and all(isinstance(scope, str) and SCOPE_TOKEN.fullmatch(scope) for scope in entry["scopes"])
+        and (endpoints is None or (isinstance(endpoints, list) and all(map(_is_text, endpoints))))
+        and _is_instant(entry["created"])
+        and (entry["expires"] is None or _is_instant(entry["expires"]))
+        and entry["status"] in STATUSES
+        and (entry["replaced_by"] is None or _is_text(entry["replaced_by"]))
+    )
+
+
+def _is_text(value: Any) -> bool:
+    # What is not printable could forge a line of a log or of a table in a terminal.
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _is_instant(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LATEST

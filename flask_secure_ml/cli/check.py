@@ -8,6 +8,7 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
+from ..config import Settings
 from ..errors import ConfigError
 from ..state import AppState
 from .context import command_app, command_state
@@ -38,16 +39,28 @@ def weak_points(app: Flask, state: AppState) -> Iterator[str]:
         yield "debug is on: the interactive debugger runs code for whoever reaches it"
     if not settings.require_tls:
         yield "SECURE_ML_REQUIRE_TLS is off: credentials cross the wire in clear text"
-    if not settings.api_keys_file and not settings.jwt_issuers:
-        yield "no API keys and no JWT issuers are configured: every route that is not public answers 401"
+    if state.keys is None and not settings.jwt_issuers and not settings.mtls_clients:
+        yield "no API keys, issuers or client certificates are configured: every route that is not public answers 401"
     if not settings.failed_auth_limit:
         yield "SECURE_ML_FAILED_AUTH_LIMIT is empty: credentials can be guessed without a pause"
-    for issuer in settings.jwt_issuers:
-        if issuer.insecure_http:
-            yield f"the keys of {issuer.issuer} are fetched without TLS (insecure_http)"
+    yield from _issuer_points(settings)
+    if not state.store.shared:
+        yield "SECURE_ML_STORE_URI is memory: nothing can be revoked by command, and each worker remembers for itself"
+        if settings.dpop != "off":
+            yield "a DPoP proof that one worker has seen can be replayed at another: set SECURE_ML_STORE_URI"
     if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
         yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
     yield from _plan_points(state)
+
+
+def _issuer_points(settings: Settings) -> Iterator[str]:
+    for issuer in settings.jwt_issuers:
+        if issuer.insecure_http:
+            yield f"{issuer.issuer} is asked without TLS (insecure_http)"
+        if issuer.private_network:
+            yield f"{issuer.issuer} may be at a private address (private_network): a changed DNS entry reaches inside"
+        if issuer.omits:
+            yield f"tokens of {issuer.issuer} may lack {', '.join(sorted(issuer.omits))} (omits)"
 
 
 def _plan_points(state: AppState) -> Iterator[str]:

@@ -1,120 +1,174 @@
-"""``flask secure-ml keys``: create, list and revoke API keys."""
+"""``flask secure-ml keys``: the whole life of API keys."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 from flask.cli import AppGroup
 
-from ..authentication.api_keys import issue_key
-from ..authentication.key_store import FileKeyStore, KeyRecord
+from ..authentication.key_lifecycle import disable_key, enable_key, issue_key, revoke_key, rotate_key
+from ..authentication.key_store import KeyRecord, KeyStore
 from ..errors import DependencyUnavailable
-from ..secrets import Secret
+from ..secrets import SecretRing
 from ..state import AppState
 from .context import command_state, print_table
+from .key_views import as_members, as_rows, as_table, unused_terms
 
-keys = AppGroup("keys", help="Create, list and revoke API keys.")
+keys = AppGroup("keys", help="Create, list, rotate, disable and revoke API keys.")
 
 DAY = 86_400
-HEADINGS = ("Id", "Client", "Scopes", "Plan", "Created", "Expires", "Status")
+HOUR = 3_600
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_key_id = click.argument("key_id")
 
 
 @keys.command("create")
 @click.option("--client", required=True, help="Who the key is for.")
 @click.option("--scope", "scopes", multiple=True, help="What the key allows; repeat it for several scopes.")
+@click.option("--endpoint", "endpoints", multiple=True, help="An endpoint or URL rule it is for; all without it.")
 @click.option("--plan", default="default", show_default=True, help="The plan in SECURE_ML_PLANS.")
 @click.option("--expires-days", type=click.IntRange(min=1), help="Days until the key expires; never without it.")
 @_as_json
-def create(client: str, scopes: Sequence[str], plan: str, expires_days: int | None, as_json: bool) -> None:
+def create(
+    client: str,
+    scopes: Sequence[str],
+    endpoints: Sequence[str],
+    plan: str,
+    expires_days: int | None,
+    as_json: bool,
+) -> None:
     """Make an API key and print it, this once."""
     state = command_state()
     if plan not in state.settings.plans:
         raise click.ClickException(f"SECURE_ML_PLANS has no plan {plan!r}; it has {', '.join(state.settings.plans)}")
     now = state.clock.now()
-    expires = None if expires_days is None else now + expires_days * DAY
-    try:
+    with _in_one_sentence():
         text, record = issue_key(
-            _store(state), _pepper(state), client=client, scopes=scopes, now=now, plan=plan, expires=expires
+            _store(state),
+            _pepper(state),
+            client=client,
+            scopes=scopes,
+            now=now,
+            plan=plan,
+            expires=None if expires_days is None else now + expires_days * DAY,
+            endpoints=endpoints or None,
         )
-    except (OSError, ValueError, DependencyUnavailable) as error:
-        raise click.ClickException(_told(error)) from None
-    click.echo(json.dumps({"key": text, **_public(record)}) if as_json else text)
-    click.echo("Keep this key now: only its hash is stored, so it cannot be shown again.", err=True)
+    _hand_out(text, record, as_json)
+    for warning in unused_terms(record, state.policies):
+        click.echo(f"Warning: {warning}", err=True)
 
 
 @keys.command("list")
 @_as_json
-def show(as_json: bool) -> None:
+def list_keys(as_json: bool) -> None:
     """List every key, without its secret."""
     state = command_state()
-    try:
-        records = _store(state).list()
-    except DependencyUnavailable as error:
-        raise click.ClickException(error.reason) from None
+    with _in_one_sentence():
+        records, uses = _store(state).list(), _store(state).last_used()
     if as_json:
-        click.echo(json.dumps([_public(record) for record in records]))
-        return
-    print_table([HEADINGS, *(_row(record, state.clock.now()) for record in records)])
+        click.echo(json.dumps([as_members(record, uses) for record in records]))
+    else:
+        print_table(as_table(records, uses, state.clock.now()))
+
+
+@keys.command("show")
+@_key_id
+@_as_json
+def show(key_id: str, as_json: bool) -> None:
+    """Show all that is known of one key, without its secret."""
+    state = command_state()
+    with _in_one_sentence():
+        records = {record.id: record for record in _store(state).list()}
+        record, uses = records[key_id], _store(state).last_used()
+    if as_json:
+        click.echo(json.dumps(as_members(record, uses)))
+    else:
+        print_table(as_rows(record, uses, state.clock.now()))
+
+
+@keys.command("rotate")
+@_key_id
+@click.option(
+    "--overlap-hours",
+    type=click.IntRange(0, 8760),
+    default=24,
+    show_default=True,
+    help="Hours for which the old key goes on working; 0 ends it at once.",
+)
+@_as_json
+def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
+    """Put a new key with the same terms in the place of one, and print it, this once."""
+    state = command_state()
+    with _in_one_sentence():
+        text, record = rotate_key(
+            _store(state), _pepper(state), key_id, now=state.clock.now(), overlap=overlap_hours * HOUR
+        )
+    _hand_out(text, record, as_json)
+    click.echo(f"{key_id} is accepted for {overlap_hours} more hours at most.", err=True)
 
 
 @keys.command("revoke")
-@click.argument("key_id")
-def revoke(key_id: str) -> None:
-    """Refuse a key from the next request on."""
-    try:
-        _store(command_state()).revoke(key_id)
-    except KeyError:
-        raise click.ClickException(f"there is no key with the id {key_id!r}; see: flask secure-ml keys list") from None
-    except (OSError, DependencyUnavailable) as error:
-        raise click.ClickException(_told(error)) from None
-    click.echo(f"{key_id} is revoked")
+@_key_id
+@_as_json
+def revoke(key_id: str, as_json: bool) -> None:
+    """Refuse a key from the next request on, for good."""
+    _change(revoke_key, key_id, as_json)
 
 
-def _store(state: AppState) -> FileKeyStore:
+@keys.command("disable")
+@_key_id
+@_as_json
+def disable(key_id: str, as_json: bool) -> None:
+    """Refuse a key until it is enabled again."""
+    _change(disable_key, key_id, as_json)
+
+
+@keys.command("enable")
+@_key_id
+@_as_json
+def enable(key_id: str, as_json: bool) -> None:
+    """Accept a disabled key again."""
+    _change(enable_key, key_id, as_json)
+
+
+def _change(change: Callable[[KeyStore, str], KeyRecord], key_id: str, as_json: bool) -> None:
+    store = _store(command_state())
+    with _in_one_sentence():
+        record = change(store, key_id)
+        members = as_members(record, store.last_used()) if as_json else {}
+    click.echo(json.dumps(members) if as_json else f"{record.id} is {record.status}")
+
+
+def _hand_out(text: str, record: KeyRecord, as_json: bool) -> None:
+    click.echo(json.dumps({"key": text, **as_members(record, {})}) if as_json else text)
+    click.echo("Keep this key now: only its hash is stored, so it cannot be shown again.", err=True)
+
+
+def _store(state: AppState) -> KeyStore:
     if state.keys is None:
-        raise click.ClickException("set SECURE_ML_API_KEYS_FILE to the file that shall hold the hashed API keys")
+        where = "set SECURE_ML_API_KEYS_FILE to the file that shall hold the hashed API keys"
+        raise click.ClickException(f"{where}, or SECURE_ML_API_KEYS_IN_STORE")
     return state.keys
 
 
-def _pepper(state: AppState) -> Secret:
+def _pepper(state: AppState) -> SecretRing:
     if state.settings.api_key_pepper is None:
         raise click.ClickException('set SECURE_ML_API_KEY_PEPPER, such as "env:API_KEY_PEPPER"')
     return state.settings.api_key_pepper
 
 
-def _told(error: Exception) -> str:
-    return error.reason if isinstance(error, DependencyUnavailable) else str(error)
-
-
-def _public(record: KeyRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "client": record.client,
-        "scopes": sorted(record.scopes),
-        "plan": record.plan,
-        "created": record.created,
-        "expires": record.expires,
-        "status": record.status,
-    }
-
-
-def _row(record: KeyRecord, now: float) -> tuple[str, ...]:
-    expired = record.expires is not None and record.expires <= now
-    return (
-        record.id,
-        record.client,
-        " ".join(sorted(record.scopes)) or "-",
-        record.plan,
-        _date(record.created),
-        "never" if record.expires is None else _date(record.expires),
-        f"{record.status}, expired" if expired else record.status,
-    )
-
-
-def _date(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """Turn what a store raises into a message without a trace."""
+    try:
+        yield
+    except KeyError as error:
+        text = f"there is no key with the id {error.args[0]!r}; see: flask secure-ml keys list"
+        raise click.ClickException(text) from None
+    except DependencyUnavailable as error:
+        raise click.ClickException(error.reason) from None
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None

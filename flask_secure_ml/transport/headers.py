@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flask import Flask, Response
 from flask_talisman import Talisman
@@ -27,16 +27,21 @@ class HeaderFilter:
     (RFC 9110 section 10.2.4).
 
     :param hsts_max_age: seconds for which browsers shall use HTTPS only.
+    :param exposed: headers that scripts of other origins may read, where CORS lets them in.
     """
 
-    def __init__(self, hsts_max_age: int) -> None:
+    def __init__(self, hsts_max_age: int, exposed: Sequence[str] = ()) -> None:
         policy = [*_BEYOND_TALISMAN, *_talisman_policy(hsts_max_age)]
+        if exposed:
+            policy.append(("Access-Control-Expose-Headers", ", ".join(exposed)))
         self._secure = tuple((name, name.lower(), value) for name, value in policy)
         self._clear = tuple(header for header in self._secure if header[1] != _HSTS)
 
     def apply(self, response: Response, exchange: Exchange) -> None:
         """Set the headers in place."""
         headers = response.headers
+        for name, value in exchange.reply_headers.items():
+            headers[name] = value
         # One pass over the names: werkzeug's own look-up walks the whole list for each header.
         present = {name.lower() for name, _ in headers}
         for name in _HIDDEN & present:

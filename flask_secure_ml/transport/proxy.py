@@ -16,62 +16,31 @@ from typing import TYPE_CHECKING
 from ..checks import Networks
 from ..errors import REQUEST_ID_KEY
 from ..exchange import EXCHANGE_KEY, Clock, Exchange
+from .client_certificate import CertificateSource
+from .hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-HOP_HEADERS = frozenset(
-    {
-        "HTTP_FORWARDED",
-        "HTTP_VIA",
-        "HTTP_X_REAL_IP",
-        "HTTP_TRUE_CLIENT_IP",
-        "HTTP_CF_CONNECTING_IP",
-        "HTTP_X_CLIENT_IP",
-        "HTTP_X_CLUSTER_CLIENT_IP",
-        "HTTP_CLIENT_IP",
-        "HTTP_X_CLIENT_CERT",
-        "HTTP_X_SSL_CLIENT_CERT",
-        "HTTP_X_SSL_CLIENT_VERIFY",
-        "HTTP_X_SSL_CLIENT_S_DN",
-        "HTTP_SSL_CLIENT_CERT",
-        "HTTP_SSL_CLIENT_VERIFY",
-        "HTTP_X_HTTP_METHOD_OVERRIDE",
-        "HTTP_X_ORIGINAL_URL",
-        "HTTP_X_REWRITE_URL",
-        "HTTP_X_URL_SCHEME",
-        "HTTP_X_SCHEME",
-        "HTTP_FRONT_END_HTTPS",
-        "HTTP_X_HTTP_METHOD",
-        "HTTP_X_METHOD_OVERRIDE",
-        "HTTP_X_ORIGINAL_FORWARDED_FOR",
-        "HTTP_X_ORIGINAL_HOST",
-        "HTTP_X_HOST",
-        "HTTP_FASTLY_CLIENT_IP",
-        "HTTP_X_ARR_CLIENTCERT",
-        "HTTP_X_AMZN_MTLS_CLIENTCERT",
-        "HTTP_CLIENT_CERT",
-        "HTTP_CLIENT_CERT_CHAIN",
-        "HTTP_REMOTE_USER",
-        "HTTP_X_REMOTE_USER",
-        "HTTP_PROXY",
-    }
-)
-"""Headers that only a proxy may set, and that this release does not use: removed from every request."""
-
-BELIEVED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_REQUEST_ID")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?")
 Address = IPv4Address | IPv6Address
 
 
 class Door:
-    """WSGI middleware: resolves the client through trusted proxies, strips the rest, opens the exchange."""
+    """WSGI middleware: resolves the client through trusted proxies, strips the rest, opens the exchange.
 
-    def __init__(self, app: WSGIApplication, trusted: Networks, clock: Clock) -> None:
+    :param trusted: whose headers are believed.
+    :param certificate_header: in which of their headers the client's certificate is; None for no such header.
+    """
+
+    def __init__(
+        self, app: WSGIApplication, trusted: Networks, clock: Clock, certificate_header: str | None = None
+    ) -> None:
         self._app = app
         self._trusted = trusted
         self._clock = clock
+        self._certificates = CertificateSource(certificate_header)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -84,33 +53,36 @@ class Door:
         environ["REMOTE_ADDR"] = peer
         said = _take_hop_headers(environ)
         _settle_scheme(environ)
-        if said and self._trusts(peer):
+        if self._trusts(peer):
+            certificate = self._certificates.of_proxy(said.get(self._certificates.key), peer)
+        else:
+            certificate = self._certificates.of_client(environ)
+            said = {}
+        if not said.keys().isdisjoint(BELIEVED):
             self._believe(environ, peer, said)
-        exchange = self._exchange(environ, peer, said)
+        exchange = self._exchange(environ, peer, said, certificate)
         environ[EXCHANGE_KEY] = exchange
         environ[REQUEST_ID_KEY] = exchange.request_id
         return exchange
 
-    def _exchange(self, environ: WSGIEnvironment, peer: str, said: dict[str, str]) -> Exchange:
+    def _exchange(
+        self, environ: WSGIEnvironment, peer: str, said: dict[str, str], certificate: bytes | None
+    ) -> Exchange:
         return Exchange(
-            request_id=self._request_id(peer, said),
+            request_id=_request_id(said),
             time=self._clock.now(),
             started=self._clock.monotonic(),
             peer=peer,
             client=environ.get("REMOTE_ADDR") or "",
             secure=environ.get("wsgi.url_scheme") == "https",
+            certificate=certificate,
         )
-
-    def _request_id(self, peer: str, said: dict[str, str]) -> str:
-        given = said.get("HTTP_X_REQUEST_ID", "")
-        if given and self._trusts(peer) and _REQUEST_ID.fullmatch(given):
-            return given
-        # An id, no secret: the standard generator is 50 times faster, and seeds itself anew in forked workers.
-        return f"{random.getrandbits(128):032x}"
 
     def _trusts(self, address: str) -> bool:
         if not address:
             return self._trusted.unix
+        if not self._trusted.networks:
+            return False
         parsed = _address(address)
         return parsed is not None and any(parsed in network for network in self._trusted.networks)
 
@@ -140,12 +112,19 @@ class Door:
 
 
 def _take_hop_headers(environ: WSGIEnvironment) -> dict[str, str]:
-    said: dict[str, str] = {}
-    for key in [key for key in environ if key in HOP_HEADERS or key.startswith("HTTP_X_FORWARDED")]:
-        said[key] = environ.pop(key)
+    taken = [key for key in environ if key in HOP_HEADERS or key.startswith(HOP_FAMILIES)]
+    said = {key: environ.pop(key) for key in taken}
     if "HTTP_X_REQUEST_ID" in environ:
         said["HTTP_X_REQUEST_ID"] = environ.pop("HTTP_X_REQUEST_ID")
-    return {key: value for key, value in said.items() if key in BELIEVED}
+    return said
+
+
+def _request_id(said: dict[str, str]) -> str:
+    given = said.get("HTTP_X_REQUEST_ID", "")
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    # An id, no secret: the standard generator is 50 times faster, and seeds itself anew in forked workers.
+    return f"{random.getrandbits(128):032x}"
 
 
 def _settle_scheme(environ: WSGIEnvironment) -> None:

@@ -13,15 +13,20 @@ from joserfc.jwk import Key
 from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator, FileKeyStore
-from flask_secure_ml.authentication.base import AuthenticationGuard
-from flask_secure_ml.authentication.jwks import FileKeys
-from flask_secure_ml.authentication.jwt import JwtAuthenticator, TrustedIssuer
-from flask_secure_ml.checks import ALGORITHMS, IssuerConfig
+from flask_secure_ml.authentication.base import AuthenticationGuard, Authenticator
+from flask_secure_ml.authentication.challenges import Challenges
+from flask_secure_ml.authentication.jwt import JwtVerifier, TrustedIssuer
+from flask_secure_ml.authentication.revocation import Revocations
+from flask_secure_ml.authentication.static_keys import FileKeys
+from flask_secure_ml.authentication.tokens import AccessTokens, BearerAuthenticator
 from flask_secure_ml.errors import SecureMLError
 from flask_secure_ml.exchange import Exchange, Principal
+from flask_secure_ml.issuers import ASYMMETRIC, IssuerConfig
 from flask_secure_ml.policy import Policy
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, SecretRing
+from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token
+from support import RANDOM_SECRET
 
 ISSUER = "https://issuer.example"
 OTHER_ISSUER = "https://other.example"
@@ -88,7 +93,7 @@ def clock() -> FakeClock:
 @pytest.fixture(scope="session")
 def signing_keys() -> Mapping[str, Key]:
     """One private key for each algorithm, named after it."""
-    return {name: make_signing_key(name, kid=name) for name in sorted(ALGORITHMS)}
+    return {name: make_signing_key(name, kid=name) for name in sorted(ASYMMETRIC)}
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +103,9 @@ def other_key() -> Key:
 
 
 @pytest.fixture
-def pepper(monkeypatch: pytest.MonkeyPatch) -> Secret:
-    monkeypatch.setenv("TEST_PEPPER", "pepper-" * 6)
-    return Secret("env:TEST_PEPPER")
+def pepper(monkeypatch: pytest.MonkeyPatch) -> SecretRing:
+    monkeypatch.setenv("TEST_PEPPER", RANDOM_SECRET)
+    return SecretRing(Secret("env:TEST_PEPPER"))
 
 
 @pytest.fixture
@@ -109,15 +114,15 @@ def store(tmp_path: Path) -> FileKeyStore:
 
 
 @pytest.fixture
-def api_keys(store: FileKeyStore, pepper: Secret, clock: FakeClock) -> ApiKeyAuthenticator:
+def api_keys(store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> ApiKeyAuthenticator:
     return ApiKeyAuthenticator(store, pepper, clock)
 
 
 @pytest.fixture
-def jwt(tmp_path: Path, signing_keys: Mapping[str, Key], other_key: Key, clock: FakeClock) -> JwtAuthenticator:
+def jwt(tmp_path: Path, signing_keys: Mapping[str, Key], other_key: Key, clock: FakeClock) -> JwtVerifier:
     trusted: dict[str, TrustedIssuer] = {}
     for name, keys, algorithms in (
-        (ISSUER, list(signing_keys.values()), tuple(sorted(ALGORITHMS))),
+        (ISSUER, list(signing_keys.values()), tuple(sorted(ASYMMETRIC))),
         (OTHER_ISSUER, [other_key], ("RS256",)),
     ):
         path = tmp_path / f"{len(trusted)}.jwks"
@@ -125,27 +130,47 @@ def jwt(tmp_path: Path, signing_keys: Mapping[str, Key], other_key: Key, clock: 
         trusted[name] = TrustedIssuer(
             IssuerConfig(name, AUDIENCE, algorithms, jwks_file=str(path)), FileKeys(str(path), algorithms)
         )
-    return JwtAuthenticator(trusted, clock, leeway=30)
+    return JwtVerifier(trusted, clock, leeway=30)
 
 
 @pytest.fixture
-def failures() -> list[Exchange]:
-    """The exchanges for which the guard called ``on_failure``."""
+def failures() -> list[str]:
+    """The id that was guessed at, for each time the guard called ``on_failure``."""
     return []
 
 
 @pytest.fixture
-def ask(jwt: JwtAuthenticator, api_keys: ApiKeyAuthenticator, failures: list[Exchange]) -> Callable[..., Answer]:
-    guard = AuthenticationGuard([jwt, api_keys], "model", failures.append)
+def revocations(clock: FakeClock) -> Revocations:
+    return Revocations(MemoryStore(clock), clock)
+
+
+@pytest.fixture
+def make_guard(failures: list[str], revocations: Revocations) -> Callable[..., AuthenticationGuard]:
+    """Build a guard over some authenticators; keyword arguments are those of the guard and its challenges."""
+
+    def make(*authenticators: Authenticator, ambient: Authenticator | None = None, **parameters: Any) -> Any:
+        challenges = Challenges("model", [each.challenge for each in authenticators], parameters)
+        return AuthenticationGuard(
+            authenticators, challenges, revocations, lambda _, claimed: failures.append(claimed), ambient
+        )
+
+    return make
+
+
+@pytest.fixture
+def ask(
+    jwt: JwtVerifier, api_keys: ApiKeyAuthenticator, make_guard: Callable[..., AuthenticationGuard]
+) -> Callable[..., Answer]:
+    guard = make_guard(BearerAuthenticator(AccessTokens([jwt])), api_keys)
     return lambda headers=None, **options: ask_guard(guard, headers, **options)
 
 
 @pytest.fixture
-def ask_with(failures: list[Exchange]) -> Callable[..., Answer]:
+def ask_with(make_guard: Callable[..., AuthenticationGuard]) -> Callable[..., Answer]:
     """Ask a guard over one authenticator of the test's own."""
 
     def ask_one(authenticator: Any, headers: Mapping[str, str] | None = None) -> Answer:
-        return ask_guard(AuthenticationGuard([authenticator], "model", failures.append), headers)
+        return ask_guard(make_guard(authenticator), headers)
 
     return ask_one
 

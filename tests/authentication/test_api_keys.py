@@ -1,93 +1,188 @@
-"""API keys: their form, the answer to each way of being wrong, and what is stored."""
+"""API keys at the door: who is let in, and the same answer after the same work for everybody else."""
 
 from __future__ import annotations
 
+import base64
 import hmac
+import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flask_secure_ml.authentication import api_keys as module
-from flask_secure_ml.authentication.api_keys import FileKeyStore, hash_key, issue_key, key_id, new_key
-from flask_secure_ml.errors import NotAuthenticated
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.authentication import key_form
+from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator, FileKeyStore, hash_key, new_key
+from flask_secure_ml.authentication.key_form import KeyHasher, checksum
+from flask_secure_ml.authentication.key_lifecycle import disable_key, rotate_key
+from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
+from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key
+from support import OLDER_SECRET, RANDOM_SECRET
 
 Ask = Callable[..., Any]
+CORPUS = Path(__file__).parents[1] / "corpus" / "api_keys"
 SECRET_START = len("sml_") + 12 + 1
 
 
+def cases(name: str) -> list[Any]:
+    return [pytest.param(case, id=case["id"]) for case in json.loads((CORPUS / name).read_text())]
+
+
+def fill(text: str, key: str) -> str:
+    parts = {
+        "key": key,
+        "id": key[4:16],
+        "secret": key[SECRET_START:-6],
+        "checksum": key[-6:],
+        "swapped": key.swapcase(),
+        "upper": key.upper(),
+        "key_without_s": key[1:],
+        "key_without_last": key[:-1],
+        "full_width": "".join(chr(ord(char) + 0xFEE0) for char in key),
+        "hash": hash_key(key, RANDOM_SECRET.encode()),
+        "base64": base64.b64encode(key.encode()).decode(),
+        "basic": base64.b64encode(f"{key}:".encode()).decode(),
+    }
+    for name, value in parts.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
 @pytest.fixture
-def key(store: FileKeyStore, pepper: Secret, clock: FakeClock) -> str:
+def key(store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> str:
     return make_api_key(store, pepper, clock, client="ada", scopes=["predict", "metrics"], plan="gold")
 
 
-def with_checksum(body: str) -> str:
-    return body + module._checksum(body)
+@pytest.fixture
+def unusable(store: FileKeyStore, pepper: SecretRing, clock: FakeClock, key: str) -> dict[str, str]:
+    """A text of each kind that is refused."""
+    made = {name: make_api_key(store, pepper, clock) for name in ("revoked", "disabled", "rotated")}
+    made["expired"] = make_api_key(store, pepper, clock, lifetime=0)
+    store.revoke(made["revoked"][4:16])
+    disable_key(store, made["disabled"][4:16])
+    rotate_key(store, pepper, made["rotated"][4:16], now=clock.now(), overlap=0)
+    body = key[:SECRET_START] + "0" * 43
+    return made | {
+        "wrong secret": body + checksum(body),
+        "wrong checksum": key[:-6] + "000000",
+        "unknown id": new_key(),
+        "short": "x",
+        "huge": "x" * 100_000,
+        "not ASCII": "\u017f" + key[1:],
+        "lone surrogate": key[:-1] + "\ud800",
+    }
 
 
-def test_form() -> None:
-    """A key is sml_, 12 characters, _, 43 characters (at least 256 bits) and a checksum; no two are alike."""
-    texts = {new_key() for _ in range(100)}
-    assert len(texts) == 100
-    assert all(len(text) == 66 and key_id(text) == text[4:16] for text in texts)
-    assert 62**43 > 2**256
-
-
-def test_checksum_finds_every_typo(key: str) -> None:
-    """A text with one wrong character is not in the form of a key."""
-    assert {key_id(key[:at] + ("a" if key[at] != "a" else "b") + key[at + 1 :]) for at in range(66)} == {None}
-
-
-def test_principal_of_a_key(ask: Ask, key: str) -> None:
-    """The record says who calls, with which scopes and on which plan."""
+def test_principal_of_a_key(ask: Ask, store: FileKeyStore, key: str, clock: FakeClock) -> None:
+    """The record says who calls, with which scopes, on which plan, and since when."""
     principal = ask({"X-API-Key": key}).principal
     assert principal.id == f"api_key:{key[4:16]}"
     assert (principal.client_id, principal.plan) == ("ada", "gold")
     assert principal.scopes == {"predict", "metrics"}
+    assert (principal.endpoints, principal.token_id, principal.issued) == (None, "", clock.now())
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda text: text.swapcase(), id="case"),
-        pytest.param(lambda text: text + " ", id="trailing space"),
-        pytest.param(lambda text: text + "\n", id="trailing newline"),
-        pytest.param(lambda text: text + "\x00", id="nul"),
-        pytest.param(lambda text: text[:-1], id="cut"),
-        pytest.param(lambda text: text + "a", id="longer"),
-        pytest.param(lambda text: text * 1000, id="very long"),
-        pytest.param(lambda text: text.replace("s", "\u017f", 1), id="folds to the same letter"),
-        pytest.param(lambda text: "".join(chr(ord(c) + 0xFEE0) for c in text), id="full width"),
-        pytest.param(lambda text: text[4:], id="no prefix"),
-        pytest.param(lambda text: "sml_" + "0" * 12, id="id only"),
-        pytest.param(lambda text: with_checksum(text[:SECRET_START] + "0" * 43), id="wrong secret"),
-        pytest.param(lambda text: with_checksum("sml_" + "0" * 12 + text[16:-6]), id="unknown id"),
-    ],
-)
-def test_wrong_key(ask: Ask, key: str, change: Callable[[str], str]) -> None:
+def test_endpoints_of_a_key(ask: Ask, store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> None:
+    """A key that is for some endpoints says so to whoever decides."""
+    key = make_api_key(store, pepper, clock, endpoints=["predict", "/v1/model"])
+    assert ask({"X-API-Key": key}).principal.endpoints == {"predict", "/v1/model"}
+
+
+@pytest.mark.parametrize("case", cases("forms.json"))
+def test_changed_key(ask: Ask, key: str, case: dict[str, Any]) -> None:
     """K1, K6: a key is right in every character or refused, with one answer for all."""
-    changed = change(key)
+    changed = fill(case["text"], key) * case.get("times", 1)
+    changed += checksum(changed) if case.get("checked") else ""
     assert changed != key
     answer = ask({"X-API-Key": changed})
     assert (answer.status, answer.challenges) == (401, ('ApiKey realm="model"', 'Bearer realm="model"'))
+    assert " raised " not in answer.reason
+    assert key[SECRET_START:] not in answer.reason
 
 
-def test_disabled_expired_and_unknown_look_alike(
-    ask: Ask, store: FileKeyStore, pepper: Secret, clock: FakeClock
-) -> None:
+@pytest.mark.parametrize("case", cases("headers.json"))
+def test_place_of_a_key(ask: Ask, key: str, case: dict[str, Any]) -> None:
+    """T4, K6: a key is taken from one of two headers, and two keys at once from none."""
+    headers = {name: fill(value, key) for name, value in case["headers"].items()}
+    answer = ask(headers, url=fill(case.get("url", "/"), key))
+    assert answer.status == case["status"], answer.reason
+    assert (answer.principal is not None) is (case["status"] == 200)
+
+
+def test_every_refusal_looks_alike(ask: Ask, unusable: dict[str, str]) -> None:
     """K3: status, body and challenges are the same; only the private reason differs."""
-    revoked, expired = (make_api_key(store, pepper, clock, lifetime=lifetime) for lifetime in (None, 10))
-    store.revoke(revoked[4:16])
-    clock.advance(10)
-    answers = [ask({"X-API-Key": text}) for text in (revoked, expired, new_key(), "x")]
-    assert len({(each.status, each.body, each.challenges) for each in answers}) == 1
-    assert len({each.reason for each in answers}) == 4
+    answers = {name: ask({"X-API-Key": text}) for name, text in unusable.items()}
+    assert {(each.status, each.body, each.challenges, each.retry_after) for each in answers.values()} == {
+        (401, answers["short"].body, ('ApiKey realm="model"', 'Bearer realm="model"'), None)
+    }
+    named = ("revoked", "disabled", "expired", "wrong secret", "wrong checksum", "unknown id", "short")
+    assert len({answers[name].reason for name in named}) == len(named)
 
 
-def test_expires_on_the_second(ask: Ask, store: FileKeyStore, pepper: Secret, clock: FakeClock) -> None:
+def test_every_text_costs_the_same_work(
+    api_keys: ApiKeyAuthenticator,
+    exchange: Any,
+    store: FileKeyStore,
+    key: str,
+    unusable: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """K1: one look-up, one HMAC over 66 bytes and one comparison of 76 characters, for a key and for noise."""
+    work: list[tuple[str, int]] = []
+
+    def count(owner: Any, name: str, measure: Callable[..., int]) -> None:
+        original = getattr(owner, name)
+
+        def counted(*arguments: Any) -> Any:
+            work.append((name, measure(*arguments)))
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(store, "get", len)
+    count(key_form, "_finish", lambda _, raw: len(raw))
+    count(hmac, "compare_digest", lambda one, other: len(one) + len(other))
+    expected = [("get", 12), ("_finish", 66), ("compare_digest", 152)]
+    api_keys.verify(key, exchange)
+    assert work == expected
+    count(module, "checksum", len)
+    for name, text in unusable.items():
+        work.clear()
+        with pytest.raises(NotAuthenticated):
+            api_keys.verify(text, exchange)
+        known_secret = name in {"revoked", "disabled", "rotated", "expired"}
+        assert work == [*expected, *([] if known_secret else [("checksum", 60)])], name
+
+
+def test_an_unknown_id_is_hashed_under_every_secret(
+    store: FileKeyStore, key: str, exchange: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K1: with a ring of two, every text costs two HMACs and two comparisons, also one that matches the first."""
+    monkeypatch.setenv("OLD_PEPPER", OLDER_SECRET)
+    ring = SecretRing(Secret("env:TEST_PEPPER"), Secret("env:OLD_PEPPER"))
+    compared: list[str] = []
+    original = hmac.compare_digest
+
+    def spy(one: str, other: str) -> bool:
+        compared.append(one)
+        return original(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    authenticator = ApiKeyAuthenticator(store, ring, clock)
+    for text in (key, new_key(), "x"):
+        compared.clear()
+        try:
+            authenticator.verify(text, exchange)
+        except NotAuthenticated:
+            assert text != key
+        assert len(set(compared)) == 2
+
+
+def test_expires_on_the_second(ask: Ask, store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> None:
     """A key works up to its last second and not after."""
     text = make_api_key(store, pepper, clock, lifetime=10)
     clock.advance(9)
@@ -96,56 +191,167 @@ def test_expires_on_the_second(ask: Ask, store: FileKeyStore, pepper: Secret, cl
     assert ask({"X-API-Key": text}).status == 401
 
 
-@pytest.mark.parametrize("presented", [new_key(), "x", "", "x" * 100_000], ids=["unknown", "short", "empty", "huge"])
-def test_every_failure_compares_digests(
-    api_keys: Any, exchange: Any, store: FileKeyStore, key: str, presented: str, monkeypatch: pytest.MonkeyPatch
+def test_rotated_key_past_its_overlap(
+    ask: Ask, store: FileKeyStore, pepper: SecretRing, key: str, clock: FakeClock
 ) -> None:
-    """K1: an unknown id costs the same comparison over digests of the same length as a wrong secret."""
-    compared: list[tuple[int, int]] = []
-    original = hmac.compare_digest
-
-    def spy(one: str, other: str) -> bool:
-        compared.append((len(one), len(other)))
-        return original(one, other)
-
-    monkeypatch.setattr(hmac, "compare_digest", spy)
-    with pytest.raises(NotAuthenticated):
-        api_keys.verify(presented, exchange)
-    assert compared == [(76, 76)]
+    """K5: both keys work during the overlap; after it the old one is refused and the new one is not."""
+    successor, _ = rotate_key(store, pepper, key[4:16], now=clock.now(), overlap=3600)
+    clock.advance(3599)
+    assert [ask({"X-API-Key": text}).status for text in (key, successor)] == [200, 200]
+    clock.advance(1)
+    assert [ask({"X-API-Key": text}).status for text in (key, successor)] == [401, 200]
 
 
-def test_only_a_keyed_hash_is_stored(store: FileKeyStore, key: str, pepper: Secret) -> None:
+def test_every_guess_names_the_key_it_is_about(
+    ask: Ask, failures: list[str], key: str, unusable: dict[str, str]
+) -> None:
+    """K3: the throttle counts by id whether there is such a key or not, so its answer does not tell which ids exist."""
+    for text in unusable.values():
+        ask({"X-API-Key": text})
+    claimed = dict(zip(unusable, failures, strict=True))
+    assert {name for name, each in claimed.items() if not each} == {"short", "huge", "not ASCII", "lone surrogate"}
+    assert {claimed["wrong secret"], claimed["wrong checksum"]} == {key[4:16]}
+
+
+def test_only_a_keyed_hash_is_stored(store: FileKeyStore, key: str, pepper: SecretRing) -> None:
     """K2: the file holds neither the key nor its secret, and the hash depends on the pepper."""
     content = store.path.read_text()
     assert key not in content
     assert key[SECRET_START:] not in content
-    assert hash_key(key, pepper.read()) in content
-    assert hash_key(key, b"another pepper") != hash_key(key, pepper.read())
+    assert hash_key(key, pepper.newest()) in content
 
 
 def test_hash_of_another_key_does_not_fit(ask: Ask, store: FileKeyStore, key: str) -> None:
     """K5: the id of one record with the hash of another admits nobody."""
-    record = store.list()[0]
-    store.replace(replace(record, hash="hmac-sha256:" + "0" * 64))
+    store.update(key[4:16], lambda record: replace(record, hash="hmac-sha256:" + "0" * 64))
     assert ask({"X-API-Key": key}).status == 401
 
 
 def test_missing_pepper_is_503(ask: Ask, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the pepper no key can be told from another."""
+    """Without the pepper no key can be told from another; nothing kept from before is used."""
+    assert ask({"X-API-Key": key}).status == 200
     monkeypatch.delenv("TEST_PEPPER")
     answer = ask({"X-API-Key": key})
     assert (answer.status, answer.retry_after) == (503, "60")
 
 
-@pytest.mark.parametrize("client", ["", " ", "a\nb", "a\x1b[0m", "x" * 201])
-def test_client_name_is_printable(store: FileKeyStore, pepper: Secret, client: str) -> None:
-    """A client name that could forge a line of a log or a table is refused."""
-    with pytest.raises(ValueError, match="client name"):
-        issue_key(store, pepper, client=client, scopes=[], now=0)
+def test_missing_store_is_503_for_what_may_be_a_key(ask: Ask) -> None:
+    """Noise is refused whatever the store holds; what may be a key cannot be told."""
+    assert [ask({"X-API-Key": text}).status for text in ("x", new_key())] == [401, 503]
 
 
-@pytest.mark.parametrize("scope", ["", "a b", 'a"b', "a\\b", "\u00e9", "a\n"])
-def test_scope_is_a_scope_token(store: FileKeyStore, pepper: Secret, scope: str) -> None:
-    """A scope that RFC 6749 section 3.3 does not allow is refused."""
-    with pytest.raises(ValueError, match="scope"):
-        issue_key(store, pepper, client="ada", scopes=[scope], now=0)
+# --- a new pepper --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rotated_pepper(monkeypatch: pytest.MonkeyPatch, pepper: SecretRing) -> SecretRing:
+    """A newer pepper before the one that the keys were hashed with."""
+    monkeypatch.setenv("NEW_PEPPER", OLDER_SECRET)
+    return SecretRing(Secret("env:NEW_PEPPER"), Secret("env:TEST_PEPPER"))
+
+
+def stored_hash(store: FileKeyStore, key: str) -> str:
+    record = store.get(key[4:16])
+    assert record is not None
+    return record.hash
+
+
+def test_key_of_the_older_pepper_moves_over(
+    store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
+) -> None:
+    """A key that is used is hashed anew, and works when the older pepper is gone."""
+    assert ApiKeyAuthenticator(store, rotated_pepper, clock).verify(key, exchange).client_id == "ada"
+    assert stored_hash(store, key) == hash_key(key, OLDER_SECRET.encode())
+    only_new = SecretRing(Secret("env:NEW_PEPPER"))
+    assert ApiKeyAuthenticator(store, only_new, clock).verify(key, exchange).client_id == "ada"
+
+
+def test_without_the_older_pepper_its_keys_are_refused(
+    store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
+) -> None:
+    """A pepper that was taken away matches nothing any more."""
+    with pytest.raises(NotAuthenticated, match="Valid credentials"):
+        ApiKeyAuthenticator(store, SecretRing(Secret("env:NEW_PEPPER")), clock).verify(key, exchange)
+
+
+def test_unusable_key_is_not_hashed_anew(
+    store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
+) -> None:
+    """A revoked key does not come back to life by a new pepper."""
+    store.revoke(key[4:16])
+    before = store.list()
+    with pytest.raises(NotAuthenticated):
+        ApiKeyAuthenticator(store, rotated_pepper, clock).verify(key, exchange)
+    assert store.list() == before
+
+
+@pytest.mark.parametrize("meanwhile", [{"status": "revoked"}, {"hash": "hmac-sha256:" + "b" * 64}], ids=str)
+def test_hashing_anew_undoes_nothing(
+    store: FileKeyStore,
+    key: str,
+    rotated_pepper: SecretRing,
+    exchange: Any,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: dict[str, Any],
+) -> None:
+    """A revocation between the look-up and the change of the hash stays, and so does another new hash."""
+    original = KeyHasher.hashes
+
+    def changed_meanwhile(self: KeyHasher, text: str) -> list[str]:
+        store.update(key[4:16], lambda record: replace(record, **meanwhile))
+        return original(self, text)
+
+    monkeypatch.setattr(KeyHasher, "hashes", changed_meanwhile)
+    ApiKeyAuthenticator(store, rotated_pepper, clock).verify(key, exchange)
+    assert meanwhile.items() <= vars(store.list()[0]).items()
+
+
+def test_failure_to_hash_anew_lets_the_request_pass(
+    store: FileKeyStore,
+    key: str,
+    rotated_pepper: SecretRing,
+    exchange: Any,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged, and tried again a minute later, not with every request."""
+    tried: list[str] = []
+
+    def full(key_id: str, change: Any) -> Any:
+        tried.append(key_id)
+        raise DependencyUnavailable("the disk is full") if len(tried) > 1 else OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "update", full)
+    authenticator = ApiKeyAuthenticator(store, rotated_pepper, clock)
+    with caplog.at_level(logging.WARNING):
+        for seconds in (0, 30, 30):
+            clock.advance(seconds)
+            assert authenticator.verify(key, exchange).client_id == "ada"
+    assert tried == [key[4:16]] * 2
+    assert ["No space left" in caplog.records[0].message, "disk is full" in caplog.records[1].message] == [True, True]
+    assert all(key[SECRET_START:] not in each.message for each in caplog.records)
+
+
+# --- last used -----------------------------------------------------------------------------------------
+
+
+def test_accepted_key_is_noted(ask: Ask, store: FileKeyStore, key: str, clock: FakeClock) -> None:
+    """The last use is that of the last accepted request, to the minute."""
+    assert store.last_used() == {}
+    ask({"X-API-Key": key})
+    assert store.last_used() == {key[4:16]: clock.now()}
+
+
+def test_refused_key_is_not_noted(ask: Ask, store: FileKeyStore, unusable: dict[str, str]) -> None:
+    """A guess, or a key that is not accepted any more, is no use of a key."""
+    for text in unusable.values():
+        ask({"X-API-Key": text})
+    assert store.last_used() == {}
+
+
+def test_use_that_cannot_be_noted_refuses_nobody(ask: Ask, store: FileKeyStore, key: str) -> None:
+    """A directory in the place of the file of uses: the request passes."""
+    Path(f"{store.path}.used").mkdir()
+    assert ask({"X-API-Key": key}).status == 200

@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 from flask import Request
 
-from flask_secure_ml.errors import DependencyUnavailable, MalformedRequest, NotAuthenticated
+from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator
+from flask_secure_ml.authentication.base import AuthenticationGuard
+from flask_secure_ml.authentication.revocation import Revocations
+from flask_secure_ml.errors import (
+    DependencyUnavailable,
+    InvalidProof,
+    MalformedRequest,
+    NonceRequired,
+    NotAuthenticated,
+    RateLimited,
+)
 from flask_secure_ml.exchange import Exchange, Principal
 from flask_secure_ml.pipeline import Stage
 
 Ask = Callable[..., Any]
+MakeGuard = Callable[..., AuthenticationGuard]
 
 
 class Scripted:
@@ -33,18 +44,16 @@ class Scripted:
         return self.outcome  # type: ignore[return-value]
 
 
-def test_public_route_does_not_look_at_credentials(ask: Ask, failures: list[Exchange]) -> None:
+def test_public_route_does_not_look_at_credentials(ask: Ask, failures: list[str]) -> None:
     """A broken credential on a public route is neither refused nor counted."""
     answer = ask({"Authorization": "Bearer a b", "X-API-Key": "x"}, public=True)
     assert (answer.status, answer.principal, failures) == (200, None, [])
 
 
-def test_route_without_policy_is_protected(ask_with: Ask, request_with: Ask) -> None:
+def test_route_without_policy_is_protected(make_guard: MakeGuard, request_with: Ask) -> None:
     """A request for which no policy was found is treated as protected."""
-    from flask_secure_ml.authentication.base import AuthenticationGuard
-
     exchange = Exchange("r", 0.0, 0.0, "", "", secure=True)
-    guard = AuthenticationGuard([], "model", lambda _: None)
+    guard = make_guard()
     assert guard.stage is Stage.AUTHENTICATE
     with pytest.raises(NotAuthenticated):
         guard.check(request_with(), exchange)
@@ -53,7 +62,7 @@ def test_route_without_policy_is_protected(ask_with: Ask, request_with: Ask) -> 
 def test_principal_and_challenges_are_written(ask: Ask, token: Callable[..., str]) -> None:
     """A good credential writes the principal, and the schemes on offer with the used one first."""
     answer = ask({"Authorization": f"Bearer {token()}"})
-    assert answer.principal.id == "jwt:https://issuer.example#alice"
+    assert answer.principal.id == "https://issuer.example#alice"
     assert answer.exchange.challenges == ('Bearer realm="model"', 'ApiKey realm="model"')
 
 
@@ -90,18 +99,20 @@ def test_unforeseen_error_is_logged(ask_with: Ask, caplog: pytest.LogCaptureFixt
     ("outcome", "counted"),
     [
         pytest.param(NotAuthenticated("x"), 1, id="invalid"),
+        pytest.param(InvalidProof("x"), 1, id="invalid proof"),
+        pytest.param(NonceRequired("x"), 0, id="first proof without the nonce"),
         pytest.param(KeyError("x"), 1, id="unforeseen"),
         pytest.param(DependencyUnavailable("x"), 0, id="dependency down"),
         pytest.param(Principal("t", "a"), 0, id="valid"),
     ],
 )
-def test_failures_are_counted(ask_with: Ask, failures: list[Exchange], outcome: object, counted: int) -> None:
+def test_failures_are_counted(ask_with: Ask, failures: list[str], outcome: object, counted: int) -> None:
     """Only an invalid credential counts against its sender."""
     ask_with(Scripted(outcome))
     assert len(failures) == counted
 
 
-def test_missing_credential_is_not_counted(ask: Ask, failures: list[Exchange]) -> None:
+def test_missing_credential_is_not_counted(ask: Ask, failures: list[str]) -> None:
     """A request without a credential guesses nothing."""
     ask({})
     assert failures == []
@@ -118,9 +129,72 @@ def test_one_body_for_every_reason(ask: Ask, token: Callable[..., str]) -> None:
     assert len({ask(each).body for each in headers}) == 1
 
 
-def test_scheme_offered_once(ask_with: Ask) -> None:
-    """Two authenticators of one scheme make one challenge (RFC 6750 section 3)."""
-    from flask_secure_ml.authentication.base import AuthenticationGuard
+def test_claimed_key_is_told(ask_with: Ask, failures: list[str]) -> None:
+    """Whose secret was guessed at is known to the throttle, and not to the caller."""
+    error = NotAuthenticated("wrong secret")
+    error.claimed = "abc"
+    answer = ask_with(Scripted(error))
+    assert (failures, answer.status) == (["abc"], 401)
+    assert b"abc" not in answer.body
 
-    guard = AuthenticationGuard([Scripted(None), Scripted(None)], "model", lambda _: None)
-    assert guard._challenges() == ('Bearer realm="model"',)
+
+def test_throttle_may_answer(make_guard: MakeGuard, request_with: Ask, exchange: Exchange) -> None:
+    """What the throttle raises for a failure is the answer."""
+
+    def refuse(_: Exchange, __: str) -> None:
+        raise RateLimited("too often")
+
+    guard = make_guard(Scripted(NotAuthenticated("x")))
+    guard._on_failure = refuse
+    with pytest.raises(RateLimited):
+        guard.check(request_with(), exchange)
+
+
+@pytest.mark.parametrize("principal", [Principal("test", "alice"), Principal("jwt", "alice", "https://i")])
+def test_revoked_principal(ask_with: Ask, revocations: Revocations, failures: list[str], principal: Principal) -> None:
+    """C10: whatever kind of credential it has, a revoked principal gets the answer of an invalid one."""
+    assert ask_with(Scripted(principal)).status == 200
+    revocations.revoke_principal(principal.id)
+    answer = ask_with(Scripted(principal))
+    assert (answer.status, answer.principal) == (401, None)
+    assert answer.challenges == ('Bearer realm="model", error="invalid_token"',)
+    assert failures == [""]
+
+
+class Connection(Scripted):
+    """An authenticator for what comes with the connection."""
+
+    name = "connection"
+
+    def find(self, request: Request, exchange: Exchange) -> object | None:
+        return exchange.certificate
+
+
+@pytest.mark.parametrize(
+    ("certificate", "header", "status", "kind"),
+    [
+        pytest.param(b"der", {}, 200, "mtls", id="certificate alone"),
+        pytest.param(b"der", {"X-API-Key": "wrong"}, 401, None, id="an invalid credential is final"),
+        pytest.param(None, {}, 401, None, id="neither"),
+    ],
+)
+def test_ambient_credential(
+    make_guard: MakeGuard,
+    api_keys: ApiKeyAuthenticator,
+    request_with: Ask,
+    exchange: Exchange,
+    certificate: bytes | None,
+    header: dict[str, str],
+    status: int,
+    kind: str | None,
+) -> None:
+    """What comes with the connection counts only when the request itself carries no credential."""
+    exchange.certificate = certificate
+    guard = make_guard(api_keys, ambient=Connection(Principal("mtls", "trainer"), challenge=""))
+    if status == 200:
+        guard.check(request_with(header), exchange)
+        assert exchange.principal is not None
+        assert exchange.principal.kind == kind
+    else:
+        with pytest.raises(NotAuthenticated):
+            guard.check(request_with(header), exchange)

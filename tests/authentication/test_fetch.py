@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from certificates import make_certificate
-from flask_secure_ml.authentication.fetch import FetchError, fetch
+from flask_secure_ml.authentication.fetch import FetchError, exchange_with, fetch, good, is_public
 
 Behaviour = Callable[[socket.socket], None]
 Serve = Callable[[Behaviour], str]
@@ -56,12 +59,13 @@ def answering(raw: bytes) -> Behaviour:
     return answer
 
 
-def dripping(raw: bytes) -> Behaviour:
+def dripping(raw: bytes, at_once: bytes = b"") -> Behaviour:
     """Send one byte each 50 ms, as long as the other side takes it."""
 
     def drip(channel: socket.socket) -> None:
         pause = threading.Event()
         channel.recv(65_536)
+        channel.sendall(at_once)
         for byte in raw:
             channel.sendall(bytes([byte]))
             pause.wait(0.05)
@@ -101,6 +105,8 @@ def test_request_has_no_cookie_and_keeps_the_query(serve: Serve) -> None:
         pytest.param(b"", id="nothing"),
         pytest.param(b"\x00\xff\x00", id="noise"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\nX" + b"y" * 70_000 + b": z\r\n\r\n", id="long header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", id="breaks off"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nx", id="breaks off in a chunk"),
         pytest.param(ok(b"x" * 2_000), id="too large"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2_000, id="too large without length"),
         pytest.param(
@@ -128,11 +134,23 @@ def test_redirect_is_not_followed(serve: Serve) -> None:
     assert not asked.is_set()
 
 
-@pytest.mark.parametrize("raw", [ok(b"x" * 1_000), b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000], ids=["body", "header"])
-def test_slow_server_is_cut_off(serve: Serve, raw: bytes) -> None:
+@pytest.mark.parametrize(
+    ("at_once", "slowly"),
+    [
+        pytest.param(b"", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000, id="header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x" * 1_000, id="body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1_000, id="body without length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 200, id="body in chunks"
+        ),
+    ],
+)
+def test_slow_server_is_cut_off(serve: Serve, at_once: bytes, slowly: bytes) -> None:
     """J2: a server that sends a byte now and then does not hold the thread for longer than the time allowed."""
+    begun = time.monotonic()
     with pytest.raises(FetchError):
-        fetch(serve(dripping(raw)), timeout=0.3)
+        fetch(serve(dripping(slowly, at_once)), timeout=0.3)
+    assert time.monotonic() - begun < 5
 
 
 def test_silent_server_is_cut_off(serve: Serve) -> None:
@@ -179,16 +197,16 @@ def test_certificate_is_checked(serve: Serve, tmp_path: Path) -> None:
     """AS-2, J2: a certificate that no known authority signed is refused."""
     address = serve(over_tls(answering(ok(b"x")), tmp_path)).replace("http:", "https:")
     with pytest.raises(FetchError, match="SSLCertVerificationError"):
-        fetch(address)
+        fetch(address, private_network=True)
 
 
 def test_host_name_is_checked(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """AS-2: a trusted certificate counts for the names in it only."""
     plain = serve(over_tls(answering(ok(b"secured")), tmp_path))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
-    assert fetch(plain.replace("http:", "https:")) == b"secured"
-    with pytest.raises(FetchError):
-        fetch(plain.replace("http://127.0.0.1", "https://127.0.0.2"))
+    assert fetch(plain.replace("http:", "https:"), private_network=True) == b"secured"
+    with pytest.raises(FetchError, match=r"SSLCertVerificationError|ConnectionRefusedError"):
+        fetch(plain.replace("http://127.0.0.1", "https://127.0.0.2"), private_network=True)
 
 
 def test_slow_tls_server_is_cut_off(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,4 +214,122 @@ def test_slow_tls_server_is_cut_off(serve: Serve, tmp_path: Path, monkeypatch: p
     plain = serve(over_tls(dripping(ok(b"x" * 1_000)), tmp_path))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
     with pytest.raises(FetchError):
-        fetch(plain.replace("http:", "https:"), timeout=0.5)
+        fetch(plain.replace("http:", "https:"), timeout=0.5, private_network=True)
+
+
+def test_slow_handshake_is_cut_off(serve: Serve) -> None:
+    """J2: the time for the exchange covers the TLS handshake."""
+    begun = time.monotonic()
+    plain = serve(dripping(b"\x16\x03\x03\x40\x00" + b"x" * 1_000))
+    with pytest.raises(FetchError):
+        fetch(plain.replace("http:", "https:"), timeout=0.3, private_network=True)
+    assert time.monotonic() - begun < 5
+
+
+def test_post(serve: Serve) -> None:
+    """A body makes it a POST; status and body of any answer come back."""
+    seen: list[bytes] = []
+
+    def note(channel: socket.socket) -> None:
+        # Head and body come in packets of their own.
+        while not b"".join(seen).endswith(b"token=x"):
+            seen.append(channel.recv(65_536))
+        channel.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nContent-Type: Text/Plain; charset=x\r\n\r\nno")
+
+    reply = exchange_with(serve(note), body=b"token=x", headers={"X-Own": "1"})
+    assert (reply.status, reply.body, reply.media_type) == (401, b"no", "text/plain")
+    head, _, body = b"".join(seen).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /jwks?x=1 HTTP/1.1\r\n")
+    assert b"\r\nX-Own: 1" in head
+    assert body == b"token=x"
+    with pytest.raises(FetchError, match="401"):
+        good(reply)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2002:a00:1::"),
+    ],
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    """JB-14, AS-4: no spelling of an address inside is a public one."""
+    assert not is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_public_addresses(address: str) -> None:
+    """Addresses of the internet are."""
+    assert is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_private_address_is_not_connected_to(place: str) -> None:
+    """JB-14, AS-4, J2: whatever its name is, a private address gets no connection unless it is allowed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        with pytest.raises(FetchError, match="no address that may be connected to"):
+            fetch(f"https://{place}:{server.getsockname()[1]}/jwks")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize("private_network", [True, False])
+def test_clear_text_stays_on_loopback(private_network: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that leads elsewhere than to loopback gets no clear text."""
+    place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place])
+    with pytest.raises(FetchError, match="no address"):
+        fetch("http://localhost/jwks", private_network=private_network)
+
+
+def resolving_to(*hosts: str) -> Callable[..., Any]:
+    return lambda _host, port, *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+
+def test_rebound_name(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JB-14: a name that resolves to a public and a private address gets no connection to the private one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.1", "10.0.0.1"))
+        with pytest.raises(FetchError, match="no address"):
+            fetch(f"https://keys.example:{server.getsockname()[1]}/")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_next_address(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that does not answer leaves time for the next one."""
+    address = serve(answering(ok(b"second")))
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.3", "127.0.0.1"))
+    assert fetch(address) == b"second"
+
+
+@pytest.mark.parametrize("uri", ["ftp://127.0.0.1/", "file:///etc/passwd", "https:///x", "127.0.0.1", "http://[", ""])
+def test_addresses_of_another_kind(uri: str) -> None:
+    """JB-14: nothing but http and https is asked."""
+    with pytest.raises(FetchError):
+        fetch(uri, private_network=True)
+
+
+def test_kept_context(serve: Serve, tmp_path: Path) -> None:
+    """A caller may keep what reading all authorities costs."""
+    address = serve(over_tls(answering(ok(b"secured")), tmp_path)).replace("http:", "https:")
+    context = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
+    assert exchange_with(address, private_network=True, context=context).body == b"secured"
+
+
+def test_resolved_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that was looked at is the one that is connected to: a name has no second chance."""
+    answers: list[str] = []
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *rest: Any, **options: Any) -> Any:
+        answers.append(host)
+        return real(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    fetch(serve(answering(ok(b"x"))).replace("127.0.0.1", "localhost"))
+    assert answers.count("localhost") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import Key
 
+from flask_secure_ml.authentication.key_set import KeySetError, parse_key_set
+from flask_secure_ml.issuers import ASYMMETRIC
 from flask_secure_ml.testing import make_token, sign_parts
 
 Ask = Callable[..., Any]
 RELAXED = settings(
-    max_examples=300,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
     deadline=None,
     derandomize=True,
     database=None,
@@ -29,6 +32,8 @@ JSON = st.recursive(
 )
 HEADER_NAMES = st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "b64", "zip", "cty", "jku", "x5c", "x"])
 CLAIM_NAMES = st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub", "client_id", "jti", "scope", "cnf", "x"])
+KEY_MEMBERS = st.sampled_from(["kty", "n", "e", "x", "y", "d", "k", "crv", "alg", "use", "key_ops", "kid", "x5c", "zz"])
+KEY_VALUES = JSON | st.sampled_from(["RSA", "EC", "OKP", "oct", "P-256", "Ed25519", "AQAB", "AA", "", "sig", "enc"])
 KNOWN = {200, 400, 401}
 
 
@@ -82,3 +87,29 @@ def test_any_signed_bytes(ask: Ask, signing_keys: Mapping[str, Key], header: byt
     answer = ask({"Authorization": f"Bearer {sign_parts(signing_keys['Ed25519'], header, payload)}"})
     assert answer.status in {400, 401}
     assert " raised " not in answer.reason
+
+
+@RELAXED
+@given(document=st.binary(max_size=80) | st.one_of(JSON, st.fixed_dictionaries({"keys": JSON})).map(json.dumps))
+def test_any_key_set(document: bytes | str) -> None:
+    """A document that an issuer publishes gives keys or is refused, whatever is in it."""
+    raw = document if isinstance(document, bytes) else document.encode()
+    try:
+        parse_key_set(raw, sorted(ASYMMETRIC))
+    except KeySetError:
+        return
+
+
+@RELAXED
+@given(
+    base=st.sampled_from(["RS256", "ES256", "Ed25519"]),
+    changes=st.dictionaries(KEY_MEMBERS, KEY_VALUES, min_size=1, max_size=3),
+)
+def test_any_change_of_a_key(signing_keys: Mapping[str, Key], base: str, changes: dict[str, Any]) -> None:
+    """A key with changed members is used, ignored or refused; nothing else comes of it."""
+    published = dict(signing_keys[base].as_dict(private=False)) | changes
+    try:
+        found = parse_key_set(json.dumps({"keys": [published]}).encode(), sorted(ASYMMETRIC))
+    except KeySetError:
+        return
+    assert len(found) <= 1

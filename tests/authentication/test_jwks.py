@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 
@@ -9,11 +10,9 @@ import pytest
 from joserfc.jwk import Key
 
 from flask_secure_ml.authentication.fetch import FetchError
-from flask_secure_ml.authentication.jwks import FileKeys, HttpKeys, key_source
-from flask_secure_ml.checks import IssuerConfig
-from flask_secure_ml.config import Settings
+from flask_secure_ml.authentication.jwks import HttpKeys
 from flask_secure_ml.errors import DependencyUnavailable
-from flask_secure_ml.testing import FakeClock, make_key_set
+from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key
 
 ALGORITHMS = ("RS256", "ES256")
 
@@ -47,7 +46,7 @@ def test_nothing_is_fetched_before_the_first_token(keys: HttpKeys, server: Serve
     assert server.fetches == 0
 
 
-def test_set_is_kept_for_max_age(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+def test_as_6_set_is_kept_for_max_age(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
     """AS-6: one fetch serves until max_age is over."""
     for _ in range(3):
         assert keys.find("RS256", "RS256") is not None
@@ -58,7 +57,7 @@ def test_set_is_kept_for_max_age(keys: HttpKeys, server: Server, clock: FakeCloc
     assert server.fetches == 2
 
 
-def test_flood_of_unknown_kids(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+def test_j1_as_6_flood_of_unknown_kids(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
     """J1: any number of unknown kids causes one fetch in a cooldown."""
     assert keys.find("RS256", "RS256") is not None
     clock.advance(60)
@@ -67,7 +66,7 @@ def test_flood_of_unknown_kids(keys: HttpKeys, server: Server, clock: FakeClock)
     assert server.fetches == 2
 
 
-def test_new_key_is_found_after_the_cooldown(
+def test_c12_new_key_is_found_after_the_cooldown(
     keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
 ) -> None:
     """C12: a key that the issuer adds is found by its first token once the cooldown is over."""
@@ -79,7 +78,7 @@ def test_new_key_is_found_after_the_cooldown(
     assert keys.find("ES256", "ES256") is not None
 
 
-def test_removed_key_is_gone_after_max_age(
+def test_c12_removed_key_is_gone_after_max_age(
     keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
 ) -> None:
     """C12: a key that the issuer removes does not verify for longer than max_age."""
@@ -90,7 +89,7 @@ def test_removed_key_is_gone_after_max_age(
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "PS256"])
-def test_wrong_algorithm_causes_no_fetch(keys: HttpKeys, server: Server, clock: FakeClock, algorithm: str) -> None:
+def test_a4_wrong_algorithm_causes_no_fetch(keys: HttpKeys, server: Server, clock: FakeClock, algorithm: str) -> None:
     """A4: a known kid with another algorithm is a lie, and a fresh set could not make it true."""
     assert keys.find("RS256", "RS256") is not None
     clock.advance(60)
@@ -99,7 +98,7 @@ def test_wrong_algorithm_causes_no_fetch(keys: HttpKeys, server: Server, clock: 
 
 
 @pytest.mark.parametrize("body", [None, "<html>", '{"keys": 1}', ""], ids=["down", "html", "no list", "empty"])
-def test_last_good_set_serves_for_a_day(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
+def test_j2_last_good_set_serves_for_a_day(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
     """J2: when the issuer is down or talks nonsense, the last good set serves for 24 hours; then 503."""
     assert keys.find("RS256", "RS256") is not None
     server.body = body
@@ -111,7 +110,7 @@ def test_last_good_set_serves_for_a_day(keys: HttpKeys, server: Server, clock: F
 
 
 @pytest.mark.parametrize("body", [None, "<html>", '{"keys": []}'], ids=["down", "html", "no keys"])
-def test_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
+def test_j2_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
     """J2: without any usable set the answer is 503 with Retry-After, and one fetch in a cooldown."""
     server.body = body
     for _ in range(10):
@@ -121,7 +120,7 @@ def test_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body: s
     assert server.fetches == 1
 
 
-def test_recovers_after_the_cooldown(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+def test_j2_recovers_after_the_cooldown(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
     """J2: the issuer is asked again when the cooldown is over."""
     good, server.body = server.body, None
     with pytest.raises(DependencyUnavailable):
@@ -154,7 +153,7 @@ class SlowServer(Server):
         return super().get(uri)
 
 
-def test_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+def test_as_6_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
     """AS-6: while one thread waits for the issuer, the others use the set there is."""
     slow = SlowServer(make_key_set(signing_keys["RS256"]))
     slow.go.set()
@@ -172,7 +171,7 @@ def test_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_keys:
     assert slow.fetches == 2
 
 
-def test_first_fetch_is_shared(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+def test_j1_first_fetch_is_shared(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
     """J1: threads that come while the first set is fetched wait for it and fetch nothing themselves."""
     slow = SlowServer(make_key_set(signing_keys["RS256"]))
     keys = HttpKeys("https://x", ALGORITHMS, clock, get=slow.get)
@@ -189,11 +188,23 @@ def test_first_fetch_is_shared(clock: FakeClock, signing_keys: Mapping[str, Key]
     assert slow.fetches == 1
 
 
-def test_source_of_an_issuer(clock: FakeClock) -> None:
-    """The configuration says whether keys come from a file or an address; its times are used."""
-    settings = Settings.load({"SECURE_ML_JWKS_MAX_AGE": 7, "SECURE_ML_JWKS_COOLDOWN": 5})
-    issuer = IssuerConfig("https://i", "a", ("RS256",), jwks_uri="https://i/jwks")
-    source = key_source(issuer, settings, clock)
-    assert isinstance(source, HttpKeys)
-    assert (source._max_age, source._cooldown) == (7, 5)
-    assert isinstance(key_source(IssuerConfig("https://i", "a", ("RS256",), jwks_file="/x"), settings, clock), FileKeys)
+def test_j3_as_5_published_secret_is_no_key(server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+    """J3, AS-5, JB-8: a fetched set never gives an HMAC key, whatever algorithms the issuer has."""
+    secret = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "alg": "HS256", "kid": "s"}
+    server.body = json.dumps({"keys": [secret, *json.loads(make_key_set(signing_keys["RS256"]))["keys"]]})
+    keys = HttpKeys("https://x", ("RS256", "HS256"), clock, get=server.get)
+    assert keys.candidates("RS256", "RS256")
+    assert keys.candidates("s", "HS256") == keys.candidates(None, "HS256") == ()
+
+
+def test_as_6_fetched_again_and_unchanged(
+    keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """AS-6: a key that a fresh copy still has is equal to the one before; a changed one of that name is not."""
+    before = keys.find("RS256", "RS256")
+    clock.advance(300)
+    assert keys.find("RS256", "RS256") == before
+    server.body = make_key_set(make_signing_key("RS256", kid="RS256"))
+    clock.advance(300)
+    assert keys.find("RS256", "RS256") != before
+    assert server.fetches == 3

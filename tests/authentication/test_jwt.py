@@ -16,12 +16,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.jwks import FileKeys
-from flask_secure_ml.authentication.jwt import JwtAuthenticator, TrustedIssuer
-from flask_secure_ml.checks import IssuerConfig
+from flask_secure_ml.authentication.jwt import JwtVerifier, TrustedIssuer
+from flask_secure_ml.authentication.static_keys import FileKeys
+from flask_secure_ml.authentication.tokens import AccessTokens, BearerAuthenticator
 from flask_secure_ml.config import Settings
+from flask_secure_ml.issuers import IssuerConfig
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token, sign_parts
 
+ISSUER, AUDIENCE = "https://issuer.example", "https://api.example"
 Ask = Callable[..., Any]
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -45,7 +47,7 @@ def public_forms(key: Key) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("form", ["pem", "pem without newline", "der", "jwk"])
-@pytest.mark.parametrize("kind", ["RS256", "ES256"])
+@pytest.mark.parametrize("kind", [pytest.param("RS256", id="A2"), pytest.param("ES256", id="A3")])
 def test_public_key_as_hmac_secret(ask: Ask, signing_keys: Mapping[str, Key], token: Ask, kind: str, form: str) -> None:
     """A2, A3: a token signed by HMAC with the public key is refused."""
     body = token(kind).split(".")[1]
@@ -69,12 +71,12 @@ def numbers(r: int, s: int, size: int = 32) -> bytes:
         pytest.param(b"\x00", id="one byte"),
     ],
 )
-def test_psychic_signature(ask: Ask, token: Ask, signature: bytes) -> None:
+def test_a5_psychic_signature(ask: Ask, token: Ask, signature: bytes) -> None:
     """A5: signatures that broken ECDSA verifiers take for any message are refused."""
     assert ask(bearer(token("ES256").rpartition(".")[0] + "." + b64(signature))).status == 401
 
 
-def test_der_signature(ask: Ask, token: Ask, signing_keys: Mapping[str, Key]) -> None:
+def test_a5_der_signature(ask: Ask, token: Ask, signing_keys: Mapping[str, Key]) -> None:
     """A5: a true signature in DER instead of the form of RFC 7518 section 3.4 is refused."""
     signed = token("ES256").rpartition(".")[0]
     private: Any = signing_keys["ES256"].private_key
@@ -82,25 +84,26 @@ def test_der_signature(ask: Ask, token: Ask, signing_keys: Mapping[str, Key]) ->
 
 
 @pytest.mark.parametrize("kind", ["RS256", "ES256", "Ed25519"])
-def test_changed_signature(ask: Ask, token: Ask, kind: str) -> None:
-    """A6: cut, lengthened, or changed in bits that base64 does not use: every text but the right one is refused."""
+def test_a6_at_4_changed_signature(ask: Ask, token: Ask, kind: str) -> None:
+    """A6, AT-4: cut, lengthened, or changed in bits that base64 does not use: only the right text is accepted."""
     text = token(kind)
     last = CHARACTERS.index(text[-1])
     changed = [text[:-1], text[:-2], text + "A", text + "AA", text + "AAAA", text[:-1] + CHARACTERS[last ^ 1]]
+    changed += [text.rpartition(".")[0] + ".", text[: text.rindex(".") + 2]]
     assert ask(bearer(text)).status == 200
     assert [ask(bearer(each)).status for each in changed] == [401] * len(changed)
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_changed_part(ask: Ask, token: Ask, part: int) -> None:
+@pytest.mark.parametrize("part", [0, 1], ids=["header", "payload"])
+def test_jb_5_changed_part(ask: Ask, token: Ask, part: int) -> None:
     """JB-5: one changed byte in header or payload breaks the token."""
     parts = token().split(".")
     raw = base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4))
     parts[part] = b64(raw.replace(b'", "', b'","', 1))
-    assert ask(bearer(".".join(parts))).reason == "the signature does not verify: BadSignatureError"
+    assert ask(bearer(".".join(parts))).reason == "the signature does not verify"
 
 
-def test_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> None:
+def test_h1_jb_14_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> None:
     """H1: addresses in the header are never fetched."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
@@ -111,8 +114,8 @@ def test_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> None:
             server.accept()
 
 
-def test_own_key_in_header(ask: Ask) -> None:
-    """H1: a token that brings the key that signed it is refused."""
+def test_h1_own_key_in_header(ask: Ask) -> None:
+    """H1, A9: a token that brings the key that signed it is refused."""
     own = make_signing_key("ES256", kid="ES256")
     text = make_token(
         own,
@@ -134,14 +137,14 @@ def test_large_token_is_not_parsed(ask: Ask, token: Ask, size: int) -> None:
 
 def test_largest_token(ask: Ask, token: Ask) -> None:
     """A token just under the cap is accepted."""
-    text = token(claims={"roles": "x" * 5_000})
+    text = token(claims={"note": "x" * 5_000})
     assert 7_000 < len(text) <= 8_192
     assert ask(bearer(text)).status == 200
 
 
 @pytest.mark.parametrize("depth", [33, 1_500])
 @pytest.mark.parametrize("part", ["header", "payload"])
-def test_deep_nesting(ask: Ask, signing_keys: Mapping[str, Key], part: str, depth: int) -> None:
+def test_h7_deep_nesting(ask: Ask, signing_keys: Mapping[str, Key], part: str, depth: int) -> None:
     """H7: deep nesting in header or payload is a refusal, not a recursion error."""
     deep = b'{"alg":"RS256","typ":"at+jwt","kid":"RS256","x":' + b"[" * depth + b"]" * depth + b"}"
     plain = b'{"alg":"RS256","typ":"at+jwt","kid":"RS256"}'
@@ -149,35 +152,42 @@ def test_deep_nesting(ask: Ask, signing_keys: Mapping[str, Key], part: str, dept
     assert ask(bearer(text)).reason.startswith(f"the {part} is not strict JSON")
 
 
-def test_kid_of_ten_thousand_characters(ask: Ask, token: Ask) -> None:
-    """H2: a very long kid is refused before any look-up."""
-    assert ask(bearer(token(header={"kid": "k" * 300}))).reason.startswith("kid is not")
+@pytest.mark.parametrize("size", [257, 300, 5_000])
+def test_h2_jb_13_very_long_kid(ask: Ask, token: Ask, size: int) -> None:
+    """H2, JB-13: a very long kid is refused before any look-up."""
+    assert ask(bearer(token(header={"kid": "k" * size}))).reason.startswith("kid is not")
 
 
-def authenticator(path: Path, clock: FakeClock, *keys: Key) -> JwtAuthenticator:
+def authenticator(path: Path, clock: FakeClock, *keys: Key) -> BearerAuthenticator:
     path.write_text(make_key_set(*keys))
     config = IssuerConfig("https://issuer.example", "https://api.example", ("RS256",), jwks_file=str(path))
-    return JwtAuthenticator({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock)
+    return over(JwtVerifier({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock))
 
 
-def test_kid_missing_with_two_keys(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock) -> None:
+def over(verifier: JwtVerifier) -> BearerAuthenticator:
+    return BearerAuthenticator(AccessTokens([verifier]))
+
+
+def test_h2_kid_missing_with_two_keys(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock) -> None:
     """H2: without a kid, two keys that fit are one too many."""
     both = authenticator(tmp_path / "jwks", clock, make_signing_key(kid="1"), make_signing_key(kid="2"))
     assert ask_with(both, bearer(token(header={"kid": ...}))).status == 401
 
 
-def test_allow_list_stands_beside_the_keys(
+def test_jb_1_allow_list_stands_beside_the_keys(
     ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, signing_keys: Mapping[str, Key]
 ) -> None:
     """JB-1: an algorithm that the issuer may not use is refused, also when there is a key for it."""
     path = tmp_path / "jwks"
     path.write_text(make_key_set(signing_keys["RS256"]))
     config = IssuerConfig("https://issuer.example", "https://api.example", ("ES256",), jwks_file=str(path))
-    narrow = JwtAuthenticator({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock)
+    narrow = over(JwtVerifier({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock))
     assert ask_with(narrow, bearer(token())).reason == "alg is not one that the issuer may use"
 
 
-def test_rotation(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
+def test_c12_rotation(
+    ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
     """C12: the old key verifies while it is published, and not after."""
     old, new = signing_keys["RS256"], make_signing_key(kid="new")
     source = authenticator(tmp_path / "jwks", clock, old, new)
@@ -198,7 +208,7 @@ def test_unusable_file_is_503(ask_with: Ask, token: Ask, tmp_path: Path, clock: 
     assert (answer.status, answer.retry_after) == (503, "60")
 
 
-def test_principal_of_a_token(ask: Ask, token: Ask) -> None:
+def test_jb_11_principal_of_a_token(ask: Ask, token: Ask) -> None:
     """JB-11: the identity is issuer and subject; the claims are read-only."""
     principal = ask(bearer(token(scope="predict metrics", claims={"tier": "gold"}))).principal
     assert (principal.kind, principal.issuer, principal.subject) == ("jwt", "https://issuer.example", "alice")
@@ -221,6 +231,60 @@ def test_from_settings(
         "jwks_file": str(path),
     }
     settings = Settings.load({"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_JWT_LEEWAY": 5})
-    made = JwtAuthenticator.from_settings(settings, clock)
+    made = over(JwtVerifier.from_settings(settings, clock))
     assert ask_with(made, bearer(token(claims={"exp": clock.now() - 4}))).status == 200
     assert ask_with(made, bearer(token(claims={"exp": clock.now() - 5}))).status == 401
+
+
+def test_a9_key_of_the_header_is_no_key(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock) -> None:
+    """A9: without a key of the issuer nothing is verified, whatever key a token brings or lacks."""
+    others = authenticator(tmp_path / "jwks", clock, make_signing_key(kid="another"))
+    assert ask_with(others, bearer(token())).reason == "the issuer has no such key for this alg"
+    own = make_signing_key("RS256", kid="own")
+    text = make_token(own, issuer=ISSUER, audience=AUDIENCE, now=clock.now(), header={"kid": ...})
+    assert ask_with(others, bearer(text)).reason == "the signature does not verify"
+
+
+def test_jb_10_same_name_of_a_key_at_two_issuers(ask: Ask, other_key: Key, clock: FakeClock) -> None:
+    """JB-10: the keys of one issuer verify its own tokens only, also when both call their keys the same."""
+    own, foreign = (
+        make_token(other_key, issuer=issuer, audience=AUDIENCE, now=clock.now())
+        for issuer in ("https://other.example", ISSUER)
+    )
+    assert ask(bearer(own)).status == 200
+    assert ask(bearer(foreign)).reason == "the signature does not verify"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("a.b.c", True, id="signed"),
+        pytest.param("a.b.c.d.e", True, id="JB-6 AT-9 encrypted"),
+        pytest.param("a..c", True, id="detached"),
+        pytest.param("opaque", False, id="opaque"),
+        pytest.param("v2.opaque", False, id="opaque with a dot"),
+        pytest.param("a.b.c.d", False, id="four parts"),
+        pytest.param("", False, id="empty"),
+    ],
+)
+def test_form(jwt: JwtVerifier, text: str, expected: bool) -> None:
+    """A token in the form of a JWT is never handed to the verifier of opaque ones."""
+    assert jwt.accepts(text) is expected
+
+
+def test_claims_cannot_be_changed(jwt: JwtVerifier, token: Ask) -> None:
+    """What a view does with the claims of one request cannot reach the next, down to the last list."""
+    text = token(claims={"roles": ["user"], "address": {"country": "de", "lines": [{"a": 1}]}, "cnf": {"jkt": "x"}})
+    verified = jwt.verify(text)
+    claims: Any = verified.principal.claims
+    assert claims["roles"] == ("user",)
+    changes: list[Callable[[], object]] = [
+        lambda: claims["roles"].append("admin"),
+        lambda: claims["address"].update(country="fr"),
+        lambda: claims["address"]["lines"][0].update(a=2),
+        lambda: verified.confirmation.update(jkt="y"),
+    ]
+    for change in changes:
+        with pytest.raises((AttributeError, TypeError)):
+            change()
+    assert jwt.verify(text) == verified

@@ -11,7 +11,7 @@ import pytest
 from joserfc.jwk import Key
 
 from flask_secure_ml.authentication.api_keys import FileKeyStore
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key, make_token, sign_parts
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "jwt"
@@ -54,7 +54,9 @@ def build_from_text(case: Case, key: Key) -> str:
 
 
 @pytest.mark.parametrize("case", cases(transport=False))
-def test_token(case: Case, ask: Callable[..., Any], signing_keys: Mapping[str, Key], clock: FakeClock) -> None:
+def test_at_8_only_a_right_token_is_let_in(
+    case: Case, ask: Callable[..., Any], signing_keys: Mapping[str, Key], clock: FakeClock
+) -> None:
     """A token is accepted only when form, signature and every claim are right; else 401 invalid_token."""
     text = build(case, signing_keys[case.get("sign", "RS256")], clock.now())
     answer = ask({"Authorization": f"Bearer {text}"})
@@ -72,7 +74,7 @@ def test_transport(
     ask: Callable[..., Any],
     token: Callable[..., str],
     store: FileKeyStore,
-    pepper: Secret,
+    pepper: SecretRing,
     clock: FakeClock,
 ) -> None:
     """Exactly one credential, in a header, in the syntax of its scheme; the challenge says what was wrong."""

@@ -11,9 +11,9 @@ import pytest
 from joserfc.jwk import Key
 
 from flask_secure_ml.authentication.key_set import _ROCA_PRIMES, KeySetError, check_rsa, parse_key_set
-from flask_secure_ml.checks import ALGORITHMS
+from flask_secure_ml.issuers import ASYMMETRIC
 
-ALL = sorted(ALGORITHMS)
+ALL = sorted(ASYMMETRIC)
 
 
 def b64(number: int) -> str:
@@ -79,7 +79,7 @@ def roca_modulus() -> int:
         pytest.param({"e": None}, id="e null"),
     ],
 )
-def test_unsound_key_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
+def test_a8_j3_as_5_unsound_key_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
     """A8, J3, AS-5: the unsound key is ignored, the sound one beside it stays."""
     found = parse_key_set(raw_set({**rsa, **change}, ec), ALL)
     assert len(found) == 1
@@ -96,7 +96,7 @@ def test_unsound_key_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change
         pytest.param({"alg": "ES384"}, id="alg of another curve"),
     ],
 )
-def test_unsound_curve_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
+def test_a8_jb_7_unsound_curve_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
     """JB-7, A8: a point that is not on the curve, or a curve that is not of the algorithm, is no key."""
     assert len(parse_key_set(raw_set(rsa, {**ec, **change}), ALL)) == 1
 
@@ -115,7 +115,7 @@ def test_unsound_curve_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], chan
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
-def test_doubtful_set_is_refused(raw: bytes) -> None:
+def test_as_5_doubtful_set_is_refused(raw: bytes) -> None:
     """AS-5: a document that is not a sound set refuses all of it."""
     with pytest.raises(KeySetError):
         parse_key_set(raw, ALL)
@@ -131,7 +131,7 @@ def test_entries_that_are_no_objects(rsa: dict[str, Any]) -> None:
     assert len(parse_key_set(raw_set(1, None, [], "x", rsa), ALL)) == 1
 
 
-def test_key_without_alg_has_one_algorithm(rsa: dict[str, Any]) -> None:
+def test_jb_3_key_without_alg_has_one_algorithm(rsa: dict[str, Any]) -> None:
     """JB-3: a key that names no algorithm verifies the first that the issuer may use, and no other."""
     del rsa["alg"]
     found = parse_key_set(raw_set(rsa), ["ES256", "PS256", "RS256"])
@@ -139,7 +139,7 @@ def test_key_without_alg_has_one_algorithm(rsa: dict[str, Any]) -> None:
     assert found.find("rsa", "RS256") is None
 
 
-def test_key_for_an_algorithm_that_is_not_allowed(rsa: dict[str, Any]) -> None:
+def test_jb_1_key_for_an_algorithm_that_is_not_allowed(rsa: dict[str, Any]) -> None:
     """JB-1: the issuer's list decides, not what it publishes."""
     assert len(parse_key_set(raw_set(rsa), ["ES256"])) == 0
 
@@ -164,3 +164,37 @@ def test_ordinary_moduli_pass(signing_keys: Mapping[str, Key]) -> None:
     for name in ("RS256", "RS384", "PS256"):
         key: Any = signing_keys[name].public_key
         check_rsa(key.public_numbers().n, key.public_numbers().e)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"alg": "RS384", "n": b64((1 << 1023) + 1)}, id="A8 weak, of another algorithm"),
+        pytest.param({"d": "AQAB"}, id="A8 private"),
+        pytest.param({"kty": "oct", "k": "AAAA"}, id="A8 symmetric"),
+        pytest.param({"alg": "HS256"}, id="A8 alg of another family"),
+        pytest.param({"use": "other"}, id="A8 use unknown"),
+        pytest.param({"n": b64(roca_modulus())}, id="A8 ROCA"),
+        pytest.param({"kid": 1}, id="A8 kid int"),
+    ],
+)
+def test_strict(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
+    """A8: by hand, a key that no issuer could use refuses the set; what is wrong is said of each, by its number."""
+    with pytest.raises(KeySetError) as caught:
+        parse_key_set(
+            raw_set(ec, {**rsa, **change}, {**ec, "kid": "p", "crv": "P-384"}), ["ES256", "RS256"], strict=True
+        )
+    assert "signing key 2 cannot be used: " in str(caught.value)
+    assert "signing key 3 cannot be used: " in str(caught.value)
+
+
+def test_strict_with_sound_keys(rsa: dict[str, Any], ec: dict[str, Any]) -> None:
+    """Keys for encryption and for algorithms that this issuer does not use are no mistake."""
+    found = parse_key_set(raw_set({**rsa, "use": "enc", "n": "AA"}, rsa, ec), ["ES256"], strict=True)
+    assert len(found) == 1
+
+
+def test_hmac_is_for_no_published_key(rsa: dict[str, Any]) -> None:
+    """JB-8: a public key is none for HMAC, also where the list of algorithms has it by mistake."""
+    del rsa["alg"]
+    assert len(parse_key_set(raw_set(rsa), ["HS256"])) == 0

@@ -10,9 +10,9 @@ from flask import Flask
 
 from flask_secure_ml import protect, public
 from flask_secure_ml.cli import secure_ml
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key
-from support import MakeApp
+from support import RANDOM_SECRET, MakeApp
 
 ISSUER = {
     "issuer": "https://as.example",
@@ -33,9 +33,13 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
     [
         pytest.param({"REQUIRE_TLS": False}, "SECURE_ML_REQUIRE_TLS is off", id="clear text"),
         pytest.param({"FAILED_AUTH_LIMIT": []}, "SECURE_ML_FAILED_AUTH_LIMIT is empty", id="no throttle"),
-        pytest.param({}, "no API keys and no JWT issuers", id="nobody can come in"),
+        pytest.param({}, "no API keys, issuers or client certificates", id="nobody can come in"),
         pytest.param({"JWT_ISSUERS": [ISSUER]}, "without TLS (insecure_http)", id="clear-text keys"),
         pytest.param({}, "RATELIMIT_STORAGE_URI is memory", id="limits of each worker"),
+        pytest.param({}, "SECURE_ML_STORE_URI is memory", id="nothing can be revoked"),
+        pytest.param({"JWT_ISSUERS": [ISSUER], "DPOP": "accept"}, "can be replayed at another", id="DP-13 replays"),
+        pytest.param({"JWT_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
+        pytest.param({"JWT_ISSUERS": [ISSUER | {"private_network": True}]}, "private address", id="JB-14 inside"),
         pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
     ],
 )
@@ -56,19 +60,20 @@ def test_a_key_with_an_unknown_plan(
     protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
     """Its owner would be refused."""
-    monkeypatch.setenv("PEPPER", "p" * 40)
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = protected(API_KEYS_FILE=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
-    make_api_key(app.extensions["secure_ml"].keys, Secret("env:PEPPER"), clock, plan="lost")
+    make_api_key(app.extensions["secure_ml"].keys, SecretRing(Secret("env:PEPPER")), clock, plan="lost")
     assert "has the plan 'lost', which is not in SECURE_ML_PLANS" in run(app, "check")[1]
 
 
 def test_nothing_weak(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sound setup says so."""
-    monkeypatch.setenv("PEPPER", "p" * 40)
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = protected(
         API_KEYS_FILE=str(tmp_path / "keys.json"),
         API_KEY_PEPPER="env:PEPPER",
         RATELIMIT_STORAGE_URI="redis://127.0.0.1:1",
+        STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
     assert run(app, "check") == (0, "ok: no weak point found\n")
 
@@ -77,14 +82,15 @@ def test_what_is_not_weak_is_not_named(
     protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
     """An issuer over TLS and a key with a known plan are fine."""
-    monkeypatch.setenv("PEPPER", "p" * 40)
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     issuer = {name: value for name, value in ISSUER.items() if name != "insecure_http"}
     app = protected(
         API_KEYS_FILE=str(tmp_path / "keys.json"),
         API_KEY_PEPPER="env:PEPPER",
         JWT_ISSUERS=[issuer | {"jwks_uri": "https://as.example/jwks"}],
+        STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
-    make_api_key(app.extensions["secure_ml"].keys, Secret("env:PEPPER"), clock)
+    make_api_key(app.extensions["secure_ml"].keys, SecretRing(Secret("env:PEPPER")), clock)
     output = run(app, "check")[1]
     assert output.splitlines()[-1] == "1 to mend or to accept"
     assert "RATELIMIT_STORAGE_URI" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,33 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from flask_secure_ml import SecureML
+from flask_secure_ml import SecureML, protect
 from flask_secure_ml.authentication.api_keys import key_id
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.testing import FakeClock, MemorySink
+from support import RANDOM_SECRET
 
 Run = Callable[..., Result]
+NOW = 1_800_000_000
+COMMANDS = [
+    ["create", "--client", "x"],
+    ["list"],
+    ["show", "x"],
+    ["rotate", "x"],
+    ["revoke", "x"],
+    ["disable", "x"],
+    ["enable", "x"],
+]
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock(1_800_000_000)
+    return FakeClock(NOW)
 
 
 @pytest.fixture
 def configured(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setenv("TEST_PEPPER", "pepper-" * 6)
+    monkeypatch.setenv("TEST_PEPPER", RANDOM_SECRET)
     app = Flask("model_app")
     app.config["SECURE_ML_API_KEYS_FILE"] = str(tmp_path / "keys.json")
     app.config["SECURE_ML_API_KEY_PEPPER"] = "env:TEST_PEPPER"
@@ -37,12 +49,21 @@ def configured(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     def whoami() -> str:
         return "known"
 
+    @app.get("/predict")
+    @protect(scopes=["predict", "metrics"])
+    def predict() -> str:
+        return "a number"
+
     return app
 
 
 @pytest.fixture
 def run(configured: Flask) -> Run:
     return lambda *arguments, app=configured: app.test_cli_runner().invoke(secure_ml, ["keys", *arguments])
+
+
+def list_of(line: str) -> list[str]:
+    return re.split(r"  +", line.strip())
 
 
 def status(app: Flask, key: str) -> int:
@@ -61,19 +82,37 @@ def test_created_key_works_at_once(run: Run, configured: Flask) -> None:
 
 def test_create_as_json(run: Run) -> None:
     """--json prints the key and its terms."""
-    result = run(
-        "create", "--client", "ada", "--scope", "b", "--scope", "a", "--plan", "gold", "--expires-days", "90", "--json"
-    )
-    told = json.loads(result.stdout)
+    words = "create --client ada --scope b --scope a --plan gold --expires-days 90 --endpoint x --endpoint /y"
+    told = json.loads(run(*words.split(), "--json").stdout)
     assert told.pop("key")[4:16] == told.pop("id")
     assert told == {
         "client": "ada",
         "scopes": ["a", "b"],
         "plan": "gold",
-        "created": 1_800_000_000,
-        "expires": 1_800_000_000 + 90 * 86_400,
+        "created": NOW,
+        "expires": NOW + 90 * 86_400,
         "status": "active",
+        "endpoints": ["/y", "x"],
+        "replaced_by": None,
+        "last_used": None,
     }
+
+
+def test_unknown_terms_are_named(run: Run) -> None:
+    """A scope that no route asks for, or an endpoint that is not there, is most likely a typing error."""
+    result = run("create", "--client", "ada", "--scope", "predct", "--scope", "metrics", "--endpoint", "/predct")
+    assert result.exit_code == 0
+    assert key_id(result.stdout.strip())
+    assert [line for line in result.stderr.splitlines() if line.startswith("Warning")] == [
+        "Warning: no route asks for the scope 'predct'; they ask for metrics, predict",
+        "Warning: the app has neither an endpoint nor a URL rule '/predct'; see: flask secure-ml routes",
+    ]
+
+
+def test_known_terms_are_not_named(run: Run) -> None:
+    """An endpoint may be named by itself or by its URL rule."""
+    words = "create --client ada --scope predict --endpoint whoami --endpoint /predict"
+    assert "Warning" not in run(*words.split()).stderr
 
 
 def test_list_is_a_table_without_secrets(run: Run, clock: FakeClock) -> None:
@@ -83,9 +122,18 @@ def test_list_is_a_table_without_secrets(run: Run, clock: FakeClock) -> None:
     clock.advance(86_400)
     output = run("list").stdout
     first, second, third = output.splitlines()
-    assert first.split() == ["Id", "Client", "Scopes", "Plan", "Created", "Expires", "Status"]
-    assert second.split() == [key[4:16], "ada", "predict", "default", "2027-01-15", "2027-01-16", "active,", "expired"]
-    assert third.split()[-1] == "active"
+    assert list_of(first) == ["Id", "Client", "Scopes", "Plan", "Created", "Expires", "Last used", "Status"]
+    assert list_of(second) == [
+        key[4:16],
+        "ada",
+        "predict",
+        "default",
+        "2027-01-15",
+        "2027-01-16",
+        "never",
+        "active, expired",
+    ]
+    assert list_of(third)[-1] == "active"
     assert first.index("Scopes") == second.index("predict") == third.index("-  ")
     assert key[17:] not in output
 
@@ -95,7 +143,7 @@ def test_list_as_json(run: Run) -> None:
     assert json.loads(run("list", "--json").stdout) == []
     run("create", "--client", "ada")
     assert [sorted(each) for each in json.loads(run("list", "--json").stdout)] == [
-        ["client", "created", "expires", "id", "plan", "scopes", "status"]
+        ["client", "created", "endpoints", "expires", "id", "last_used", "plan", "replaced_by", "scopes", "status"]
     ]
 
 
@@ -103,9 +151,73 @@ def test_revoked_key_is_refused_at_the_next_request(run: Run, configured: Flask)
     """A revocation reaches the running app without a restart."""
     key = run("create", "--client", "ada").stdout.strip()
     assert status(configured, key) == 200
-    assert run("revoke", key[4:16]).exit_code == 0
+    assert run("revoke", key[4:16]).stdout == f"{key[4:16]} is revoked\n"
     assert status(configured, key) == 401
     assert "revoked" in run("list").stdout
+
+
+def test_disabled_key_comes_back(run: Run, configured: Flask) -> None:
+    """Disabling is for a time; each command says what it did, as JSON too."""
+    key = run("create", "--client", "ada").stdout.strip()
+    assert run("disable", key[4:16]).stdout == f"{key[4:16]} is disabled\n"
+    assert status(configured, key) == 401
+    assert json.loads(run("enable", key[4:16], "--json").stdout)["status"] == "active"
+    assert status(configured, key) == 200
+
+
+def test_rotate(run: Run, configured: Flask, clock: FakeClock) -> None:
+    """The new key is alone on stdout; the old one is accepted for a day, then no more."""
+    old = run("create", "--client", "ada", "--scope", "predict", "--endpoint", "whoami").stdout.strip()
+    result = run("rotate", old[4:16])
+    new = result.stdout.strip()
+    assert key_id(new) == new[4:16] != old[4:16]
+    assert "accepted for 24 more hours" in result.stderr
+    assert "cannot be shown again" in result.stderr
+    clock.advance(86_399)
+    assert [status(configured, key) for key in (old, new)] == [200, 200]
+    clock.advance(1)
+    assert [status(configured, key) for key in (old, new)] == [401, 200]
+    first, second = json.loads(run("list", "--json").stdout)
+    assert (first["replaced_by"], first["expires"]) == (new[4:16], NOW + 86_400)
+    assert (second["client"], second["scopes"], second["endpoints"]) == ("ada", ["predict"], ["whoami"])
+    assert list_of(run("list").stdout.splitlines()[1])[-1] == "active, replaced, expired"
+
+
+def test_rotate_a_leaked_key(run: Run, configured: Flask) -> None:
+    """--overlap-hours 0 ends the old key at once."""
+    old = run("create", "--client", "ada").stdout.strip()
+    told = json.loads(run("rotate", old[4:16], "--overlap-hours", "0", "--json").stdout)
+    assert [status(configured, key) for key in (old, told["key"])] == [401, 200]
+
+
+def test_show(run: Run, configured: Flask, clock: FakeClock) -> None:
+    """One key with all that is known of it: also when it was last used, and never its secret or its hash."""
+    key = run("create", "--client", "ada", "--scope", "predict", "--endpoint", "whoami").stdout.strip()
+    clock.advance(3600)
+    status(configured, key)
+    output = run("show", key[4:16]).stdout
+    assert [list_of(line) for line in output.splitlines()] == [
+        ["Id", key[4:16]],
+        ["Client", "ada"],
+        ["Scopes", "predict"],
+        ["Plan", "default"],
+        ["Created", "2027-01-15 08:00:00 UTC"],
+        ["Expires", "never"],
+        ["Last used", "2027-01-15 09:00:00 UTC"],
+        ["Status", "active"],
+        ["Endpoints", "whoami"],
+        ["Replaced by", "-"],
+    ]
+    told = run("show", key[4:16], "--json").stdout
+    assert json.loads(told)["last_used"] == NOW + 3600
+    assert all(secret not in output + told for secret in (key[17:], "hmac"))
+    assert "2027-01-15" in list_of(run("list").stdout.splitlines()[1])[-2]
+
+
+def test_show_a_key_for_every_endpoint(run: Run) -> None:
+    """A key without --endpoint is for every one."""
+    key = run("create", "--client", "ada").stdout.strip()
+    assert ["Endpoints", "every one"] in [list_of(line) for line in run("show", key[4:16]).stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +230,15 @@ def test_revoked_key_is_refused_at_the_next_request(run: Run, configured: Flask)
         pytest.param(["create", "--client", "ada", "--scope", "a b"], "scope", id="scope"),
         pytest.param(["create"], "--client", id="no client"),
         pytest.param(["create", "--client", "ada", "--expires-days", "0"], "expires-days", id="no days"),
-        pytest.param(["revoke", "nobody"], "no key with the id 'nobody'", id="unknown id"),
+        pytest.param(["create", "--client", "ada", "--expires-days", "9999999"], "year 10000", id="too many days"),
+        pytest.param(["create", "--client", "ada", "--endpoint", ""], "endpoints", id="endpoint"),
+        pytest.param(["revoke", "nobody"], "no key with the id 'nobody'", id="revoke unknown"),
+        pytest.param(["disable", "nobody"], "no key with the id 'nobody'", id="disable unknown"),
+        pytest.param(["enable", "nobody"], "no key with the id 'nobody'", id="enable unknown"),
+        pytest.param(["rotate", "nobody"], "no key with the id 'nobody'", id="rotate unknown"),
+        pytest.param(["show", "nobody"], "no key with the id 'nobody'", id="show unknown"),
+        pytest.param(["rotate", "nobody", "--overlap-hours", "-1"], "overlap-hours", id="negative overlap"),
+        pytest.param(["rotate", "nobody", "--overlap-hours", "nan"], "overlap-hours", id="no number of hours"),
     ],
 )
 def test_mistakes(run: Run, arguments: list[str], told: str) -> None:
@@ -128,13 +248,21 @@ def test_mistakes(run: Run, arguments: list[str], told: str) -> None:
     assert told in result.stderr
 
 
-@pytest.mark.parametrize(
-    "command", [["create", "--client", "x"], ["list"], ["revoke", "x"]], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
 def test_not_configured(run: Run, command: list[str], protected: Callable[..., Flask]) -> None:
     """Without a key file the message says which setting to make."""
     result = run(*command, app=protected())
     assert (result.exit_code, "SECURE_ML_API_KEYS_FILE" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("change", [["enable"], ["disable"], ["rotate"]], ids=lambda words: words[0])
+def test_revoked_key_is_not_changed(run: Run, configured: Flask, change: list[str]) -> None:
+    """Revoked is for good."""
+    key = run("create", "--client", "ada").stdout.strip()
+    run("revoke", key[4:16])
+    result = run(*change, key[4:16])
+    assert (result.exit_code, "is revoked" in result.stderr, result.stdout) == (1, True, "")
+    assert status(configured, key) == 401
 
 
 def test_not_protected(run: Run) -> None:
@@ -143,9 +271,7 @@ def test_not_protected(run: Run) -> None:
     assert (result.exit_code, "init_app" in result.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(
-    "command", [["create", "--client", "x"], ["list"], ["revoke", "x"]], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
 def test_damaged_file(run: Run, command: list[str], configured: Flask) -> None:
     """A damaged key file is named, and left as it is."""
     path = Path(configured.config["SECURE_ML_API_KEYS_FILE"])

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from support import RANDOM_SECRET
+
 TUTORIAL = Path(__file__).parents[2] / "docs/tutorial/first_model.rst"
 HTTPS = "https://localhost"
 FLOWER = {"instances": [[5.1, 3.5, 1.4, 0.2]]}
@@ -22,7 +24,7 @@ FLOWER = {"instances": [[5.1, 3.5, 1.4, 0.2]]}
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
     """Return the secured app of the tutorial, with the environment that the tutorial sets."""
     monkeypatch.setenv("FLASK_APP", "app")
-    monkeypatch.setenv("PEPPER", "0123456789abcdef" * 4)
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     monkeypatch.setenv("FLASK_SECURE_ML_API_KEY_PEPPER", "env:PEPPER")
     monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS_FILE", str(tmp_path / "keys.json"))
     (tmp_path / "app.py").write_text(secured_app())

@@ -15,10 +15,11 @@ from joserfc.jwk import Key
 from certificates import Certificate, make_certificate
 from flask_secure_ml.authentication.api_keys import FileKeyStore
 from flask_secure_ml.exchange import SystemClock
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key
 from servers import gunicorn
 from site_under_test import AUDIENCE, ISSUER, Site
+from support import RANDOM_SECRET
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,9 @@ def environ(tmp_path_factory: pytest.TempPathFactory, jwks_uri: str) -> dict[str
         "MAX_BODY_BYTES": "20000",
     }
     return (
-        dict(os.environ) | {"PEPPER": "p" * 40} | {f"FLASK_SECURE_ML_{name}": value for name, value in settings.items()}
+        dict(os.environ)
+        | {"PEPPER": RANDOM_SECRET}
+        | {f"FLASK_SECURE_ML_{name}": value for name, value in settings.items()}
     )
 
 
@@ -74,7 +77,7 @@ def site(
     keys_file = Path(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEPPER", environ["PEPPER"])
-        api_key = make_api_key(FileKeyStore(str(keys_file)), Secret("env:PEPPER"), SystemClock())
+        api_key = make_api_key(FileKeyStore(str(keys_file)), SecretRing(Secret("env:PEPPER")), SystemClock())
         folder = tmp_path_factory.mktemp("gunicorn")
         with gunicorn(folder, certificate, environ, "--workers", "2", "--threads", "2") as served:
             yield Site(served, api_key, signing_key, keys_file, environ)

@@ -15,7 +15,7 @@ import pytest
 
 from flask_secure_ml.authentication.api_keys import FileKeyStore, key_id
 from flask_secure_ml.exchange import SystemClock
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import make_api_key, make_token
 from servers import gunicorn, wait_until
 from site_under_test import AUDIENCE, ISSUER, Site
@@ -42,7 +42,7 @@ def test_a_token(site: Site) -> None:
     """An access token is verified with the key set that the issuer serves over HTTP."""
     token = make_token(site.signing_key, issuer=ISSUER, audience=AUDIENCE, now=time.time())
     status, _, body = site.served.call("GET", "/whoami", headers={"Authorization": f"Bearer {token}"})
-    assert (status, json.loads(body)) == (200, {"id": f"jwt:{ISSUER}#alice", "scopes": ["predict"]})
+    assert (status, json.loads(body)) == (200, {"id": f"{ISSUER}#alice", "scopes": ["predict"]})
     stale = make_token(site.signing_key, issuer=ISSUER, audience=AUDIENCE, now=time.time() - 4000)
     assert site.served.call("GET", "/whoami", headers={"Authorization": f"Bearer {stale}"})[0] == 401
 
@@ -164,7 +164,7 @@ def test_keys_change_under_running_workers(site: Site, monkeypatch: pytest.Monke
     """A new key works and a revoked one stops at the next request, in every worker."""
     monkeypatch.setenv("PEPPER", site.environ["PEPPER"])
     store = FileKeyStore(str(site.keys_file))
-    key = make_api_key(store, Secret("env:PEPPER"), SystemClock(), scopes=())
+    key = make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock(), scopes=())
     calls = [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]
     store.revoke(str(key_id(key)))
     calls += [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]

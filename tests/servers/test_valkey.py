@@ -15,7 +15,7 @@ from flask import Flask
 from certificates import Certificate
 from flask_secure_ml.authentication.api_keys import FileKeyStore
 from flask_secure_ml.exchange import SystemClock
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key
 from servers import free_port, gunicorn, valkey
 from support import HTTPS, MakeApp, caller
@@ -42,7 +42,7 @@ def test_workers_share_one_count(
     """Two workers and eight threads of callers: exactly the limit passes (STANDARDS RL-11)."""
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
     store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
-    key = make_api_key(store, Secret("env:PEPPER"), SystemClock(), plan="few")
+    key = make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock(), plan="few")
     shared = environ | {"FLASK_RATELIMIT_STORAGE_URI": uri(storage.port)}
     with gunicorn(tmp_path, certificate, shared, "--workers", "2", "--threads", "2") as served:
 

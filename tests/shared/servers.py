@@ -53,19 +53,35 @@ class Served:
     def __init__(self, port: int, certificate: Certificate | None, log: Path) -> None:
         self.port = port
         self.log = log
-        self.context = ssl.create_default_context(cafile=str(certificate.certificate) if certificate else None)
+        self.trusted = str(certificate.certificate) if certificate else None
+        self.context = ssl.create_default_context(cafile=self.trusted)
 
     def call(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        client: Certificate | None = None,
     ) -> tuple[int, Any, bytes]:
-        """Send one request; return status, headers and body."""
-        connection = HTTPSConnection("localhost", self.port, context=self.context, timeout=10)
+        """Send one request, over a connection that shows a client's certificate if one is given.
+
+        :returns: status, headers and body.
+        """
+        connection = HTTPSConnection("localhost", self.port, context=self._context(client), timeout=10)
         try:
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()
         finally:
             connection.close()
+
+    def _context(self, client: Certificate | None) -> ssl.SSLContext:
+        if client is None:
+            return self.context
+        context = ssl.create_default_context(cafile=self.trusted)
+        context.load_cert_chain(client.certificate, client.key)
+        return context
 
     def raw(self, data: bytes) -> bytes:
         """Send bytes as they are; return all bytes of the answer."""
@@ -106,9 +122,9 @@ def gunicorn(folder: Path, certificate: Certificate | None, environ: dict[str, s
 
 
 @contextmanager
-def valkey(folder: Path, port: int | None = None) -> Iterator[ValkeyServer]:
+def valkey(folder: Path, port: int | None = None, **options: Any) -> Iterator[ValkeyServer]:
     """Run a real Valkey; the port is given, because the library's own choice can be raced."""
-    server = ValkeyServer(port=port or free_port(), data_dir=folder)
+    server = ValkeyServer(port=port or free_port(), data_dir=folder, **options)
     server.start()
     try:
         yield server

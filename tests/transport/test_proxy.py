@@ -11,7 +11,8 @@ from flask_secure_ml import Exchange
 from flask_secure_ml.checks import networks
 from flask_secure_ml.exchange import exchange_of
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.proxy import HOP_HEADERS, Door
+from flask_secure_ml.transport.hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
+from flask_secure_ml.transport.proxy import Door
 
 TRUSTED = ["10.0.0.0/8", "2001:db8::/32"]
 
@@ -91,10 +92,19 @@ def test_other_hop_headers_are_removed(peer: str, name: str) -> None:
     assert name not in pass_door(peer, **{name.removeprefix("HTTP_"): "x"})[1]
 
 
-def test_unknown_forwarded_headers_are_removed() -> None:
-    """The whole family X-Forwarded-* goes, also names that we do not know."""
-    environ = pass_door("10.0.0.1", x_forwarded_prefix="/admin", x_forwarded_port="1", x_forwarded_user="root")[1]
-    assert not [key for key in environ if key.startswith("HTTP_X_FORWARDED_")]
+@pytest.mark.parametrize("family", HOP_FAMILIES)
+@pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1"])
+def test_unknown_members_of_a_family_are_removed(peer: str, family: str) -> None:
+    """Whatever follows the beginning, also names that we do not know."""
+    environ = pass_door(peer, **{family.removeprefix("HTTP_") + "_SOMETHING_NEW": "root"})[1]
+    assert not [key for key in environ if key.startswith(family)]
+
+
+def test_irrelevant_hop_headers_settle_nothing() -> None:
+    """A trusted proxy that names no client is the client, and no header is made up for it."""
+    exchange, environ = pass_door("10.0.0.1", via="1.1 proxy", x_forwarded_prefix="/admin")
+    assert exchange.client == "10.0.0.1"
+    assert not environ.keys() & BELIEVED
 
 
 def test_a_unix_socket_is_trusted_only_when_named() -> None:

@@ -24,7 +24,7 @@ POLICY = {
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 @pytest.mark.parametrize("debug", [False, True], ids=["production", "debug"])
 def test_clear_text_is_refused(app: Flask, method: str, debug: bool) -> None:
-    """403 without a redirect and without HSTS, also for a public route, a forged header and in debug mode."""
+    """T6: 403 without a redirect or HSTS, also for a public route, a forged header and in debug mode."""
     app.debug = debug
     app.add_url_rule("/open", view_func=public(lambda: "ok"), methods=["GET", "POST"])
     forged = {"X-Forwarded-Proto": "https", "Forwarded": "proto=https", "X-Forwarded-Ssl": "on"}
@@ -71,6 +71,19 @@ def test_the_view_may_allow_caching(app: Flask) -> None:
     headers = app.test_client().get("/open", base_url=HTTPS).headers
     assert headers["Cache-Control"] == "max-age=60"
     assert not {"Server", "X-Powered-By"} & set(headers.keys())
+
+
+def test_browsers_may_read_the_challenge(protected: MakeApp) -> None:
+    """DP-16: with DPoP, scripts of other origins may read what they need to answer; without it, nothing more."""
+    issuer = {"issuer": "https://a", "audience": "b", "algorithms": ["RS256"], "jwks_uri": "https://a/jwks"}
+    exposed = [
+        protected(JWT_ISSUERS=[issuer], DPOP=mode)
+        .test_client()
+        .get("/", base_url=HTTPS)
+        .headers.get("Access-Control-Expose-Headers")
+        for mode in ("accept", "off")
+    ]
+    assert exposed == ["WWW-Authenticate, DPoP-Nonce", None]
 
 
 def test_hsts_max_age(protected: MakeApp) -> None:

@@ -1,0 +1,192 @@
+"""Revocation: a token, a caller, or everything that was issued before an instant, refused in every worker.
+
+The records lie in the shared store; each process has them in memory, so that a request pays for a look into a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from ..errors import DependencyUnavailable, NotAuthenticated
+from ..exchange import Clock, Principal
+from ..stores import SharedStore
+from ..stores.snapshot import Snapshot
+from .revocation_record import BEFORE, PRINCIPAL, TOKEN, Revocation, dump_revocation, parse_revocation
+
+SPACE = "revocations"
+KEPT = 30 * 86_400
+"""Seconds for which the revocation of one token is kept, unless said otherwise; no token lives longer."""
+
+AHEAD = 300
+"""Seconds by which an instant may lie in the future, for issuers whose clock is ahead (the most of
+``SECURE_ML_JWT_LEEWAY``); any later one would also refuse what is yet to be issued."""
+
+_LONGEST = 2048
+
+
+class _Index:
+    """The records in the form in which a request is held against them."""
+
+    def __init__(self, records: Iterable[Revocation]) -> None:
+        found = list(records)
+        self.tokens = {(each.issuer, each.token_id): each for each in found if each.kind == TOKEN}
+        self.principals = {each.principal: each for each in found if each.kind == PRINCIPAL}
+        before = [each for each in found if each.kind == BEFORE]
+        self.of_principal = {each.principal: each for each in before if each.principal}
+        self.of_issuer = {each.issuer: each for each in before if each.issuer}
+        self.of_everyone = [each for each in before if not each.principal and not each.issuer]
+
+    def matching(self, principal: Principal) -> Iterator[Revocation | None]:
+        """Yield what speaks against a principal, and None for each thing that does not."""
+        if principal.token_id:
+            yield self.tokens.get((principal.issuer, principal.token_id))
+        yield self.principals.get(principal.id)
+        own = self.of_principal.get(principal.id)
+        if principal.issued is None:
+            yield own
+            return
+        for each in (own, self.of_issuer.get(principal.issuer), *self.of_everyone):
+            # The same second counts as before: a token that was stolen then must not survive.
+            if each is not None and principal.issued <= each.instant:
+                yield each
+
+
+class Revocations:
+    """What was revoked.
+
+    :param store: where the records are; they hold in every process that shares it, within a second.
+    :param clock: says when to look for changes.
+    """
+
+    def __init__(self, store: SharedStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._snapshot = Snapshot(store, SPACE, parse_revocation, clock)
+        self._indexed: tuple[Mapping[str, Revocation], _Index] | None = None
+
+    def check(self, principal: Principal) -> None:
+        """Let a principal pass that was not revoked.
+
+        A principal that does not say when its credential was issued is refused by *before* only when it is meant by
+        its own id, and then whatever the instant.
+
+        :raises NotAuthenticated: its token, itself, or everything of its time was revoked.
+        :raises DependencyUnavailable: the store has not answered for a minute, or is damaged.
+        """
+        content = self._content()
+        if not content:
+            return
+        for record in self._index(content).matching(principal):
+            if record is not None:
+                raise NotAuthenticated(f"revoked: {record} (revocation {record.key})")
+
+    def revoke_token(self, issuer: str, token_id: str, *, seconds: float = KEPT) -> Revocation:
+        """Refuse one token from now on.
+
+        :param token_id: its ``jti``.
+        :param seconds: how long this is remembered; at least as long as the token lives.
+        :raises ValueError: the issuer or the id is not printable text, or the time is none.
+        :raises DependencyUnavailable: the store is down.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError("a revocation must be remembered for some time")
+        return self._store_one(Revocation(TOKEN, _text(issuer), _text(token_id)), seconds)
+
+    def revoke_principal(self, principal_id: str) -> Revocation:
+        """Refuse a caller, whatever it presents, until that is undone.
+
+        :param principal_id: its ``Principal.id``, as the request log has it.
+        :raises ValueError: it is not in the form of one.
+        :raises DependencyUnavailable: the store is down.
+        """
+        return self._store_one(Revocation(PRINCIPAL, principal=_principal(principal_id)))
+
+    def revoke_before(
+        self, instant: float, *, issuer: str | None = None, principal_id: str | None = None
+    ) -> Revocation:
+        """Refuse what was issued at an instant or earlier: of one issuer, of one caller, or of everyone.
+
+        :param instant: seconds since the epoch; at most five minutes from now.
+        :raises ValueError: both an issuer and a caller, or an instant that is not one, too late, or earlier than what
+            was revoked already: that would let something in again, which only :meth:`undo` shall do.
+        :raises DependencyUnavailable: the store is down.
+        """
+        if issuer is not None and principal_id is not None:
+            raise ValueError("name an issuer or a principal, not both")
+        whose = "" if issuer is None else _text(issuer), "" if principal_id is None else _principal(principal_id)
+        record = Revocation(BEFORE, whose[0], principal=whose[1], instant=self._instant(instant))
+        raw = self._store.get(SPACE, record.key)
+        if raw is not None and _parsed(raw).instant > instant:
+            raise ValueError(f"a later instant is revoked already; to go back, undo {record.key} first")
+        return self._store_one(record)
+
+    def undo(self, key: str) -> bool:
+        """Forget a revocation by its key; False when there is none.
+
+        :raises DependencyUnavailable: the store is down.
+        """
+        done = self._store.delete(SPACE, key)
+        self._snapshot.refresh()
+        return done
+
+    def list(self) -> tuple[Revocation, ...]:
+        """Return every revocation, oldest first.
+
+        :raises DependencyUnavailable: the store is down or damaged.
+        """
+        found = [_parsed(raw) for raw in self._store.items(SPACE).values()]
+        return tuple(sorted(found, key=lambda record: (record.created, record.key)))
+
+    def _content(self) -> Mapping[str, Revocation]:
+        try:
+            return self._snapshot.read()
+        except ValueError as error:
+            raise _damaged(error) from None
+
+    def _index(self, content: Mapping[str, Revocation]) -> _Index:
+        indexed = self._indexed
+        if indexed is None or indexed[0] is not content:
+            indexed = self._indexed = (content, _Index(content.values()))
+        return indexed[1]
+
+    def _instant(self, instant: float) -> float:
+        if not math.isfinite(instant) or instant < 0:
+            raise ValueError("the instant must be a number of seconds since the epoch")
+        if instant > self._clock.now() + AHEAD:
+            raise ValueError("the instant is in the future: it would refuse what is yet to be issued")
+        return instant
+
+    def _store_one(self, record: Revocation, seconds: float | None = None) -> Revocation:
+        now = self._clock.now()
+        stamped = replace(record, created=now, expires=None if seconds is None else now + seconds)
+        self._store.put(SPACE, stamped.key, dump_revocation(stamped), seconds=seconds)
+        # This process knows at once what it did itself.
+        self._snapshot.refresh()
+        return stamped
+
+
+def _parsed(raw: bytes) -> Revocation:
+    try:
+        return parse_revocation(raw)
+    except ValueError as error:
+        raise _damaged(error) from None
+
+
+def _text(value: str) -> str:
+    if not 0 < len(value) <= _LONGEST or not value.isprintable():
+        raise ValueError(f"issuers and ids have 1 to {_LONGEST} printable characters")
+    return value
+
+
+def _principal(value: str) -> str:
+    if not {":", "#"} & set(_text(value)):
+        raise ValueError(
+            f"{value!r} is no principal; the request log has them, such as https://issuer.example#subject or api_key:ID"
+        )
+    return value
+
+
+def _damaged(fault: object) -> DependencyUnavailable:
+    return DependencyUnavailable(f"the revocations in the store are damaged: {fault}", headers=[("Retry-After", "60")])

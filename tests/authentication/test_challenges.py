@@ -1,0 +1,76 @@
+"""``WWW-Authenticate``, character by character (RFC 6750 section 3, RFC 9449 section 7.1)."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flask_secure_ml.authentication.challenges import Challenges
+from flask_secure_ml.config import Settings
+from flask_secure_ml.errors import ConfigError
+
+BOTH = Challenges("model", ["Bearer", "DPoP", "ApiKey", "Bearer", ""], {"DPoP": ['algs="ES256"']})
+BEARER, DPOP, KEY = 'Bearer realm="model"', 'DPoP realm="model", algs="ES256"', 'ApiKey realm="model"'
+ONE_CHALLENGE = re.compile(
+    r'[A-Za-z]+( [a-z_]+="[\x20\x21\x23-\x5b\x5d-\x7e]*"(, [a-z_]+="[\x20\x21\x23-\x5b\x5d-\x7e]*")*)'
+)
+
+
+def lines(challenges: Challenges, used: str = "", error: str = "") -> list[str]:
+    return [value for _, value in challenges.headers(used, error)]
+
+
+def test_no_credential_names_every_scheme_and_no_error() -> None:
+    """BT-3, DP-15: nobody is told of an error who presented nothing; each scheme is offered once."""
+    assert lines(BOTH) == [BEARER, DPOP, KEY]
+
+
+@pytest.mark.parametrize(
+    ("used", "error", "expected"),
+    [
+        pytest.param("Bearer", "invalid_token", [f'{BEARER}, error="invalid_token"', DPOP, KEY], id="BT-4"),
+        pytest.param("DPoP", "invalid_token", [f'{DPOP}, error="invalid_token"', BEARER, KEY], id="DP-15"),
+        pytest.param("DPoP", "use_dpop_nonce", [f'{DPOP}, error="use_dpop_nonce"', BEARER, KEY], id="DP-14"),
+        pytest.param("ApiKey", "invalid_token", [KEY, BEARER, DPOP], id="ApiKey has no codes"),
+        pytest.param("Other", "invalid_token", [BEARER, DPOP, KEY], id="a scheme that is not on offer"),
+    ],
+)
+def test_error_goes_to_the_used_scheme(used: str, error: str, expected: list[str]) -> None:
+    """The error code stands in the challenge of the scheme that was used, which comes first."""
+    assert lines(BOTH, used, error) == expected
+
+
+@pytest.mark.parametrize(
+    ("schemes", "expected"),
+    [
+        pytest.param(["ApiKey", "Bearer"], f'{BEARER}, error="invalid_request"', id="BT-5 Bearer"),
+        pytest.param(["DPoP"], 'DPoP realm="model", error="invalid_request"', id="BT-12 DPoP"),
+        pytest.param(["ApiKey"], KEY, id="no OAuth scheme"),
+    ],
+)
+def test_malformed(schemes: list[str], expected: str) -> None:
+    """BT-5: a malformed request has the code invalid_request, on a scheme that defines it."""
+    assert Challenges("model", schemes, {}).malformed()[0] == ("WWW-Authenticate", expected)
+
+
+@pytest.mark.parametrize("schemes", [[], [""]], ids=["nothing", "certificates only"])
+def test_there_is_always_a_challenge(schemes: list[str]) -> None:
+    """RFC 9110 section 15.5.2: a 401 without a challenge is not one."""
+    assert lines(Challenges("model", schemes, {})) == [BEARER]
+
+
+@pytest.mark.parametrize("used", ["", "Bearer", "DPoP", "ApiKey"])
+def test_syntax(used: str) -> None:
+    """BT-2, BT-7, BT-8: a scheme and at least one parameter, each once, with characters that need no escape."""
+    for line in lines(BOTH, used, "invalid_token"):
+        assert ONE_CHALLENGE.fullmatch(line)
+        names = re.findall(r'([a-z_]+)="', line)
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("realm", ['a"b', "a\r\nb", "a\\b", "é", ""])
+def test_realm_cannot_break_the_header(realm: str) -> None:
+    """BT-8: a realm that would need an escape stops the app."""
+    with pytest.raises(ConfigError):
+        Settings.load({"SECURE_ML_REALM": realm})

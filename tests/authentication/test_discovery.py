@@ -1,0 +1,143 @@
+"""Metadata of the issuer (RFC 8414): where they are looked for, and which are believed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from flask_secure_ml.authentication.discovery import Discovery, metadata_places
+from flask_secure_ml.authentication.fetch import FetchError, Reply
+
+ISSUER = "https://as.example/tenant"
+FIRST = "https://as.example/.well-known/oauth-authorization-server/tenant"
+SECOND = "https://as.example/tenant/.well-known/openid-configuration"
+KEYS = "https://keys.example/jwks"
+
+
+class Web:
+    """Has some documents, and notes what was asked for."""
+
+    def __init__(self, media_type: str = "application/json", status: int = 200, **documents: Any) -> None:
+        self.media_type = media_type
+        self.status = status
+        self.documents = documents
+        self.asked: list[str] = []
+
+    def ask(self, uri: str) -> Reply:
+        self.asked.append(uri)
+        name = {FIRST: "first", SECOND: "second", KEYS: "keys"}.get(uri, "")
+        if name not in self.documents:
+            return Reply(404, b"")
+        document = self.documents[name]
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return Reply(self.status, raw, "" if name == "keys" else self.media_type)
+
+
+GOOD = {"issuer": ISSUER, "jwks_uri": KEYS}
+
+
+@pytest.mark.parametrize(
+    ("issuer", "places"),
+    [
+        pytest.param(ISSUER, [FIRST, SECOND], id="AS-3 with a path"),
+        pytest.param(
+            "https://as.example",
+            [
+                "https://as.example/.well-known/oauth-authorization-server",
+                "https://as.example/.well-known/openid-configuration",
+            ],
+            id="AS-3 without",
+        ),
+        pytest.param(
+            "https://as.example:8443/",
+            [
+                "https://as.example:8443/.well-known/oauth-authorization-server",
+                "https://as.example:8443/.well-known/openid-configuration",
+            ],
+            id="AS-3 slash and port",
+        ),
+    ],
+)
+def test_places(issuer: str, places: list[str]) -> None:
+    """AS-3: the well-known text goes before the path, and then, as OpenID has it, after it."""
+    assert list(metadata_places(issuer)) == places
+
+
+def test_first_place() -> None:
+    """The standard place is enough."""
+    web = Web(first=GOOD, keys=b"the keys")
+    assert Discovery(ISSUER, web.ask).key_set("") == b"the keys"
+    assert web.asked == [FIRST, KEYS]
+
+
+def test_second_place() -> None:
+    """AS-3: OpenID's place is tried when the standard one has nothing to use."""
+    web = Web(second=GOOD, keys=b"the keys")
+    assert Discovery(ISSUER, web.ask).key_set("") == b"the keys"
+    assert web.asked == [FIRST, SECOND, KEYS]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({**GOOD, "issuer": ISSUER + "/"}, id="AS-1 slash"),
+        pytest.param({**GOOD, "issuer": ISSUER.upper()}, id="AS-1 case"),
+        pytest.param({**GOOD, "issuer": "https://evil.example"}, id="AS-1 another issuer"),
+        pytest.param({"jwks_uri": KEYS}, id="AS-1 no issuer"),
+        pytest.param({**GOOD, "jwks_uri": "http://keys.example/jwks"}, id="AS-2 clear text"),
+        pytest.param({**GOOD, "jwks_uri": "file:///etc/passwd"}, id="AS-2 file"),
+        pytest.param({**GOOD, "jwks_uri": "https://u:p@keys.example/"}, id="AS-2 user"),
+        pytest.param({**GOOD, "jwks_uri": "https://keys.example:x/"}, id="AS-2 port"),
+        pytest.param({**GOOD, "jwks_uri": 5}, id="AS-2 number"),
+        pytest.param({"issuer": ISSUER}, id="no keys"),
+        pytest.param([GOOD], id="list"),
+        pytest.param(b'{"issuer": "https://a", "issuer": "' + ISSUER.encode() + b'"}', id="issuer twice"),
+        pytest.param(b"<html>", id="AS-4 HTML"),
+    ],
+)
+def test_metadata_that_are_not_believed(metadata: Any) -> None:
+    """AS-1, AS-2, AS-4: such metadata are not used, and no address in them is asked."""
+    web = Web(first=metadata, keys=b"the keys")
+    with pytest.raises(FetchError):
+        Discovery(ISSUER, web.ask).key_set("")
+    assert web.asked == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("media_type", ["", "text/html", "application/jwt", "application/json-seq"])
+def test_media_type(media_type: str) -> None:
+    """AS-4: metadata are application/json."""
+    web = Web(media_type, first=GOOD, keys=b"the keys")
+    with pytest.raises(FetchError, match="not application/json"):
+        Discovery(ISSUER, web.ask).key_set("")
+    assert KEYS not in web.asked
+
+
+@pytest.mark.parametrize("status", [204, 206, 302, 401, 500])
+def test_status(status: int) -> None:
+    """AS-4: metadata come with 200 and nothing else."""
+    web = Web(status=status, first=GOOD, second=GOOD, keys=b"the keys")
+    with pytest.raises(FetchError, match=str(status)):
+        Discovery(ISSUER, web.ask).key_set("")
+    assert KEYS not in web.asked
+
+
+def test_issuer_with_a_query() -> None:
+    """RFC 8414 section 2: such an issuer has no metadata, which is told at start."""
+    with pytest.raises(ValueError, match="query"):
+        Discovery("https://as.example/?tenant=1", Web().ask)
+
+
+def test_clear_text_on_loopback() -> None:
+    """With insecure_http the key set may be http: too."""
+    web = Web(first={**GOOD, "jwks_uri": "http://127.0.0.1/jwks"})
+    with pytest.raises(FetchError):
+        Discovery(ISSUER, web.ask, clear_text=True).key_set("")
+    assert web.asked == [FIRST, "http://127.0.0.1/jwks"]
+
+
+def test_fault_of_the_standard_place_is_told() -> None:
+    """The log says what is wrong where the metadata should be."""
+    with pytest.raises(FetchError, match="not those of the configured issuer"):
+        Discovery(ISSUER, Web(first={"issuer": "x"}).ask).key_set("")

@@ -1,0 +1,169 @@
+"""State that real workers share: what one process revokes, all of them refuse, over a file and over a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+from joserfc.jwk import Key
+
+from certificates import Certificate
+from flask_secure_ml.testing import make_token
+from servers import Served, gunicorn, valkey, wait_until
+from site_under_test import AUDIENCE, ISSUER
+
+WORKERS = 2
+WITHIN = 1.0
+
+
+class Worker:
+    """A connection that stays with one worker."""
+
+    def __init__(self, served: Served) -> None:
+        self._connection = HTTPSConnection("localhost", served.port, context=served.context, timeout=10)
+        self.number: int = json.loads(self._get("/healthz", {})[1])["worker"]
+
+    def status(self, token: str) -> int:
+        return self._get("/whoami", {"Authorization": f"Bearer {token}"})[0]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _get(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        self._connection.request("GET", path, headers=headers)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "valkey"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, environ: dict[str, str]
+) -> Iterator[dict[str, str]]:
+    """The environment of servers and commands: the usual one, and a store."""
+    folder = tmp_path_factory.mktemp("store")
+    with ExitStack() as stack:
+        if request.param == "valkey":
+            uri = f"valkey://127.0.0.1:{stack.enter_context(valkey(folder)).port}/0"
+        else:
+            uri = f"sqlite:{folder}/state.db"
+        yield environ | {"FLASK_SECURE_ML_STORE_URI": uri}
+
+
+@pytest.fixture(scope="module", params=[(), ("--preload",)], ids=["each loads the app", "preloaded"])
+def served(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    certificate: Certificate,
+    shared: dict[str, str],
+) -> Iterator[Served]:
+    options = ["--workers", str(WORKERS), "--threads", "4", "--keep-alive", "60", *request.param]
+    with gunicorn(tmp_path_factory.mktemp("gunicorn"), certificate, shared, *options) as running:
+        yield running
+
+
+@pytest.fixture
+def workers(served: Served) -> Iterator[list[Worker]]:
+    with all_workers(served) as found:
+        yield found
+
+
+@contextmanager
+def all_workers(served: Served) -> Iterator[list[Worker]]:
+    """Connect until each worker was met."""
+    met: dict[int, Worker] = {}
+
+    def meet() -> bool:
+        worker = Worker(served)
+        if met.setdefault(worker.number, worker) is not worker:
+            worker.close()
+        return len(met) == WORKERS
+
+    try:
+        wait_until(meet, "both workers answer")
+        yield list(met.values())
+    finally:
+        for each in met.values():
+            each.close()
+
+
+@pytest.fixture
+def token(signing_key: Key) -> Callable[..., str]:
+    def make(jti: str, subject: str = "ada", issued: float | None = None) -> str:
+        now = time.time() if issued is None else issued
+        claims = {"jti": jti, "sub": subject}
+        return make_token(signing_key, issuer=ISSUER, audience=AUDIENCE, now=now, claims=claims)
+
+    return make
+
+
+@pytest.fixture
+def revoke(shared: dict[str, str]) -> Callable[..., str]:
+    """Run the command in a process of its own; return the last word that it says."""
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "flask", "--app", "served_app:create_app", "secure-ml", "revoke", *words]
+        folder = Path(__file__).parents[1] / "shared"
+        done = subprocess.run(command, env=shared, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return (done.stdout + done.stderr).split()[-1]
+
+    return run
+
+
+def seconds_until(workers: list[Worker], token: str, status: int) -> float:
+    """Ask every worker over and over until each gives that answer; return how long any gave another."""
+    began = last = time.monotonic()
+    settled: set[int] = set()
+
+    def ask() -> bool:
+        nonlocal last
+        for each in workers:
+            started = time.monotonic()
+            if each.status(token) == status:
+                settled.add(each.number)
+            else:
+                last = started
+                settled.discard(each.number)
+        return len(settled) == len(workers)
+
+    wait_until(ask, f"every worker answers {status}")
+    return last - began
+
+
+def test_revoked_token(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
+    """C10: the command of another process is obeyed by every worker within a second, and its undoing too."""
+    good, bad = token("t-good"), token("t-bad")
+    assert [each.status(text) for each in workers for text in (good, bad)] == [200] * 4
+    key = revoke("token", "t-bad", "--issuer", ISSUER)
+    assert seconds_until(workers, bad, 401) < WITHIN
+    assert [each.status(good) for each in workers] == [200] * 2
+    revoke("undo", key)
+    assert seconds_until(workers, bad, 200) < WITHIN
+
+
+def test_revoked_principal(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
+    """Every token of a subject, also one that is issued later."""
+    key = revoke("principal", f"{ISSUER}#eve")
+    assert seconds_until(workers, token("t1", "eve"), 401) < WITHIN
+    assert [each.status(token("t2", "eve")) for each in workers] == [401] * 2
+    assert [each.status(token("t3", "ada")) for each in workers] == [200] * 2
+    revoke("undo", key)
+
+
+def test_everything_before_now(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
+    """What an issuer issued before the command is refused; what it issues afterwards passes."""
+    old = token("t-old", issued=time.time() - 60)
+    assert [each.status(old) for each in workers] == [200] * 2
+    key = revoke("before", "now", "--issuer", ISSUER)
+    assert seconds_until(workers, old, 401) < WITHIN
+    new = token("t-new", issued=time.time() + 1)
+    assert [each.status(new) for each in workers] == [200] * 2
+    revoke("undo", key)
+    assert seconds_until(workers, old, 200) < WITHIN

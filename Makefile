@@ -1,11 +1,15 @@
 # Two commands need nothing but Python and make:
 #   make demo    serves the example over HTTPS
 #   make test    runs every test
-# HOST and PORT move the demo; PYTHON chooses the interpreter.
+# Beside them: make demo-oauth, make bench, make fuzz, make docs.
+# HOST, PORT and AUTH_PORT move the demos; PYTHON chooses the interpreter.
 
 HOST ?= 127.0.0.1
 PORT ?= 8443
+AUTH_PORT ?= 9443
+RESOURCE ?=
 PYTHON ?=
+FUZZ_EXAMPLES ?= 25000
 
 CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -13,13 +17,15 @@ VENV = .venv
 BIN = $(VENV)/bin
 METADATA = pyproject.toml setup.cfg
 
-.PHONY: help demo test bench docs clean
+.PHONY: help demo demo-oauth test bench fuzz docs clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make demo    serve the example on https://$(HOST):$(PORT) (HOST=... and PORT=... override)'
+	@echo 'make demo-oauth  the same, and an authorization server on https://$(HOST):$(AUTH_PORT) (AUTH_PORT=... overrides)'
 	@echo 'make test    run every test with tox, on every Python found'
 	@echo 'make bench   measure against the bare app and a hand-assembled stack'
+	@echo 'make fuzz    try FUZZ_EXAMPLES random inputs ($(FUZZ_EXAMPLES)) on each parser that strangers reach'
 	@echo 'make docs    build the documentation into docs/_build/html'
 	@echo 'make clean   remove everything that these commands made'
 
@@ -28,11 +34,22 @@ demo: export PORT := $(PORT)
 demo: $(VENV)/.installed-demo
 	@exec $(BIN)/python -m example_app.demo
 
+demo-oauth: export HOST := $(HOST)
+demo-oauth: export PORT := $(PORT)
+demo-oauth: export AUTH_PORT := $(AUTH_PORT)
+demo-oauth: export RESOURCE := $(RESOURCE)
+demo-oauth: $(VENV)/.installed-demo
+	@exec $(BIN)/python -m example_app.demo_oauth
+
 test: $(VENV)/.installed-tox
 	@$(BIN)/tox run
 
 bench: $(VENV)/.installed-bench
 	@$(BIN)/python -m benchmarks
+
+fuzz: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
+fuzz: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -q -k 'fuzz' tests
 
 docs: $(VENV)/.installed-docs
 	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -12,7 +12,8 @@ import secrets
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -37,21 +38,40 @@ THREE = (
 PEPPER_BYTES = 32
 
 
-def main(environ: Mapping[str, str]) -> int:
-    """Run the demo until it is interrupted.
+@dataclass(frozen=True)
+class Api:
+    """The example API, ready to be started.
 
+    :param state: the directory for everything that is made.
+    :param authority: the certificate that clients trust.
+    :param key: an API key.
+    :param tls: what gunicorn is told about the certificate.
+    :param settings: what the API is told.
+    """
+
+    state: Path
+    authority: Path
+    key: str
+    tls: Mapping[str, str]
+    settings: Mapping[str, str]
+
+
+def main(environ: Mapping[str, str], run: Callable[[Mapping[str, str]], None] | None = None) -> int:
+    """Run a demo until it is interrupted.
+
+    :param run: the demo; it ends its servers when it is left by an exception.
     :return: the exit status: 0 after Ctrl-C or a signal to end, 1 when it could not serve.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        _run(environ)
+        (run or _run)(environ)
     except KeyboardInterrupt:
         say("Stopped.")
         return 0
     except (model.ModelError, KeysError, ServerError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
-        return 1
+    return 1
 
 
 def say(text: str) -> None:
@@ -61,21 +81,31 @@ def say(text: str) -> None:
 
 def curl_command(address: Address, authority: Path, key: str, environ: Mapping[str, str]) -> str:
     """Return a shell command that asks for a prediction and works from any directory."""
+    words = [*curl(authority, environ), "-H", f"X-API-Key: {key}", "-H", "Content-Type: application/json"]
+    return shlex.join([*words, "-d", payload(), f"{address.url}/v1/predict"])
+
+
+def curl(authority: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return the words that every command begins with."""
     words = ["curl", "--cacert", str(authority)]
     if any(environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         words += ["--noproxy", "*"]
-    words += ["-H", f"X-API-Key: {key}", "-H", "Content-Type: application/json"]
-    return shlex.join(
-        [*words, "-d", json.dumps({"instances": [THREE]}, separators=(",", ":")), f"{address.url}/v1/predict"]
-    )
+    return words
 
 
-def _run(environ: Mapping[str, str]) -> NoReturn:
-    address = Address.parse(environ.get("HOST", ""), environ.get("PORT", ""))
-    address.check_free()
+def payload() -> str:
+    """Return the body of a request for the prediction of one image."""
+    return json.dumps({"instances": [THREE]}, separators=(",", ":"))
+
+
+def prepare(environ: Mapping[str, str], host: str) -> Api:
+    """Train the model, make a certificate and an API key, and say so.
+
+    :param host: where the API will listen.
+    """
     state = private_directory(Path(environ.get("DEMO_STATE", "") or ".demo").resolve())
     trained = _model(state)
-    issued = _certificates(state, address.host)
+    issued = _certificates(state, host)
     pepper = _pepper(state)
     key, keys = fresh_key(state, pepper)
     say("Made a fresh API key with the scopes predict and metrics; those of earlier starts no longer work.")
@@ -83,13 +113,19 @@ def _run(environ: Mapping[str, str]) -> NoReturn:
         "FLASK_MODEL_FILE": str(trained),
         "FLASK_SECURE_ML_API_KEYS_FILE": str(keys),
         "FLASK_SECURE_ML_API_KEY_PEPPER": f"file:{pepper}",
-        "TLS_CERTIFICATE": str(issued.server),
-        "TLS_PRIVATE_KEY": str(issued.key),
     }
+    tls = {"TLS_CERTIFICATE": str(issued.server), "TLS_PRIVATE_KEY": str(issued.key)}
+    return Api(state, issued.authority, key, tls, settings)
+
+
+def _run(environ: Mapping[str, str]) -> None:
+    address = Address.parse(environ.get("HOST", ""), environ.get("PORT", ""))
+    address.check_free()
+    api = prepare(environ, address.host)
     say("Starting gunicorn ...")
-    with Server(address, {**environ, **settings}) as server:
-        server.wait_until_ready(issued.authority)
-        _welcome(address, curl_command(address, issued.authority, key, environ))
+    with Server(address, {**environ, **api.tls, **api.settings}) as server:
+        server.wait_until_ready(api.authority)
+        _welcome(address, curl_command(address, api.authority, api.key, environ))
         server.wait()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flask_secure_ml.authentication.api_keys import issue_key
-from flask_secure_ml.authentication.key_store import FileKeyStore, dump_records
+from flask_secure_ml.authentication.file_key_store import FileKeyStore, dump_records
+from flask_secure_ml.authentication.key_lifecycle import issue_key
 from flask_secure_ml.errors import DependencyUnavailable
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, SecretRing
 
 from .files import PRIVATE, write
 
@@ -29,7 +29,8 @@ def fresh_key(state: Path, pepper: Path) -> tuple[str, Path]:
     path = state / "api_keys.json"
     store = FileKeyStore(path)
     _forget_own(store)
-    text, _ = issue_key(store, Secret(f"file:{pepper}"), client=CLIENT, scopes=SCOPES, now=time.time())
+    ring = SecretRing(Secret(f"file:{pepper}"))
+    text, _ = issue_key(store, ring, client=CLIENT, scopes=SCOPES, now=time.time())
     return text, path
 
 

@@ -19,6 +19,7 @@ from typing import NoReturn, Self
 
 CONFIG = Path(__file__).with_name("gunicorn.conf.py")
 HIGHEST_PORT = 65535
+USUAL_PORT = 8443
 READY_WITHIN = 30.0
 STOPPED_WITHIN = 15.0
 
@@ -29,20 +30,28 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens."""
+    """Where a server listens.
+
+    :param command: what the user starts it with, for advice.
+    :param variable: the name of the port there.
+    """
 
     host: str
     port: int
+    command: str = "make demo"
+    variable: str = "PORT"
 
     @classmethod
-    def parse(cls, host: str, port: str) -> Self:
-        """Return the address for two texts; empty ones mean 127.0.0.1 and 8443.
+    def parse(
+        cls, host: str, port: str, command: str = "make demo", variable: str = "PORT", usual: int = USUAL_PORT
+    ) -> Self:
+        """Return the address for two texts; empty ones mean 127.0.0.1 and the usual port.
 
         :raises ServerError: the port is not a number from 1 to 65535.
         """
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= HIGHEST_PORT):
-            raise ServerError(f"PORT must be a number from 1 to {HIGHEST_PORT}, not {port!r}")
-        return cls(host or "127.0.0.1", int(port or 8443))
+            raise ServerError(f"{variable} must be a number from 1 to {HIGHEST_PORT}, not {port!r}")
+        return cls(host or "127.0.0.1", int(port or usual), command, variable)
 
     @property
     def reachable(self) -> str:
@@ -70,24 +79,29 @@ class Address:
     def _explain(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             other = self.port + 1 if self.port < HIGHEST_PORT else self.port - 1
-            return f"port {self.port} is in use; choose another: make demo PORT={other}"
+            return f"port {self.port} is in use; choose another: {self.command} {self.variable}={other}"
         if error.errno == errno.EACCES:
-            return f"port {self.port} needs more rights; choose one above 1023: make demo PORT=8443"
-        return f"cannot listen on HOST {self.host!r}: {error.strerror}; for this machine only: make demo HOST=127.0.0.1"
+            return f"port {self.port} needs more rights; choose one above 1023: {self.command} {self.variable}=8443"
+        local = f"for this machine only: {self.command} HOST=127.0.0.1"
+        return f"cannot listen on HOST {self.host!r}: {error.strerror}; {local}"
 
 
 class Server:
-    """gunicorn with the example app, for as long as the ``with`` block lasts."""
+    """gunicorn with one app of the example, for as long as the ``with`` block lasts.
 
-    def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
+    :param app: which one, as gunicorn takes it.
+    """
+
+    def __init__(self, address: Address, environ: Mapping[str, str], app: str = "example_app.wsgi:app") -> None:
         self._address = address
         self._environ = {**environ, "HOST": address.host, "PORT": str(address.port)}
+        self._app = app
 
     def __enter__(self) -> Self:
         """Start it."""
         # In a group of its own, so that Ctrl-C reaches the demo only, which then ends gunicorn gracefully.
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, constant arguments
-            [sys.executable, "-m", "gunicorn", "--config", str(CONFIG), "example_app.wsgi:app"],
+            [sys.executable, "-m", "gunicorn", "--config", str(CONFIG), self._app],
             cwd=CONFIG.parents[1],
             env=self._environ,
             process_group=0,
@@ -122,16 +136,21 @@ class Server:
                 raise ServerError(f"gunicorn did not answer on {self._address.url} within {READY_WITHIN:.0f} seconds")
             time.sleep(0.1)
 
-    def wait(self) -> NoReturn:
+    def wait(self, seconds: float | None = None) -> None:
         """Wait for gunicorn to end, which it does not do by itself.
 
+        :param seconds: how long; None for ever.
         :raises ServerError: it ended.
         """
-        self._process.wait()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
         self._raise_ended()
 
     def _raise_ended(self) -> NoReturn:
-        raise ServerError(f"gunicorn ended with status {self._process.returncode}; its own words are above")
+        status = self._process.returncode
+        raise ServerError(f"gunicorn ended with status {status} on {self._address.url}; its own words are above")
 
     def _answers(self, context: ssl.SSLContext) -> bool:
         connection = HTTPSConnection(self._address.reachable, self._address.port, timeout=5, context=context)

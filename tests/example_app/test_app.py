@@ -16,8 +16,9 @@ from example_app.app import create_app, secure_ml
 from example_app.model import ModelError, save
 from example_app.training import split, train
 from flask_secure_ml.authentication.api_keys import issue_key
-from flask_secure_ml.authentication.key_store import FileKeyStore
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.authentication.file_key_store import FileKeyStore
+from flask_secure_ml.secrets import Secret, SecretRing
+from support import RANDOM_SECRET
 
 BASE = "https://localhost"
 KeyFactory = Callable[..., dict[str, str]]
@@ -33,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def state(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "pepper").write_text("p" * 64)
+    (tmp_path / "pepper").write_text(RANDOM_SECRET)
     monkeypatch.setenv("FLASK_MODEL_FILE", str(tmp_path / "model.npz"))
     monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS_FILE", str(tmp_path / "keys.json"))
     monkeypatch.setenv("FLASK_SECURE_ML_API_KEY_PEPPER", f"file:{tmp_path / 'pepper'}")
@@ -54,7 +55,7 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def key(state: Path) -> KeyFactory:
     def make(*scopes: str) -> dict[str, str]:
-        store, pepper = FileKeyStore(state / "keys.json"), Secret(f"file:{state / 'pepper'}")
+        store, pepper = FileKeyStore(state / "keys.json"), SecretRing(Secret(f"file:{state / 'pepper'}"))
         return {"X-API-Key": issue_key(store, pepper, client="test", scopes=scopes, now=time.time())[0]}
 
     return make

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from example_app.keys import KeysError, fresh_key
+from support import RANDOM_SECRET
 
 
 def test_keys_of_others_stay(tmp_path: Path) -> None:
     """Only the demo's own earlier key goes; one that was made by hand for another client stays."""
     pepper = tmp_path / "pepper"
-    pepper.write_text("p" * 64)
+    pepper.write_text(RANDOM_SECRET)
     _, path = fresh_key(tmp_path, pepper)
     document = json.loads(path.read_text())
     document["keys"].append({**document["keys"][0], "id": "A" * 12, "client": "somebody"})
@@ -24,7 +25,7 @@ def test_keys_of_others_stay(tmp_path: Path) -> None:
 
 def test_damaged_key_file(tmp_path: Path) -> None:
     """A key file that cannot be read is named, with what to do."""
-    (tmp_path / "pepper").write_text("p" * 64)
+    (tmp_path / "pepper").write_text(RANDOM_SECRET)
     (tmp_path / "api_keys.json").write_text("{")
     with pytest.raises(KeysError, match=r"api_keys\.json.*delete it"):
         fresh_key(tmp_path, tmp_path / "pepper")

@@ -1,0 +1,133 @@
+"""The clients of the example authorization server: who they are, what they may have, and hashes of their secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from base64 import b64decode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_plus
+
+from authlib.oauth2.rfc6749 import ClientMixin
+
+from .files import PRIVATE, write
+
+BASIC = "client_secret_basic"
+GRANT = "client_credentials"
+SECRET_BYTES = 32
+SCOPES = ("predict", "metrics")
+
+
+class ClientsError(Exception):
+    """The file of clients cannot be used; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Client(ClientMixin):
+    """One registered client, as Authlib asks about it.
+
+    :param secret_sha256: the hash of its secret, in hexadecimal. Secrets are 32 random bytes, so nothing slower than
+        SHA-256 is needed to make guessing hopeless.
+    :param scopes: the most that a token for it can have; without any it gets no token.
+    :param opaque: its tokens are random texts, not JWTs.
+    :param introspects: it is a resource server, which may ask what a token is.
+    """
+
+    client_id: str
+    secret_sha256: str
+    scopes: tuple[str, ...] = ()
+    opaque: bool = False
+    introspects: bool = False
+
+    def get_client_id(self) -> str:
+        """Return its name."""
+        return self.client_id
+
+    def get_allowed_scope(self, scope: str | None) -> str:
+        """Return what it asks for, or everything it may have when it asks for nothing (RFC 6749 section 3.3).
+
+        The grant has refused before this what goes beyond.
+        """
+        return " ".join(dict.fromkeys((scope or "").split())) or " ".join(self.scopes)
+
+    def check_client_secret(self, client_secret: str) -> bool:
+        """Compare in a time that does not tell how much was right."""
+        return compare_digest(_hash(client_secret), self.secret_sha256)
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        """Allow HTTP Basic only: secrets in a body end up in more logs."""
+        return method == BASIC
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        """Allow tokens for the client itself, if it has scopes."""
+        return grant_type == GRANT and bool(self.scopes)
+
+
+# The demo's clients: two that call the API, and the API itself.
+DEMO = (
+    Client("demo", "", scopes=SCOPES),
+    Client("demo-opaque", "", scopes=SCOPES, opaque=True),
+    Client("models", "", introspects=True),
+)
+
+
+def create_clients(path: Path, clients: Iterable[Client] = DEMO) -> dict[str, str]:
+    """Write the file of clients with new secrets, in the place of the one before.
+
+    :param clients: their hashes are overwritten.
+    :return: the secrets by client; they are written nowhere.
+    """
+    made = {each.client_id: secrets.token_hex(SECRET_BYTES) for each in clients}
+    entries = [asdict(each) | {"secret_sha256": _hash(made[each.client_id])} for each in clients]
+    write(path, json.dumps({"clients": entries}, indent=2).encode(), PRIVATE)
+    return made
+
+
+def load_clients(path: Path) -> Mapping[str, Client]:
+    """Return the clients by name.
+
+    :raises ClientsError: the file is missing or damaged.
+    """
+    try:
+        entries = json.loads(path.read_bytes())["clients"]
+        clients = [Client(**entry | {"scopes": tuple(entry["scopes"])}) for entry in entries]
+    except OSError as error:
+        raise ClientsError(f"cannot read {path}: {error.strerror}; python -m example_app.auth_setup makes it") from None
+    except (KeyError, TypeError, ValueError):
+        raise ClientsError(f"{path} is not a file of clients; delete it and start again") from None
+    return {each.client_id: each for each in clients}
+
+
+def authenticate_basic(clients: Mapping[str, Client], headers: Mapping[str, str]) -> Client | None:
+    """Return the client that a request proves to be with HTTP Basic (RFC 6749 section 2.3.1).
+
+    Authlib's own method answers bytes that are not UTF-8 with a crash, reads a plus sign as itself, and says whether it
+    was the name or the secret that was wrong.
+    """
+    scheme, _, encoded = headers.get("Authorization", "").partition(" ")
+    try:
+        name, colon, secret = b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    if scheme.lower() != "basic" or not colon:
+        return None
+    client = clients.get(unquote_plus(name), _NOBODY)
+    return client if client.check_client_secret(unquote_plus(secret)) else None
+
+
+def beyond(client: Client, scope: str | None, known: Sequence[str] = SCOPES) -> bool:
+    """Tell whether a client asks for a scope that it is not registered for."""
+    return not set((scope or "").split()) <= set(client.scopes) & set(known)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+# Nothing hashes to it, and looking at it takes as long as looking at a client.
+_NOBODY: Any = Client("", "0" * 64)

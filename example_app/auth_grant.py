@@ -1,0 +1,168 @@
+"""What the example authorization server makes of Authlib: its grant, its tokens and its two token endpoints.
+
+Each override closes a gap or narrows a default that is too wide for client credentials alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from authlib.integrations.flask_oauth2 import AuthorizationServer
+from authlib.integrations.flask_oauth2.requests import FlaskOAuth2Payload, FlaskOAuth2Request
+from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc6749 import ClientCredentialsGrant, InvalidRequestError, InvalidScopeError
+from authlib.oauth2.rfc7009 import RevocationEndpoint
+from authlib.oauth2.rfc7662 import IntrospectionEndpoint
+from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator
+from flask import Request, request
+
+from .auth_clients import BASIC, Client, authenticate_basic, beyond, load_clients
+from .auth_keys import ALGORITHM, SigningKeys
+from .auth_setup import Config
+from .auth_tokens import LIFETIME, Token, TokenStore, opaque_token
+
+
+class InvalidTargetError(OAuth2Error):
+    """The ``resource`` that a client names is none that this server knows (RFC 8707 section 2)."""
+
+    error = "invalid_target"
+    description = "No tokens are issued for this resource."
+
+
+class FormPayload(FlaskOAuth2Payload):
+    """The form in the body; Authlib's own also takes parameters from the address, where they end up in logs."""
+
+    def __init__(self, incoming: Request) -> None:
+        super().__init__(incoming)
+        self._form = incoming.form
+
+    @property
+    def data(self) -> Any:
+        """Return the form, in which no parameter stands twice (RFC 6749 section 3.2)."""
+        return self._form
+
+
+class DemoServer(AuthorizationServer):
+    """Authlib's server with the clients, keys and tokens of one state directory.
+
+    :param config: where everything is.
+    :param tokens: remembers what was issued.
+    """
+
+    def __init__(self, config: Config, tokens: TokenStore) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = tokens
+        self.register_token_generator("default", AccessTokens(config))
+        self.register_grant(ClientCredentials)
+        self.register_endpoint(Introspection)
+        self.register_endpoint(Revocation)
+        self.register_client_auth_method(BASIC, self._authenticate)
+
+    def query_client(self, client_id: str) -> Client | None:
+        """Return a registered client."""
+        return load_clients(self.config.clients).get(client_id)
+
+    def save_token(self, token: dict[str, Any], request: Any) -> None:
+        """Remember what was issued."""
+        audience = choose_resource(self.config, request.form)
+        self.tokens.save(token["access_token"], request.client.client_id, token["scope"], audience)
+
+    def create_oauth2_request(self, _: object) -> FlaskOAuth2Request:
+        """Return the request as Authlib reads it."""
+        incoming = FlaskOAuth2Request(request)
+        incoming.payload = FormPayload(request)
+        if any(len(values) > 1 for _, values in request.form.lists()):
+            raise InvalidRequestError("A parameter is there more than once.")
+        return incoming
+
+    def _authenticate(self, _query: object, incoming: Any) -> Client | None:
+        return authenticate_basic(load_clients(self.config.clients), incoming.headers)
+
+
+class ClientCredentials(ClientCredentialsGrant):
+    """Tokens for the client itself (RFC 6749 section 4.4)."""
+
+    def validate_token_request(self) -> None:
+        """Refuse scopes that the client is not registered for, which Authlib would leave out silently."""
+        super().validate_token_request()
+        if beyond(self.client, self.request.payload.scope):
+            raise InvalidScopeError
+        choose_resource(self.server.config, self.request.form)
+
+
+class AccessTokens(JWTBearerTokenGenerator):
+    """JWT access tokens (RFC 9068), or opaque ones for clients that are registered for them."""
+
+    def __init__(self, config: Config) -> None:
+        # Without the last argument, tokens of this grant would live for ten days.
+        super().__init__(config.issuer, ALGORITHM, expires_generator=lambda _client, _grant: LIFETIME)
+        self._config = config
+
+    def access_token_generator(self, client: Client, grant_type: str, user: None, scope: str) -> str:
+        """Return the token."""
+        if client.opaque:
+            return opaque_token()
+        return str(super().access_token_generator(client, grant_type, user, scope))
+
+    def get_jwks(self) -> Any:
+        """Return the key that signs."""
+        return SigningKeys(self._config.keys).signing()
+
+    def get_audiences(self, client: Client, user: None, scope: str) -> str:
+        """Return the API that the token is for, not the client as Authlib would."""
+        return choose_resource(self._config, request.form)
+
+    def get_jti(self, client: Client, grant_type: str, user: None, scope: str) -> str:
+        """Return 128 random bits."""
+        return secrets.token_urlsafe(16)
+
+
+class Introspection(IntrospectionEndpoint):
+    """What a token is (RFC 7662), for resource servers. Everybody else hears that no token is active."""
+
+    def check_permission(self, token: Token, client: Client, request: Any) -> bool:
+        """Tell whether the client is a resource server."""
+        return client.introspects
+
+    def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
+        """Return what is known about the token, a JWT or an opaque one."""
+        found: Token | None = self.server.tokens.find(token_string)
+        return found
+
+    def introspect_token(self, token: Token) -> dict[str, Any]:
+        """Return the members of RFC 7662 section 2.2 for a token that is active."""
+        return {
+            "active": True,
+            "token_type": "Bearer",
+            "scope": token.scope,
+            "client_id": token.client_id,
+            "sub": token.client_id,
+            "aud": token.audience,
+            "iss": self.server.config.issuer,
+            "jti": token.jti,
+            "iat": token.issued,
+            "exp": token.expires,
+        }
+
+
+class Revocation(RevocationEndpoint):
+    """Giving a token up (RFC 7009), for the client that it was issued to."""
+
+    query_token = Introspection.query_token
+
+    def revoke_token(self, token: Token, request: Any) -> None:
+        """Remember it; Authlib's own endpoint for JWTs would refuse them."""
+        self.server.tokens.revoke(token)
+
+
+def choose_resource(config: Config, form: Any) -> str:
+    """Return which API a token is asked for: the parameter ``resource``, or the first one (RFC 8707 section 2).
+
+    :raises InvalidTargetError: it is none of those that the server knows.
+    """
+    wanted: str = form.get("resource") or config.resources[0]
+    if wanted not in config.resources:
+        raise InvalidTargetError
+    return wanted

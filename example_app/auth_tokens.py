@@ -1,0 +1,117 @@
+"""The tokens that the example authorization server has issued, in one SQLite file for all workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joserfc.jws import extract_compact
+
+from .auth_clients import Client
+from .files import PRIVATE
+
+LIFETIME = 300
+"""Seconds from issue to expiry."""
+
+OPAQUE_BYTES = 32
+_SCHEMA = """CREATE TABLE IF NOT EXISTS tokens (
+    digest BLOB PRIMARY KEY, jti TEXT NOT NULL, client_id TEXT NOT NULL, scope TEXT NOT NULL, audience TEXT NOT NULL,
+    issued INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"""
+_FIND = "SELECT *, expires <= ? FROM tokens WHERE digest = ?"
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is known about an issued token, as Authlib asks about it; the token itself is not.
+
+    :param digest: its SHA-256.
+    :param expired: whether it had expired when it was looked up.
+    """
+
+    digest: bytes
+    jti: str
+    client_id: str
+    scope: str
+    audience: str
+    issued: int
+    expires: int
+    revoked: int
+    expired: int
+
+    def check_client(self, client: Client) -> bool:
+        """Tell whether it was issued to this client."""
+        return self.client_id == client.client_id
+
+    def is_expired(self) -> bool:
+        """Tell whether its time is over."""
+        return bool(self.expired)
+
+    def is_revoked(self) -> bool:
+        """Tell whether its client gave it up."""
+        return bool(self.revoked)
+
+
+class TokenStore:
+    """Issued tokens by their digest: whoever reads the file can use none of them.
+
+    :param path: the SQLite file; its directory must exist.
+    :param clock: returns seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE))
+        with self._database() as database:
+            database.execute(_SCHEMA)
+
+    def save(self, text: str, client_id: str, scope: str, audience: str) -> None:
+        """Remember a token that was issued just now; those that have expired are forgotten."""
+        now = int(self._clock())
+        row = (_digest(text), _token_id(text), client_id, scope, audience, now, now + LIFETIME)
+        with self._database() as database:
+            database.execute("DELETE FROM tokens WHERE expires <= ?", (now,))
+            database.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, 0)", row)
+
+    def find(self, text: str) -> Token | None:
+        """Return what is known about a token, whatever it is."""
+        with self._database() as database:
+            row = database.execute(_FIND, (int(self._clock()), _digest(text))).fetchone()
+        return None if row is None else Token(*row)
+
+    def revoke(self, token: Token) -> None:
+        """Remember that a token is good for nothing any more."""
+        with self._database() as database:
+            database.execute("UPDATE tokens SET revoked = 1 WHERE digest = ?", (token.digest,))
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        # A connection for each use: opening a file costs microseconds, and no thread can share one by mistake.
+        with closing(sqlite3.connect(self._path, timeout=5)) as database, database:
+            yield database
+
+
+def opaque_token() -> str:
+    """Return a random text that means nothing by itself."""
+    return secrets.token_urlsafe(OPAQUE_BYTES)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _token_id(text: str) -> str:
+    """Return the ``jti`` of a JWT of ours, or a new one for an opaque token."""
+    if "." not in text:
+        return secrets.token_urlsafe(OPAQUE_BYTES // 2)
+    claims: dict[str, Any] = json.loads(extract_compact(text.encode()).payload)
+    return str(claims["jti"])

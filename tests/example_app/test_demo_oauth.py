@@ -1,0 +1,345 @@
+"""The demo with OAuth2, started as a user starts it, and every command run as it was printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from auth_server import Answer, AuthServer
+from example_app.auth_setup import Config
+from example_app.demo import Api, payload
+from example_app.demo_oauth import commands, oauth_settings
+from example_app.server import Address
+from flask_secure_ml.config import Settings
+from servers import accepts, free_port, wait_until
+
+PATIENCE = 90.0
+OWN = {"DEMO_STATE", "HOST", "PORT", "AUTH_PORT", "RESOURCE"}
+ELSEWHERE = "https://elsewhere.test"
+MARK = "-- next --"
+TUTORIAL = Path(__file__).parents[2] / "docs/tutorial/oauth.rst"
+FLOWER = '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+
+
+@dataclass
+class Demo:
+    """A running demo: what it said, and the servers that it runs."""
+
+    process: subprocess.Popen[str]
+    said: list[str]
+    state: Path
+    log: Path
+    port: int
+    auth_port: int
+    third_port: int
+
+    @property
+    def commands(self) -> list[str]:
+        return [line for line in self.said if line.startswith(("curl ", "TOKEN=", "OPAQUE="))]
+
+    @property
+    def auth(self) -> AuthServer:
+        """The authorization server, with the secrets that the commands hold."""
+        words = [shlex.split(line.partition("$(")[2] or line) for line in self.commands]
+        pairs = (each[each.index("-u") + 1].split(":") for each in words if "-u" in each)
+        url = f"https://127.0.0.1:{self.auth_port}"
+        return AuthServer(url, self.state / "ca.pem", self.state, dict(pairs), self.log)
+
+    def ask(self, token: str, body: str | None = None, port: int | None = None) -> Answer:
+        """Ask an API for a prediction, the demo's own unless another port is given."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        return self.call("POST", "/v1/predict", payload() if body is None else body, headers, port or self.port)
+
+    def call(self, method: str, path: str, body: str, headers: dict[str, str], port: int) -> Answer:
+        """Send one request."""
+        context = ssl.create_default_context(cafile=str(self.state / "ca.pem"))
+        connection = HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def stop(self, number: int) -> int:
+        """Send a signal as a terminal or a service manager does, and return the exit status."""
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=PATIENCE)
+        self.said += rest.splitlines()
+        return self.process.returncode
+
+
+def _environ(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in OWN and not name.startswith("FLASK_")}
+    return {**kept, **changes}
+
+
+@contextmanager
+def _started(state: Path) -> Iterator[Demo]:
+    log, port, auth_port, third = state.with_name(state.name + ".log"), free_port(), free_port(), free_port()
+    resources = f"{ELSEWHERE} https://127.0.0.1:{third}"
+    environ = _environ(DEMO_STATE=str(state), PORT=str(port), AUTH_PORT=str(auth_port), RESOURCE=resources)
+    command = [sys.executable, "-m", "example_app.demo_oauth"]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield Demo(process, _read(process), state, log, port, auth_port, third)
+        finally:
+            watchdog.cancel()
+            process.terminate()
+
+
+def _read(process: subprocess.Popen[str]) -> list[str]:
+    """Read what the demo says until it has said everything, or ends."""
+    lines: list[str] = []
+    for line in process.stdout or ():
+        lines.append(line.rstrip("\n"))
+        if line.startswith("The request log"):
+            break
+    return lines
+
+
+def _refused(**changes: str) -> str:
+    """Start a demo that cannot serve, and return its only line."""
+    command = [sys.executable, "-m", "example_app.demo_oauth"]
+    ended = subprocess.run(
+        command, env=_environ(**changes), capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    return ended.stderr
+
+
+def _copied(state: Path, folder: Path) -> Path:
+    """Return a copy of the state, in which the model is trained already."""
+    copied: Path = shutil.copytree(state, folder / "state")
+    return copied
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    with _started(tmp_path_factory.mktemp("demo oauth") / "state") as running:
+        assert running.process.poll() is None, running.log.read_text()
+        yield running
+
+
+def test_printed_commands(demo: Demo) -> None:
+    """Pasted one after another into a shell, the lines predict with both kinds of tokens, and revoke one."""
+    script = f"\necho; echo '{MARK}'\n".join(demo.commands)
+    shell = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, check=True, timeout=60)
+    answers: list[Any] = [text and json.loads(text) for text in map(str.strip, shell.stdout.split(MARK))]
+    assert [answer and answer.get("predictions") for answer in answers] == ["", [3], "", [3], {}, None, [3]]
+    assert answers[5]["status"] == 401
+
+
+def test_says_what_it_does(demo: Demo) -> None:
+    """Each step has its line."""
+    said = "\n".join(demo.said)
+    for words in ("development certificate", "fresh API key", "fresh secrets", "Ctrl-C", "five minutes", "with 401"):
+        assert words in said
+
+
+@pytest.mark.parametrize("client", ["demo", "demo-opaque"])
+def test_token_opens_the_api(demo: Demo, client: str) -> None:
+    """A token of either kind with the scope gets a prediction."""
+    assert demo.ask(demo.auth.token(client, scope="predict")).status == 200
+
+
+@pytest.mark.parametrize("client", ["demo", "demo-opaque"])
+def test_token_without_the_scope(demo: Demo, client: str) -> None:
+    """A token with another scope is good, but not for predictions."""
+    answer = demo.ask(demo.auth.token(client, scope="metrics"))
+    assert answer.status == 403
+    assert "insufficient_scope" in answer.headers["WWW-Authenticate"]
+
+
+@pytest.mark.parametrize("client", ["demo", "demo-opaque"])
+def test_token_for_another_api(demo: Demo, client: str) -> None:
+    """A token for another API of the same authorization server is refused (RFC 9068 section 4, RFC 7662 section 4)."""
+    assert demo.ask(demo.auth.token(client, scope="predict", resource=ELSEWHERE)).status == 401
+
+
+def test_token_of_nobody(demo: Demo) -> None:
+    """An invented token is refused with the same answer as none, and the challenge says where tokens come from."""
+    answer = demo.ask("invented")
+    assert answer.status == 401
+    assert f"https://127.0.0.1:{demo.port}/.well-known/oauth-protected-resource" in answer.headers["WWW-Authenticate"]
+
+
+def test_revoked_token(demo: Demo) -> None:
+    """The API asks about an opaque token every time, so it hears of a revocation at once."""
+    token = demo.auth.token("demo-opaque", scope="predict")
+    assert demo.ask(token).status == 200
+    assert demo.auth.revoke(token, "demo-opaque") == 200
+    assert demo.ask(token).status == 401
+
+
+def test_metadata(demo: Demo) -> None:
+    """RFC 9728: the API says publicly which authorization server it trusts."""
+    answer = demo.call("GET", "/.well-known/oauth-protected-resource", "", {}, demo.port)
+    assert answer.json["authorization_servers"] == [demo.auth.issuer]
+
+
+def test_secrets_are_private(demo: Demo) -> None:
+    """Nobody but the owner reads the state; the secrets of the callers are not in it at all."""
+    assert demo.state.stat().st_mode & 0o777 == 0o700
+    for name in ("auth_clients.json", "auth_keys.json", "auth_tokens.db", "introspection_secret", "server.key"):
+        assert (demo.state / name).stat().st_mode & 0o777 == 0o600
+    for secret in demo.auth.secrets.values():
+        assert not any(secret.encode() in path.read_bytes() for path in demo.state.iterdir())
+        assert secret not in demo.log.read_text()
+
+
+def test_busy_port(demo: Demo, tmp_path: Path) -> None:
+    """A port that is taken is one line, before anything is made."""
+    state, free = tmp_path / "state", str(free_port())
+    line = f"demo: port {demo.auth_port} is in use; choose another: make demo-oauth AUTH_PORT={demo.auth_port + 1}\n"
+    assert _refused(DEMO_STATE=str(state), PORT=free, AUTH_PORT=str(demo.auth_port)) == line
+    line = f"demo: port {demo.port} is in use; choose another: make demo-oauth PORT={demo.port + 1}\n"
+    assert _refused(DEMO_STATE=str(state), PORT=str(demo.port), AUTH_PORT=free) == line
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        pytest.param(
+            {"PORT": "18443", "AUTH_PORT": "18443"},
+            "PORT and AUTH_PORT are both 18443; choose another for one of them",
+            id="the-same-twice",
+        ),
+        pytest.param({"AUTH_PORT": "x"}, "AUTH_PORT must be a number from 1 to 65535, not 'x'", id="no-number"),
+    ],
+)
+def test_wrong_ports(changes: dict[str, str], line: str) -> None:
+    """Ports that cannot work are one line."""
+    assert _refused(**changes) == f"demo: {line}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped(demo: Demo, tmp_path: Path, number: signal.Signals) -> None:
+    """A signal ends both servers; no process stays, both ports are free, and the next start has new secrets."""
+    with _started(_copied(demo.state, tmp_path)) as again:
+        children = _children(again.process.pid)
+        assert not set(again.auth.secrets.values()) & set(demo.auth.secrets.values())
+        assert again.stop(number) == 0
+    assert again.said[-1] == "Stopped."
+    assert "Traceback" not in again.log.read_text()
+    assert len(children) == 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    for port in (again.port, again.auth_port):
+        Address("127.0.0.1", port).check_free()
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["authorization-server", "api"])
+def test_one_server_ends(demo: Demo, tmp_path: Path, which: int) -> None:
+    """When one of the two ends by itself, the other is ended and the demo says so."""
+    with _started(_copied(demo.state, tmp_path)) as broken:
+        os.kill(_children(broken.process.pid)[which], signal.SIGTERM)
+        assert broken.process.wait(PATIENCE) == 1
+    assert "demo: gunicorn ended with status 0" in broken.log.read_text()
+    for port in (broken.port, broken.auth_port):
+        Address("127.0.0.1", port).check_free()
+
+
+def test_damaged_state(tmp_path: Path) -> None:
+    """A signing key that cannot be read is named, with what to do."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "auth_keys.json").write_text("{")
+    with _started(state) as broken:
+        assert broken.process.wait(PATIENCE) == 1
+    assert "auth_keys.json is not a file of signing keys; delete it" in broken.log.read_text()
+
+
+def test_settings_are_those_of_the_package(tmp_path: Path) -> None:
+    """What the demo tells the API passes the package's own checks."""
+    api = Api(tmp_path, tmp_path / "ca.pem", "key", {}, {})
+    told = oauth_settings(api, Config("https://127.0.0.1:9443", ("https://127.0.0.1:8443",), tmp_path), "ab" * 32)
+    assert told.pop("SSL_CERT_FILE") == str(tmp_path / "ca.pem")
+    config: dict[str, Any] = {name.removeprefix("FLASK_"): value for name, value in told.items()}
+    config["SECURE_ML_JWT_ISSUERS"] = json.loads(config["SECURE_ML_JWT_ISSUERS"])
+    config["SECURE_ML_INTROSPECTION_MAX_AGE"] = json.loads(config["SECURE_ML_INTROSPECTION_MAX_AGE"])
+    settings = Settings.load(config)
+    assert settings.introspection_max_age == 0
+    assert settings.resource == settings.jwt_issuers[0].audience == "https://127.0.0.1:8443"
+    assert settings.jwt_issuers[0].key_sources == ("discover",)
+
+
+def test_commands_survive_the_shell(tmp_path: Path) -> None:
+    """A path with blanks and quotes, and a proxy in the environment, do not break the printed commands."""
+    state = tmp_path / 'it\'s a "state"'
+    state.mkdir()
+    config = Config("https://127.0.0.1:9443", ("https://127.0.0.1:8443",), state)
+    api = Api(state, state / "ca.pem", "key", {}, {})
+    lines = commands(api, config, {"demo": "a", "demo-opaque": "b"}, {"HTTPS_PROXY": "http://proxy"})
+    stub = tmp_path / "curl"
+    stub.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done\n')
+    stub.chmod(0o700)
+    script = "TOKEN=t OPAQUE=o; " + lines[1][1]
+    shell = subprocess.run(
+        ["sh", "-eu"], input=script, capture_output=True, text=True, check=True, env={"PATH": f"{tmp_path}:/bin"}
+    )
+    words = shell.stdout.splitlines()
+    assert words[:4] == ["--cacert", str(state / "ca.pem"), "--noproxy", "*"]
+    assert f"@{state / 'three.json'}" in words
+    assert "Authorization: Bearer t" in words
+
+
+@pytest.fixture
+def iris(demo: Demo, tmp_path: Path) -> Iterator[str]:
+    """Serve the app of the tutorial as it says, on free ports, and return what it logs to."""
+    lines = TUTORIAL.read_text().partition(":class: complete\n\n")[2].partition("\nWhat is new in it")[0]
+    ports = {"7443": str(demo.third_port), "9443": str(demo.auth_port)}
+    code = textwrap.dedent(lines).replace("127.0.0.1:7443", f"127.0.0.1:{ports['7443']}")
+    (tmp_path / "app.py").write_text(code.replace("127.0.0.1:9443", f"127.0.0.1:{ports['9443']}"))
+    files = ["--certfile", str(demo.state / "server.pem"), "--keyfile", str(demo.state / "server.key")]
+    command = [sys.executable, "-m", "gunicorn", "--chdir", str(tmp_path), "--bind", f"127.0.0.1:{demo.third_port}"]
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, *files, "--no-control-socket", "app:create_app()"],
+            env=_environ(SSL_CERT_FILE=str(demo.state / "ca.pem")),
+            stderr=output,
+        )
+        try:
+            wait_until(lambda: accepts(demo.third_port) or process.poll() is not None, "the app does not listen")
+            yield str(log)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def test_tutorial(demo: Demo, iris: str) -> None:
+    """The app of the tutorial takes tokens for itself, refuses those for the other API, and says so in its log."""
+    other = demo.ask(demo.auth.token(scope="predict"), FLOWER, demo.third_port)
+    assert other.status == 401
+    assert "the token is for another audience" in Path(iris).read_text()
+    resource = f"https://127.0.0.1:{demo.third_port}"
+    own = demo.ask(demo.auth.token(scope="predict", resource=resource), FLOWER, demo.third_port)
+    assert own.json == {"asked_by": "demo", "predictions": ["setosa"]}
+    assert own.body.decode().strip() in TUTORIAL.read_text()
+    assert demo.ask(demo.auth.token(scope="metrics", resource=resource), FLOWER, demo.third_port).status == 403

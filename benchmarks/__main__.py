@@ -7,17 +7,22 @@ import tempfile
 from pathlib import Path
 
 from .apps import contenders
+from .authentication import report
 from .timing import body, measure
 
 SHAPES = ((1, 4), (100, 20), (1000, 100))
 
 
 def main() -> None:
-    """Measure every shape and print its rows."""
+    """Measure every shape, then what authentication costs by itself."""
     print(f"{'batch':>10}  {'app':<26}{'microseconds':>14}{'over bare':>12}{'ratio':>8}")
     for rows, columns in SHAPES:
         print(f"measuring {rows}x{columns} ...", end="\r", file=sys.stderr)
         _print_rows(rows, columns)
+    print("\nauthentication by itself:")
+    with tempfile.TemporaryDirectory() as folder:
+        for line in report(Path(folder)):
+            print(line)
 
 
 def _print_rows(rows: int, columns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -44,6 +45,6 @@ def create_app() -> Flask:
     @app.get("/healthz")
     @public
     def healthz() -> dict[str, Any]:
-        return {"time": time.time()}
+        return {"time": time.time(), "worker": os.getpid()}
 
     return app

@@ -271,3 +271,12 @@ def test_threads_share_one_connection(store: SqliteStore) -> None:
         each.join()
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+def test_records_are_on_the_disk_before_anyone_is_told(store: SqliteStore) -> None:
+    """They survive a loss of power; what was seen is not worth the wait."""
+    with store._changing("a", 0.0) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    with store._file.use() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -22,6 +22,7 @@ class WatchedFile(Generic[T]):
 
     def __init__(self, path: str | Path, parse: Callable[[bytes], T]) -> None:
         self.path = Path(path)
+        self._name = str(path)
         self._parse = parse
         self._kept: tuple[_Version, T] | None = None
 
@@ -32,7 +33,7 @@ class WatchedFile(Generic[T]):
         :raises ValueError: the file is not what ``parse`` accepts.
         """
         kept = self._kept
-        if kept is not None and kept[0] == _version(self.path.stat()):
+        if kept is not None and kept[0] == _version(os.stat(self._name)):  # noqa: PTH116  once a request, and half as long
             return kept[1]
         with self.path.open("rb") as stream:
             version = _version(os.fstat(stream.fileno()))

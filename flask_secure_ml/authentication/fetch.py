@@ -153,10 +153,21 @@ def _connected(places: Sequence[Place], ends: float) -> socket.socket:
     fault = OSError()
     for number, place in enumerate(places):
         try:
-            return socket.create_connection(place, _left(ends) / (len(places) - number))
+            return _connect(place, _left(ends) / (len(places) - number))
         except OSError as error:
             fault = error
     raise fault
+
+
+def _connect(place: Place, seconds: float) -> socket.socket:
+    channel = socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET)
+    try:
+        channel.settimeout(seconds)
+        channel.connect(place)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
 
 
 def _left(ends: float) -> float:

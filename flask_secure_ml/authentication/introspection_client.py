@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import logging
 import math
+import ssl
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -119,11 +121,18 @@ def bounded(config: IssuerConfig, timeout: float = TIMEOUT) -> Send:
 
     :param timeout: seconds for one exchange.
     """
+    # Made once, when it is first needed: that takes longer than most endpoints take to answer.
+    tls = cache(ssl.create_default_context)
 
     def send(uri: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        private = config.private_network
         reply = exchange_with(
-            uri, body=body, headers=headers, private_network=private, timeout=timeout, max_bytes=MAX_ANSWER
+            uri,
+            body=body,
+            headers=headers,
+            private_network=config.private_network,
+            timeout=timeout,
+            max_bytes=MAX_ANSWER,
+            context=tls() if uri.startswith("https:") else None,
         )
         return reply.status, reply.body
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key, load_ssh_public_key
+from cryptography.x509 import load_der_x509_certificate
 from joserfc.jwk import OctKey
 
 from ..errors import DependencyUnavailable
@@ -79,7 +83,25 @@ class SecretKeys:
 def _secret_key(secret: bytes, algorithm: str) -> VerificationKey:
     if len(secret) < HMAC_BYTES[algorithm]:
         raise ValueError(f"a secret for {algorithm} must hold at least {HMAC_BYTES[algorithm]} bytes")
+    if _is_public(secret):
+        raise ValueError("a secret is a public key or a certificate, which everybody knows")
     return VerificationKey(OctKey.import_key(secret), algorithm, None)
+
+
+def _is_public(secret: bytes) -> bool:
+    """Tell what a mixed-up configuration gives; joserfc only warns of it before its release 1.8."""
+    if b"-----BEGIN " in secret:
+        return True
+    loaders: tuple[Callable[[bytes], object], ...] = (
+        load_der_public_key,
+        load_ssh_public_key,
+        load_der_x509_certificate,
+    )
+    for load in loaders:
+        with suppress(ValueError, UnsupportedAlgorithm):
+            load(secret)
+            return True
+    return False
 
 
 def _sound(raw: bytes, algorithms: Sequence[str]) -> VerificationKeys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import click
 from flask import Flask
@@ -10,6 +11,7 @@ from flask.cli import with_appcontext
 
 from ..config import Settings
 from ..errors import ConfigError
+from ..issuers import LOOPBACK
 from ..state import AppState
 from .context import command_app, command_state
 
@@ -44,6 +46,7 @@ def weak_points(app: Flask, state: AppState) -> Iterator[str]:
     if not settings.failed_auth_limit:
         yield "SECURE_ML_FAILED_AUTH_LIMIT is empty: credentials can be guessed without a pause"
     yield from _issuer_points(settings)
+    yield from _store_points(settings)
     if not state.store.shared:
         yield "SECURE_ML_STORE_URI is memory: nothing can be revoked by command, and each worker remembers for itself"
         if settings.dpop != "off":
@@ -51,6 +54,12 @@ def weak_points(app: Flask, state: AppState) -> Iterator[str]:
     if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
         yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
     yield from _plan_points(state)
+
+
+def _store_points(settings: Settings) -> Iterator[str]:
+    parts = urlsplit(settings.store_uri)
+    if parts.scheme in {"redis", "valkey"} and parts.hostname not in LOOPBACK:
+        yield "SECURE_ML_STORE_URI reaches another machine without TLS; begin it with rediss: or valkeys:"
 
 
 def _issuer_points(settings: Settings) -> Iterator[str]:

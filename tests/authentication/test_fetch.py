@@ -92,6 +92,7 @@ def test_request_has_no_cookie_and_keeps_the_query(serve: Serve) -> None:
 
     fetch(serve(note))
     assert seen[0].startswith(b"GET /jwks?x=1 HTTP/1.1\r\n")
+    assert b"Connection: close\r\n" in seen[0]
     assert b"cookie" not in seen[0].lower()
     assert b"authorization" not in seen[0].lower()
 
@@ -252,6 +253,7 @@ def test_post(serve: Serve) -> None:
         *("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
         *("224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2002:a00:1::"),
+        *("fec0::1", "::7f00:1", "4000::1", "2001:db8::1", "64:ff9b:1::7f00:1", "198.18.0.1", "2001::7f00:1"),
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -291,13 +293,32 @@ def resolving_to(*hosts: str) -> Callable[..., Any]:
 
 def test_rebound_name(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """JB-14: a name that resolves to a public and a private address gets no connection to the private one."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0)
-        monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.1", "10.0.0.1"))
-        with pytest.raises(FetchError, match="no address"):
-            fetch(f"https://keys.example:{server.getsockname()[1]}/")
-        with pytest.raises(BlockingIOError):
-            server.accept()
+    tried = noting_connections(monkeypatch)
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.1", "8.8.8.8", "169.254.169.254", "8.8.8.8"))
+    with pytest.raises(FetchError, match="TimeoutError"):
+        fetch("https://keys.example:8443/")
+    assert [place for place, _ in tried] == [("8.8.8.8", 8443)]
+
+
+def noting_connections(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, float]]:
+    """Let every connection time out, and note to where and after how many seconds."""
+    tried: list[tuple[object, float]] = []
+
+    def connect(channel: socket.socket, place: object) -> None:
+        tried.append((place, channel.gettimeout() or 0))
+        raise TimeoutError
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    return tried
+
+
+def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of several addresses cannot use up the time of the others."""
+    tried = noting_connections(monkeypatch)
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to("8.8.8.8", "2606:4700::1111", "8.8.4.4"))
+    with pytest.raises(FetchError):
+        fetch("https://keys.example/", timeout=90)
+    assert [round(seconds) for _, seconds in tried] == [30, 45, 90]
 
 
 def test_next_address(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

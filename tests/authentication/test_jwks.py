@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.fetch import FetchError
+from flask_secure_ml.authentication.fetch import TIMEOUT, FetchError
 from flask_secure_ml.authentication.jwks import HttpKeys
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key
@@ -165,7 +166,9 @@ def test_as_6_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_
     waiting = threading.Thread(target=keys.find, args=("RS256", "RS256"))
     waiting.start()
     assert slow.asked.wait(10)
+    begun = time.monotonic()
     assert keys.find("RS256", "RS256") is not None
+    assert time.monotonic() - begun < TIMEOUT
     slow.go.set()
     waiting.join(10)
     assert slow.fetches == 2

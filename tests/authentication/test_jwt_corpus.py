@@ -65,6 +65,7 @@ def test_at_8_only_a_right_token_is_let_in(
         assert sorted(answer.principal.scopes) == case.get("scopes", ["predict"])
     else:
         assert answer.principal is None
+        assert " raised " not in answer.reason  # refused for what it is, not by an error of ours
         assert answer.challenges == ('Bearer realm="model", error="invalid_token"', 'ApiKey realm="model"')
 
 

@@ -15,9 +15,11 @@ from joserfc.jwk import Key, OctKey, RSAKey
 from flask_secure_ml.authentication.jwks import HttpKeys
 from flask_secure_ml.authentication.jwt import JwtVerifier
 from flask_secure_ml.authentication.key_sources import key_source
+from flask_secure_ml.authentication.static_keys import SecretKeys
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.issuers import IssuerConfig
+from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token
 from support import OLDER_SECRET, RANDOM_SECRET
 
@@ -315,10 +317,11 @@ def test_client(
     assert relaxed.verify(token(claims=claims)).principal.client_id == expected
 
 
-def public_pem(key: Key) -> str:
+def public_form(key: Key, encoding: str) -> bytes:
     public: Any = key.public_key
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return str(public.public_bytes(serialization.Encoding.PEM, form).decode())
+    form = "OpenSSH" if encoding == "OpenSSH" else "SubjectPublicKeyInfo"
+    made = public.public_bytes(getattr(serialization.Encoding, encoding), getattr(serialization.PublicFormat, form))
+    return bytes(made)
 
 
 @pytest.mark.parametrize(
@@ -339,9 +342,12 @@ def test_secret_that_stops_the_app(verifier: Make, algorithms: list[str], secret
     assert RANDOM_SECRET not in str(caught.value)
 
 
-def test_public_key_as_secret(verifier: Make, signing_keys: Mapping[str, Key], tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["PEM", "DER", "OpenSSH"])
+def test_a2_public_key_as_secret(
+    verifier: Make, signing_keys: Mapping[str, Key], tmp_path: Path, encoding: str
+) -> None:
     """A2: what everybody knows is no secret."""
-    (tmp_path / "secret").write_text(public_pem(signing_keys["RS256"]))
+    (tmp_path / "secret").write_bytes(public_form(signing_keys["RS256"], encoding))
     with pytest.raises(ConfigError, match="public key"):
         verifier(algorithms=["HS256"], secret=f"file:{tmp_path / 'secret'}")
 
@@ -365,6 +371,12 @@ def test_kid_of_hmac(verifier: Make, clock: FakeClock, header: dict[str, Any]) -
     """JB-13: a secret has no name, so a token's kid chooses nothing."""
     text = make_token(hmac_key(RANDOM_SECRET), issuer=ISSUER, audience=AUDIENCE, now=clock.now(), header=header)
     assert outcome(verifier(algorithms=["HS256"], secret=RANDOM_SECRET), text) == "alice"
+
+
+def test_jb_3_secret_is_for_one_algorithm() -> None:
+    """JB-3: whoever asks, a secret gives no key for another algorithm."""
+    keys = SecretKeys(SecretRing(Secret(RANDOM_SECRET + OLDER_SECRET)), ["HS384"])
+    assert [len(keys.candidates(None, name)) for name in ("HS256", "HS384", "HS512", "RS256")] == [0, 1, 0, 0]
 
 
 def test_other_family_at_an_hmac_issuer(verifier: Make, token: Any, clock: FakeClock) -> None:

@@ -75,7 +75,8 @@ def roca_modulus() -> int:
         pytest.param({"n": 5}, id="n int"),
         pytest.param({"e": b64(1)}, id="e = 1"),
         pytest.param({"e": b64(3)}, id="e = 3"),
-        pytest.param({"e": b64(65_536)}, id="e even"),
+        pytest.param({"e": b64(65_536)}, id="e even and small"),
+        pytest.param({"e": b64(65_538)}, id="e even"),
         pytest.param({"e": None}, id="e null"),
     ],
 )

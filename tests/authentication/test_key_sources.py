@@ -189,6 +189,26 @@ def test_j2_self_signed(verify: Callable[..., str], secured: str) -> None:
         verify(issuer=secured, jwks_uri=secured + KEYS, private_network=True)
 
 
+def test_as_2_metadata_do_not_lead_to_clear_text(
+    verify: Callable[..., str],
+    server: AuthorizationServer,
+    secured: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AS-2: without insecure_http the key set is asked over TLS, on loopback too."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0)
+        leading = {"issuer": secured, "jwks_uri": f"http://127.0.0.1:{trap.getsockname()[1]}/"}
+        server.publish(METADATA, leading)
+        with pytest.raises(DependencyUnavailable):
+            verify(issuer=secured, discover=True, private_network=True, insecure_http=False)
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+    assert METADATA in server.asked
+
+
 def test_as_2_clear_text_beyond_loopback(verify: Callable[..., str], server: AuthorizationServer) -> None:
     """AS-2: insecure_http lets no metadata lead to clear text on a network."""
     server.publish(METADATA, {"issuer": server.uri, "jwks_uri": "http://192.0.2.1/jwks"})

@@ -112,6 +112,23 @@ def test_clock_that_was_set_back(counted: Counted, token: Any, clock: FakeClock)
         verifier.verify(text)
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [pytest.param({"iat": 1_799_999_000}, id="nbf"), pytest.param({"nbf": 1_799_999_000}, id="iat")],
+)
+def test_later_of_the_two_begins(counted: Counted, token: Any, clock: FakeClock, claims: dict[str, Any]) -> None:
+    """A remembered token is not valid before iat and nbf, less the leeway."""
+    verifier, seen = counted()
+    text = token(claims={"iat": clock.now(), "nbf": clock.now(), **claims})
+    verifier.verify(text)
+    clock.advance(-30)
+    verifier.verify(text)
+    assert len(seen) == 1
+    clock.advance(-1)
+    with pytest.raises(NotAuthenticated):
+        verifier.verify(text)
+
+
 def test_c12_removed_key(counted: Counted, token: Any, tmp_path: Path) -> None:
     """C12: a remembered token is refused as soon as its key is gone."""
     verifier, _ = counted()
@@ -150,8 +167,8 @@ def test_bounded() -> None:
         cache.put(f"token-{number}", number)
     assert [cache.get(f"token-{number}") for number in range(3)] == [None, 1, 2]
     assert "token" not in str(vars(cache))
-    cache.put("token-1", 9)
-    assert (cache.get("token-1"), len(cache)) == (9, 2)
+    cache.put("token-2", 9)
+    assert (cache.get("token-1"), cache.get("token-2"), len(cache)) == (1, 9, 2)
 
 
 def test_within_the_leeway_it_is_not_remembered(counted: Counted, token: Any, clock: FakeClock) -> None:

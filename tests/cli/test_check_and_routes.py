@@ -40,6 +40,7 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
         pytest.param({"JWT_ISSUERS": [ISSUER], "DPOP": "accept"}, "can be replayed at another", id="DP-13 replays"),
         pytest.param({"JWT_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
         pytest.param({"JWT_ISSUERS": [ISSUER | {"private_network": True}]}, "private address", id="JB-14 inside"),
+        pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),
         pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
     ],
 )

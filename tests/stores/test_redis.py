@@ -24,7 +24,7 @@ from flask_secure_ml.exchange import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.stores.redis import RedisStore
-from flask_secure_ml.stores.redis_client import PAUSE
+from flask_secure_ml.stores.redis_client import PAUSE, Passwords
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 
@@ -264,6 +264,16 @@ def test_password_reaches_the_store_from_the_configuration(
     set_password(admin, OLD)
     app = protected(STORE_URI=address, STORE_PASSWORD=["env:NEW", "env:OLD"])
     assert app.extensions["secure_ml"].store.add("a", "k", 60)
+
+
+def test_threads_go_on_to_the_next_password_once(ring: SecretRing) -> None:
+    """Two that are refused with the same one do not skip the one after it."""
+    passwords = Passwords("", ring)
+    passwords.next_after(0)
+    passwords.next_after(0)
+    assert passwords.get_credentials() == (OLD,)
+    passwords.next_after(1)
+    assert passwords.get_credentials() == (NEW,)
 
 
 # --- TLS -------------------------------------------------------------------------------------------------

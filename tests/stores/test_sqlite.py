@@ -54,19 +54,6 @@ os.write(forth[1], b"x")
 os.wait()
 """
 )
-# As a server in C does it: nobody is told before the fork.
-FORK_UNTOLD = (
-    PRELUDE
-    + """
-store.put("a", "parent", b"")
-file = store._file
-connection = file._connection
-file.after_fork_in_child()
-assert file._inherited == [connection] and file._connection is None
-store.put("a", "child", b"")
-assert file._connection is not connection
-"""
-)
 KILLED = (
     PRELUDE
     + """
@@ -130,11 +117,6 @@ def test_what_a_child_writes_is_kept(path: Path, store: SqliteStore) -> None:
     """A server may use the store before it forks, and the parent may end before the child."""
     assert run(FORK, path) == 0
     assert list(store.items("a")) == ["child early", "child late", "parent", "parent late"]
-
-
-def test_fork_that_nobody_was_told_of(path: Path) -> None:
-    """What is inherited is neither used nor closed."""
-    assert run(FORK_UNTOLD, path) == 0
 
 
 def test_connection_ends_with_the_store(path: Path, clock: FakeClock) -> None:
@@ -280,3 +262,30 @@ def test_records_are_on_the_disk_before_anyone_is_told(store: SqliteStore) -> No
     with store._file.use() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_steps_of_a_fork(store: SqliteStore) -> None:
+    """Closed before it and opened after it, in the parent and in the child."""
+    file = store._file
+    for after in (file.after_fork_in_parent, file.after_fork_in_child):
+        store.put("a", "k", b"1")
+        states = [file._connection]
+        file.before_fork()
+        states.append(file._connection)
+        after()
+        assert [each is None for each in states] == [False, True]
+        assert store.get("a", "k") == b"1"
+        assert file._inherited == []
+
+
+def test_untold_child_leaves_what_it_inherits(store: SqliteStore) -> None:
+    """A connection of the parent is neither used nor closed."""
+    store.put("a", "k", b"1")
+    inherited = store._file._connection
+    store._file.after_fork_in_child()
+    assert store.get("a", "k") == b"1"
+    assert store._file._connection is not inherited
+    assert store._file._inherited == [inherited]
+    assert inherited is not None
+    inherited.execute("SELECT 1")
+    inherited.close()

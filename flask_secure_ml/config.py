@@ -80,9 +80,9 @@ class Settings:
         ``algorithms`` and the source of its keys, one of ``jwks_uri``, ``jwks_file``, ``jwks`` (a JWK Set), ``secret``
         (a reference, or a list of them, newest first, for HMAC) or ``discover: true`` (RFC 8414). Opaque tokens are
         introspected (RFC 7662) with ``introspection_uri``, ``client_id`` and ``client_secret``. ``omits`` lists
-        which of ``typ``, ``jti`` and ``client_id`` its tokens may lack; ``max_age`` is the most seconds since ``iat``
-        (86400); ``private_network: true`` allows addresses that are not public, ``insecure_http: true`` a ``http:``
-        address on the loopback interface.""",
+        which of ``typ``, ``jti``, ``client_id`` and (introspected) ``sub`` its tokens may lack; ``max_age`` is the most
+        seconds since ``iat`` (86400); ``private_network: true`` allows addresses that are not public,
+        ``insecure_http: true`` a ``http:`` address on the loopback interface.""",
     )
     jwt_leeway: int = _setting(
         30, checks.integer(0, 300), "Seconds by which the clocks of issuer and server may differ (at most 300)."
@@ -112,7 +112,7 @@ class Settings:
         checks.one_of("off", "accept", "require"),
         """DPoP (RFC 9449): ``accept`` takes tokens bound to a key with their proof, beside plain bearer tokens;
         ``require`` takes no token without a proof. Whatever is set here, a bound token is never taken without its
-        proof.""",
+        proof. Needs ``SECURE_ML_RESOURCE``.""",
     )
     dpop_algorithms: tuple[str, ...] = _setting(
         ["ES256", "ES384", "PS256", "RS256", "Ed25519", "EdDSA"],

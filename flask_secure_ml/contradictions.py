@@ -25,6 +25,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "SECURE_ML_MTLS_CA_FILE is needed for every client of SECURE_ML_MTLS_CLIENTS without sha256"
     if settings.dpop != "off" and not settings.jwt_issuers:
         yield "SECURE_ML_DPOP needs SECURE_ML_JWT_ISSUERS: a proof goes with an access token"
+    if settings.dpop != "off" and settings.resource is None:
+        yield "SECURE_ML_RESOURCE is needed with SECURE_ML_DPOP: a proof must name this API, not what Host says"
     if "default" not in settings.plans:
         yield "SECURE_ML_PLANS must have a plan named 'default'"
     for client in settings.mtls_clients:

@@ -17,9 +17,11 @@ HMAC_BYTES: Mapping[str, int] = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 ALGORITHMS = ASYMMETRIC | HMAC_BYTES.keys()
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-RELAXATIONS = frozenset({"typ", "jti", "client_id"})
+RELAXATIONS = frozenset({"typ", "jti", "client_id", "sub"})
 KEY_SOURCES = ("jwks_uri", "jwks_file", "jwks", "secret", "discover")
 MAX_AGE = 86_400
+LONGEST_AGE = 30 * 86_400
+"""The most that ``max_age`` can be, in seconds; the revocation of a token is remembered for longer."""
 
 _EXAMPLE = "an object with issuer, audience, algorithms and one of " + ", ".join((*KEY_SOURCES, "introspection_uri"))
 
@@ -39,7 +41,8 @@ class IssuerConfig:
     :param introspection_uri: where opaque tokens are introspected (RFC 7662).
     :param client_id: who this app is at the introspection endpoint.
     :param client_secret: and its secret there, newest first.
-    :param omits: which of ``typ``, ``jti`` and ``client_id`` its tokens may lack.
+    :param omits: which of ``typ``, ``jti`` and ``client_id`` its tokens may lack; with ``sub``, introspection may leave
+        it out, and the client's id stands for it.
     :param max_age: the most seconds since ``iat``.
     :param private_network: its addresses may be private or loopback ones.
     :param insecure_http: its addresses may be ``http:`` on loopback.
@@ -166,8 +169,8 @@ def _key_set(value: Any) -> Mapping[str, Any]:
 
 
 def _seconds(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError("max_age must be a whole number of seconds from 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST_AGE:
+        raise ValueError(f"max_age must be a whole number of seconds from 1 to {LONGEST_AGE}")
     return value
 
 

@@ -52,26 +52,32 @@ class VaultValue:
 
         :raises OSError: Vault does not answer, or has no such secret, and there is no value of the last hour.
         """
-        if self._clock.monotonic() >= self._due and self._lock.acquire(blocking=self._value is None):
+        now = self._clock.monotonic()
+        if now >= self._due and self._lock.acquire(blocking=self._too_old(now)):
             try:
                 self._refresh()
             finally:
                 self._lock.release()
-        if self._value is None or self._clock.monotonic() >= self._fetched + LAST_GOOD:
+        if self._value is None or self._too_old(now):
             raise OSError(0, "Vault does not answer with this secret; see the log")
         return self._value
+
+    def _too_old(self, now: float) -> bool:
+        return now >= self._fetched + LAST_GOOD
 
     def _refresh(self) -> None:
         now = self._clock.monotonic()
         if now < self._due:
             return
-        self._due = now + KEPT
         try:
             self._value = self._read(self._mount, self._path, self._field).encode()
             self._fetched = now
         except Exception as error:  # noqa: BLE001  the client raises errors of three packages
             # Their texts may quote the answer.
             log.error("the secret at vault:%s/%s could not be read: %s", self._mount, self._path, type(error).__name__)
+        finally:
+            # Last: a thread that has no good value waits for this one until then.
+            self._due = now + KEPT
 
 
 def read_vault(mount: str, path: str, field: str) -> str:

@@ -70,6 +70,7 @@ def test_every_problem_at_once() -> None:
             {"MTLS_CLIENTS": [{"client": "a", "sha256": "0" * 64, "plan": "x"}]}, "plan 'x' of 'a'", id="unknown plan"
         ),
         pytest.param({"DPOP": "accept"}, "SECURE_ML_DPOP needs", id="proofs without tokens"),
+        pytest.param({"DPOP": "accept", "JWT_ISSUERS": [ISSUER]}, "RESOURCE is needed", id="DP-6 Host is believed"),
     ],
 )
 def test_contradictions(values: dict[str, Any], fault: str) -> None:
@@ -130,6 +131,7 @@ def test_contradictions(values: dict[str, Any], fault: str) -> None:
         pytest.param("JWT_ISSUERS", [ISSUER | {"omits": ["exp"]}], "omits must be", id="relaxation of exp"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"omits": []}], "omits must be", id="empty relaxation"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"max_age": 0}], "max_age", id="no age"),
+        pytest.param("JWT_ISSUERS", [ISSUER | {"max_age": 2_592_001}], "max_age", id="C10 outlives its revocation"),
         pytest.param("JWT_ISSUERS", [ISSUER | {"client_id": "a"}], "together", id="introspection in part"),
         pytest.param(
             "JWT_ISSUERS", [OPAQUE | {"introspection_uri": "http://as.example/i"}], "https:", id="IN-1 clear text"

@@ -103,7 +103,7 @@ class AuthenticationGuard:
     def _find(self, request: Request, exchange: Exchange) -> list[tuple[Authenticator, object]]:
         try:
             found = _asked(self._authenticators, request, exchange)
-            if not found and self._ambient is not None:
+            if not found and self._ambient is not None and not _carries_any(request):
                 found = _asked((self._ambient,), request, exchange)
         except MalformedRequest as error:
             raise self._malformed(error.reason) from None
@@ -141,8 +141,24 @@ class AuthenticationGuard:
 def _asked(
     authenticators: Sequence[Authenticator], request: Request, exchange: Exchange
 ) -> list[tuple[Authenticator, object]]:
-    asked = [(each, each.find(request, exchange)) for each in authenticators]
+    asked = [(each, _find(each, request, exchange)) for each in authenticators]
     return [(each, credential) for each, credential in asked if credential is not None]
+
+
+def _find(authenticator: Authenticator, request: Request, exchange: Exchange) -> object | None:
+    """Call ``find``; what it raises unforeseen is about what was sent, and must not become a 500."""
+    try:
+        return authenticator.find(request, exchange)
+    except SecureMLError:
+        raise
+    except Exception as error:
+        log.exception("the authenticator %s failed for request %s", authenticator.name, exchange.request_id)
+        raise MalformedRequest(f"{authenticator.name} raised {type(error).__name__}") from None
+
+
+def _carries_any(request: Request) -> bool:
+    """Tell whether there is a credential of some kind, though of none that is on offer."""
+    return bool(request.environ.get("HTTP_AUTHORIZATION") or request.environ.get("HTTP_X_API_KEY"))
 
 
 def _verified(authenticator: Authenticator, credential: object, exchange: Exchange) -> Principal:

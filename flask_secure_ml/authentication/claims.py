@@ -27,7 +27,7 @@ _SCOPES = re.compile(rf"{SCOPE_TOKEN.pattern}(?: {SCOPE_TOKEN.pattern})*")
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 # What only ID tokens and logout tokens have; without typ there is nothing else to tell them by.
 _FOREIGN = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
-_KINDS = ("bearer", "dpop")
+_KINDS = ("bearer", "dpop", "at+jwt", "application/at+jwt")
 _USES = ("access", "access_token")
 Claims = Mapping[str, Any]
 

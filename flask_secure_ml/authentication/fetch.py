@@ -35,6 +35,10 @@ class FetchError(Exception):
     """The document could not be had; the text is private and names no more than the kind of the fault."""
 
 
+class BrokenAnswerError(FetchError):
+    """The server is there, and this one answer of it cannot be used."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """What the server answered; the media type is in lower case and without parameters, empty when none was given."""
@@ -223,7 +227,7 @@ def _ask(
 def _read(response: HTTPResponse, max_bytes: int) -> bytes:
     body = response.read(max_bytes + 1)
     if len(body) > max_bytes:
-        raise FetchError(f"it has more than {max_bytes} bytes")
+        raise BrokenAnswerError(f"it has more than {max_bytes} bytes")
     if response.length:
-        raise FetchError("it breaks off before its end")
+        raise BrokenAnswerError("it breaks off before its end")
     return body

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from .last_use import LastUse, Uses, merged, parse_uses
 
 log = logging.getLogger(__name__)
 
+WAIT = 2.0
+"""Seconds to wait for another process that is changing the file."""
+
+_PAUSE = 0.01
 _RETRY_AFTER = (("Retry-After", "60"),)
 
 
@@ -171,14 +176,40 @@ def _versioned(raw: bytes) -> dict[str, Any]:
     return document
 
 
+def _lock(descriptor: int, seconds: float) -> None:
+    """Take the lock, or give up in time: a process that was stopped while it held it must not stop requests too.
+
+    :raises BlockingIOError: another process holds it.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                raise BlockingIOError("another process is changing the key file; try again") from None
+            time.sleep(_PAUSE)
+
+
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, WAIT if wait else 0.0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _give_to_owner_of(path: Path, descriptor: int) -> None:
+    """Keep the owner: a change by root must not take the file from the server that reads it.
+
+    :raises PermissionError: another user than its owner changes it, who could not give it back.
+    """
+    with suppress(FileNotFoundError):
+        owner = path.stat()
+        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -189,6 +220,7 @@ def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
+            _give_to_owner_of(path, stream.fileno())
             stream.write(content)
             stream.flush()
             if durable:

@@ -50,8 +50,8 @@ def _kind(answer: Claims) -> None:
     kind = answer.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
         _refuse("token_type is neither Bearer nor DPoP")
-    # Some servers say "Bearer" of refresh tokens too, and tell them apart with token_use.
-    check_purpose(answer, typed=True)
+    # Some servers say "Bearer" of refresh tokens too, and tell them apart with token_use or typ.
+    check_purpose(answer, typed=False)
     if "cnf" in answer and not isinstance(answer["cnf"], dict):
         _refuse("the claim cnf is not an object")
     if kind.lower() == "dpop" and "cnf" not in answer:
@@ -78,7 +78,7 @@ def _principal(answer: Claims, config: IssuerConfig) -> Principal:
         check_text(answer, name)
     return Principal(
         "introspection",
-        _subject(answer),
+        _subject(answer, config),
         config.issuer,
         scopes_of(answer),
         client_id=answer.get("client_id", ""),
@@ -89,10 +89,16 @@ def _principal(answer: Claims, config: IssuerConfig) -> Principal:
     )
 
 
-def _subject(answer: Claims) -> str:
-    """Return ``sub``, or for a client that acts on its own its ``client_id`` (RFC 9068 section 2.2)."""
+def _subject(answer: Claims, config: IssuerConfig) -> str:
+    """Return ``sub``, or for a client that acts on its own its ``client_id`` (RFC 9068 section 2.2).
+
+    Where clients may choose their ids, one could take that of a user, so an issuer that leaves ``sub`` out must be
+    configured as such.
+    """
     if "sub" in answer:
         return str(answer["sub"])
+    if "sub" not in config.omits:
+        _refuse("the answer has no sub, and omits does not allow that")
     if "username" in answer:
         # A user whose name may pass to another user is no identity, and not that of the client.
         _refuse("the token speaks for a user and has no sub")

@@ -17,7 +17,7 @@ from urllib.parse import quote_plus, urlencode
 from ..errors import DependencyUnavailable
 from ..exchange import Clock
 from ..issuers import IssuerConfig
-from .fetch import TIMEOUT, FetchError, exchange_with
+from .fetch import TIMEOUT, BrokenAnswerError, FetchError, exchange_with
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,12 @@ COOLDOWN = 5
 MAX_ANSWER = 65_536
 """The largest answer in bytes; thousands of them are kept."""
 
-# Not 403 and 500: one odd token can provoke them, from a firewall or by a fault, and must not stop all others.
-_CONCERNS_ALL = frozenset({401, 429, 502, 503, 504})
+IN_A_ROW = 3
+"""How many answers in a row may say that the endpoint cannot tell now, before it is taken for down."""
+
+# That this app is not known concerns every token; the others one odd token can provoke, in a proxy or by a fault.
+_CONCERNS_ALL = frozenset({401})
+_MAY_CONCERN_ALL = frozenset({429, 502, 503, 504})
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 Answer = tuple[int, bytes]
@@ -69,7 +73,10 @@ class IntrospectionClient:
         try:
             status, body = self._with_known_secret(token)
         except FetchError as error:
-            self._breaker.failed()
+            if isinstance(error, BrokenAnswerError):
+                self._breaker.doubted()
+            else:
+                self._breaker.failed()
             log.warning("the introspection endpoint %s cannot be asked: %s", self._uri, error)
             raise unavailable(f"the introspection endpoint cannot be asked: {error}") from None
         self._check(status)
@@ -106,6 +113,8 @@ class IntrospectionClient:
         """Refuse what says nothing about the token (RFC 7662 section 2.3)."""
         if status in _CONCERNS_ALL:
             self._breaker.failed()
+        elif status in _MAY_CONCERN_ALL:
+            self._breaker.doubted()
         else:
             self._breaker.succeeded()
         if status in _REFUSED:
@@ -149,6 +158,7 @@ class Breaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._failing = False
+        self._doubts = 0
         self._until = -math.inf
 
     def enter(self) -> None:
@@ -169,10 +179,18 @@ class Breaker:
             self._failing = True
             self._until = self._clock.monotonic() + COOLDOWN
 
+    def doubted(self) -> None:
+        """Count a fault that may be about one token; so many in a row begin a pause."""
+        with self._lock:
+            self._doubts += 1
+        if self._doubts >= IN_A_ROW:
+            self.failed()
+
     def succeeded(self) -> None:
         """End the pause."""
         with self._lock:
             self._failing = False
+            self._doubts = 0
             self._until = -math.inf
 
 

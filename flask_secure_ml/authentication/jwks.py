@@ -64,15 +64,16 @@ class HttpKeys(PublishedKeys):
         return keys.find(kid, algorithm)
 
     def _current(self) -> VerificationKeys:
-        if self._clock.monotonic() >= self._fetched + LAST_GOOD:
-            self._keys = None
-        return usable(self._keys, self._uri, self._cooldown)
+        return usable(None if self._too_old() else self._keys, self._uri, self._cooldown)
+
+    def _too_old(self) -> bool:
+        return self._clock.monotonic() >= self._fetched + LAST_GOOD
 
     def _refresh(self, wanted: Callable[[float], bool]) -> None:
         """Fetch if it is still wanted once this thread's turn has come."""
         if not wanted(self._clock.monotonic()):
             return
-        if not self._lock.acquire(timeout=2 * TIMEOUT if self._keys is None else 0):
+        if not self._lock.acquire(timeout=2 * TIMEOUT if self._too_old() else 0):
             return
         try:
             if wanted(self._clock.monotonic()):

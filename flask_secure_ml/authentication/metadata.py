@@ -19,7 +19,8 @@ MAX_AGE = 3600
 
 def metadata_path(resource: str) -> str:
     """Return the path of the document of a resource (RFC 9728 section 3.1)."""
-    return WELL_KNOWN + urlsplit(resource).path.rstrip("/")
+    path = urlsplit(resource).path
+    return WELL_KNOWN + ("" if path == "/" else path)
 
 
 def metadata_uri(resource: str) -> str:

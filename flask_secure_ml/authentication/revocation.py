@@ -16,7 +16,7 @@ from ..stores.snapshot import Snapshot
 from .revocation_record import BEFORE, PRINCIPAL, TOKEN, Revocation, dump_revocation, parse_revocation
 
 SPACE = "revocations"
-KEPT = 30 * 86_400
+KEPT = 31 * 86_400
 """Seconds for which the revocation of one token is kept, unless said otherwise; no token lives longer."""
 
 AHEAD = 300
@@ -92,7 +92,13 @@ class Revocations:
         """
         if not 0 < seconds < math.inf:
             raise ValueError("a revocation must be remembered for some time")
-        return self._store_one(Revocation(TOKEN, _text(issuer), _text(token_id)), seconds)
+        record = Revocation(TOKEN, _text(issuer), _text(token_id))
+        raw = self._store.get(SPACE, record.key)
+        left = 0.0 if raw is None else (_parsed(raw).expires or math.inf) - self._clock.now()
+        if left >= seconds:
+            # Said again for a shorter time, it would let the token in earlier, which only undo shall do.
+            return _parsed(raw or b"")
+        return self._store_one(record, seconds)
 
     def revoke_principal(self, principal_id: str) -> Revocation:
         """Refuse a caller, whatever it presents, until that is undone.

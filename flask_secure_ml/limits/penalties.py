@@ -24,6 +24,9 @@ LONGEST = 3600
 
 DAY = 86_400
 
+_BUCKET = 4
+"""Hexadecimal digits of a counter's name: 65,536 of them."""
+
 _CLAIM = 5
 """Seconds for which one worker's claim to a block keeps the others from counting the same one again."""
 
@@ -112,7 +115,9 @@ class FailureThrottle:
         return min(max(0, math.ceil(left)), _duration(strikes - 1))
 
     def _key_failed(self, claimed: str) -> int:
-        key = key_for("failed-key", claimed)
+        # Ids are invented for nothing, so they share a fixed number of counters: wrong secrets of two keys may be
+        # counted together, and right ones are not counted at all.
+        key = key_for("failed-key", key_for(claimed)[:_BUCKET])
         used_up = [item for item in self._key_limits if not self._limiter.hit(item, key)]
         for item in used_up:
             if self._limiter.count(key_for("failed-key-told", claimed, str(item)), item.get_expiry()) == 1:

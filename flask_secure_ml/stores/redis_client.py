@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +26,9 @@ PAUSE = 1.0
 """Seconds for which a server that failed is left alone, so that requests in between pay nothing for it."""
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+
+# Options of the address that turn the check of the server's certificate off or down.
+_WEAKENING = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"})
 
 
 class RedisClient:
@@ -126,6 +129,8 @@ class Passwords(CredentialProvider):
 
 
 def _client(address: SplitResult, passwords: Passwords | None) -> Any:
+    if weak := sorted(_WEAKENING & parse_qs(address.query, keep_blank_values=True).keys()):
+        raise ValueError(f"{', '.join(weak)} would let another server take its place; give it a certificate instead")
     scheme = _SCHEMES.get(address.scheme, address.scheme)
     options: dict[str, Any] = {"ssl_check_hostname": True} if scheme == "rediss" else {}
     place = address.netloc

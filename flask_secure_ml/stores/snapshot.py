@@ -63,16 +63,20 @@ class Snapshot(Generic[T]):
         :raises ValueError: a record cannot be read; what the others would say is then not known.
         """
         now = self._clock.monotonic()
-        if now >= self._due and self._lock.acquire(blocking=self._content is None):
+        if now >= self._due and self._lock.acquire(blocking=self._content is None or self._is_stale(now)):
             try:
                 self._look(now)
             finally:
                 self._lock.release()
         if self._fault:
             raise ValueError(self._fault)
-        if self._content is None or now >= self._checked + self._stale:
+        if self._content is None or self._is_stale(now):
             raise unavailable(f"the store has not answered about {self._space}")
         return self._content
+
+    def _is_stale(self, now: float) -> bool:
+        """Tell whether the last answer is too old: after a quiet time too, and then every thread waits for the next."""
+        return now >= self._checked + self._stale
 
     def refresh(self) -> None:
         """Look at the version at the next :meth:`read`: this process changed something itself."""

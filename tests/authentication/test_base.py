@@ -161,6 +161,20 @@ def test_revoked_principal(ask_with: Ask, revocations: Revocations, failures: li
     assert failures == [""]
 
 
+class Brittle(Scripted):
+    """An authenticator that cannot take what was sent."""
+
+    def find(self, request: Request, exchange: Exchange) -> object | None:
+        raise ValueError("invalid literal for int()")
+
+
+def test_outcome_of_a_failing_find(ask_with: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    """What find raises unforeseen is about the request: 400, and the trace in the log only."""
+    answer = ask_with(Brittle(None))
+    assert (answer.status, answer.reason) == (400, "scripted raised ValueError")
+    assert caplog.records[0].exc_info is not None
+
+
 class Connection(Scripted):
     """An authenticator for what comes with the connection."""
 
@@ -175,6 +189,8 @@ class Connection(Scripted):
     [
         pytest.param(b"der", {}, 200, "mtls", id="certificate alone"),
         pytest.param(b"der", {"X-API-Key": "wrong"}, 401, None, id="an invalid credential is final"),
+        pytest.param(b"der", {"Authorization": "Basic eA=="}, 401, None, id="a credential that is not on offer"),
+        pytest.param(b"der", {"Authorization": "DPoP x"}, 401, None, id="a bound token where DPoP is off"),
         pytest.param(None, {}, 401, None, id="neither"),
     ],
 )

@@ -24,7 +24,8 @@ from support import RANDOM_SECRET
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "dpop.rst"
 CODE = re.compile(r"^\.\. code-block:: python\n   :class: client\n\n((?:(?:   .*)?\n)+)", re.MULTILINE)
-URI = "https://localhost/predict"
+ROOT = "https://localhost"
+URI = ROOT + "/predict"
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def checker_of(**config: Any) -> ProofChecker:
         "algorithms": ["RS256"],
         "jwks_uri": "https://i.example/j",
     }
-    given = {"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_DPOP": "accept", **config}
+    given = {"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_DPOP": "accept", "SECURE_ML_RESOURCE": ROOT, **config}
     return _proofs(Settings.load({"TESTING": True, **given}), clock, Seen(clock))
 
 
@@ -96,7 +97,6 @@ def checker_of(**config: Any) -> ProofChecker:
             {"htu": URI},
             id="resource",
         ),
-        pytest.param({}, {"htu": URI}, {"htu": "https://models.example/predict"}, id="resource-default"),
     ],
 )
 def test_setting(config: dict[str, Any], good: dict[str, Any], bad: dict[str, Any], exchange: Exchange) -> None:

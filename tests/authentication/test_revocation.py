@@ -354,3 +354,15 @@ def test_app_refuses_what_was_revoked(protected: MakeApp, sink: MemorySink) -> N
     assert b"revo" not in answer.data
     assert key in sink.records[-1]["reason"]
     assert client.get("/x", base_url=HTTPS, headers=caller("bob")).status_code == 404
+
+
+def test_said_again_for_a_shorter_time(clock: FakeClock) -> None:
+    """Only undo lets a token in again: a shorter time does not replace a longer one, a longer one does."""
+    store = MemoryStore(clock)
+    revocations = Revocations(store, clock)
+    for seconds in (3600, 5, 7200):
+        revocations.revoke_token("https://i.example", "t", seconds=seconds)
+    clock.advance(7100)
+    assert len(revocations.list()) == 1
+    clock.advance(200)
+    assert revocations.list() == ()

@@ -37,7 +37,11 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
         pytest.param({"JWT_ISSUERS": [ISSUER]}, "without TLS (insecure_http)", id="clear-text keys"),
         pytest.param({}, "RATELIMIT_STORAGE_URI is memory", id="limits of each worker"),
         pytest.param({}, "SECURE_ML_STORE_URI is memory", id="nothing can be revoked"),
-        pytest.param({"JWT_ISSUERS": [ISSUER], "DPOP": "accept"}, "can be replayed at another", id="DP-13 replays"),
+        pytest.param(
+            {"JWT_ISSUERS": [ISSUER], "DPOP": "accept", "RESOURCE": "https://api.example"},
+            "can be replayed at another",
+            id="DP-13 replays",
+        ),
         pytest.param({"JWT_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
         pytest.param({"JWT_ISSUERS": [ISSUER | {"private_network": True}]}, "private address", id="JB-14 inside"),
         pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),

@@ -20,13 +20,15 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc.jwk import Key
 
-from certificates import Certificate, Issued, authority, issue
+from certificates import Certificate, Issued, authority, issue, key_usage
 from flask_secure_ml.testing import make_token
 from servers import Served, gunicorn
 from site_under_test import AUDIENCE, ISSUER
 
 TRAINER = "spiffe://example.com/trainer"
 OPAQUE = "opaque-token"
+# From Python 3.13 on, the server's TLS holds authorities to RFC 5280: they need a key usage.
+SIGNS = key_usage(signs_certificates=True)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def trainer(folder: Path, root: Issued) -> tuple[Issued, Certificate]:
 
 @pytest.fixture(scope="module")
 def root() -> Issued:
-    return authority()
+    return authority(usage=SIGNS)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +178,7 @@ def test_a_certificate_that_names_nobody(mutual: Mutual) -> None:
 )
 def test_certificates_that_tls_refuses(mutual: Mutual, own: bool, options: dict[str, Any]) -> None:
     """MT-3: the handshake fails, so no request is read."""
-    issuer = mutual.root if own else authority("Test CA")
+    issuer = mutual.root if own else authority("Test CA", usage=SIGNS)
     names = [x509.UniformResourceIdentifier(TRAINER)]
     stranger = mutual.issue("CN=trainer", issuer, names=names, **options)[1]
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -242,7 +244,7 @@ def test_authorities_change_under_running_workers(mutual: Mutual, trainer: tuple
     """MT-3: the app checks the chain itself, in every worker and at the next request."""
     calls = [mutual.whoami(trainer[1])[0] for _ in range(4)]
     try:
-        mutual.ca_file.write_bytes(authority("Another CA").pem)
+        mutual.ca_file.write_bytes(authority("Another CA", usage=SIGNS).pem)
         calls += [mutual.whoami(trainer[1])[0] for _ in range(4)]
         mutual.ca_file.unlink()
         calls += [mutual.whoami(trainer[1])[0] for _ in range(4)]

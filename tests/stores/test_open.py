@@ -90,3 +90,12 @@ def test_client_library_is_an_extra(clock: FakeClock, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigError, match=r"pip install \"flask-secure-ml\[redis\]\""):
         open_store("redis://localhost", None, clock)
+
+
+@pytest.mark.parametrize(
+    "option", ["ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ciphers=NULL", "ssl_cert_reqs="]
+)
+def test_options_that_weaken_tls(option: str, clock: FakeClock) -> None:
+    """An address cannot turn off the check of who answers: the password goes there."""
+    with pytest.raises(ConfigError, match="SECURE_ML_STORE_URI cannot be used"):
+        open_store(f"rediss://stores.example/0?{option}", None, clock)

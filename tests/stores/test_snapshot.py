@@ -170,3 +170,28 @@ def test_refusal_says_when_to_come_back(store: Watched, snapshot: Snapshot[int])
         snapshot.read()
     assert caught.value.extra_headers == (("Retry-After", "1"),)
     assert "about s" in caught.value.reason
+
+
+def test_quiet_time_makes_the_others_wait(clock: FakeClock) -> None:
+    """After a minute without requests the first ones all wait for the store: it is not down, only not asked yet."""
+
+    class Slow(MemoryStore):
+        asked, go = threading.Event(), threading.Event()
+
+        def version(self, space: str) -> int:
+            self.asked.set()
+            self.go.wait(10)
+            return super().version(space)
+
+    store = Slow(clock)
+    store.go.set()
+    snapshot: Snapshot[int] = Snapshot(store, "s", int, clock)
+    snapshot.read()
+    clock.advance(61)
+    store.asked.clear()
+    store.go.clear()
+    with ThreadPoolExecutor(8) as pool:
+        reads = [pool.submit(snapshot.read) for _ in range(8)]
+        assert store.asked.wait(10)
+        store.go.set()
+        assert [each.result(10) for each in reads] == [{}] * 8

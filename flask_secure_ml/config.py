@@ -11,7 +11,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
 from . import checks
-from .contradictions import contradictions, literal_secrets
+from .contradictions import contradictions, literal_secrets, shared_secrets
 from .errors import ConfigError
 from .issuers import ASYMMETRIC, IssuerConfig, issuers
 from .mtls_clients import MtlsClient, mtls_clients
@@ -21,11 +21,11 @@ from .secrets import SecretRing, client_secret_ring, secret_ring
 PREFIX = "SECURE_ML_"
 
 
-def _setting(default: Any, check: Callable[[Any], Any], help_text: str) -> Any:
+def _setting(default: Any, check: Callable[[Any], Any], help_text: str, *, secret: bool = False) -> Any:
     metadata = {"check": check, "help": " ".join(help_text.split())}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: check(default), metadata=metadata | {"shown": default})
-    return field(default=default, metadata=metadata | {"shown": default})
+    return field(default=default, repr=not secret, metadata=metadata | {"shown": default})
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ class Settings:
         """Where state lives that workers share: revocations, DPoP proofs that were seen, and API keys if they are to.
         ``sqlite:/path`` serves all workers of one machine, ``redis://`` or ``valkey://`` many machines; ``memory:``
         is for one process only. A password may stand in it, or better in ``SECURE_ML_STORE_PASSWORD``.""",
+        secret=True,
     )
     store_password: SecretRing | None = _setting(
         None,
@@ -226,6 +227,7 @@ class Settings:
         # What was given and is wrong is told once, not a second time as if it were missing.
         wrong = {problem.split(" ", 1)[0] for problem in problems}
         problems += [each for each in contradictions(settings) if each.split(" ", 1)[0] not in wrong]
+        problems += shared_secrets(settings)
         if not (config.get("DEBUG") or config.get("TESTING")):
             problems += literal_secrets(settings)
         if problems:

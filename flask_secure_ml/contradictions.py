@@ -34,6 +34,19 @@ def contradictions(settings: Settings) -> Iterator[str]:
             yield f"SECURE_ML_MTLS_CLIENTS: the plan {client.plan!r} of {client.client!r} is not in SECURE_ML_PLANS"
 
 
+def shared_secrets(settings: Settings) -> Iterator[str]:
+    """Name the secrets that stand for two things: whoever may use one could forge the other (RFC 8725bis 3.8)."""
+    seen: dict[bytes, str] = {}
+    for name, ring in (
+        ("SECURE_ML_API_KEY_PEPPER", settings.api_key_pepper),
+        ("SECURE_ML_DPOP_NONCE_SECRET", settings.dpop_nonce_secret),
+        *((f"SECURE_ML_JWT_ISSUERS: the secret of {each.issuer}", each.secret) for each in settings.jwt_issuers),
+    ):
+        for value in ring.read() if ring else ():
+            if seen.setdefault(value, name) != name:
+                yield f"{name} is also that of {seen[value].removeprefix('SECURE_ML_JWT_ISSUERS: ')}; make one for each"
+
+
 def literal_secrets(settings: Settings) -> Iterator[str]:
     """Name the settings that hold a secret itself; outside debug and testing that is an error."""
     for key, ring in (

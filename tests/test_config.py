@@ -206,6 +206,25 @@ def test_right_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.policies["/x"] == Policy(public=True)
 
 
+@pytest.mark.parametrize("name", ["API_KEY_PEPPER", "DPOP_NONCE_SECRET"])
+def test_one_secret_for_two_things(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JB-10: a secret that signs tokens is no pepper, and two issuers do not share one."""
+    monkeypatch.setenv("ONE", RANDOM_SECRET)
+    shared = {**HMAC, "secret": "env:ONE"}
+    for values in (
+        {name: "env:ONE", "JWT_ISSUERS": [shared]},
+        {"JWT_ISSUERS": [shared, shared | {"issuer": "https://b"}]},
+    ):
+        with pytest.raises(ConfigError, match="make one for each") as caught:
+            load(**values)
+        assert RANDOM_SECRET not in str(caught.value)
+
+
+def test_password_in_an_address_is_not_shown() -> None:
+    """What a debugger prints of the settings holds no password."""
+    assert "hunter2" not in repr(load(STORE_URI="redis://:hunter2@stores.example"))
+
+
 def test_wrong_value_is_not_told_to_be_missing() -> None:
     """A pepper that is no good is one problem, not two."""
     with pytest.raises(ConfigError) as caught:

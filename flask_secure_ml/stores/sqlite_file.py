@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -19,6 +20,7 @@ BUSY = 1.0
 """Seconds to wait while another thread or process writes."""
 
 _BUSY_AT_START = 10.0
+_PAUSE = 0.02
 
 
 class SqliteFile:
@@ -65,13 +67,26 @@ class SqliteFile:
     def _make(self, schema: str) -> None:
         with self._explained():
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = _connect(self._path, _BUSY_AT_START)
-            try:
-                connection.executescript(schema)
-            finally:
-                connection.close()
+            self._make_tables(schema)
             if self._path.stat().st_mode & 0o077:
                 log.warning("%s can be read or written by others than its owner; chmod 600 it", self._path)
+
+    def _make_tables(self, schema: str) -> None:
+        """Take turns with workers that start at the same moment.
+
+        SQLite's own waiting does not cover the change to write-ahead mode: of two that ask for it one fails at once.
+        """
+        ends = time.monotonic() + _BUSY_AT_START
+        while True:
+            try:
+                with closing(_connect(self._path, _BUSY_AT_START)) as connection:
+                    connection.executescript(schema)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return
 
     def _current(self) -> sqlite3.Connection:
         # A file that was removed or replaced lives on for who has it open, and would never show a change again.

@@ -289,3 +289,15 @@ def test_untold_child_leaves_what_it_inherits(store: SqliteStore) -> None:
     assert inherited is not None
     inherited.execute("SELECT 1")
     inherited.close()
+
+
+def test_opening_waits_for_another_worker(tmp_path: Path, clock: FakeClock) -> None:
+    """Workers start at the same moment; one that finds the new file in use takes its turn."""
+    path = tmp_path / "state.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.2, other.rollback)
+    release.start()
+    assert SqliteStore(path, clock).add("a", "k", 60)
+    release.join()
+    other.close()

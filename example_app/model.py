@@ -1,15 +1,13 @@
 """A classifier of handwritten digits: trained once, saved as plain arrays, checked at every load.
 
-A pickled model runs code when it is loaded. This one is a NumPy archive of numbers, read with pickling
-off, and only after the SHA-256 digest of the whole file was compared with the one written at training.
+A pickled model runs code when it is loaded. This one is a NumPy archive of numbers, and it is read only after
+its SHA-256 digest was compared with the one written at training.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import asdict, dataclass
-from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,9 +15,14 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from flask_secure_ml.models import ModelFileError, UnverifiedModel, file_digest, load_verified, read_digest
+
 from .files import write
 
 PIXELS = 64
+
+# What reading something else as a model raises.
+_NOT_A_MODEL = (AttributeError, BadZipFile, EOFError, OSError, TypeError, ValueError)
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +63,7 @@ def save(model: DigitsModel, path: Path) -> str:
     """
     archive = io.BytesIO()
     np.savez(archive, allow_pickle=False, **_arrays(model))
-    digest = hashlib.sha256(archive.getvalue()).hexdigest()
+    digest = file_digest(archive.getvalue())
     write(path, archive.getvalue())
     write(digest_path(path), f"{digest}  {path.name}\n".encode())
     return digest
@@ -73,13 +76,19 @@ def load(path: Path, digest: str) -> DigitsModel:
     :raises ModelError: it is missing, has another digest, or is not a model. Nothing of a file with a wrong
         digest is parsed.
     """
-    data = _read(path)
-    if not compare_digest(hashlib.sha256(data).hexdigest().encode(), digest.lower().encode()):
+    try:
+        model = load_verified(path, loader=_parse, sha256=digest)
+    except UnverifiedModel as error:
         raise ModelError(
-            f"{path} is not the file that was trained: its SHA-256 digest is not {digest or 'known'}. "
+            f"{path} is not the file that was trained: {error.problem}. "
             f"Restore it, or delete it and train again: {_training_command(path)}"
-        )
-    return _parse(path, data)
+        ) from None
+    except ModelFileError as error:
+        raise ModelError(f"{error} {_advice(path)}") from None
+    except _NOT_A_MODEL as error:
+        raise ModelError(f"{path} is not a model of this version. {_advice(path)}") from error
+    _check_shapes(model, path)
+    return model
 
 
 def trained_digest(path: Path) -> str:
@@ -87,7 +96,10 @@ def trained_digest(path: Path) -> str:
 
     :raises ModelError: there is none.
     """
-    return (_read(digest_path(path)).decode("ascii", "replace").split() or [""])[0]
+    try:
+        return read_digest(digest_path(path), path)
+    except ModelFileError as error:
+        raise ModelError(f"{error} {_advice(path)}") from None
 
 
 def digest_path(path: Path) -> Path:
@@ -99,22 +111,9 @@ def _arrays(model: DigitsModel) -> dict[str, NDArray[Any]]:
     return asdict(model)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        model = path.with_name(path.name.removesuffix(".sha256"))
-        raise ModelError(f"cannot read {path}: {error.strerror}. Train a model: {_training_command(model)}") from None
-
-
-def _parse(path: Path, data: bytes) -> DigitsModel:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            model = DigitsModel(**{name: archive[name] for name in archive.files})
-    except (AttributeError, BadZipFile, EOFError, OSError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} is not a model of this version. Train again: {_training_command(path)}") from error
-    _check_shapes(model, path)
-    return model
+def _parse(stream: io.BytesIO) -> DigitsModel:
+    with np.load(stream, allow_pickle=False) as archive:
+        return DigitsModel(**{name: archive[name] for name in archive.files})
 
 
 def _check_shapes(model: DigitsModel, path: Path) -> None:
@@ -122,7 +121,11 @@ def _check_shapes(model: DigitsModel, path: Path) -> None:
     expected = [(digits, PIXELS), (digits,), (digits,), (PIXELS,), (PIXELS,), ()]
     arrays = list(_arrays(model).values())
     if [array.shape for array in arrays] != expected or any(array.dtype.kind not in "if" for array in arrays):
-        raise ModelError(f"{path} has arrays of wrong shapes. Train again: {_training_command(path)}")
+        raise ModelError(f"{path} has arrays of wrong shapes. {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    return f"Train again: {_training_command(path)}"
 
 
 def _training_command(path: Path) -> str:

@@ -1,0 +1,27 @@
+"""Model files: verified before a byte of them is parsed, and refused when loading them runs code."""
+
+from .digests import directory_digest, file_digest, read_digest
+from .errors import ModelFileError, UnreadableModel, UnsafeModel, UnverifiedModel
+from .files import read_directory, read_file, verified_copy
+from .formats import KINDS, Finding, find_code
+from .loading import load_verified, load_verified_directory
+from .signatures import SignatureVerifier
+
+__all__ = [
+    "KINDS",
+    "Finding",
+    "ModelFileError",
+    "SignatureVerifier",
+    "UnreadableModel",
+    "UnsafeModel",
+    "UnverifiedModel",
+    "directory_digest",
+    "file_digest",
+    "find_code",
+    "load_verified",
+    "load_verified_directory",
+    "read_digest",
+    "read_directory",
+    "read_file",
+    "verified_copy",
+]

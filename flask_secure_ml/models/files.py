@@ -1,0 +1,142 @@
+"""Reading a model once, so that what is checked is what is loaded.
+
+Every later step works on the bytes that were read here. A file that is swapped afterwards changes nothing
+(CWE-367, time of check to time of use).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .errors import UnreadableModel
+
+MAX_BYTES = 1 << 30
+MAX_FILES = 100_000
+
+# Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+Files = Mapping[str, bytes]
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a plain file whole; a symbolic link to one is followed, since its content is verified.
+
+    :param max_bytes: a larger file is refused before any of it is read.
+    :raises UnreadableModel: it is missing, no plain file, larger, or changed while it was read.
+    """
+    try:
+        return _read(path, os.open(path, _FLAGS), max_bytes)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_directory(path: Path, max_bytes: int) -> dict[str, bytes]:
+    """Read every file below a directory, by its path relative to it (with ``/``), in the order of these paths.
+
+    Only the directory itself may be named through a symbolic link. Directories without files leave no trace.
+
+    :param max_bytes: the most bytes of all files together.
+    :raises UnreadableModel: it is missing, empty or larger, or has a symbolic link, a device, or a name with control
+        characters, backslashes or bytes that are not UTF-8.
+    """
+    files: dict[str, bytes] = {}
+    left = max_bytes
+    try:
+        for name, descriptor in _below(path):
+            files[name] = _read(path / name, descriptor, left)
+            left -= len(files[name])
+            _refuse_crowd(path, len(files))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    if not files:
+        raise UnreadableModel(path, "it is not a directory with files", "Name the directory that holds the model")
+    return dict(sorted(files.items(), key=lambda item: item[0].encode()))
+
+
+@contextmanager
+def verified_copy(files: Files) -> Iterator[Path]:
+    """Write verified files to a new directory that nobody else can enter, for a loader that only takes a path.
+
+    The directory is deleted at the end of the ``with`` block, so the loader must have read everything by then.
+    It is made where :func:`tempfile.gettempdir` says; there must be room for the whole model.
+
+    :param files: the content of each file by its relative path, as a loader of a directory gets it.
+    """
+    with TemporaryDirectory(prefix="model-") as folder:
+        for name, content in files.items():
+            target = Path(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        yield Path(folder)
+
+
+def _read(path: Path, descriptor: int, max_bytes: int) -> bytes:
+    try:
+        size = _size(path, os.fstat(descriptor), max_bytes)
+        with open(descriptor, "rb", closefd=False) as stream:
+            # One byte more than there should be shows a file that grew, without reading what it grew by.
+            data = stream.read(size + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) != size:
+        raise UnreadableModel(path, "it changed while it was read", "Load it when nothing writes to it any more")
+    return data
+
+
+def _size(path: Path, found: os.stat_result, max_bytes: int) -> int:
+    if not stat.S_ISREG(found.st_mode):
+        remedy = "Name a plain file; for a model in a directory there is load_verified_directory"
+        raise UnreadableModel(path, "it is not a plain file", remedy)
+    if found.st_size > max_bytes:
+        problem = f"it has {found.st_size} bytes, and max_bytes leaves {max_bytes} for it"
+        raise UnreadableModel(path, problem, "Raise max_bytes if that is its right size")
+    return found.st_size
+
+
+def _below(path: Path) -> Iterator[tuple[str, int]]:
+    # Each directory is held open and entered by descriptor, so a link that takes its place leads nowhere.
+    root = os.path.realpath(path)
+    for folder, folders, names, descriptor in os.fwalk(root, onerror=_raise):
+        inside = Path(folder).relative_to(root)
+        for name in folders:
+            _refuse_link(path, str(inside / name), name, descriptor)
+        for name in names:
+            relative = str(inside / name)
+            _refuse_name(path, relative)
+            _refuse_link(path, relative, name, descriptor)
+            yield relative, os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
+
+
+def _refuse_link(path: Path, relative: str, name: str, descriptor: int) -> None:
+    if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+        raise UnreadableModel(path, f"{relative!r} in it is a symbolic link", "Put what it leads to in its place")
+
+
+def _refuse_name(path: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UnreadableModel(path, f"it holds the name {name!r}, which is not UTF-8", "Rename that file") from None
+    if not name.isprintable() or "\\" in name:
+        problem = f"it holds the name {name!r}, which has a control character or a backslash"
+        raise UnreadableModel(path, problem, "Rename that file")
+
+
+def _refuse_crowd(path: Path, count: int) -> None:
+    if count > MAX_FILES:
+        raise UnreadableModel(path, f"it has more than {MAX_FILES} files", "Name the directory of one model")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> UnreadableModel:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return UnreadableModel(path, f"it cannot be read: {why}", "Check the path and its permissions")

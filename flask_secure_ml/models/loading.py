@@ -1,0 +1,123 @@
+"""Loading models that somebody vouched for."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+from . import signatures
+from .digests import check_digest, directory_digest, file_digest
+from .errors import UnsafeModel, UnverifiedModel
+from .files import MAX_BYTES, Files, read_directory, read_file
+from .formats import KINDS, find_code
+from .signatures import Signer
+
+T = TypeVar("T")
+
+
+def load_verified(
+    path: str | os.PathLike[str],
+    *,
+    loader: Callable[[io.BytesIO], T],
+    sha256: str | os.PathLike[str] | None = None,
+    signature: str | os.PathLike[str] | None = None,
+    signed_by: Signer | None = None,
+    max_bytes: int = MAX_BYTES,
+    allow: Collection[str] = (),
+) -> T:
+    """Load a model file, after its digest or its signature was checked and when loading it runs no code.
+
+    The file is read once. What was read is verified, then looked at for formats that run code (OWASP ASVS 5.0 1.5.2,
+    CWE-502), then given to the loader, so that a file that is swapped in between changes nothing (CWE-367). The loader
+    never gets the path. A digest or signature proves who made a file, not that it is harmless: both checks are made.
+
+    :param loader: makes the model of an :class:`io.BytesIO` with the verified bytes, such as :func:`numpy.load`.
+        What it raises is not caught.
+    :param sha256: the digest, 64 hexadecimal digits from a source that whoever can write the model cannot write; or
+        the path of a digest file, see :func:`read_digest`.
+    :param signature: the file with an OpenSSF model signature (extra ``[models]``).
+    :param signed_by: whose signature: the PEM file of a public key, or a configured
+        ``model_signing.verifying.Config`` for Sigstore identities and certificates.
+    :param max_bytes: refuse a larger file before reading it, and one that expands to more. The whole file is held in
+        memory.
+    :param allow: what may be in the file although it can run code, by the names in :data:`KINDS`.
+    :raises UnreadableModel: the file is missing, too large, or no plain file.
+    :raises UnverifiedModel: neither a digest nor a signature was given, or one of those given does not hold.
+    :raises UnsafeModel: loading it could run code that ``allow`` does not name.
+    :raises ValueError: the arguments contradict each other, or ``allow`` has an unknown name.
+    """
+    place = Path(path)
+    _check_arguments(place, sha256, signature, signed_by, allow)
+    data = read_file(place, max_bytes)
+    if sha256 is not None:
+        check_digest(place, file_digest(data), sha256)
+    if signature is not None and signed_by is not None:
+        signatures.check_file(place, data, Path(signature), signed_by)
+    _refuse_code(place, data, max_bytes, allow)
+    return loader(io.BytesIO(data))
+
+
+def load_verified_directory(
+    path: str | os.PathLike[str],
+    *,
+    loader: Callable[[Files], T],
+    sha256: str | os.PathLike[str] | None = None,
+    signature: str | os.PathLike[str] | None = None,
+    signed_by: Signer | None = None,
+    max_bytes: int = MAX_BYTES,
+    allow: Collection[str] = (),
+) -> T:
+    """Load a model that is a directory, such as a SavedModel, in the same way as :func:`load_verified`.
+
+    Symbolic links in it are refused.
+
+    :param loader: makes the model of a mapping from relative paths (with ``/``) to the verified bytes. For a loader
+        that only takes a path there is :func:`verified_copy`.
+    :param sha256: the digest of the directory, see :func:`directory_digest`; or a digest file that names it.
+    :param signature: an OpenSSF model signature of the directory; files that it does not cover are left out.
+    :param max_bytes: the most bytes of all files together.
+    :raises UnreadableModel: it is missing, empty or too large, or has a symbolic link or a device.
+    :raises UnverifiedModel: as for a file.
+    :raises UnsafeModel: loading one of its files could run code that ``allow`` does not name.
+    :raises ValueError: as for a file.
+    """
+    place = Path(path)
+    _check_arguments(place, sha256, signature, signed_by, allow)
+    files: Files = read_directory(place, max_bytes)
+    if sha256 is not None:
+        check_digest(place, directory_digest(files), sha256)
+    if signature is not None and signed_by is not None:
+        files = signatures.check_directory(place, files, Path(signature), signed_by)
+    for name, data in files.items():
+        _refuse_code(place / name, data, max_bytes, allow)
+    return loader(files)
+
+
+def _check_arguments(
+    path: Path,
+    sha256: str | os.PathLike[str] | None,
+    signature: str | os.PathLike[str] | None,
+    signed_by: Signer | None,
+    allow: Collection[str],
+) -> None:
+    if (signature is None) != (signed_by is None):
+        raise ValueError("signature and signed_by go together: a signature proves nothing unless one says whose it is")
+    unknown = {allow} if isinstance(allow, str) else set(allow) - set(KINDS)
+    if unknown:
+        raise ValueError(f"allow is a list of names among {', '.join(KINDS)}; not {', '.join(sorted(unknown))}")
+    if sha256 is None and signature is None:
+        remedy = f"Pass sha256=, which `flask secure-ml model digest {path}` prints where the model was made"
+        raise UnverifiedModel(path, "nothing says what its content must be", f"{remedy}, or signature= and signed_by=")
+
+
+def _refuse_code(path: Path, data: bytes, limit: int, allow: Collection[str]) -> None:
+    for finding in find_code(data, limit):
+        if finding.kind not in allow:
+            problem = f"it is {finding}, and loading that can run any code"
+            remedy = (
+                "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its makers with this"
+            )
+            raise UnsafeModel(path, problem, f"{remedy} process, pass allow=[{finding.kind!r}]")

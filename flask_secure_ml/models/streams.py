@@ -1,0 +1,113 @@
+"""Parts of a model file as streams: the file itself, what a compressed file holds, the members of an archive."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+HEAD = 512
+
+_CHUNK = 1 << 16
+
+
+class Opaque(Exception):
+    """A part cannot be looked into; the text says why."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something in a model file.
+
+    :param where: the way to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
+    :param open: opens it anew, at its beginning.
+    :param in_archive: whether a zip or tar archive is on the way to it.
+    """
+
+    where: tuple[str, ...]
+    open: Callable[[], BinaryIO]
+    in_archive: bool = False
+
+    def head(self) -> bytes:
+        """Return the first 512 bytes, or what there is."""
+        with self.open() as stream:
+            return stream.read(HEAD)
+
+    def whole(self, limit: int) -> bytes:
+        """Return all of it.
+
+        :raises Opaque: it expands to more than ``limit`` bytes.
+        """
+        with self.open() as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise Opaque("it expands to more than max_bytes")
+        return data
+
+
+class _Zlib(io.RawIOBase):
+    """What a zlib stream (RFC 1950) holds; the standard library has no file object for it."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._engine = zlib.decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        target = memoryview(cast("bytearray", buffer))
+        data = b""
+        while not data and not self._engine.eof:
+            fresh = self._engine.unconsumed_tail or self._source.read(_CHUNK)
+            if not fresh:
+                raise EOFError("the zlib stream ends early")
+            data = self._engine.decompress(fresh, len(target))
+        target[: len(data)] = data
+        return len(data)
+
+
+def _zlib(source: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Zlib(source))
+
+
+def _gzip(source: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", gzip.GzipFile(fileobj=source, mode="rb"))
+
+
+def _bz2(source: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", bz2.BZ2File(source))
+
+
+def _lzma(source: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", lzma.LZMAFile(source))
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """A kind of compression.
+
+    :param beginnings: the first bytes of what it made.
+    :param certain: nothing else begins so; then what cannot be expanded is damaged, and not something else.
+    """
+
+    name: str
+    beginnings: tuple[bytes, ...]
+    certain: bool
+    expand: Callable[[BinaryIO], BinaryIO] | None
+
+
+WRAPPERS = (
+    Wrapper("gzip", (b"\x1f\x8b",), True, _gzip),
+    Wrapper("bzip2", (b"BZh",), True, _bz2),
+    Wrapper("xz", (b"\xfd7zXZ\x00",), True, _lzma),
+    Wrapper("lzma", (b"\x5d\x00",), False, _lzma),
+    Wrapper("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), False, _zlib),
+    Wrapper("LZ4", (b"\x04\x22\x4d\x18",), True, None),
+    Wrapper("Zstandard", (b"\x28\xb5\x2f\xfd",), True, None),
+)

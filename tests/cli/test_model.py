@@ -1,0 +1,68 @@
+"""``flask secure-ml model digest``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flask_secure_ml.cli import secure_ml
+from flask_secure_ml.models import load_verified, load_verified_directory
+from model_samples import sample
+from support import MakeApp
+
+
+def run(make_app: MakeApp, *arguments: object) -> tuple[int, str, str]:
+    result = make_app().test_cli_runner().invoke(secure_ml, ["model", "digest", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.npz"
+    path.write_bytes(sample("data: npz"))
+    return path
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+def test_file(protected: MakeApp, model: Path) -> None:
+    """The output is what ``sha256sum`` prints."""
+    done = subprocess.run(["sha256sum", model.name], cwd=model.parent, capture_output=True, text=True, check=True)
+    assert run(protected, model) == (0, done.stdout, "")
+
+
+def test_output_is_a_digest_file(protected: MakeApp, model: Path) -> None:
+    """The output, written to a file, is what load_verified reads."""
+    sums = model.with_name("model.npz.sha256")
+    sums.write_text(run(protected, model)[1])
+    with load_verified(model, loader=np.load, sha256=sums) as archive:
+        assert archive.files == ["a", "b"]
+
+
+def test_directory(protected: MakeApp, tmp_path: Path) -> None:
+    """A directory has one digest, which load_verified_directory takes."""
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "graph").write_bytes(b"{}")
+    code, output, _ = run(protected, tmp_path / "saved")
+    digest, name = output.split()
+    assert (code, name) == (0, "saved")
+    assert load_verified_directory(tmp_path / "saved", loader=len, sha256=digest) == 1
+
+
+def test_warning(protected: MakeApp, tmp_path: Path) -> None:
+    """What runs code is named, beside the digest."""
+    (tmp_path / "model.bin").write_bytes(sample("torch: torch"))
+    code, output, warning = run(protected, tmp_path / "model.bin")
+    assert (code, output.split()[1]) == (0, "model.bin")
+    assert "Warning: model.bin is an archive with a pickle in it" in warning
+
+
+def test_too_large(protected: MakeApp, model: Path) -> None:
+    """A file above the cap is an error in one sentence."""
+    code, output, error = run(protected, model, "--max-bytes", 10)
+    assert (code, output) == (1, "")
+    assert "max_bytes" in error
+    assert "Traceback" not in error

@@ -1,0 +1,174 @@
+"""What runs code when it is loaded is found by its content, and nothing else is."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import pickle
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flask_secure_ml.models import KINDS, find_code
+from model_samples import DATA, LIMIT, cases, sample, samples
+
+FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None, derandomize=True)
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+WRAPPERS: list[Callable[[bytes], bytes]] = [bytes, gzip.compress, bz2.compress, lzma.compress, zlib.compress]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+class Harmful:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, *before: Any) -> None:
+        self.before = before
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        return (pytest.fail, ("a pickle was loaded", self.before))
+
+
+def kinds(data: bytes) -> set[str]:
+    return {finding.kind for finding in find_code(data, LIMIT)}
+
+
+@pytest.mark.parametrize(("kind", "data"), cases())
+def test_sample(kind: str, data: bytes) -> None:
+    """Each sample of ``tests/corpus/model_files`` is of its kind and of no other; data has none."""
+    assert kinds(data) == ({kind} - {DATA})
+
+
+def test_every_kind_has_samples() -> None:
+    """No kind that can be allowed is without a sample."""
+    assert {kind for kind, _ in samples().values()} == {*KINDS, DATA}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("pickle: gzip", "also compressed (in 'gzip')", id="compressed"),
+        pytest.param("torch: torch", "(in 'archive/data.pkl')", id="member"),
+        pytest.param("torch: tar.gz", "(in 'gzip > a/b.pkl')", id="member of something compressed"),
+        pytest.param("opaque: LZ4", "it is compressed with LZ4", id="compression that is not known"),
+        pytest.param("opaque: encrypted member", "(in 'x'): it is encrypted", id="encrypted"),
+        pytest.param("opaque: five times gzip", "it is nested too deep", id="nested"),
+        pytest.param("opaque: npz cut short", "it is damaged", id="damaged"),
+    ],
+)
+def test_finding_says_where_and_why(name: str, text: str) -> None:
+    """A finding as text says what was found, where, and why it could not be looked into."""
+    assert text in str(next(find_code(sample(name), LIMIT)))
+
+
+def test_name_with_control_characters() -> None:
+    """The name of a member is escaped in the text, so that it cannot write lines into a log."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("a\nb\x1b[31m", pickle.dumps(1))
+    text = str(next(find_code(archive.getvalue(), LIMIT)))
+    assert text.isprintable()
+    assert r"a\nb\x1b[31m" in text
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["plain", "gzip", "bzip2", "xz", "zlib"])
+def test_pickle_of_every_protocol(protocol: int, wrap: Callable[[bytes], bytes]) -> None:
+    """A pickle is found in every protocol, also compressed, and is not loaded to find it."""
+    assert kinds(wrap(pickle.dumps(Harmful(), protocol))) == {"pickle"}
+
+
+@FUZZ
+@given(value=VALUES, protocol=st.sampled_from(PROTOCOLS), harmful=st.booleans(), wrap=st.sampled_from(WRAPPERS))
+def test_fuzz_pickles_are_found(value: Any, protocol: int, harmful: bool, wrap: Callable[[bytes], bytes]) -> None:
+    """Whatever is pickled, in whatever protocol and compression, is found to be a pickle."""
+    data = pickle.dumps([value, Harmful(value)] if harmful else value, protocol)
+    assert "pickle" in kinds(wrap(data))
+
+
+@FUZZ
+@given(value=VALUES, protocol=st.sampled_from(PROTOCOLS), junk=st.binary(min_size=1, max_size=20))
+def test_fuzz_damage_after_the_call_hides_nothing(value: Any, protocol: int, junk: bytes) -> None:
+    """A pickle that is broken behind the opcode that calls is found: the call comes first."""
+    assert "pickle" in kinds(pickle.dumps(Harmful(value), protocol)[:-1] + junk)
+
+
+@FUZZ
+@given(
+    name=st.sampled_from(sorted(samples())),
+    place=st.floats(0, 1, exclude_max=True),
+    change=st.binary(min_size=1, max_size=8),
+    cut=st.booleans(),
+)
+def test_fuzz_damaged_samples(name: str, place: float, change: bytes, cut: bool) -> None:
+    """Any damage to any sample has findings or none; nothing else is raised, and nothing is run."""
+    data = sample(name)
+    position = int(place * len(data))
+    damaged = data[:position] + change + (b"" if cut else data[position + len(change) :])
+    assert kinds(damaged) <= set(KINDS)
+
+
+@FUZZ
+@given(
+    shape=st.lists(st.integers(0, 3), max_size=3), code=st.sampled_from(["f2", "<f8", ">i4", "?", "c16", "U3", "V2"])
+)
+def test_fuzz_arrays_are_data(shape: list[int], code: str) -> None:
+    """Arrays of numbers and texts are data, alone and in an archive."""
+    array, single, archive = np.zeros(shape, code), io.BytesIO(), io.BytesIO()
+    np.save(single, array)
+    np.savez_compressed(archive, array)
+    assert kinds(single.getvalue()) | kinds(archive.getvalue()) == set()
+
+
+def test_objects_of_current_packages() -> None:
+    """What joblib and cloudpickle write today is found."""
+    joblib, cloudpickle = pytest.importorskip("joblib"), pytest.importorskip("cloudpickle")
+    for compress in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)):
+        stream = io.BytesIO()
+        joblib.dump({"weights": np.arange(1000.0), "harm": Harmful()}, stream, compress=compress)
+        assert kinds(stream.getvalue()) == {"pickle"}
+    assert kinds(cloudpickle.dumps(lambda value: value)) == {"pickle"}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS[1:], ids=["gzip", "bzip2", "xz", "zlib"])
+def test_expansion_is_capped(wrap: Callable[[bytes], bytes]) -> None:
+    """An archive in something compressed is expanded to the limit at most; what is larger is opaque."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("a", bytes(10_000_000))
+    data = wrap(archive.getvalue())
+    tracemalloc.start()
+    (finding,) = find_code(data, 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (finding.kind, finding.why) == ("opaque", "it expands to more than max_bytes")
+    assert peak < 20_000_000  # bzip2 alone needs 4 MB, and xz 8
+
+
+def test_argument_of_exabytes() -> None:
+    """A pickle that declares a text of exabytes allocates nothing for it."""
+    tracemalloc.start()
+    assert kinds(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x0fabc") == set()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_endless_opcodes() -> None:
+    """The walk ends after so many possible opcodes that it can only be a pickle."""
+    assert kinds(b"N" * 1_000_000) == {"pickle"}

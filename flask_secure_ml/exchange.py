@@ -88,6 +88,8 @@ class Exchange:
     The transport middleware writes the first block, guards the second, the response filters the third.
     ``certificate`` is the client's certificate in DER, from the TLS socket or a trusted proxy; whether its chain was
     verified is not said. ``reply_headers`` are headers that a guard wants on the answer, whatever it will be.
+    ``out_of_range`` counts the values that were accepted although they are out of range, by ``outside="clip"`` or
+    ``"report"``.
     """
 
     request_id: str
@@ -110,6 +112,7 @@ class Exchange:
     challenges: tuple[str, ...] = ()
     reply_headers: dict[str, str] = field(default_factory=dict)
     received_bytes: int = 0
+    out_of_range: int = 0
 
     status: int = 0
     code: str | None = None

@@ -17,6 +17,7 @@ from .. import strictjson
 from ..errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from ..exchange import Exchange
 from ..pipeline import Stage
+from . import reports
 from .problems import validation_failed
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class InputGuard:
             _check_media_type(request, required=schema is not None)
         body = self._body(request, exchange)
         if schema is not None:
-            exchange.payload = _load(schema, self._parse(body or b""))
+            with reports.collect() as found:
+                exchange.payload = _load(schema, self._parse(body or b""))
+            exchange.out_of_range = sum(each.count for each in found)
         elif body and request.is_json:
             self._parse(body)
 

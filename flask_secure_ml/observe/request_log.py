@@ -97,6 +97,8 @@ def entry(exchange: Exchange) -> dict[str, Any]:
         "ms": round(exchange.milliseconds, 3),
         "bytes_in": exchange.received_bytes,
     }
+    if exchange.out_of_range:
+        logged["out_of_range"] = exchange.out_of_range
     if exchange.endpoint is None:
         logged["path"] = clean(exchange.path)
     return logged

@@ -10,19 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from marshmallow import Schema, ValidationError
 
+from field_loading import FUZZ, errors, load
 from flask_secure_ml.inputs import Tensor
-
-
-def load(field: Tensor, value: Any) -> Any:
-    return Schema.from_dict({"x": field})().load({"x": value})["x"]
-
-
-def errors(field: Tensor, value: Any) -> Any:
-    with pytest.raises(ValidationError) as caught:
-        load(field, value)
-    messages = caught.value.messages
-    assert isinstance(messages, dict)
-    return messages["x"]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +136,23 @@ def test_bounds(bounds: dict[str, Any], value: list[Any], expected: Any) -> None
         assert errors(field, value) == expected
 
 
+@pytest.mark.parametrize(
+    ("dtype", "bounds", "value", "wrong"),
+    [
+        ("int64", {"minimum": 2**53 + 1}, [2**53, 2**53 + 1], 0),
+        ("int64", {"maximum": 2**63 - 2}, [2**63 - 1, 2**63 - 2], 0),
+        ("uint64", {"minimum": 2**64 - 1}, [2**64 - 1, 2**64 - 2], 1),
+        ("int16", {"minimum": 0.5}, [1, 0], 1),
+        ("int16", {"maximum": 1.5}, [2, 1], 0),
+        ("int16", {"minimum": [0, 5]}, [0, 4], 1),
+    ],
+    ids=str,
+)
+def test_bounds_of_integers_are_exact(dtype: str, bounds: dict[str, Any], value: list[int], wrong: int) -> None:
+    """Integers beyond 2**53 are not compared as floats, and a bound between two integers is the inner one."""
+    assert list(errors(Tensor((2,), dtype, **bounds), value)) == [wrong]
+
+
 @pytest.mark.parametrize("dtype", ["int16", "uint64"])
 def test_bounds_of_integers(dtype: str) -> None:
     """Integers have bounds as floats do, also when they are beyond 64 bits."""
@@ -227,6 +233,8 @@ def test_dumps_an_array() -> None:
         pytest.param({"dtype": object}, "dtype must be", id="object"),
         pytest.param({"dtype": "longdouble"}, "dtype must be", id="long double"),
         pytest.param({"dtype": "float33"}, "not understood", id="unknown dtype"),
+        pytest.param({"shape": (None, "two words")}, "shape must be a tuple", id="a name of two words"),
+        pytest.param({"shape": (None, "")}, "shape must be a tuple", id="an empty name"),
         pytest.param({"minimum": 2, "maximum": 1}, "minimum must not be greater", id="crossed"),
         pytest.param({"minimum": [0, 5], "maximum": 1}, "minimum must not be greater", id="crossed at one place"),
         pytest.param({"minimum": float("nan")}, "minimum must be a number", id="bound of NaN"),
@@ -234,6 +242,27 @@ def test_dumps_an_array() -> None:
         pytest.param({"maximum": [[1, 2]]}, "one for each place", id="nested bounds"),
         pytest.param({"shape": (2, None), "maximum": [1, 2]}, "one for each place", id="bounds for any length"),
         pytest.param({"dtype": "bool", "minimum": 0}, "no meaning for booleans", id="bound of booleans"),
+        pytest.param({"dtype": "int8", "minimum": 128}, "no value that the dtype has", id="minimum beyond dtype"),
+        pytest.param({"dtype": "int8", "minimum": [0, float("inf")]}, "no value", id="infinite minimum"),
+        pytest.param({"dtype": "uint8", "maximum": -1}, "no value that the dtype has", id="maximum beyond dtype"),
+        pytest.param({"dtype": "int8", "minimum": 0.2, "maximum": 0.8}, "be between", id="no integer between"),
+        pytest.param({"outside": "clip"}, "outside must be", id="clip without bounds"),
+        pytest.param({"outside": "report"}, "outside must be", id="report without bounds"),
+        pytest.param({"outside": "ignore", "minimum": 0}, "outside must be", id="unknown outside"),
+        pytest.param({"allowed": []}, "allowed must be numbers", id="nothing allowed"),
+        pytest.param({"allowed": "12"}, "allowed must be numbers", id="allowed a text"),
+        pytest.param({"allowed": [True]}, "allowed must be numbers", id="allowed a boolean"),
+        pytest.param({"allowed": [float("nan")]}, "allowed must be numbers", id="allowed NaN"),
+        pytest.param({"dtype": "int8", "allowed": [1.5]}, "whole numbers", id="allowed a fraction"),
+        pytest.param({"dtype": "int8", "allowed": [1, 128]}, "whole numbers that int8 has", id="allowed beyond dtype"),
+        pytest.param({"dtype": "bool", "allowed": [1]}, "no meaning for booleans", id="allowed of booleans"),
+        pytest.param({"dtype": "bool", "total": (0, 1)}, "no meaning for booleans", id="sum of booleans"),
+        pytest.param({"dtype": "bool", "norm": (0, 1)}, "no meaning for booleans", id="norm of booleans"),
+        pytest.param({"total": 1}, "total must be two numbers", id="sum a number"),
+        pytest.param({"total": (0, 1, 2)}, "total must be two numbers", id="sum of three"),
+        pytest.param({"norm": (0, None)}, "norm must be two numbers", id="norm without an end"),
+        pytest.param({"norm": (0, float("nan"))}, "norm must be two numbers", id="norm of NaN"),
+        pytest.param({"norm": (2, 1)}, "norm must not have its first", id="crossed norm"),
         pytest.param({"max_items": 0}, "max_items must be a whole number", id="no items"),
         pytest.param({"max_items": True}, "max_items must be a whole number", id="items a boolean"),
         pytest.param({"max_elements": 1.5}, "max_elements must be a whole number", id="elements a float"),
@@ -247,6 +276,7 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
         Tensor(**({"shape": (None, 2)} | arguments))
 
 
+@FUZZ
 @given(
     hnp.arrays(
         np.float32,
@@ -265,12 +295,13 @@ def test_any_array_comes_back(array: np.ndarray[Any, np.dtype[np.float32]]) -> N
 _leaves = st.one_of(st.integers(), st.floats(), st.text(max_size=2), st.booleans(), st.none(), st.just({}))
 
 
+@FUZZ
 @given(
     value=st.recursive(_leaves, st.lists, max_leaves=12),
     shape=st.lists(st.none() | st.integers(1, 3), min_size=1, max_size=3).map(tuple),
     dtype=st.sampled_from(["float16", "float32", "int8", "uint64", "bool"]),
 )
-def test_any_value_is_loaded_as_it_is_or_refused(value: Any, shape: tuple[int | None, ...], dtype: str) -> None:
+def test_fuzz_any_value_is_loaded_as_it_is_or_refused(value: Any, shape: tuple[int | None, ...], dtype: str) -> None:
     """Nothing but a ValidationError comes of a wrong value, and nothing changes a right one."""
     field = Tensor(shape, dtype)
     try:

@@ -3,8 +3,22 @@
 from .base64_tensor import Base64Tensor
 from .categorical import Categorical
 from .image import Image
+from .model_inputs import ModelInputsError
+from .profile import Profile
+from .profile_error import ProfileError
 from .tensors import Tensor
 from .text import Text
 from .url import Url, VettedUrl
 
-__all__ = ["Base64Tensor", "Categorical", "Image", "Tensor", "Text", "Url", "VettedUrl"]
+__all__ = [
+    "Base64Tensor",
+    "Categorical",
+    "Image",
+    "ModelInputsError",
+    "Profile",
+    "ProfileError",
+    "Tensor",
+    "Text",
+    "Url",
+    "VettedUrl",
+]

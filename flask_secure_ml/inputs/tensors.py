@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import reports
 from .array_field import ArrayField
+from .model_inputs import only_input_of
 from .packed_lists import packed
 from .positions import Message, Shape, at_each, shown
+from .profile import Bounds, Profile, learned_terms
 from .tensor_rules import Bound, beyond, crossed, norms, sums, values_of
 from .tensor_terms import OUTSIDE, checked_allowed, checked_dimensions, checked_dtype, checked_span
 from .tensor_values import has_odd_booleans, is_taken, of_array, of_leaves, own
@@ -50,8 +53,13 @@ class Tensor(ArrayField):
     unless it already is what the field declares, C-contiguous and writeable.
 
     :param shape: the length of each dimension; None means any length from 1, and so does a name, which must have
-        the same length wherever it stands in the fields of one object.
-    :param dtype: the dtype of the array: booleans, integers, or floats of up to 64 bits.
+        the same length wherever it stands in the fields of one object. Needed unless there is a profile.
+    :param dtype: the dtype of the array: booleans, integers, or floats of up to 64 bits; ``float32`` without it.
+    :param profile: a profile, or the path of one that ``flask secure-ml profile fit`` wrote. It says shape (rows,
+        features), dtype, and the range of each feature; what is given beside it comes first.
+    :param bounds: of the profile, ``range`` for the least and greatest values of the data, ``quantiles`` for the outer
+        quantiles.
+    :param margin: how far values may go beyond the profile's bounds, as a share of the span between the two.
     :param minimum: the least allowed value, or one for each place of the last dimension.
     :param maximum: the greatest allowed value, given like ``minimum``.
     :param outside: what becomes of values beyond these two: ``refuse``, ``clip`` changes them to the bound, and
@@ -61,6 +69,7 @@ class Tensor(ArrayField):
     :param norm: the least and the greatest Euclidean norm over the last dimension.
     :param max_items: the greatest length of the first dimension.
     :param max_elements: the greatest number of elements in all.
+    :raises ProfileError: there is no such profile, or it is damaged.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
     Takes the other arguments of a marshmallow field too. Unlike those it is required unless ``required=False`` or
@@ -71,9 +80,12 @@ class Tensor(ArrayField):
 
     def __init__(
         self,
-        shape: Sequence[int | str | None],
-        dtype: DTypeLike = "float32",
+        shape: Sequence[int | str | None] | None = None,
+        dtype: DTypeLike | None = None,
         *,
+        profile: Profile | str | Path | None = None,
+        bounds: Bounds = "range",
+        margin: float = 0.0,
         minimum: float | Sequence[float] | NDArray[Any] | None = None,
         maximum: float | Sequence[float] | NDArray[Any] | None = None,
         outside: Literal["refuse", "clip", "report"] = "refuse",
@@ -84,14 +96,32 @@ class Tensor(ArrayField):
         max_elements: int = 1_000_000,
         **options: Any,
     ) -> None:
-        self.dtype = checked_dtype(dtype)
-        super().__init__(checked_dimensions(shape), max_items=max_items, max_elements=max_elements, **options)
-        self._check_meaning(minimum=minimum, maximum=maximum, allowed=allowed, total=total, norm=norm)
-        self._set_range(minimum, maximum, outside)
+        given = {"shape": shape, "dtype": dtype, "minimum": minimum, "maximum": maximum}
+        terms = learned_terms(profile, bounds, margin) | {
+            name: term for name, term in given.items() if term is not None
+        }
+        if "shape" not in terms:
+            raise TypeError("a tensor needs a shape or a profile")
+        self.dtype = checked_dtype(terms.get("dtype", "float32"))
+        super().__init__(checked_dimensions(terms["shape"]), max_items=max_items, max_elements=max_elements, **options)
+        limits = {name: terms.get(name) for name in ("minimum", "maximum")}
+        self._check_meaning(**limits, allowed=allowed, total=total, norm=norm)
+        self._set_range(**limits, outside=outside)
         self.allowed = None if allowed is None else checked_allowed(allowed, self.dtype)
         self._allowed = None if self.allowed is None else values_of(self.allowed, self.dtype)
         self.total = None if total is None else checked_span("total", total)
         self.norm = None if norm is None else checked_span("norm", norm)
+
+    @classmethod
+    def for_model(cls, model: Any, **options: Any) -> Self:
+        """Return a field for the input of a model.
+
+        :param model: what :mod:`flask_secure_ml.inputs.model_inputs` lists, such as a fitted scikit-learn estimator.
+        :param options: other arguments of the field, which take the place of the model's.
+        :raises ModelInputsError: the model does not say what its input is, it has several, or it takes text.
+        :raises ValueError: the definition itself is wrong.
+        """
+        return cls(**only_input_of(model).tensor_terms() | options)
 
     def _check_meaning(self, **terms: Any) -> None:
         given = [name for name, term in terms.items() if term is not None]

@@ -4,11 +4,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+# Those that are in the extra "test".
+EXTRAS = ("image", "mlflow", "msgpack", "openapi", "redis", "vault", "zstd")
+
 
 def floors(pyproject: Path) -> list[str]:
-    """Return ``name==floor`` for each run-time dependency, those of the redis extra included."""
+    """Return ``name==floor`` for each run-time dependency, those of the small extras included."""
     project = tomllib.loads(pyproject.read_text())["project"]
-    return [each.replace(">=", "==") for each in project["dependencies"] + project["optional-dependencies"]["redis"]]
+    needed = list(project["dependencies"])
+    for extra in EXTRAS:
+        needed += project["optional-dependencies"][extra]
+    return [each.replace(">=", "==") for each in needed]
 
 
 if __name__ == "__main__":

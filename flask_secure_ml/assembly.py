@@ -13,11 +13,12 @@ from .authorization import AuthorizationGuard, OwnerHook
 from .config import Settings
 from .errors import ConfigError
 from .exchange import Clock
-from .inputs.body import InputGuard
+from .inputs.setup import build_input_guard
 from .limits.limiter import Limiter, build_limiter
 from .limits.penalties import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
+from .outputs import Answers, OutputFilter
 from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy_table import PolicyTable
 from .state import AppState
@@ -53,7 +54,11 @@ def build_state(app: Flask, parts: Parts) -> AppState:
     guards = _guards(settings, parts, limiter, [throttle, authentication.guard])
     pipeline = Pipeline.build(
         [*guards, *parts.guards],
-        [*parts.filters, HeaderFilter(settings.hsts_max_age, _exposed(settings))],
+        [
+            OutputFilter(Answers(settings.plans)),
+            *parts.filters,
+            HeaderFilter(settings.hsts_max_age, _exposed(settings)),
+        ],
         [*_recorders(settings, parts), *parts.recorders],
     )
     policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None)
@@ -72,7 +77,7 @@ def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Gu
     yield from who
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, settings.plans)
-    yield InputGuard(settings.max_body_bytes, settings.max_json_depth)
+    yield build_input_guard(settings)
     yield CostGuard(limiter, settings.plans)
 
 

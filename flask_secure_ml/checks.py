@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse_many
 
+from .output_terms import NO_TERMS, OutputTerms
+
 Limits = tuple[RateLimitItem, ...]
 
 
@@ -28,10 +30,11 @@ class Networks:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a caller may use over all routes: requests in a window, rows of input in a window."""
+    """What a caller may use over all routes: requests in a window, rows of input in a window, scores of answers."""
 
     requests: Limits = ()
     cost: Limits = ()
+    outputs: OutputTerms = NO_TERMS
 
 
 Plans = Mapping[str, Plan]
@@ -145,19 +148,28 @@ def limits(value: Any) -> Limits:
 
 
 def plans(value: Any) -> Plans:
-    """Accept an object of plans, each with ``requests`` and ``cost``."""
+    """Accept an object of plans, each with ``requests``, ``cost`` and ``outputs``."""
     if not isinstance(value, Mapping):
         raise ValueError('must be an object such as {"default": {"requests": ["600/minute"]}}')
     return {str(name): _plan(str(name), terms) for name, terms in value.items()}
 
 
 def _plan(name: str, terms: Any) -> Plan:
-    if not isinstance(terms, Mapping) or not terms.keys() <= {"requests", "cost"}:
-        raise ValueError(f"has a plan {name!r} that is not an object of 'requests' and 'cost'")
+    if not isinstance(terms, Mapping) or not terms.keys() <= {"requests", "cost", "outputs"}:
+        raise ValueError(f"has a plan {name!r} that is not an object of 'requests', 'cost' and 'outputs'")
     try:
-        return Plan(**{kind: limits(entries) for kind, entries in terms.items()})
+        return Plan(**{kind: _plan_term(kind, entries) for kind, entries in terms.items()})
     except ValueError as error:
         raise ValueError(f"has a plan {name!r} that {error}") from None
+
+
+def _plan_term(kind: str, entries: Any) -> Any:
+    if kind != "outputs":
+        return limits(entries)
+    try:
+        return OutputTerms.build(entries)
+    except ValueError as error:
+        raise ValueError(f"has outputs that {error}") from None
 
 
 def _strings(value: Any, example: str) -> list[str]:

@@ -1,12 +1,21 @@
-"""What no single setting shows: settings that contradict each other, and secrets that stand in the configuration."""
+"""What no single setting shows: keys that are none, contradictions, and secrets that stand in the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
+
+from .checks import closest
 
 if TYPE_CHECKING:
     from .config import Settings
+
+
+def unknown_keys(given: Collection[str], known: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each key that is no setting; a typing error in a security key must not pass."""
+    for key in sorted(set(given) - set(known)):
+        guess = closest(key, known)
+        yield f"{key} is not a setting" + (f"; did you mean {guess}?" if guess else "")
 
 
 def contradictions(settings: Settings) -> Iterator[str]:

@@ -12,6 +12,7 @@ The tree, and the HTTP status of each leaf::
      +- InsufficientScope           403  insufficient_scope
      +- Forbidden                   403  forbidden
      +- TlsRequired                 403  tls_required
+     +- NotAcceptable               406  not_acceptable
      +- PayloadTooLarge             413  payload_too_large
      +- UnsupportedMediaType        415  unsupported_media_type
      +- ValidationFailed            422  validation_failed
@@ -137,6 +138,13 @@ class TlsRequired(SecureMLError, http.Forbidden):
     detail = "This service answers over HTTPS only."
 
 
+class NotAcceptable(SecureMLError, http.NotAcceptable):
+    """``Accept`` allows none of the media types that the answer can have."""
+
+    slug = "not_acceptable"
+    detail = "No acceptable representation is available."
+
+
 class PayloadTooLarge(SecureMLError, http.RequestEntityTooLarge):
     """The body is larger than the route accepts."""
 
@@ -195,7 +203,7 @@ _FOREIGN: Mapping[int, tuple[str, str]] = {
     403: (Forbidden.slug, Forbidden.detail),
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This method is not allowed here."),
-    406: ("not_acceptable", "No acceptable representation is available."),
+    406: (NotAcceptable.slug, NotAcceptable.detail),
     413: (PayloadTooLarge.slug, PayloadTooLarge.detail),
     415: (UnsupportedMediaType.slug, UnsupportedMediaType.detail),
     422: (ValidationFailed.slug, ValidationFailed.detail),

@@ -90,6 +90,9 @@ class Exchange:
     verified is not said. ``reply_headers`` are headers that a guard wants on the answer, whatever it will be.
     ``out_of_range`` counts the values that were accepted although they are out of range, by ``outside="clip"`` or
     ``"report"``.
+    ``format`` is the wire format of the request's body, and ``format_options`` what that asks of the answer: ``id`` and
+    the names of ``outputs`` in the Open Inference Protocol. ``shaped`` is the body that may leave as it is, because the
+    terms of the route were applied when it was written; ``unacceptable`` tells that ``Accept`` allows no format of it.
     """
 
     request_id: str
@@ -113,7 +116,11 @@ class Exchange:
     reply_headers: dict[str, str] = field(default_factory=dict)
     received_bytes: int = 0
     out_of_range: int = 0
+    format: str = "json"
+    format_options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
+    shaped: object = None
+    unacceptable: bool = False
     status: int = 0
     code: str | None = None
     finished: float = 0.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, has_request_context, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
+from werkzeug.sansio.response import Response as AnyResponse
 from werkzeug.wrappers import Response as BaseResponse
 
 from .assembly import Parts, build_state
@@ -17,7 +18,8 @@ from .authorization import OwnerHook
 from .errors import InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Clock, Exchange, SystemClock, exchange_of
 from .observe.request_log import Sink
-from .outputs import ArrayJSONProvider
+from .outputs import Answers, ArrayJSONProvider, sole_chunk
+from .outputs.provider import Writer
 from .pipeline import Filter, Guard, Recorder
 from .signals import authenticated, refused
 from .state import EXTENSION, AppState, state_of
@@ -76,10 +78,11 @@ class SecureML:
         app.wsgi_app = door  # type: ignore[method-assign]
         app.config["SESSION_COOKIE_SECURE"] = True
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
-        _Hooks(app, state).install()
+        hooks = _Hooks(app, state, Answers(settings.plans))
+        hooks.install()
         add_resource_metadata(app, state)
         if type(app.json) is DefaultJSONProvider:
-            app.json = ArrayJSONProvider(app, state.settings.max_json_depth)
+            app.json = ArrayJSONProvider(app, settings.max_json_depth, hooks.answer)
 
     @staticmethod
     def check(app: Flask) -> None:
@@ -98,6 +101,7 @@ class _Hooks:
 
     app: Flask
     state: AppState
+    answers: Answers
 
     def install(self) -> None:
         # First in line: Flask stops at the first hook that answers, and none may answer before the guards. What
@@ -136,6 +140,14 @@ class _Hooks:
         if exchange.principal is not None:
             authenticated.send(self.app, exchange=exchange)
 
+    def answer(self, value: Any, write: Writer) -> AnyResponse:
+        """Make the answer from what a view returned, before it is written."""
+        if not has_request_context():
+            return write(value)
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        exchange = exchange_of(current.environ)
+        return write(value) if exchange is None else self.answers.respond(value, write, current, exchange)
+
     def after(self, response: Response) -> Response:
         exchange = exchange_of(request.environ)
         if exchange is None or exchange.policy is None:
@@ -144,6 +156,7 @@ class _Hooks:
             return response
         exchange.status = response.status_code
         self.state.pipeline.shape(response, exchange)
+        exchange.status = response.status_code
         exchange.deferred = response.is_streamed
         if exchange.deferred:
             response.call_on_close(lambda: self._finish(exchange))
@@ -179,4 +192,7 @@ class _Hooks:
                 exchange.refusal = error
         if error.response is not None:
             return cast("BaseResponse", error.response)
-        return problem_response(error, request.environ)
+        response = problem_response(error, request.environ)
+        if exchange is not None:
+            exchange.shaped = sole_chunk(response)
+        return response

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isclass, iscoroutinefunction
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
-from flask import Blueprint
+import numpy as np
+from flask import Blueprint, current_app
 from limits import RateLimitItem, parse_many
 from marshmallow import Schema
 from werkzeug.utils import import_string
@@ -21,6 +22,7 @@ from werkzeug.utils import import_string
 from .authorization_terms import SCOPE_TOKEN, AccessArguments, AccessTerms, strings
 from .errors import InternalError
 from .exchange import current_exchange
+from .output_terms import NO_TERMS, OutputArguments, OutputTerms
 
 __all__ = ["MARK", "SCOPE_TOKEN", "Policy", "PolicyArguments", "policies_from_config", "protect", "public"]
 
@@ -36,6 +38,8 @@ class PolicyArguments(AccessArguments, total=False):
     limits: Collection[str]
     cost: str | None
     max_bytes: int | None
+    returns: type[Schema] | Schema | str | None
+    outputs: OutputArguments | Literal[False] | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Policy:
     :param limits: rate limits of this route for one caller, such as ``600/minute``.
     :param cost: the field of ``body`` whose rows are the price that is charged against the plan's quota.
     :param max_bytes: a cap on the body for this route; None means ``SECURE_ML_MAX_BODY_BYTES``.
+    :param returns: the marshmallow schema of the answer; only its fields leave.
+    :param outputs: what happens to the scores of the answer, beside what the caller's plan says; None for answers that
+        are not the model's, to which no terms apply, also not those of a plan.
     """
 
     public: bool = False
@@ -56,6 +63,8 @@ class Policy:
     limits: tuple[RateLimitItem, ...] = ()
     cost: str | None = None
     max_bytes: int | None = None
+    returns: Schema | None = None
+    outputs: OutputTerms | None = NO_TERMS
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -71,30 +80,41 @@ class Policy:
         limits: Collection[str] = (),
         cost: str | None = None,
         max_bytes: int | None = None,
+        returns: type[Schema] | Schema | str | None = None,
+        outputs: OutputArguments | Literal[False] | None = None,
         **access: Unpack[AccessArguments],
     ) -> Policy:
         """Make a policy from what users write; ``access`` are the terms of :class:`AccessTerms`.
 
         :raises TypeError: a single string where a list is meant, or a term that does not exist.
         :raises ValueError: terms that contradict each other or cannot be read.
-        :raises ImportError: ``body`` or ``owner`` names nothing that can be imported.
+        :raises ImportError: ``body``, ``returns`` or ``owner`` names nothing that can be imported.
         """
-        schema = _schema(body)
+        schema = _schema("body", body)
         terms = AccessTerms.build(**access)
         _check_openness(public, terms, cost)
         _check_price(schema, cost)
         if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
             raise ValueError("max_bytes must be a number of bytes, 0 or more")
         items = tuple(item for text in strings("limits", limits) for item in parse_many(text))
-        return cls(public, terms, schema, items, cost, max_bytes)
+        return cls(public, terms, schema, items, cost, max_bytes, _schema("returns", returns), _outputs(outputs))
 
 
-def _schema(body: type[Schema] | Schema | str | None) -> Schema | None:
-    found = import_string(body) if isinstance(body, str) else body
+def _schema(term: str, given: type[Schema] | Schema | str | None) -> Schema | None:
+    found = import_string(given) if isinstance(given, str) else given
     schema = found() if isclass(found) else found
     if schema is not None and not isinstance(schema, Schema):
-        raise TypeError("body must be a marshmallow Schema")
+        raise TypeError(f"{term} must be a marshmallow Schema")
     return schema
+
+
+def _outputs(terms: OutputArguments | Literal[False] | None) -> OutputTerms | None:
+    if terms is False:
+        return None
+    try:
+        return NO_TERMS if terms is None else OutputTerms.build(terms)
+    except ValueError as error:
+        raise ValueError(f"outputs {error}") from None
 
 
 def _check_openness(public: bool, access: AccessTerms, cost: str | None) -> None:
@@ -121,8 +141,10 @@ def protect(target: Any = None, /, **terms: Any) -> Any:
     The wrapped view refuses to run unless exactly this policy was cleared for the request, so the order
     of decorators cannot open a hole. With ``body``, the view gets the loaded value as ``payload``.
 
-    :param terms: those of :class:`~flask_secure_ml.authorization_terms.AccessTerms`, and ``body``, ``limits``, ``cost``
-        and ``max_bytes`` of :class:`Policy`.
+    The view may return an array; it is written as whatever the client accepts.
+
+    :param terms: those of :class:`~flask_secure_ml.authorization_terms.AccessTerms`, and ``body``, ``limits``,
+        ``cost``, ``max_bytes``, ``returns`` and ``outputs`` of :class:`Policy`.
     :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
     """
     policy = Policy.build(**terms)
@@ -157,14 +179,14 @@ def _wrap(view: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
 
         @wraps(view)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            return await view(*args, **kwargs, **_cleared_arguments(policy))
+            return _answer(await view(*args, **kwargs, **_cleared_arguments(policy)))
 
         guarded: Callable[..., Any] = guarded_async
     else:
 
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            return view(*args, **kwargs, **_cleared_arguments(policy))
+            return _answer(view(*args, **kwargs, **_cleared_arguments(policy)))
 
     setattr(guarded, MARK, policy)
     return guarded
@@ -174,6 +196,15 @@ def _cleared_arguments(policy: Policy) -> dict[str, Any]:
     if current_exchange.cleared is not policy:
         raise InternalError("the view ran without its own policy being cleared; is its mark hidden by a decorator?")
     return {} if policy.body is None else {"payload": current_exchange.payload}
+
+
+def _answer(value: Any) -> Any:
+    """Write an array, alone or before a status and headers: Flask would not know what to do with it."""
+    if isinstance(value, np.ndarray):
+        return current_app.json.response(value)
+    if type(value) is tuple and value and isinstance(value[0], np.ndarray):
+        return current_app.json.response(value[0]), *value[1:]
+    return value
 
 
 def policies_from_config(value: Any) -> Mapping[str, Policy]:

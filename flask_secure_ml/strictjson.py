@@ -11,6 +11,9 @@ anything after the value. Two rules are added here:
 Both look at the *outline*, the few bytes that give a text its structure, with whole-array operations. Their
 time is linear in the size of the text for any shape of text.
 
+What a text may have in all can be capped. That is counted in its bytes before it is parsed, so a text over a cap
+costs less than any other one, whatever its values would take in memory.
+
 Integers beyond 64 bits become floats, with the precision of a double (RFC 7493 section 2.2).
 """
 
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 _SMALL = 4096
 # A block and its intermediate results stay in the processor's cache.
 _BLOCK = 65_536
-_QUOTE, _COLON, _OPEN, _CLOSE = b'":{}'
+_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE = b'":,{}'
 # Sets the one bit in which "[" differs from "{", and "]" from "}".
 _BRACKETS_TO_BRACES = np.uint8(0x20)
 
@@ -37,24 +40,86 @@ class StrictJSONError(ValueError):
     """The text is not strict JSON. The message says why and where, and repeats nothing of the text."""
 
 
-def loads(raw: bytes, *, max_depth: int = 32) -> Any:
+class TooLargeError(StrictJSONError):
+    """The text has more of something than a cap allows."""
+
+
+def loads(
+    raw: bytes,
+    *,
+    max_depth: int = 32,
+    max_members: int | None = None,
+    max_text: int | None = None,
+    max_elements: int | None = None,
+) -> Any:
     """Parse strict JSON.
 
     :param raw: the text in UTF-8.
     :param max_depth: how deep arrays and objects may nest; a number alone has depth 0. The parser's own limit
         of 1,024 holds as well.
+    :param max_members: the most members of one object.
+    :param max_text: the most bytes between the quotation marks of one text or name, escapes as they are written.
+    :param max_elements: the most values that hold no other value (numbers, texts, literals, empty arrays and
+        objects), and the most arrays and objects, empty or not; each in all.
     :raises StrictJSONError: for anything that RFC 8259 does not allow, deeper nesting, and duplicate members.
+    :raises TooLargeError: for more than one of the last three.
     """
+    _check_size(raw, max_text, max_elements)
     value = _parse(raw)
-    if len(raw) < _SMALL and _plainly_fine(raw, value, max_depth):
+    if len(raw) < _SMALL and _plainly_fine(raw, value, max_depth, max_members):
         return value
     outline = _outline(raw)
     if _depth(outline) > max_depth:
         raise StrictJSONError(f"arrays and objects nest deeper than {max_depth}")
     colons = int(np.count_nonzero(outline == _COLON))
-    if _members(value, colons) < colons:
+    if _members(value, colons, max_members) < colons:
         raise StrictJSONError("an object has duplicate members")
     return value
+
+
+def _check_size(raw: bytes, max_text: int | None, max_elements: int | None) -> None:
+    """Hold the text against the caps, by its length where that is enough; it need not be valid JSON."""
+    # Each value but the last is followed by a comma, and an array or object takes two brackets.
+    if max_elements is not None and len(raw) >= 2 * max_elements and _has_more_than(max_elements, raw):
+        raise TooLargeError(f"there are more than {max_elements} values, or arrays and objects")
+    if max_text is not None and len(raw) > max_text and _has_text_over(max_text, raw):
+        raise TooLargeError(f"a text or name has more than {max_text} bytes")
+
+
+def _has_more_than(most: int, raw: bytes) -> bool:
+    text = np.frombuffer(raw, np.uint8)
+    counted = [_commas_and_openings(text[start : start + _BLOCK]) for start in range(0, len(text), _BLOCK)]
+    if not _are_more_than(most, *map(sum, zip(*counted, strict=True))):
+        return False
+    # Some of them are only characters in strings.
+    return _are_more_than(most, *_commas_and_openings(_outline(raw, with_commas=True)))
+
+
+def _are_more_than(most: int, commas: int, openings: int) -> bool:
+    return commas + 1 > most or openings > most
+
+
+def _commas_and_openings(text: NDArray[np.uint8]) -> tuple[int, int]:
+    openings = np.count_nonzero(text | _BRACKETS_TO_BRACES == _OPEN)
+    return int(np.count_nonzero(text == _COMMA)), int(openings)
+
+
+def _has_text_over(most: int, raw: bytes) -> bool:
+    """Look for a stretch without quotation marks, in steps that no longer text can hide between, linear in all."""
+    text = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in raw else raw
+    is_text, start, place = False, 0, most
+    while place < len(text):
+        before = text.rfind(b'"', start, place)
+        if before >= 0:
+            is_text ^= bool(text.count(b'"', start, before + 1) % 2)
+            start = before + 1
+        end = text.find(b'"', place)
+        if is_text and (len(text) if end < 0 else end) - start > most:
+            return True
+        if end < 0:
+            return False
+        is_text, start, place = not is_text, end + 1, end + 1 + most
+    return False
 
 
 def _parse(raw: bytes) -> Any:
@@ -65,11 +130,11 @@ def _parse(raw: bytes) -> Any:
         raise StrictJSONError(f"{error.msg} at character {error.pos}") from None
 
 
-def _plainly_fine(raw: bytes, value: Any, max_depth: int) -> bool:
+def _plainly_fine(raw: bytes, value: Any, max_depth: int, max_members: int | None) -> bool:
     """Say whether a small text holds both rules, by counting; False may also mean that counting cannot tell."""
     structure = b"".join(_unescaped(raw).split(b'"')[::2])
     colons = structure.count(b":")
-    return structure.count(b"[") + structure.count(b"{") <= max_depth and _members(value, colons) == colons
+    return structure.count(b"[") + structure.count(b"{") <= max_depth and _members(value, colons, max_members) == colons
 
 
 def _unescaped(raw: bytes) -> bytes:
@@ -77,18 +142,22 @@ def _unescaped(raw: bytes) -> bytes:
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
 
 
-def _outline(raw: bytes) -> NDArray[np.uint8]:
-    """Return the brackets, braces and colons that are outside strings. The text must be valid JSON."""
+def _outline(raw: bytes, *, with_commas: bool = False) -> NDArray[np.uint8]:
+    """Return the brackets, braces and colons, and commas if they are wanted, that are outside strings."""
     text = np.frombuffer(_unescaped(raw), np.uint8)
-    marks = np.concatenate([_marks(text[start : start + _BLOCK]) for start in range(0, len(text), _BLOCK)])
+    blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
+    marks = np.concatenate([_marks(block, with_commas) for block in blocks])
     quotes = marks == _QUOTE
     outside: NDArray[np.uint8] = marks[~(np.bitwise_xor.accumulate(quotes) | quotes)]
     return outside
 
 
-def _marks(text: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _marks(text: NDArray[np.uint8], with_commas: bool) -> NDArray[np.uint8]:
     braces = text | _BRACKETS_TO_BRACES
-    marks: NDArray[np.uint8] = text[(braces == _OPEN) | (braces == _CLOSE) | (text == _QUOTE) | (text == _COLON)]
+    wanted = (braces == _OPEN) | (braces == _CLOSE) | (text == _QUOTE) | (text == _COLON)
+    if with_commas:
+        wanted |= text == _COMMA
+    marks: NDArray[np.uint8] = text[wanted]
     return marks
 
 
@@ -100,15 +169,19 @@ def _depth(outline: NDArray[np.uint8]) -> int:
     return int(np.cumsum(steps, dtype=np.int32).max())
 
 
-def _members(value: Any, expected: int) -> int:
+def _members(value: Any, expected: int, most: int | None) -> int:
     """Count the members of all objects, level by level, until the expected number is found.
 
     Stopping early is what keeps ``{"instances": [[...]]}`` from being walked down to its numbers.
+
+    :raises TooLargeError: an object has more than the most members.
     """
     found = 0
     level = [value]
     while level:
         objects = [item for item in level if type(item) is dict]
+        if most is not None and max(map(len, objects), default=0) > most:
+            raise TooLargeError(f"an object has more than {most} members")
         found += sum(map(len, objects))
         if found == expected:
             break

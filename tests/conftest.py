@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -10,6 +12,17 @@ from flask import Flask
 from flask_secure_ml import SecureML
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import MakeApp, NameAuthenticator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where ``REQUIRE_PACKAGES`` says that all are installed, a test that skips for lack of one has failed."""
+    report = yield
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+    if report.skipped and "could not import" in reason and os.environ.get("REQUIRE_PACKAGES"):
+        report.outcome = "failed"
+        report.longrepr = reason
+    return report
 
 
 @pytest.fixture

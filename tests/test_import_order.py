@@ -21,12 +21,14 @@ CORE = [
     "secrets",
     "exchange",
     "authorization_terms",
+    "output_terms",
     "policy",
     "policy_table",
     "checks",
     "issuers",
     "mtls_clients",
     "stores",
+    "settings",
     "contradictions",
     "config",
     "pipeline",
@@ -90,7 +92,8 @@ def test_modules_stay_small(path: Path) -> None:
 
 def test_optional_packages_are_imported_only_when_used() -> None:
     """Importing the package loads neither a Redis client, nor Sentry, nor any other extra."""
-    optional = {"redis", "sentry_sdk", "gunicorn", "sklearn", "PIL", "hvac", "model_signing"}
+    optional = {"redis", "sentry_sdk", "gunicorn", "sklearn", "PIL", "hvac", "model_signing", "msgpack", "backports"}
+    optional |= {"apispec", "pyarrow", "onnx", "yaml"}
     code = f"import sys, flask_secure_ml; print({optional} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""Every id of the checklist for authentication is the id of a test, or says which tests hold it, or why none does."""
+"""Every id of the checklist is the id of a test, or says which tests hold it, or why none does."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ CHECKLIST = {
     "T": 7,
     "K": 6,
     "J": 4,
+    "P": 8,
 }
 IDS = [f"{family}{number}" for family, last in CHECKLIST.items() for number in range(1, last + 1)]
 ELSEWHERE = json.loads((TESTS / "corpus" / "standards.json").read_text())
@@ -39,7 +40,7 @@ def sources() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def mentioned() -> set[str]:
-    return set(re.findall(r"(?<![A-Za-z0-9-])(?:[A-Z]{2}-|[AHCTKJ])\d+(?!\d)", "\n".join(sources())))
+    return set(re.findall(r"(?<![A-Za-z0-9-])(?:[A-Z]{2}-|[AHCTKJP])\d+(?!\d)", "\n".join(sources())))
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -88,6 +88,11 @@ class AuthenticationGuard:
         self._revoker = revoker
         self._on_failure = on_failure
 
+    @property
+    def authenticators(self) -> tuple[Authenticator, ...]:
+        """Every way in, in the order in which they are asked."""
+        return self._authenticators if self._ambient is None else (*self._authenticators, self._ambient)
+
     def check(self, request: Request, exchange: Exchange) -> None:
         """Find exactly one credential and verify it; on a public route none is looked at.
 

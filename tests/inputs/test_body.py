@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError, fields, validates_schema
 from werkzeug.routing import Rule
-from werkzeug.test import EnvironBuilder
 
-from flask_secure_ml import Exchange, Policy
+from bodies import CHUNKED, JSON, TERMINATED, a_chunked_request, a_guard, a_request, an_exchange
 from flask_secure_ml.errors import (
     MalformedRequest,
     PayloadTooLarge,
@@ -24,41 +23,14 @@ from flask_secure_ml.errors import (
     ValidationFailed,
 )
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.body import InputGuard
 
 CAP = 1_000
-JSON = "application/json"
-TERMINATED: dict[str, str | bool] = {"wsgi.input_terminated": True}
-CHUNKED: dict[str, str | bool] = {"HTTP_TRANSFER_ENCODING": "chunked", **TERMINATED}
-guard = InputGuard(max_bytes=CAP, max_depth=5)
+guard = a_guard(max_bytes=CAP, max_depth=5)
 
 
 class Predict(Schema):
     instances = Tensor(shape=(None, 2), minimum=0, required=True)
     note = fields.String()
-
-
-def an_exchange(**terms: Any) -> Exchange:
-    return Exchange("id", 0.0, 0.0, "127.0.0.1", "127.0.0.1", True, policy=Policy.build(**terms))
-
-
-def a_request(
-    body: bytes | None = None, media_type: str | None = JSON, stream: Any = None, **environ: str | bool
-) -> Request:
-    """Return a request as a server gives it when the client declares the length."""
-    given: dict[str, Any] = {"REQUEST_METHOD": "POST", "wsgi.input": stream or BytesIO(body or b"")}
-    given |= {} if body is None else {"CONTENT_LENGTH": str(len(body))}
-    given |= {} if media_type is None else {"CONTENT_TYPE": media_type}
-    blank = EnvironBuilder().get_environ()
-    blank.pop("CONTENT_LENGTH", None)
-    return Request(blank | given | environ)
-
-
-def a_chunked_request(
-    body: bytes = b"", media_type: str | None = JSON, stream: Any = None, **environ: str | bool
-) -> Request:
-    """Return a request as a server gives it that decodes chunked bodies."""
-    return a_request(None, media_type, stream or BytesIO(body), **(CHUNKED | environ))
 
 
 @pytest.fixture(params=[a_request, a_chunked_request], ids=["declared", "chunked"])
@@ -307,7 +279,7 @@ def test_errors_point_into_the_body(value: Any, errors: list[tuple[str, str]]) -
 def test_errors_are_bounded_and_hold_no_value() -> None:
     """A hostile body cannot make a large answer, nor get its values echoed."""
     body = {"instances": [["secret"] * 2] * 15, "n" * 500: "secret"} | {f"unknown{n}": "secret" for n in range(15)}
-    big = InputGuard(max_bytes=10_000, max_depth=5)
+    big = a_guard(max_bytes=10_000, max_depth=5)
     with pytest.raises(ValidationFailed) as caught:
         big.check(a_request(json.dumps(body).encode()), an_exchange(body=Predict))
     errors = caught.value.members["errors"]

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from flask_secure_ml.errors import InternalError
 from flask_secure_ml.outputs import ArrayJSONProvider
 
 Pair = namedtuple("Pair", "left right")  # noqa: PYI024 - the kind that has no annotations is meant
@@ -143,9 +144,72 @@ def test_dumps_knows_arrays(app: Flask, value: Any, expected: Any) -> None:
     assert json.loads(app.json.dumps({"value": value})) == {"value": expected}
 
 
-def test_numbers_that_json_has_not_are_null(app: Flask) -> None:
-    """NaN and Infinity would make the whole answer unreadable."""
-    assert answer(app, [np.array([np.nan, np.inf]), float("nan"), np.float32("-inf")]) == [[None, None], None, None]
+NAN = float("nan")
+NOT_FINITE = [
+    pytest.param(NAN, id="alone"),
+    pytest.param(float("-inf"), id="infinity"),
+    pytest.param({"y": [1.0, NAN]}, id="in a list"),
+    pytest.param({"a": [None, {"b": (None, NAN)}]}, id="deep, among nulls"),
+    pytest.param({"y": np.array([[0.5, np.inf]])}, id="in an array"),
+    pytest.param({"y": np.array([[0.5, np.nan]]).T}, id="in a transposed array"),
+    pytest.param({"y": np.array([0.5, np.nan], "longdouble")}, id="in an array of long doubles"),
+    pytest.param({"y": np.array([None, np.nan], object)}, id="among objects"),
+    pytest.param({"y": np.ma.masked_array([np.nan, 1.0], [False, True])}, id="in a masked array"),
+    pytest.param(np.float32("nan"), id="scalar of numpy"),
+    pytest.param(np.longdouble("nan"), id="long double scalar"),
+    pytest.param(dataclasses.make_dataclass("Answer", [("y", float)])(NAN), id="in a dataclass"),
+    pytest.param({"y": enum.Enum("Level", {"HIGH": NAN}).HIGH}, id="in an enumeration"),  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("large", [False, True], ids=["orjson", "json"])
+def test_numbers_that_json_has_not_are_refused(app: Flask, value: Any, large: bool) -> None:
+    """NaN and Infinity are refused by whoever writes, not changed into something else."""
+    with pytest.raises((InternalError, TypeError)) as raised:
+        app.json.response([2**64, value] if large else value)
+    # An enumeration is no JSON for json.
+    assert isinstance(raised.value, InternalError) or (large and "Level" in str(raised.value))
+
+
+def test_json_text_is_strict(app: Flask) -> None:
+    """Text for templates and streams is refused NaN too, unless it is asked for."""
+    with pytest.raises(ValueError, match="Out of range"):
+        app.json.dumps([NAN])
+    assert app.json.dumps([NAN], allow_nan=True) == "[NaN]"
+
+
+def test_null_where_it_is_allowed(app: Flask) -> None:
+    """Whoever allows NaN gets null, as JSON has no such number; :mod:`json` refuses it all the same."""
+    provider = ArrayJSONProvider(app)
+    value = [np.array([np.nan, np.inf]), NAN, np.float32("-inf")]
+    body = provider.write(value, allow_nan=True).get_data()  # type: ignore[attr-defined]
+    assert json.loads(body) == [[None, None], None, None]
+    with pytest.raises(InternalError):
+        provider.write([2**64, NAN], allow_nan=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, [None, 1.0], {"null": "null"}, {"a": [{"b": None}]}, [Decimal("NaN")], Point(1, date(2024, 1, 2)),
+     np.array([None], object), "u null", [[[]], {}, None]],
+    ids=ascii,
+)  # fmt: skip
+def test_null_is_no_number(app: Flask, value: Any) -> None:
+    """An answer with null, or a text with that word, leaves as it is."""
+    assert app.json.response(value).status_code == 200
+
+
+def test_an_answer_of_somebody_else(app: Flask) -> None:
+    """What is given as ``answer`` gets the value and the writer, and decides what becomes of them."""
+    seen: list[Any] = []
+
+    def answer(value: Any, write: Any) -> Any:
+        seen.append(value)
+        return write({"other": value})
+
+    provider = ArrayJSONProvider(app, answer=answer)
+    assert (written(provider, a=1), seen) == (b'{"other":{"a":1}}\n', [{"a": 1}])
 
 
 def test_float32_is_short_and_exact(app: Flask) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import orjson
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.sansio.response import Response
 
-from . import strictjson
+from .. import strictjson
+from ..errors import InternalError
+from .finite import has_non_finite, names_null
 
 if TYPE_CHECKING:
     import werkzeug
     from flask.sansio.app import App
 
+JSON = "application/json"
+NOT_FINITE = "the answer has NaN or Infinity"
 # What Flask writes in its own way goes through Flask's `default` (dates as in HTTP, dataclasses by asdict).
 _OPTIONS = (
     orjson.OPT_SERIALIZE_NUMPY
@@ -24,14 +29,27 @@ _OPTIONS = (
 )
 
 
+class Writer(Protocol):
+    """Writes a value as JSON; see :meth:`ArrayJSONProvider.write`."""
+
+    def __call__(self, value: Any, *, allow_nan: bool = False) -> Response:
+        """Return the answer with the value."""
+
+
+Answer = Callable[[Any, Writer], Response]
+"""Gets the value of an answer before it is written, and what writes it."""
+
+
 class ArrayJSONProvider(DefaultJSONProvider):
     """Flask's JSON provider, for views that return arrays.
 
     ``return {"predictions": array}`` works, with arrays and numpy scalars anywhere inside. What Flask can write is
-    written with the same values: dates, decimals, UUIDs, dataclasses, and keys that are no strings. Four things
-    differ in an answer that orjson writes: text is UTF-8 and not escaped, NaN and Infinity are ``null`` (JSON has
-    no such numbers, RFC 8259 section 6), float32 has as few digits as name it, and an enumeration's member is its
-    value. :mod:`json` still writes what orjson cannot, such as integers beyond 64 bits.
+    written with the same values: dates, decimals, UUIDs, dataclasses, and keys that are no strings. Three things
+    differ in an answer that orjson writes: text is UTF-8 and not escaped, float32 has as few digits as name it, and an
+    enumeration's member is its value. :mod:`json` still writes what orjson cannot, such as integers beyond 64 bits.
+
+    NaN and Infinity are refused: JSON has no such numbers (RFC 8259 section 6), and a model that answers with them is
+    broken.
 
     The attributes ``default``, ``sort_keys`` and ``compact`` keep their meaning. With a ``default`` of the app's
     own, answers are written by :mod:`json` as in Flask, so that it sees what it always saw.
@@ -39,11 +57,14 @@ class ArrayJSONProvider(DefaultJSONProvider):
     What a view reads with ``request.get_json(force=True)`` is held to :mod:`flask_secure_ml.strictjson`, too.
 
     :param max_depth: how deep the arrays and objects that are read may nest.
+    :param answer: makes the answer from a view's value, with the writer that it is given; without it, the value is
+        written as it is.
     """
 
-    def __init__(self, app: App, max_depth: int = 32) -> None:
+    def __init__(self, app: App, max_depth: int = 32, answer: Answer | None = None) -> None:
         super().__init__(app)
         self._max_depth = max_depth
+        self._answer = answer
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Parse strict JSON; with options of :mod:`json`, parse as Flask does.
@@ -55,26 +76,51 @@ class ArrayJSONProvider(DefaultJSONProvider):
         return strictjson.loads(s.encode() if isinstance(s, str) else s, max_depth=self._max_depth)
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """Serialise to text with :mod:`json`, arrays and numpy scalars included."""
+        """Serialise to text with :mod:`json`, arrays and numpy scalars included.
+
+        :raises ValueError: NaN or Infinity, unless ``allow_nan=True`` is said.
+        """
         kwargs.setdefault("default", self._plain_default)
+        kwargs.setdefault("allow_nan", False)
         return super().dumps(obj, **kwargs)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         """Return the answer for a view's value, or for the arguments of ``jsonify``.
 
         :raises TypeError: something that JSON cannot write.
+        :raises InternalError: NaN or Infinity.
+        """
+        value = self._prepare_response_obj(args, kwargs)
+        return self.write(value) if self._answer is None else self._answer(value, self.write)
+
+    def write(self, value: Any, *, allow_nan: bool = False) -> Response:
+        """Return the answer with a value as it is.
+
+        :param allow_nan: write null for NaN and Infinity; :mod:`json`, where it must write, refuses them all the same.
+        :raises TypeError: something that JSON cannot write.
+        :raises InternalError: NaN or Infinity.
         """
         if self.default is not DefaultJSONProvider.default:
-            return super().response(*args, **kwargs)
-        value = self._prepare_response_obj(args, kwargs)
+            return self._write_slowly(value)
         try:
             body = orjson.dumps(value, default=self._array_default, option=self._options())
         except TypeError:
             # Integers beyond 64 bits, keys that are no strings, named tuples: json knows what to do, or says what not.
-            return super().response(value)
+            return self._write_slowly(value)
+        # orjson writes null for NaN, so an answer without null has none, and that is found faster than any number.
+        if not allow_nan and names_null(body) and has_non_finite(value, self._plain_default):
+            raise InternalError(NOT_FINITE)
         # The attribute's declared class is the one without a body.
         response_class = cast("type[werkzeug.Response]", self._app.response_class)
         return response_class(body, mimetype=self.mimetype)
+
+    def _write_slowly(self, value: Any) -> Response:
+        try:
+            return super().response(value)
+        except ValueError as error:
+            if str(error).startswith("Out of range float"):
+                raise InternalError(NOT_FINITE) from None
+            raise
 
     def _options(self) -> int:
         pretty = self._app.debug if self.compact is None else not self.compact

@@ -1,0 +1,103 @@
+"""Reading a body: as long as it says, never longer than the cap, and put back for whoever reads it next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from flask import Request
+
+from ..errors import MalformedRequest, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# More digits than any cap has; also keeps int() from its limit on long texts.
+_LENGTH_DIGITS = 18
+_BLOCK = 65_536
+# What Werkzeug remembers of a body that was read, and of its length.
+_REMEMBERED = ("stream", "content_length", "_cached_data", "_cached_json")
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number of a header of digits; None for anything else, and for more than 18 digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LENGTH_DIGITS else None
+
+
+def declared_length(environ: WSGIEnvironment) -> int | None:
+    """Return the ``Content-Length``; None when there is none.
+
+    :raises MalformedRequest: a length beside a transfer coding, or one that is no number: two readers of such a
+        request can disagree where it ends (RFC 9112 section 6.3).
+    :raises PayloadTooLarge: a number with more digits than any cap has.
+    """
+    text = environ.get("CONTENT_LENGTH") or ""
+    coding = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
+    if coding:
+        _check_coding(coding, environ)
+    if not text:
+        return None
+    if coding or not (text.isascii() and text.isdigit()):
+        raise MalformedRequest("Content-Length is not a number, or stands beside Transfer-Encoding")
+    length = whole_number(text)
+    if length is None:
+        raise PayloadTooLarge(f"Content-Length has {len(text)} digits")
+    return length
+
+
+def _check_coding(coding: str, environ: WSGIEnvironment) -> None:
+    if coding != "chunked":
+        raise MalformedRequest("the transfer coding is not chunked")
+    if "wsgi.input_terminated" not in environ:
+        raise MalformedRequest("the body is chunked, which this WSGI server does not decode")
+
+
+def read(request: Request, length: int | None, cap: int) -> bytes:
+    """Read the body: exactly the declared length, or what the server delivers up to the cap.
+
+    :raises PayloadTooLarge: a body without a declared length is over the cap.
+    :raises MalformedRequest: it ends early, or cannot be read.
+    """
+    if length is None and "wsgi.input_terminated" not in request.environ:
+        return b""
+    body = _received(request, cap + 1 if length is None else length)
+    if length is None and len(body) > cap:
+        raise PayloadTooLarge(f"a body without a declared length is over the cap of {cap} bytes")
+    if length is not None and len(body) != length:
+        raise MalformedRequest(f"the body ends after {len(body)} of {length} bytes")
+    return body
+
+
+def _received(request: Request, limit: int) -> bytes:
+    try:
+        if "stream" in request.__dict__:
+            # A signal handler or URL preprocessor was here first; Werkzeug kept what it read.
+            return request.get_data()
+        return b"".join(_blocks(request.environ["wsgi.input"], limit))
+    except Exception as error:
+        # Servers raise errors of their own for broken chunks and lost connections.
+        raise MalformedRequest(f"the body could not be read: {type(error).__name__}") from error
+
+
+def _blocks(stream: Any, limit: int) -> Iterator[bytes]:
+    while limit > 0 and (block := stream.read(min(limit, _BLOCK))):
+        limit -= len(block)
+        yield block
+
+
+def put_back(request: Request, body: bytes) -> None:
+    """Let the view read the body again. Werkzeug would cut a chunked one at its limit without a word."""
+    environ = request.environ
+    environ["wsgi.input"] = BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ.pop("wsgi.input_terminated", None)
+
+
+def put_back_decoded(request: Request, body: bytes) -> None:
+    """Let the view read a body as if it had been sent without its content encoding."""
+    put_back(request, body)
+    request.environ.pop("HTTP_CONTENT_ENCODING", None)
+    for name in _REMEMBERED:
+        request.__dict__.pop(name, None)

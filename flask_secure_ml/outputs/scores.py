@@ -1,0 +1,106 @@
+"""Scores as whole arrays: rounded, cut to the k largest, taken out of nested lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from enum import Enum
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_LISTS = frozenset({list, tuple})
+_FLOATS = (float, np.floating, Decimal)
+_INTEGERS = (int, np.integer)
+_NO_NUMBERS = (bool, Enum)
+# Above it, a double does not hold every integer.
+_EXACT = 2**53
+
+
+class ShapingError(ValueError):
+    """The terms cannot be met for this answer. The message repeats no value of it."""
+
+
+def rounded(array: Array, decimals: int) -> Array:
+    """Round half to even, as :func:`numpy.round`, in the array's own dtype.
+
+    A narrow float is rounded as a double, so that it becomes the nearest one that has the decimals. A number so large
+    that its product with a power of ten overflows has no decimals, and stays.
+    """
+    wide = array if array.dtype.itemsize >= np.dtype(np.float64).itemsize else array.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.round(wide, decimals)
+    if not np.isfinite(found).all():
+        found = np.where(np.isfinite(found), found, wide)
+    # Adding zero turns -0.0, which would still tell the sign of what was rounded away, into 0.0.
+    return (found + 0.0).astype(array.dtype, copy=False)
+
+
+def top_k(array: Array, k: int) -> Array:
+    """Keep the k largest along the last dimension; among equal ones, which are kept is not said.
+
+    The shape stays. What is not kept becomes 0; where that would not be below what is kept, as among logits and
+    logarithms of probabilities, it becomes a number below it that is made from it alone. So the order of those that are
+    kept, and the index of the largest, can still be read.
+
+    :raises ShapingError: there is NaN or Infinity, which have no place in the order.
+    """
+    if not np.isfinite(array).all():
+        raise ShapingError("top_k cannot rank NaN or Infinity")
+    if array.ndim == 0 or array.shape[-1] <= k:
+        return array
+    kept = np.argpartition(array, -k, axis=-1)[..., -k:]
+    values = np.take_along_axis(array, kept, axis=-1)
+    least = values.min(axis=-1, keepdims=True)
+    with_zero = (least > 0) | (array.min(axis=-1, keepdims=True) >= 0)
+    cut = np.where(with_zero, 0, _below(least)).astype(array.dtype)
+    found: Array = np.broadcast_to(cut, array.shape).copy()
+    np.put_along_axis(found, kept, values, axis=-1)
+    return found
+
+
+def _below(least: Array) -> Array:
+    with np.errstate(over="ignore"):
+        further: Array = np.maximum(least - np.maximum(np.abs(least), 1), np.finfo(least.dtype).min)
+    return further
+
+
+def array_of(value: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Return nested lists of numbers, at least one of them a float, as an array; None for any other lists.
+
+    None, too, where lists beside each other differ in length. Nothing is called for each number.
+
+    :raises ShapingError: integers beyond 53 bits stand among the floats, and would be changed.
+    """
+    shape: tuple[int, ...] = ()
+    level: Sequence[Any] = [value]
+    while (types := set(map(type, level))) and types <= _LISTS:
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            return None
+        shape = (*shape, lengths.pop())
+        level = list(chain.from_iterable(level))
+    others = {each for each in types if not issubclass(each, _FLOATS)}
+    if others == types or any(not issubclass(each, _INTEGERS) or issubclass(each, _NO_NUMBERS) for each in others):
+        return None
+    return as_floats(level, mixed=bool(others)).reshape(shape)
+
+
+def as_floats(numbers: Sequence[float], *, mixed: bool = True) -> NDArray[np.float64]:
+    """Return numbers as a flat array of doubles.
+
+    :param mixed: whether some are integers.
+    :raises ShapingError: an integer is beyond 53 bits.
+    """
+    try:
+        array = np.array(numbers, np.float64)
+    except OverflowError:
+        raise ShapingError("integers beyond 53 bits stand among scores") from None
+    large = mixed and (np.abs(array) >= _EXACT).any()
+    if large and any(isinstance(each, _INTEGERS) and abs(each) > _EXACT for each in numbers):
+        raise ShapingError("integers beyond 53 bits stand among scores")
+    return array

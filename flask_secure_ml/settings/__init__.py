@@ -1,0 +1,1 @@
+"""The settings by topic: one record for each key, with its default, its check and its help."""

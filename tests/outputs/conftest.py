@@ -1,0 +1,41 @@
+"""An app with one route that answers what a test wants, its terms said in one of three places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from answering import Serve
+from flask_secure_ml import protect
+from support import HTTPS, MakeApp, caller
+
+
+@pytest.fixture(params=["decorator", "configuration"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Return where the terms of the route are said."""
+    return str(request.param)
+
+
+@pytest.fixture
+def serve(protected: MakeApp, place: str) -> Serve:
+    """Ask a view under terms; ``plan`` are the output terms of the caller's plan."""
+
+    def ask(view: Any, *, plan: Any = None, headers: Any = None, method: str = "GET", **terms: Any) -> TestResponse:
+        app = Flask("model_app")
+        answer = view if callable(view) else lambda: view
+        settings: dict[str, Any] = {}
+        if place == "configuration":
+            settings["POLICIES"] = {"/answer": terms}
+        else:
+            answer = protect(**terms)(answer)
+        if plan is not None:
+            settings["PLANS"] = {"default": {"requests": [], "outputs": plan}}
+        app.add_url_rule("/answer", "answer", answer)
+        protected(app, **settings)
+        client = app.test_client()
+        return client.open("/answer", method=method, base_url=HTTPS, headers=caller() | (headers or {}))
+
+    return ask

@@ -1,0 +1,238 @@
+"""What becomes of answers that are no plain success: errors, streams, files, redirects, empty ones."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask, Response, abort, jsonify, redirect, send_file
+
+from answering import LEAK, Serve, assert_withheld
+from flask_secure_ml import Exchange
+from flask_secure_ml.errors import Forbidden
+from flask_secure_ml.outputs import sole_chunk
+from flask_secure_ml.testing import MemorySink
+from support import HTTPS, MakeApp, caller
+
+SCORE = float(f"0.{LEAK}")
+ROUND = {"outputs": {"round": 1}}
+PREDICTION = {"returns": "answer_schemas:Prediction"}
+
+
+class Rows:
+    """A stream that holds something open."""
+
+    def __init__(self) -> None:
+        self.sent = self.closed = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.sent += 1
+        yield f"[{SCORE}]"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+def test_streams_are_withheld_and_closed(terms: dict[str, Any], serve: Serve) -> None:
+    """What is not known before it is sent cannot be shaped; what it held open is let go."""
+    rows = Rows()
+    assert_withheld(serve(lambda: Response(rows, mimetype="application/json"), **terms))
+    assert (rows.sent, rows.closed) == (0, 1)
+
+
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+def test_files_are_withheld(terms: dict[str, Any], serve: Serve) -> None:
+    """A file that the server would send by itself is not looked at."""
+    file = io.BytesIO(f"[{SCORE}]".encode())
+    assert_withheld(serve(lambda: send_file(file, "application/json", download_name=f"{LEAK}.json"), **terms))
+    assert file.closed
+
+
+def test_streams_and_files_without_terms(serve: Serve) -> None:
+    """They leave as they are."""
+    assert serve(lambda: Response(iter(["a", "b"]))).data == b"ab"
+    assert serve(lambda: send_file(io.BytesIO(b"ab"), "text/plain")).data == b"ab"
+    assert serve(lambda: send_file(io.BytesIO(b"[NaN]"), "application/json"), outputs={"nan": "null"}).data == b"[NaN]"
+
+
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("status", [301, 303, 307, 308])
+def test_a_redirect_keeps_its_address_only(terms: dict[str, Any], status: int, serve: Serve) -> None:
+    """Its body is for people without a browser, and could hold anything."""
+    answer = serve(lambda: redirect("/elsewhere", status), **terms)
+    assert (answer.status_code, answer.headers["Location"], answer.data) == (status, "/elsewhere", b"")
+    assert serve(lambda: redirect("/elsewhere", status)).data != b""
+
+
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("status", [200, 204, 304])
+def test_empty_answers(terms: dict[str, Any], status: int, serve: Serve) -> None:
+    """There is nothing in them, so they leave."""
+    answer = serve(lambda: Response(status=status), **terms)
+    assert (answer.status_code, answer.data, answer.headers.get("Content-Length")) == (
+        status, b"", "0" if status == 200 else None,
+    )  # fmt: skip
+
+
+def test_a_stream_that_is_a_redirect(serve: Serve) -> None:
+    """It loses its body like any other."""
+    answer = serve(lambda: Response(iter([str(SCORE)]), 302, {"Location": "/elsewhere"}), **ROUND)
+    assert (answer.status_code, answer.data) == (302, b"")
+
+
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(lambda: Response(f"<p>{SCORE}", 409), id="page"),
+        pytest.param(lambda: Response(iter([str(SCORE)]), 409), id="stream"),
+        pytest.param(lambda: Response(f"[{SCORE}", 409, mimetype="application/json"), id="broken json"),
+        pytest.param(lambda: abort(Response(f"<p>{SCORE}", 409)), id="abort with a response"),
+        pytest.param(lambda: abort(409, str(SCORE)), id="abort"),
+        pytest.param(lambda: ([SCORE, 2**70], 409), id="not to be shaped"),
+    ],
+)
+def test_errors_that_cannot_be_shaped(terms: dict[str, Any], view: Any, serve: Serve) -> None:
+    """They become the problem document of their status, so that the client learns that much."""
+    assert_withheld(serve(view, **terms), 409, "conflict")
+
+
+def test_errors_that_can_be_shaped(serve: Serve) -> None:
+    """They leave shaped: what the app tells of an error is its own."""
+    for view in (
+        lambda: ({"fault": "x", "y": SCORE}, 409),
+        lambda: Response(json.dumps({"fault": "x", "y": SCORE}), 409, mimetype="application/json"),
+    ):
+        answer = serve(view, **ROUND)
+        assert (answer.status_code, answer.json) == (409, {"fault": "x", "y": 1.0})
+
+
+@pytest.mark.parametrize("body", [{"label": str(LEAK)}, {"fault": str(LEAK)}], ids=["as declared", "other"])
+def test_errors_beside_declared_answers(body: Any, serve: Serve) -> None:
+    """The schema is of successes, so an error of the view is the problem document of its status."""
+    assert_withheld(serve(lambda: (body, 409), **PREDICTION), 409, "conflict")
+    assert_withheld(serve(lambda: (jsonify(body), 409), **PREDICTION), 409, "conflict")
+
+
+def test_our_own_errors_stay(serve: Serve) -> None:
+    """A refusal tells what it tells without terms."""
+
+    def refuse() -> None:
+        raise Forbidden("private", headers=[("Retry-After", "7")], members={"errors": [0.123]})
+
+    for terms in (ROUND, PREDICTION):
+        answer = serve(refuse, **terms)
+        assert (answer.status_code, answer.headers["Retry-After"], answer.json["errors"]) == (403, "7", [0.123])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+def test_error_handlers_of_the_app(terms: dict[str, Any], protected: MakeApp) -> None:
+    """A page of theirs is replaced by the document that we would have sent, with its headers."""
+    app = Flask("model_app")
+    app.add_url_rule("/answer", "answer", lambda: "never")
+    app.register_error_handler(403, lambda error: (f"<p>{SCORE}", 403))
+    app.register_error_handler(401, lambda error: (f"<p>{SCORE}", 401, {"Access-Control-Allow-Origin": "*"}))
+    protected(app, POLICIES={"answer": terms | {"scopes": ["admin"]}})
+    client = app.test_client()
+    answer = client.get("/answer", base_url=HTTPS, headers=caller())
+    assert_withheld(answer, 403, "insufficient_scope")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    answer = client.get("/answer", base_url=HTTPS)
+    assert_withheld(answer, 401, "not_authenticated")
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["WWW-Authenticate"]
+
+
+def test_unhandled_errors_stay_problems(serve: Serve) -> None:
+    """A view that fails is told as ever."""
+    for terms in (ROUND, PREDICTION):
+        assert_withheld(serve(lambda: 1 / 0 and "", **terms))
+
+
+def test_a_hook_that_fails_after_the_view(protected: MakeApp) -> None:
+    """The document that Flask then sends passes, though filters see it twice."""
+    app = Flask("model_app")
+    app.add_url_rule("/answer", "answer", lambda: {"y": SCORE})
+
+    @app.after_request
+    def fail(response: Response) -> Response:
+        raise RuntimeError(str(SCORE))
+
+    protected(app, POLICIES={"answer": ROUND})
+    assert_withheld(app.test_client().get("/answer", base_url=HTTPS, headers=caller()))
+
+
+def test_what_stays_of_a_withheld_answer(serve: Serve, sink: MemorySink) -> None:
+    """Headers that say nothing of the body: for caches, for other origins; the log has the status that was sent."""
+    headers = {
+        "Vary": "Origin",
+        "Access-Control-Allow-Origin": "https://example.com",
+        "X-Scores": LEAK,
+        "ETag": f'"{LEAK}"',
+        "Set-Cookie": f"y={LEAK}",
+        "Content-Language": "en",
+    }
+    answer = serve(lambda: Response(str(SCORE), headers=headers), **ROUND)
+    assert_withheld(answer)
+    assert (answer.headers["Vary"], answer.headers["Access-Control-Allow-Origin"]) == ("Origin", "https://example.com")
+    assert not {"ETag", "X-Scores", "Set-Cookie", "Content-Language"} & set(answer.headers.keys())
+    assert answer.headers["X-Request-ID"] == answer.get_json(force=True)["request_id"]
+    (line,) = sink.records
+    assert (line["status"], line["code"]) == (500, "internal_error")
+
+
+def test_head_and_options(serve: Serve) -> None:
+    """HEAD has the length of the shaped body; OPTIONS, which Flask answers, stays empty."""
+    full = serve(lambda: {"y": SCORE}, **ROUND)
+    head = serve(lambda: {"y": SCORE}, method="HEAD", **ROUND)
+    assert (head.status_code, head.data, head.headers["Content-Length"]) == (200, b"", full.headers["Content-Length"])
+    for terms in (ROUND, PREDICTION):
+        assert serve(lambda: {"y": SCORE}, method="OPTIONS", **terms).status_code == 200
+
+
+def test_filters_of_the_user_see_shaped_answers(protected: MakeApp) -> None:
+    """Shaping comes first."""
+    seen: list[bytes] = []
+
+    class Filter:
+        def apply(self, response: Response, exchange: Exchange) -> None:
+            seen.append(response.get_data())
+
+    app = Flask("model_app")
+    app.add_url_rule("/answer", "answer", lambda: Response(f"[{SCORE}]", mimetype="application/json"))
+    protected(app, parts={"filters": [Filter()]}, POLICIES={"answer": ROUND})
+    app.test_client().get("/answer", base_url=HTTPS, headers=caller())
+    assert seen == [b"[1.0]\n"]
+
+
+def test_plans_hold_for_every_route(protected: MakeApp) -> None:
+    """A page is withheld from a caller whose plan has terms, until its route is freed from them."""
+    for policies, status in (({}, 500), ({"page": {"outputs": False}}, 200)):
+        app = Flask("model_app")
+        app.add_url_rule("/page", "page", lambda: "<p>")
+        protected(app, PLANS={"default": {"outputs": {"round": 1}}}, POLICIES=policies)
+        assert app.test_client().get("/page", base_url=HTTPS, headers=caller()).status_code == status
+
+
+def test_what_counts_as_the_shaped_body() -> None:
+    """The same bytes only: what can still be changed, or is in several pieces, is looked at anew."""
+    body = b"[0.1]"
+    assert sole_chunk(Response(body)) is body
+    for chunks in ([bytearray(body)], [body, b""], [], (body,), iter([body])):
+        response = Response()
+        response.response = chunks  # type: ignore[assignment]
+        assert sole_chunk(response) is None
+
+
+def test_jsonify_outside_a_protected_request(bare_app: Flask, protected: MakeApp) -> None:
+    """Without a request, or without our exchange, there are no terms."""
+    protected(bare_app)
+    with bare_app.app_context():
+        assert bare_app.json.response(np.zeros(2)).status_code == 200
+    with bare_app.test_request_context("/"):
+        assert jsonify(1).get_data() == b"1\n"

@@ -1,0 +1,236 @@
+"""Terms applied to whole answers."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections import OrderedDict
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flask_secure_ml.output_terms import OutputTerms
+from flask_secure_ml.outputs.scores import ShapingError
+from flask_secure_ml.outputs.shaping import NotPlainError, shape_scores
+
+FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
+ROUND, TOP, LABEL = OutputTerms(round=1), OutputTerms(top_k=1), OutputTerms(label_only=True)
+GRID = np.array([[0.12, 0.88], [0.77, 0.23]])
+
+
+class Level(enum.Enum):
+    HIGH = 0.9
+
+
+def shaped(value: Any, terms: OutputTerms) -> Any:
+    """Return what a client reads."""
+    return read(shape_scores(value, terms))
+
+
+def read(value: Any) -> Any:
+    return orjson.loads(orjson.dumps(value, default=np.ndarray.tolist, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+CASES = [
+    # an answer; rounded to one decimal; the largest; labels only
+    pytest.param({"y": GRID}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {}, id="array"),
+    pytest.param({"y": GRID.astype("f4")}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {}, id="f4"),
+    pytest.param({"y": GRID.tolist()}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {}, id="lists"),
+    pytest.param({"y": list(GRID)}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {"y": []},
+                 id="list of arrays"),
+    pytest.param({"y": [[0.12], [0.77, 0.23]]}, {"y": [[0.1], [0.8, 0.2]]}, {"y": [[0.12], [0.77, 0]]}, {"y": []},
+                 id="ragged"),
+    pytest.param({"y": np.array([0.12, None], object)}, {"y": [0.1, None]}, ShapingError, {"y": [None]}, id="objects"),
+    pytest.param({"y": np.ma.masked_array([0.12, 0.5], [False, True])}, {"y": [0.1, None]}, ShapingError, {"y": [None]},
+                 id="masked"),
+    pytest.param({"y": np.array([(3, 0.12)], "i4,f8")}, {"y": [[3, 0.1]]}, {"y": [[3, 0]]}, {}, id="records"),
+    pytest.param({"y": 0.123, "n": 3}, {"y": 0.1, "n": 3}, {"y": 0.123, "n": 3}, {"n": 3}, id="alone"),
+    pytest.param({"y": np.float32(0.123)}, {"y": 0.1}, {"y": np.float32(0.123)}, {}, id="scalar of numpy"),
+    pytest.param({"y": Decimal("0.123")}, {"y": 0.1}, Decimal, {}, id="decimal"),
+    pytest.param({"a": {"b": [{"y": [0.12, 0.88]}]}}, {"a": {"b": [{"y": [0.1, 0.9]}]}},
+                 {"a": {"b": [{"y": [0, 0.88]}]}}, {"a": {"b": [{}]}}, id="deep"),
+    pytest.param([0.12, 0.88], [0.1, 0.9], [0, 0.88], ShapingError, id="top is a list"),
+    pytest.param(GRID[0], [0.1, 0.9], [0, 0.88], ShapingError, id="top is an array"),
+    pytest.param(0.123, 0.1, 0.123, ShapingError, id="top is a score"),
+    pytest.param(["cat", 0.123], ["cat", 0.1], ShapingError, ["cat"], id="pair"),
+    pytest.param([["cat", 0.12], ["dog", 0.88]], [["cat", 0.1], ["dog", 0.9]], ShapingError, [["cat"], ["dog"]],
+                 id="pairs"),
+    pytest.param([{"label": "cat", "y": 0.12}], [{"label": "cat", "y": 0.1}], ShapingError, [{"label": "cat"}],
+                 id="objects with scores"),
+    pytest.param({"cat": 0.12, "dog": 0.88}, {"cat": 0.1, "dog": 0.9}, ShapingError, {}, id="scores by name"),
+    pytest.param({"y": [0.12, None]}, {"y": [0.1, None]}, ShapingError, {"y": [None]}, id="null among scores"),
+    pytest.param(OrderedDict(y=(0.12, 0.88)), {"y": [0.1, 0.9]}, {"y": [0, 0.88]}, {}, id="subclasses"),
+    pytest.param({"y": np.array(0.123)}, {"y": 0.1}, {"y": 0.123}, {}, id="array of no dimension"),
+    pytest.param({"y": [float("nan"), 0.12]}, {"y": [None, 0.1]}, ShapingError, {}, id="nan"),
+    pytest.param({"y": {"b64": "zczMPQ==", "dtype": "float32", "shape": [1]}}, ShapingError, ShapingError, ShapingError,
+                 id="base64"),
+    pytest.param({"y": np.array([0.5j])}, ShapingError, ShapingError, ShapingError, id="complex"),
+    pytest.param({"y": [2**60, 0.5]}, ShapingError, ShapingError, ShapingError, id="large integer among scores"),
+    pytest.param({"when": datetime(2024, 1, 1, tzinfo=UTC)}, NotPlainError, NotPlainError, NotPlainError, id="date"),
+    pytest.param({1: 0.5}, NotPlainError, NotPlainError, NotPlainError, id="number as key"),
+    pytest.param({"y": Level.HIGH}, NotPlainError, NotPlainError, NotPlainError, id="enum"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "rounded", "largest", "labels"), CASES)
+@pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
+def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: Any, terms: OutputTerms) -> None:
+    """Scores are shaped wherever they are, or the answer is refused."""
+    expected = {ROUND: rounded, TOP: largest, LABEL: labels}[terms]
+    if expected is Decimal:
+        assert shape_scores(value, terms) == value
+    elif isinstance(expected, type):
+        with pytest.raises(expected):
+            shape_scores(value, terms)
+    else:
+        assert shaped(value, terms) == read(expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"classes": [3, 1], "names": ["a", "b"], "ok": True, "none": None},
+        {"classes": [[3, 1], [2, 0]], "deep": [{"n": 1}, [], {}]},
+        {"b64": "AQ==", "dtype": "uint8", "shape": [1]},
+        {"big": [2**63, 2**64 - 1], "one": 2**70},
+        "text",
+        7,
+        None,
+        [],
+        {},
+        [True, 1],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
+def test_labels_stay(value: Any, terms: OutputTerms) -> None:
+    """Integers, texts, booleans and null are no scores."""
+    assert shape_scores(value, terms) == value
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u1", "bool", "U3", "M8[s]"])
+def test_arrays_of_labels_stay(dtype: str) -> None:
+    """So are arrays of them."""
+    array = np.zeros((2, 2), dtype)
+    assert shape_scores(array, LABEL) is array
+
+
+def tensor(data: Any, shape: Any, datatype: str = "FP32", **others: Any) -> dict[str, Any]:
+    return {"outputs": [{"name": "y", "shape": shape, "datatype": datatype, "data": data, **others}]}
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "expected"),
+    [
+        pytest.param([0.1, 0.9, 0.8, 0.2], [2, 2], [0, 0.9, 0.8, 0], id="flat"),
+        pytest.param(GRID.ravel(), [2, 2], [0, 0.88, 0.77, 0], id="flat array"),
+        pytest.param([[0.1, 0.9], [0.8, 0.2]], [2, 2], [[0, 0.9], [0.8, 0]], id="nested"),
+        pytest.param([0.1, 0.9, 0.8, 0.2], [4], [0, 0.9, 0, 0], id="one row"),
+        pytest.param([0.1, 0.9], [2, 1], [0.1, 0.9], id="one column"),
+        pytest.param([1, 2], [1, 2], [0, 2], id="whole numbers without a point"),
+        pytest.param([], [0, 2], [], id="empty"),
+    ],
+)
+def test_tensors_of_the_open_inference_protocol(data: Any, shape: list[int], expected: Any) -> None:
+    """Their data are flat, and the last dimension is that of the shape."""
+    assert shaped(tensor(data, shape), TOP) == tensor(expected, shape)
+    assert shaped(tensor(data, shape, parameters={"y": 0.123}), ROUND)["outputs"][0]["parameters"] == {"y": 0.1}
+    assert shaped(tensor(data, shape), LABEL) == {"outputs": []}
+
+
+@pytest.mark.parametrize(
+    ("data", "datatype"),
+    [([3, 1], "INT64"), (["a", "b"], "BYTES"), ([True, False], "BOOL"), (np.array([3, 1]), "INT64"), (None, "FP32")],
+    ids=str,
+)
+def test_tensors_of_labels_stay(data: Any, datatype: str) -> None:
+    """Their data are no scores. Nor is what is not there: binary data follow the JSON."""
+    value = tensor(data, [2], datatype)
+    assert shape_scores(value, TOP) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "datatype"),
+    [
+        pytest.param([0.1, 0.9], [3], "FP32", id="too few"),
+        pytest.param([0.1, 0.9], [-1, -2], "FP32", id="negative"),
+        pytest.param([0.1, 0.9], 2, "FP32", id="no list"),
+        pytest.param([0.1, 0.9], [2.0], "FP32", id="float in shape"),
+        pytest.param([0.1, 0.9], None, "FP32", id="no shape"),
+        pytest.param(["0.1", "0.9"], [2], "FP32", id="texts as floats"),
+        pytest.param([0.1, None], [2], "FP64", id="null among floats"),
+    ],
+)
+def test_tensors_that_contradict_themselves(data: Any, shape: Any, datatype: str) -> None:
+    """Where rows begin is then not known."""
+    with pytest.raises(ShapingError):
+        shape_scores(tensor(data, shape, datatype), ROUND)
+
+
+def test_scores_that_lie_about_their_datatype() -> None:
+    """Floats are scores whatever they are called."""
+    assert shaped(tensor([0.12, 0.88], [2], "INT64"), ROUND) == tensor([0.1, 0.9], [2], "INT64")
+
+
+def test_terms_together() -> None:
+    """Ranking comes before rounding: what is kept is the largest of the exact scores."""
+    terms = OutputTerms(round=1, top_k=1)
+    assert shaped({"y": [0.141, 0.142, 0.14]}, terms) == {"y": [0, 0.1, 0]}
+
+
+_scores = st.floats(0, 1)
+_answers = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=3), _scores, st.lists(_scores)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=20,
+)
+_terms = st.builds(
+    OutputTerms, round=st.none() | st.integers(0, 4), top_k=st.none() | st.integers(1, 3), label_only=st.booleans()
+)
+
+
+def floats_in(value: Any) -> list[float]:
+    if isinstance(value, float):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [each for item in inside for each in floats_in(item)]
+
+
+def attempt(value: Any, terms: OutputTerms) -> Any:
+    """Return what a client reads, or the refusal."""
+    try:
+        return shaped(value, terms)
+    except ShapingError:
+        return ShapingError
+
+
+@FUZZ
+@given(_answers, _terms)
+def test_fuzz_every_answer(value: Any, terms: OutputTerms) -> None:
+    """An answer is shaped or refused, holds the terms then, and is not changed by them again."""
+    found = attempt(value, terms)
+    if found is ShapingError:
+        return
+    scores = floats_in(found)
+    assert not (terms.label_only and scores)
+    assert terms.round is None or all(round(each, terms.round) == each for each in scores)
+    assert attempt(found, terms) == found
+
+
+@FUZZ
+@given(_answers, _terms, _terms)
+def test_fuzz_stricter_terms_tell_no_more(value: Any, one: OutputTerms, other: OutputTerms) -> None:
+    """Under both terms no more different scores leave than under either alone, and no more that are not 0."""
+    both = attempt(value, one.stricter(other))
+    if both is ShapingError:
+        return
+    for each in (one, other):
+        alone = attempt(value, each)
+        if alone is not ShapingError:
+            assert np.count_nonzero(floats_in(both)) <= np.count_nonzero(floats_in(alone))

@@ -1,0 +1,57 @@
+"""Answers that must not leave: each gets 500 and nothing of it, in the body, the headers or the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Response
+
+from answering import CORPUS, LEAK, Serve, assert_withheld, cases
+from flask_secure_ml.testing import MemorySink
+
+
+def view(case: dict[str, Any]) -> Callable[[], Response]:
+    """Return a view that answers as the case says, with a body that it wrote itself."""
+    deep = case.get("deep", 0)
+    body = ("[" * deep + case["body"] + "]" * deep).encode()
+
+    def answer() -> Response:
+        kind = case.get("type", "application/json")
+        return Response(body, case.get("status", 200), case.get("headers"), content_type=kind)
+
+    return answer
+
+
+def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
+    assert_withheld(response)
+    (line,) = sink.records
+    assert (line["status"], line["code"]) == (500, "internal_error")
+    assert line["reason"].startswith("the answer was withheld: ")
+    assert LEAK not in str(line) + caplog.text
+    assert line["reason"].removeprefix("the answer was withheld: ") in caplog.text
+
+
+@pytest.mark.parametrize("case", cases("scores"))
+def test_scores(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be shaped is withheld, and the log says why without a value of it."""
+    terms = {"outputs": case["outputs"]} if "outputs" in case else {}
+    assert_nothing_leaks(serve(view(case), **terms), sink, caplog)
+
+
+@pytest.mark.parametrize("case", cases("fields"))
+def test_fields(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
+    """What is not as declared is withheld."""
+    assert_nothing_leaks(serve(view(case), returns="answer_schemas:Prediction"), sink, caplog)
+
+
+@pytest.mark.parametrize("case", [*cases("scores"), *cases("fields")])
+def test_without_terms_they_leave(case: dict[str, Any], serve: Serve) -> None:
+    """It is the terms that withhold: without them all leave but JSON with NaN."""
+    assert (serve(view(case)).status_code == 500) is ("NaN" in case["body"] or "Infinity" in case["body"])
+
+
+def test_every_file_is_used() -> None:
+    """A new file of cases needs its test."""
+    assert {path.stem for path in CORPUS.glob("*.json")} == {"scores", "fields"}

@@ -1,0 +1,34 @@
+"""What the tests of answers share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+Serve = Callable[..., TestResponse]
+"""Asks a view under terms; see the fixture ``serve``."""
+
+LEAK = "987654321"
+"""Digits of the score or text that must not leave."""
+
+CORPUS = Path(__file__).parents[1] / "corpus" / "outputs"
+
+
+def cases(name: str) -> list[Any]:
+    """Return the cases of a file of the corpus."""
+    return [pytest.param(case, id=case["id"]) for case in json.loads((CORPUS / f"{name}.json").read_text("utf-8"))]
+
+
+def assert_withheld(response: TestResponse, status: int = 500, code: str = "internal_error") -> None:
+    """Hold an answer to be the problem document of a status, with nothing of what the view wrote."""
+    body: Any = response.get_json(force=True)
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code)
+    assert response.content_type == "application/problem+json"
+    assert LEAK not in response.get_data(as_text=True)
+    assert LEAK not in str(response.headers)
+    assert int(response.headers["Content-Length"]) == len(response.get_data())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isclass, iscoroutinefunction
-from typing import Any, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from flask import Blueprint, current_app
@@ -31,15 +31,20 @@ MARK = "__secure_ml_policy__"
 T = TypeVar("T")
 
 
-class PolicyArguments(AccessArguments, total=False):
-    """What users write of a :class:`Policy` that is not public."""
+class PublicArguments(TypedDict, total=False):
+    """What users write of a :class:`Policy`, whether it is public or not."""
 
     body: type[Schema] | Schema | str | None
     limits: Collection[str]
-    cost: str | None
     max_bytes: int | None
     returns: type[Schema] | Schema | str | None
     outputs: OutputArguments | Literal[False] | None
+
+
+class PolicyArguments(AccessArguments, PublicArguments, total=False):
+    """What users write of a :class:`Policy` that is not public."""
+
+    cost: str | None
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,21 @@ def protect(target: Any = None, /, **terms: Any) -> Any:
     return lambda view: _mark(view, policy)
 
 
-def public(target: T) -> T:
-    """Mark a view or a blueprint as open to callers without a credential."""
-    return cast("T", _mark(target, Policy.build(public=True)))
+@overload
+def public(target: T, /) -> T: ...
+@overload
+def public(**terms: Unpack[PublicArguments]) -> Callable[[T], T]: ...
+def public(target: Any = None, /, **terms: Any) -> Any:
+    """Mark a view, a class-based view or a blueprint as open to callers without a credential.
+
+    :param terms: ``body``, ``limits``, ``max_bytes``, ``returns`` and ``outputs``, as for :func:`protect`; limits are
+        counted for each address.
+    :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
+    """
+    policy = Policy.build(public=True, **terms)
+    if target is not None:
+        return _mark(target, policy)
+    return lambda view: _mark(view, policy)
 
 
 def _mark(target: Any, policy: Policy) -> Any:

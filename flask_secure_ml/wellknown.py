@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.sansio.response import Response
 
 from .authentication.metadata import MAX_AGE, metadata_document, metadata_path
-from .policy import protect
+from .policy import public
 from .state import AppState
 
 ENDPOINT = "secure_ml_resource_metadata"
@@ -17,7 +17,7 @@ def add_resource_metadata(app: Flask, state: AppState) -> None:
     if state.settings.resource is None:
         return
 
-    @protect(public=True, outputs=False)
+    @public(outputs=False)
     def resource_metadata() -> Response:
         response = app.json.response(metadata_document(state.settings, _scopes(state)))
         response.headers["Cache-Control"] = f"public, max-age={MAX_AGE}"

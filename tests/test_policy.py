@@ -88,6 +88,20 @@ def test_contradictions_are_refused_where_they_are_written(terms: dict[str, Any]
         protect(**terms)
 
 
+def test_a_public_route_has_the_terms_that_need_no_caller(protected: MakeApp) -> None:
+    """A body is held to its schema and cap whoever sends it; who may call is not a term of a public route."""
+    app = protected()
+    app.add_url_rule(
+        "/open", view_func=public(body=Body, max_bytes=40)(lambda payload: payload), endpoint="open", methods=["POST"]
+    )
+    client = app.test_client()
+    assert client.post("/open", base_url=HTTPS, json={"instances": [1]}).get_json() == {"instances": [1]}
+    assert client.post("/open", base_url=HTTPS, json={"instances": ["a"]}).status_code == 422
+    assert client.post("/open", base_url=HTTPS, json={"instances": [1] * 40}).status_code == 413
+    with pytest.raises(ValueError, match="public"):
+        public(scopes=["a"])  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize(("terms", "fault"), FAULTS)
 def test_contradictions_in_the_configuration(terms: dict[str, Any], fault: str) -> None:
     """The same words, after the name of the route."""

@@ -88,4 +88,4 @@ def mistakes_are_found(app: Flask) -> None:
     SecureML(authenticators=[Recorder()])  # type: ignore[list-item]
     protect(scope=["predict"])  # type: ignore[call-overload]
     protect(max_bytes="1 MB")  # type: ignore[call-overload]
-    public()  # type: ignore[call-arg]
+    public(scopes=["predict"])  # type: ignore[call-overload]

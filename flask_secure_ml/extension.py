@@ -18,6 +18,7 @@ from .authorization import OwnerHook
 from .errors import InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Clock, Exchange, SystemClock, exchange_of
 from .observe.request_log import Sink
+from .openapi import add_openapi
 from .outputs import Answers, ArrayJSONProvider, sole_chunk
 from .outputs.provider import Writer
 from .pipeline import Filter, Guard, Recorder
@@ -81,6 +82,7 @@ class SecureML:
         hooks = _Hooks(app, state, Answers(settings.plans))
         hooks.install()
         add_resource_metadata(app, state)
+        add_openapi(app, state)
         if type(app.json) is DefaultJSONProvider:
             app.json = ArrayJSONProvider(app, settings.max_json_depth, hooks.answer)
 

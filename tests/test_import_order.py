@@ -34,7 +34,7 @@ CORE = [
     "pipeline",
 ]
 ROOMS = ["transport", "authentication", "authorization", "limits", "inputs", "outputs", "observe", "models"]
-TOP = ["signals", "state", "wellknown", "assembly", "extension", "cli", "testing", "__init__"]
+TOP = ["signals", "state", "wellknown", "openapi", "assembly", "extension", "cli", "testing", "__init__"]
 PROXIES = {"request", "current_app", "g", "session"}
 MAY_USE_PROXIES = {"extension", "exchange", "state", "policy", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -5,12 +5,13 @@ from flask.cli import AppGroup
 from .check import check
 from .keys import keys
 from .model import model
+from .openapi import openapi
 from .profile import profile
 from .revoke import revoke
 from .routes import routes
 
 secure_ml = AppGroup("secure-ml", help="Manage API keys and look at what is protected.")
-for _command in (check, keys, model, profile, revoke, routes):
+for _command in (check, keys, model, openapi, profile, revoke, routes):
     secure_ml.add_command(_command)
 
 __all__ = ["secure_ml"]

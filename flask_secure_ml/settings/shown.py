@@ -18,3 +18,9 @@ class ShownSettings:
         """Where the request log goes, one JSON line a request: ``stderr``, ``stdout``, ``off`` or the path of a
         file, which is reopened when it is rotated.""",
     )
+    openapi: str = setting(
+        "off",
+        checks.one_of("off", "public", "protected"),
+        """Serve the OpenAPI description of the app as ``/openapi.json`` and a page to read and try it as ``/docs``
+        (extra ``[openapi]``): ``public`` to everyone, ``protected`` to every caller with a valid credential.""",
+    )

@@ -1,0 +1,24 @@
+"""``flask secure-ml openapi``: the description of the app, for tools that make clients or look for changes."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from flask.cli import with_appcontext
+
+from ..errors import ConfigError
+from ..openapi import build_document
+from .context import command_app, command_state
+
+
+@click.command()
+@with_appcontext
+def openapi() -> None:
+    """Print the OpenAPI 3.1 description of the app, whether it is served or not."""
+    command_state()
+    try:
+        document = build_document(command_app())
+    except ConfigError as error:
+        raise click.ClickException("; ".join(error.problems)) from None
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))

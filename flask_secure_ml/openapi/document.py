@@ -1,0 +1,157 @@
+"""The description of an app as an OpenAPI 3.1 document, made from what is enforced and from nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+from ..errors import ConfigError
+from ..state import AppState, state_of
+from .bodies import Bodies
+from .components import HEADERS, INFERENCE_REQUEST, PROBLEM
+from .docstrings import docstring_of
+from .examples import Examples
+from .responses import refusals, response, response_name
+from .routes import Route, app_routes, path_parameters, placed
+from .security import requirements, ways_of
+from .success import success
+from .words import access, rate_limits, sentence
+
+if TYPE_CHECKING:
+    from apispec import APISpec
+
+OPENAPI = "3.1.0"
+
+
+def check_apispec() -> None:
+    """Make sure that the package of the extra ``[openapi]`` is there.
+
+    :raises ConfigError: it is not.
+    """
+    try:
+        import apispec.ext.marshmallow  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            ["SECURE_ML_OPENAPI needs a package: pip install 'flask-secure-ml[openapi]'"],
+        ) from None
+
+
+def build_document(app: Flask) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of a protected app, for the routes that it has now.
+
+    The same app gives the same document. Paths are in alphabetical order; members of a schema in theirs.
+
+    :raises ConfigError: apispec is not installed.
+    :raises RuntimeError: the app is not protected.
+    """
+    check_apispec()
+    return _Builder(app, state_of(app)).document()
+
+
+class _Builder:
+    """Makes one document."""
+
+    def __init__(self, app: Flask, state: AppState) -> None:
+        from apispec import APISpec
+
+        from .schemas import SchemaPlugin
+
+        self._app = app
+        self._state = state
+        self._ways = ways_of(state)
+        plugin = SchemaPlugin()
+        self._spec: APISpec = APISpec(app.name, _version(app), OPENAPI, plugins=[plugin])
+        self._reference = plugin.reference
+        self._examples = Examples(self._spec.components.schemas)
+        self._bodies = Bodies(state.settings, self._examples)
+        self._names: dict[tuple[str, str], str] = {}
+
+    def document(self) -> dict[str, Any]:
+        routes = placed(app_routes(self._state.policies))
+        self._names = _operation_ids([route for route, _ in routes.described])
+        self._add_components()
+        for path, group in groupby(routes.described, key=lambda each: each[1]):
+            self._spec.path(path, operations={route.method.lower(): self._operation(route, path) for route, _ in group})
+        found: dict[str, Any] = self._spec.to_dict()
+        left_out = [f"{each.method} {each.path}" for each in routes.left_out]
+        ordered = {name: found[name] for name in ("openapi", "info", "paths", "components")}
+        return ordered | ({"x-not-described": left_out} if left_out else {})
+
+    def _add_components(self) -> None:
+        components = self._spec.components
+        components.schema("Problem", PROBLEM)
+        if self._bodies.has_inference:
+            components.schema("InferenceRequest", INFERENCE_REQUEST)
+        for name, header in HEADERS.items():
+            components.header(name, header)
+        for way in self._ways:
+            for name, scheme in way.schemes.items():
+                if name not in components.security_schemes:
+                    components.security_scheme(name, scheme)
+
+    def _operation(self, route: Route, path: str) -> dict[str, Any]:
+        policy = route.policy
+        found: dict[str, Any] = {"operationId": self._names[route.rule.rule, route.method]}
+        found |= docstring_of(self._app, route)
+        if "." in route.rule.endpoint:
+            found["tags"] = [route.rule.endpoint.rpartition(".")[0]]
+        found["security"] = requirements(policy, self._ways)
+        parameters = path_parameters(route.rule, path)
+        if policy.body is not None:
+            parameters += self._bodies.parameters(policy.body)
+            found["requestBody"] = self._bodies.request_body(policy.body, self._reference(policy.body))
+        if parameters:
+            found["parameters"] = parameters
+        found["responses"] = self._responses(route)
+        return found | self._terms(route)
+
+    def _responses(self, route: Route) -> dict[str, Any]:
+        returns = route.policy.returns
+        reference = None if returns is None else self._reference(returns)
+        found: dict[str, Any] = {"2XX": success(route.policy, reference, self._state.settings)}
+        for status, group in groupby(refusals(route, self._state), key=lambda each: each.status):
+            refused = list(group)
+            name = response_name(refused)
+            if name not in self._spec.components.responses:
+                self._spec.components.response(name, response(refused))
+            found[str(status)] = {"$ref": f"#/components/responses/{name}"}
+        return found
+
+    def _terms(self, route: Route) -> dict[str, Any]:
+        policy, settings = route.policy, self._state.settings
+        caps = [settings.max_body_bytes if policy.max_bytes is None else policy.max_bytes]
+        caps += [cap for cap in (self._app.config.get("MAX_CONTENT_LENGTH"),) if cap is not None]
+        terms = {
+            "x-access": sentence(access(policy.access)),
+            "x-rate-limits": rate_limits(policy, settings.plans),
+            "x-max-bytes": min(caps) if policy.body is not None else None,
+        }
+        return {name: term for name, term in terms.items() if term}
+
+
+def _version(app: Flask) -> str:
+    """Return the version that the app's module says it has, if it says one."""
+    module = sys.modules.get(app.import_name)
+    return str(getattr(module, "__version__", "0"))
+
+
+def _operation_ids(routes: Iterable[Route]) -> dict[tuple[str, str], str]:
+    """Return a name for each operation: that of its endpoint, and more only where that is not enough."""
+    listed = list(routes)
+    count = Counter(route.rule.endpoint for route in listed)
+    found: dict[tuple[str, str], str] = {}
+    taken: set[str] = set()
+    for route in listed:
+        name = route.rule.endpoint
+        wanted = name if count[name] == 1 else f"{name}.{route.method.lower()}"
+        number = 1
+        while (unique := wanted if number == 1 else f"{wanted}.{number}") in taken:
+            number += 1
+        taken.add(unique)
+        found[route.rule.rule, route.method] = unique
+    return found

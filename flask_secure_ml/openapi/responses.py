@@ -1,0 +1,139 @@
+"""The refusals that can come from a route, as they are answered: problem documents, with their codes and headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from werkzeug import exceptions as http
+
+from .. import errors
+from ..errors import PROBLEM_JSON, problem_document, slug_and_detail
+from ..policy import Policy
+from ..state import AppState
+from .routes import Route
+
+_REQUEST_ID = "5f0e0c3c1a5e4d7e9a4b9d3c2f1e0a9b"
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_TITLES = {
+    400: "The request is malformed.",
+    401: "No valid credential.",
+    403: "The caller may not do this.",
+    404: "There is nothing at this address.",
+    405: "This address has other methods.",
+    406: "Accept allows no format of the answer.",
+    413: "The body is too large.",
+    415: "The body is in a format that is not taken.",
+    422: "The body is not what its schema says.",
+    429: "Too much; wait as long as Retry-After says.",
+    500: "The server failed.",
+    503: "Something that is needed is down; wait as long as Retry-After says.",
+}
+_HEADERS = {
+    401: ("WWW-Authenticate",),
+    405: ("Allow",),
+    415: ("Accept", "Accept-Encoding"),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+# 403 names these beside a challenge; nothing is asked of one who came in clear text.
+_CHALLENGED = frozenset({"insufficient_scope", "forbidden"})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One code, and when it comes."""
+
+    error: http.HTTPException
+    when: str
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return self.error.code or 500
+
+    @property
+    def code(self) -> str:
+        """The member ``code`` of the answer."""
+        return slug_and_detail(self.error)[0]
+
+
+def refusals(route: Route, state: AppState) -> Iterator[Refusal]:
+    """Yield what can be answered instead of what the view answers, by status."""
+    policy = route.policy
+    yield Refusal(errors.MalformedRequest(""), _malformed(policy))
+    if not policy.public:
+        yield Refusal(errors.NotAuthenticated(""), "no credential, or one that is not valid")
+    yield from _forbidden(policy, state)
+    if "{" in route.path:
+        yield Refusal(http.NotFound(), "the address names nothing that exists")
+    yield Refusal(http.MethodNotAllowed(), "another method at this address, from a caller with a credential")
+    yield Refusal(errors.NotAcceptable(""), "Accept rules out every format of the answer")
+    if policy.body is not None or route.method in _WITH_BODY:
+        yield Refusal(errors.PayloadTooLarge(""), "more bytes, values, members or text than the caps allow")
+        yield Refusal(errors.UnsupportedMediaType(""), "another media type, charset or content encoding")
+    if policy.body is not None:
+        found = [{"pointer": "/instances/0/3", "message": "Not a number."}]
+        yield Refusal(errors.ValidationFailed("", members={"errors": found}), "well formed, and not what is asked for")
+    yield from _limited(policy, state)
+    yield Refusal(errors.InternalError(""), "a fault of the server; nothing of it is told")
+    if not policy.public or state.settings.limit_outage == "closed":
+        yield Refusal(errors.DependencyUnavailable(""), "what tells callers apart or counts them is down")
+
+
+def _malformed(policy: Policy) -> str:
+    parts = ["the query is not ASCII"]
+    parts += [] if policy.public else ["a credential is malformed, or there are two"]
+    parts += [] if policy.body is None else ["the body breaks its format"]
+    return ", ".join(parts)
+
+
+def _forbidden(policy: Policy, state: AppState) -> Iterator[Refusal]:
+    if policy.scopes:
+        yield Refusal(errors.InsufficientScope(""), "the credential lacks a scope")
+    if not policy.public:
+        yield Refusal(errors.Forbidden(""), "the credential is for something else")
+    if state.settings.require_tls:
+        yield Refusal(errors.TlsRequired(""), "the request came in clear text")
+
+
+def _limited(policy: Policy, state: AppState) -> Iterator[Refusal]:
+    settings = state.settings
+    plans = settings.plans.values()
+    throttled = not policy.public and (settings.failed_auth_limit or settings.failed_key_limit)
+    if policy.limits or throttled or any(plan.requests for plan in plans):
+        more = ", or too many invalid credentials" if throttled else ""
+        yield Refusal(errors.RateLimited(""), f"too many requests{more}")
+    if policy.cost is not None and any(plan.cost for plan in plans):
+        yield Refusal(errors.QuotaExceeded(""), "the rows of this body are more than is left of the quota")
+
+
+def response_name(found: Sequence[Refusal]) -> str:
+    """Return the name of a response among the components: its status and its codes."""
+    return ".".join([str(found[0].status), *(each.code for each in found)])
+
+
+def response(found: Sequence[Refusal]) -> dict[str, Any]:
+    """Return the Response Object for the refusals of one status."""
+    status = found[0].status
+    codes = [each.code for each in found]
+    what = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
+    return {
+        "description": f"{_TITLES[status]} " + " ".join(f"`{each.code}`: {each.when}." for each in found),
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _header_names(found)},
+        "content": {
+            PROBLEM_JSON: {
+                "schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, what]},
+                "examples": {
+                    each.code: {"summary": each.when, "value": problem_document(each.error, _REQUEST_ID)}
+                    for each in found
+                },
+            }
+        },
+    }
+
+
+def _header_names(found: Sequence[Refusal]) -> list[str]:
+    names = ["X-Request-ID", *_HEADERS.get(found[0].status, ())]
+    return [*names, "WWW-Authenticate"] if _CHALLENGED & {each.code for each in found} else names

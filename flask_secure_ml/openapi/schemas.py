@@ -1,0 +1,81 @@
+"""marshmallow schemas as JSON Schema, by apispec, with the fields of this package and names that do not clash."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.common import resolve_schema_cls
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import EXCLUDE, INCLUDE, Schema
+
+from .fields import field_schema
+
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]")
+_RESERVED = ("Problem", "InferenceRequest")
+
+
+class _Converter(OpenAPIConverter):
+    """Tells of a schema what its author wrote about it, and what it does with members that it does not know."""
+
+    def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
+        found: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        instance: Any = schema() if inspect.isclass(schema) else schema
+        found.pop("additionalProperties", None)
+        if instance.unknown not in (INCLUDE, EXCLUDE):
+            found["additionalProperties"] = False
+        own = vars(type(instance)).get("__doc__")
+        if own and "description" not in found:
+            found["description"] = inspect.cleandoc(own)
+        return found
+
+    def field2property(self, field: Any) -> dict[str, Any]:
+        found: dict[str, Any] = super().field2property(field)
+        own = field_schema(field)
+        if own is None:
+            return found
+        words = [each["description"] for each in (found, own) if each.get("description")]
+        found = {name: each for name, each in found.items() if name not in ("type", "format")} | own
+        return found | ({"description": " ".join(words)} if words else {})
+
+
+class SchemaPlugin(MarshmallowPlugin):
+    """apispec's plugin, for one description."""
+
+    Converter = _Converter
+
+    def __init__(self) -> None:
+        super().__init__(schema_name_resolver=_namer())
+
+    def reference(self, schema: Schema) -> dict[str, Any]:
+        """Return where a schema stands among the components, which it is added to; for ``many``, an array of it."""
+        converter: Any = self.converter
+        found: dict[str, Any] = converter.resolve_nested_schema(schema)
+        return found
+
+
+def _namer() -> Callable[[Any], str]:
+    """Return what names schemas after their classes; a second one of a name gets a number."""
+    taken = set(_RESERVED)
+
+    def name(schema: type[Schema] | Schema | str) -> str:
+        found: Any = resolve_schema_cls(schema)
+        cls = found[0] if isinstance(found, list) else found
+        plain = _UNNAMEABLE.sub("_", cls.__name__.strip("_"))
+        wanted = plain.removesuffix("Schema") or plain
+        unique = next(each for each in _numbered(wanted) if each not in taken)
+        taken.add(unique)
+        return unique
+
+    return name
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}{number}"
+        number += 1

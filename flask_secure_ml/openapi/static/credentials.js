@@ -1,0 +1,82 @@
+// One credential, in memory only: it is gone when the page is closed or loaded again.
+import { choice, element, field } from "./dom.js";
+
+const UNKNOWN = {
+  ApiKeyHeader: { type: "apiKey", in: "header", name: "X-API-Key" },
+  Bearer: { type: "http", scheme: "bearer" },
+};
+
+// What a page can send: a key in a header, or Authorization. A proof or a certificate is not one of them.
+function sendable(schemes) {
+  return Object.entries(schemes ?? UNKNOWN).filter(([, scheme]) =>
+    (scheme.type === "apiKey" && scheme.in === "header" && scheme.name !== "DPoP") ||
+    (scheme.type === "http" && scheme.scheme.toLowerCase() !== "dpop"));
+}
+
+function label(scheme) {
+  if (scheme.type === "apiKey") return `API key in ${scheme.name}`;
+  return scheme.scheme.toLowerCase() === "bearer" ? "Access token (Bearer)" : `Authorization: ${scheme.scheme}`;
+}
+
+export class Credential {
+  #scheme = null;
+  #value = "";
+  #schemes = [];
+
+  offer(schemes) {
+    this.#schemes = sendable(schemes);
+  }
+
+  get possible() {
+    return this.#schemes.length > 0;
+  }
+
+  get present() {
+    return this.#value !== "";
+  }
+
+  get isKey() {
+    return this.#scheme?.type === "apiKey" || this.#scheme?.scheme?.toLowerCase() === "apikey";
+  }
+
+  // The header that carries it; `value` stands in for it where it is only shown.
+  header(value = this.#value) {
+    if (!this.present) return null;
+    if (this.#scheme.type === "apiKey") return [this.#scheme.name, value];
+    const word = this.#scheme.scheme.toLowerCase() === "bearer" ? "Bearer" : this.#scheme.scheme;
+    return ["Authorization", `${word} ${value}`];
+  }
+
+  // Fill a section with the form. `used` is called when another credential is in use.
+  form(section, used) {
+    const kind = choice(this.#schemes.map(([name, scheme]) => [name, label(scheme)]));
+    const value = element("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true });
+    const state = element("p", { class: "hint", role: "status" }, "It stays in the memory of this page and goes to this server only.");
+    const forget = element("button", { type: "button", class: "plain", hidden: true, click: () => this.#forget(value, state, forget, used) }, "Forget");
+    const submit = (event) => {
+      event.preventDefault();
+      this.#scheme = Object.fromEntries(this.#schemes)[kind.value];
+      this.#value = value.value.trim();
+      value.value = "";
+      forget.hidden = !this.present;
+      state.textContent = this.present ? `In use: ${label(this.#scheme)}.` : "Enter a credential.";
+      used();
+    };
+    section.replaceChildren(
+      element("h2", { id: "credential-title" }, "Credential"),
+      element("form", { class: "row", submit, autocomplete: "off" },
+        field("Kind", kind), field("Secret", value),
+        element("div", { class: "buttons" }, element("button", { type: "submit", class: "primary" }, "Use"), forget)),
+      state);
+    section.hidden = false;
+  }
+
+  #forget(input, state, button, used) {
+    this.#value = "";
+    this.#scheme = null;
+    button.hidden = true;
+    state.textContent = "Forgotten.";
+    input.focus();
+    used();
+  }
+}

@@ -1,0 +1,183 @@
+"""The array fields of this package as JSON Schema (2020-12): nested arrays with their lengths and bounds.
+
+What JSON Schema has no word for stands beside it: ``x-dtype``, ``x-shape`` (null for any length, a name for one that
+must agree), ``x-max-elements``, ``x-total``, ``x-norm``, and ``x-outside`` with the bounds that do not refuse.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..inputs.array_field import ArrayField
+from ..inputs.base64_tensor import Base64Tensor
+from ..inputs.categorical import Categorical
+from ..inputs.positions import shown
+from ..inputs.tensors import Tensor
+
+JsonSchema = dict[str, Any]
+
+MOST_COLUMNS = 64
+"""Bounds by column are told one by one up to here, and beyond as the widest of them."""
+
+MOST_SHOWN = 1_024
+"""The most numbers that an example has."""
+
+_TYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
+_BOUNDS = ("minimum", "maximum")
+_OUTSIDE = {"refuse": "", "clip": " (others are changed to the bound)", "report": " (others pass and are noted)"}
+
+
+def tensor_schema(field: Tensor) -> JsonSchema:
+    """Return the arrays within arrays that a tensor is filled from."""
+    return _nested(field, _innermost(field)) | _about(field) | {"description": tensor_words(field)}
+
+
+def base64_schema(field: Base64Tensor) -> JsonSchema:
+    """Return the object, and where the shape follows from it the bare text, that a tensor in base64 is."""
+    text = {"type": "string", "contentEncoding": "base64"}
+    lengths = [{"type": "integer", "minimum": 1} if each is None else {"const": each} for each in field.shape]
+    needs_shape = field.shape.count(None) > 1
+    envelope = {
+        "type": "object",
+        "required": ["b64", "shape"] if needs_shape else ["b64"],
+        "properties": {
+            "b64": text,
+            "shape": {"type": "array", "prefixItems": lengths, "minItems": len(lengths), "maxItems": len(lengths)},
+            "dtype": {"type": "string", "default": field.dtype.name},
+        },
+        "additionalProperties": False,
+    }
+    example = _base64_example(field)
+    return {
+        "oneOf": [envelope] if needs_shape else [envelope, text],
+        "description": f"The bytes of an array in base64, little-endian and in C order: {tensor_words(field)}",
+        **_about(field),
+        **({} if example is None else {"examples": [example]}),
+    }
+
+
+def categorical_schema(field: Categorical) -> JsonSchema:
+    """Return one of the choices, or arrays of them."""
+    kind = "string" if isinstance(field.choices[0], str) else "integer"
+    leaf: JsonSchema = {"type": kind, "enum": list(field.choices)}
+    if not field.shape:
+        return leaf
+    words = f"Choices in the shape {_shape_words(field)}."
+    return _nested(field, {"items": leaf}) | {"x-shape": _shape(field), "description": words}
+
+
+def tensor_words(field: Tensor) -> str:
+    """Return the terms of a tensor as a sentence."""
+    parts = [f"{field.dtype.name} of the shape {_shape_words(field)}", *_bound_words(field)]
+    if field.max_items is not None:
+        parts.append(f"at most {field.max_items} in the first dimension")
+    for span, what in ((field.total, "a sum"), (field.norm, "a Euclidean norm")):
+        if span is not None:
+            parts.append(f"the last dimension with {what} from {shown(span[0])} to {shown(span[1])}")
+    return "; ".join(parts) + "."
+
+
+def _nested(field: ArrayField, innermost: JsonSchema) -> JsonSchema:
+    """Return arrays within arrays as the shape says.
+
+    :param innermost: ``items`` of the last dimension, or ``prefixItems``.
+    """
+    found = innermost
+    for number, length in reversed(list(enumerate(field.shape))):
+        most = length if number or length is not None else field.max_items
+        array = {"type": "array", "minItems": length or 1} | ({} if most is None else {"maxItems": most}) | found
+        found = {"items": array} if number else array
+    return found
+
+
+def _innermost(field: Tensor) -> JsonSchema:
+    columns = field.shape[-1]
+    if not _is_by_column(field) or columns is None or columns > MOST_COLUMNS:
+        return {"items": _leaf(field)}
+    return {"prefixItems": [_leaf(field, column) for column in range(columns)]}
+
+
+def _is_by_column(field: Tensor) -> bool:
+    """Tell whether the columns have bounds of their own that refuse."""
+    varied = any(bound is not None and bound.ndim for bound in (field.minimum, field.maximum))
+    return varied and field.outside == "refuse" and field.allowed is None
+
+
+def _leaf(field: Tensor, column: int | None = None) -> JsonSchema:
+    """Return what one number may be, in a column or in any."""
+    found: JsonSchema = {"type": _TYPES[field.dtype.kind]}
+    if field.allowed is not None:
+        return found | {"enum": [_number(each, field) for each in field.allowed]}
+    return found | dict(_limits(field, column))
+
+
+def _limits(field: Tensor, column: int | None) -> Iterator[tuple[str, float]]:
+    limits = np.iinfo(field.dtype) if field.dtype.kind in "iu" else None
+    for name, widest, inner in (("minimum", np.min, max), ("maximum", np.max, min)):
+        found: list[float] = [] if limits is None else [int(limits.min if name == "minimum" else limits.max)]
+        bound = getattr(field, name) if field.outside == "refuse" else None
+        if bound is not None:
+            number = _number(widest(bound) if column is None or not bound.ndim else bound[column], field)
+            found += [] if number is None else [number]
+        if found:
+            yield name, inner(found)
+
+
+def _number(bound: Any, field: Tensor) -> float | None:
+    """Return a bound as JSON writes it; None for one that is infinite, and so is none."""
+    value = float(bound)
+    if math.isinf(value):
+        return None
+    return int(bound) if field.dtype.kind in "iu" and value == int(bound) else value
+
+
+def _about(field: Tensor) -> JsonSchema:
+    found: JsonSchema = {"x-dtype": field.dtype.name, "x-shape": _shape(field), "x-max-elements": field.max_elements}
+    found |= {f"x-{name}": list(span) for name in ("total", "norm") if (span := getattr(field, name)) is not None}
+    if field.outside == "refuse":
+        return found
+    given = {f"x-{name}": _plain(bound, field) for name in _BOUNDS if (bound := getattr(field, name)) is not None}
+    return found | {"x-outside": field.outside, **given}
+
+
+def _plain(bound: Any, field: Tensor) -> Any:
+    return [_number(each, field) for each in bound] if bound.ndim else _number(bound, field)
+
+
+def _shape(field: ArrayField) -> list[int | str | None]:
+    return [length or name for length, name in zip(field.shape, field.dimensions, strict=True)]
+
+
+def _shape_words(field: ArrayField) -> str:
+    return "(" + ", ".join("any" if each is None else str(each) for each in _shape(field)) + ")"
+
+
+def _bound_words(field: Tensor) -> Iterator[str]:
+    sides = (("from", field.minimum, np.min), ("to", field.maximum, np.max))
+    words = [f"{word} {shown(float(widest(bound)))}" for word, bound, widest in sides if bound is not None]
+    varied = any(bound is not None and bound.ndim for _, bound, _ in sides)
+    if words:
+        yield f"values {' '.join(words)}{', other ones by column' if varied else ''}{_OUTSIDE[field.outside]}"
+    if field.allowed is not None and len(field.allowed) <= MOST_COLUMNS:
+        yield f"values {', '.join(map(shown, field.allowed))}"
+
+
+def _base64_example(field: Base64Tensor) -> JsonSchema | None:
+    lengths = [length or 1 for length in field.shape]
+    if math.prod(lengths) > MOST_SHOWN or field.total or field.norm or _is_by_column(field):
+        return None
+    leaf = _leaf(field)
+    value = leaf["enum"][0] if "enum" in leaf else nearest_to_zero(leaf)
+    array = np.full(lengths, value, field.dtype.newbyteorder("<"))
+    return {"b64": b64encode(array.tobytes()).decode(), "shape": lengths, "dtype": field.dtype.name}
+
+
+def nearest_to_zero(schema: JsonSchema) -> Any:
+    """Return 0, or the bound of a number's schema that is nearest to it."""
+    least, most = schema.get("minimum", 0), schema.get("maximum", 0)
+    return least if least > 0 else min(0, most)

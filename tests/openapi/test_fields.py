@@ -1,0 +1,90 @@
+"""Fields as JSON Schema: what the schema takes is what the field takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from marshmallow import Schema, ValidationError
+
+from field_loading import FUZZ
+from flask_secure_ml.inputs import Base64Tensor, Categorical, Image, Tensor, Text, Url
+from flask_secure_ml.openapi.fields import field_schema
+
+# Each has at most one length that is free, so that lists of different lengths are wrong by schema too.
+FIELDS = {
+    "range": Tensor((None, 2), minimum=-1, maximum=2),
+    "range by column": Tensor((None, 2), minimum=[0, 1], maximum=[1, 3]),
+    "one side": Tensor((2,), minimum=1),
+    "items": Tensor((None,), max_items=2),
+    "integers": Tensor((2,), "int8"),
+    "unsigned": Tensor((None, 2), "uint8", maximum=3),
+    "booleans": Tensor((2,), "bool"),
+    "allowed": Tensor((None, 2), "int16", allowed=[0, 1, 3]),
+    "null": Tensor((2,), allow_none=True),
+    "clipped": Tensor((2,), minimum=0, maximum=1, outside="clip"),
+    "cube": Tensor((1, 2, 1), minimum=0),
+    "category": Categorical(["a", "b"]),
+    "categories": Categorical([1, 2], (None,)),
+    "null category": Categorical(["a", "b"], allow_none=True),
+    "text": Text(3, min_length=2),
+}
+# Without 1.0, which JSON Schema cannot tell from 1.
+NUMBERS = [0, 1, 2, 3, -1, 127, 128, 256, 0.5, 2.5]
+LEAVES: st.SearchStrategy[Any] = st.sampled_from([*NUMBERS, True, False, None, "a", "ab", "abcd", "", {}])
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3), max_leaves=8) | st.lists(
+    st.lists(LEAVES, min_size=2, max_size=2), min_size=1, max_size=3
+)
+
+
+def is_taken(field: Any, value: Any) -> bool:
+    try:
+        Schema.from_dict({"x": field})().load({"x": value})
+    except ValidationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+@FUZZ
+@given(value=VALUES)
+def test_fuzz_the_schema_takes_what_the_field_takes(field: Any, value: Any) -> None:
+    """No value passes one and not the other."""
+    schema = field_schema(field) or {}
+    Draft202012Validator.check_schema(schema)
+    assert Draft202012Validator(schema).is_valid(value) == is_taken(field, value)
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_some_value_is_taken(field: Any) -> None:
+    """The comparison above says something: each field takes a value of those that are tried."""
+    tried = [[[0, 1]], [1, 1], [[1, 1]], [1], [True, False], [[[1], [1]]], "a", "ab"]
+    assert any(is_taken(field, value) for value in tried)
+
+
+def test_what_json_schema_has_no_word_for() -> None:
+    """Shape with names, dtype, sums and bounds that do not refuse stand beside it."""
+    field = Tensor(
+        ("rows", 3), "float64", total=(0, 1), minimum=[0, 0, float("-inf")], outside="report", max_elements=30
+    )
+    found = field_schema(field) or {}
+    assert found["x-shape"] == ["rows", 3]
+    assert (found["x-dtype"], found["x-max-elements"], found["x-total"]) == ("float64", 30, [0.0, 1.0])
+    assert (found["x-outside"], found["x-minimum"]) == ("report", [0.0, 0.0, None])
+
+
+def test_other_fields() -> None:
+    """Pictures, addresses and tensors in base64 say their form and their caps."""
+    picture = field_schema(Image(max_bytes=300)) or {}
+    assert (picture["contentEncoding"], picture["maxLength"]) == ("base64", 400)
+    address = field_schema(Url(["a.example"])) or {}
+    assert address["format"] == "uri"
+    assert "a.example" not in str(address)
+    packed = field_schema(Base64Tensor((1, 2), "uint8", minimum=3)) or {}
+    for example in packed["examples"]:
+        assert Draft202012Validator(packed).is_valid(example)
+        assert is_taken(Base64Tensor((1, 2), "uint8", minimum=3), example)
+    assert field_schema(Schema.from_dict({})()) is None

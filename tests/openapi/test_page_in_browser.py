@@ -1,0 +1,235 @@
+"""The page in a real Chromium, from a real gunicorn over TLS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certificates import Certificate, make_certificate
+from flask_secure_ml.authentication.api_keys import FileKeyStore
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.secrets import Secret, SecretRing
+from flask_secure_ml.testing import make_api_key
+from servers import Served, gunicorn
+from support import RANDOM_SECRET
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+PATIENCE = 10_000.0  # milliseconds
+
+
+@dataclass
+class Site:
+    """A served app, a key for it, and what the browser complained of."""
+
+    served: Served
+    api_key: str
+    complaints: list[str] = field(default_factory=list)
+
+    def address(self, path: str) -> str:
+        return f"https://localhost:{self.served.port}{path}"
+
+    def ask(self, url: str) -> None:
+        if not url.startswith(self.address("/")):
+            self.complaints.append(url)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start Chromium. Where there is none the tests are skipped, unless ``REQUIRE_BROWSER`` is set."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("REQUIRE_BROWSER is set, and there is no chromium")
+        pytest.skip("there is no chromium; on Debian and Ubuntu: sudo apt install chromium")
+    with playwright.sync_playwright() as found:
+        chromium = found.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+def serve(folder: Path, certificate: Certificate, mode: str) -> Iterator[Site]:
+    keys = folder / "keys.json"
+    settings = {"API_KEYS_FILE": str(keys), "API_KEY_PEPPER": "env:PEPPER", "OPENAPI": mode}
+    environ = dict(os.environ) | {"PEPPER": RANDOM_SECRET}
+    environ |= {f"FLASK_SECURE_ML_{name}": value for name, value in settings.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEPPER", RANDOM_SECRET)
+        api_key = make_api_key(FileKeyStore(str(keys)), SecretRing(Secret("env:PEPPER")), SystemClock())
+    with gunicorn(folder, certificate, environ, "--threads", "8") as served:
+        yield Site(served, api_key)
+
+
+@pytest.fixture(scope="module")
+def public_site(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate, browser: Any) -> Iterator[Site]:
+    yield from serve(tmp_path_factory.mktemp("public"), certificate, "public")
+
+
+@pytest.fixture(scope="module")
+def protected_site(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate, browser: Any) -> Iterator[Site]:
+    yield from serve(tmp_path_factory.mktemp("protected"), certificate, "protected")
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open the page, and write down what the browser complains of and what it asks other origins."""
+    contexts = []
+
+    def open_page(site: Site, path: str = "/docs", **options: Any) -> Any:
+        site.complaints.clear()
+        contexts.append(browser.new_context(ignore_https_errors=True, **options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda said: site.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: site.complaints.append(str(error)))
+        page.on("request", lambda sent: site.ask(sent.url))
+        page.goto(site.address(path))
+        return page
+
+    yield open_page
+    # A connection that stays open keeps a thread of the server busy.
+    for context in contexts:
+        context.close()
+
+
+def enter(page: Any, secret: str) -> None:
+    page.get_by_label("Secret").fill(secret)
+    page.get_by_role("button", name="Use").click()
+
+
+def test_every_operation_without_a_complaint(opened: Callable[..., Any], public_site: Site) -> None:
+    """Each route is a card with its tensor in words; nothing is blocked, and nothing asked of another origin."""
+    page = opened(public_site)
+    page.locator("article").first.wait_for()
+    assert page.locator("article").count() == 5
+    card = page.locator("article", has_text="/predict")
+    assert "float32 (any, 4)" in card.inner_text()
+    assert "predict" in card.locator(".scope").inner_text()
+    assert page.title() == "served API"
+    assert public_site.complaints == []
+
+
+def test_a_prediction(opened: Callable[..., Any], public_site: Site) -> None:
+    """With a key the example that the page made is accepted, and the answer is shown."""
+    page = opened(public_site)
+    enter(page, public_site.api_key)
+    card = page.locator("article", has_text="/predict")
+    card.get_by_role("button", name="Send").click()
+    card.locator(".answer pre").wait_for()
+    assert "200" in card.locator(".status").inner_text()
+    assert '"sums"' in card.locator(".answer pre").inner_text()
+    assert "x-request-id" in card.locator(".headers").inner_text()
+    assert public_site.complaints == []
+
+
+def test_a_wrong_body_and_a_missing_key(opened: Callable[..., Any], public_site: Site) -> None:
+    """What the server refuses is shown with its code; a refusal is not a fault of the page."""
+    page = opened(public_site)
+    card = page.locator("article", has_text="/predict")
+    card.get_by_role("button", name="Send").click()
+    card.locator(".answer pre").wait_for()
+    assert "not_authenticated" in card.locator(".answer").inner_text()
+    enter(page, public_site.api_key)
+    card.get_by_label("Body", exact=True).fill('{"instances": [[99, 0, 0, 0]]}')
+    card.get_by_role("button", name="Send").click()
+    page.wait_for_function("document.querySelector('article .answer pre')?.textContent.includes('validation_failed')")
+    assert "/instances/0/0" in card.locator(".answer pre").inner_text()
+
+
+def test_the_shell_command_has_no_secret(opened: Callable[..., Any], public_site: Site) -> None:
+    """The call for a shell names a variable where the key would be, follows the form, and quotes it."""
+    page = opened(public_site)
+    enter(page, public_site.api_key)
+    card = page.locator("article", has_text="/predict")
+    card.get_by_label("Body", exact=True).fill("it's")
+    card.get_by_text("As a shell command").click()
+    command = card.locator(".shell pre").inner_text()
+    assert '"X-API-Key: $API_KEY"' in command
+    assert "'it'\\''s'" in command
+    assert public_site.api_key not in page.content()
+
+
+def test_nothing_is_kept(opened: Callable[..., Any], public_site: Site) -> None:
+    """The key is in no storage, no cookie and no address, and gone after a reload."""
+    page = opened(public_site)
+    enter(page, public_site.api_key)
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    assert public_site.api_key not in page.url
+    page.reload()
+    card = page.locator("article", has_text="/whoami")
+    card.get_by_role("button", name="Send").click()
+    card.locator(".answer pre").wait_for()
+    assert "401" in card.locator(".status").inner_text()
+
+
+def test_a_protected_description(opened: Callable[..., Any], protected_site: Site) -> None:
+    """The page asks first: nothing of the app is there before a valid key, and all of it after."""
+    page = opened(protected_site)
+    page.get_by_text("is for callers with a credential").wait_for()
+    assert "predict" not in page.content()
+    enter(page, "sml_wrong")
+    page.get_by_text("not valid here").wait_for()
+    enter(page, protected_site.api_key)
+    page.locator("article").first.wait_for()
+    assert page.locator("article").count() == 5
+
+
+def test_hostile_words_stay_words(opened: Callable[..., Any], public_site: Site) -> None:
+    """Markup and scripts in a description are shown as they are written, schemas that have themselves within too."""
+    markup = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    loop = {"type": "object", "description": markup, "properties": {markup: {"$ref": "#/components/schemas/Loop"}}}
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Loop"}}}}
+    described = {"operationId": markup, "summary": markup, "tags": [markup], "requestBody": body, "responses": {}}
+    document = {"info": {"title": markup}, "paths": {f"/{markup}": {"post": described}}}
+    page = opened(public_site, "/docs/icon.svg")
+    page.on("dialog", lambda _: pytest.fail("a script ran"))
+    given = document | {"components": {"schemas": {"Loop": loop}}}
+    page.route("**/openapi.json", lambda route: route.fulfill(json=given))
+    page.goto(public_site.address("/docs"))
+    page.locator("article").wait_for()
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.locator("article img, article script").count() == 0
+    assert markup in page.locator("h3").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_keyboard_and_small_screens(opened: Callable[..., Any], public_site: Site) -> None:
+    """Every control has a name, is reached with the tabulator, and fits on a narrow screen."""
+    page = opened(public_site, viewport={"width": 360, "height": 740})
+    page.locator("article").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    unnamed = "[...document.querySelectorAll('input, select, textarea')].filter((each) => !each.labels.length).length"
+    assert page.evaluate(unnamed) == 0
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.textContent.trim().slice(0, 20) || document.activeElement.type")
+        )
+    assert {"Skip to the operations"[:20], "Use", "Send", "password", "search"} <= reached
+
+
+def test_the_filter(opened: Callable[..., Any], public_site: Site) -> None:
+    """A word leaves the operations that have it, and says so when none has."""
+    page = opened(public_site)
+    page.locator("article").first.wait_for()
+    page.get_by_label("Filter").fill("predict")
+    assert page.locator("article:visible").count() == 1
+    page.get_by_label("Filter").fill("nothing at all")
+    assert page.locator("article:visible").count() == 0
+    assert page.get_by_text("Nothing has this word.").is_visible()

@@ -83,7 +83,7 @@ def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Gu
 
 def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
     try:
-        sink = parts.sink or open_sink(settings.request_log)
+        sink = parts.sink or open_sink(settings.request_log, parts.clock)
     except OSError as error:
         raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
     if sink is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -14,10 +15,11 @@ from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import Any, Protocol
 
-from ..exchange import Exchange
+from ..exchange import Clock, Exchange
 
 _CREDENTIAL = re.compile(r"(sml_|eyJ)[A-Za-z0-9_.\-]+")
 _LONGEST = 256
+_LOOK_SECONDS = 1.0
 
 
 class Sink(Protocol):
@@ -28,13 +30,15 @@ class Sink(Protocol):
 
 
 class HandlerSink:
-    """Writes to the stream of a standard handler, under its lock; a rotated file is opened anew.
+    """Writes to the stream of a standard handler, under its lock; a rotated file is opened anew within a second.
 
     A log record is not made: its line number, thread and process would cost more than the line itself.
     """
 
-    def __init__(self, handler: logging.StreamHandler[Any]) -> None:
+    def __init__(self, handler: logging.StreamHandler[Any], clock: Clock) -> None:
         self._handler = handler
+        self._clock = clock
+        self._looked = -math.inf
         self._lock = threading.Lock()
         weakref.finalize(self, handler.close)
 
@@ -44,10 +48,16 @@ class HandlerSink:
         :raises OSError: the disk is full, or the reader of the stream is gone.
         """
         with self._lock:
-            if isinstance(self._handler, WatchedFileHandler):
-                self._handler.reopenIfNeeded()
+            self._follow_rotation()
             self._handler.stream.write(line + "\n")
             self._handler.flush()
+
+    def _follow_rotation(self) -> None:
+        # A second costs nothing but a few lines in the older file, and one look a line costs more than the line.
+        now = self._clock.monotonic()
+        if isinstance(self._handler, WatchedFileHandler) and now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._handler.reopenIfNeeded()
 
 
 class _PrivateFileHandler(WatchedFileHandler):
@@ -69,7 +79,7 @@ class RequestLog:
         self._sink.write(json.dumps(entry(exchange)))
 
 
-def open_sink(where: str) -> Sink | None:
+def open_sink(where: str, clock: Clock) -> Sink | None:
     """Return the sink for ``SECURE_ML_REQUEST_LOG``; None for ``off``.
 
     :raises OSError: the file cannot be opened.
@@ -77,8 +87,8 @@ def open_sink(where: str) -> Sink | None:
     if where == "off":
         return None
     if where in {"stderr", "stdout"}:
-        return HandlerSink(logging.StreamHandler(sys.stderr if where == "stderr" else sys.stdout))
-    return HandlerSink(_PrivateFileHandler(where))
+        return HandlerSink(logging.StreamHandler(sys.stderr if where == "stderr" else sys.stdout), clock)
+    return HandlerSink(_PrivateFileHandler(where), clock)
 
 
 def entry(exchange: Exchange) -> dict[str, Any]:

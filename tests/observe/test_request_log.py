@@ -83,17 +83,20 @@ def test_long_paths_are_cut(app: Flask, sink: MemorySink) -> None:
     assert len(sink.records[0]["path"]) == 256
 
 
-def test_log_file(tmp_path: Path) -> None:
-    """SECURE_ML_REQUEST_LOG as a path: private, appended to, reopened after rotation."""
+def test_log_file(tmp_path: Path, clock: FakeClock) -> None:
+    """SECURE_ML_REQUEST_LOG as a path: private, appended to, reopened a second after rotation at the latest."""
     path = tmp_path / "requests.jsonl"
     app = Flask("logged")
     app.config["SECURE_ML_REQUEST_LOG"] = str(path)
-    SecureML(app)
+    SecureML(app, clock=clock)
     client = app.test_client()
     client.get("/1", base_url=HTTPS)
-    path.rename(tmp_path / "requests.jsonl.1")
+    older = path.rename(tmp_path / "requests.jsonl.1")
     client.get("/2", base_url=HTTPS)
-    assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == ["/2"]
+    clock.advance(1)
+    client.get("/3", base_url=HTTPS)
+    assert [json.loads(line)["path"] for line in older.read_text().splitlines()] == ["/1", "/2"]
+    assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == ["/3"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
 
 

@@ -56,7 +56,7 @@ class InputGuard:
             check_charset(request, JSON)
             if body := self._body(request, exchange, encoding):
                 parse_json(body, self._caps)
-        elif encoding is not None or self._length(request, exchange) is None:
+        elif encoding is not None or _length(request, exchange, self._cap(request, exchange)) is None:
             self._body(request, exchange, encoding)
 
     def _load(self, request: Request, exchange: Exchange, schema: Schema, encoding: str | None) -> None:
@@ -67,20 +67,10 @@ class InputGuard:
             exchange.payload = load(schema, decoded.value)
         exchange.out_of_range = sum(each.count for each in found_outside)
 
-    def _length(self, request: Request, exchange: Exchange) -> int | None:
-        """Return the declared length, which says enough of a body that nothing here reads."""
-        length = declared_length(request.environ)
-        if length is not None:
-            exchange.received_bytes = length
-            if length > (cap := self._cap(request, exchange)):
-                raise PayloadTooLarge(f"Content-Length {length} is over the cap of {cap} bytes")
-        return length
-
     def _body(self, request: Request, exchange: Exchange, encoding: str | None) -> bytes:
         """Return the body as it was before it was encoded."""
-        length = self._length(request, exchange)
         cap = self._cap(request, exchange)
-        body = read(request, length, cap)
+        body = read(request, _length(request, exchange, cap), cap)
         exchange.received_bytes = len(body)
         if encoding is None:
             put_back(request, body)
@@ -100,3 +90,13 @@ def _schema(request: Request, exchange: Exchange) -> Schema | None:
     """Return the schema that the view relies on. No view runs when Flask answers OPTIONS itself."""
     automatic = request.method == "OPTIONS" and getattr(request.url_rule, "provide_automatic_options", False)
     return None if automatic or exchange.policy is None else exchange.policy.body
+
+
+def _length(request: Request, exchange: Exchange, cap: int) -> int | None:
+    """Return the declared length, which says enough of a body that nothing here reads."""
+    length = declared_length(request.environ)
+    if length is not None:
+        exchange.received_bytes = length
+        if length > cap:
+            raise PayloadTooLarge(f"Content-Length {length} is over the cap of {cap} bytes")
+    return length

@@ -64,7 +64,7 @@ def loads(
     :raises StrictJSONError: for anything that RFC 8259 does not allow, deeper nesting, and duplicate members.
     :raises TooLargeError: for more than one of the last three.
     """
-    _check_size(raw, max_text, max_elements)
+    _check_size(raw, max_members, max_text, max_elements)
     value = _parse(raw)
     if len(raw) < _SMALL and _plainly_fine(raw, value, max_depth, max_members):
         return value
@@ -77,8 +77,11 @@ def loads(
     return value
 
 
-def _check_size(raw: bytes, max_text: int | None, max_elements: int | None) -> None:
+def _check_size(raw: bytes, max_members: int | None, max_text: int | None, max_elements: int | None) -> None:
     """Hold the text against the caps, by its length where that is enough; it need not be valid JSON."""
+    # A member takes a comma, a colon, two quotation marks and a value.
+    if max_members is not None and len(raw) > 5 * max_members and _has_members_over(max_members, raw):
+        raise TooLargeError(f"an object has more than {max_members} members")
     # Each value but the last is followed by a comma, and an array or object takes two brackets.
     if max_elements is not None and len(raw) >= 2 * max_elements and _has_more_than(max_elements, raw):
         raise TooLargeError(f"there are more than {max_elements} values, or arrays and objects")
@@ -93,6 +96,18 @@ def _has_more_than(most: int, raw: bytes) -> bool:
         return False
     # Some of them are only characters in strings.
     return _are_more_than(most, *_commas_and_openings(_outline(raw, with_commas=True)))
+
+
+def _has_members_over(most: int, raw: bytes) -> bool:
+    """Say whether the objects are too few for as many members; how these are shared out is seen after parsing."""
+    text = np.frombuffer(raw, np.uint8)
+    blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
+    colons = sum(int(np.count_nonzero(block == _COLON)) for block in blocks)
+    if colons <= most * max(1, raw.count(b"{") if colons > most else 1):
+        return False
+    # Some of them may be only characters in strings.
+    outline = _outline(raw)
+    return int(np.count_nonzero(outline == _COLON)) > most * max(1, int(np.count_nonzero(outline == _OPEN)))
 
 
 def _are_more_than(most: int, commas: int, openings: int) -> bool:

@@ -147,3 +147,16 @@ def test_any_bytes_give_a_value_or_the_one_error(raw: bytes) -> None:
     except strictjson.StrictJSONError:
         return
     json.loads(raw)
+
+
+def test_members_are_counted_before_parsing() -> None:
+    """One object with too many is refused without being built, however it ends; colons and braces in texts count not."""
+    many = b"{" + b'"a":1,' * 2_000
+    with pytest.raises(strictjson.TooLargeError, match="more than 1000 members"):
+        strictjson.loads(many, max_members=1_000)
+    for text in (":" * 9_000, "{:" * 9_000):
+        assert strictjson.loads(json.dumps({"a": text}).encode(), max_members=1_000) == {"a": text}
+    shared = json.dumps([{str(number): number for number in range(900)}] * 3).encode()
+    assert len(strictjson.loads(shared, max_members=900)) == 3
+    with pytest.raises(strictjson.TooLargeError):
+        strictjson.loads(shared, max_members=899)

@@ -60,7 +60,7 @@ class Format(Protocol):
 
 
 class Formats:
-    """The formats that an app accepts on routes with a schema. The first one for a media type takes it."""
+    """The formats that an app accepts on routes with a schema. No two have one media type."""
 
     def __init__(self, formats: Collection[Format]) -> None:
         self._formats = tuple(formats)
@@ -76,11 +76,10 @@ class Formats:
             15.5.16). A format that the schema cannot be filled from is not among them.
         """
         media_type = request.mimetype or _implied(request)
-        fitting = self.fitting(schema)
-        for each in fitting:
-            if media_type in each.media_types:
-                return each
-        accepted = ", ".join(dict.fromkeys(each.media_types[0] for each in fitting))
+        found = next((each for each in self._formats if media_type in each.media_types), None)
+        if found is not None and found.fits(schema):
+            return found
+        accepted = ", ".join(dict.fromkeys(each.media_types[0] for each in self.fitting(schema)))
         headers = [("Accept", accepted)] if accepted else []
         raise UnsupportedMediaType("the media type is not one that the route accepts", headers=headers)
 

@@ -10,6 +10,7 @@ AUTH_PORT ?= 9443
 RESOURCE ?=
 PYTHON ?=
 FUZZ_EXAMPLES ?= 25000
+TABLES ?=
 
 CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -24,7 +25,7 @@ help:
 	@echo 'make demo    serve the example on https://$(HOST):$(PORT) (HOST=... and PORT=... override)'
 	@echo 'make demo-oauth  the same, and an authorization server on https://$(HOST):$(AUTH_PORT) (AUTH_PORT=... overrides)'
 	@echo 'make test    run every test with tox, on every Python found'
-	@echo 'make bench   measure against the bare app and a hand-assembled stack'
+	@echo 'make bench   measure against the bare app, a hand-assembled stack and FastAPI (TABLES=... for some tables)'
 	@echo 'make fuzz    try FUZZ_EXAMPLES random inputs ($(FUZZ_EXAMPLES)) on each parser that strangers reach'
 	@echo 'make docs    build the documentation into docs/_build/html'
 	@echo 'make clean   remove everything that these commands made'
@@ -45,7 +46,7 @@ test: $(VENV)/.installed-tox
 	@$(BIN)/tox run
 
 bench: $(VENV)/.installed-bench
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(TABLES)
 
 fuzz: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
 fuzz: $(VENV)/.installed-test

@@ -1,39 +1,59 @@
-"""Print the table: microseconds of each app and its ratio to the bare one, in one run."""
+"""Print the tables, each measured in one run: ``python -m benchmarks``, or with the names of some of them."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from . import authentication, inputs, memory, servers
 from .apps import contenders
-from .authentication import report
-from .timing import body, measure
+from .bodies import Sent, as_json, numbers
+from .timing import measure
 
 SHAPES = ((1, 4), (100, 20), (1000, 100))
 
 
-def main() -> None:
-    """Measure every shape, then what authentication costs by itself."""
-    print(f"{'batch':>10}  {'app':<26}{'microseconds':>14}{'over bare':>12}{'ratio':>8}")
+def apps(folder: Path) -> Iterator[str]:
+    """Measure the whole way through each app, in one process."""
+    yield f"{'batch':>10}  {'app':<28}{'us':>10}{'over bare':>12}{'of bare':>10}"
     for rows, columns in SHAPES:
-        print(f"measuring {rows}x{columns} ...", end="\r", file=sys.stderr)
-        _print_rows(rows, columns)
-    print("\nauthentication by itself:")
-    with tempfile.TemporaryDirectory() as folder:
-        for line in report(Path(folder)):
-            print(line)
+        print(f"apps {rows}x{columns} ...", end="\r", file=sys.stderr)
+        found = contenders(columns, folder)
+        times = measure(found, Sent("JSON", as_json(numbers(rows, columns))))
+        for app, microseconds in zip(found, times, strict=True):
+            label = f"{rows}x{columns}" if app is found[0] else ""
+            over, ratio = microseconds - times[0], microseconds / times[0]
+            yield f"{label:>10}  {app.name:<28}{microseconds:>10,.0f}{over:>+12,.0f}{ratio:>10.2f}"
 
 
-def _print_rows(rows: int, columns: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        apps = contenders(columns, Path(folder))
-        times = measure(apps, body(rows, columns))
-    for app, microseconds in zip(apps, times, strict=True):
-        label = f"{rows}x{columns}" if app is apps[0] else ""
-        over, ratio = microseconds - times[0], microseconds / times[0]
-        print(f"{label:>10}  {app.name:<26}{microseconds:>14,.0f}{over:>+12,.0f}{ratio:>8.2f}")
+TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
+    "apps": ("The same job by app, in one process (asked: at most 0.6 of bare from 100x20 on)", apps),
+    "servers": (
+        "Processor time of a request, server included (asked: at most 0.5 of the peer from 100x20 on)",
+        servers.report,
+    ),
+    "formats": ("One schema, every format (asked: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
+    "refusals": ("Refused bodies (asked: at most what an accepted one of that size costs)", inputs.refusals),
+    "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
+    "authentication": ("Authentication by itself", authentication.report),
+}
+
+
+def main(names: list[str]) -> int:
+    """Print the tables of these names, or all."""
+    if unknown := set(names) - TABLES.keys():
+        print(f"there is no table {min(unknown)!r}; there are: {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    for name in names or TABLES:
+        title, table = TABLES[name]
+        print(f"\n{title}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            for line in table(Path(folder)):
+                print(line, flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -54,11 +54,13 @@ def bare() -> Contender:
     return Contender("bare app", app)
 
 
-def secured(columns: int, folder: Path, key: Key, *, token: bool) -> Contender:
-    """Return the app behind this extension: TLS, credential, scope, limit, schema, headers, log."""
+def secured(columns: int, folder: Path, **settings: Any) -> Flask:
+    """Return the app behind this extension: TLS, credential, scope, limit, schema, headers, log.
+
+    :param folder: has ``jwks.json``, the keys that sign tokens.
+    """
     app = Flask("secured")
     os.environ["BENCHMARK_PEPPER"] = "benchmark-pepper-of-forty-characters-long"
-    (folder / "jwks.json").write_text(make_key_set(key))
     issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["RS256"], "jwks_file": str(folder / "jwks.json")}
     app.config.update(
         SECURE_ML_API_KEYS_FILE=str(folder / "keys.json"),
@@ -68,6 +70,7 @@ def secured(columns: int, folder: Path, key: Key, *, token: bool) -> Contender:
         SECURE_ML_MAX_BODY_BYTES=100_000_000,
         SECURE_ML_REQUEST_LOG=os.devnull,
     )
+    app.config.update(settings)
     SecureML(app)
 
     class Body(Schema):
@@ -78,11 +81,13 @@ def secured(columns: int, folder: Path, key: Key, *, token: bool) -> Contender:
     def view(payload: dict[str, Any]) -> dict[str, Any]:
         return {"sums": predict(payload["instances"])}
 
+    return app
+
+
+def api_key(app: Flask) -> dict[str, str]:
+    """Return the header with a key of a secured app."""
     state = app.extensions["secure_ml"]
-    if token:
-        return Contender("flask-secure-ml, JWT", app, bearer(key))
-    text = make_api_key(state.keys, state.settings.api_key_pepper, SystemClock())
-    return Contender("flask-secure-ml, API key", app, {"X-API-Key": text})
+    return {"X-API-Key": make_api_key(state.keys, state.settings.api_key_pepper, SystemClock())}
 
 
 def by_hand(columns: int, key: Key) -> Contender:
@@ -122,9 +127,21 @@ def bearer(key: Key) -> dict[str, str]:
 
 def contenders(columns: int, folder: Path) -> list[Contender]:
     """Return all four for inputs of this width."""
+    key = signing_key(folder)
+    app, other = secured(columns, folder), secured(columns, folder)
+    return [
+        bare(),
+        Contender("flask-secure-ml, API key", app, api_key(app)),
+        Contender("flask-secure-ml, JWT", other, bearer(key)),
+        by_hand(columns, key),
+    ]
+
+
+def signing_key(folder: Path) -> Key:
+    """Make a key for tokens, and write its public half where the apps look for it."""
     key = make_signing_key("RS256", "benchmark")
-    secured_apps = [secured(columns, folder, key, token=token) for token in (False, True)]
-    return [bare(), *secured_apps, by_hand(columns, key)]
+    (folder / "jwks.json").write_text(make_key_set(key))
+    return key
 
 
 class _Validator(JWTBearerTokenValidator):  # type: ignore[misc]

@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 from werkzeug.test import EnvironBuilder
 
 from .apps import Contender
+from .bodies import Sent
 
 ROUNDS = 15
 SECONDS_PER_ROUND = 0.04
+_OK = 200
 
 
-def body(rows: int, columns: int) -> bytes:
-    """Return a JSON body of random doubles, about 20 bytes each."""
-    values = np.random.default_rng(7).normal(size=(rows, columns)).tolist()
-    return json.dumps({"instances": values}).encode()
-
-
-def measure(contenders: Sequence[Contender], data: bytes) -> list[float]:
-    """Return the median microseconds of one call of each contender.
+def measure(contenders: Sequence[Contender], sent: Sent) -> list[float]:
+    """Return the median microseconds of one call of each contender with the same body.
 
     :raises RuntimeError: one does not answer 200.
     """
-    calls = [_Call(each, data) for each in contenders]
-    counts = [max(1, int(SECONDS_PER_ROUND / call.seconds(3))) for call in calls]
-    rounds = [[call.seconds(count) for call, count in zip(calls, counts, strict=True)] for _ in range(ROUNDS)]
+    return measure_each([(each, sent, _OK) for each in contenders])
+
+
+def measure_each(calls: Sequence[tuple[Contender, Sent, int]]) -> list[float]:
+    """Return the median microseconds of one call of each contender with its body.
+
+    :raises RuntimeError: one does not answer with its status.
+    """
+    made = [_Call(*each) for each in calls]
+    counts = [max(1, int(SECONDS_PER_ROUND / call.seconds(3))) for call in made]
+    rounds = [[call.seconds(count) for call, count in zip(made, counts, strict=True)] for _ in range(ROUNDS)]
     return [statistics.median(column) * 1e6 for column in zip(*rounds, strict=True)]
 
 
 class _Call:
-    def __init__(self, contender: Contender, data: bytes) -> None:
-        builder = EnvironBuilder("/predict", "https://localhost", method="POST", headers=contender.headers.items())
+    def __init__(self, contender: Contender, sent: Sent, status: int) -> None:
+        headers = contender.headers | dict(sent.headers)
+        builder = EnvironBuilder("/predict", "https://localhost", method="POST", headers=headers.items())
         self._environ = builder.get_environ() | {
             "REMOTE_ADDR": "127.0.0.1",
-            "CONTENT_TYPE": "application/json",
-            "CONTENT_LENGTH": str(len(data)),
+            "CONTENT_TYPE": sent.media_type,
+            "CONTENT_LENGTH": str(len(sent.data)),
         }
         self._app = contender.app
-        self._name = contender.name
-        self._data = data
+        self._name = f"{contender.name}, {sent.name}"
+        self._data = sent.data
+        self._status = status
 
     def seconds(self, count: int) -> float:
         """Return the mean seconds of ``count`` calls."""
@@ -62,5 +66,5 @@ class _Call:
             pass
         if hasattr(answer, "close"):
             answer.close()
-        if found != ["200 OK"]:
+        if found[0][:3] != str(self._status):
             raise RuntimeError(f"{self._name} answers {found}")

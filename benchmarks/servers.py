@@ -1,0 +1,144 @@
+"""Processor time of one request, by server: gunicorn for Flask, uvicorn for the peer, one worker each, in turns.
+
+Time on the processor is read from the kernel for the server and its children; waiting for the client does not count.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from .apps import bearer, signing_key
+from .bodies import as_json, numbers
+from .served import COLUMNS, FOLDER
+
+ROUNDS = 7
+# The kernel counts in hundredths of a second.
+SECONDS_PER_ROUND = 0.6
+SHAPES = ((1, 4), (100, 20), (1000, 100))
+_PATIENCE = 30.0
+_GUNICORN = (
+    "gunicorn",
+    "--workers",
+    "1",
+    "--worker-class",
+    "gthread",
+    "--threads",
+    "1",
+    "--no-control-socket",
+    "--bind",
+)
+_UVICORN = ("uvicorn", "--factory", "--no-access-log", "--log-level", "warning", "--host", "127.0.0.1", "--port")
+NAMES = ("bare app, gunicorn", "flask-secure-ml, gunicorn", "FastAPI peer, uvicorn")
+
+
+def report(folder: Path) -> Iterator[str]:
+    """Measure and yield the lines of the table."""
+    yield f"{'batch':>10}  {'server':<28}{'CPU us':>10}{'of bare':>10}{'of peer':>10}"
+    headers = bearer(signing_key(folder)) | {"Content-Type": "application/json"}
+    for rows, columns in SHAPES:
+        print(f"serving {rows}x{columns} ...", end="\r", file=sys.stderr)
+        times = _shape(folder, columns, as_json(numbers(rows, columns)), headers)
+        for place, (name, each) in enumerate(zip(NAMES, times, strict=True)):
+            label = "" if place else f"{rows}x{columns}"
+            yield f"{label:>10}  {name:<28}{each:>10,.0f}{each / times[0]:>10.2f}{each / times[2]:>10.2f}"
+
+
+def _shape(folder: Path, columns: int, data: bytes, headers: dict[str, str]) -> list[float]:
+    """Return the median microseconds of processor time of one request, by server."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(_server(command, columns, folder)) for command in _commands()]
+        calls = [_Caller(port, process, data, headers) for port, process in servers]
+        _check_same([each.answer() for each in calls])
+        counts = [max(3, int(SECONDS_PER_ROUND / each.cpu_seconds(60))) for each in calls]
+        rounds = [[each.cpu_seconds(count) for each, count in zip(calls, counts, strict=True)] for _ in range(ROUNDS)]
+    return [statistics.median(column) * 1e6 for column in zip(*rounds, strict=True)]
+
+
+def _check_same(answers: Sequence[bytes]) -> None:
+    first, *others = [np.array(orjson.loads(each)["sums"], np.float32) for each in answers]
+    if not all(np.allclose(each, first) for each in others):
+        raise RuntimeError("the servers do not give the same answer, so their times cannot be compared")
+
+
+def _commands() -> Iterator[tuple[str, ...]]:
+    yield (*_GUNICORN, "127.0.0.1:{port}", "benchmarks.served:bare_app()")
+    yield (*_GUNICORN, "127.0.0.1:{port}", "benchmarks.served:secured_app()")
+    yield (*_UVICORN, "{port}", "benchmarks.served:peer_app")
+
+
+@contextmanager
+def _server(command: Sequence[str], columns: int, folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a server on loopback, and give its port and process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", *(word.format(port=port) for word in command)]
+    environ = os.environ | {COLUMNS: str(columns), FOLDER: str(folder)}
+    with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _wait(port, process)
+            yield port, process.pid
+        finally:
+            process.terminate()
+
+
+def _wait(port: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"a server did not start: {process.communicate()[1][-2000:]}")
+        time.sleep(0.05)
+
+
+class _Caller:
+    """One client with one connection that is kept for a round."""
+
+    def __init__(self, port: int, process: int, data: bytes, headers: dict[str, str]) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+        self._process = process
+        self._data = data
+        self._headers = headers
+
+    def answer(self) -> bytes:
+        """Send one request.
+
+        :raises RuntimeError: the answer is not 200.
+        """
+        self._connection.request("POST", "/predict", self._data, self._headers)
+        answer = self._connection.getresponse()
+        found = answer.read()
+        if answer.status != 200:  # noqa: PLR2004  the only answer that is compared
+            raise RuntimeError(f"a server answers {answer.status}: {found[:200]!r}")
+        return found
+
+    def cpu_seconds(self, count: int) -> float:
+        """Return the mean seconds of processor time that a request takes the server."""
+        # While the others had their turn, the server may have closed a connection that was idle.
+        self._connection.close()
+        before = _cpu_seconds(self._process)
+        for _ in range(count):
+            self.answer()
+        return (_cpu_seconds(self._process) - before) / count
+
+
+def _cpu_seconds(process: int) -> float:
+    """Return the time on the processor, by user and system, of a process with all its threads, and of its children."""
+    status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return sum(map(int, status[11:13])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_seconds, map(int, children)))

@@ -2,6 +2,7 @@
 
 from .base64_tensor import Base64Tensor
 from .categorical import Categorical
+from .file_path import FilePath
 from .image import Image
 from .model_inputs import ModelInputsError
 from .profile import Profile
@@ -13,6 +14,7 @@ from .url import Url, VettedUrl
 __all__ = [
     "Base64Tensor",
     "Categorical",
+    "FilePath",
     "Image",
     "ModelInputsError",
     "Profile",

@@ -8,6 +8,7 @@ from typing import Any
 from ..inputs.base64_tensor import Base64Tensor
 from ..inputs.base64_text import encoded_length
 from ..inputs.categorical import Categorical
+from ..inputs.file_path import FilePath
 from ..inputs.image import Image
 from ..inputs.tensors import Tensor
 from ..inputs.text import Text
@@ -46,6 +47,16 @@ def _url(field: Url) -> JsonSchema:
     return {"type": "string", "format": "uri", "maxLength": field.max_length, "description": words}
 
 
+def _file(field: FilePath) -> JsonSchema:
+    # Where the folder lies is not told.
+    ending = "" if field.suffixes is None else f", ending with {' or '.join(field.suffixes)}"
+    return {
+        "type": "string",
+        "maxLength": field.max_length,
+        "description": f"The name of a file that is there{ending}.",
+    }
+
+
 def _image(field: Image) -> JsonSchema:
     media_types = [f"image/{each.lower()}" for each in field.formats]
     return {
@@ -66,4 +77,5 @@ _MAKERS: tuple[tuple[Any, Callable[[Any], JsonSchema]], ...] = (
     (Text, _text),
     (Url, _url),
     (Image, _image),
+    (FilePath, _file),
 )

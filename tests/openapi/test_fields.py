@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from marshmallow import Schema, ValidationError
 
 from field_loading import FUZZ
-from flask_secure_ml.inputs import Base64Tensor, Categorical, Image, Tensor, Text, Url
+from flask_secure_ml.inputs import Base64Tensor, Categorical, FilePath, Image, Tensor, Text, Url
 from flask_secure_ml.openapi.fields import field_schema
 
 # Each has at most one length that is free, so that lists of different lengths are wrong by schema too.
@@ -87,4 +87,7 @@ def test_other_fields() -> None:
     for example in packed["examples"]:
         assert Draft202012Validator(packed).is_valid(example)
         assert is_taken(Base64Tensor((1, 2), "uint8", minimum=3), example)
+    file = field_schema(FilePath("/srv/models", suffixes=[".onnx"])) or {}
+    assert ".onnx" in file["description"]
+    assert "srv" not in str(file)
     assert field_schema(Schema.from_dict({})()) is None

@@ -19,12 +19,18 @@ from .formats import Decoded
 _MEDIA_TYPES = ("application/vnd.msgpack", "application/msgpack", "application/x-msgpack")
 # How the decoder says which of the lengths that it was given is exceeded.
 _OVER_A_CAP = re.compile(r"max_(array|map|str)_len")
+# Each array and map is counted by a call, which takes as long as some eight values.
+_PER_CONTAINER = 8
+_FREE_CONTAINERS = 1_000
 # Bytes of length 0, which no cap on a length refuses.
 _NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
 
 
 class MessagePackFormat:
     """What JSON has, and nothing else: no bytes, no extension types, no time stamps, only text as names.
+
+    Arrays and maps may be an eighth of the values that the caps allow (or a thousand, if that is more), because a
+    client needs only a byte for each of them.
 
     The structure is walked once without making anything: an array may claim four billion items in five bytes, and
     arrays nest. Only what is complete is decoded.
@@ -97,6 +103,7 @@ class _Containers:
 
     def __init__(self, caps: Caps, *, may_have_bytes: bool) -> None:
         self._most = caps.max_elements
+        self._most_containers = min(caps.max_elements, max(_FREE_CONTAINERS, caps.max_elements // _PER_CONTAINER))
         self._may_have_bytes = may_have_bytes
         self.containers = 0
         self._others = 0
@@ -122,8 +129,10 @@ class _Containers:
             self._others += len(values) - 1
             if self._may_have_bytes and bytes in set(map(type, values)):
                 raise MalformedRequest("MessagePack with bytes")
-        if self.containers > self._most or self._others >= self._most:
-            raise PayloadTooLarge(f"there are more than {self._most} values, or arrays and objects")
+        if self.containers > self._most_containers:
+            raise PayloadTooLarge(f"there are more than {self._most_containers} arrays and objects")
+        if self._others >= self._most:
+            raise PayloadTooLarge(f"there are more than {self._most} values")
 
 
 def _refuse_extension(_code: int, _data: bytes) -> Any:

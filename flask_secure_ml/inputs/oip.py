@@ -88,7 +88,18 @@ class OipFormat:
                 value = tensor_of(each, self._caps, binary)
             except ValidationError as error:
                 raise _at(number, error.messages) from None
-            yield name, _fitting(value, field_of(schema, name))
+            yield name, self._fitting(value, field_of(schema, name))
+
+    def _fitting(self, value: Any, field: Any) -> Any:
+        """Return a tensor as its field takes it: what is alone in it where neither an array nor a list is expected."""
+        if field is None or (isinstance(field, ArrayField) and field.shape):
+            return value
+        if isinstance(value, np.ndarray):
+            self._caps.check_lists(value.shape)
+            value = value.tolist()
+        while type(value) is list and len(value) == 1 and not isinstance(field, fields.List):
+            (value,) = value
+        return value
 
 
 def _at(number: int, messages: Any) -> Exception:
@@ -113,16 +124,6 @@ def _is_inference(document: Any, schema: Schema) -> bool:
     if type(inputs) is not list or not inputs or type(inputs[0]) is not dict:
         return False
     return not schema.many and ("datatype" in inputs[0] or field_of(schema, "inputs") is None)
-
-
-def _fitting(value: Any, field: Any) -> Any:
-    """Return a tensor as its field takes it: what is alone in it where neither an array nor a list is expected."""
-    if field is None or (isinstance(field, ArrayField) and field.shape):
-        return value
-    found = value.tolist() if isinstance(value, np.ndarray) else value
-    while type(found) is list and len(found) == 1 and not isinstance(field, fields.List):
-        (found,) = found
-    return found
 
 
 def _options(inference: Mapping[str, Any]) -> dict[str, Any]:

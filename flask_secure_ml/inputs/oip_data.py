@@ -56,6 +56,8 @@ def tensor_of(tensor: Mapping[str, Any], caps: Caps, binary: Binary | None) -> A
     """
     dtype = DATATYPES.get(tensor["datatype"])
     caps.check_declared(tensor["shape"], _LENGTH_BYTES if dtype is None else dtype.itemsize)
+    if dtype is None:
+        caps.check_lists(tensor["shape"])
     size = (tensor.get("parameters") or {}).get("binary_data_size")
     if (size is None) == ("data" not in tensor):
         raise _wrong("data", "Missing, or there twice.")
@@ -116,10 +118,8 @@ def _texts(body: bytes, start: int, size: int, count: int, caps: Caps) -> list[s
     """Return texts, each after its length in four bytes.
 
     :raises ValidationError: they do not fill their bytes exactly, or are no UTF-8.
-    :raises PayloadTooLarge: there are too many, or one is too long.
+    :raises PayloadTooLarge: one is too long.
     """
-    if count > caps.max_elements:
-        raise PayloadTooLarge(f"there are more than {caps.max_elements} texts")
     end = start + size
     found: list[str] = []
     while len(found) < count and start + _LENGTH_BYTES <= end:

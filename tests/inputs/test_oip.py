@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import INCLUDE, Schema, fields
 
-from bodies import LENGTH, OCTETS, a_guard, a_request, an_exchange, loaded
+from bodies import LENGTH, OCTETS, a_guard, a_request, an_exchange, loaded, peak_of
 from field_loading import FUZZ
 from flask_secure_ml import Exchange
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
@@ -240,3 +240,47 @@ def test_fuzz_binary_data_are_used_up_exactly(count: int, extra: int) -> None:
     else:
         with pytest.raises((ValidationFailed, MalformedRequest)):
             binary(document, raw)
+
+
+class Labelled(Schema):
+    instances = Tensor((None, 2), required=False)
+    note = fields.String(required=False)
+    anything = fields.Raw(required=False)
+    numbers = fields.List(fields.Float(), required=False)
+
+
+# A shape is a few bytes, whatever it would make of lists.
+BOMBS = [
+    pytest.param("INT8", (50_000, 0), id="empty rows"),
+    pytest.param("INT8", (200, 200, 0, 3), id="empty rows in rows"),
+    pytest.param("FP64", (10_000, 1), id="a list a value"),
+    pytest.param("BYTES", (50_000, 0), id="empty rows of texts"),
+    pytest.param("BYTES", (20_001, 0, 7), id="empty texts in rows"),
+]
+
+
+@pytest.mark.parametrize("name", ["note", "anything", "numbers", "nope"])
+@pytest.mark.parametrize(("datatype", "shape"), BOMBS)
+def test_shapes_that_would_make_lists(datatype: str, shape: tuple[int, ...], name: str) -> None:
+    """Lists are counted before they are made, for fields of any kind and for names that no field has."""
+    sent = tensor(name, datatype, [0.5] * 10_000 if datatype == "FP64" else [], *shape)
+    body = json.dumps({"inputs": [sent]}).encode()
+
+    def ask() -> None:
+        a_guard(["oip"], max_elements=10_000).check(a_request(body), an_exchange(body=Labelled))
+
+    assert peak_of(ask) < 60 * len(body) + 300_000
+
+
+def test_many_dimensions_of_texts() -> None:
+    """Each dimension of one text more is a list more for every text."""
+    texts = ["a"] * 3_000
+    body = json.dumps({"inputs": [tensor("nope", "BYTES", texts, 3_000, *[1] * 31)]}).encode()
+    with pytest.raises(PayloadTooLarge):
+        a_guard(["oip"], max_elements=10_000).check(a_request(body), an_exchange(body=Labelled))
+
+
+def test_lists_within_the_cap_are_made() -> None:
+    """What a field without dimensions can take is still handed to it."""
+    found = infer(tensor("numbers", "FP64", [0.5, 1.5], 2), tensor("note", "BYTES", ["a"], 1), schema=Labelled)
+    assert found.payload == {"numbers": [0.5, 1.5], "note": "a"}

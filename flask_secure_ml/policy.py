@@ -20,6 +20,7 @@ from marshmallow import Schema
 from werkzeug.utils import import_string
 
 from .authorization_terms import SCOPE_TOKEN, AccessArguments, AccessTerms, strings
+from .cap_terms import CapArguments, CapTerms, checked_caps
 from .errors import InternalError
 from .exchange import current_exchange
 from .output_terms import NO_TERMS, OutputArguments, OutputTerms
@@ -37,6 +38,7 @@ class PublicArguments(TypedDict, total=False):
     body: type[Schema] | Schema | str | None
     limits: Collection[str]
     max_bytes: int | None
+    caps: CapArguments | None
     returns: type[Schema] | Schema | str | None
     outputs: OutputArguments | Literal[False] | None
 
@@ -57,6 +59,7 @@ class Policy:
     :param limits: rate limits of this route for one caller, such as ``600/minute``.
     :param cost: the field of ``body`` whose rows are the price that is charged against the plan's quota.
     :param max_bytes: a cap on the body for this route; None means ``SECURE_ML_MAX_BODY_BYTES``.
+    :param caps: other caps on the body for this route, by name, each instead of that of the settings.
     :param returns: the marshmallow schema of the answer; only its fields leave.
     :param outputs: what happens to the scores of the answer, beside what the caller's plan says; None for answers that
         are not the model's, to which no terms apply, also not those of a plan.
@@ -68,6 +71,7 @@ class Policy:
     limits: tuple[RateLimitItem, ...] = ()
     cost: str | None = None
     max_bytes: int | None = None
+    caps: CapTerms = ()
     returns: Schema | None = None
     outputs: OutputTerms | None = NO_TERMS
 
@@ -85,6 +89,7 @@ class Policy:
         limits: Collection[str] = (),
         cost: str | None = None,
         max_bytes: int | None = None,
+        caps: CapArguments | None = None,
         returns: type[Schema] | Schema | str | None = None,
         outputs: OutputArguments | Literal[False] | None = None,
         **access: Unpack[AccessArguments],
@@ -102,7 +107,8 @@ class Policy:
         if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
             raise ValueError("max_bytes must be a number of bytes, 0 or more")
         items = tuple(item for text in strings("limits", limits) for item in parse_many(text))
-        return cls(public, terms, schema, items, cost, max_bytes, _schema("returns", returns), _outputs(outputs))
+        answer = _schema("returns", returns)
+        return cls(public, terms, schema, items, cost, max_bytes, _caps(caps), answer, _outputs(outputs))
 
 
 def _schema(term: str, given: type[Schema] | Schema | str | None) -> Schema | None:
@@ -111,6 +117,13 @@ def _schema(term: str, given: type[Schema] | Schema | str | None) -> Schema | No
     if schema is not None and not isinstance(schema, Schema):
         raise TypeError(f"{term} must be a marshmallow Schema")
     return schema
+
+
+def _caps(terms: CapArguments | None) -> CapTerms:
+    try:
+        return () if terms is None else checked_caps(terms)
+    except ValueError as error:
+        raise ValueError(f"caps {error}") from None
 
 
 def _outputs(terms: OutputArguments | Literal[False] | None) -> OutputTerms | None:
@@ -149,7 +162,7 @@ def protect(target: Any = None, /, **terms: Any) -> Any:
     The view may return an array; it is written as whatever the client accepts.
 
     :param terms: those of :class:`~flask_secure_ml.authorization_terms.AccessTerms`, and ``body``, ``limits``,
-        ``cost``, ``max_bytes``, ``returns`` and ``outputs`` of :class:`Policy`.
+        ``cost``, ``max_bytes``, ``caps``, ``returns`` and ``outputs`` of :class:`Policy`.
     :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
     """
     policy = Policy.build(**terms)
@@ -165,8 +178,8 @@ def public(**terms: Unpack[PublicArguments]) -> Callable[[T], T]: ...
 def public(target: Any = None, /, **terms: Any) -> Any:
     """Mark a view, a class-based view or a blueprint as open to callers without a credential.
 
-    :param terms: ``body``, ``limits``, ``max_bytes``, ``returns`` and ``outputs``, as for :func:`protect`; limits are
-        counted for each address.
+    :param terms: ``body``, ``limits``, ``max_bytes``, ``caps``, ``returns`` and ``outputs``, as for :func:`protect`;
+        limits are counted for each address.
     :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
     """
     policy = Policy.build(public=True, **terms)

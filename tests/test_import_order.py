@@ -21,6 +21,7 @@ CORE = [
     "secrets",
     "exchange",
     "authorization_terms",
+    "cap_terms",
     "output_terms",
     "policy",
     "policy_table",

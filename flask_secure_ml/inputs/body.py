@@ -6,9 +6,12 @@ older app can still call ``request.get_json()`` or ``request.get_data()``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Request
 from marshmallow import Schema
 
+from ..cap_terms import CapTerms
 from ..errors import PayloadTooLarge
 from ..exchange import Exchange
 from ..pipeline import Stage
@@ -24,18 +27,19 @@ from .reading import declared_length, put_back, put_back_decoded, read
 class InputGuard:
     """Caps the body, undoes its content encoding, holds JSON to strict rules, and loads it with the route's schema.
 
-    :param caps: how much a body may have; a policy's own ``max_bytes`` comes before theirs. Where the app sets
-        Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two holds.
-    :param formats: the formats that a route with a schema takes.
+    :param caps: how much a body may have; a policy's own ``max_bytes`` and ``caps`` come before them. Where the app
+        sets Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two holds.
+    :param build: makes, within some caps, the formats that a route with a schema takes.
     :param encodings: the content encodings that every route takes.
     """
 
     name = "input"
     stage = Stage.INPUT
 
-    def __init__(self, caps: Caps, formats: Formats, encodings: Encodings) -> None:
+    def __init__(self, caps: Caps, build: Callable[[Caps], Formats], encodings: Encodings) -> None:
         self._caps = caps
-        self._formats = formats
+        self._build = build
+        self._rules: dict[CapTerms, tuple[Caps, Formats]] = {(): (caps, build(caps))}
         self._encodings = encodings
 
     def check(self, request: Request, exchange: Exchange) -> None:
@@ -55,17 +59,26 @@ class InputGuard:
         elif request.is_json:
             check_charset(request, JSON)
             if body := self._body(request, exchange, encoding):
-                parse_json(body, self._caps)
+                parse_json(body, self._rules_of(exchange)[0])
         elif encoding is not None or _length(request, exchange, self._cap(request, exchange)) is None:
             self._body(request, exchange, encoding)
 
     def _load(self, request: Request, exchange: Exchange, schema: Schema, encoding: str | None) -> None:
-        found = self._formats.find(request, schema)
+        found = self._rules_of(exchange)[1].find(request, schema)
         decoded = found.decode(self._body(request, exchange, encoding), request, schema)
         exchange.format, exchange.format_options = decoded.format, decoded.options
         with reports.collect() as found_outside:
             exchange.payload = load(schema, decoded.value)
         exchange.out_of_range = sum(each.count for each in found_outside)
+
+    def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
+        terms = exchange.policy.caps if exchange.policy else ()
+        found = self._rules.get(terms)
+        if found is None:
+            # Two threads may both make them; they are the same, and there are no more than policies.
+            caps = self._caps.changed(terms)
+            found = self._rules[terms] = (caps, self._build(caps))
+        return found
 
     def _body(self, request: Request, exchange: Exchange, encoding: str | None) -> bytes:
         """Return the body as it was before it was encoded."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import prod
+from operator import mul
 from typing import TYPE_CHECKING
 
+from ..cap_terms import CapTerms
 from ..errors import PayloadTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..config import Settings
+
+_FIELDS = {
+    "max_json_depth": "max_depth",
+    "max_json_members": "max_members",
+    "max_text_length": "max_text",
+    "max_elements": "max_elements",
+    "max_decoded_bytes": "max_decoded",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,10 @@ class Caps:
             settings.max_decoded_bytes,
         )
 
+    def changed(self, terms: CapTerms) -> Caps:
+        """Return the caps of a route that says some of them itself."""
+        return replace(self, **{_FIELDS[name]: cap for name, cap in terms})
+
     def check_declared(self, shape: Sequence[int], itemsize: int) -> None:
         """Check what a shape claims, by arithmetic on unbounded integers, before anything is allocated.
 
@@ -57,3 +72,16 @@ class Caps:
             or prod(max(each, 1) for each in shape) * itemsize > self.max_decoded
         ):
             raise PayloadTooLarge(f"an array of {len(shape)} dimensions is over the cap of {self.max_decoded} bytes")
+
+    def check_lists(self, shape: Sequence[int]) -> None:
+        """Check how many lists, and values in them, an array of a shape makes, before they are made.
+
+        A shape of few or no values can mean very many lists: ``(10**8, 0)`` is as many empty ones.
+
+        :raises PayloadTooLarge: 413.
+        """
+        *lists, values = accumulate(shape, mul, initial=1)
+        if max(sum(lists), values) > self.max_elements:
+            raise PayloadTooLarge(
+                f"an array of {len(shape)} dimensions is more than {self.max_elements} lists or values"
+            )

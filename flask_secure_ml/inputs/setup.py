@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .body import InputGuard
@@ -30,8 +31,8 @@ def build_input_guard(settings: Settings) -> InputGuard:
 
     :raises ConfigError: a format or an encoding needs a package that is not installed.
     """
-    caps = Caps.of(settings)
-    return InputGuard(caps, build_formats(settings.wire_formats, caps), Encodings(settings.content_encodings))
+    build = partial(build_formats, settings.wire_formats)
+    return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings))
 
 
 def build_formats(names: Collection[str], caps: Caps) -> Formats:

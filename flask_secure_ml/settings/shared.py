@@ -47,6 +47,6 @@ class SharedSettings:
         """Policies for routes whose code cannot be edited, by endpoint or URL rule:
         ``{"/invocations": {"scopes": ["predict"]}}``. Terms: ``public``, ``scopes``, ``any_scopes``, ``roles``,
         ``claims``, ``principals``, ``owner`` (true, or the import name of a function), ``acr_values``,
-        ``max_auth_age``, ``limits``, ``max_bytes``, ``cost``, ``outputs``, and ``body`` and ``returns`` (the import
-        names of schemas). An unknown name is a start-up error.""",
+        ``max_auth_age``, ``limits``, ``max_bytes``, ``caps``, ``cost``, ``outputs``, and ``body`` and ``returns`` (the
+        import names of schemas). An unknown name is a start-up error.""",
     )

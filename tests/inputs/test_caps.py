@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marshmallow import Schema
+from marshmallow import Schema, fields
 
 from bodies import CAPS, a_guard, a_request, an_exchange
 from field_loading import FUZZ
 from flask_secure_ml import strictjson
 from flask_secure_ml.config import Settings
-from flask_secure_ml.errors import PayloadTooLarge
+from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge
+from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.caps import Caps
 
 PADDING = b" " * 5_000
@@ -204,7 +207,7 @@ _MEMORY = """
 import json, resource, sys
 import numpy as np
 from bodies import CAPS, a_guard, a_request, an_exchange
-from marshmallow import Schema
+from marshmallow import Schema, fields
 from flask_secure_ml.inputs import Tensor
 
 class Predict(Schema):
@@ -237,3 +240,54 @@ def test_media_types_with_a_suffix_are_json_too() -> None:
     """The caps hold for whatever Flask's ``get_json`` would read."""
     with pytest.raises(PayloadTooLarge):
         a_guard().check(a_request(b"[" * 20_001, "application/vnd.model+json"), an_exchange())
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"1" + b"]" * depth
+
+
+OF_ROUTES = [
+    pytest.param("max_json_depth", 40, nested(40), nested(41), MalformedRequest, id="depth"),
+    pytest.param("max_json_members", 2, b'{"a":1,"b":2}', b'{"a":1,"b":2,"c":3}', PayloadTooLarge, id="members"),
+    pytest.param("max_text_length", 3, b'"abc"', b'"abcd"', PayloadTooLarge, id="text"),
+    pytest.param("max_elements", 2, b"[1,2]", b"[1,2,3]", PayloadTooLarge, id="elements"),
+]
+
+
+@pytest.mark.parametrize(("name", "cap", "within", "over", "error"), OF_ROUTES)
+@pytest.mark.parametrize("has_schema", [False, True], ids=["no schema", "schema"])
+def test_caps_of_a_route(
+    name: str, cap: int, within: bytes, over: bytes, error: type[Exception], *, has_schema: bool
+) -> None:
+    """A cap of a route takes the place of that of the settings, up and down, and other routes keep theirs."""
+    guard = a_guard(["json", "oip"])
+    body = Schema.from_dict({"x": fields.Raw()}) if has_schema else None
+
+    def check(raw: bytes, **terms: Any) -> None:
+        raw = b'{"x":%s}' % raw if has_schema and raw[:1] != b"{" else raw
+        guard.check(a_request(raw), an_exchange(body=body, **terms))
+
+    cap += has_schema and name == "max_json_depth"
+    if not (has_schema and name == "max_json_members"):
+        check(within, caps={name: cap})
+    with pytest.raises(error):
+        check(over, caps={name: cap})
+    if name == "max_json_depth":
+        with pytest.raises(error):
+            check(within)
+    elif not has_schema:
+        check(over)
+
+
+def test_the_declared_size_of_a_route() -> None:
+    """An array over the cap of the settings passes where the route allows it, and only there."""
+    values = np.zeros((100, 200), np.float64)
+    schema = Schema.from_dict({"x": Tensor((None, None), "float64")})
+    with BytesIO() as file:
+        np.save(file, values)
+        raw = file.getvalue()
+    guard = a_guard(["npy"], max_bytes=200_000)
+    guard.check(a_request(raw, "application/x-npy"), an_exchange(body=schema, caps={"max_decoded_bytes": 160_000}))
+    for terms in ({}, {"caps": {"max_decoded_bytes": 159_999}}):
+        with pytest.raises(PayloadTooLarge):
+            guard.check(a_request(raw, "application/x-npy"), an_exchange(body=schema, **terms))

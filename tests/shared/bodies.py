@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from io import BytesIO
 from typing import Any
@@ -37,7 +38,7 @@ def a_guard(
 ) -> InputGuard:  # fmt: skip
     """Return a guard; keywords change the caps."""
     found = replace(CAPS, **caps)
-    return InputGuard(found, build_formats(formats, found), Encodings(encodings))
+    return InputGuard(found, partial(build_formats, formats), Encodings(encodings))
 
 
 def an_exchange(**terms: Any) -> Exchange:

@@ -90,7 +90,7 @@ class Base64Tensor(Tensor):
             raise self._error("b64", "text", value)
         dtype = self._dtype(envelope, value)
         shape = self._shape(envelope, value, dtype)
-        if base64_text.encoded_length(prod(shape) * dtype.itemsize) != len(text):
+        if base64_text.decoded_size(text) != prod(shape) * dtype.itemsize:
             raise self._error("b64", "size", value)
         return text, shape, dtype
 

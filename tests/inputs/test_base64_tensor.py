@@ -64,6 +64,14 @@ def test_a_dtype_is_taken_as_from_a_list() -> None:
     assert message(Base64Tensor((1,), "bool"), "Ag==") == "Not a boolean."
 
 
+@pytest.mark.parametrize("text", ["BQU=", "BQUF", "====", "BQ=A"])
+def test_padding_counts(text: str) -> None:
+    """Texts of one length can have one, two or three bytes; only the right number makes an array."""
+    field = Base64Tensor((1,), "uint8")
+    assert list(errors(field, {"b64": text, "shape": [1]})) == ["b64"]
+    assert load(field, {"b64": "BQ==", "shape": [1]}).tolist() == [5]
+
+
 def test_two_open_lengths_need_a_shape() -> None:
     """What the number of bytes does not tell has to be said."""
     text = "Missing, and not to be told from the number of bytes."

@@ -13,8 +13,6 @@ from flask_secure_ml.inputs import Tensor
 
 from .model import PIXELS, DigitsModel, load, trained_digest
 
-DECIMALS = 6
-
 secure_ml = SecureML()
 
 
@@ -22,6 +20,13 @@ class PredictRequest(Schema):
     """Images of digits, one row of 64 pixels for each."""
 
     instances = Tensor(shape=(None, PIXELS), dtype="float32", minimum=0, maximum=16, max_items=4096)
+
+
+class PredictResponse(Schema):
+    """The digit of each image, and how likely each of the ten is."""
+
+    predictions = Tensor(shape=(None,), dtype="int64")
+    probabilities = Tensor(shape=(None, None), dtype="float64")
 
 
 def create_app() -> Flask:
@@ -32,6 +37,7 @@ def create_app() -> Flask:
     """
     app = Flask(__name__, static_folder=None)
     app.config["MODEL_FILE"] = "model.npz"
+    app.config["SECURE_ML_WIRE_FORMATS"] = ["json", "oip", "npy", "csv"]
     app.config.from_prefixed_env()
     secure_ml.init_app(app)
     path = Path(str(app.config["MODEL_FILE"]))
@@ -42,14 +48,26 @@ def create_app() -> Flask:
 
 def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
     @app.post("/v1/predict")
-    @protect(scopes=["predict"], body=PredictRequest, limits=["600/minute"], cost="instances")
+    @protect(
+        scopes=["predict"],
+        body=PredictRequest,
+        returns=PredictResponse,
+        outputs={"round": 4},
+        limits=["600/minute"],
+        cost="instances",
+    )
     def predict(payload: dict[str, Any]) -> dict[str, Any]:
+        """Tell which digits are in images.
+
+        An image is 8 rows of 8 pixels, one row after the other.
+        """
         digits, probabilities = model.predict(payload["instances"])
-        return {"predictions": digits, "probabilities": probabilities.round(DECIMALS)}
+        return {"predictions": digits, "probabilities": probabilities}
 
     @app.get("/v1/model")
-    @protect
+    @protect(outputs=False)
     def describe() -> dict[str, Any]:
+        """Tell which model answers, and how good it is."""
         return {
             "name": "digits",
             "sha256": digest,
@@ -61,4 +79,5 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
     @app.get("/healthz")
     @public
     def healthz() -> dict[str, str]:
+        """Tell that the server answers."""
         return {"status": "ok"}

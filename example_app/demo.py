@@ -113,6 +113,7 @@ def prepare(environ: Mapping[str, str], host: str) -> Api:
         "FLASK_MODEL_FILE": str(trained),
         "FLASK_SECURE_ML_API_KEYS_FILE": str(keys),
         "FLASK_SECURE_ML_API_KEY_PEPPER": f"file:{pepper}",
+        "FLASK_SECURE_ML_OPENAPI": "public",
     }
     tls = {"TLS_CERTIFICATE": str(issued.server), "TLS_PRIVATE_KEY": str(issued.key)}
     return Api(state, issued.authority, key, tls, settings)
@@ -158,6 +159,7 @@ def _pepper(state: Path) -> Path:
 def _welcome(address: Address, curl: str) -> None:
     say(f"\nServing on {address.url} - Ctrl-C ends it. Ask for a prediction from another terminal:\n")
     say(f"{curl}\n")
+    say(f"Read and try the API in a browser: {address.url}/docs (it warns of the development certificate)\n")
     say("The request log follows, one JSON line a request:")
 
 

@@ -70,7 +70,9 @@ def test_predicts_real_digits(client: FlaskClient, key: KeyFactory) -> None:
     assert answer.status_code == 200
     assert answer.json is not None
     assert np.mean(np.array(answer.json["predictions"]) == digits[:100]) > 0.9
-    assert np.array(answer.json["probabilities"]).shape == (100, 10)
+    probabilities = np.array(answer.json["probabilities"])
+    assert probabilities.shape == (100, 10)
+    assert np.array_equal(probabilities, probabilities.round(4))
 
 
 def test_prediction_needs_a_key(client: FlaskClient) -> None:

@@ -142,6 +142,12 @@ def test_printed_command_answers(demo: Demo) -> None:
     assert answer["probabilities"][0][3] > 0.5
 
 
+def test_the_api_can_be_read(demo: Demo) -> None:
+    """The address that is printed shows the page, and the description beside it is open."""
+    assert f"https://127.0.0.1:{demo.port}/docs" in " ".join(demo.said)
+    assert [_get(demo, path, {}) for path in ("/docs", "/openapi.json")] == [200, 200]
+
+
 def test_image_is_a_real_one_that_training_did_not_see() -> None:
     """The image in the printed command comes from the data, and is a three."""
     _, unseen, _, digits = split()

@@ -92,7 +92,7 @@ def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
     if head.startswith(keras.HDF5) and _test(part, keras.hdf5_holds_code):
         yield Finding("keras-lambda", part.where)
     for wrapper in WRAPPERS:
-        if head.startswith(wrapper.beginnings):
+        if wrapper.begins(head):
             yield from _unwrapped(part, wrapper, limit)
     if head.startswith(_ZIP) or (not part.where and _test(part, zipfile.is_zipfile)):
         yield from _zip(part, limit, certain=head.startswith(_ZIP))

@@ -70,15 +70,19 @@ class _Machine:
 def is_pickle(stream: BinaryIO) -> bool:
     """Return whether unpickling this stream would call something, or give a value.
 
-    Reads no further than it must; gives up after 20 000 opcodes that are all possible, which no other file has.
+    Reads no further than it must. 20 000 opcodes that are all possible are taken for one that does: no other file has
+    them, and a pickle could call something after any number of them.
 
     :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and damaged.
     """
     machine = _Machine()
     try:
-        return any(_decides(stream, machine) for _ in range(MAX_OPCODES)) or machine.depth > 0
+        for _ in range(MAX_OPCODES):
+            if _decides(stream, machine):
+                return True
     except _Impossible:
         return False
+    return True
 
 
 def _decides(stream: BinaryIO, machine: _Machine) -> bool:
@@ -87,6 +91,9 @@ def _decides(stream: BinaryIO, machine: _Machine) -> bool:
         raise _Impossible
     _skip_argument(stream, opcode)
     machine.step(opcode)
+    if opcode.name == "BUILD" and not machine.imported:
+        # With None for a state it does nothing, to whatever it is done.
+        return False
     if opcode.name in _CALLS and not machine.imported:
         raise _Impossible
     return opcode.name in _CALLS or opcode.name in {"STOP", "INST"}
@@ -97,7 +104,7 @@ def _skip_argument(stream: BinaryIO, opcode: pickletools.OpcodeInfo) -> None:
     if opcode.name in _TWO_LINES:
         _skip_module(stream)
     if size == pickletools.UP_TO_NEWLINE:
-        _line(stream)
+        _skip_line(stream)
     elif size < 0:
         size = int.from_bytes(_exactly(stream, _LENGTH_BYTES[size]), "little")
     _skip(stream, max(size, 0))
@@ -110,10 +117,17 @@ def _skip_module(stream: BinaryIO) -> None:
 
 
 def _line(stream: BinaryIO) -> bytes:
+    # No module has a name of a megabyte, so importing it would fail.
     line = stream.readline(_MAX_LINE)
     if not line.endswith(b"\n"):
         raise _Impossible
     return line[:-1]
+
+
+def _skip_line(stream: BinaryIO) -> None:
+    while not (line := stream.readline(_MAX_LINE)).endswith(b"\n"):
+        if not line:
+            raise _Impossible
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:

@@ -14,6 +14,13 @@ from typing import BinaryIO, cast
 HEAD = 512
 
 _CHUNK = 1 << 16
+_DEFLATE = 8
+_LZMA_HEADER = 13
+# (lp * 5 + pb) * 9 + lc, of which the greatest is 224.
+_LZMA_PROPERTIES = 225
+# A power of two, one and a half of it, or the greatest number.
+_LZMA_DICTIONARIES = frozenset({(1 << 32) - 1, *(each << bit for bit in range(31) for each in (1, 2, 3))})
+_UNKNOWN_SIZE = (1 << 64) - 1
 
 
 class Opaque(Exception):
@@ -92,22 +99,40 @@ def _lzma(source: BinaryIO) -> BinaryIO:
 class Wrapper:
     """A kind of compression.
 
-    :param beginnings: the first bytes of what it made.
+    :param begins: says of the first bytes of a file whether it could have made them.
     :param certain: nothing else begins so; then what cannot be expanded is damaged, and not something else.
     """
 
     name: str
-    beginnings: tuple[bytes, ...]
+    begins: Callable[[bytes], bool]
     certain: bool
     expand: Callable[[BinaryIO], BinaryIO] | None
 
 
+def _magic(beginning: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(beginning)
+
+
+def _begins_zlib(head: bytes) -> bool:
+    """Say whether RFC 1950 section 2.2 allows these two bytes: deflate, any window, and the check bits."""
+    # The high half of the first byte is the window, of which the greatest is 7.
+    return len(head) > 1 and head[0] & 0x8F == _DEFLATE and (head[0] << 8 | head[1]) % 31 == 0
+
+
+def _begins_lzma(head: bytes) -> bool:
+    """Say whether liblzma would take this for its older format, which has no magic number: by properties and sizes."""
+    if len(head) < _LZMA_HEADER or head[0] >= _LZMA_PROPERTIES:
+        return False
+    dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
+    return dictionary in _LZMA_DICTIONARIES and (size < 1 << 38 or size == _UNKNOWN_SIZE)
+
+
 WRAPPERS = (
-    Wrapper("gzip", (b"\x1f\x8b",), True, _gzip),
-    Wrapper("bzip2", (b"BZh",), True, _bz2),
-    Wrapper("xz", (b"\xfd7zXZ\x00",), True, _lzma),
-    Wrapper("lzma", (b"\x5d\x00",), False, _lzma),
-    Wrapper("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), False, _zlib),
-    Wrapper("LZ4", (b"\x04\x22\x4d\x18",), True, None),
-    Wrapper("Zstandard", (b"\x28\xb5\x2f\xfd",), True, None),
+    Wrapper("gzip", _magic(b"\x1f\x8b"), True, _gzip),
+    Wrapper("bzip2", _magic(b"BZh"), True, _bz2),
+    Wrapper("xz", _magic(b"\xfd7zXZ\x00"), True, _lzma),
+    Wrapper("lzma", _begins_lzma, False, _lzma),
+    Wrapper("zlib", _begins_zlib, False, _zlib),
+    Wrapper("LZ4", _magic(b"\x04\x22\x4d\x18"), True, None),
+    Wrapper("Zstandard", _magic(b"\x28\xb5\x2f\xfd"), True, None),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -172,3 +173,81 @@ def test_argument_of_exabytes() -> None:
 def test_endless_opcodes() -> None:
     """The walk ends after so many possible opcodes that it can only be a pickle."""
     assert kinds(b"N" * 1_000_000) == {"pickle"}
+
+
+CALL = b"cbuiltins\nprint\n(S'called'\ntR."
+
+
+def zlib_with(window: int) -> bytes:
+    engine = zlib.compressobj(wbits=window)
+    return engine.compress(CALL) + engine.flush()
+
+
+def lzma_with(dictionary: int, **options: int) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA1, "dict_size": dictionary} | options]
+    return lzma.compress(CALL, format=lzma.FORMAT_ALONE, filters=filters)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"NNb0" + CALL, id="a state of None"),
+        pytest.param(b"(lNb0" + CALL, id="a state of None for a list"),
+        pytest.param(b"N0" * 10_000 + CALL, id="twenty thousand opcodes before it"),
+        pytest.param(b"(" * 20_001 + CALL, id="twenty thousand marks before it"),
+        pytest.param(b"V" + b"a" * (1 << 20) + b"\n0" + CALL, id="a line of a megabyte before it"),
+        pytest.param(b"S'" + b"a" * (3 << 20) + b"'\n0" + CALL, id="a line of three megabytes before it"),
+        *(pytest.param(zlib_with(window), id=f"zlib, window {window}") for window in range(9, 16)),
+        pytest.param(lzma_with(1 << 16, lc=0), id="lzma, no literal context"),
+        pytest.param(lzma_with(3 << 15, lc=1, lp=2, pb=0), id="lzma, other positions"),
+    ],
+)
+def test_calls_are_found_behind_what_an_unpickler_passes_over(data: bytes) -> None:
+    """What does nothing, or takes long, hides nothing."""
+    assert kinds(data) == {"pickle"}
+
+
+class _Recorder(pickle.Unpickler):
+    """Notes that something was looked up, and gives what notes that it was called."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.called = False
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self._call
+
+    def _call(self, *_: object) -> None:
+        self.called = True
+
+
+@FUZZ
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(b"N", b"0", b"1", b"2", b"(", b"l", b"]", b"}", b"b", b"R", b"t", b")", b"e", b"a", b"u", b"s", b"o"),
+                *(b"d", b"\x81", b"\x85", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94", b"q\x00", b"h\x00"),
+                *(
+                    b"K\x01",
+                    b"I1\n",
+                    b"Va\n",
+                    b"S'a'\n",
+                    b"p1\n",
+                    b"g1\n",
+                    b"cos\nsystem\n",
+                    b"\x8c\x02os",
+                    b"\x80\x04",
+                ),
+            ]
+        ),
+        max_size=14,
+    ).map(b"".join)
+)
+def test_fuzz_no_call_is_missed(data: bytes) -> None:
+    """Whatever a real unpickler calls, the walk says so before."""
+    reader = _Recorder(data)
+    with contextlib.suppress(Exception):
+        reader.load()
+    if reader.called:
+        assert list(find_code(data, 1 << 20))

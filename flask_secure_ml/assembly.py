@@ -55,8 +55,8 @@ def build_state(app: Flask, parts: Parts) -> AppState:
     pipeline = Pipeline.build(
         [*guards, *parts.guards],
         [
-            OutputFilter(Answers(settings.plans)),
             *parts.filters,
+            OutputFilter(Answers(settings.plans)),
             HeaderFilter(settings.hsts_max_age, _exposed(settings)),
         ],
         [*_recorders(settings, parts), *parts.recorders],

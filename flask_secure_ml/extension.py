@@ -36,7 +36,7 @@ class SecureML:
     :param app: protect this app at once; the same as calling :meth:`init_app`.
     :param authenticators: further ways to authenticate, beside those that the configuration turns on.
     :param guards: further guards; each runs at its own :class:`~flask_secure_ml.pipeline.Stage`.
-    :param filters: further filters, run before the built-in ones.
+    :param filters: further filters, run before the built-in ones, which hold their answers to the terms too.
     :param recorders: further recorders, run after the built-in ones.
     :param clock: the clock of all parts; a test passes :class:`flask_secure_ml.testing.FakeClock`.
     :param sink: where the request log goes, instead of ``SECURE_ML_REQUEST_LOG``.

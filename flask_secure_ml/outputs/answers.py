@@ -16,10 +16,11 @@ from ..policy import Policy
 from .accepted import accepted
 from .declared import declared
 from .npy import NPY, single_array, write_npy
+from .number_text import with_floats
 from .oip import oip_document, safe
 from .provider import JSON, NOT_FINITE, Writer
 from .scores import Array
-from .shaping import shape_scores
+from .shaping import NotPlainError, shape_scores
 
 
 class Answers:
@@ -58,6 +59,8 @@ class Answers:
         terms = self.terms(exchange, exchange.policy)
         try:
             shaped = self.shape(value, exchange.policy, terms)
+        except NotPlainError:
+            return write(with_floats(value), allow_nan=terms.allows_nan)
         except Exception:  # noqa: BLE001 - the filter meets the same fault, and tells it
             return write(value, allow_nan=terms.allows_nan)
         response = _written(shaped, write, request, exchange, allow_nan=terms.allows_nan)

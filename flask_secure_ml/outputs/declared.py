@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from marshmallow import Schema, ValidationError, fields, missing
 
+from .number_text import NumberText
 from .scores import ShapingError
 
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -86,7 +87,14 @@ def _checked(field: fields.Field[Any], value: Any, siblings: Mapping[str, Any], 
     except Exception as error:  # noqa: BLE001 - the same as above
         what = "not what its field declares" if isinstance(error, ValidationError) else type(error).__name__
         raise _undeclared(place, what) from None
-    return loaded if isinstance(loaded, np.ndarray) and type(dumped) is list else dumped
+    if isinstance(loaded, np.ndarray) and type(dumped) is list:
+        return loaded
+    # Shaped as the number that it is.
+    return NumberText(dumped) if type(dumped) is str and _is_score_as_text(field) else dumped
+
+
+def _is_score_as_text(field: fields.Field[Any]) -> bool:
+    return bool(getattr(field, "as_string", False)) and not isinstance(field, fields.Integer)
 
 
 def _container(field: fields.Field[Any], value: Any, dumped: Any, place: str) -> Any:
@@ -140,6 +148,8 @@ def _check_kind(field: fields.Field[Any], value: Any, dumped: Any, place: str) -
         raise _undeclared(place, f"its kind is {kind}, which its field does not declare")
     elif isinstance(field, fields.Integer) and kind == "number" and int(value) != value:
         raise _undeclared(place, "not an integer")
+    elif kind == "text" and type(value) is not str and dumped != str.__str__(value):
+        raise _undeclared(place, "a text that turns into another one")
 
 
 def _is_no_boolean(field: fields.Field[Any], kind: str) -> bool:

@@ -1,13 +1,14 @@
 """An answer with the terms of :class:`~flask_secure_ml.output_terms.OutputTerms` applied to every score in it.
 
 A score is a float: in an array or nested lists of numbers, or alone. Integers, texts and booleans are labels, which no
-term touches. ``top_k`` is for arrays only: scores in a list of objects, or beside texts in a list, could be one for
-each row or one for each class, so under it such an answer is refused. So is an object with more than k scores by name.
+term touches. ``top_k`` ranks along the last dimension of an array that is longer than 1. Scores in other places, such
+as a list of objects or beside texts, could be one for each row or one for each class, and are ranked with nothing; so
+an answer with more than k of them is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import prod
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..output_terms import OutputTerms
+from .number_text import NumberText
 from .scores import Array, ShapingError, array_of, rounded, top_k
 
 # float has np.float64 among its subclasses, and int has bool.
@@ -25,6 +27,7 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 _TENSOR = frozenset({"datatype", "shape", "data"})
 _PACKED = frozenset({"b64", "dtype"})
 _FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
+_NO_SCORES = frozenset("biuSU")
 _REMOVED = object()
 
 
@@ -41,6 +44,8 @@ def shape_scores(value: Any, terms: OutputTerms) -> Any:
     :raises ShapingError: the terms cannot be met, or leave nothing.
     :raises NotPlainError: there is something else in it, such as a date.
     """
+    if terms.top_k is not None and unranked(value) > terms.top_k:
+        raise ShapingError("top_k is for arrays, and the answer has more scores than that elsewhere")
     found = _Shaper(terms).value(value)
     if found is _REMOVED:
         raise ShapingError("label_only leaves nothing of the answer")
@@ -60,6 +65,8 @@ class _Shaper:
             return self._array(value)
         if isinstance(value, _SCORES):
             return self._score(value)
+        if isinstance(value, NumberText):
+            return self._text(value)
         if isinstance(value, _LABELS):
             return value
         raise NotPlainError(f"the answer holds a {type(value).__name__}")
@@ -67,10 +74,8 @@ class _Shaper:
     def _members(self, value: Mapping[Any, Any]) -> Any:
         if not set(map(type, value)) <= {str}:
             raise NotPlainError("the answer has keys that are no strings")
-        if value.keys() >= _PACKED and str(value["dtype"]).startswith("float"):
+        if value.keys() >= _PACKED and _may_be_scores(value["dtype"]):
             raise ShapingError("scores in base64 cannot be shaped")
-        if self.terms.top_k is not None and _scores_in(value.values()) > self.terms.top_k:
-            raise ShapingError("top_k is for arrays, and an object has more scores than that by name")
         shaped = {name: self.value(each) for name, each in value.items()}
         return {name: each for name, each in shaped.items() if each is not _REMOVED}
 
@@ -80,8 +85,6 @@ class _Shaper:
         array = array_of(value)
         if array is not None:
             return self._array(array)
-        if self.terms.top_k is not None and _unranked(value):
-            raise ShapingError("top_k is for arrays, and a list has scores in objects, or beside what is no number")
         return [each for each in map(self.value, value) if each is not _REMOVED]
 
     def _array(self, array: Array) -> Any:
@@ -95,7 +98,8 @@ class _Shaper:
         if self.terms.label_only:
             return _REMOVED
         if self.terms.top_k is not None:
-            array = top_k(array, self.terms.top_k)
+            # A last dimension of 1 ranks nothing: the scores are along the one before.
+            array = top_k(array.reshape(_without_ones(array.shape)), self.terms.top_k).reshape(array.shape)
         return array if self.terms.round is None else rounded(array, self.terms.round)
 
     def _score(self, score: Any) -> Any:
@@ -105,6 +109,11 @@ class _Shaper:
             return score
         # Not round(): for a double near its limits it fails, and it is not what arrays get.
         return float(rounded(np.array(score, np.float64), self.terms.round))
+
+    def _text(self, score: NumberText) -> Any:
+        if self.terms.label_only:
+            return _REMOVED
+        return score if self.terms.round is None else score.rounded(self.terms.round)
 
     def _tensor(self, tensor: Mapping[str, Any]) -> Any:
         data = _data_of(tensor)
@@ -142,10 +151,31 @@ def _is_shape(shape: Any) -> bool:
     return all(isinstance(length, (int, np.integer)) and length >= 0 for length in lengths)
 
 
-def _scores_in(values: Iterable[Any]) -> int:
-    return sum(isinstance(value, _SCORES) for value in values)
+def _may_be_scores(dtype: Any) -> bool:
+    try:
+        return np.dtype(str(dtype)).kind not in _NO_SCORES
+    except (TypeError, ValueError, SyntaxError):
+        return True
 
 
-def _unranked(items: Sequence[Any]) -> bool:
-    objects = (item for item in items if isinstance(item, Mapping))
-    return _scores_in(items) > 0 or any(_scores_in(each.values()) for each in objects)
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def unranked(value: Any) -> int:
+    """Return how many scores of a value stand in no array in which they could be ranked."""
+    if isinstance(value, Mapping):
+        data = _data_of(value) if value.keys() >= _TENSOR else None
+        return sum(map(unranked, value.values())) if data is None else int(data.size == 1)
+    if isinstance(value, (list, tuple)):
+        if set(map(type, value)) <= _PLAIN:
+            return 0
+        array = array_of(value)
+        return sum(map(unranked, value)) if array is None else int(array.size == 1)
+    if isinstance(value, np.ndarray):
+        return (
+            unranked(value.tolist()) if value.dtype.kind in "OV" else int(value.dtype.kind == "f" and value.size == 1)
+        )
+    return int(isinstance(value, (*_SCORES, NumberText)))

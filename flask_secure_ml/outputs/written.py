@@ -18,16 +18,21 @@ from .provider import JSON, NOT_FINITE
 from .scores import ShapingError
 
 _ZERO, _POINT = b"0."
+_NOT_MODIFIED = 304
 # What a client could take for the unshaped body, or try guesses of it against.
 _OF_THE_BODY = ("ETag", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Last-Modified")
 
 
 def rewrite(response: Response, shape: Callable[[Any], Any], terms: OutputTerms) -> None:
-    """Shape the body of a response in place. An empty body stays.
+    """Shape the body of a response in place. An empty body stays, but for what its headers say of another one.
 
     :raises ShapingError: the body is a stream, a file, encoded, of a media type that cannot be read, or not what its
-        media type says.
+        media type says; or it was compared with what the client has before it was shaped.
     """
+    if response.status_code == _NOT_MODIFIED:
+        raise ShapingError("the view compared an answer that was not shaped with a guess of the client")
+    for name in _OF_THE_BODY:
+        response.headers.pop(name, None)
     if response.is_streamed or response.direct_passthrough or "Content-Encoding" in response.headers:
         raise ShapingError("a stream, a file or an encoded body cannot be shaped")
     body = response.get_data()
@@ -40,8 +45,6 @@ def rewrite(response: Response, shape: Callable[[Any], Any], terms: OutputTerms)
     else:
         raise ShapingError("the media type of the answer cannot be shaped")
     response.set_data(found)
-    for name in _OF_THE_BODY:
-        response.headers.pop(name, None)
 
 
 def is_json(response: Response) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
-from flask import Flask, Response, abort, jsonify, redirect, send_file
+from flask import Flask, Response, abort, jsonify, redirect, request, send_file
 
 from answering import LEAK, Serve, assert_withheld
 from flask_secure_ml import Exchange
@@ -70,7 +71,7 @@ def test_a_redirect_keeps_its_address_only(terms: dict[str, Any], status: int, s
 
 
 @pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
-@pytest.mark.parametrize("status", [200, 204, 304])
+@pytest.mark.parametrize("status", [200, 204])
 def test_empty_answers(terms: dict[str, Any], status: int, serve: Serve) -> None:
     """There is nothing in them, so they leave."""
     answer = serve(lambda: Response(status=status), **terms)
@@ -195,19 +196,46 @@ def test_head_and_options(serve: Serve) -> None:
         assert serve(lambda: {"y": SCORE}, method="OPTIONS", **terms).status_code == 200
 
 
-def test_filters_of_the_user_see_shaped_answers(protected: MakeApp) -> None:
-    """Shaping comes first."""
-    seen: list[bytes] = []
+def test_what_filters_of_the_user_add_is_shaped(protected: MakeApp) -> None:
+    """Shaping comes last, so that no part of the app can add a score behind it."""
 
     class Filter:
         def apply(self, response: Response, exchange: Exchange) -> None:
-            seen.append(response.get_data())
+            response.set_data(f"[{SCORE}]")
 
     app = Flask("model_app")
-    app.add_url_rule("/answer", "answer", lambda: Response(f"[{SCORE}]", mimetype="application/json"))
+    app.add_url_rule("/answer", "answer", lambda: {"label": "cat"})
     protected(app, parts={"filters": [Filter()]}, POLICIES={"answer": ROUND})
-    app.test_client().get("/answer", base_url=HTTPS, headers=caller())
-    assert seen == [b"[1.0]\n"]
+    assert app.test_client().get("/answer", base_url=HTTPS, headers=caller()).data == b"[1.0]\n"
+
+
+def test_an_empty_answer_says_nothing_of_another_one(serve: Serve) -> None:
+    """The tag of the exact body would let a client try guesses of it."""
+    answer = serve(lambda: Response(b"", headers={"ETag": '"tag"', "Last-Modified": "x", "Digest": "y"}), **ROUND)
+    assert answer.status_code == 200
+    assert not {"ETag", "Last-Modified", "Digest"} & set(answer.headers.keys())
+
+
+@pytest.mark.parametrize("name", ["If-None-Match", "If-Modified-Since"])
+def test_a_comparison_of_the_exact_answer_is_withheld(protected: MakeApp, name: str) -> None:
+    """A 304 would say that the guess of the client is right."""
+    app = Flask("model_app")
+
+    def view() -> Any:
+        found = Response(f"[{SCORE}]", mimetype="application/json")
+        found.add_etag()
+        found.last_modified = datetime(2023, 11, 14, tzinfo=UTC)
+        return found.make_conditional(request)
+
+    app.add_url_rule("/answer", "answer", view)
+    protected(app, POLICIES={"answer": ROUND})
+    exact = Response(f"[{SCORE}]")
+    exact.add_etag()
+    guess = exact.headers["ETag"] if name == "If-None-Match" else "Tue, 14 Nov 2033 22:13:20 GMT"
+    client = app.test_client()
+    assert client.get("/answer", base_url=HTTPS, headers=caller()).status_code == 200
+    answer = client.get("/answer", base_url=HTTPS, headers=caller() | {name: guess})
+    assert (answer.status_code, "ETag" in answer.headers) == (500, False)
 
 
 def test_plans_hold_for_every_route(protected: MakeApp) -> None:

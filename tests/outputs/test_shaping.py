@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_secure_ml.output_terms import OutputTerms
+from flask_secure_ml.outputs.number_text import NumberText
 from flask_secure_ml.outputs.scores import ShapingError
-from flask_secure_ml.outputs.shaping import NotPlainError, shape_scores
+from flask_secure_ml.outputs.shaping import NotPlainError, shape_scores, unranked
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
 ROUND, TOP, LABEL = OutputTerms(round=1), OutputTerms(top_k=1), OutputTerms(label_only=True)
@@ -46,9 +47,10 @@ CASES = [
                  id="list of arrays"),
     pytest.param({"y": [[0.12], [0.77, 0.23]]}, {"y": [[0.1], [0.8, 0.2]]}, {"y": [[0.12], [0.77, 0]]}, {"y": []},
                  id="ragged"),
-    pytest.param({"y": np.array([0.12, None], object)}, {"y": [0.1, None]}, ShapingError, {"y": [None]}, id="objects"),
-    pytest.param({"y": np.ma.masked_array([0.12, 0.5], [False, True])}, {"y": [0.1, None]}, ShapingError, {"y": [None]},
-                 id="masked"),
+    pytest.param({"y": np.array([0.12, None], object)}, {"y": [0.1, None]}, {"y": [0.12, None]}, {"y": [None]},
+                 id="objects"),
+    pytest.param({"y": np.ma.masked_array([0.12, 0.5], [False, True])}, {"y": [0.1, None]}, {"y": [0.12, None]},
+                 {"y": [None]}, id="masked"),
     pytest.param({"y": np.array([(3, 0.12)], "i4,f8")}, {"y": [[3, 0.1]]}, {"y": [[3, 0]]}, {}, id="records"),
     pytest.param({"y": 0.123, "n": 3}, {"y": 0.1, "n": 3}, {"y": 0.123, "n": 3}, {"n": 3}, id="alone"),
     pytest.param({"y": np.float32(0.123)}, {"y": 0.1}, {"y": np.float32(0.123)}, {}, id="scalar of numpy"),
@@ -58,13 +60,13 @@ CASES = [
     pytest.param([0.12, 0.88], [0.1, 0.9], [0, 0.88], ShapingError, id="top is a list"),
     pytest.param(GRID[0], [0.1, 0.9], [0, 0.88], ShapingError, id="top is an array"),
     pytest.param(0.123, 0.1, 0.123, ShapingError, id="top is a score"),
-    pytest.param(["cat", 0.123], ["cat", 0.1], ShapingError, ["cat"], id="pair"),
+    pytest.param(["cat", 0.123], ["cat", 0.1], ["cat", 0.123], ["cat"], id="pair"),
     pytest.param([["cat", 0.12], ["dog", 0.88]], [["cat", 0.1], ["dog", 0.9]], ShapingError, [["cat"], ["dog"]],
                  id="pairs"),
-    pytest.param([{"label": "cat", "y": 0.12}], [{"label": "cat", "y": 0.1}], ShapingError, [{"label": "cat"}],
-                 id="objects with scores"),
+    pytest.param([{"label": "cat", "y": 0.12}], [{"label": "cat", "y": 0.1}], [{"label": "cat", "y": 0.12}],
+                 [{"label": "cat"}], id="objects with scores"),
     pytest.param({"cat": 0.12, "dog": 0.88}, {"cat": 0.1, "dog": 0.9}, ShapingError, {}, id="scores by name"),
-    pytest.param({"y": [0.12, None]}, {"y": [0.1, None]}, ShapingError, {"y": [None]}, id="null among scores"),
+    pytest.param({"y": [0.12, None]}, {"y": [0.1, None]}, {"y": [0.12, None]}, {"y": [None]}, id="null among scores"),
     pytest.param(OrderedDict(y=(0.12, 0.88)), {"y": [0.1, 0.9]}, {"y": [0, 0.88]}, {}, id="subclasses"),
     pytest.param({"y": np.array(0.123)}, {"y": 0.1}, {"y": 0.123}, {}, id="array of no dimension"),
     pytest.param({"y": [float("nan"), 0.12]}, {"y": [None, 0.1]}, ShapingError, {}, id="nan"),
@@ -132,7 +134,7 @@ def tensor(data: Any, shape: Any, datatype: str = "FP32", **others: Any) -> dict
         pytest.param(GRID.ravel(), [2, 2], [0, 0.88, 0.77, 0], id="flat array"),
         pytest.param([[0.1, 0.9], [0.8, 0.2]], [2, 2], [[0, 0.9], [0.8, 0]], id="nested"),
         pytest.param([0.1, 0.9, 0.8, 0.2], [4], [0, 0.9, 0, 0], id="one row"),
-        pytest.param([0.1, 0.9], [2, 1], [0.1, 0.9], id="one column"),
+        pytest.param([0.1, 0.9], [2, 1], [0, 0.9], id="one column"),
         pytest.param([1, 2], [1, 2], [0, 2], id="whole numbers without a point"),
         pytest.param([], [0, 2], [], id="empty"),
     ],
@@ -234,3 +236,70 @@ def test_fuzz_stricter_terms_tell_no_more(value: Any, one: OutputTerms, other: O
         alone = attempt(value, each)
         if alone is not ShapingError:
             assert np.count_nonzero(floats_in(both)) <= np.count_nonzero(floats_in(alone))
+
+
+UNRANKED = [
+    {"cat": [0.1234], "dog": [0.7]},
+    {"cat": {"p": 0.1}, "dog": {"p": 0.7}},
+    [{"c": "cat", "p": [0.1]}, {"c": "dog", "p": [0.7]}],
+    [["cat", [0.1]], ["dog", [0.7]]],
+    [[0.1], [], [0.7], [0.2]],
+    {"p": [[0.1], [0.7, 0.2], [0.3]]},
+    {"p": [0.1, None, 0.7]},
+    {"a": np.array(0.1), "b": np.array(0.2)},
+    {"a": np.array([0.1]), "b": np.array([[0.2]])},
+    {"a": Decimal("0.1"), "b": {"c": Decimal("0.2")}},
+    {"deep": [[[{"x": 0.1}]], {"y": [0.2, "b"]}]},
+    {"outputs": [{"name": str(n), "datatype": "FP32", "shape": [1], "data": [0.1 * n]} for n in range(2)]},
+    np.array([[0.1, "cat"], [0.7, "dog"]], object),
+]
+
+
+@pytest.mark.parametrize("value", UNRANKED, ids=str)
+def test_scores_that_are_ranked_with_nothing(value: Any) -> None:
+    """More of them than k are refused wherever they are; as many as k tell no more than k."""
+    for k in range(1, 4):
+        if unranked(value) > k:
+            with pytest.raises(ShapingError, match="elsewhere"):
+                shape_scores(value, OutputTerms(top_k=k))
+        else:
+            shape_scores(value, OutputTerms(top_k=k))
+    assert unranked(value) >= 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array([[0.1], [0.7], [0.2]]), [[0], [0.7], [0]]),
+        ({"p": [[[0.1]], [[0.7]]]}, {"p": [[[0]], [[0.7]]]}),
+        ({"p": [[0.1, 0.7], [0.6, 0.2]]}, {"p": [[0, 0.7], [0.6, 0]]}),
+        ({"p": [[0.1, 0.7], [0.6, 0.2, 0.1]]}, {"p": [[0, 0.7], [0.6, 0, 0]]}),
+        (np.array([[0.1]]), [[0.1]]),
+    ],
+    ids=str,
+)
+def test_a_last_dimension_of_one_ranks_nothing(value: Any, expected: Any) -> None:
+    """The scores are then along the dimension before."""
+    assert shaped(value, TOP) == read(expected)
+
+
+def test_bytes_of_unknown_numbers() -> None:
+    """Only what is surely no float may leave in base64."""
+    for dtype in ("float32", "<f4", "f8", "bfloat16", "complex64", "O", "no dtype", None, 7, "(2,)f4"):
+        with pytest.raises(ShapingError, match="base64"):
+            shape_scores({"b64": "AACAPw==", "dtype": dtype}, ROUND)
+    for dtype in ("int8", "<i4", "bool", "uint8"):
+        assert shape_scores({"b64": "AQ==", "dtype": dtype}, ROUND)["b64"] == "AQ=="
+
+
+def test_texts_of_numbers() -> None:
+    """A score that a field writes as a text is a score, and stays a text."""
+    value = {"y": NumberText("0.12345"), "n": "0.12345"}
+    assert shape_scores(value, ROUND) == {"y": "0.1", "n": "0.12345"}
+    assert shape_scores(value, LABEL) == {"n": "0.12345"}
+    assert shape_scores(value, TOP) == value
+    assert NumberText("-0.04").rounded(1) == "0.0"
+    with pytest.raises(ShapingError):
+        shape_scores({"a": NumberText("0.1"), "b": 0.2}, TOP)
+    with pytest.raises(ShapingError):
+        NumberText("a").rounded(1)

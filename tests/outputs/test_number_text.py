@@ -1,0 +1,81 @@
+"""Scores that leave as texts: decimals, and fields with ``as_string``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from flask import Response, jsonify
+from marshmallow import Schema, fields
+
+from answering import LEAK, Serve
+
+SCORE = f"0.{LEAK}"
+
+
+@dataclass
+class Scored:
+    label: str
+    score: Decimal
+
+
+WITH_DECIMALS = [
+    pytest.param({"when": datetime(2024, 1, 1, tzinfo=UTC), "s": Decimal(SCORE)}, id="beside a date"),
+    pytest.param({1: Decimal(SCORE)}, id="by number"),
+    pytest.param({"id": UUID(int=1), "all": [{"s": Decimal(SCORE)}, (Decimal(SCORE),)]}, id="beside a UUID"),
+    pytest.param({"best": Scored("cat", Decimal(SCORE))}, id="in a dataclass"),
+    pytest.param({1: np.array([Decimal(SCORE)], object)}, id="in an array"),
+]
+
+
+@pytest.mark.parametrize("value", WITH_DECIMALS)
+@pytest.mark.parametrize("make", [lambda value: value, jsonify], ids=["returned", "jsonify"])
+def test_decimals_are_scores(value: Any, make: Callable[[Any], Any], serve: Serve) -> None:
+    """Flask writes them as texts, and a text is a label, so they are numbers before it does."""
+    for terms in ({"label_only": True}, {"round": 1}):
+        answer = serve(lambda: make(value), outputs=terms)
+        assert answer.status_code == 200
+        assert LEAK not in answer.text
+
+
+class AsText(Schema):
+    score = fields.Float(as_string=True)
+    exact = fields.Decimal(as_string=True)
+    count = fields.Integer(as_string=True)
+
+
+@pytest.mark.parametrize("is_ready", [False, True], ids=["value", "written"])
+def test_numbers_that_are_declared_as_texts(serve: Serve, *, is_ready: bool) -> None:
+    """They are scores and stay texts; an integer is a label as a text too."""
+    value = {"score": float(SCORE), "exact": Decimal(SCORE), "count": 123456}
+    body = json.dumps({name: str(each) for name, each in value.items()})
+
+    def view() -> Any:
+        return Response(body, mimetype="application/json") if is_ready else value
+
+    assert serve(view, returns=AsText, outputs={"label_only": True}).json == {"count": "123456"}
+    rounded = serve(view, returns=AsText, outputs={"round": 1}).json
+    assert rounded == {"score": "1.0", "exact": "1.0", "count": "123456"}
+
+
+class Sly(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return LEAK
+
+
+class Label(Schema):
+    label = fields.String()
+
+
+def test_a_text_that_turns_into_another_one(serve: Serve) -> None:
+    """What was looked at is what leaves: its characters, not what it says of itself."""
+    assert serve(lambda: {"label": Sly("cat")}, returns=Label).json == {"label": "cat"}

@@ -17,6 +17,7 @@ from .authentication.base import Authenticator
 from .authorization import OwnerHook
 from .errors import InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Clock, Exchange, SystemClock, exchange_of
+from .inputs.rewriting import unseen_changes
 from .observe.request_log import Sink
 from .openapi import add_openapi
 from .outputs import Answers, ArrayJSONProvider, sole_chunk
@@ -82,7 +83,7 @@ class SecureML:
         hooks = _Hooks(app, state, Answers(settings.plans))
         hooks.install()
         add_resource_metadata(app, state)
-        add_openapi(app, state)
+        add_openapi(app, state, lambda: request)
         if type(app.json) is DefaultJSONProvider:
             app.json = ArrayJSONProvider(app, settings.max_json_depth, hooks.answer)
 
@@ -92,9 +93,15 @@ class SecureML:
 
         The first request does the same, and until it passes every request is answered with 500.
 
+        A configured policy whose schema changes what it loads is logged as a warning: a view that reads the body
+        itself does not see the changes.
+
         :raises ConfigError: a policy for a route that does not exist, or two policies for one route.
         """
-        state_of(app).policies.check()
+        state = state_of(app)
+        state.policies.check()
+        for point in unseen_changes(state.settings.policies):
+            app.logger.warning("%s", point)
 
 
 @dataclass(frozen=True)

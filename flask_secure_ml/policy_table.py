@@ -14,6 +14,9 @@ from .policy import MARK, Policy
 if TYPE_CHECKING:
     from flask.sansio.blueprints import Blueprint as AnyBlueprint
 
+OWN_ENDPOINTS = "secure_ml_"
+"""How the names of the endpoints begin that this extension adds."""
+
 
 class PolicyTable:
     """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
@@ -93,6 +96,7 @@ class PolicyTable:
         yield from self._doubled()
         yield from self._partly_configured()
         yield from self._several_hosts()
+        yield from self._shadowed()
 
     def _without_owner_hook(self) -> Iterator[str]:
         if self._owner_hook:
@@ -124,6 +128,13 @@ class PolicyTable:
         for text, rules in self._by(lambda rule: rule.rule).items():
             if text in self._configured and len({(rule.host, rule.subdomain) for rule in rules}) > 1:
                 yield f"SECURE_ML_POLICIES names {text!r}, which several hosts have; name the endpoints"
+
+    def _shadowed(self) -> Iterator[str]:
+        """Name addresses of this extension where the app has a route too, which would never answer."""
+        for rules in self._by(lambda rule: f"{rule.host}|{rule.subdomain}|{rule.rule.rstrip('/')}").values():
+            if len({rule.endpoint.startswith(OWN_ENDPOINTS) for rule in rules}) > 1:
+                text = rules[0].rule.rstrip("/")
+                yield f"{text!r} is an address of flask-secure-ml, and of a route of this app; change one of them"
 
     def _by(self, part: Callable[[Rule], str]) -> dict[str, list[Rule]]:
         grouped: dict[str, list[Rule]] = {}

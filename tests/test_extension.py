@@ -10,6 +10,7 @@ import pytest
 from flask import Blueprint, Flask, Response, abort, g, request, stream_with_context
 from flask.json.provider import DefaultJSONProvider
 from flask.views import MethodView, View
+from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -25,6 +26,7 @@ from flask_secure_ml import (
     refused,
 )
 from flask_secure_ml.errors import RateLimited
+from flask_secure_ml.inputs import Text
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import HTTPS, MakeApp, NameAuthenticator, caller
 
@@ -450,6 +452,23 @@ def test_an_app_that_cannot_be_edited(protected: MakeApp) -> None:
     assert allowed.json == {"echo": {"inputs": [1, 2]}}
     large = client.post("/invocations", headers=caller("a", "predict"), base_url=HTTPS, json={"inputs": [1] * 50})
     assert large.status_code == 413
+
+
+class Changing(Schema):
+    t = Text(bidi="strip", normalise=None)
+
+
+def test_what_a_view_of_others_does_not_see(protected: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """A configured schema that changes the body does so for nobody, so the check says it."""
+    app = protected(POLICIES={"view": {"public": True, "body": f"{__name__}:Changing"}})
+    app.add_url_rule("/view", endpoint="view", view_func=lambda: {"echo": request.get_json()}, methods=["POST"])
+    SecureML.check(app)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "at 'view' that reads" in record.message
+    assert 't (bidi="strip")' in record.message
+    sent = {"t": "a\u202eb"}
+    assert app.test_client().post("/view", base_url=HTTPS, json=sent).json == {"echo": sent}
 
 
 @pytest.mark.parametrize("body", [b"[" * 20_000, b'{"a": 1, "a": 2}', b"NaN"], ids=["brackets", "duplicates", "NaN"])

@@ -11,6 +11,7 @@ from flask.cli import with_appcontext
 
 from ..config import Settings
 from ..errors import ConfigError
+from ..inputs.rewriting import unseen_changes
 from ..issuers import LOOPBACK
 from ..state import AppState
 from .context import command_app, command_state
@@ -54,6 +55,7 @@ def weak_points(app: Flask, state: AppState) -> Iterator[str]:
     if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
         yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
     yield from _plan_points(state)
+    yield from unseen_changes(settings.policies)
 
 
 def _store_points(settings: Settings) -> Iterator[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from itertools import chain, compress, count
 from math import prod
 from typing import Any
@@ -15,6 +14,9 @@ from .named_dimensions import DimensionedField
 from .positions import MAX_ERRORS, Message, Shape, at
 from .tensor_terms import checked_count, checked_shape
 
+_LIST = frozenset({list})
+# As many items are looked at before it is asked whether enough of them are wrong.
+_STEP = 1_000
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "list": "Not a list.",
     "empty": "Must not be empty.",
@@ -72,14 +74,15 @@ class ArrayField(DimensionedField):
         return shape, level
 
     def _check_lists(self, level: list[Any], shape: Shape) -> None:
-        types = set(map(type, level))
-        if types != {list}:
-            raise at(_of_types(level, types - {list}), shape, self._says("list"))
+        if wrong := _of_others(level, _LIST):
+            raise at(wrong, shape, self._says("list"))
 
-    def _check_leaves(self, leaves: list[Any], shape: Shape, key: str, allowed: frozenset[type]) -> None:
-        types = set(map(type, leaves))
-        if not types <= allowed:
-            raise at(_of_types(leaves, types - allowed), shape, self._says(key))
+    def _check_leaves(
+        self, leaves: list[Any], shape: Shape, key: str, allowed: frozenset[type], known: int = 0
+    ) -> None:
+        """Check the types of all leaves but the first, as many as are known to be right."""
+        if wrong := _of_others(leaves, allowed, known):
+            raise at(wrong, shape, self._says(key))
 
     def _common_length(self, level: list[list[Any]], shape: Shape, expected: int | None) -> int:
         lengths = set(map(len, level))
@@ -124,18 +127,16 @@ class ArrayField(DimensionedField):
         return None if value is None else np.asarray(value).tolist()
 
 
-def _of_types(items: list[Any], types: Collection[type]) -> list[int]:
-    """Return the first places of items of these types; as quick to find at the end as at the beginning."""
-    found = list(map(type, items))
-    return sorted(chain.from_iterable(_first(found, each) for each in types))
-
-
-def _first(items: list[type], wanted: type) -> list[int]:
-    places: list[int] = []
-    with suppress(ValueError):
-        while len(places) < MAX_ERRORS:
-            places.append(items.index(wanted, places[-1] + 1 if places else 0))
-    return places
+def _of_others(items: list[Any], types: frozenset[type], first: int = 0) -> list[int]:
+    """Return the first places of items that are not of these types; after enough of them, the rest is not looked at."""
+    found: list[int] = []
+    for start in range(first, len(items), _STEP):
+        kinds = list(map(type, items[start : start + _STEP]))
+        if not set(kinds) <= types:
+            found += [start + place for place, kind in enumerate(kinds) if kind not in types]
+            if len(found) >= MAX_ERRORS:
+                break
+    return found
 
 
 def _unlike(level: list[list[Any]], length: int) -> Iterable[int]:

@@ -7,9 +7,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from . import base64_text
+from . import base64_text, budgets
 from .field_base import AnyField, required_by_default
 from .image_files import Bare, ImageError, bare_jpeg, bare_png, orientation
 from .tensor_terms import checked_count
@@ -23,6 +24,9 @@ _SIGNATURES: Mapping[str, tuple[bytes, Callable[[bytes], Bare]]] = {
     "PNG": (b"\x89PNG\r\n\x1a\n", bare_png),
     "JPEG": (b"\xff\xd8\xff", bare_jpeg),
 }
+# Four pictures of the default size. A small file costs its opening, so there are 1,024 of them at most.
+_MAX_TOTAL = 16_777_216
+_LEAST_COUNTED = 16_384
 _MODES = ("L", "RGB", "RGBA")
 # Eight bits a channel; the others lose something on the way to them.
 _SOURCES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
@@ -43,6 +47,7 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "image": "Not a whole image of a format that is accepted here: {formats}.",
     "frames": "Must be a single image.",
     "max_pixels": "Must have at most {max_pixels} pixels.",
+    "max_total_pixels": "All images together must have at most {max_total_pixels} pixels.",
     "depth": "Must have 8 bits a channel, and be gray, RGB or with a palette.",
 }
 
@@ -58,6 +63,9 @@ class Image(AnyField):
     :param mode: what the pixels are converted to; transparency is dropped by L and RGB.
     :param formats: PNG, JPEG or both.
     :param max_pixels: the most pixels, height times width.
+    :param max_total_pixels: the most pixels of all images of one request, those of other fields and of lists included,
+        counted before each is decoded; an image counts as 16,384 pixels at least. Without it 16,777,216, or
+        ``max_pixels`` if that is more. It holds in bodies of requests, not where a schema is loaded by hand.
     :param max_bytes: the most bytes of the file.
     :param upright: turn the picture as its EXIF data says that the camera was held.
     :raises ImportError: Pillow is not installed.
@@ -74,6 +82,7 @@ class Image(AnyField):
         *,
         formats: Collection[str] = ("PNG", "JPEG"),
         max_pixels: int = 4_194_304,
+        max_total_pixels: int | None = None,
         max_bytes: int = 4_194_304,
         upright: bool = False,
         **options: Any,
@@ -83,6 +92,7 @@ class Image(AnyField):
         self.mode = mode
         self.formats = _checked_formats(formats)
         self.max_pixels = checked_count("max_pixels", max_pixels)
+        self.max_total_pixels = _checked_total(max_total_pixels, self.max_pixels)
         self.max_bytes = checked_count("max_bytes", max_bytes)
         self.upright = upright
         _check_pillow()
@@ -93,7 +103,11 @@ class Image(AnyField):
         try:
             return self._pixels(file)
         except ImageError as error:
-            raise self.make_error(error.key, formats=", ".join(self.formats), max_pixels=self.max_pixels) from None
+            raise self._told(error.key) from None
+
+    def _told(self, key: str) -> ValidationError:
+        terms = {"max_pixels": self.max_pixels, "max_total_pixels": self.max_total_pixels}
+        return self.make_error(key, formats=", ".join(self.formats), **terms)
 
     def _file(self, value: Any) -> bytes:
         if type(value) not in (str, bytes):
@@ -110,6 +124,7 @@ class Image(AnyField):
         kind = next((name for name in self.formats if file.startswith(_SIGNATURES[name][0])), None)
         if kind is None:
             raise ImageError
+        self._spend(_LEAST_COUNTED)
         bare = _SIGNATURES[kind][1](file)
         pixels = self._decoded(kind, bare.data)
         return np.ascontiguousarray(_UPRIGHT[orientation(bare.exif) if self.upright else 1](pixels))
@@ -130,6 +145,11 @@ class Image(AnyField):
             raise ImageError("max_pixels")
         if image.mode not in _SOURCES:
             raise ImageError("depth")
+        self._spend(max(0, image.width * image.height - _LEAST_COUNTED))
+
+    def _spend(self, pixels: int) -> None:
+        if budgets.is_spent("pixels", pixels, self.max_total_pixels):
+            raise ImageError("max_total_pixels")
 
     def _converted(self, image: ImageFile) -> Pixels:
         image.load()
@@ -160,3 +180,11 @@ def _checked_formats(formats: Collection[str]) -> tuple[str, ...]:
     if not found or not _SIGNATURES.keys() >= set(found):
         raise ValueError("formats must be 'PNG', 'JPEG' or both")
     return found
+
+
+def _checked_total(total: int | None, each: int) -> int:
+    if total is None:
+        return max(_MAX_TOTAL, each)
+    if checked_count("max_total_pixels", total) < max(each, _LEAST_COUNTED):
+        raise ValueError(f"max_total_pixels must not be less than max_pixels, nor than {_LEAST_COUNTED}")
+    return total

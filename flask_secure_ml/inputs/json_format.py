@@ -11,6 +11,7 @@ from .. import strictjson
 from ..errors import MalformedRequest, PayloadTooLarge
 from .caps import Caps
 from .formats import Decoded, check_charset
+from .json_structure import check_structure
 
 JSON = "application/json"
 
@@ -49,6 +50,7 @@ class JsonFormat:
         return True
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
-        """Return the value of the body; see :func:`parse_json` for what is refused."""
+        """Return the value of the body; see :func:`parse_json` and :func:`check_structure` for what is refused."""
         check_charset(request, JSON)
+        check_structure(body, schema)
         return Decoded(parse_json(body, self._caps), self.name)

@@ -1,7 +1,9 @@
 """Loading what a body says with a schema, so that a million wrong items cost no more than the first few.
 
 marshmallow looks at every item of a list and keeps an error for each. So long lists are loaded in steps here, and
-after twenty wrong items nothing more is looked at: no more than twenty are told anyway.
+after twenty wrong items nothing more is looked at: no more than twenty are told anyway. And it asks a ``Length``
+validator of a list after all items are loaded, which may be thousands of pictures. So the list as it was sent is held
+to it here first.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, validate
 
+from . import budgets
 from .positions import MAX_ERRORS
 from .problems import validation_failed
 
@@ -28,12 +31,14 @@ def load(schema: Schema, value: Any) -> Any:
 
     From the first load on, the fields of the schema that are plain ``List`` and ``Nested`` stop after twenty wrong
     items. With a hook of the schema that takes the collection as a whole (``pass_collection``), objects of ``many`` are
-    loaded at once, and all of them.
+    loaded at once, and all of them. The ``Length`` of a ``List``, a ``Dict`` or a ``Nested`` of many is checked before
+    anything in it is loaded. What fields may use together is counted for each load.
 
     :raises ValidationFailed: 422, with at most 20 errors and JSON pointers.
     """
     try:
-        return _load_all(schema, schema.load, value)
+        with budgets.opened():
+            return _load_all(schema, schema.load, value)
     except ValidationError as error:
         raise validation_failed(error) from None
 
@@ -80,12 +85,25 @@ def _has_collection_hooks(schema: Schema) -> bool:
     return any(takes_collection for tagged in hooks.values() for _, takes_collection, _ in tagged)
 
 
+def _check_length(value: Any, validators: Sequence[Any]) -> None:
+    """Ask the validators of the length alone, with the messages that they have; the others need what is loaded.
+
+    :raises ValidationError: it is too short or too long.
+    """
+    for each in validators:
+        if type(each) is validate.Length:
+            each(value)
+        elif type(each) is validate.And:
+            _check_length(value, each.validators)
+
+
 class _BoundedList(ListField):
-    """A list that stops after enough wrong items."""
+    """A list that stops after enough wrong items, and of the wrong length before the first."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if type(value) is not list:
             return super()._deserialize(value, attr, data, **kwargs)
+        _check_length(value, self.validators)
         plain = super()._deserialize
         return _in_steps(lambda items: plain(items, attr, data, **kwargs), value)
 
@@ -95,10 +113,27 @@ class _BoundedNested(fields.Nested):
 
     def _load(self, value: Any, partial: Any = None) -> Any:
         plain = super()._load
+        # A hook of the collection may change how many there are.
+        if type(value) is list and not _has_collection_hooks(self.schema):
+            _check_length(value, self.validators)
         return _load_all(self.schema, lambda items: plain(items, partial=partial), value)
 
 
-_BOUNDED: Mapping[type, type[fields.Field[Any]]] = {fields.List: _BoundedList, fields.Nested: _BoundedNested}
+class _BoundedDict(fields.Dict):
+    """An object with any members; of the wrong number of them, none is loaded."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if type(value) is dict:
+            _check_length(value, self.validators)
+        load_items: Any = super()._deserialize
+        return load_items(value, attr, data, **kwargs)
+
+
+_BOUNDED: Mapping[type, type[fields.Field[Any]]] = {
+    fields.List: _BoundedList,
+    fields.Nested: _BoundedNested,
+    fields.Dict: _BoundedDict,
+}
 
 
 def _bound_fields(found: Any) -> None:
@@ -107,9 +142,13 @@ def _bound_fields(found: Any) -> None:
         kind = type(field)
         if kind in _BOUNDED:
             # Its items first, so that another thread sees a list that is done, or does it once more.
-            _bound_fields([field.inner] if kind is fields.List else [])
+            _bound_fields(_items_of(field))
             field.__class__ = _BOUNDED[kind]
-        elif kind is fields.Dict:
-            _bound_fields([field.key_field, field.value_field])
         elif kind is fields.Tuple:
             _bound_fields(field.tuple_fields)
+
+
+def _items_of(field: Any) -> list[Any]:
+    if type(field) is fields.Dict:
+        return [field.key_field, field.value_field]
+    return [field.inner] if type(field) is fields.List else []

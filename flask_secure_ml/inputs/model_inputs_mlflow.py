@@ -35,7 +35,7 @@ def of_file(path: Path) -> list[ModelInput]:
     if len(raw) > MAX_BYTES:
         raise ModelInputsError(f"{path} has more than {MAX_BYTES} bytes")
     try:
-        return _of_specs(loads(_signature(raw).encode(), max_depth=_MAX_DEPTH))
+        return _of_specs(loads(_encoded(_signature(raw)), max_depth=_MAX_DEPTH))
     except (ModelInputsError, StrictJSONError) as error:
         raise ModelInputsError(f"the signature in {path} cannot be used: {error}") from None
 
@@ -53,6 +53,14 @@ def _signature(raw: bytes) -> str:
     if found.id != "scalar" or not found.tag.endswith(":str"):
         raise ModelInputsError("its inputs are no text")
     return str(found.value)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # YAML can escape what is no character.
+        raise ModelInputsError("its inputs have half of a surrogate pair") from None
 
 
 def _member(node: Any, name: str) -> Any:

@@ -18,6 +18,7 @@ from .array_field import ArrayField
 from .caps import Caps
 from .formats import Decoded, check_charset, field_of
 from .json_format import JSON, parse_json
+from .json_structure import check_structure
 from .loading import load
 from .oip_data import Binary, tensor_of
 from .oip_schema import InferenceRequest
@@ -26,6 +27,8 @@ from .reading import whole_number
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 OCTETS = "application/octet-stream"
+# The object of an output that is asked for, its name, and room for parameters.
+_PER_OUTPUT = 4
 
 
 class OipFormat:
@@ -55,12 +58,14 @@ class OipFormat:
         The options are ``id`` and ``outputs``, the names that the answer shall have, where the request says them.
 
         :raises MalformedRequest: 400, the JSON is not strict, or does not fit the header or the binary data.
-        :raises PayloadTooLarge: 413, more of something than the caps allow.
+        :raises PayloadTooLarge: 413, more of something than the caps allow, or the schema takes.
         :raises ValidationFailed: 422, the request is not what the protocol says.
         """
         check_charset(request, JSON)
         length = _json_length(request, len(body))
-        document = parse_json(body if length is None else body[:length], self._caps)
+        text = body if length is None else body[:length]
+        check_structure(text, schema, _PER_OUTPUT * self._caps.max_members)
+        document = parse_json(text, self._caps)
         if length is None and self._plain_json and not _is_inference(document, schema):
             return Decoded(document, "json")
         self._check_counts(document)

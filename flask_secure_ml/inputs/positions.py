@@ -14,6 +14,7 @@ Shape = tuple[int, ...]
 Message = Callable[[Shape], str]
 
 MAX_ERRORS = 20
+_HEAD = 1_000
 
 
 def at(places: Iterable[int], shape: Shape, message: Message) -> ValidationError:
@@ -21,8 +22,8 @@ def at(places: Iterable[int], shape: Shape, message: Message) -> ValidationError
     if not shape:
         return ValidationError(message(()))
     found: dict[int, Any] = {}
-    for flat in islice(places, MAX_ERRORS):
-        place = tuple(map(int, np.unravel_index(flat, shape)))
+    flat = np.fromiter(islice(places, MAX_ERRORS), np.intp)
+    for place in zip(*(each.tolist() for each in np.unravel_index(flat, shape)), strict=True):
         inner = found
         for index in place[:-1]:
             inner = inner.setdefault(index, {})
@@ -32,9 +33,12 @@ def at(places: Iterable[int], shape: Shape, message: Message) -> ValidationError
 
 def at_each(wrong: NDArray[np.bool_], message: Message) -> ValidationError:
     """Return an error with a message at each of the first places that are true."""
-    return at(np.flatnonzero(wrong), wrong.shape, message)
+    flat = wrong.reshape(-1)
+    # Without a look at all of them: there may be a million.
+    head = np.flatnonzero(flat[:_HEAD])
+    return at(head if len(head) >= MAX_ERRORS else np.flatnonzero(flat), wrong.shape, message)
 
 
 def shown(bound: float) -> str:
     """Return a bound as people write it: 16, not 16.0."""
-    return str(float(bound)).removesuffix(".0")
+    return str(bound) if type(bound) is int else str(float(bound)).removesuffix(".0")

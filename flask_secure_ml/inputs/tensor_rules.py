@@ -2,12 +2,13 @@
 
 A rule holds for a number as it was sent, or as the dtype of the field rounds the rule: with ``maximum=0.1`` and
 float32, 0.1 passes from JSON and so does the float32 nearest to it, which is a little more, from a binary format.
+An integer that is sent for a float is first the float64 nearest to it: one beyond 2**53 may be rounded to a bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from .tensor_terms import checked_bound
 
 Array = NDArray[Any]
+_LOW = 0xFFFF_FFFF
+# More than the sum of as many integers as the memory has room for; its halves are integers of 64 bits.
+_BEYOND_SUMS = 1 << 94
 
 
 # What is outside of each bound, and which of two values is further inside and further outside.
@@ -81,6 +85,34 @@ def values_of(allowed: Sequence[float], dtype: np.dtype[Any]) -> Array:
     """Return what a number may be: the allowed values, and what the dtype makes of them."""
     native = np.array(allowed, dtype=dtype.newbyteorder("="))
     return np.union1d(native.astype(np.float64), np.array(allowed, dtype=np.float64)) if dtype.kind == "f" else native
+
+
+def off_total(sent: Array, span: tuple[float, float]) -> NDArray[np.bool_]:
+    """Return where the sum over the last dimension is not within a span; exactly so for integers."""
+    if sent.dtype.kind == "f":
+        return beyond(sums(sent), span)
+    sum_high, sum_low = _exact_sums(sent)
+    (least_high, least_low), (most_high, most_low) = _halves(math.ceil, span[0]), _halves(math.floor, span[1])
+    below = (sum_high < least_high) | ((sum_high == least_high) & (sum_low < least_low))
+    above = (sum_high > most_high) | ((sum_high == most_high) & (sum_low > most_low))
+    return np.asarray(below | above)
+
+
+def _exact_sums(sent: Array) -> tuple[Array, Array]:
+    """Return the sums of integers over the last dimension, as multiples of 2**32 and what is left of them.
+
+    Neither half overflows for rows of up to 2**31 integers of 64 bits.
+    """
+    wide = sent.astype(np.uint64 if sent.dtype == np.uint64 else np.int64, copy=False)
+    half, mask = wide.dtype.type(32), wide.dtype.type(_LOW)
+    low = (wide & mask).astype(np.int64, copy=False).sum(axis=-1)
+    high = (wide >> half).astype(np.int64, copy=False).sum(axis=-1) + (low >> 32)
+    return high, low & _LOW
+
+
+def _halves(rounded: Callable[[float], int], bound: float) -> tuple[int, int]:
+    whole = rounded(max(-_BEYOND_SUMS, min(_BEYOND_SUMS, bound)))
+    return whole >> 32, whole & _LOW
 
 
 def sums(sent: Array) -> NDArray[np.float64]:

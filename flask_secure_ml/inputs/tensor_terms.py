@@ -69,13 +69,18 @@ def checked_bound(
 
 
 def checked_span(name: str, span: tuple[float, float]) -> tuple[float, float]:
-    """Return the least and the greatest value of what is computed from a row."""
+    """Return the least and the greatest value of what is computed from a row; integers stay what they are."""
     if not isinstance(span, Sequence) or len(span) != 2 or not all(map(_is_number, span)):  # noqa: PLR2004  (low, high)
         raise ValueError(f"{name} must be two numbers such as (0.99, 1.01)")
-    low, high = map(float, span)
+    low, high = map(_plain, span)
     if low > high:
         raise ValueError(f"{name} must not have its first number greater than its second")
     return low, high
+
+
+def _plain(value: Any) -> float:
+    found: float = value.item() if isinstance(value, np.number) else value
+    return found
 
 
 def checked_allowed(allowed: Collection[float], dtype: np.dtype[Any]) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from .model_inputs import only_input_of
 from .packed_lists import packed
 from .positions import Message, Shape, at_each, shown
 from .profile import Bounds, Profile, learned_terms
-from .tensor_rules import Bound, beyond, crossed, norms, sums, values_of
+from .tensor_rules import Bound, beyond, crossed, norms, off_total, values_of
 from .tensor_terms import OUTSIDE, checked_allowed, checked_dimensions, checked_dtype, checked_span
 from .tensor_values import has_odd_booleans, is_taken, of_array, of_leaves, own
 
@@ -65,7 +65,7 @@ class Tensor(ArrayField):
     :param outside: what becomes of values beyond these two: ``refuse``, ``clip`` changes them to the bound, and
         ``report`` lets them through; the last two are noted, see :mod:`flask_secure_ml.inputs.reports`.
     :param allowed: the only values that a number may have.
-    :param total: the least and the greatest sum over the last dimension.
+    :param total: the least and the greatest sum over the last dimension; of integers, exactly.
     :param norm: the least and the greatest Euclidean norm over the last dimension.
     :param max_items: the greatest length of the first dimension.
     :param max_elements: the greatest number of elements in all.
@@ -161,10 +161,10 @@ class Tensor(ArrayField):
     def _of_lists(self, value: Any) -> Array:
         key, types = _LEAVES[self.dtype.kind]
         shape, rows = self._rows(value)
-        found = packed(rows, types)
+        found, known = packed(rows, types)
         if found is None:
             leaves = list(chain.from_iterable(rows))
-            self._check_leaves(leaves, shape, key, types)
+            self._check_leaves(leaves, shape, key, types, known)
             found = of_leaves(leaves, self.dtype)
         elif self.dtype.kind == "f":
             found = found.astype(np.float64, copy=False)
@@ -207,12 +207,14 @@ class Tensor(ArrayField):
     def _check_rules(self, sent: Array) -> None:
         if self._allowed is not None and (wrong := np.isin(sent, self._allowed, invert=True)).any():
             raise at_each(wrong, self._says("allowed"))
-        if self.total is not None and (wrong := beyond(sums(sent), self.total)).any():
+        if self.total is not None and (wrong := off_total(sent, self.total)).any():
             raise at_each(wrong, self._says_span("total", self.total))
         if self.norm is not None and (wrong := beyond(norms(sent), self.norm)).any():
             raise at_each(wrong, self._says_span("norm", self.norm))
 
     def _says_bound(self, bound: Bound, shape: Shape) -> Message:
+        if not bound.declared.shape:
+            return self._says(bound.name, bound=shown(bound.declared.item()))
         bounds = np.broadcast_to(bound.declared, shape)
         return lambda place: str(self.error_messages[bound.name]).format(bound=shown(bounds[place]))
 

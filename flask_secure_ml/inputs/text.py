@@ -1,7 +1,7 @@
 """The :class:`Text` field: Unicode in one form, without the characters that hide or break other text.
 
 Lone surrogates and noncharacters (Unicode 16.0, sections 2.4 and 23.7) are always refused, control characters
-(category Cc) and the controls of writing direction (UAX 9, section 2) by policy.
+(category Cc), the controls of writing direction (UAX 9, section 2) and what else nobody sees by policy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from unicodedata import category, combining, normalize
 from marshmallow import fields
 
 from .field_base import required_by_default
+from .invisible import is_hiding, without
 from .tensor_terms import checked_count
 
 _CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
@@ -36,6 +37,7 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "surrogate": "Has half of a surrogate pair.",
     "control": "Has a control character.",
     "bidi": "Has a control of writing direction.",
+    "invisible": "Has an invisible character.",
     "noncharacter": "Has a code point that is no character.",
     "unassigned": "Has a character that is not assigned.",
     "combining": "Has too many combining characters in a row.",
@@ -54,6 +56,10 @@ class Text(fields.String):
     :param keep: control characters that are text.
     :param bidi: ``refuse``, ``strip`` or ``allow`` the controls of writing direction, which make text look like
         another one.
+    :param invisible: ``refuse``, ``strip`` or ``allow`` other characters that a model reads and no person sees, such as
+        tag characters and zero-width spaces, and the line and paragraph separators, which ``strip`` makes a newline
+        (a space if ``keep`` has none). Joiners, variation selectors and flags are text where scripts and emoji need
+        them, see :mod:`flask_secure_ml.inputs.invisible`.
     :param unassigned: ``refuse`` or ``allow`` characters that this Python's Unicode does not know, such as new emoji.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
@@ -72,6 +78,7 @@ class Text(fields.String):
         control: Literal["refuse", "strip"] = "refuse",
         keep: str = "\t\n",
         bidi: Literal["refuse", "strip", "allow"] = "refuse",
+        invisible: Literal["refuse", "strip", "allow"] = "refuse",
         unassigned: Literal["refuse", "allow"] = "allow",
         **options: Any,
     ) -> None:
@@ -82,10 +89,11 @@ class Text(fields.String):
             raise ValueError("min_length must not be greater than max_length")
         self.normalise = _one_of("normalise", normalise, ("NFC", "NFKC", None))
         self.unassigned = _one_of("unassigned", unassigned, ("refuse", "allow"))
-        policies = {
-            "control": (_one_of("control", control, ("refuse", "strip")), _CONTROLS - _kept(keep)),
-            "bidi": (_one_of("bidi", bidi, ("refuse", "strip", "allow")), _BIDI),
-        }
+        self.control = _one_of("control", control, ("refuse", "strip"))
+        self.bidi = _one_of("bidi", bidi, ("refuse", "strip", "allow"))
+        self.invisible = _one_of("invisible", invisible, ("refuse", "strip", "allow"))
+        self._separator = "\n" if "\n" in keep else " "
+        policies = {"control": (self.control, _CONTROLS - _kept(keep)), "bidi": (self.bidi, _BIDI)}
         self._refused = {key: those for key, (policy, those) in policies.items() if policy == "refuse"}
         self._stripped = {ord(each): None for policy, those in policies.values() if policy == "strip" for each in those}
         super().__init__(**required_by_default(options))
@@ -113,9 +121,15 @@ class Text(fields.String):
         for key, refused in self._refused.items():
             if characters & refused:
                 raise self.make_error(key)
-        if not text.isascii():
-            self._check_assigned(text, characters)
-        return text
+        if text.isascii():
+            return text
+        self._check_assigned(text, characters)
+        return self._visible(text)
+
+    def _visible(self, text: str) -> str:
+        if self.invisible == "refuse" and is_hiding(text):
+            raise self.make_error("invisible")
+        return without(text, self._separator) if self.invisible == "strip" else text
 
     def _check_assigned(self, text: str, characters: Collection[str]) -> None:
         if _SURROGATE.search(text):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import budgets
 from .field_base import AnyField, required_by_default
 from .public_addresses import is_public
 from .tensor_terms import checked_count
@@ -35,6 +36,7 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "host": "Not a host that is accepted here.",
     "port": "Not a port that is accepted here.",
     "address": "Its host has no public address.",
+    "max_lookups": "Comes after {max_lookups} other addresses.",
 }
 
 
@@ -69,6 +71,8 @@ class Url(AnyField):
     :param schemes: ``https``, and ``http`` if you must.
     :param ports: the ports that are allowed; None means the default one of the scheme.
     :param max_length: the most characters.
+    :param max_lookups: the most hosts that are resolved for one request, for all its fields together; what comes after
+        them is refused. It holds in bodies of requests, not where a schema is loaded by hand.
     :param resolver: takes host and port and returns addresses; raises OSError when there are none. None means the
         resolver of the system, whose time-outs hold.
     :raises TypeError, ValueError: when the definition itself is wrong.
@@ -86,6 +90,7 @@ class Url(AnyField):
         schemes: Collection[str] = ("https",),
         ports: Collection[int] | None = None,
         max_length: int = 2_048,
+        max_lookups: int = 100,
         resolver: Resolver | None = None,
         **options: Any,
     ) -> None:
@@ -93,6 +98,7 @@ class Url(AnyField):
         self.schemes = _checked_schemes(schemes)
         self.ports = None if ports is None else _checked_ports(ports)
         self.max_length = checked_count("max_length", max_length)
+        self.max_lookups = checked_count("max_lookups", max_lookups)
         self._resolver = resolver or system_resolver
         super().__init__(**required_by_default(options))
 
@@ -124,6 +130,8 @@ class Url(AnyField):
         return port
 
     def _addresses(self, host: str, port: int) -> tuple[str, ...]:
+        if budgets.is_spent("lookups", 1, self.max_lookups):
+            raise self.make_error("max_lookups", max_lookups=self.max_lookups)
         try:
             found = tuple(dict.fromkeys(self._resolver(host, port)))
         except (OSError, UnicodeError):

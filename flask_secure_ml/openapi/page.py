@@ -3,17 +3,22 @@
 The page is static and tells nothing of the app, so it is open to everyone; with ``protected`` it asks for a credential
 before it fetches the description, and keeps it in memory only. It loads nothing from outside, runs no script and no
 style that is not a file of its own, and lets no text become markup (Trusted Types).
+
+All three have an ``ETag`` and answer ``If-None-Match`` with 304 (RFC 9110 section 13.1.2). A browser keeps what is open
+to everyone, and asks each time whether it still holds; it does not keep a protected description.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from hashlib import sha256
 from importlib.resources import files
+from threading import Lock
 from typing import Any
+from urllib.parse import quote
 
 import orjson
-from flask import Flask, Response, url_for
+from flask import Flask, Request, Response
 
 from ..errors import ConfigError
 from ..policy import MARK, Policy
@@ -41,9 +46,10 @@ _ASSETS = {
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def add_openapi(app: Flask, state: AppState) -> None:
+def add_openapi(app: Flask, state: AppState, request: Callable[[], Request]) -> None:
     """Serve description and page, if ``SECURE_ML_OPENAPI`` says so.
 
+    :param request: returns the request that is being answered.
     :raises ConfigError: the extra ``[openapi]`` is missing, or the app has a route of its own at one of the addresses.
     """
     mode = state.settings.openapi
@@ -52,25 +58,35 @@ def add_openapi(app: Flask, state: AppState) -> None:
     check_apispec()
     _check_free(app)
     site = _Site(app, asks=mode == "protected")
-    _add(app, DESCRIPTION, site.description, public=mode == "public")
-    _add(app, PAGE, site.page, public=True)
-    _add(app, ASSET, site.asset, public=True)
+    views = ((DESCRIPTION, site.description, mode == "public"), (PAGE, site.page, True), (ASSET, site.asset, True))
+    for endpoint, view, public in views:
+        # No terms of outputs: these are no answers of the model, and their numbers must not be rounded.
+        answer = _answering(view, request, kept=public)
+        setattr(answer, MARK, Policy.build(public=public, outputs=False))
+        path = PATHS[endpoint].format(names=",".join(f"'{name}'" for name in _ASSETS))
+        app.add_url_rule(path, endpoint, answer, methods=["GET"])
 
 
 def _check_free(app: Flask) -> None:
-    wanted = {PATHS[DESCRIPTION], PATHS[PAGE]}
+    # Routes that the app gets later are held against these by PolicyTable.check.
+    wanted = {PATHS[DESCRIPTION], PATHS[PAGE], f"{PATHS[PAGE]}/"}
     if taken := sorted(wanted & {rule.rule for rule in app.url_map.iter_rules()}):
         raise ConfigError([f"SECURE_ML_OPENAPI needs {taken[0]}, where this app has a route of its own"])
 
 
-def _add(app: Flask, endpoint: str, view: Callable[..., Response], *, public: bool) -> None:
-    def answer(**names: str) -> Response:
-        return view(**names)
+def _answering(view: Callable[..., Response], request: Callable[[], Request], *, kept: bool) -> Callable[..., Response]:
+    """Return a view that answers conditional requests too, and says whether browsers may keep what it answers."""
 
-    # No terms of outputs: these are no answers of the model, and their numbers must not be rounded.
-    setattr(answer, MARK, Policy.build(public=public, outputs=False))
-    path = PATHS[endpoint].format(names=",".join(f"'{name}'" for name in _ASSETS))
-    app.add_url_rule(path, endpoint, answer, methods=["GET"])
+    def answer(**names: str) -> Response:
+        current = request()
+        response = view(current, **names)
+        response.set_etag(sha256(response.get_data()).hexdigest())
+        if kept:
+            response.headers["Cache-Control"] = "no-cache"
+        response.make_conditional(current)
+        return response
+
+    return answer
 
 
 class _Site:
@@ -85,25 +101,30 @@ class _Site:
         self._files = {name: (folder / name).read_bytes() for name in _ASSETS}
         page = (folder / "page.html").read_text(encoding="utf-8")
         self._page = page.replace("{{access}}", "protected" if asks else "public").encode()
+        self._lock = Lock()
+        self._built: dict[str, Any] | None = None
 
-    @cached_property
     def _document(self) -> dict[str, Any]:
         # Made at the first request, when every route is known: Flask takes no more after it.
-        return build_document(self._app)
+        with self._lock:
+            if self._built is None:
+                self._built = build_document(self._app)
+            return self._built
 
-    def description(self) -> Response:
+    def description(self, request: Request) -> Response:
         """Return the OpenAPI document; its servers are where this app is mounted."""
-        root = url_for(DESCRIPTION).removesuffix(PATHS[DESCRIPTION])
+        # Not url_for, which an app's own URL defaults change.
+        root = quote(request.script_root)
         servers = {"servers": [{"url": root}]} if root else {}
-        body = orjson.dumps(self._document | servers, default=str, option=_OPTIONS)
+        body = orjson.dumps(self._document() | servers, default=str, option=_OPTIONS)
         return Response(body, mimetype="application/json")
 
-    def page(self) -> Response:
+    def page(self, _request: Request) -> Response:
         """Return the page."""
         response = Response(self._page, mimetype="text/html")
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         return response
 
-    def asset(self, name: str) -> Response:
+    def asset(self, _request: Request, name: str) -> Response:
         """Return a file of the page."""
         return Response(self._files[name], mimetype=_ASSETS[name])

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from marshmallow import Schema
 
 from flask_secure_ml import protect, public
 from flask_secure_ml.cli import secure_ml
+from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key
 from support import RANDOM_SECRET, MakeApp
@@ -53,6 +55,20 @@ def test_weak_points(protected: MakeApp, settings: dict[str, Any], words: str) -
     code, output = run(protected(**settings), "check")
     assert code == 0
     assert words in output
+
+
+class Clipping(Schema):
+    x = Tensor((1,), maximum=1, outside="clip")
+
+
+def test_a_configured_schema_that_changes_what_it_loads(protected: MakeApp) -> None:
+    """The view of a foreign app never gets what the schema made."""
+    app = protected(POLICIES={"view": {"public": True, "body": f"{__name__}:Clipping"}})
+    app.add_url_rule("/view", endpoint="view", view_func=lambda: "ok", methods=["POST"])
+    code, output = run(app, "check")
+    assert code == 0
+    assert "weak: a view at 'view' that reads the body itself" in output
+    assert 'x (outside="clip")' in output
 
 
 def test_debug_is_weak(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

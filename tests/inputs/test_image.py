@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema, ValidationError, fields, validate
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 
 from field_loading import FUZZ, load, message
+from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Image
 from flask_secure_ml.inputs.image_files import ImageError, bare_jpeg, bare_png, orientation
+from flask_secure_ml.inputs.loading import load as load_body
 
 UNREADABLE = "Not a whole image of a format that is accepted here: PNG, JPEG."
 RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
@@ -197,6 +199,63 @@ def test_pixels_are_counted_before_any_is_decoded(monkeypatch: pytest.MonkeyPatc
     at = large.index(b"\xff\xc0") + 5
     large[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
     assert message(Image(), bytes(large)) == "Must have at most 4194304 pixels."
+
+
+class Album(Schema):
+    cover = Image("L", required=False)
+    pages = fields.List(Image("L"), validate=validate.Length(max=250))
+    named = fields.Dict(fields.String(), Image("L"))
+
+
+def too_much(value: Any) -> list[str]:
+    with pytest.raises(ValidationFailed) as caught:
+        load_body(Album(), value)
+    found: list[dict[str, str]] = caught.value.members["errors"]
+    assert {each["message"] for each in found} == {"All images together must have at most 16777216 pixels."}
+    return [each["pointer"] for each in found]
+
+
+def test_pixels_of_a_whole_body_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many small files unpack to is bounded for all fields of a load together, before the next is decoded."""
+    decoded: list[tuple[int, int]] = []
+
+    def converted(_field: Image, image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+        decoded.append(image.size)
+        return np.zeros((1, 1), np.uint8)
+
+    monkeypatch.setattr(Image, "_converted", converted)
+    page = text(file(Pillow.new("1", (2_048, 2_048))))
+    assert len(load_body(Album(), {"pages": [page] * 4})["pages"]) == 4
+    decoded.clear()
+    assert too_much({"pages": [page] * 200})[0] == "/pages/4"
+    assert too_much({"cover": page, "pages": [page] * 4}) == ["/pages/3"]
+    assert too_much({"named": {str(number): page for number in range(5)}}) == ["/named/4/value"]
+    assert decoded == [(2_048, 2_048)] * 3 * 4
+    assert len(load_body(Album(), {"pages": [page] * 4})["pages"]) == 4
+
+
+def test_small_images_count_for_their_opening() -> None:
+    """As many files as there are pixels would take minutes, so a file of one pixel counts for more."""
+    dot = text(file(Pillow.new("L", (1, 1))))
+    names = map(str, range(1_025))
+    assert too_much({"named": dict.fromkeys(names, dot)}) == ["/named/1024/value"]
+
+
+def test_the_total_of_a_field_is_its_own() -> None:
+    """A larger picture raises the total, a schema may set it, and by hand nothing is counted."""
+    assert Image(max_pixels=20_000_000).max_total_pixels == 20_000_000
+    field = Image("L", max_pixels=20_000, max_total_pixels=32_768)
+    pages = Schema.from_dict({"pages": fields.List(field)})
+    dots = {"pages": [text(file(Pillow.new("L", (1, 1))))] * 3}
+    assert len(load_body(pages(), {"pages": dots["pages"][:2]})["pages"]) == 2
+    with pytest.raises(ValidationFailed):
+        load_body(pages(), dots)
+    assert len(pages().load(dots)["pages"]) == 3
+    for wrong in (0, 19_999):
+        with pytest.raises(ValueError, match="max_total_pixels must"):
+            Image(max_pixels=20_000, max_total_pixels=wrong)
+    with pytest.raises(ValueError, match="nor than 16384"):
+        Image(max_pixels=1, max_total_pixels=16_383)
 
 
 def test_caps() -> None:

@@ -11,6 +11,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.loading import load
+from flask_secure_ml.inputs.problems import validation_failed
 
 
 class Counting(fields.Float):
@@ -111,6 +112,52 @@ def test_validators_see_the_whole_list() -> None:
     assert len(load(SCHEMA, {"numbers": [1.0] * 5_000})["numbers"]) == 5_000
 
 
+class Short(Schema):
+    numbers = fields.List(Counting(), validate=validate.Length(max=4))
+    exact = fields.List(Counting(), validate=[validate.Length(equal=2, error="Two."), validate.ContainsOnly([1, 2])])
+    both = fields.List(Counting(), validate=validate.And(validate.Length(1, 3), validate.ContainsOnly([1])))
+    rows = fields.Nested(Row, many=True, validate=validate.Length(max=2))
+    named = fields.Dict(fields.String(), Counting(), validate=validate.Length(max=2))
+    inner = fields.List(fields.List(Counting(), validate=validate.Length(max=1)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"numbers": [1.0] * 5}, id="list"),
+        pytest.param({"exact": [1.0] * 3}, id="equal"),
+        pytest.param({"exact": [1.0]}, id="too short"),
+        pytest.param({"both": [1.0] * 4}, id="one of several"),
+        pytest.param({"rows": [{"values": [1.0]}] * 3}, id="objects"),
+        pytest.param({"named": {"a": 1.0, "b": 1.0, "c": 1.0}}, id="dict"),
+        pytest.param({"inner": [[1.0] * 2]}, id="inner list"),
+    ],
+)
+def test_the_length_is_checked_before_the_items(value: Any) -> None:
+    """A list of the wrong length costs nothing but its length, and has the error that marshmallow gives."""
+    with pytest.raises(ValidationError) as expected:
+        Short().load(value)
+    looked_at = Counting.seen
+    with pytest.raises(ValidationFailed) as caught:
+        load(Short(), value)
+    assert caught.value.members == validation_failed(expected.value).members
+    assert (looked_at > 0, Counting.seen - looked_at) == (True, 0)
+
+
+def test_lists_of_the_right_length_are_loaded() -> None:
+    """The early look at the length refuses nothing else, and the other validators still see what was loaded."""
+    value = {"numbers": [1.0] * 4, "exact": [1, 2], "both": [1], "rows": [{}] * 2, "named": {"a": 1, "b": 2}}
+    assert load(Short(), value) == Short().load(value)
+    assert pointers(Short(), {"both": [2]}) == ["/both"]
+    assert pointers(Short(), {"named": []}) == ["/named"]
+
+
+def test_a_hook_may_change_how_many_objects_there_are() -> None:
+    """Where a hook takes the collection, the length is that of what it returns."""
+    schema = Schema.from_dict({"rows": fields.Nested(First, many=True, validate=validate.Length(max=1))})
+    assert load(schema(), {"rows": [{"value": 1}] * 3}) == {"rows": [{"value": 1}]}
+
+
 def test_many_at_the_top() -> None:
     """A schema of a list of objects stops as well."""
     schema = Row(many=True)
@@ -139,6 +186,14 @@ class Totalled(Schema):
     @post_load(**WHOLE)
     def total(self, data: Any, many: bool, **_kwargs: Any) -> Any:
         return sum(each["value"] for each in data) if many else data
+
+
+class First(Schema):
+    value = fields.Integer()
+
+    @post_load(**WHOLE)
+    def first(self, data: Any, many: bool, **_kwargs: Any) -> Any:
+        return data[:1] if many else data
 
 
 @pytest.mark.parametrize("schema", [Whole, Totalled])

@@ -328,6 +328,7 @@ def test_wrong_signatures(tmp_path: Path, inputs: Any) -> None:
         pytest.param("signature:\n  outputs: '[]'\n", id="no-inputs"),
         pytest.param("signature:\n  inputs: null\n", id="inputs-null"),
         pytest.param("signature:\n  inputs: []\n", id="inputs-list"),
+        pytest.param('signature:\n  inputs: "\\uD800"\n', id="surrogate"),
         pytest.param("signature: {inputs: '[]'}\nsignature: {inputs: '[]'}\n", id="signature-twice"),
         pytest.param("? [signature]\n: {inputs: '[]'}\n", id="key-list"),
         pytest.param("signature: !!python/object/apply:os.abort []\n", id="object"),

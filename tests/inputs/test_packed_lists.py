@@ -30,8 +30,9 @@ INTEGERS = frozenset({int})
 )
 def test_numbers_of_one_type_are_read_in_place(leaf: float, types: frozenset[type], dtype: np.dtype[Any]) -> None:
     """This Python writes lists as the fast way expects; otherwise it would be slow without a word."""
-    found = packed([[leaf] * 60] * 2, types)
+    found, known = packed([[leaf] * 60] * 2, types)
     assert found is not None
+    assert known == 120
     assert found.dtype == dtype
     assert found.tobytes() == np.array([leaf] * 120, dtype).tobytes()
     assert found.flags.writeable
@@ -39,8 +40,8 @@ def test_numbers_of_one_type_are_read_in_place(leaf: float, types: frozenset[typ
 
 def test_a_few_numbers_go_the_long_way() -> None:
     """Below a hundred, the fast way is not."""
-    assert packed([[0.5] * 99], FLOATS) is None
-    assert packed([[0.5] * 100], FLOATS) is not None
+    assert packed([[0.5] * 99], FLOATS)[0] is None
+    assert packed([[0.5] * 100], FLOATS)[0] is not None
 
 
 @pytest.mark.parametrize(
@@ -50,22 +51,25 @@ def test_a_few_numbers_go_the_long_way() -> None:
 )
 @pytest.mark.parametrize("place", [0, 1, 99, 150, 199])
 def test_anything_else_goes_the_long_way(leaf: Any, place: int) -> None:
-    """One item of another type anywhere, and nothing is read."""
+    """One item of another type anywhere, and nothing is read; what stands before it is known."""
     items: list[Any] = [0.5] * 200
     items[place] = leaf
-    assert packed([items[:100], items[100:]], FLOATS) is None
+    found, known = packed([items[:100], items[100:]], FLOATS)
+    assert found is None
+    # Of a row with something of another length nothing is known, and of what cannot be written nothing at all.
+    assert known in ((0, 100, place) if place >= 100 else (0,))
 
 
 @pytest.mark.parametrize("leaf", [None, [0.5, 0.5], "text of some length"], ids=repr)
 def test_a_row_of_anything_else_goes_the_long_way(leaf: Any) -> None:
     """What is written for a row may be much shorter or longer than for numbers."""
-    assert packed([[0.5] * 100, [leaf] * 100], FLOATS) is None
+    assert packed([[0.5] * 100, [leaf] * 100], FLOATS) == (None, 100)
 
 
 @pytest.mark.parametrize("leaf", [0.5, True])
 def test_only_the_types_asked_for(leaf: Any) -> None:
     """Floats are not read for integers, and booleans are not read at all."""
-    assert packed([[leaf] * 100], INTEGERS) is None
+    assert packed([[leaf] * 100], INTEGERS) == (None, 0)
 
 
 def test_errors_in_large_lists_are_found() -> None:
@@ -89,8 +93,9 @@ def test_fuzz_the_fast_way_is_the_long_way(base: list[Any], repeat: int, columns
     items = base * (repeat * columns)
     rows = [items[start : start + columns] for start in range(0, len(items), columns)]
     rows = [row for row in rows if len(row) == columns]
-    found = packed(rows, FLOATS)
+    found, known = packed(rows, FLOATS)
     flat = [item for row in rows for item in row]
+    assert FLOATS.issuperset(map(type, flat[:known]))
     if found is None:
         assert len(flat) < 100 or len(set(map(type, flat))) > 1 or not FLOATS.issuperset(map(type, flat)) or wide(flat)
     else:

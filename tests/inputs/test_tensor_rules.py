@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from marshmallow import Schema, fields
 
-from field_loading import errors, load
+from field_loading import FUZZ, errors, load
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.reports import MAX_REPORTS, OutOfRange, collect
+from flask_secure_ml.inputs.tensor_rules import off_total
 
 NOT_ALLOWED = ["Not an allowed value."]
 
@@ -61,6 +64,43 @@ def test_sums_of_integers_do_not_wrap() -> None:
     wraps_to_zero = [2**63 - 1, 2**63 - 1, 2]
     assert errors(Tensor((3,), "int64", total=(-10, 10)), wraps_to_zero) == ["Must have a sum from -10 to 10."]
     assert errors(Tensor((2,), "int8", norm=(0, 1)), [100, 100]) == ["Must have a norm from 0 to 1."]
+
+
+TOP = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "row", "span", "text"),
+    [
+        ("int64", [2**53, 1], (0, 2**53), "0 to 9007199254740992"),
+        ("int64", [2**53, 2], (0, 2**53 + 1), "0 to 9007199254740993"),
+        ("int64", [-(2**53), -1], (-(2**53), 0), "-9007199254740992 to 0"),
+        ("int64", [TOP] * 9, (0, 9 * TOP - 1), f"0 to {9 * TOP - 1}"),
+        ("int64", [-TOP - 1] * 9, (-9 * TOP - 8, 0), f"{-9 * TOP - 8} to 0"),
+        ("uint64", [2**64 - 1] * 3, (0, 3 * 2**64 - 4), f"0 to {3 * 2**64 - 4}"),
+        ("uint64", [2**64 - 1, 1], (0, 5), "0 to 5"),
+        (">i8", [2**53, 1], (0, 2**53), "0 to 9007199254740992"),
+        ("int8", [1, 1], (2.5, float("inf")), "2.5 to inf"),
+        ("int64", [2, 1], (float("-inf"), 2.5), "-inf to 2.5"),
+        ("uint8", [255, 1], (0, 255), "0 to 255"),
+    ],
+)
+def test_sums_of_integers_are_exact(dtype: str, row: list[int], span: Any, text: str) -> None:
+    """No integer is rounded on the way to its sum, nor a bound that is an integer."""
+    field = Tensor((None, None), dtype, total=span)
+    assert errors(field, [row, row]) == {place: [f"Must have a sum from {text}."] for place in (0, 1)}
+    exact = sum(row)
+    spans: list[Any] = [(exact, exact), (np.int64(0), float("inf")) if exact > 0 else (float("-inf"), 0)]
+    for good in spans:
+        assert load(Tensor((None, None), dtype, total=good), [row]).tolist() == [row]
+
+
+@given(st.lists(st.integers(-TOP - 1, TOP), min_size=1, max_size=9), st.integers(-2, 2), st.integers(-2, 2))
+@FUZZ
+def test_fuzz_sums_of_integers(row: list[int], low: int, high: int) -> None:
+    """A sum is within its span when Python's is."""
+    span = (sum(row) + low, sum(row) + max(low, high))
+    assert bool(off_total(np.array(row), span)) == (not span[0] <= sum(row) <= span[1])
 
 
 def test_norms_are_taken_in_64_bits() -> None:

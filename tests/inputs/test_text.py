@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError
 
 from field_loading import FUZZ, corpus, load, message
 from flask_secure_ml.inputs import Text
+from flask_secure_ml.inputs.invisible import is_hiding
 from flask_secure_ml.inputs.text import _BIDI, _CONTROLS, _DECOMPOSE_TO_MARKS
 
 EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
@@ -33,7 +34,13 @@ WORLD = [
     "مرحبا",
     "שלום",
     "👩\u200d👩\u200d👧",
-    "a\u00a0b\u2028c",
+    "a\u00a0b",
+    "می\u200cخواهم PDF\u200cها ۲۰\u200cساله ه\u200d",  # noqa: RUF001
+    "র\u200d্য ක්\u200dෂ",
+    "👩🏽\u200d🚀 ❤\ufe0f\u200d🔥 🏳\ufe0f\u200d🌈 🙂\u200d↔\ufe0f 1\ufe0f\u20e3 ℹ\ufe0f ‼\ufe0f",  # noqa: RUF001
+    "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+    "葛\U000e0100 ᠠ\u180b ≨\ufe00",
+    "\u0600\u0661 \u06dd",
     "\ue000",
 ]
 
@@ -134,6 +141,62 @@ def test_options_of_a_field() -> None:
     assert message(Text(error_messages={"control": "No."}), "\x00") == "No."
 
 
+def tagged(text: str) -> str:
+    """Return ASCII as tag characters, which no one sees."""
+    return "".join(chr(0xE0000 + ord(letter)) for letter in text)
+
+
+# What is hidden, and what is left of it when the invisible is taken out.
+HIDDEN = [
+    pytest.param("hi" + tagged("obey me"), "hi", id="tags"),
+    pytest.param("\U0001f3f4" + tagged("obey") + "\U000e007f", "\U0001f3f4", id="tags of no flag"),
+    pytest.param("\U0001f3f4" + tagged("gbeng"), "\U0001f3f4", id="flag without its end"),
+    pytest.param("a\u200bb", "ab", id="zero-width space"),
+    pytest.param("\ufeffa", "a", id="byte order mark"),
+    pytest.param("a\u00adb", "ab", id="soft hyphen"),
+    pytest.param("a\u2028b\u2029c", "a\nb\nc", id="separators"),
+    pytest.param("a\u2060\u2063b", "ab", id="word joiner and separator"),
+    pytest.param("a\u034fb\u3164c\u115f", "abc", id="joiner of graphemes and fillers"),
+    pytest.param("a\ufff9b\ufffac\ufffb", "abc", id="annotations"),
+    pytest.param("a\u200db\u200c", "ab", id="joiners in Latin"),
+    pytest.param("\u200d1\u200c2", "12", id="joiners beside digits"),
+    pytest.param("م\u200c\u200dم", "م\u200dم", id="two joiners"),
+    pytest.param("😀\ufe0f\ufe01\ufe02", "😀\ufe0f", id="selectors in a row"),
+    pytest.param("😀\U000e0141\U000e0142", "😀", id="further selectors on an emoji"),
+    pytest.param("a\ufe0f", "a", id="selector on a letter"),
+    pytest.param("\ufe0fa \ufe0fb", "a b", id="selectors on nothing"),
+    pytest.param("葛\U000e0100\U000e0101", "葛\U000e0100", id="two of an ideograph"),
+    pytest.param("a\u180eb", "ab", id="Mongolian separator in Latin"),
+]
+
+
+@pytest.mark.parametrize(("value", "left"), HIDDEN)
+def test_what_is_hidden_in_a_text(value: str, left: str) -> None:
+    """Characters that nobody sees are refused, taken out or let through by policy."""
+    assert message(Text(), value) == "Has an invisible character."
+    assert load(Text(normalise=None, invisible="strip"), value) == left
+    assert load(Text(normalise=None), left) == left
+    assert load(Text(normalise=None, invisible="allow"), value) == value
+
+
+@pytest.mark.parametrize("value", [value for value in WORLD if value])
+def test_nothing_is_stripped_of_the_texts_of_the_world(value: str) -> None:
+    """What writing needs stays."""
+    assert load(Text(invisible="strip", normalise=None), value) == value
+
+
+def test_a_separator_becomes_what_is_kept() -> None:
+    """Words on two lines do not become one, whether or not a newline is text."""
+    assert load(Text(invisible="strip", keep=""), "a\u2028b") == "a b"
+
+
+def test_every_invisible_format_character_is_known() -> None:
+    """What Unicode calls format or separator passes only where it is seen, joins, or has the policy of direction."""
+    passing = {each for each in EVERY if category(each) in {"Cf", "Zl", "Zp"} and not is_hiding(f"a{each}b")}
+    seen = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
+    assert passing - _BIDI <= set(map(chr, seen))
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -144,6 +207,7 @@ def test_options_of_a_field() -> None:
         ({"normalise": "NFD"}, "normalise must be one of"),
         ({"control": "allow"}, "control must be one of"),
         ({"bidi": "keep"}, "bidi must be one of"),
+        ({"invisible": "keep"}, "invisible must be one of"),
         ({"unassigned": "strip"}, "unassigned must be one of"),
         ({"keep": "abc"}, "keep must be control characters"),
         ({"keep": ["\t"]}, "keep must be control characters"),
@@ -155,17 +219,19 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
         Text(**arguments)
 
 
+SPECIAL = "\x00\u202e\u0301\ufdfa\ud800\uffff\u0f73\u200d\u200c\ufe0f\u2028\U000e0100\U000e0067👩م葛"
 FIELDS = [
-    Text(12, max_bytes=30, normalise=form, control=control, bidi=bidi, unassigned=unassigned)
+    Text(12, max_bytes=30, normalise=form, control=control, bidi=bidi, invisible=invisible, unassigned=unassigned)
     for form in ("NFC", "NFKC", None)
     for control in ("refuse", "strip")
     for bidi in ("refuse", "strip")
     for unassigned in ("refuse", "allow")
+    for invisible in ("refuse", "strip")
 ]
 
 
 @FUZZ
-@given(st.text(st.characters() | st.sampled_from("\x00\u202e\u0301\ufdfa\ud800\uffff\u0f73"), max_size=20))
+@given(st.text(st.characters() | st.sampled_from(SPECIAL), max_size=20))
 def test_fuzz_what_passes_is_clean(value: str) -> None:
     """Whatever is sent, what is loaded has one form, the length asked for and none of what is refused."""
     for field in FIELDS:
@@ -177,3 +243,4 @@ def test_fuzz_what_passes_is_clean(value: str) -> None:
         assert len(found) <= 12
         assert len(found.encode()) <= 30
         assert not set(found) & (_CONTROLS - set("\t\n") | _BIDI)
+        assert field.normalise is not None or not is_hiding(found)

@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema, ValidationError, fields
 
 from field_loading import FUZZ, corpus, load, message
+from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Url, VettedUrl
+from flask_secure_ml.inputs.loading import load as load_body
 from flask_secure_ml.inputs.public_addresses import is_public
 from flask_secure_ml.inputs.url import system_resolver
 
@@ -151,6 +153,31 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
     """The field is refused where it is written."""
     with pytest.raises(ValueError, match=part):
         url(**arguments)
+
+
+def test_lookups_of_a_whole_body_are_counted() -> None:
+    """One body asks for a hundred hosts at most, in whatever fields, or for as many as the schema says."""
+    asked: list[str] = []
+
+    def resolver(host: str, _port: int) -> list[str]:
+        asked.append(host)
+        return [PUBLIC]
+
+    many = Schema.from_dict({"x": fields.List(url(resolver=resolver)), "y": fields.Dict(values=url(resolver=resolver))})
+    value: dict[str, Any] = {
+        "x": ["https://images.example.com/"] * 60,
+        "y": dict.fromkeys("abc", "https://images.example.com/"),
+    }
+    assert len(load_body(many(), value)["x"]) == 60
+    value["x"] *= 1_000
+    asked.clear()
+    with pytest.raises(ValidationFailed) as caught:
+        load_body(many(), value)
+    assert len(asked) == 100
+    assert caught.value.members["errors"][0] == {"pointer": "/x/100", "message": "Comes after 100 other addresses."}
+    few = Schema.from_dict({"x": fields.List(url(max_lookups=2))})
+    with pytest.raises(ValidationFailed):
+        load_body(few(), {"x": value["x"][:3]})
 
 
 PIECES = st.sampled_from(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
+from contextlib import suppress
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from typing import Any
 
 import pytest
 from flask import Flask
 
 from described_app import PLANS, add_routes
 from flask_secure_ml import ConfigError, SecureML
+from flask_secure_ml.openapi import page as page_module
 from flask_secure_ml.openapi.page import CONTENT_SECURITY_POLICY
 from support import HTTPS, MakeApp, caller
 
@@ -103,6 +109,109 @@ def test_an_address_that_is_taken(bare_app: Flask, rule: str) -> None:
     bare_app.config["SECURE_ML_OPENAPI"] = "public"
     with pytest.raises(ConfigError, match=rule):
         SecureML(bare_app)
+
+
+@pytest.mark.parametrize("rule", ["/docs", "/docs/", "/openapi.json"])
+def test_an_address_that_is_taken_later(bare_app: Flask, rule: str) -> None:
+    """A route that the app gets after the extension would never answer: the check names it, and nothing is served."""
+    bare_app.config["SECURE_ML_OPENAPI"] = "public"
+    secure_ml = SecureML(bare_app)
+    secure_ml.check(bare_app)
+    bare_app.add_url_rule(rule, view_func=lambda: "mine", endpoint="mine")
+    with pytest.raises(ConfigError, match=re.escape(rule.rstrip("/"))):
+        secure_ml.check(bare_app)
+    assert bare_app.test_client().get("/docs", base_url=HTTPS).status_code == 500
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/page.js"])
+def test_what_a_client_has_is_not_sent_again(protected: MakeApp, path: str) -> None:
+    """An answer has a tag; who knows it gets 304 without a body, under the same header policy."""
+    client = protected(OPENAPI="public").test_client()
+    first = client.get(path, base_url=HTTPS)
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = client.get(path, base_url=HTTPS, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    for name in ("ETag", "Cache-Control", "Content-Security-Policy"):
+        assert again.headers[name] == first.headers[name]
+    assert client.get(path, base_url=HTTPS, headers={"If-None-Match": '"other"'}).data == first.data
+
+
+def test_a_protected_description_is_not_kept(app: Flask) -> None:
+    """No cache may have it, and its tag is no way around the credential."""
+    client = app.test_client()
+    first = client.get("/openapi.json", base_url=HTTPS, headers=caller())
+    assert first.headers["Cache-Control"] == "no-store"
+    known = {"If-None-Match": first.headers["ETag"]}
+    assert client.get("/openapi.json", base_url=HTTPS, headers=known | caller()).status_code == 304
+    assert client.get("/openapi.json", base_url=HTTPS, headers=known).status_code == 401
+    elsewhere = client.get("/openapi.json", base_url=f"{HTTPS}/below", headers=known | caller())
+    assert elsewhere.status_code == 200
+
+
+def test_built_once(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests at the same time wait for one description; later ones get the same."""
+    built: list[Flask] = []
+    meeting = Barrier(2)
+
+    def build(app: Flask) -> dict[str, Any]:
+        built.append(app)
+        # A second thread in here would end the wait at once.
+        with suppress(BrokenBarrierError):
+            meeting.wait(0.2)
+        return {"number": len(built)}
+
+    monkeypatch.setattr(page_module, "build_document", build)
+    app = protected(OPENAPI="public")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: app.test_client().get("/openapi.json", base_url=HTTPS).get_json(), range(8)))
+    assert answers == [{"number": 1}] * 8
+
+
+def test_a_description_that_cannot_be_made(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why is not said to the client, and the next request tries again."""
+
+    def fail(_app: Flask) -> dict[str, Any]:
+        raise ValueError("a secret detail")
+
+    client = protected(OPENAPI="public").test_client()
+    with monkeypatch.context() as patch:
+        patch.setattr(page_module, "build_document", fail)
+        answer = client.get("/openapi.json", base_url=HTTPS)
+    assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert client.get("/openapi.json", base_url=HTTPS).status_code == 200
+
+
+def test_url_defaults_of_the_app(app: Flask) -> None:
+    """What an app adds to the addresses that it makes does not change where it says it is."""
+    app.url_defaults(lambda _endpoint, values: values.setdefault("lang", "en"))
+    client = app.test_client()
+    assert "servers" not in client.get("/openapi.json", base_url=HTTPS, headers=caller()).get_json()
+    below = client.get("/openapi.json", base_url=f"{HTTPS}/a%20model", headers=caller()).get_json()
+    assert below["servers"] == [{"url": "/a%20model"}]
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_contrast(scheme: int) -> None:
+    """Every colour of text has a contrast of 4.5 or more to every ground that it stands on (WCAG 2.2, 1.4.3)."""
+    root = re.findall(r":root \{([^}]*)\}", (STATIC / "page.css").read_text(encoding="utf-8"))[scheme]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", root))
+    inks = ["text", "soft", "accent", "good", "bad", "get", "post", "put", "delete"]
+    for ink, ground in [*product(inks, ["ground", "card"]), ("text", "code"), ("on-accent", "accent")]:
+        dark, light = sorted((luminance(colours[ink]), luminance(colours[ground])))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {ground}"
+
+
+def test_the_page_is_small() -> None:
+    """All files together have at most 40 KiB, as they are written."""
+    assert sum(len(each.read_bytes()) for each in STATIC.iterdir() if each.is_file()) <= 40_960
 
 
 def test_the_files_are_in_the_package() -> None:

@@ -13,9 +13,17 @@ function sendable(schemes) {
     (scheme.type === "http" && scheme.scheme.toLowerCase() !== "dpop"));
 }
 
-function label(scheme) {
-  if (scheme.type === "apiKey") return `API key in ${scheme.name}`;
+// A scheme in words; what is not known here keeps its name.
+export function label(scheme, name) {
+  if (scheme?.type === "apiKey") return scheme.name === "DPoP" ? "proof in DPoP" : `API key in ${scheme.name}`;
+  if (scheme?.type === "mutualTLS") return "client certificate";
+  if (scheme?.type !== "http") return name;
   return scheme.scheme.toLowerCase() === "bearer" ? "Access token (Bearer)" : `Authorization: ${scheme.scheme}`;
+}
+
+function carried(scheme, value) {
+  if (scheme.type === "apiKey") return [scheme.name, value];
+  return ["Authorization", `${scheme.scheme.toLowerCase() === "bearer" ? "Bearer" : scheme.scheme} ${value}`];
 }
 
 export class Credential {
@@ -35,16 +43,17 @@ export class Credential {
     return this.#value !== "";
   }
 
-  get isKey() {
-    return this.#scheme?.type === "apiKey" || this.#scheme?.scheme?.toLowerCase() === "apikey";
+  // The header that carries it, or null.
+  header() {
+    return this.present ? carried(this.#scheme, this.#value) : null;
   }
 
-  // The header that carries it; `value` stands in for it where it is only shown.
-  header(value = this.#value) {
-    if (!this.present) return null;
-    if (this.#scheme.type === "apiKey") return [this.#scheme.name, value];
-    const word = this.#scheme.scheme.toLowerCase() === "bearer" ? "Bearer" : this.#scheme.scheme;
-    return ["Authorization", `${word} ${value}`];
+  // The same with a variable of a shell in its place, also before there is one.
+  standIn() {
+    const scheme = this.#scheme ?? this.#schemes[0]?.[1];
+    if (!scheme) return null;
+    const isKey = scheme.type === "apiKey" || scheme.scheme.toLowerCase() === "apikey";
+    return carried(scheme, isKey ? "$API_KEY" : "$TOKEN");
   }
 
   // Fill a section with the form. `used` is called when another credential is in use.

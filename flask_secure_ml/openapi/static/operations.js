@@ -1,4 +1,5 @@
 // One operation as a card: what it is for, who may call it, what it takes, what it answers, and a way to try it.
+import { label } from "./credentials.js";
 import { coded, element, prose } from "./dom.js";
 import { Trial } from "./try.js";
 
@@ -51,7 +52,8 @@ export class Card {
   #access() {
     const ways = this.operation.security ?? [];
     if (!ways.length) return element("span", { class: "chip open" }, "open to everyone");
-    const schemes = new Set(ways.map((way) => Object.keys(way).join(" with ")));
+    const known = this.schemas.description.components?.securitySchemes ?? {};
+    const schemes = new Set(ways.map((way) => Object.keys(way).map((name) => label(known[name], name)).join(" with ")));
     const scopes = new Set(ways.map((way) => Object.values(way).flat().join(" ")).filter(Boolean));
     const needed = [...scopes].flatMap((each, number) => [number ? " or " : "", ...each.split(" ").map((scope) => element("code", { class: "scope" }, scope))]);
     return [
@@ -77,7 +79,7 @@ export class Card {
     // Several names of one format have one schema, and need to be told once.
     const bySchema = new Map();
     for (const [type, content] of contents) {
-      const key = JSON.stringify(content.schema);
+      const key = JSON.stringify(content.schema ?? {});
       bySchema.set(key, [...(bySchema.get(key) ?? []), type]);
     }
     return block("Body", ...[...bySchema].map(([schema, types], number) => element("details", { class: "more", open: number === 0 },
@@ -85,19 +87,39 @@ export class Card {
   }
 
   #answers() {
-    // Keys that look like numbers come first in JavaScript, but what succeeds should.
-    const found = Object.entries(this.operation.responses ?? {}).sort(([one], [other]) => one[0] - other[0]);
+    const found = Object.entries(this.operation.responses ?? {}).map(([status, response]) => [status, this.schemas.resolve(response)]);
+    const [good, bad] = [true, false].map((isGood) => found.filter(([status]) => status.startsWith("2") === isGood));
     if (!found.length) return null;
-    return block("Answers", ...found.map(([status, response]) => {
-      const resolved = this.schemas.resolve(response);
-      const contents = Object.entries(resolved.content ?? {});
-      const codes = Object.keys(contents[0]?.[1].examples ?? {});
-      return element("details", { class: "more", open: status.startsWith("2") && contents.length > 0 },
-        element("summary", {}, element("span", { class: `status-code ${status.startsWith("2") ? "good" : "bad"}` }, status), " ", ...(codes.length ? codes.flatMap((code) => [element("code", {}, code), " "]) : [])),
-        ...prose(resolved.description),
-        ...(status.startsWith("2") ? contents.map(([type, content]) => element("div", {}, element("p", {}, element("code", {}, type)), this.schemas.view(content.schema))) : []));
-    }));
+    return block("Answers", ...good.map((each) => this.#success(...each)), bad.length ? refusals(bad) : null);
   }
+
+  #success(status, response) {
+    const contents = Object.entries(response.content ?? {});
+    return element("details", { class: "more", open: true }, element("summary", {}, code(status, "good")),
+      ...prose(response.description),
+      ...contents.map(([type, content]) => element("div", {}, element("p", {}, element("code", {}, type)), this.schemas.view(content.schema))));
+  }
+}
+
+// Errors are much the same for every operation: one line that opens into a table.
+function refusals(found) {
+  const rows = found.map(([status, response]) => element("tr", {},
+    element("th", { scope: "row" }, code(status, "bad")),
+    element("td", {}, ...reasons(response))));
+  return element("details", { class: "more" },
+    element("summary", {}, ...found.map(([status]) => code(status, "bad"))),
+    element("table", { class: "errors" }, element("tbody", {}, rows)));
+}
+
+// Each code with what it stands for; without any, what is said of all.
+function reasons(response) {
+  const examples = Object.entries(Object.values(response.content ?? {})[0]?.examples ?? {});
+  if (!examples.length) return prose(response.description);
+  return examples.map(([name, example]) => element("p", {}, element("code", {}, name), " ", ...coded(example.summary ?? "")));
+}
+
+function code(status, kind) {
+  return element("span", { class: `status-code ${kind}` }, status, " ");
 }
 
 function badge(method) {

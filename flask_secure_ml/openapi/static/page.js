@@ -5,6 +5,7 @@ import { Card, operationsOf } from "./operations.js";
 import { Schemas } from "./schemas.js";
 import { ROOT } from "./try.js";
 
+const wide = matchMedia("(min-width: 1000px)");
 const at = (id) => document.getElementById(id);
 const credential = new Credential();
 let cards = [];
@@ -18,13 +19,15 @@ function say(text, isBad = false) {
 async function load() {
   const header = credential.header();
   say("Loading …");
+  let description;
   try {
-    const response = await fetch(`${ROOT}/openapi.json`, { headers: header ? [header] : [], credentials: "omit", cache: "no-store" });
+    const response = await fetch(`${ROOT}/openapi.json`, { headers: header ? [header] : [], credentials: "omit" });
     if (!response.ok) return refuse(response.status);
-    show(await response.json());
+    description = await response.json();
   } catch (error) {
-    say(`The description did not come: ${error.message}. Load the page again when the server is up.`, true);
+    return say(`The description did not come: ${error.message}. Load the page again when the server is up.`, true);
   }
+  show(description);
 }
 
 function refuse(status) {
@@ -81,8 +84,15 @@ function filter() {
   }
 }
 
+// The cards were not there when the browser looked for what the address names.
 function open() {
-  if (location.hash.startsWith("#op-")) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+  if (!location.hash) return;
+  cards.find((card) => new URL(card.link.href).hash === location.hash)?.view.scrollIntoView();
+}
+
+// Beside the cards the index is always open; above them, on a narrow screen, only for who asks.
+function fold() {
+  at("fold").open = wide.matches;
 }
 
 function offer(schemes) {
@@ -96,6 +106,8 @@ function used() {
 }
 
 at("filter").addEventListener("input", filter);
+wide.addEventListener("change", fold);
+fold();
 if (document.documentElement.dataset.access === "protected") {
   offer();
   say("The description of this API is for callers with a credential. Enter one to read it.");

@@ -5,40 +5,50 @@ const TEXTS = /^(application\/json|text\/)/;
 const SHOWN = ["content-type", "x-request-id", "retry-after", "www-authenticate", "allow", "ratelimit", "ratelimit-policy"];
 const MOST_SHOWN = 100_000;
 
-// Where the app is mounted: the page is at <root>/docs.
-export const ROOT = location.pathname.replace(/\/docs\/?$/, "");
+// Where the app is mounted: the page is at <root>/docs. With the origin before it no path can name another host.
+export const ROOT = location.origin + location.pathname.replace(/\/docs\/?$/, "");
 
 export class Trial {
   constructor(operation, credential) {
     this.operation = operation;
     this.credential = credential;
     this.arguments = new Map();
+    this.headers = new Map();
     this.contents = Object.entries(operation.requestBody?.content ?? {});
-    this.answer = element("div", { class: "answer", role: "status", "aria-live": "polite" });
+    this.state = element("p", { class: "status", role: "status" });
+    this.answer = element("div", { class: "answer" });
     this.shell = element("pre", { tabindex: "0", "aria-label": "The call for a shell" });
     this.send = element("button", { type: "submit", class: "primary" }, "Send");
   }
 
   view() {
-    const form = element("form", { submit: (event) => this.#submit(event), input: () => this.refresh(), change: () => this.refresh(), novalidate: false },
-      this.#parameters(), this.#body(),
+    const form = element("form", { submit: (event) => this.#submit(event), input: () => this.refresh(), change: () => this.refresh() },
+      this.#parameters("path", this.arguments), this.#body(), this.#more(),
       element("div", { class: "buttons" }, this.send));
     this.refresh();
-    return element("section", { class: "try", "aria-label": "Try it" },
-      element("h4", {}, "Try it"), form, this.answer,
+    return element("section", { class: "try", "aria-label": `Try ${this.operation.method} ${this.operation.path}` },
+      element("h4", {}, "Try it"), form, this.state, this.answer,
       element("details", { class: "shell" }, element("summary", {}, "As a shell command"), this.shell, this.#copy()));
   }
 
   refresh() {
+    for (const input of this.arguments.values()) input.setCustomValidity?.(unsendable(input.value));
     this.shell.textContent = this.#command();
   }
 
-  #parameters() {
-    return (this.operation.parameters ?? []).filter((each) => each.in === "path").map((each) => {
-      const input = element("input", { type: "text", required: true, autocomplete: "off", spellcheck: "false" });
-      this.arguments.set(each.name, input);
+  #parameters(where, inputs) {
+    return (this.operation.parameters ?? []).filter((each) => each.in === where).map((each) => {
+      const names = each.schema?.enum?.map((value) => [value, value]);
+      const input = names ? choice(each.required ? names : [["", "not sent"], ...names])
+        : element("input", { type: "text", required: each.required, autocomplete: "off", spellcheck: "false" });
+      inputs.set(each.name, input);
       return field(each.name, input);
     });
+  }
+
+  #more() {
+    const found = this.#parameters("header", this.headers);
+    return found.length ? element("details", {}, element("summary", {}, "Headers"), element("div", { class: "fields" }, found)) : null;
   }
 
   #body() {
@@ -48,31 +58,48 @@ export class Trial {
     this.file = element("input", { type: "file" });
     const text = field("Body", this.text);
     const file = field("Body from a file", this.file);
+    const example = element("select");
+    const examples = field("Example", example);
+    const content = () => this.contents.find(([each]) => each === this.type.value)[1];
+    const fill = () => {
+      const value = content().examples?.[example.value]?.value ?? "";
+      this.text.value = typeof value === "string" ? value : written(value);
+    };
     const pick = () => {
-      const [name, content] = this.contents.find(([each]) => each === this.type.value);
-      text.hidden = !TEXTS.test(name);
-      file.hidden = TEXTS.test(name);
-      this.text.value = written(firstExample(content));
+      const names = Object.keys(content().examples ?? {});
+      const isText = TEXTS.test(this.type.value);
+      text.hidden = !isText;
+      file.hidden = isText;
+      examples.hidden = !isText || names.length < 2;
+      example.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+      fill();
     };
     this.type.addEventListener("change", pick);
+    example.addEventListener("change", fill);
     pick();
-    return [field("Content-Type", this.type), text, file];
+    return [field("Content-Type", this.type), examples, text, file];
   }
 
   #path() {
-    return this.operation.path.replace(/\{([^{}]*)\}/g, (_, name) =>
-      (this.arguments.get(name)?.value || `{${name}}`).split("/").map(encodeURIComponent).join("/"));
+    return this.operation.path.replace(/\{([^{}]*)\}/g, (whole, name) =>
+      this.arguments.get(name)?.value.split("/").map(encodeURIComponent).join("/") || whole);
   }
 
   #isText() {
     return this.type !== undefined && TEXTS.test(this.type.value);
   }
 
+  #given() {
+    const found = [...this.headers].map(([name, input]) => [name, input.value.trim()]).filter(([, value]) => value);
+    return this.type ? [["Content-Type", this.type.value], ...found] : found;
+  }
+
   #command() {
-    const parts = [`curl -X ${this.operation.method} ${quoted(location.origin + ROOT + this.#path())}`];
-    const header = this.credential.header(this.credential.isKey ? "$API_KEY" : "$TOKEN");
-    if (header) parts.push(`-H "${header[0]}: ${header[1]}"`);
-    if (this.type) parts.push(`-H ${quoted(`Content-Type: ${this.type.value}`)}`);
+    const parts = [`curl -X ${this.operation.method} ${quoted(ROOT + this.#path())}`];
+    const stands = this.operation.security?.length ? this.credential.standIn() : null;
+    // The variable must stay outside of what is quoted; the name of a header has only these characters.
+    if (stands) parts.push(`-H "${stands[0].replace(/[^\w-]/g, "")}: ${stands[1].replace(/[^\w $-]/g, "")}"`);
+    for (const [name, value] of this.#given()) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
     if (this.#isText()) parts.push(`--data-binary ${quoted(this.text.value)}`);
     else if (this.type) parts.push("--data-binary @body");
     return parts.join(" \\\n  ");
@@ -93,14 +120,14 @@ export class Trial {
 
   async #submit(event) {
     event.preventDefault();
-    const headers = new Headers();
     const credential = this.credential.header();
     this.send.disabled = true;
-    this.answer.replaceChildren(element("p", { class: "hint" }, "Waiting …"));
+    this.answer.replaceChildren();
+    this.state.replaceChildren("Waiting …");
     const started = performance.now();
     try {
+      const headers = new Headers(this.#given());
       if (credential) headers.set(...credential);
-      if (this.type) headers.set("Content-Type", this.type.value);
       const body = this.type ? (this.#isText() ? this.text.value : this.file.files[0] ?? "") : undefined;
       const response = await fetch(ROOT + this.#path(), {
         method: this.operation.method, headers, body,
@@ -109,9 +136,11 @@ export class Trial {
       const bytes = await response.arrayBuffer();
       this.#show(response, bytes, performance.now() - started);
     } catch (error) {
-      this.answer.replaceChildren(element("p", { class: "bad" }, `No answer came: ${error.message}. Is the server up, and does the credential have only plain characters?`));
+      this.state.replaceChildren(element("span", { class: "bad" }, `No answer came: ${error.message}. Is the server up, and do credential and headers have plain characters only?`));
     } finally {
       this.send.disabled = false;
+      // A disabled button loses the focus.
+      if (document.activeElement === document.body) this.send.focus();
     }
   }
 
@@ -121,12 +150,23 @@ export class Trial {
     const status = redirected ? "A redirect, which is not followed" : `${response.status} ${response.statusText}`.trim();
     const rows = SHOWN.filter((name) => response.headers.has(name)).map((name) =>
       element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, response.headers.get(name))));
+    this.state.replaceChildren(
+      element("strong", { class: response.ok ? "good" : "bad" }, status), ` in ${Math.round(milliseconds)} ms, ${bytes.byteLength.toLocaleString("en")} bytes`);
     this.answer.replaceChildren(
-      element("p", { class: "status" },
-        element("strong", { class: response.ok ? "good" : "bad" }, status), ` in ${Math.round(milliseconds)} ms, ${bytes.byteLength.toLocaleString("en")} bytes`),
+      response.status === 401 ? this.#unknown() : "",
       rows.length ? element("table", { class: "headers" }, element("tbody", {}, rows)) : "",
       ...readable(type, bytes));
   }
+
+  #unknown() {
+    return element("p", {}, this.credential.present ? "The server does not take this credential. " : "This call needs a credential. ",
+      this.credential.possible ? element("a", { href: "#credential" }, "Enter one") : "");
+  }
+}
+
+// A browser takes such a part of an address away before it sends it.
+function unsendable(value) {
+  return value.split("/").some((part) => /^\.{1,2}$/.test(part)) ? "A browser cannot send “.” or “..” as a part of an address." : "";
 }
 
 function readable(type, bytes) {
@@ -134,7 +174,7 @@ function readable(type, bytes) {
   if (!/json|^text\//.test(type)) return [element("p", { class: "hint" }, "The body is not text.")];
   let text = new TextDecoder().decode(bytes.slice(0, MOST_SHOWN));
   try {
-    if (bytes.byteLength <= MOST_SHOWN && /json/.test(type)) text = written(JSON.parse(text));
+    if (bytes.byteLength <= MOST_SHOWN && /json/.test(type)) text = written(JSON.parse(text, asWritten));
   } catch {
     // It is shown as it came.
   }
@@ -142,15 +182,25 @@ function readable(type, bytes) {
   return [element("pre", { tabindex: "0", "aria-label": "The body of the answer" }, text), ...cut];
 }
 
-function firstExample(content) {
-  return Object.values(content?.examples ?? {})[0]?.value;
+// Keep the digits of a number, which JavaScript would round from 2^53 on.
+function asWritten(_, value, context) {
+  return typeof value === "number" && context?.source && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
 }
 
-// JSON with rows of numbers on one line each.
-export function written(value) {
-  if (value === undefined) return "";
-  if (typeof value === "string") return value;
-  return JSON.stringify(value, null, 2).replace(/\[\s*((?:(?:-?[\d.eE+-]+|true|false|null),?\s*)+)\]/g, (_, inner) => `[${inner.trim().replace(/\s+/g, " ")}]`);
+// JSON with a row of numbers on one line.
+function written(value, margin = "") {
+  if (isLeaf(value) || typeof value === "string") return JSON.stringify(value);
+  const isList = Array.isArray(value);
+  if (isList && value.every(isLeaf)) return `[${value.map((each) => JSON.stringify(each)).join(", ")}]`;
+  const inner = `${margin}  `;
+  const lines = isList ? value.map((each) => written(each, inner))
+    : Object.entries(value).map(([name, each]) => `${JSON.stringify(name)}: ${written(each, inner)}`);
+  const [begin, end] = isList ? "[]" : "{}";
+  return lines.length ? `${begin}\n${inner}${lines.join(`,\n${inner}`)}\n${margin}${end}` : begin + end;
+}
+
+function isLeaf(value) {
+  return value === null || ["number", "boolean"].includes(typeof value) || Boolean(JSON.isRawJSON?.(value));
 }
 
 function quoted(text) {

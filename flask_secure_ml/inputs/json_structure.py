@@ -1,0 +1,67 @@
+"""JSON that no schema of tensors takes, told by its brackets before anything is made of it.
+
+A list or an object costs the parser and all that comes after it ten times what a number does, so two megabytes of
+``[1],`` would take longer to refuse than two megabytes of numbers take to accept. How many lists a tensor can have
+follows from its shape and from the length of the body: a row of 100 numbers takes at least 201 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from marshmallow import RAISE, Schema
+
+from ..errors import PayloadTooLarge
+from .tensors import Tensor
+
+# Below this many bytes there cannot be enough of anything to matter.
+_SMALL = 65_536
+# A block and its intermediate results stay in the processor's cache.
+_BLOCK = 65_536
+# So many lists and objects are loaded anyway, so that their errors have places. It is also room for the brackets that
+# names of fields may have.
+_FREE = 1_000
+_OPEN = ord("{")
+# Sets the one bit in which "[" differs from "{".
+_BRACKETS_TO_BRACES = np.uint8(0x20)
+
+
+def check_structure(body: bytes, schema: Schema, spare: int = _FREE) -> None:
+    """Refuse a body with more lists and objects than any that the schema takes.
+
+    Nothing is refused of a small body, nor for a schema with any field but tensors, with unknown members, or with a
+    hook that may change what was sent.
+
+    :param spare: how many lists and objects there may be beside those of the tensors.
+    :raises PayloadTooLarge: 413.
+    """
+    if len(body) < _SMALL or not _is_plain(schema):
+        return
+    # One is the object that has the fields.
+    lists = 1 + spare + sum(_most_lists(field, len(body)) for field in schema.load_fields.values())
+    text = np.frombuffer(body, np.uint8)
+    blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
+    # A bracket in a text counts too: such a schema takes no text.
+    if sum(int(np.count_nonzero(block | _BRACKETS_TO_BRACES == _OPEN)) for block in blocks) > lists:
+        raise PayloadTooLarge("the JSON has more lists and objects than tensors in as many bytes can have")
+
+
+def _is_plain(schema: Schema) -> bool:
+    hooks: Any = schema._hooks  # noqa: SLF001 - of each tag
+    return (
+        not schema.many
+        and schema.unknown == RAISE
+        and not hooks.get("pre_load")
+        # A field has hooks of its own from marshmallow 4 on.
+        and all(type(each) is Tensor and not getattr(each, "pre_load", ()) for each in schema.load_fields.values())
+    )
+
+
+def _most_lists(field: Any, size: int) -> int:
+    """Return the most lists that an array for a tensor can have in as many bytes."""
+    *outer, length = field.shape
+    width = length or 1
+    # Two brackets, and a comma behind each number but the last.
+    rows: int = min(size // (2 * width + 1), field.max_elements // width)
+    return 1 + len(outer) * rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import IO
 
 import click
 from flask.cli import with_appcontext
@@ -13,12 +14,18 @@ from .context import command_app, command_state
 
 
 @click.command()
+@click.option(
+    "--output",
+    type=click.File("w", encoding="utf-8", lazy=True, atomic=True),
+    default="-",
+    help="Write it to this file instead, which is replaced as a whole.",
+)
 @with_appcontext
-def openapi() -> None:
+def openapi(output: IO[str]) -> None:
     """Print the OpenAPI 3.1 description of the app, whether it is served or not."""
     command_state()
     try:
         document = build_document(command_app())
     except ConfigError as error:
         raise click.ClickException("; ".join(error.problems)) from None
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=output)

@@ -20,6 +20,10 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "A challenge for each way in, and what was wrong with the one that was used.",
         "schema": {"type": "string"},
     },
+    "DPoP-Nonce": {
+        "description": "What the next proof must have as its nonce (RFC 9449 section 8).",
+        "schema": {"type": "string"},
+    },
     "Allow": {"description": "The methods of this address.", "schema": {"type": "string"}},
     "Accept": {"description": "The media types that are taken, if that was wrong.", "schema": {"type": "string"}},
     "Accept-Encoding": {
@@ -90,6 +94,30 @@ INFERENCE_REQUEST: dict[str, Any] = {
             "type": ["array", "null"],
             "items": _NAMED,
             "description": "The outputs that are wanted, if not all.",
+        },
+    },
+}
+
+INFERENCE_RESPONSE: dict[str, Any] = {
+    "type": "object",
+    "description": "The Open Inference Protocol, version 2. Each output is a member of the answer, flat in C order.",
+    "required": ["model_name", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string"},
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "shape", "datatype", "data"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                    "datatype": {"type": "string", "enum": [*DATATYPES, BYTES]},
+                    "data": {"type": "array"},
+                },
+            },
         },
     },
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -24,7 +25,10 @@ def docstring_of(app: Flask, route: Route) -> dict[str, str]:
 
 def _holder(app: Flask, route: Route) -> Any:
     """Return what has the docstring: the view, or of a class the method, or the class where the method has none."""
-    view = app.view_functions.get(route.rule.endpoint)
+    view: Any = app.view_functions.get(route.rule.endpoint)
+    while isinstance(view, partial):
+        # Its own docstring is that of functools.
+        view = view.func
     cls = getattr(view, "view_class", None)
     if cls is None:
         return view

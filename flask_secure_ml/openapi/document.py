@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
+from ..cap_terms import CapArguments
 from ..errors import ConfigError
+from ..policy import Policy
 from ..state import AppState, state_of
 from .bodies import Bodies
-from .components import HEADERS, INFERENCE_REQUEST, PROBLEM
+from .components import HEADERS, INFERENCE_REQUEST, INFERENCE_RESPONSE, PROBLEM
 from .docstrings import docstring_of
 from .examples import Examples
-from .responses import refusals, response, response_name
+from .plain import plain
+from .responses import has_nonces, refusals, response, response_name
 from .routes import Route, app_routes, path_parameters, placed
 from .security import requirements, ways_of
 from .success import success
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from apispec import APISpec
 
 OPENAPI = "3.1.0"
+_MEMBERS = ("openapi", "info", "servers", "paths", "components")
 
 
 def check_apispec() -> None:
@@ -79,16 +83,20 @@ class _Builder:
             self._spec.path(path, operations={route.method.lower(): self._operation(route, path) for route, _ in group})
         found: dict[str, Any] = self._spec.to_dict()
         left_out = [f"{each.method} {each.path}" for each in routes.left_out]
-        ordered = {name: found[name] for name in ("openapi", "info", "paths", "components")}
-        return ordered | ({"x-not-described": left_out} if left_out else {})
+        if self._state.settings.resource is not None:
+            found["servers"] = [{"url": self._state.settings.resource.rstrip("/")}]
+        ordered = {name: found[name] for name in _MEMBERS if name in found}
+        return plain(ordered | ({"x-not-described": left_out} if left_out else {}))
 
     def _add_components(self) -> None:
         components = self._spec.components
         components.schema("Problem", PROBLEM)
         if self._bodies.has_inference:
             components.schema("InferenceRequest", INFERENCE_REQUEST)
+            components.schema("InferenceResponse", INFERENCE_RESPONSE)
         for name, header in HEADERS.items():
-            components.header(name, header)
+            if name != "DPoP-Nonce" or has_nonces(self._state.settings):
+                components.header(name, header)
         for way in self._ways:
             for name, scheme in way.schemes.items():
                 if name not in components.security_schemes:
@@ -113,25 +121,28 @@ class _Builder:
     def _responses(self, route: Route) -> dict[str, Any]:
         returns = route.policy.returns
         reference = None if returns is None else self._reference(returns)
-        found: dict[str, Any] = {"2XX": success(route.policy, reference, self._state.settings)}
+        found: dict[str, Any] = {"2XX": success(route.policy, reference, self._state.settings, self._spec.components)}
         for status, group in groupby(refusals(route, self._state), key=lambda each: each.status):
             refused = list(group)
             name = response_name(refused)
             if name not in self._spec.components.responses:
-                self._spec.components.response(name, response(refused))
+                self._spec.components.response(name, response(refused, self._state.settings))
             found[str(status)] = {"$ref": f"#/components/responses/{name}"}
         return found
 
     def _terms(self, route: Route) -> dict[str, Any]:
         policy, settings = route.policy, self._state.settings
-        caps = [settings.max_body_bytes if policy.max_bytes is None else policy.max_bytes]
-        caps += [cap for cap in (self._app.config.get("MAX_CONTENT_LENGTH"),) if cap is not None]
-        terms = {
-            "x-access": sentence(access(policy.access)),
-            "x-rate-limits": rate_limits(policy, settings.plans),
-            "x-max-bytes": min(caps) if policy.body is not None else None,
-        }
-        return {name: term for name, term in terms.items() if term}
+        terms = {"x-access": sentence(access(policy.access)), "x-rate-limits": rate_limits(policy, settings.plans)}
+        found: dict[str, Any] = {name: term for name, term in terms.items() if term}
+        return found if policy.body is None else found | self._caps(policy)
+
+    def _caps(self, policy: Policy) -> dict[str, Any]:
+        """Return how much a body may have; of several caps on its bytes the smallest holds."""
+        settings, own = self._state.settings, dict(policy.caps)
+        most = settings.max_body_bytes if policy.max_bytes is None else policy.max_bytes
+        app_wide = self._app.config.get("MAX_CONTENT_LENGTH")
+        caps = {name: own.get(name, getattr(settings, name)) for name in CapArguments.__annotations__}
+        return {"x-max-bytes": most if app_wide is None else min(most, app_wide), "x-caps": caps}
 
 
 def _version(app: Flask) -> str:

@@ -25,6 +25,11 @@ def field_schema(field: Any) -> JsonSchema | None:
     return None
 
 
+def is_default_private(field: Any) -> bool:
+    """Tell whether a field's default would say which hosts are accepted, or where a file is."""
+    return isinstance(field, (Url, FilePath)) and "default" not in field.metadata
+
+
 def _nullable(schema: JsonSchema) -> JsonSchema:
     if "oneOf" in schema:
         return schema | {"oneOf": [*schema["oneOf"], {"type": "null"}]}

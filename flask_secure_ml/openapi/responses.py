@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from werkzeug import exceptions as http
 
 from .. import errors
+from ..checks import Plan
+from ..config import Settings
 from ..errors import PROBLEM_JSON, problem_document, slug_and_detail
 from ..policy import Policy
 from ..state import AppState
 from .routes import Route
 
 _REQUEST_ID = "5f0e0c3c1a5e4d7e9a4b9d3c2f1e0a9b"
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _TITLES = {
     400: "The request is malformed.",
     401: "No valid credential.",
@@ -70,23 +72,23 @@ def refusals(route: Route, state: AppState) -> Iterator[Refusal]:
         yield Refusal(http.NotFound(), "the address names nothing that exists")
     yield Refusal(http.MethodNotAllowed(), "another method at this address, from a caller with a credential")
     yield Refusal(errors.NotAcceptable(""), "Accept rules out every format of the answer")
-    if policy.body is not None or route.method in _WITH_BODY:
-        yield Refusal(errors.PayloadTooLarge(""), "more bytes, values, members or text than the caps allow")
-        yield Refusal(errors.UnsupportedMediaType(""), "another media type, charset or content encoding")
+    # Also where no body is asked for: what comes is held to the caps, and JSON to its rules.
+    yield Refusal(errors.PayloadTooLarge(""), "a body with more bytes, values, members or text than the caps allow")
+    yield Refusal(errors.UnsupportedMediaType(""), "a body of another media type, charset or content encoding")
     if policy.body is not None:
         found = [{"pointer": "/instances/0/3", "message": "Not a number."}]
         yield Refusal(errors.ValidationFailed("", members={"errors": found}), "well formed, and not what is asked for")
     yield from _limited(policy, state)
     yield Refusal(errors.InternalError(""), "a fault of the server; nothing of it is told")
-    if not policy.public or state.settings.limit_outage == "closed":
+    counted = policy.limits or any(plan.requests for plan in _plans(policy, state))
+    if not policy.public or (counted and state.settings.limit_outage == "closed"):
         yield Refusal(errors.DependencyUnavailable(""), "what tells callers apart or counts them is down")
 
 
 def _malformed(policy: Policy) -> str:
     parts = ["the query is not ASCII"]
     parts += [] if policy.public else ["a credential is malformed, or there are two"]
-    parts += [] if policy.body is None else ["the body breaks its format"]
-    return ", ".join(parts)
+    return ", ".join([*parts, "a body breaks its format"])
 
 
 def _forbidden(policy: Policy, state: AppState) -> Iterator[Refusal]:
@@ -100,7 +102,7 @@ def _forbidden(policy: Policy, state: AppState) -> Iterator[Refusal]:
 
 def _limited(policy: Policy, state: AppState) -> Iterator[Refusal]:
     settings = state.settings
-    plans = settings.plans.values()
+    plans = _plans(policy, state)
     throttled = not policy.public and (settings.failed_auth_limit or settings.failed_key_limit)
     if policy.limits or throttled or any(plan.requests for plan in plans):
         more = ", or too many invalid credentials" if throttled else ""
@@ -109,19 +111,25 @@ def _limited(policy: Policy, state: AppState) -> Iterator[Refusal]:
         yield Refusal(errors.QuotaExceeded(""), "the rows of this body are more than is left of the quota")
 
 
+def _plans(policy: Policy, state: AppState) -> list[Plan]:
+    """Return the plans that callers of a route can have; without a credential, that is the default one."""
+    found = state.settings.plans
+    return [found.get("default", Plan())] if policy.public else list(found.values())
+
+
 def response_name(found: Sequence[Refusal]) -> str:
     """Return the name of a response among the components: its status and its codes."""
     return ".".join([str(found[0].status), *(each.code for each in found)])
 
 
-def response(found: Sequence[Refusal]) -> dict[str, Any]:
+def response(found: Sequence[Refusal], settings: Settings) -> dict[str, Any]:
     """Return the Response Object for the refusals of one status."""
     status = found[0].status
     codes = [each.code for each in found]
     what = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
     return {
         "description": f"{_TITLES[status]} " + " ".join(f"`{each.code}`: {each.when}." for each in found),
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _header_names(found)},
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _header_names(found, settings)},
         "content": {
             PROBLEM_JSON: {
                 "schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, what]},
@@ -134,6 +142,13 @@ def response(found: Sequence[Refusal]) -> dict[str, Any]:
     }
 
 
-def _header_names(found: Sequence[Refusal]) -> list[str]:
+def has_nonces(settings: Settings) -> bool:
+    """Tell whether answers carry a nonce for the next DPoP proof."""
+    return settings.dpop != "off" and settings.dpop_nonce_secret is not None
+
+
+def _header_names(found: Sequence[Refusal], settings: Settings) -> list[str]:
     names = ["X-Request-ID", *_HEADERS.get(found[0].status, ())]
+    if found[0].status == HTTPStatus.UNAUTHORIZED and has_nonces(settings):
+        names.append("DPoP-Nonce")
     return [*names, "WWW-Authenticate"] if _CHALLENGED & {each.code for each in found} else names

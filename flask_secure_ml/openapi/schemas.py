@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -10,16 +11,41 @@ from typing import Any
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.common import resolve_schema_cls
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
-from marshmallow import EXCLUDE, INCLUDE, Schema
+from marshmallow import EXCLUDE, INCLUDE, Schema, fields
 
-from .fields import field_schema
+from .fields import field_schema, is_default_private
 
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]")
-_RESERVED = ("Problem", "InferenceRequest")
+_RESERVED = ("Problem", "InferenceRequest", "InferenceResponse")
 
 
 class _Converter(OpenAPIConverter):
     """Tells of a schema what its author wrote about it, and what it does with members that it does not know."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._references: dict[Any, dict[Any, str]] = {}
+
+    def resolve_nested_schema(self, schema: Any) -> Any:
+        """Add a schema to the components, once for each thing that it may do with members that it does not know.
+
+        apispec tells the instances of a class apart by their other options only.
+        """
+        known = self.refs
+        self.refs = self._references.setdefault(schema.unknown, {})
+        try:
+            return super().resolve_nested_schema(schema)  # type: ignore[no-untyped-call]
+        finally:
+            self.refs = known
+
+    def nested2properties(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(field, fields.Nested) or isinstance(field, fields.Pluck) or not field.unknown:
+            found: dict[str, Any] = super().nested2properties(field, ret)
+            return found
+        schema = copy.copy(field.schema)
+        schema.unknown = field.unknown
+        ret.update(self.resolve_nested_schema(schema))
+        return ret
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
         found: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
@@ -34,12 +60,20 @@ class _Converter(OpenAPIConverter):
 
     def field2property(self, field: Any) -> dict[str, Any]:
         found: dict[str, Any] = super().field2property(field)
+        if is_default_private(field):
+            found.pop("default", None)
         own = field_schema(field)
         if own is None:
-            return found
+            return found | (_with_text(found) if getattr(field, "as_string", False) else {})
         words = [each["description"] for each in (found, own) if each.get("description")]
         found = {name: each for name, each in found.items() if name not in ("type", "format")} | own
         return found | ({"description": " ".join(words)} if words else {})
+
+
+def _with_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the type of a number that is taken as text too, and is written as text."""
+    kind = schema.get("type", [])
+    return {"type": [*([kind] if isinstance(kind, str) else kind), "string"]}
 
 
 class SchemaPlugin(MarshmallowPlugin):

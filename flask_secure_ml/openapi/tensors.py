@@ -16,7 +16,9 @@ import numpy as np
 from ..inputs.array_field import ArrayField
 from ..inputs.base64_tensor import Base64Tensor
 from ..inputs.categorical import Categorical
+from ..inputs.oip_schema import DATATYPES
 from ..inputs.positions import shown
+from ..inputs.tensor_values import is_taken
 from ..inputs.tensors import Tensor
 
 JsonSchema = dict[str, Any]
@@ -48,7 +50,7 @@ def base64_schema(field: Base64Tensor) -> JsonSchema:
         "properties": {
             "b64": text,
             "shape": {"type": "array", "prefixItems": lengths, "minItems": len(lengths), "maxItems": len(lengths)},
-            "dtype": {"type": "string", "default": field.dtype.name},
+            "dtype": {"enum": _sent_dtypes(field), "default": field.dtype.name},
         },
         "additionalProperties": False,
     }
@@ -78,7 +80,7 @@ def tensor_words(field: Tensor) -> str:
         parts.append(f"at most {field.max_items} in the first dimension")
     for span, what in ((field.total, "a sum"), (field.norm, "a Euclidean norm")):
         if span is not None:
-            parts.append(f"the last dimension with {what} from {shown(span[0])} to {shown(span[1])}")
+            parts.append(f"the last dimension with {what} {_span_words(span)}")
     return "; ".join(parts) + "."
 
 
@@ -112,20 +114,31 @@ def _leaf(field: Tensor, column: int | None = None) -> JsonSchema:
     """Return what one number may be, in a column or in any."""
     found: JsonSchema = {"type": _TYPES[field.dtype.kind]}
     if field.allowed is not None:
-        return found | {"enum": [_number(each, field) for each in field.allowed]}
+        # An infinite one is refused whatever is allowed, and without any other, nothing passes.
+        finite = [number for each in field.allowed if (number := _number(each, field)) is not None]
+        return {**found, "enum": finite} if finite else {**found, "not": {}}
     return found | dict(_limits(field, column))
 
 
 def _limits(field: Tensor, column: int | None) -> Iterator[tuple[str, float]]:
-    limits = np.iinfo(field.dtype) if field.dtype.kind in "iu" else None
+    limits = _representable(field)
     for name, widest, inner in (("minimum", np.min, max), ("maximum", np.max, min)):
-        found: list[float] = [] if limits is None else [int(limits.min if name == "minimum" else limits.max)]
+        found: list[float] = [] if limits is None else [limits[name == "maximum"]]
         bound = getattr(field, name) if field.outside == "refuse" else None
         if bound is not None:
             number = _number(widest(bound) if column is None or not bound.ndim else bound[column], field)
             found += [] if number is None else [number]
         if found:
             yield name, inner(found)
+
+
+def _representable(field: Tensor) -> tuple[float, float] | None:
+    """Return what the dtype can hold; None where that is so much that nobody looks for it here."""
+    if field.dtype.kind in "iu":
+        limits = np.iinfo(field.dtype)
+        return int(limits.min), int(limits.max)
+    most = float(np.finfo(np.float16).max)
+    return (-most, most) if field.dtype == np.float16 else None
 
 
 def _number(bound: Any, field: Tensor) -> float | None:
@@ -138,7 +151,8 @@ def _number(bound: Any, field: Tensor) -> float | None:
 
 def _about(field: Tensor) -> JsonSchema:
     found: JsonSchema = {"x-dtype": field.dtype.name, "x-shape": _shape(field), "x-max-elements": field.max_elements}
-    found |= {f"x-{name}": list(span) for name in ("total", "norm") if (span := getattr(field, name)) is not None}
+    spans = {name: span for name in ("total", "norm") if (span := getattr(field, name)) is not None}
+    found |= {f"x-{name}": [_finite(each) for each in span] for name, span in spans.items()}
     if field.outside == "refuse":
         return found
     given = {f"x-{name}": _plain(bound, field) for name in _BOUNDS if (bound := getattr(field, name)) is not None}
@@ -147,6 +161,14 @@ def _about(field: Tensor) -> JsonSchema:
 
 def _plain(bound: Any, field: Tensor) -> Any:
     return [_number(each, field) for each in bound] if bound.ndim else _number(bound, field)
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
+
+
+def _sent_dtypes(field: Tensor) -> list[str]:
+    return sorted(each.name for each in DATATYPES.values() if is_taken(each, field.dtype))
 
 
 def _shape(field: ArrayField) -> list[int | str | None]:
@@ -159,12 +181,18 @@ def _shape_words(field: ArrayField) -> str:
 
 def _bound_words(field: Tensor) -> Iterator[str]:
     sides = (("from", field.minimum, np.min), ("to", field.maximum, np.max))
-    words = [f"{word} {shown(float(widest(bound)))}" for word, bound, widest in sides if bound is not None]
+    limits = [(word, float(widest(bound))) for word, bound, widest in sides if bound is not None]
+    words = [f"{word} {shown(limit)}" for word, limit in limits if math.isfinite(limit)]
     varied = any(bound is not None and bound.ndim for _, bound, _ in sides)
     if words:
         yield f"values {' '.join(words)}{', other ones by column' if varied else ''}{_OUTSIDE[field.outside]}"
     if field.allowed is not None and len(field.allowed) <= MOST_COLUMNS:
-        yield f"values {', '.join(map(shown, field.allowed))}"
+        yield f"values {', '.join(map(shown, filter(math.isfinite, field.allowed)))}"
+
+
+def _span_words(span: tuple[float, float]) -> str:
+    sides = zip(("from", "to"), span, strict=True)
+    return " ".join(f"{word} {shown(bound)}" for word, bound in sides if math.isfinite(bound)) or "of any size"
 
 
 def _base64_example(field: Base64Tensor) -> JsonSchema | None:
@@ -172,6 +200,8 @@ def _base64_example(field: Base64Tensor) -> JsonSchema | None:
     if math.prod(lengths) > MOST_SHOWN or field.total or field.norm or _is_by_column(field):
         return None
     leaf = _leaf(field)
+    if "not" in leaf:
+        return None
     value = leaf["enum"][0] if "enum" in leaf else nearest_to_zero(leaf)
     array = np.full(lengths, value, field.dtype.newbyteorder("<"))
     return {"b64": b64encode(array.tobytes()).decode(), "shape": lengths, "dtype": field.dtype.name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,30 @@ def test_it_prints_the_description(protected: MakeApp) -> None:
     assert json.loads(done.output) == json.loads(json.dumps(build_document(app)))
 
 
-def test_the_package_is_missing(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence says what to install."""
+def test_it_writes_a_file(protected: MakeApp, tmp_path: Path) -> None:
+    """With --output the same text goes to a file, whose old content is gone, and nothing is printed."""
+    app = add_routes(protected())
+    file = tmp_path / "openapi.json"
+    file.write_text("x" * 1_000_000)
+    done = app.test_cli_runner().invoke(secure_ml, ["openapi", "--output", str(file)])
+    assert (done.exit_code, done.output) == (0, "")
+    assert file.read_text() == app.test_cli_runner().invoke(secure_ml, ["openapi"]).output
+
+
+def test_a_file_that_cannot_be_written(protected: MakeApp, tmp_path: Path) -> None:
+    """The command says so, without a traceback."""
+    done = protected().test_cli_runner().invoke(secure_ml, ["openapi", "--output", str(tmp_path / "no" / "x.json")])
+    assert done.exit_code != 0
+    assert "x.json" in done.output
+
+
+def test_the_package_is_missing(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence says what to install, and a file that is there stays as it is."""
     app = protected()
+    file = tmp_path / "openapi.json"
+    file.write_text("old")
     monkeypatch.setitem(sys.modules, "apispec.ext.marshmallow", None)
-    done = app.test_cli_runner().invoke(secure_ml, ["openapi"])
+    done = app.test_cli_runner().invoke(secure_ml, ["openapi", "--output", str(file)])
     assert done.exit_code == 1
+    assert file.read_text() == "old"
     assert "pip install 'flask-secure-ml[openapi]'" in done.output

@@ -5,27 +5,33 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from . import authentication, inputs, memory, servers
 from .apps import contenders
 from .bodies import Sent, as_json, numbers
-from .timing import measure
+from .timing import measure, verdict
 
 SHAPES = ((1, 4), (100, 20), (1000, 100))
+MOST_OF_BARE = 0.6
+SECURED = (1, 2)
 
 
 def apps(folder: Path) -> Iterator[str]:
     """Measure the whole way through each app, in one process."""
-    yield f"{'batch':>10}  {'app':<28}{'us':>10}{'over bare':>12}{'of bare':>10}"
+    yield f"{'batch':>10}  {'app':<28}{'CPU us':>10}{'over bare':>12}{'of bare':>10}  asked"
     for rows, columns in SHAPES:
         print(f"apps {rows}x{columns} ...", end="\r", file=sys.stderr)
         found = contenders(columns, folder)
         times = measure(found, Sent("JSON", as_json(numbers(rows, columns))))
-        for app, microseconds in zip(found, times, strict=True):
-            label = f"{rows}x{columns}" if app is found[0] else ""
-            over, ratio = microseconds - times[0], microseconds / times[0]
-            yield f"{label:>10}  {app.name:<28}{microseconds:>10,.0f}{over:>+12,.0f}{ratio:>10.2f}"
+        for place, app in enumerate(found):
+            most = MOST_OF_BARE if place in SECURED and rows > 1 else None
+            ratio, over = times.ratio(place), times.microseconds(place) - times.microseconds(0)
+            yield (
+                f"{'' if place else f'{rows}x{columns}':>10}  {app.name:<28}{times.microseconds(place):>10,.0f}"
+                f"{over:>+12,.0f}{ratio:>10.2f}  {verdict(ratio, most)}"
+            ).rstrip()
 
 
 TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
@@ -39,14 +45,16 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
     "authentication": ("Authentication by itself", authentication.report),
 }
+# Tables that belong together, by the name of the lot.
+LOTS: Mapping[str, tuple[str, ...]] = {"inputs": ("formats", "refusals", "memory")}
 
 
 def main(names: list[str]) -> int:
     """Print the tables of these names, or all."""
-    if unknown := set(names) - TABLES.keys():
-        print(f"there is no table {min(unknown)!r}; there are: {', '.join(TABLES)}", file=sys.stderr)
+    if unknown := set(names) - {*TABLES, *LOTS}:
+        print(f"there is no table {min(unknown)!r}; there are: {', '.join([*TABLES, *LOTS])}", file=sys.stderr)
         return 2
-    for name in names or TABLES:
+    for name in chain.from_iterable(LOTS.get(each, (each,)) for each in names or TABLES):
         title, table = TABLES[name]
         print(f"\n{title}\n")
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Bodies for the apps: one array in every format, and bodies of one size that are refused for one reason each."""
+"""Bodies that are accepted: one array in every format."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sent:
-    """One body, and how it is sent."""
+    """One body, how it is sent, and the status that it gets."""
 
     name: str
     data: bytes
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
 
 
 def numbers(rows: int, columns: int) -> Array:
@@ -59,35 +60,4 @@ def in_every_format(values: Array) -> list[Sent]:
         Sent("npy", file.getvalue(), "application/x-npy"),
         Sent("MessagePack", msgpack.packb({"instances": values.tolist()}), "application/msgpack"),
         Sent("CSV", table.getvalue().encode(), "text/csv"),
-    ]
-
-
-def refused(values: Array, cap: int) -> list[Sent]:
-    """Return bodies about as long as that of these values, each refused for another reason."""
-    text = as_json(values)
-    size = len(text)
-
-    def filled(unit: bytes, prefix: bytes = b'{"instances": [[', suffix: bytes = b"0]]}") -> bytes:
-        return prefix + unit * ((size - len(prefix) - len(suffix)) // len(unit)) + suffix
-
-    names = b",".join(b'"%07d":1' % number for number in range(size // 11))
-    return [
-        Sent("the last number out of range", text[:-4] + b"9e9]]}"),
-        Sent(
-            "every number out of range",
-            text.replace(b", ", b", 9e9").replace(b".", b"")[:size].rpartition(b"]")[0] + b"]]}",
-        ),
-        Sent("the last number is NaN", text[:-4] + b",NaN]]}"),
-        Sent("no number, but null", filled(b"null,")),
-        Sent("nothing but brackets", b"[" * size),
-        Sent("nested objects", b'{"a":' * (size // 5)),
-        Sent("too many members", b"{" + names + b"}"),
-        Sent("one member, over and over", b"{" + b'"a":1,' * (size // 6) + b'"a":1}'),
-        Sent("too many values", filled(b"1,")),
-        Sent("one long text", filled(b"a", b'{"instances": "', b'"}')),
-        Sent("escapes only", filled(b'\\"', b'{"instances": "', b'"}')),
-        Sent("no UTF-8 at the end", text[:-1] + b"\xff"),
-        Sent("something follows", text + b"1"),
-        Sent("gzip of blanks, over the cap", gzip.compress(b" " * (cap + 1), 9), JSON, {"Content-Encoding": "gzip"}),
-        Sent("longer than the cap", b"1" * (cap + 1)),
     ]

@@ -3,62 +3,58 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from .apps import Contender, api_key, bare, secured, signing_key
-from .bodies import Sent, in_every_format, numbers, refused
-from .timing import measure_each
+from .bodies import Sent, in_every_format, numbers
+from .refused import groups
+from .timing import Times, answer_of, check_same, measure_each, verdict
 
 SHAPES = ((100, 20), (1000, 100))
 CAP = 4_194_304
+NPY_MOST = 0.1
+JSON_MOST = 0.6
 
 
 def formats(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table of formats."""
-    yield f"{'batch':>10}  {'format':<28}{'bytes':>12}{'us':>10}{'of bare JSON':>14}"
+    yield f"{'batch':>10}  {'format':<28}{'bytes':>12}{'CPU us':>10}{'of bare JSON':>14}  asked"
     for rows, columns in SHAPES:
         print(f"formats {rows}x{columns} ...", end="\r", file=sys.stderr)
         sent = in_every_format(numbers(rows, columns))
         app = _secured(folder, columns)
-        times = measure_each([(bare(), sent[0], 200), *((app, each, 200) for each in sent)])
-        yield f"{f'{rows}x{columns}':>10}  {'bare app, JSON':<28}{len(sent[0].data):>12,}{times[0]:>10,.0f}{1:>14.2f}"
-        for each, microseconds in zip(sent, times[1:], strict=True):
-            ratio = microseconds / times[0]
-            yield f"{'':>10}  {each.name:<28}{len(each.data):>12,}{microseconds:>10,.0f}{ratio:>14.3f}"
+        calls = [(bare(), sent[0]), *((app, each) for each in sent)]
+        check_same([answer_of(*call) for call in calls])
+        names = ("bare app, JSON", *(each.name for each in sent))
+        yield from _lines(f"{rows}x{columns}", names, calls, measure_each(calls))
+
+
+def _lines(batch: str, names: tuple[str, ...], calls: list[tuple[Contender, Sent]], times: Times) -> Iterator[str]:
+    for place, (name, (_, sent)) in enumerate(zip(names, calls, strict=True)):
+        ratio = times.ratio(place)
+        most = {"npy": NPY_MOST if batch == "1000x100" else None, "JSON": JSON_MOST}.get(name)
+        yield (
+            f"{'' if place else batch:>10}  {name:<28}{len(sent.data):>12,}{times.microseconds(place):>10,.0f}"
+            f"{ratio:>14.3f}  {verdict(ratio, most)}"
+        ).rstrip()
 
 
 def refusals(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table of refusals: each as a ratio to an accepted body of that size."""
     rows, columns = SHAPES[-1]
-    print("refusals ...", end="\r", file=sys.stderr)
-    values = numbers(rows, columns)
     app = _secured(folder, columns)
-    sent = [in_every_format(values)[0], *refused(values, CAP)]
-    answers = _statuses(app, sent)
-    times = measure_each([(app, each, status) for each, status in zip(sent, answers, strict=True)])
-    yield f"{'body':<34}{'bytes':>12}{'answer':>8}{'us':>10}{'of accepted':>14}"
-    for each, status, microseconds in zip(sent, answers, times, strict=True):
-        name = "accepted" if each is sent[0] else each.name
-        yield f"{name:<34}{len(each.data):>12,}{status:>8}{microseconds:>10,.0f}{microseconds / times[0]:>14.2f}"
-
-
-def _statuses(app: Contender, sent: Sequence[Sent]) -> list[int]:
-    client = app.app.test_client()
-    found = [
-        client.post(
-            "/predict",
-            "https://localhost",
-            data=each.data,
-            content_type=each.media_type,
-            headers=app.headers | dict(each.headers),
-        ).status_code
-        for each in sent
-    ]
-    accepted, *others = found
-    if accepted != 200 or not all(400 <= status < 500 for status in others):  # noqa: PLR2004  classes of statuses
-        raise RuntimeError(f"the answers are not those that this table is about: {found}")
-    return found
+    yield f"{'body':<38}{'bytes':>12}{'answer':>8}{'CPU us':>10}{'of accepted':>14}  asked"
+    for group in groups(numbers(rows, columns), CAP):
+        print(f"refusals beside {group[0].name} ...", end="\r", file=sys.stderr)
+        times = measure_each([(app, sent) for sent in group])
+        for place, sent in enumerate(group):
+            name = f"  {sent.name}" if place else f"{sent.name}: accepted"
+            ratio = times.ratio(place)
+            yield (
+                f"{name:<38}{len(sent.data):>12,}{sent.status:>8}{times.microseconds(place):>10,.0f}"
+                f"{ratio:>14.2f}  {verdict(ratio, 1.0 if place else None)}"
+            ).rstrip()
 
 
 def _secured(folder: Path, columns: int) -> Contender:

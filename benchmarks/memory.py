@@ -10,18 +10,21 @@ from pathlib import Path
 
 from .apps import Contender, api_key, bare, secured, signing_key
 from .bodies import as_json, numbers
+from .timing import verdict
 
 ROWS, COLUMNS = 10_000, 100
+MOST = 6.0
 
 
 def report(folder: Path) -> Iterator[str]:
     """Measure each app in a process of its own, and yield the lines of the table."""
-    yield f"{'app':<28}{'body, MB':>12}{'more, MB':>12}{'of the body':>14}"
+    yield f"{'app':<28}{'body, MB':>12}{'more, MB':>12}{'of the body':>14}  asked"
     for name in ("bare", "secured"):
         print(f"memory of {name} ...", end="\r", file=sys.stderr)
         words = [sys.executable, "-m", "benchmarks.memory", name, str(folder)]
         size, more = map(int, subprocess.run(words, check=True, capture_output=True, text=True).stdout.split())
-        yield f"{name + ' app':<28}{size / 1e6:>12.1f}{more / 1e6:>12.1f}{more / size:>14.2f}"
+        asked = verdict(more / size, MOST if name == "secured" else None)
+        yield f"{name + ' app':<28}{size / 1e6:>12.1f}{more / 1e6:>12.1f}{more / size:>14.2f}  {asked}".rstrip()
 
 
 def _app(name: str, folder: Path) -> Contender:

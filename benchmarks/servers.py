@@ -1,13 +1,15 @@
 """Processor time of one request, by server: gunicorn for Flask, uvicorn for the peer, one worker each, in turns.
 
 Time on the processor is read from the kernel for the server and its children; waiting for the client does not count.
+All speak plain HTTP on loopback. Each server is as its own documentation starts it: gunicorn's default worker is
+``sync``, which takes a connection for every request; uvicorn keeps the connection and parses with httptools. What
+gunicorn's threaded worker spends less on connections it spends on handing requests over.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -16,60 +18,49 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-import numpy as np
-import orjson
-
 from .apps import bearer, signing_key
 from .bodies import as_json, numbers
 from .served import COLUMNS, FOLDER
+from .timing import Times, check_same, verdict
 
-ROUNDS = 7
+ROUNDS = 11
 # The kernel counts in hundredths of a second.
-SECONDS_PER_ROUND = 0.6
+SECONDS_PER_ROUND = 0.3
 SHAPES = ((1, 4), (100, 20), (1000, 100))
+MOST_OF_PEER = 0.5
 _PATIENCE = 30.0
-_GUNICORN = (
-    "gunicorn",
-    "--workers",
-    "1",
-    "--worker-class",
-    "gthread",
-    "--threads",
-    "1",
-    "--no-control-socket",
-    "--bind",
-)
+_GUNICORN = ("gunicorn", "--workers", "1", "--worker-class", "sync", "--no-control-socket", "--bind")
 _UVICORN = ("uvicorn", "--factory", "--no-access-log", "--log-level", "warning", "--host", "127.0.0.1", "--port")
 NAMES = ("bare app, gunicorn", "flask-secure-ml, gunicorn", "FastAPI peer, uvicorn")
+_SECURED, _PEER = 1, 2
 
 
 def report(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table."""
-    yield f"{'batch':>10}  {'server':<28}{'CPU us':>10}{'of bare':>10}{'of peer':>10}"
+    yield f"{'batch':>10}  {'server':<28}{'CPU us':>10}{'of bare':>10}{'of peer':>10}  asked"
     headers = bearer(signing_key(folder)) | {"Content-Type": "application/json"}
     for rows, columns in SHAPES:
         print(f"serving {rows}x{columns} ...", end="\r", file=sys.stderr)
-        times = _shape(folder, columns, as_json(numbers(rows, columns)), headers)
-        for place, (name, each) in enumerate(zip(NAMES, times, strict=True)):
-            label = "" if place else f"{rows}x{columns}"
-            yield f"{label:>10}  {name:<28}{each:>10,.0f}{each / times[0]:>10.2f}{each / times[2]:>10.2f}"
+        times = _measured(folder, columns, as_json(numbers(rows, columns)), headers)
+        for place, name in enumerate(NAMES):
+            most = MOST_OF_PEER if place == _SECURED and rows > 1 else None
+            ratio = times.ratio(place, _PEER)
+            yield (
+                f"{'' if place else f'{rows}x{columns}':>10}  {name:<28}{times.microseconds(place):>10,.0f}"
+                f"{times.ratio(place):>10.2f}{ratio:>10.2f}  {verdict(ratio, most)}"
+            ).rstrip()
 
 
-def _shape(folder: Path, columns: int, data: bytes, headers: dict[str, str]) -> list[float]:
-    """Return the median microseconds of processor time of one request, by server."""
+def _measured(folder: Path, columns: int, data: bytes, headers: dict[str, str]) -> Times:
+    """Return the processor time of one request, by server."""
     with ExitStack() as stack:
         servers = [stack.enter_context(_server(command, columns, folder)) for command in _commands()]
         calls = [_Caller(port, process, data, headers) for port, process in servers]
-        _check_same([each.answer() for each in calls])
+        check_same([each.answer() for each in calls])
         counts = [max(3, int(SECONDS_PER_ROUND / each.cpu_seconds(60))) for each in calls]
-        rounds = [[each.cpu_seconds(count) for each, count in zip(calls, counts, strict=True)] for _ in range(ROUNDS)]
-    return [statistics.median(column) * 1e6 for column in zip(*rounds, strict=True)]
-
-
-def _check_same(answers: Sequence[bytes]) -> None:
-    first, *others = [np.array(orjson.loads(each)["sums"], np.float32) for each in answers]
-    if not all(np.allclose(each, first) for each in others):
-        raise RuntimeError("the servers do not give the same answer, so their times cannot be compared")
+        return Times(
+            [[each.cpu_seconds(count) for each, count in zip(calls, counts, strict=True)] for _ in range(ROUNDS)]
+        )
 
 
 def _commands() -> Iterator[tuple[str, ...]]:
@@ -107,7 +98,7 @@ def _wait(port: int, process: subprocess.Popen[str]) -> None:
 
 
 class _Caller:
-    """One client with one connection that is kept for a round."""
+    """One client with one connection, which is kept for a round where the server keeps it."""
 
     def __init__(self, port: int, process: int, data: bytes, headers: dict[str, str]) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)

@@ -95,7 +95,7 @@ def _has_more_than(most: int, raw: bytes) -> bool:
     if not _are_more_than(most, *map(sum, zip(*counted, strict=True))):
         return False
     # Some of them are only characters in strings.
-    return _are_more_than(most, *_commas_and_openings(_outline(raw, with_commas=True)))
+    return _are_more_than(most, *_outside_strings(raw))
 
 
 def _has_members_over(most: int, raw: bytes) -> bool:
@@ -108,6 +108,24 @@ def _has_members_over(most: int, raw: bytes) -> bool:
     # Some of them may be only characters in strings.
     outline = _outline(raw)
     return int(np.count_nonzero(outline == _COLON)) > most * max(1, int(np.count_nonzero(outline == _OPEN)))
+
+
+def _outside_strings(raw: bytes) -> tuple[int, int]:
+    """Count commas, and opening brackets and braces, outside strings."""
+    text = np.frombuffer(_unescaped(raw), np.uint8)
+    commas, openings, inside = 0, 0, np.bool_(False)
+    for start in range(0, len(text), _BLOCK):
+        block = text[start : start + _BLOCK]
+        quotes = block == _QUOTE
+        if quotes.any():
+            within = np.bitwise_xor.accumulate(quotes) ^ inside
+            inside = within[-1]
+            block = block[~within]
+        elif inside:
+            continue
+        counted = _commas_and_openings(block)
+        commas, openings = commas + counted[0], openings + counted[1]
+    return commas, openings
 
 
 def _are_more_than(most: int, commas: int, openings: int) -> bool:
@@ -157,21 +175,19 @@ def _unescaped(raw: bytes) -> bytes:
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
 
 
-def _outline(raw: bytes, *, with_commas: bool = False) -> NDArray[np.uint8]:
-    """Return the brackets, braces and colons, and commas if they are wanted, that are outside strings."""
+def _outline(raw: bytes) -> NDArray[np.uint8]:
+    """Return the brackets, braces and colons that are outside strings."""
     text = np.frombuffer(_unescaped(raw), np.uint8)
     blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
-    marks = np.concatenate([_marks(block, with_commas) for block in blocks])
+    marks = np.concatenate([_marks(block) for block in blocks])
     quotes = marks == _QUOTE
     outside: NDArray[np.uint8] = marks[~(np.bitwise_xor.accumulate(quotes) | quotes)]
     return outside
 
 
-def _marks(text: NDArray[np.uint8], with_commas: bool) -> NDArray[np.uint8]:
+def _marks(text: NDArray[np.uint8]) -> NDArray[np.uint8]:
     braces = text | _BRACKETS_TO_BRACES
     wanted = (braces == _OPEN) | (braces == _CLOSE) | (text == _QUOTE) | (text == _COLON)
-    if with_commas:
-        wanted |= text == _COMMA
     marks: NDArray[np.uint8] = text[wanted]
     return marks
 

@@ -12,7 +12,8 @@ from . import signatures
 from .digests import check_digest, directory_digest, file_digest
 from .errors import UnsafeModel, UnverifiedModel
 from .files import MAX_BYTES, Files, read_directory, read_file
-from .formats import KINDS, find_code
+from .formats import KINDS, Finding, find_code
+from .keras import config_holds_code
 from .signatures import Signer
 
 T = TypeVar("T")
@@ -93,6 +94,9 @@ def load_verified_directory(
         files = signatures.check_directory(place, files, Path(signature), signed_by)
     for name, data in files.items():
         _refuse_code(place / name, data, max_bytes, allow)
+        # Unpacked, a Keras model is a directory of what its archive had.
+        if Path(name).name == "config.json" and config_holds_code(data):
+            _refuse(place / name, Finding("keras-lambda", ()), allow)
     return loader(files)
 
 
@@ -115,9 +119,11 @@ def _check_arguments(
 
 def _refuse_code(path: Path, data: bytes, limit: int, allow: Collection[str]) -> None:
     for finding in find_code(data, limit):
-        if finding.kind not in allow:
-            problem = f"it is {finding}, and loading that can run any code"
-            remedy = (
-                "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its makers with this"
-            )
-            raise UnsafeModel(path, problem, f"{remedy} process, pass allow=[{finding.kind!r}]")
+        _refuse(path, finding, allow)
+
+
+def _refuse(path: Path, finding: Finding, allow: Collection[str]) -> None:
+    if finding.kind not in allow:
+        problem = f"it is {finding}, and loading that can run any code"
+        remedy = "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its makers with this"
+        raise UnsafeModel(path, problem, f"{remedy} process, pass allow=[{finding.kind!r}]")

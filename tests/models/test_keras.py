@@ -1,0 +1,90 @@
+"""Keras models: what calculates is let through, and everything else of a configuration counts as code."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_secure_ml.models import UnsafeModel, directory_digest, find_code, load_verified_directory
+from flask_secure_ml.models.files import read_directory
+from flask_secure_ml.models.keras import HDF5, config_holds_code, hdf5_holds_code
+
+DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}, "registered_name": None}
+
+CODE: list[Any] = [
+    {"module": "keras.layers", "class_name": "Lambda"},
+    {"class_name": "__lambda__", "config": {"value": "4wEAAAA="}},
+    {"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": {"module": "gASV"}},
+    {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "/tmp/model"}},
+    {"module": "keras.src.utils.jax_layer", "class_name": "JaxLayer"},
+    {"module": "keras.utils", "class_name": "function", "config": "get_file"},
+    {"module": "keras.src.utils.file_utils", "class_name": "get_file"},
+    {"module": "builtins", "class_name": "function", "config": "eval"},
+    {"module": "keras_evil.layers", "class_name": "Dense"},
+    {"module": "keras.layersx", "class_name": "Dense"},
+    {"module": None, "class_name": "Mine", "registered_name": "pack>Mine"},
+    {"class_name": "Mine", "registered_name": "pack>Mine"},
+    {"module": ["os"], "class_name": "system"},
+    {"module": "keras.layers", "class_name": ["Dense"]},
+    DENSE | {"config": {"kernel_initializer": {"module": "os", "class_name": "system"}}},
+]
+HARMLESS: list[Any] = [
+    DENSE,
+    {"module": "keras", "class_name": "Sequential", "config": {"layers": [DENSE]}},
+    {"module": "keras.src.models.functional", "class_name": "Functional", "config": {}},
+    {"module": "keras.activations", "class_name": "function", "config": "relu", "registered_name": "function"},
+    {"class_name": "__tuple__", "items": [1, 2]},
+    {"architectures": ["BertModel"], "hidden_size": 768},
+]
+
+
+@pytest.mark.parametrize("config", CODE, ids=json.dumps)
+def test_code(config: Any) -> None:
+    """A layer that runs or loads something, a module that does not calculate, a name without a module."""
+    assert config_holds_code(json.dumps({"config": {"layers": [DENSE, config]}}).encode())
+
+
+@pytest.mark.parametrize("config", HARMLESS, ids=json.dumps)
+def test_what_calculates(config: Any) -> None:
+    """Layers, functions and literals of Keras itself, and configurations of other makers."""
+    assert not config_holds_code(json.dumps(config).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb'{"class_name": "\u004cambda"}',
+        rb'{"\u0063lass_name": "L\u0061mbda"}',
+        b'{"class_name": "Lambda"}',
+        b'{"class_name":"TorchModuleWrapper"}',
+    ],
+)
+@pytest.mark.parametrize("place", [0, 100, (1 << 20) - 12], ids=["at once", "later", "across a block"])
+def test_hdf5(text: bytes, place: int) -> None:
+    """The name is found wherever it stands, and a letter of ASCII that is escaped hides one."""
+    assert hdf5_holds_code(io.BytesIO(HDF5 + b"\0" * place + text + b"\0" * 100))
+    assert [each.kind for each in find_code(HDF5 + b"\0" * place + text, 1 << 24)] == ["keras-lambda"]
+
+
+def test_hdf5_without_code() -> None:
+    """Names that are not of ASCII are escaped by everyone."""
+    assert not hdf5_holds_code(
+        io.BytesIO(HDF5 + rb'{"class_name": "Dense", "name": "gr\u00f6\u00dfe"}' + bytes(1 << 20))
+    )
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    """An unpacked model is held to the same, unless code is allowed by name."""
+    (tmp_path / "config.json").write_text(json.dumps(CODE[0]))
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    digest = directory_digest(read_directory(tmp_path, 1 << 20))
+    with pytest.raises(UnsafeModel, match="keras-lambda"):
+        load_verified_directory(tmp_path, loader=sorted, sha256=digest)
+    assert load_verified_directory(tmp_path, loader=sorted, sha256=digest, allow=["keras-lambda"])
+    (tmp_path / "config.json").write_text(json.dumps(HARMLESS[-1]))
+    digest = directory_digest(read_directory(tmp_path, 1 << 20))
+    assert load_verified_directory(tmp_path, loader=sorted, sha256=digest) == ["config.json", "weights.bin"]

@@ -18,7 +18,7 @@ from .limits.limiter import Limiter, build_limiter
 from .limits.penalties import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
-from .outputs import Answers, OutputFilter
+from .outputs import Answers, ConditionGuard, OutputFilter
 from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy_table import PolicyTable
 from .state import AppState
@@ -77,6 +77,7 @@ def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Gu
     yield from who
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, settings.plans)
+    yield ConditionGuard(Answers(settings.plans))
     yield build_input_guard(settings)
     yield CostGuard(limiter, settings.plans)
 

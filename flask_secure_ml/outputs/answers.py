@@ -20,7 +20,7 @@ from .number_text import with_floats
 from .oip import oip_document, safe
 from .provider import JSON, NOT_FINITE, Writer
 from .scores import Array
-from .shaping import NotPlainError, shape_scores
+from .shaping import shape_scores
 
 
 class Answers:
@@ -52,17 +52,16 @@ class Answers:
         answer at all, but a part of one. It is written as it is and not marked as shaped, so the filter withholds it.
         That is also how a value goes whose form as JSON only the writer knows.
 
-        :raises InternalError: NaN or Infinity.
+        :raises InternalError: NaN or Infinity, or scores that are keys.
         """
         if exchange.policy is None:
             return write(value)
         terms = self.terms(exchange, exchange.policy)
         try:
             shaped = self.shape(value, exchange.policy, terms)
-        except NotPlainError:
-            return write(with_floats(value), allow_nan=terms.allows_nan)
         except Exception:  # noqa: BLE001 - the filter meets the same fault, and tells it
-            return write(value, allow_nan=terms.allows_nan)
+            # It must still find the scores: a decimal that was written is a text, and texts are labels.
+            return write(with_floats(value) if terms.shapes else value, allow_nan=terms.allows_nan)
         response = _written(shaped, write, request, exchange, allow_nan=terms.allows_nan)
         exchange.shaped = sole_chunk(response)
         return response

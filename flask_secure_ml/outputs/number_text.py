@@ -1,4 +1,4 @@
-"""Numbers that leave as texts: a field with ``as_string``, and the decimals of an answer that only the writer knows."""
+"""Numbers that leave as texts: a field with ``as_string``, and the decimals of an answer that is written unshaped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InternalError
 from .scores import ShapingError
 
 
@@ -32,12 +33,16 @@ def with_floats(value: Any) -> Any:
     """Return a value with floats for its decimals, which Flask would write as texts, and texts are labels.
 
     Dataclasses become dicts on the way; everything else that JSON has no form for stays for the writer.
+
+    :raises InternalError: a key is a float: it, too, would be written as a text.
     """
     if isinstance(value, Decimal):
         return float(value)
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
+        if any(isinstance(name, float) for name in value):
+            raise InternalError("scores that are keys cannot be shaped")
         return {name: with_floats(each) for name, each in value.items()}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OV":
         value = value.tolist()

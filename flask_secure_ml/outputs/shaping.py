@@ -88,8 +88,7 @@ class _Shaper:
         return [each for each in map(self.value, value) if each is not _REMOVED]
 
     def _array(self, array: Array) -> Any:
-        if type(array) is not np.ndarray or array.dtype.kind in "OV":
-            # Masks, records and objects: as the JSON writer reads them.
+        if _holds_objects(array):
             return self.value(array.tolist())
         if array.dtype.kind == "c":
             raise ShapingError("complex numbers are no scores")
@@ -106,7 +105,7 @@ class _Shaper:
         if self.terms.label_only:
             return _REMOVED
         if self.terms.round is None:
-            return score
+            return float(score) if isinstance(score, Decimal) else score
         # Not round(): for a double near its limits it fails, and it is not what arrays get.
         return float(rounded(np.array(score, np.float64), self.terms.round))
 
@@ -151,6 +150,11 @@ def _is_shape(shape: Any) -> bool:
     return all(isinstance(length, (int, np.integer)) and length >= 0 for length in lengths)
 
 
+def _holds_objects(array: Array) -> bool:
+    """Say whether it is read as lists, as the JSON writer does: masks, records and objects."""
+    return type(array) is not np.ndarray or array.dtype.kind in "OV"
+
+
 def _may_be_scores(dtype: Any) -> bool:
     try:
         return np.dtype(str(dtype)).kind not in _NO_SCORES
@@ -168,14 +172,14 @@ def unranked(value: Any) -> int:
     """Return how many scores of a value stand in no array in which they could be ranked."""
     if isinstance(value, Mapping):
         data = _data_of(value) if value.keys() >= _TENSOR else None
-        return sum(map(unranked, value.values())) if data is None else int(data.size == 1)
+        if data is None:
+            return sum(map(unranked, value.values()))
+        return int(data.size == 1) + sum(unranked(each) for name, each in value.items() if name != "data")
     if isinstance(value, (list, tuple)):
         if set(map(type, value)) <= _PLAIN:
             return 0
         array = array_of(value)
         return sum(map(unranked, value)) if array is None else int(array.size == 1)
     if isinstance(value, np.ndarray):
-        return (
-            unranked(value.tolist()) if value.dtype.kind in "OV" else int(value.dtype.kind == "f" and value.size == 1)
-        )
+        return unranked(value.tolist()) if _holds_objects(value) else int(value.dtype.kind == "f" and value.size == 1)
     return int(isinstance(value, (*_SCORES, NumberText)))

@@ -216,26 +216,43 @@ def test_an_empty_answer_says_nothing_of_another_one(serve: Serve) -> None:
     assert not {"ETag", "Last-Modified", "Digest"} & set(answer.headers.keys())
 
 
-@pytest.mark.parametrize("name", ["If-None-Match", "If-Modified-Since"])
-def test_a_comparison_of_the_exact_answer_is_withheld(protected: MakeApp, name: str) -> None:
-    """A 304 would say that the guess of the client is right."""
+EXACT = Response(f"[{SCORE}]")
+EXACT.add_etag()
+STAMP = "Tue, 14 Nov 2023 00:00:00 GMT"
+GUESSES = [
+    {"If-None-Match": EXACT.headers["ETag"]},
+    {"If-None-Match": '"other"'},
+    {"If-Match": EXACT.headers["ETag"]},
+    {"If-Match": '"other"'},
+    {"If-Modified-Since": STAMP},
+    {"If-Modified-Since": "Tue, 14 Nov 2000 00:00:00 GMT"},
+    {"Range": "bytes=4-7"},
+    {"Range": "bytes=4-7", "If-Range": '"other"'},
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_no_guess_is_compared_with_the_exact_answer(protected: MakeApp, method: str) -> None:
+    """Right or wrong, it gets the answer that a request without it gets."""
     app = Flask("model_app")
 
     def view() -> Any:
         found = Response(f"[{SCORE}]", mimetype="application/json")
         found.add_etag()
         found.last_modified = datetime(2023, 11, 14, tzinfo=UTC)
-        return found.make_conditional(request)
+        return found.make_conditional(request, accept_ranges=True, complete_length=len(f"[{SCORE}]"))
 
     app.add_url_rule("/answer", "answer", view)
+    app.add_url_rule("/free", "free", view)
     protected(app, POLICIES={"answer": ROUND})
-    exact = Response(f"[{SCORE}]")
-    exact.add_etag()
-    guess = exact.headers["ETag"] if name == "If-None-Match" else "Tue, 14 Nov 2033 22:13:20 GMT"
     client = app.test_client()
-    assert client.get("/answer", base_url=HTTPS, headers=caller()).status_code == 200
-    answer = client.get("/answer", base_url=HTTPS, headers=caller() | {name: guess})
-    assert (answer.status_code, "ETag" in answer.headers) == (500, False)
+    plain = client.open("/answer", method=method, base_url=HTTPS, headers=caller())
+    for guess in GUESSES:
+        answer = client.open("/answer", method=method, base_url=HTTPS, headers=caller() | guess)
+        assert (answer.status_code, answer.data) == (200, plain.data)
+        assert set(answer.headers.keys()) == set(plain.headers.keys())
+    free = client.open("/free", method=method, base_url=HTTPS, headers=caller() | GUESSES[0])
+    assert free.status_code == 304
 
 
 def test_plans_hold_for_every_route(protected: MakeApp) -> None:

@@ -15,7 +15,7 @@ import pytest
 from flask import Response, jsonify
 from marshmallow import Schema, fields
 
-from answering import LEAK, Serve
+from answering import LEAK, Serve, assert_withheld
 
 SCORE = f"0.{LEAK}"
 
@@ -43,6 +43,28 @@ def test_decimals_are_scores(value: Any, make: Callable[[Any], Any], serve: Serv
         answer = serve(lambda: make(value), outputs=terms)
         assert answer.status_code == 200
         assert LEAK not in answer.text
+
+
+EXACT = Decimal(SCORE)
+REFUSED = [
+    pytest.param([EXACT, EXACT], {"label_only": True}, id="only scores"),
+    pytest.param(EXACT, {"label_only": True}, id="one score"),
+    pytest.param([[EXACT], [EXACT]], {"label_only": True}, id="rows"),
+    pytest.param([{"label": "cat", "s": EXACT}, {"label": "dog", "s": EXACT}], {"top_k": 1}, id="objects"),
+    pytest.param({"cat": [EXACT], "dog": [EXACT]}, {"top_k": 1}, id="lists by name"),
+    pytest.param([Scored("cat", EXACT), Scored("dog", EXACT)], {"top_k": 1}, id="dataclasses"),
+    pytest.param({"y": {float(SCORE): "cat"}}, {"label_only": True}, id="scores as keys"),
+    pytest.param({float(SCORE): "cat"}, {"round": 1}, id="scores as keys of the top"),
+]
+
+
+@pytest.mark.parametrize(("value", "terms"), REFUSED)
+@pytest.mark.parametrize("make", [lambda value: value, jsonify], ids=["returned", "jsonify"])
+def test_what_is_refused_does_not_leave_as_text(
+    value: Any, terms: dict[str, Any], make: Callable[[Any], Any], serve: Serve
+) -> None:
+    """An answer that cannot be shaped is no more so when its decimals are texts."""
+    assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), outputs=terms))
 
 
 class AsText(Schema):

@@ -8,14 +8,14 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import BinaryIO, cast
 
-from . import arrays, keras
-from .pickles import is_pickle
-from .streams import WRAPPERS, Opaque, Part, Wrapper
+from . import arrays, keras, keras_text
+from .pickles import is_pickle, runs_code
+from .streams import WRAPPERS, Opaque, Part, Wrapper, salvage
 
 MAX_DEPTH = 4
 
@@ -24,7 +24,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "pickle": "a pickle, as pickle, joblib and cloudpickle write, also compressed",
         "torch": "an archive with a pickle in it, as torch.save writes",
         "numpy-objects": "a NumPy array of objects, which is a pickle inside",
-        "keras-lambda": "a Keras model with a Lambda layer or with functions from outside of Keras",
+        "keras-lambda": "a Keras model with a Lambda layer, or with classes or functions not known to be harmless",
         "opaque": "content that cannot be looked into: encrypted, damaged, nested too deep, LZ4 or Zstandard",
     }
 )
@@ -84,12 +84,12 @@ def _inside(part: Part, limit: int) -> Iterator[Finding]:
 
 
 def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
-    # An archive begins with the P of a persistent id, and what follows could complete a pickle by chance.
-    if not head.startswith(_ZIP) and _test(part, is_pickle):
+    # A zip archive begins with the P of a persistent id, and what follows could complete a pickle by chance.
+    if _test(part, runs_code if head.startswith(_ZIP) else is_pickle):
         yield Finding("torch" if part.in_archive else "pickle", part.where)
     if head.startswith(arrays.MAGIC) and _test(part, arrays.holds_objects):
         yield Finding("numpy-objects", part.where)
-    if head.startswith(keras.HDF5) and _test(part, keras.hdf5_holds_code):
+    if _names_code(part, head, limit):
         yield Finding("keras-lambda", part.where)
     for wrapper in WRAPPERS:
         if wrapper.begins(head):
@@ -111,7 +111,9 @@ def _unwrapped(part: Part, wrapper: Wrapper, limit: int) -> Iterator[Finding]:
     except _DAMAGED:
         if wrapper.certain:
             raise
-        return
+        # Perhaps it is something else; but a loader that reads in small pieces gets what comes before the damage.
+        content = salvage(part.open(), expand)
+        inner = replace(inner, open=lambda: io.BytesIO(content))
     yield from _inside(inner, limit)
 
 
@@ -135,8 +137,6 @@ def _zip_member(part: Part, archive: zipfile.ZipFile, info: zipfile.ZipInfo, lim
         return
     member = Part(where, lambda: cast("BinaryIO", archive.open(info)), in_archive=True)
     yield from _inside(member, limit)
-    if info.filename == "config.json" and keras.config_holds_code(member.whole(min(limit, keras.MAX_CONFIG))):
-        yield Finding("keras-lambda", where)
 
 
 def _tar(part: Part, limit: int) -> Iterator[Finding]:
@@ -159,6 +159,17 @@ def _begins_tar(head: bytes) -> bool:
     except (tarfile.TarError, ValueError):
         return False
     return True
+
+
+def _names_code(part: Part, head: bytes, limit: int) -> bool:
+    limit = min(limit, keras.MAX_CONFIG)
+    if _test(part, keras_text.is_hdf5):
+        return _test(part, keras_text.holds_code)
+    if part.in_archive and part.where[-1] == "config.json":
+        return keras.config_holds_code(part.whole(limit))
+    if keras.begins_json(head) and _test(part, keras_text.names_classes):
+        return keras.json_holds_code(part.whole(limit))
+    return False
 
 
 def _refuse_depth(part: Part) -> None:

@@ -1,58 +1,55 @@
 """Telling which Keras files hold Python functions.
 
 A Keras 3 file is a zip archive whose ``config.json`` names classes (``class_name``, ``module``); a ``Lambda`` layer or
-a ``__lambda__`` holds marshalled bytecode, a module outside of Keras is imported and called (CVE-2025-1550), and some
-layers load another file that runs code. So only modules whose classes calculate are let through, without those layers.
-A file of Keras 2 is an HDF5 file with the same text in it, where names are looked for.
+a ``__lambda__`` holds marshalled bytecode, and a module outside of Keras is imported and called (CVE-2025-1550), as
+are functions of Keras that were never meant for it (CVE-2025-8747). So what is not known to be harmless is found.
+A model in a directory, or of ``to_json``, is the same text alone. A file of Keras 2 is an HDF5 file with it inside.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
-HDF5 = b"\x89HDF\r\n\x1a\n"
+from . import keras_names, keras_text
+
 MAX_CONFIG = 1 << 26
 
-_RUNNING = frozenset({"Lambda", "__lambda__", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"})
-# Each is a module of that name, or below it.
-_CALCULATING = (
-    *("keras.activations", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers"),
-    *("keras.losses", "keras.metrics", "keras.models", "keras.optimizers", "keras.random", "keras.regularizers"),
-    *("keras.src.layers", "keras.src.models", "keras.src.ops"),
-)
-_TOP = "keras"
-# Keras names literals so, and gives them no module.
-_LITERAL = re.compile(r"__(?!lambda)[a-z_]+__")
-# JSON has no need to escape a letter of ASCII, so one that does hides it.
-_HIDDEN = re.compile(rb"\\u00[2-7]")
-_IN_HDF5 = tuple(f'"{name}"'.encode() for name in sorted(_RUNNING))
-_KEPT = 32
-_CHUNK = 1 << 20
+_BEFORE_JSON = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+_BESIDE_A_CLASS = frozenset({"config", "module", "registered_name", "items"})
+
+
+def begins_json(head: bytes) -> bool:
+    """Return whether a file that begins so could be JSON of more than one value, in UTF-8, 16 or 32."""
+    text = head.lstrip(_BEFORE_JSON)
+    return text.startswith((b"{", b"[", b'"')) or (bool(head) and not text)
 
 
 def config_holds_code(text: bytes) -> bool:
-    """Return whether a ``config.json`` names a function of its own or of a module outside of Keras.
+    """Return whether a ``config.json`` names something that is not known to be harmless.
 
     What cannot be read as JSON counts as code.
     """
     try:
-        return any(_is_code(entry) for entry in _objects(json.loads(text)))
+        return _holds_code(text)
     except (ValueError, RecursionError):
         return True
 
 
-def hdf5_holds_code(stream: BinaryIO) -> bool:
-    """Return whether an HDF5 file has the text of a layer in it that runs code, or text that hides a name."""
-    kept = b""
-    while chunk := stream.read(_CHUNK):
-        window = kept + chunk
-        if any(name in window for name in _IN_HDF5) or _HIDDEN.search(window):
-            return True
-        kept = window[-_KEPT:]
-    return False
+def json_holds_code(text: bytes) -> bool:
+    """Return the same of JSON of any name; what cannot be read is searched as text, for it can be something else."""
+    try:
+        return _holds_code(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        return keras_text.holds_code(io.BytesIO(text))
+
+
+def _holds_code(text: bytes) -> bool:
+    return any(_is_code(entry) for entry in _objects(json.loads(text)))
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -64,18 +61,37 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
+        elif isinstance(value, str):
+            pending.extend(_nested(value))
+
+
+def _nested(text: str) -> Iterator[Any]:
+    # What to_json returns is a text, and some put that into JSON once more.
+    if text.lstrip().startswith(("{", "[", '"')) and ("_name" in text or "\\u" in text):
+        try:
+            yield json.loads(text)
+        except ValueError:
+            return
 
 
 def _is_code(entry: dict[str, Any]) -> bool:
-    if "class_name" not in entry:
-        return False
-    name, module = entry["class_name"], entry.get("module")
-    if not isinstance(name, str) or name in _RUNNING:
+    name = entry.get("class_name")
+    if isinstance(name, str) and name in keras_names.LAMBDAS:
         return True
-    if module is None:
-        return not _LITERAL.fullmatch(name)
-    return not isinstance(module, str) or not _calculates(module)
+    if "class_name" in entry and not _BESIDE_A_CLASS.isdisjoint(entry):
+        return not _is_harmless(entry, name)
+    return "class_name" not in entry and entry.get("registered_name") is not None
 
 
-def _calculates(module: str) -> bool:
-    return module == _TOP or any(module == each or module.startswith(f"{each}.") for each in _CALCULATING)
+def _is_harmless(entry: dict[str, Any], name: object) -> bool:
+    module, config = entry.get("module"), entry.get("config")
+    if name == "function":
+        known = keras_names.is_function(module, config)
+    else:
+        known = keras_names.is_class(module, name) and not _reads_file(name, config)
+    # A name under which an app registered a class of its own comes before the module.
+    return known and entry.get("registered_name") in (None, name, config if name == "function" else None)
+
+
+def _reads_file(name: object, config: object) -> bool:
+    return name in keras_names.LOOKUPS and isinstance(config, dict) and isinstance(config.get("vocabulary"), str)

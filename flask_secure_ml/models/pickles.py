@@ -4,7 +4,8 @@ There is no magic number: protocols 0 and 1 begin with any opcode, and the two b
 begin other files (a safetensors file whose header has 1152 bytes begins as protocol 4). So the opcodes are walked as
 an unpickler would walk them, with a count for a stack and without building or importing anything, until one of these:
 
-* an opcode calls something that was imported before: code would run, whatever comes after it;
+* an opcode imports a module that is there: its code would run, whatever comes after it;
+* an opcode calls something that was imported before, from wherever a loader of its own may take it;
 * the pickle ends with a value;
 * an opcode is impossible there: an unpickler stops with an error, and nothing was called until then.
 
@@ -15,16 +16,22 @@ Source: :mod:`pickletools` of the standard library, PEP 307, PEP 3154 and PEP 57
 from __future__ import annotations
 
 import pickletools
+import sys
+from _compat_pickle import IMPORT_MAPPING
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import BinaryIO
 
 MAX_OPCODES = 20_000
 _MAX_LINE = 1 << 20
 _CHUNK = 1 << 20
 
-_IMPORTS = frozenset({"GLOBAL", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"})
+_IMPORTS = frozenset({"GLOBAL", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"})
+_PERSISTENT = frozenset({"PERSID", "BINPERSID"})
 _CALLS = frozenset({"REDUCE", "BUILD", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
+_DECISIVE = frozenset({"INST", "STACK_GLOBAL"})
 _TWO_LINES = frozenset({"GLOBAL", "INST"})
+_TEXTS = ([pickletools.pyunicode], [pickletools.pybytes_or_str])
 _LENGTH_BYTES = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
     pickletools.TAKEN_FROM_ARGUMENT4: 4,
@@ -40,11 +47,17 @@ class _Impossible(Exception):
 
 @dataclass
 class _Machine:
-    """What an unpickler has on its stack, as counts."""
+    """What an unpickler has on its stack, as counts.
 
+    :param lookups: the opcodes that bring something that can be called.
+    :param named: whether there was a text, which STACK_GLOBAL could take for a name.
+    """
+
+    lookups: frozenset[str] = _IMPORTS | _PERSISTENT
     depth: int = 0
     marks: list[int] = field(default_factory=list)
     imported: bool = False
+    named: bool = False
 
     def step(self, opcode: pickletools.OpcodeInfo) -> None:
         if opcode.name == "MARK":
@@ -53,7 +66,8 @@ class _Machine:
             self.marks.pop()
         else:
             self._replace(opcode)
-        self.imported = self.imported or opcode.name in _IMPORTS
+        self.imported = self.imported or opcode.name in self.lookups
+        self.named = self.named or self.imported or opcode.stack_after in _TEXTS
 
     def _replace(self, opcode: pickletools.OpcodeInfo) -> None:
         taken = opcode.stack_before
@@ -75,59 +89,85 @@ def is_pickle(stream: BinaryIO) -> bool:
 
     :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and damaged.
     """
-    machine = _Machine()
+    return _ends(stream, _Machine()) != "impossible"
+
+
+def runs_code(stream: BinaryIO) -> bool:
+    """Return whether unpickling this stream would import or call something, except what a persistent id stands for.
+
+    :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and damaged.
+    """
+    return _ends(stream, _Machine(_IMPORTS)) in {"code", "unknown"}
+
+
+def _ends(stream: BinaryIO, machine: _Machine) -> str:
     try:
         for _ in range(MAX_OPCODES):
-            if _decides(stream, machine):
-                return True
+            if end := _step(stream, machine):
+                return end
     except _Impossible:
-        return False
-    return True
+        return "impossible"
+    return "unknown"
 
 
-def _decides(stream: BinaryIO, machine: _Machine) -> bool:
+def _step(stream: BinaryIO, machine: _Machine) -> str:
     opcode = _OPCODES.get(stream.read(1))
-    if opcode is None:
+    if opcode is None or (opcode.name == "STACK_GLOBAL" and not machine.named):
         raise _Impossible
-    _skip_argument(stream, opcode)
+    if _skip_argument(stream, opcode):
+        return "code"
     machine.step(opcode)
-    if opcode.name == "BUILD" and not machine.imported:
-        # With None for a state it does nothing, to whatever it is done.
-        return False
     if opcode.name in _CALLS and not machine.imported:
-        raise _Impossible
-    return opcode.name in _CALLS or opcode.name in {"STOP", "INST"}
+        # With None for a state BUILD does nothing, to whatever it is done.
+        if opcode.name != "BUILD":
+            raise _Impossible
+        return ""
+    if opcode.name in _CALLS or opcode.name in _DECISIVE:
+        return "code"
+    return "value" if opcode.name == "STOP" else ""
 
 
-def _skip_argument(stream: BinaryIO, opcode: pickletools.OpcodeInfo) -> None:
+def _skip_argument(stream: BinaryIO, opcode: pickletools.OpcodeInfo) -> bool:
+    """Read over an argument, and return whether it names a module to import that is there."""
     size = opcode.arg.n if opcode.arg else 0
-    if opcode.name in _TWO_LINES:
-        _skip_module(stream)
+    there = opcode.name in _TWO_LINES and _skip_module(stream)
     if size == pickletools.UP_TO_NEWLINE:
-        _skip_line(stream)
+        _line(stream)
     elif size < 0:
         size = int.from_bytes(_exactly(stream, _LENGTH_BYTES[size]), "little")
     _skip(stream, max(size, 0))
+    return there
 
 
-def _skip_module(stream: BinaryIO) -> None:
+def _skip_module(stream: BinaryIO) -> bool:
+    parts = _line(stream).decode("utf-8", "replace").split(".")
+    if _is_there(parts[0]):
+        return True
     # A table whose first line begins with a c looks like an import until one asks for the module's name.
-    if not all(part.isidentifier() for part in _line(stream).decode("utf-8", "replace").split(".")):
+    if not all(part.isidentifier() for part in parts):
         raise _Impossible
+    return False
+
+
+def _is_there(module: str) -> bool:
+    """Return whether a module can be imported, without doing so; a name of Python 2 stands for one of today."""
+    if module in sys.modules or module in IMPORT_MAPPING:
+        return True
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _line(stream: BinaryIO) -> bytes:
-    # No module has a name of a megabyte, so importing it would fail.
-    line = stream.readline(_MAX_LINE)
-    if not line.endswith(b"\n"):
-        raise _Impossible
-    return line[:-1]
+    """Return the beginning of a line, at most a megabyte; no module has a longer name.
 
-
-def _skip_line(stream: BinaryIO) -> None:
-    while not (line := stream.readline(_MAX_LINE)).endswith(b"\n"):
-        if not line:
-            raise _Impossible
+    The unpickler in C asks for the end of the line, the one in Python takes the end of the file for it.
+    """
+    line = beginning = stream.readline(_MAX_LINE)
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(_MAX_LINE)
+    return beginning.removesuffix(b"\n")
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:

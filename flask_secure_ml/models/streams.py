@@ -8,6 +8,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -15,12 +16,16 @@ HEAD = 512
 
 _CHUNK = 1 << 16
 _DEFLATE = 8
+_FDICT = 0x20
+# RFC 8878 section 3.1.2, and the same in LZ4: a frame of anything, before the others.
+_SKIPPABLE = 5
 _LZMA_HEADER = 13
 # (lp * 5 + pb) * 9 + lc, of which the greatest is 224.
 _LZMA_PROPERTIES = 225
 # A power of two, one and a half of it, or the greatest number.
 _LZMA_DICTIONARIES = frozenset({(1 << 32) - 1, *(each << bit for bit in range(31) for each in (1, 2, 3))})
 _UNKNOWN_SIZE = (1 << 64) - 1
+_SALVAGED = 1 << 20
 
 
 class Opaque(Exception):
@@ -79,6 +84,33 @@ class _Zlib(io.RawIOBase):
         return len(data)
 
 
+class _Bytes:
+    """Another source that gives one byte at a time, and not more of them than :func:`salvage` takes."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._left = _SALVAGED
+
+    def read(self, _: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise Opaque("it is damaged after more than a megabyte that holds nothing")
+        return self._source.read(1)
+
+
+def salvage(source: BinaryIO, expand: Callable[[BinaryIO], BinaryIO]) -> bytes:
+    """Return what a damaged stream holds before the damage, which reading it in larger pieces loses.
+
+    :raises Opaque: more than 1 MiB comes before the damage.
+    """
+    found = bytearray()
+    with suppress(EOFError, OSError, lzma.LZMAError, zlib.error):
+        stream = cast("io.BufferedReader", expand(cast("BinaryIO", _Bytes(source))))
+        while len(found) < _SALVAGED and (fresh := stream.read1(_CHUNK)):
+            found += fresh
+    return bytes(found)
+
+
 def _zlib(source: BinaryIO) -> BinaryIO:
     return io.BufferedReader(_Zlib(source))
 
@@ -119,6 +151,18 @@ def _begins_zlib(head: bytes) -> bool:
     return len(head) > 1 and head[0] & 0x8F == _DEFLATE and (head[0] << 8 | head[1]) % 31 == 0
 
 
+def _begins_zlib_with_dictionary(head: bytes) -> bool:
+    """Say whether what follows the dictionary's checksum could be expanded, whatever the dictionary is."""
+    if not _begins_zlib(head) or not head[1] & _FDICT:
+        return False
+    engine = zlib.decompressobj(-zlib.MAX_WBITS, zdict=bytes(1 << zlib.MAX_WBITS))
+    try:
+        engine.decompress(head[6:])
+    except zlib.error:
+        return False
+    return engine.eof or len(head) == HEAD
+
+
 def _begins_lzma(head: bytes) -> bool:
     """Say whether liblzma would take this for its older format, which has no magic number: by properties and sizes."""
     if len(head) < _LZMA_HEADER or head[0] >= _LZMA_PROPERTIES:
@@ -131,8 +175,11 @@ WRAPPERS = (
     Wrapper("gzip", _magic(b"\x1f\x8b"), True, _gzip),
     Wrapper("bzip2", _magic(b"BZh"), True, _bz2),
     Wrapper("xz", _magic(b"\xfd7zXZ\x00"), True, _lzma),
+    Wrapper("lzip", _magic(b"LZIP"), True, _lzma),
     Wrapper("lzma", _begins_lzma, False, _lzma),
     Wrapper("zlib", _begins_zlib, False, _zlib),
+    Wrapper("zlib and a dictionary", _begins_zlib_with_dictionary, True, None),
     Wrapper("LZ4", _magic(b"\x04\x22\x4d\x18"), True, None),
     Wrapper("Zstandard", _magic(b"\x28\xb5\x2f\xfd"), True, None),
+    Wrapper("LZ4 or Zstandard", lambda head: head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == _SKIPPABLE, True, None),
 )

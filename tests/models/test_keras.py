@@ -11,7 +11,8 @@ import pytest
 
 from flask_secure_ml.models import UnsafeModel, directory_digest, find_code, load_verified_directory
 from flask_secure_ml.models.files import read_directory
-from flask_secure_ml.models.keras import HDF5, config_holds_code, hdf5_holds_code
+from flask_secure_ml.models.keras import config_holds_code
+from flask_secure_ml.models.keras_text import HDF5, holds_code
 
 DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}, "registered_name": None}
 
@@ -66,15 +67,13 @@ def test_what_calculates(config: Any) -> None:
 @pytest.mark.parametrize("place", [0, 100, (1 << 20) - 12], ids=["at once", "later", "across a block"])
 def test_hdf5(text: bytes, place: int) -> None:
     """The name is found wherever it stands, and a letter of ASCII that is escaped hides one."""
-    assert hdf5_holds_code(io.BytesIO(HDF5 + b"\0" * place + text + b"\0" * 100))
+    assert holds_code(io.BytesIO(HDF5 + b"\0" * place + text + b"\0" * 100))
     assert [each.kind for each in find_code(HDF5 + b"\0" * place + text, 1 << 24)] == ["keras-lambda"]
 
 
 def test_hdf5_without_code() -> None:
     """Names that are not of ASCII are escaped by everyone."""
-    assert not hdf5_holds_code(
-        io.BytesIO(HDF5 + rb'{"class_name": "Dense", "name": "gr\u00f6\u00dfe"}' + bytes(1 << 20))
-    )
+    assert not holds_code(io.BytesIO(HDF5 + rb'{"class_name": "Dense", "name": "gr\u00f6\u00dfe"}' + bytes(1 << 20)))
 
 
 def test_a_directory(tmp_path: Path) -> None:

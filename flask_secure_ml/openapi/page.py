@@ -43,7 +43,6 @@ _ASSETS = {
     "try.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def add_openapi(app: Flask, state: AppState, request: Callable[[], Request]) -> None:
@@ -116,7 +115,7 @@ class _Site:
         # Not url_for, which an app's own URL defaults change.
         root = quote(request.script_root)
         servers = {"servers": [{"url": root}]} if root else {}
-        body = orjson.dumps(self._document() | servers, default=str, option=_OPTIONS)
+        body = orjson.dumps(self._document() | servers, option=orjson.OPT_APPEND_NEWLINE)
         return Response(body, mimetype="application/json")
 
     def page(self, _request: Request) -> Response:

@@ -23,6 +23,7 @@ from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy_table import PolicyTable
 from .state import AppState
 from .stores.open import open_store
+from .transport.beneath import Beneath
 from .transport.headers import HeaderFilter
 from .transport.target import TargetGuard
 from .transport.tls import TlsGuard
@@ -41,7 +42,7 @@ class Parts:
     owner: OwnerHook | None
 
 
-def build_state(app: Flask, parts: Parts) -> AppState:
+def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
     """Return the frozen state of one app.
 
     :raises ConfigError: the configuration is not safe.
@@ -61,8 +62,11 @@ def build_state(app: Flask, parts: Parts) -> AppState:
         ],
         [*_recorders(settings, parts), *parts.recorders],
     )
-    policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None)
-    return AppState(settings, pipeline, policies, parts.clock, store, authentication.keys, authentication.revocations)
+    mounts = (*below.mounts, *settings.mounts)
+    policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
+    return AppState(
+        settings, pipeline, policies, below, parts.clock, store, authentication.keys, authentication.revocations
+    )
 
 
 def _exposed(settings: Settings) -> tuple[str, ...]:

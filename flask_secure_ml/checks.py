@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from limits import RateLimitItem, parse_many
 
 from .output_terms import NO_TERMS, OutputTerms
+from .paths import canonical
 
 Limits = tuple[RateLimitItem, ...]
 
@@ -118,6 +119,28 @@ def token_text(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9 ._-]{1,64}", value):
         raise ValueError("must be 1 to 64 letters, digits, spaces or ._-")
     return value
+
+
+def mount_paths(value: Any) -> tuple[str, ...]:
+    """Accept a list of paths without a slash at the end."""
+    paths = _strings(value, '["/metrics"]')
+    for path in paths:
+        if not path.startswith("/") or path.endswith(("/", "*")) or path != canonical(path):
+            raise ValueError(
+                f"has {path!r}, which is not a path such as '/metrics', without a slash or star at its end"
+            )
+    return tuple(dict.fromkeys(paths))
+
+
+def middleware_names(value: Any) -> tuple[str, ...]:
+    """Accept a list of import names of middleware."""
+    names = tuple(name.replace(":", ".") for name in _strings(value, '["whitenoise.base.WhiteNoise"]'))
+    for name in names:
+        if name.endswith(".ProxyFix"):
+            raise ValueError("must not name ProxyFix, which believes strangers there; use SECURE_ML_TRUSTED_PROXIES")
+        if not re.fullmatch(r"[\w<>]+(\.[\w<>]+)+", name):
+            raise ValueError(f"has {name!r}, which is not an import name such as 'whitenoise.base.WhiteNoise'")
+    return names
 
 
 def networks(value: Any) -> Networks:

@@ -93,6 +93,11 @@ class Exchange:
     ``format`` is the wire format of the request's body, and ``format_options`` what that asks of the answer: ``id`` and
     the names of ``outputs`` in the Open Inference Protocol. ``shaped`` is the body that may leave as it is, because the
     terms of the route were applied when it was written; ``unacceptable`` tells that ``Accept`` allows no format of it.
+
+    ``answerable`` is True once a response may leave: the guards have run, and admitted the request or rejected it.
+    ``target`` is what they ran for before anything beneath the proxy middleware was called, and ``sockets`` what they
+    kept from it. ``charged`` has the limits that were charged, each with its key. ``streamed`` is None for a response
+    that did not come from Flask; ``stream_error`` is why the body of a stream ended too early.
     """
 
     request_id: str
@@ -104,6 +109,9 @@ class Exchange:
     certificate: bytes | None = None
 
     guarded: object = None
+    target: object = None
+    sockets: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+    answerable: bool = False
     method: str = ""
     endpoint: str | None = None
     path: str = ""
@@ -118,14 +126,15 @@ class Exchange:
     out_of_range: int = 0
     format: str = "json"
     format_options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    charged: set[tuple[int, str]] = field(default_factory=set)
 
     shaped: object = None
     unacceptable: bool = False
     status: int = 0
     code: str | None = None
+    streamed: bool | None = None
+    stream_error: str | None = None
     finished: float = 0.0
-    deferred: bool = False
-    recorded: bool = False
 
     _principal: Principal | None = None
 
@@ -142,7 +151,7 @@ class Exchange:
 
     @property
     def milliseconds(self) -> float:
-        """How long the request took, from the door to the last byte of the answer."""
+        """How long the request took, until the response started or, for a stream, until its last byte."""
         return (self.finished - self.started) * 1000
 
 

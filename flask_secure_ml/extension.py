@@ -15,17 +15,21 @@ from werkzeug.wrappers import Response as BaseResponse
 from .assembly import Parts, build_state
 from .authentication.base import Authenticator
 from .authorization import OwnerHook
-from .errors import InternalError, SecureMLError, problem_response, slug_and_detail
+from .errors import REQUEST_ID_KEY, ConfigError, InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Clock, Exchange, SystemClock, exchange_of
+from .gate import Admission, opaque_layers, outer_problems, target_of
 from .inputs.rewriting import unseen_changes
 from .observe.request_log import Sink
 from .openapi import add_openapi
 from .outputs import Answers, ArrayJSONProvider, sole_chunk
 from .outputs.provider import Writer
 from .pipeline import Filter, Guard, Recorder
+from .policy import Policy
 from .signals import authenticated, refused
 from .state import EXTENSION, AppState, state_of
-from .transport.proxy import Door
+from .transport.beneath import beneath
+from .transport.headers import ForeignHeaders
+from .transport.proxy import ExchangeOpener, ProxyMiddleware
 from .wellknown import add_resource_metadata
 
 
@@ -71,17 +75,17 @@ class SecureML:
         """
         if EXTENSION in app.extensions:
             raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
-        state = build_state(app, self._parts)
-        if app.wsgi_app != type(app).wsgi_app.__get__(app):
-            app.logger.warning("middleware that was put around %r before init_app answers without the guards", app.name)
+        below = beneath(app, app.wsgi_app)
+        state = build_state(app, self._parts, below)
         app.extensions[EXTENSION] = state
         settings = state.settings
-        door = Door(app.wsgi_app, settings.trusted_proxies, state.clock, settings.client_certificate_header)
-        app.wsgi_app = door  # type: ignore[method-assign]
         app.config["SESSION_COOKIE_SECURE"] = True
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
-        hooks = _Hooks(app, state, Answers(settings.plans))
+        hooks = _Hooks(app, state, Answers(settings.plans), ForeignHeaders(settings.hsts_max_age))
         hooks.install()
+        opener = ExchangeOpener(settings.trusted_proxies, state.clock, settings.client_certificate_header)
+        admission = Admission(app, state.policies, below, settings, hooks.guard)
+        app.wsgi_app = ProxyMiddleware(app, app.wsgi_app, opener, admission, hooks)  # type: ignore[method-assign]
         add_resource_metadata(app, state)
         add_openapi(app, state, lambda: request)
         if type(app.json) is DefaultJSONProvider:
@@ -99,9 +103,12 @@ class SecureML:
         :raises ConfigError: a policy for a route that does not exist, or two policies for one route.
         """
         state = state_of(app)
-        state.policies.check()
-        for point in unseen_changes(state.settings.policies):
-            app.logger.warning("%s", point)
+        problems = [*state.policies.problems(), *outer_problems(app, state.settings.outer_middleware)]
+        if problems:
+            raise ConfigError(problems)
+        settings = state.settings
+        for finding in (*unseen_changes(settings.policies), *opaque_layers(state.beneath, settings.mounts)):
+            app.logger.warning("%s", finding)
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ class _Hooks:
     app: Flask
     state: AppState
     answers: Answers
+    foreign_headers: ForeignHeaders
 
     def install(self) -> None:
         # First in line: Flask stops at the first hook that answers, and none may answer before the guards. What
@@ -128,25 +136,36 @@ class _Hooks:
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         exchange = exchange_of(current.environ)
         if exchange is None:
-            raise InternalError("the transport middleware did not run: was app.wsgi_app replaced?")
+            raise InternalError("the proxy middleware did not run: was app.wsgi_app replaced?")
         if exchange.guarded is current:
             return
         exchange.guarded = current
+        exchange.answerable = True
         self.state.policies.ensure_checked()
-        exchange.method = current.method
-        exchange.endpoint = current.endpoint
-        exchange.path = current.path
-        exchange.policy = self.state.policies.find(current.url_rule, current.method)
-        self._guard(current, exchange)
+        policy = self.state.policies.find(current.url_rule, current.method, current.path)
+        if exchange.target is None or exchange.cleared is not policy or exchange.target != target_of(current):
+            self.guard(current, exchange, policy, current.endpoint)
+        if exchange.sockets:
+            current.environ.update(exchange.sockets)
 
-    def _guard(self, current: Request, exchange: Exchange) -> None:
+    def guard(self, current: Request, exchange: Exchange, policy: Policy, endpoint: str | None) -> None:
+        """Run the guards for a request under a policy.
+
+        :param endpoint: the endpoint of Flask, or the configured path of what is mounted.
+        :raises SecureMLError: the request is rejected.
+        """
+        again, known = exchange.policy is not None, exchange.principal is not None
+        exchange.method = current.method
+        exchange.endpoint = endpoint
+        exchange.path = current.path
+        exchange.policy = policy
         try:
-            self.state.pipeline.check(current, exchange)
+            self.state.pipeline.check(current, exchange, again=again)
         except SecureMLError as error:
             exchange.code = error.slug
             refused.send(self.app, exchange=exchange, error=error)
             raise
-        if exchange.principal is not None:
+        if exchange.principal is not None and not known:
             authenticated.send(self.app, exchange=exchange)
 
     def answer(self, value: Any, write: Writer) -> AnyResponse:
@@ -159,38 +178,51 @@ class _Hooks:
 
     def after(self, response: Response) -> Response:
         exchange = exchange_of(request.environ)
-        if exchange is None or exchange.policy is None:
-            response = self._withheld(exchange)
         if exchange is None:
             return response
         exchange.status = response.status_code
         self.state.pipeline.shape(response, exchange)
-        exchange.status = response.status_code
-        exchange.deferred = response.is_streamed
-        if exchange.deferred:
-            response.call_on_close(lambda: self._finish(exchange))
+        exchange.streamed = response.is_streamed
         return response
-
-    def _withheld(self, exchange: Exchange | None) -> Response:
-        """Replace an answer that some other code gave before the guards ran."""
-        error = InternalError("the guards did not run: other code answered before them")
-        self.app.logger.critical("%s %s: %s", request.method, request.endpoint, error.reason)
-        if exchange is not None:
-            exchange.refusal, exchange.code = error, error.slug
-        problem = problem_response(error, request.environ)
-        return cast("Response", self.app.response_class.force_type(problem))
 
     def teardown(self, error: BaseException | None) -> None:
         exchange = exchange_of(request.environ)
-        if exchange is None:
-            return
-        exchange.fault = exchange.fault or error
-        if not exchange.deferred:
-            self._finish(exchange)
+        if exchange is not None:
+            exchange.fault = exchange.fault or error
 
-    def _finish(self, exchange: Exchange) -> None:
+    # What the proxy middleware asks of the app: see transport.outgoing.Site.
+
+    @property
+    def propagates(self) -> bool:
+        configured = self.app.config["PROPAGATE_EXCEPTIONS"]
+        return bool(self.app.testing or self.app.debug) if configured is None else bool(configured)
+
+    def error_response(self, exchange: Exchange, error: BaseException | None) -> BaseResponse:
+        if error is None:
+            found: SecureMLError = InternalError("the guards did not run: other code answered before them")
+            self.app.logger.critical("request %s: %s", exchange.request_id, found.reason)
+        elif isinstance(error, SecureMLError):
+            found = error
+        else:
+            found = InternalError(f"unhandled {type(error).__name__}")
+            self.app.logger.error("request %s failed", exchange.request_id, exc_info=error)
+        exchange.refusal, exchange.code = found, found.slug
+        problem = problem_response(found, {REQUEST_ID_KEY: exchange.request_id})
+        response = cast("Response", self.app.response_class.force_type(problem))
+        exchange.shaped = sole_chunk(response)
+        self.state.pipeline.shape(response, exchange)
+        return response
+
+    def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return self.foreign_headers.completed(exchange, headers)
+
+    def record(self, exchange: Exchange) -> None:
         exchange.finished = self.state.clock.monotonic()
         self.state.pipeline.record(exchange)
+
+    def record_stream_end(self, exchange: Exchange) -> None:
+        exchange.finished = self.state.clock.monotonic()
+        self.state.pipeline.record_stream_end(exchange)
 
     def problem(self, error: HTTPException) -> BaseResponse:
         """Turn every HTTP error, also of other extensions, into a problem document."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -51,7 +51,11 @@ class Filter(Protocol):
 
 
 class Recorder(Protocol):
-    """Reads the finished exchange; may write to a store, never to the exchange."""
+    """Reads the exchange when its response starts; may write to a store, never to the exchange.
+
+    A recorder may have a second method, ``record_stream_end(exchange)``, which is called when the body of a stream
+    ended or broke; ``exchange.stream_error`` says why it broke.
+    """
 
     def record(self, exchange: Exchange) -> None:
         """Write down what happened. One that raises is logged, and the others still run."""
@@ -73,15 +77,24 @@ class Pipeline:
         ordered = sorted(guards, key=lambda guard: guard.stage)
         return cls(tuple(ordered), tuple(filters), tuple(recorders))
 
-    def check(self, request: Request, exchange: Exchange) -> None:
-        """Run every guard; only when all let the request pass is its policy cleared."""
+    def check(self, request: Request, exchange: Exchange, *, again: bool = False) -> None:
+        """Run every guard; only when all let the request pass is its policy cleared.
+
+        :param again: the request was guarded under another policy before. Its transport is checked, and a caller that
+            is known stays the same; what remains is whether the new policy admits it.
+        """
+        exchange.cleared = None
         try:
-            for guard in self.guards:
+            for guard in self._remaining(exchange) if again else self.guards:
                 guard.check(request, exchange)
         except SecureMLError as error:
             exchange.refusal = error
             raise
         exchange.cleared = exchange.policy
+
+    def _remaining(self, exchange: Exchange) -> Iterator[Guard]:
+        first = Stage.ADMISSION if exchange.principal is None else Stage.AUTHORIZE
+        return (guard for guard in self.guards if guard.stage >= first)
 
     def shape(self, response: Response, exchange: Exchange) -> None:
         """Run every filter over the response."""
@@ -89,11 +102,13 @@ class Pipeline:
             each.apply(response, exchange)
 
     def record(self, exchange: Exchange) -> None:
-        """Let every recorder write the exchange down, once."""
-        if exchange.recorded:
-            return
-        exchange.recorded = True
+        """Let every recorder write the exchange down."""
         run_each([recorder.record for recorder in self.recorders], exchange)
+
+    def record_stream_end(self, exchange: Exchange) -> None:
+        """Let every recorder that cares for streams write down how one ended."""
+        ends = [getattr(recorder, "record_stream_end", None) for recorder in self.recorders]
+        run_each([record for record in ends if record is not None], exchange)
 
 
 def run_each(recorders: Sequence[Callable[[Exchange], None]], exchange: Exchange) -> None:

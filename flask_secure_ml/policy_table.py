@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from werkzeug.routing import Rule
 
 from .errors import ConfigError
+from .paths import canonical, in_mount
 from .policy import MARK, Policy
 
 if TYPE_CHECKING:
@@ -21,27 +22,65 @@ OWN_ENDPOINTS = "secure_ml_"
 class PolicyTable:
     """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
 
-    :param configured: policies by endpoint, or by URL rule when the name starts with ``/``.
+    Names that start with ``/`` are URL rules, or the paths of what is mounted beneath the guards. One that ends in
+    ``/*`` is for a path and all paths below it: for mounts, and for routes that have no policy of their own.
+
+    :param configured: policies by endpoint, URL rule or path.
     :param owner_hook: whether the app has a function that answers for policies with ``owner=True``.
+    :param mounts: the paths of what is mounted beneath the guards.
     """
 
-    def __init__(self, app: Flask, configured: Mapping[str, Policy], *, owner_hook: bool = False) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        configured: Mapping[str, Policy],
+        *,
+        owner_hook: bool = False,
+        mounts: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._configured = configured
         self._owner_hook = owner_hook
+        self._mounts = mounts
         self._default = Policy()
         self._checked = False
         self._found: dict[tuple[str, str, str], Policy] = {}
+        # A rule with converters is no path, although a client can send its very characters.
+        self._paths = {name for name in configured if name.startswith("/") and "<" not in name}
+        self._trees = sorted((name.removesuffix("/*") for name in configured if _is_tree(name)), key=len, reverse=True)
 
-    def find(self, rule: Rule | None, method: str) -> Policy:
-        """Return the policy for a matched rule; None (an unknown URL, a wrong method) gets the default."""
-        if rule is None:
-            return self._default
-        key = (rule.rule, rule.endpoint, method)
-        policy = self._found.get(key)
-        if policy is None:
-            policy = self._found[key] = self._resolve(rule, method)
+    def find(self, rule: Rule | None, method: str, path: str = "") -> Policy:
+        """Return the policy of a request to Flask.
+
+        :param rule: the rule that matched; None for an unknown URL or a wrong method.
+        :param path: the path of the URL.
+        """
+        policy = self._default
+        if rule is not None:
+            key = (rule.rule, rule.endpoint, method)
+            found = self._found.get(key)
+            policy = self._found.setdefault(key, self._resolve(rule, method)) if found is None else found
+        if self._trees and policy is self._default:
+            return self.beneath(path, None, method)[0] if self._tree(canonical(path)) else policy
         return policy
+
+    def beneath(self, path: str, rule: Rule | None, method: str) -> tuple[Policy, str | None]:
+        """Return the policy of a request to whatever stands beneath the guards, and the configured name of its path.
+
+        A public policy never opens another spelling of its path: what stands beneath may read it in its own way.
+
+        :param rule: the rule that matched; None as for :meth:`find`, and for what is mounted.
+        """
+        meant = canonical(path)
+        name = meant if meant in self._paths else self._tree(meant)
+        if name is None:
+            return self.find(rule, method), None
+        policy = self._configured[name]
+        return (self._default, None) if policy.public and meant != path else (policy, name)
+
+    def _tree(self, path: str) -> str | None:
+        """Return the longest configured name with ``/*`` that a path is of."""
+        return next((f"{root}/*" for root in self._trees if path == root or path.startswith(f"{root}/")), None)
 
     def ensure_checked(self) -> None:
         """Check once, when the first request is served and every route is known.
@@ -54,13 +93,14 @@ class PolicyTable:
             _raise_any(self._misfits())
             self._checked = True
 
-    def check(self) -> None:
-        """Hold the policies against the routes that exist now.
+    def problems(self) -> Iterator[str]:
+        """Yield a sentence for each policy that does not fit the routes that exist now.
 
-        :raises ConfigError: a name without a route, a route with two policies, or one that nobody could call because
-            its owner hook is missing.
+        That is a name without a route, a route with two policies, or one that nobody could call because its owner hook
+        is missing.
         """
-        _raise_any([*self._misfits(), *self._without_owner_hook()])
+        yield from self._misfits()
+        yield from self._without_owner_hook()
 
     def routes(self) -> Iterator[tuple[Rule, str, Policy]]:
         """Yield each rule, method and policy of the app."""
@@ -108,7 +148,11 @@ class PolicyTable:
         known = {rule.rule for rule in self._app.url_map.iter_rules()}
         known |= {rule.endpoint for rule in self._app.url_map.iter_rules()}
         for name in sorted(self._configured.keys() - known):
-            yield f"SECURE_ML_POLICIES names {name!r}, which is neither an endpoint nor a URL rule of this app"
+            if not _is_tree(name) and not in_mount(name, self._mounts):
+                yield (
+                    f"SECURE_ML_POLICIES names {name!r}, which is neither an endpoint nor a URL rule of this app, "
+                    f"nor a path below a mount"
+                )
 
     def _doubled(self) -> Iterator[str]:
         for rule in self._app.url_map.iter_rules():
@@ -146,6 +190,10 @@ class PolicyTable:
         view = self._app.view_functions.get(rule.endpoint)
         method_view = _method_of(getattr(view, "view_class", None), method)
         return hasattr(view, MARK) or hasattr(method_view, MARK)
+
+
+def _is_tree(name: str) -> bool:
+    return name.startswith("/") and name.endswith("/*")
 
 
 def _raise_any(found: Iterable[str]) -> None:

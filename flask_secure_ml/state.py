@@ -12,6 +12,7 @@ from .exchange import Clock
 from .pipeline import Pipeline
 from .policy_table import PolicyTable
 from .stores import SharedStore
+from .transport.beneath import Beneath
 
 if TYPE_CHECKING:
     from .authentication.key_store import KeyStore
@@ -27,6 +28,7 @@ class AppState:
     settings: Settings
     pipeline: Pipeline
     policies: PolicyTable
+    beneath: Beneath
     clock: Clock
     store: SharedStore
     keys: KeyStore | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from flask.json.provider import DefaultJSONProvider
 from flask.views import MethodView, View
 from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_secure_ml import (
     Exchange,
@@ -122,13 +122,6 @@ def test_a_second_request_on_one_environ_is_guarded_anew(app: Flask) -> None:
 
     response = app.test_client().get("/open", base_url=HTTPS)
     assert (response.status_code, response.text.count("secret")) == (401, 0)
-
-
-def test_middleware_before_init_app_is_named(bare_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """What it answers itself is not guarded, so the log says so."""
-    bare_app.wsgi_app = ProxyFix(bare_app.wsgi_app)  # type: ignore[method-assign]
-    SecureML(bare_app)
-    assert "before init_app answers without the guards" in caplog.text
 
 
 def test_without_the_middleware_nothing_is_served(app: Flask) -> None:
@@ -259,7 +252,7 @@ def test_requests_inside_one_app_context_do_not_share_the_caller(app: Flask) -> 
 
 
 def test_streams_are_recorded_when_the_body_ends(app: Flask, sink: MemorySink, clock: FakeClock) -> None:
-    """The time in the log spans the whole body, and there is one line."""
+    """One line when the response starts, and one when its body is read, with the time of the whole."""
 
     @app.get("/stream")
     @protect
@@ -274,11 +267,12 @@ def test_streams_are_recorded_when_the_body_ends(app: Flask, sink: MemorySink, c
     response = app.test_client().get("/stream", base_url=HTTPS, headers=caller())
     assert response.text == "first" + response.headers["X-Request-ID"]
     response.close()
-    assert [record["ms"] for record in sink.records] == [2000.0]
+    seen = [(record.get("event"), record["ms"], record["reason"]) for record in sink.records]
+    assert seen == [(None, 0.0, None), ("stream_end", 2000.0, None)]
 
 
 def test_a_stream_that_breaks_is_still_recorded(app: Flask, sink: MemorySink) -> None:
-    """An error in the middle of the body leaves one line."""
+    """An error in the middle of the body is the reason in its second line."""
 
     @app.get("/broken")
     @protect
@@ -293,7 +287,47 @@ def test_a_stream_that_breaks_is_still_recorded(app: Flask, sink: MemorySink) ->
     with pytest.raises(OSError, match="disk"):
         list(response.response)
     response.close()
-    assert len(sink.records) == 1
+    assert [record["reason"] for record in sink.records] == [None, "unhandled OSError"]
+
+
+def test_a_stream_that_nobody_reads_to_its_end(app: Flask, sink: MemorySink) -> None:
+    """A client that goes away in the middle is the reason too."""
+    app.add_url_rule("/stream", view_func=protect(lambda: Response(iter(["first", "second"]))))
+    response = app.test_client().get("/stream", base_url=HTTPS, headers=caller(), buffered=False)
+    assert next(iter(response.response)) == b"first"
+    response.close()
+    assert [record["reason"] for record in sink.records] == [None, "closed by the client or the server before its end"]
+
+
+@pytest.mark.parametrize("propagate", [False, True])
+def test_a_teardown_function_that_raises(app: Flask, sink: MemorySink, propagate: bool) -> None:
+    """The request is recorded with what the client gets, which is no trace."""
+    app.add_url_rule("/plain", view_func=lambda: "ok")
+    app.config["PROPAGATE_EXCEPTIONS"] = propagate
+
+    @app.teardown_request
+    def broken(error: BaseException | None) -> None:
+        raise LookupError("row 7 of /srv/weights")
+
+    client = app.test_client()
+    with pytest.raises(LookupError, match="row 7") if propagate else nullcontext():
+        response = client.get("/plain", base_url=HTTPS, headers=caller())
+        assert (response.status_code, response.json["code"]) == (500, "internal_error")  # type: ignore[index]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    seen = [(record["status"], record["reason"], record["principal"]) for record in sink.records]
+    assert seen == [(500, "unhandled LookupError", "test:ada")]
+
+
+def test_a_hook_of_the_app_that_raises_is_recorded(app: Flask, sink: MemorySink) -> None:
+    """An ``after_request`` function that fails is a 500 in the log as well."""
+    app.add_url_rule("/plain", view_func=lambda: "ok")
+
+    @app.after_request
+    def broken(response: Response) -> Response:
+        raise LookupError("row 7")
+
+    assert app.test_client().get("/plain", base_url=HTTPS, headers=caller()).status_code == 500
+    assert [(record["status"], record["reason"]) for record in sink.records] == [(500, "unhandled LookupError")]
 
 
 def test_unhandled_errors_show_nothing(app: Flask, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ import flask_secure_ml
 PACKAGE = Path(flask_secure_ml.__file__).parent
 CORE = [
     "errors",
+    "paths",
     "strictjson",
     "watched",
     "vault",
@@ -35,7 +36,7 @@ CORE = [
     "pipeline",
 ]
 ROOMS = ["transport", "authentication", "authorization", "limits", "inputs", "outputs", "observe", "models"]
-TOP = ["signals", "state", "wellknown", "openapi", "assembly", "extension", "cli", "testing", "__init__"]
+TOP = ["signals", "state", "wellknown", "openapi", "assembly", "gate", "extension", "cli", "testing", "__init__"]
 PROXIES = {"request", "current_app", "g", "session"}
 MAY_USE_PROXIES = {"extension", "exchange", "state", "policy", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

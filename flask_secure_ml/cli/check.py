@@ -11,10 +11,17 @@ from flask.cli import with_appcontext
 
 from ..config import Settings
 from ..errors import ConfigError
+from ..gate import opaque_layers, outer_problems
 from ..inputs.rewriting import unseen_changes
 from ..issuers import LOOPBACK
 from ..state import AppState
+from ..transport.beneath import around, layer_name
 from .context import command_app, command_state
+
+UNSEEN = (
+    "note: middleware that holds the app under another name, such as application = DispatcherMiddleware(app, ...), "
+    "cannot be seen from here and responds without the guards; let the server load the app itself"
+)
 
 
 @click.command()
@@ -25,13 +32,13 @@ def check() -> None:
     Exit code 1 for an error; weak points alone exit with 0.
     """
     app, state = command_app(), command_state()
-    try:
-        state.policies.check()
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
+    problems = [*state.policies.problems(), *outer_problems(app, state.settings.outer_middleware)]
+    if problems:
+        raise click.ClickException(str(ConfigError(problems)))
     weak = list(weak_points(app, state))
     for point in weak:
         click.echo(f"weak: {point}")
+    click.echo(UNSEEN)
     click.echo(f"{len(weak)} to mend or to accept" if weak else "ok: no weak point found")
 
 
@@ -55,7 +62,14 @@ def weak_points(app: Flask, state: AppState) -> Iterator[str]:
     if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
         yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
     yield from _plan_points(state)
+    yield from _outer_points(app)
+    yield from opaque_layers(state.beneath, settings.mounts)
     yield from unseen_changes(settings.policies)
+
+
+def _outer_points(app: Flask) -> Iterator[str]:
+    for layer in around(app):
+        yield f"{layer_name(layer)} stands around the app (SECURE_ML_OUTER_MIDDLEWARE): what it responds is not guarded"
 
 
 def _store_points(settings: Settings) -> Iterator[str]:

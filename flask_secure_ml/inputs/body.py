@@ -21,7 +21,7 @@ from .encodings import Encodings
 from .formats import Formats, check_charset
 from .json_format import JSON, parse_json
 from .loading import load
-from .reading import declared_length, put_back, put_back_decoded, read
+from .reading import declared_length, is_handshake, put_back, put_back_decoded, read
 
 
 class InputGuard:
@@ -60,7 +60,9 @@ class InputGuard:
             check_charset(request, JSON)
             if body := self._body(request, exchange, encoding):
                 parse_json(body, self._rules_of(exchange)[0])
-        elif encoding is not None or _length(request, exchange, self._cap(request, exchange)) is None:
+        elif encoding is not None or (
+            _length(request, exchange, self._cap(request, exchange)) is None and not is_handshake(request.environ)
+        ):
             self._body(request, exchange, encoding)
 
     def _load(self, request: Request, exchange: Exchange, schema: Schema, encoding: str | None) -> None:

@@ -46,6 +46,20 @@ def declared_length(environ: WSGIEnvironment) -> int | None:
     return length
 
 
+def is_handshake(environ: WSGIEnvironment) -> bool:
+    """Return True for the handshake of a WebSocket (RFC 6455 section 4.1), which has no body.
+
+    What a server shows as its input then are the first frames.
+    """
+    return (
+        environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+        and environ.get("REQUEST_METHOD") == "GET"
+        and environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1")
+        and not environ.get("CONTENT_LENGTH")
+        and "HTTP_TRANSFER_ENCODING" not in environ
+    )
+
+
 def _check_coding(coding: str, environ: WSGIEnvironment) -> None:
     if coding != "chunked":
         raise MalformedRequest("the transfer coding is not chunked")

@@ -78,6 +78,13 @@ class RequestLog:
         """Write the line. ASCII only, so that no control or direction character reaches a terminal."""
         self._sink.write(json.dumps(entry(exchange)))
 
+    def record_stream_end(self, exchange: Exchange) -> None:
+        """Write a second line for a stream, with the reason if it ended too early."""
+        logged = {"event": "stream_end"} | entry(exchange)
+        if exchange.stream_error is not None:
+            logged["reason"] = exchange.stream_error
+        self._sink.write(json.dumps(logged))
+
 
 def open_sink(where: str, clock: Clock) -> Sink | None:
     """Return the sink for ``SECURE_ML_REQUEST_LOG``; None for ``off``.

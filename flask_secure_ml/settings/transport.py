@@ -30,3 +30,17 @@ class TransportSettings:
         """Seconds for which browsers shall use HTTPS only (``Strict-Transport-Security``), sent on TLS
         connections only; 0 tells browsers to forget it.""",
     )
+    mounts: tuple[str, ...] = setting(
+        [],
+        checks.mount_paths,
+        """Paths at which WSGI middleware beneath the guards responds itself, such as ``["/metrics"]``. They take no
+        policy from a route: theirs is in ``SECURE_ML_POLICIES`` by path, or the default one. The mounts of Werkzeug's
+        ``DispatcherMiddleware`` and ``SharedDataMiddleware`` and the path of Socket.IO are known without this.""",
+    )
+    outer_middleware: tuple[str, ...] = setting(
+        [],
+        checks.middleware_names,
+        """WSGI middleware that may stand around the app, by the import name of its class or function, such as
+        ``["whitenoise.base.WhiteNoise"]``. Requests that it responds to itself are not guarded, so put it there before
+        ``init_app`` instead where you can. ``ProxyFix`` is never accepted.""",
+    )

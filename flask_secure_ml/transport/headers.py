@@ -18,6 +18,7 @@ _BEYOND_TALISMAN = (
 _OF_THE_ANSWER = frozenset({"content-type", "content-length"})
 _HIDDEN = frozenset({"server", "x-powered-by"})
 _HSTS = "strict-transport-security"
+_FOR_EVERYONE = frozenset({_HSTS, "x-content-type-options"})
 
 
 class HeaderFilter:
@@ -50,6 +51,27 @@ class HeaderFilter:
             if lower not in present:
                 headers.add(name, value)
         headers["X-Request-ID"] = exchange.request_id
+
+
+class ForeignHeaders:
+    """Completes the headers of a response that came from a mounted app: what no page can break over.
+
+    :param hsts_max_age: as for :class:`HeaderFilter`.
+    """
+
+    def __init__(self, hsts_max_age: int) -> None:
+        policy = [header for header in _talisman_policy(hsts_max_age) if header[0].lower() in _FOR_EVERYONE]
+        self._secure = tuple(policy)
+        self._clear = tuple(header for header in policy if header[0].lower() != _HSTS)
+
+    def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers to send."""
+        own = {**exchange.reply_headers, "X-Request-ID": exchange.request_id}
+        replaced = {name.lower() for name in own}
+        kept = [header for header in headers if header[0].lower() not in replaced | _HIDDEN]
+        present = {name.lower() for name, _ in kept}
+        added = [each for each in (self._secure if exchange.secure else self._clear) if each[0].lower() not in present]
+        return [*kept, *added, *own.items()]
 
 
 def _talisman_policy(hsts_max_age: int) -> Iterator[tuple[str, str]]:

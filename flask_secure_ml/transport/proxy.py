@@ -1,7 +1,7 @@
-"""The door: decides whose forwarded headers are believed and opens the exchange.
+"""The proxy middleware: decides whose forwarded headers are believed, and opens the exchange.
 
-This is WSGI middleware because the decision must stand before Flask builds the request: routing, URL
-building and other extensions read the same environ.
+This is WSGI middleware because the decision must be made before Flask builds the request: routing, URL building and
+other extensions read the same environ. It is the outermost layer of the app, so no response leaves without passing it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from ssl import SSLSocket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..checks import Networks
 from ..errors import REQUEST_ID_KEY
-from ..exchange import EXCHANGE_KEY, Clock, Exchange
+from ..exchange import EXCHANGE_KEY, Clock, Exchange, exchange_of
 from .client_certificate import CertificateSource
 from .hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
+from .outgoing import Outgoing, Site
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -27,25 +28,61 @@ _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](
 Address = IPv4Address | IPv6Address
 
 
-class Door:
-    """WSGI middleware: resolves the client through trusted proxies, strips the rest, opens the exchange.
+class Admission(Protocol):
+    """Decides before anything beneath is called."""
+
+    def admit(self, environ: WSGIEnvironment, exchange: Exchange) -> WSGIApplication | None:
+        """Return the response that rejects the request; None to call what stands beneath.
+
+        :raises Exception: the request is not to be served; the client gets 500.
+        """
+
+
+class ProxyMiddleware:
+    """Resolves the client through trusted proxies, removes other hop headers, and opens the exchange.
+
+    :param app: the app whose outermost layer this is.
+    :param wsgi_app: what stands beneath.
+    :param opener: makes the exchange of a request.
+    :param admission: decides whether what stands beneath is called.
+    :param site: what becomes of the response.
+    """
+
+    def __init__(
+        self, app: object, wsgi_app: WSGIApplication, opener: ExchangeOpener, admission: Admission, site: Site
+    ) -> None:
+        self.app = app
+        self._wsgi_app = wsgi_app
+        self._opener = opener
+        self._admission = admission
+        self._site = site
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request. An app that is mounted in another protected one adopts the exchange that is there."""
+        adopted = exchange_of(environ)
+        exchange = self._opener.open(environ) if adopted is None else adopted
+        # What an outer app admitted says nothing of the guards of this one.
+        exchange.answerable = False
+        outgoing = Outgoing(environ, start_response, exchange, self._site, records=adopted is None)
+        try:
+            rejection = self._admission.admit(environ, exchange)
+            wsgi_app = self._wsgi_app if rejection is None else rejection
+            return outgoing.respond(wsgi_app(environ, outgoing.start_response))
+        except Exception as error:  # noqa: BLE001 - the outgoing response decides what reaches the server
+            return outgoing.fail(error)
+
+
+class ExchangeOpener:
+    """Opens the exchange of a request from its environ, which it cleans.
 
     :param trusted: whose headers are believed.
     :param certificate_header: in which of their headers the client's certificate is; None for no such header.
     """
 
-    def __init__(
-        self, app: WSGIApplication, trusted: Networks, clock: Clock, certificate_header: str | None = None
-    ) -> None:
-        self._app = app
+    def __init__(self, trusted: Networks, clock: Clock, certificate_header: str | None = None) -> None:
         self._trusted = trusted
         self._clock = clock
         self._certificates = CertificateSource(certificate_header)
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
-        self.open(environ)
-        return self._app(environ, start_response)
 
     def open(self, environ: WSGIEnvironment) -> Exchange:
         """Clean the environ and place the exchange in it."""

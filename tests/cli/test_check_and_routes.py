@@ -11,6 +11,7 @@ from marshmallow import Schema
 
 from flask_secure_ml import protect, public
 from flask_secure_ml.cli import secure_ml
+from flask_secure_ml.cli.check import UNSEEN
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key
@@ -96,7 +97,7 @@ def test_nothing_weak(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.Mo
         RATELIMIT_STORAGE_URI="redis://127.0.0.1:1",
         STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
-    assert run(app, "check") == (0, "ok: no weak point found\n")
+    assert run(app, "check") == (0, f"{UNSEEN}\nok: no weak point found\n")
 
 
 def test_what_is_not_weak_is_not_named(

@@ -101,10 +101,16 @@ def _receive(channel: ssl.SSLSocket) -> bytes:
 
 
 @contextmanager
-def gunicorn(folder: Path, certificate: Certificate | None, environ: dict[str, str], *options: str) -> Iterator[Served]:
-    """Serve tests/shared/served_app.py over TLS, or in clear text without a certificate."""
+def gunicorn(
+    folder: Path,
+    certificate: Certificate | None,
+    environ: dict[str, str],
+    *options: str,
+    app: str = "served_app:create_app()",
+) -> Iterator[Served]:
+    """Serve an app of tests/shared over TLS, or in clear text without a certificate."""
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "served_app:create_app()", "--bind", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "gunicorn", app, "--bind", f"127.0.0.1:{port}"]
     if certificate is not None:
         command += ["--certfile", str(certificate.certificate), "--keyfile", str(certificate.key)]
     command += ["--chdir", str(Path(__file__).parent), "--worker-tmp-dir", str(folder), "--no-control-socket", *options]

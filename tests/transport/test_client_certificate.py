@@ -15,11 +15,10 @@ from werkzeug.test import EnvironBuilder
 
 from certificates import issue
 from flask_secure_ml.checks import networks
-from flask_secure_ml.exchange import exchange_of
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.client_certificate import MAX_HEADER, certificate_in
 from flask_secure_ml.transport.hop_headers import environ_key
-from flask_secure_ml.transport.proxy import Door
+from flask_secure_ml.transport.proxy import ExchangeOpener
 
 PROXY = "10.0.0.1"
 STRANGER = "192.0.2.1"
@@ -62,26 +61,22 @@ class FakeTlsSocket(ssl.SSLSocket):
         """Own nothing that could be closed."""
 
 
-def certificate_at_the_door(
+def certificate_of(
     peer: str, header: str | None, connection: object = None, **sent: str
 ) -> tuple[bytes | None, dict[str, Any]]:
-    """Return the certificate that the door found, and the environ behind it."""
+    """Return the certificate that was found, and the environ behind it."""
     environ = EnvironBuilder(base_url="https://api.example", environ_base={"REMOTE_ADDR": peer}).get_environ()
     environ.update(sent)
     if connection is not None:
         environ["gunicorn.socket"] = connection
-    door = Door(lambda environ, start_response: [], networks(["10.0.0.0/8"]), FakeClock(), header)
-    door(environ, lambda *_: lambda _: None)
-    exchange = exchange_of(environ)
-    if exchange is None:
-        raise LookupError("the door placed no exchange")
+    exchange = ExchangeOpener(networks(["10.0.0.0/8"]), FakeClock(), header).open(environ)
     return exchange.certificate, environ
 
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_header_of_a_trusted_proxy(header: str) -> None:
     """MT-4: it is believed in its own format, and the app behind does not see it."""
-    found, environ = certificate_at_the_door(PROXY, header, **{environ_key(header): encoded(header)})
+    found, environ = certificate_of(PROXY, header, **{environ_key(header): encoded(header)})
     assert found == DER
     assert environ_key(header) not in environ
 
@@ -89,7 +84,7 @@ def test_the_header_of_a_trusted_proxy(header: str) -> None:
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_header_of_a_stranger(header: str) -> None:
     """MT-4: it is removed, unread."""
-    found, environ = certificate_at_the_door(STRANGER, header, **{environ_key(header): encoded(header)})
+    found, environ = certificate_of(STRANGER, header, **{environ_key(header): encoded(header)})
     assert found is None
     assert environ_key(header) not in environ
 
@@ -98,7 +93,7 @@ def test_the_header_of_a_stranger(header: str) -> None:
 @pytest.mark.parametrize("sent", HEADERS)
 def test_only_the_configured_header_counts(configured: str | None, sent: str) -> None:
     """MT-4: a proxy that fills one header lets the others through as its client wrote them."""
-    found, environ = certificate_at_the_door(PROXY, configured, **{environ_key(sent): encoded(sent)})
+    found, environ = certificate_of(PROXY, configured, **{environ_key(sent): encoded(sent)})
     assert (found == DER) is (configured == sent)
     assert environ_key(sent) not in environ
 
@@ -106,21 +101,21 @@ def test_only_the_configured_header_counts(configured: str | None, sent: str) ->
 @pytest.mark.parametrize("header", HEADERS)
 def test_without_the_header_there_is_no_certificate(header: str) -> None:
     """Neither a missing nor an empty header is a certificate."""
-    assert certificate_at_the_door(PROXY, header)[0] is None
-    assert certificate_at_the_door(PROXY, header, **{environ_key(header): ""})[0] is None
+    assert certificate_of(PROXY, header)[0] is None
+    assert certificate_of(PROXY, header, **{environ_key(header): ""})[0] is None
 
 
 @pytest.mark.parametrize("header", [None, *HEADERS])
 def test_the_socket_of_a_client(header: str | None) -> None:
     """The certificate of the connection is the client's, whatever headers it sends."""
     sent = {environ_key(each): encoded(each, OTHER) for each in HEADERS}
-    assert certificate_at_the_door(STRANGER, header, FakeTlsSocket(DER), **sent)[0] == DER
+    assert certificate_of(STRANGER, header, FakeTlsSocket(DER), **sent)[0] == DER
 
 
 @pytest.mark.parametrize("header", [None, *HEADERS])
 def test_the_socket_of_a_trusted_proxy_names_nobody(header: str | None) -> None:
     """The proxy's own certificate would make all of its clients one."""
-    assert certificate_at_the_door(PROXY, header, FakeTlsSocket(DER))[0] is None
+    assert certificate_of(PROXY, header, FakeTlsSocket(DER))[0] is None
 
 
 @pytest.mark.parametrize(
@@ -134,13 +129,13 @@ def test_the_socket_of_a_trusted_proxy_names_nobody(header: str | None) -> None:
 )
 def test_sockets_without_a_certificate(connection: object) -> None:
     """None of them is a certificate, and none an error."""
-    assert certificate_at_the_door(STRANGER, None, connection)[0] is None
+    assert certificate_of(STRANGER, None, connection)[0] is None
 
 
 def test_a_malformed_header_is_logged_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever runs the proxy learns which header is wrong; the log does not repeat it."""
     with caplog.at_level(logging.WARNING):
-        found, _ = certificate_at_the_door(PROXY, "Client-Cert", HTTP_CLIENT_CERT="canary")
+        found, _ = certificate_of(PROXY, "Client-Cert", HTTP_CLIENT_CERT="canary")
     assert found is None
     (record,) = caplog.records
     assert "Client-Cert" in record.getMessage()
@@ -241,7 +236,7 @@ def test_any_value(header: str, data: st.DataObject) -> None:
     whole = encoded(header)
     at = data.draw(st.integers(0, len(whole)))
     value = whole[:at] + data.draw(st.text(st.characters(max_codepoint=255), max_size=4)) + whole[at:]
-    found, _ = certificate_at_the_door(PROXY, header, **{environ_key(header): value})
+    found, _ = certificate_of(PROXY, header, **{environ_key(header): value})
     assert found is None or isinstance(found, bytes)
 
 

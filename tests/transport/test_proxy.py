@@ -1,4 +1,4 @@
-"""The door: whose forwarded headers count."""
+"""The proxy middleware: whose forwarded headers count."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from flask_secure_ml.checks import networks
 from flask_secure_ml.exchange import exchange_of
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
-from flask_secure_ml.transport.proxy import Door
+from flask_secure_ml.transport.proxy import ExchangeOpener
 
 TRUSTED = ["10.0.0.0/8", "2001:db8::/32"]
 
 
-def pass_door(peer: str | None, trusted: list[str] | None = None, /, **headers: str) -> tuple[Exchange, dict[str, Any]]:
-    """Send one request through the door; keywords are header names with underscores."""
+def opened(peer: str | None, trusted: list[str] | None = None, /, **headers: str) -> tuple[Exchange, dict[str, Any]]:
+    """Open the exchange of one request; keywords are header names with underscores."""
     environ = EnvironBuilder(base_url="http://api.example").get_environ()
     environ.pop("REMOTE_ADDR", None)
     if peer is not None:
         environ["REMOTE_ADDR"] = peer
     environ.update({f"HTTP_{name.upper()}": value for name, value in headers.items()})
-    door = Door(lambda environ, start_response: [], networks(TRUSTED if trusted is None else trusted), FakeClock())
-    door(environ, lambda *_: lambda _: None)
-    exchange = exchange_of(environ)
-    if exchange is None:
-        raise LookupError("the door placed no exchange")
+    exchange = ExchangeOpener(networks(TRUSTED if trusted is None else trusted), FakeClock()).open(environ)
+    if exchange_of(environ) is not exchange:
+        raise LookupError("the exchange is not in the environ")
     return exchange, environ
 
 
@@ -54,7 +52,7 @@ def pass_door(peer: str | None, trusted: list[str] | None = None, /, **headers: 
 )
 def test_the_client_address(peer: str, chain: str, client: str) -> None:
     """The first address from our side that is no trusted proxy, and never what a client wrote before it."""
-    exchange, environ = pass_door(peer, x_forwarded_for=chain)
+    exchange, environ = opened(peer, x_forwarded_for=chain)
     assert (exchange.peer, exchange.client) == (peer.removeprefix("::ffff:"), client)
     assert environ["REMOTE_ADDR"] == client
     assert environ.get("HTTP_X_FORWARDED_FOR", client) == client
@@ -73,50 +71,50 @@ def test_the_client_address(peer: str, chain: str, client: str) -> None:
 )
 def test_the_scheme(peer: str, proto: str, secure: bool) -> None:
     """TLS counts only by the word of the nearest trusted proxy."""
-    exchange, environ = pass_door(peer, x_forwarded_proto=proto)
+    exchange, environ = opened(peer, x_forwarded_proto=proto)
     assert exchange.secure is secure
     assert environ["wsgi.url_scheme"] == ("https" if secure else "http")
 
 
 def test_the_host() -> None:
     """A trusted proxy may name the host; anything that is no host name is dropped."""
-    assert pass_door("10.0.0.1", x_forwarded_host="model.example:444")[1]["HTTP_HOST"] == "model.example:444"
-    assert pass_door("10.0.0.1", x_forwarded_host="a/../b")[1]["HTTP_HOST"] == "api.example"
-    assert pass_door("192.0.2.1", x_forwarded_host="evil.example")[1]["HTTP_HOST"] == "api.example"
+    assert opened("10.0.0.1", x_forwarded_host="model.example:444")[1]["HTTP_HOST"] == "model.example:444"
+    assert opened("10.0.0.1", x_forwarded_host="a/../b")[1]["HTTP_HOST"] == "api.example"
+    assert opened("192.0.2.1", x_forwarded_host="evil.example")[1]["HTTP_HOST"] == "api.example"
 
 
 @pytest.mark.parametrize("name", sorted(HOP_HEADERS))
 @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1"])
 def test_other_hop_headers_are_removed(peer: str, name: str) -> None:
     """Not even from a trusted proxy: this release does not use them, so nothing behind may either."""
-    assert name not in pass_door(peer, **{name.removeprefix("HTTP_"): "x"})[1]
+    assert name not in opened(peer, **{name.removeprefix("HTTP_"): "x"})[1]
 
 
 @pytest.mark.parametrize("family", HOP_FAMILIES)
 @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1"])
 def test_unknown_members_of_a_family_are_removed(peer: str, family: str) -> None:
     """Whatever follows the beginning, also names that we do not know."""
-    environ = pass_door(peer, **{family.removeprefix("HTTP_") + "_SOMETHING_NEW": "root"})[1]
+    environ = opened(peer, **{family.removeprefix("HTTP_") + "_SOMETHING_NEW": "root"})[1]
     assert not [key for key in environ if key.startswith(family)]
 
 
 def test_irrelevant_hop_headers_settle_nothing() -> None:
     """A trusted proxy that names no client is the client, and no header is made up for it."""
-    exchange, environ = pass_door("10.0.0.1", via="1.1 proxy", x_forwarded_prefix="/admin")
+    exchange, environ = opened("10.0.0.1", via="1.1 proxy", x_forwarded_prefix="/admin")
     assert exchange.client == "10.0.0.1"
     assert not environ.keys() & BELIEVED
 
 
 def test_a_unix_socket_is_trusted_only_when_named() -> None:
     """A peer without an address is a Unix socket."""
-    assert pass_door(None, x_forwarded_for="198.51.100.7")[0].client == ""
-    assert pass_door(None, ["unix"], x_forwarded_for="198.51.100.7")[0].client == "198.51.100.7"
+    assert opened(None, x_forwarded_for="198.51.100.7")[0].client == ""
+    assert opened(None, ["unix"], x_forwarded_for="198.51.100.7")[0].client == "198.51.100.7"
 
 
 def test_request_ids() -> None:
     """A trusted proxy's id is kept when it is harmless; else there is a fresh one of 128 bits."""
-    assert pass_door("10.0.0.1", x_request_id="edge-0123456789")[0].request_id == "edge-0123456789"
+    assert opened("10.0.0.1", x_request_id="edge-0123456789")[0].request_id == "edge-0123456789"
     for peer, given in (("192.0.2.1", "edge-0123456789"), ("10.0.0.1", "x\r\ny"), ("10.0.0.1", "short")):
-        made = pass_door(peer, x_request_id=given)[0].request_id
+        made = opened(peer, x_request_id=given)[0].request_id
         assert len(made) == 32
         assert made != given

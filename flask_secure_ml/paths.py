@@ -1,0 +1,29 @@
+"""The paths of requests as WSGI gives them, and whether one lies below another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+def in_mount(path: str, mounts: Collection[str]) -> bool:
+    """Return True if a path, as WSGI gives it or as it is meant, is one of the mounts or below one."""
+    spellings = {path, _decoded(path), canonical(path)}
+    return any(each == mount or each.startswith(f"{mount}/") for each in spellings for mount in mounts)
+
+
+def canonical(path: str) -> str:
+    """Return a path without empty and dot segments (RFC 3986 section 5.2.4)."""
+    if "//" not in path and "/." not in path:
+        return path
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")
+
+
+def _decoded(path: str) -> str:
+    # PEP 3333: the environ has the bytes of a path as Latin-1.
+    return path.encode("latin-1", "replace").decode(errors="replace")

@@ -1,0 +1,252 @@
+"""The response of one request on its way to the server (PEP 3333).
+
+The status and headers of an app are held back until its body is there, so that nothing has been sent when a response
+must be replaced, and the recorders have run before the first byte leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from werkzeug.wrappers import Response
+
+from ..exchange import Exchange
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[str, str]]
+
+SWITCHING_PROTOCOLS = 101
+
+
+class Site(Protocol):
+    """What the app does with the response of one request."""
+
+    @property
+    def propagates(self) -> bool:
+        """Whether errors reach the caller, as in tests and under a debugger."""
+
+    def error_response(self, exchange: Exchange, error: BaseException | None) -> Response:
+        """Return what is sent instead of a response that must not leave.
+
+        :param error: what the app raised; None for a response of code that ran before the guards.
+        """
+
+    def finish_headers(self, exchange: Exchange, headers: Headers) -> Headers:
+        """Return the headers to send with a response that did not come from Flask."""
+
+    def record(self, exchange: Exchange) -> None:
+        """Let the recorders write down the response that is about to start."""
+
+    def record_stream_end(self, exchange: Exchange) -> None:
+        """Let the recorders write down that the body of a stream ended or broke."""
+
+
+class Outgoing:
+    """Holds one response back until it may start.
+
+    :param records: whether this request is recorded here; an app beneath another protected one leaves that to it.
+    """
+
+    __slots__ = ("_body", "_environ", "_exchange", "_head", "_records", "_replacement", "_site", "_start", "_write")
+
+    def __init__(
+        self, environ: WSGIEnvironment, start: StartResponse, exchange: Exchange, site: Site, *, records: bool = True
+    ) -> None:
+        self._environ = environ
+        self._start = start
+        self._exchange = exchange
+        self._site = site
+        self._records = records
+        self._head: tuple[str, Headers] | None = None
+        self._write: Callable[[bytes], object] | None = None
+        self._replacement: Response | None = None
+        self._body: Iterable[bytes] = ()
+
+    def check_started(self) -> None:
+        """Make sure that the app gave a status and headers, unless it spoke another protocol meanwhile.
+
+        :raises RuntimeError: it did not.
+        """
+        if self._head is None and _switched(self._environ):
+            self._head = (f"{SWITCHING_PROTOCOLS} Switching Protocols", [])
+        if self._head is None:
+            raise RuntimeError("the app returned a body without calling start_response")
+
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
+        """Take the status and the headers of the app's response.
+
+        :raises RuntimeError: they were given before, and no error says why they change.
+        """
+        if exc_info is not None and self._write is not None:
+            # The server raises the error again if it has sent the headers.
+            return self._start(status, headers, exc_info)
+        if exc_info is None and self._head is not None:
+            raise RuntimeError("the app called start_response twice")
+        self._head = (status, headers)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body at once, for apps that do not return it; dropped when the response is replaced."""
+        write = self._write
+        if write is None:
+            write = self._send_head()
+            if self._replacement is not None:
+                write(self._replacement.get_data())
+        if self._replacement is None:
+            write(data)
+
+    def respond(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return the body for the server: the app's own, a wrapper of a stream, or a replacement."""
+        if self._write is not None:
+            # The head went out with the first write.
+            return () if self._replacement is not None else body
+        if self._head is None:
+            return _Late(self, body)
+        self._body = body
+        self._send_head()
+        return self._sent_body(body)
+
+    def fail(self, error: Exception) -> Iterable[bytes]:
+        """Return the body for an app that raised; the error itself where errors reach the caller.
+
+        :raises Exception: the same error, where something was sent already or the connection is no longer HTTP.
+        """
+        exchange = self._exchange
+        if self._write is not None:
+            raise error
+        if isinstance(error, StopIteration) or _switched(self._environ):
+            # By raising, libraries for WebSockets end a request whose socket they have taken.
+            exchange.status = SWITCHING_PROTOCOLS
+            self._record()
+            raise error
+        exchange.fault = exchange.fault or error
+        if self._site.propagates:
+            exchange.status = 500
+            self._record()
+            raise error
+        self._replacement = self._site.error_response(exchange, error)
+        self._send_head()
+        return self._sent_body(())
+
+    def _send_head(self) -> Callable[[bytes], object]:
+        exchange = self._exchange
+        if self._replacement is None and not exchange.answerable:
+            self._replacement = self._site.error_response(exchange, None)
+        if self._replacement is not None:
+            replacement = self._replacement
+            status, headers = replacement.status, list(replacement.get_wsgi_headers(self._environ))
+        else:
+            status, headers = self._head or ("", [])
+            if exchange.streamed is None:
+                headers = self._site.finish_headers(exchange, headers)
+        exchange.status = int(status[:3])
+        self._record()
+        self._write = write = self._start(status, headers)
+        return write
+
+    def _sent_body(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        if self._replacement is not None:
+            _close(body)
+            return [] if self._environ.get("REQUEST_METHOD") == "HEAD" else [self._replacement.get_data()]
+        if not self._records or not self._is_stream(body):
+            return body
+        return _Stream(body, self._exchange, self._site)
+
+    def _is_stream(self, body: Iterable[bytes]) -> bool:
+        if self._exchange.streamed is not None:
+            # A server sends a file that it wraps itself faster than an iterator of ours.
+            return self._exchange.streamed and not isinstance(body, self._environ.get("wsgi.file_wrapper") or ())
+        return not isinstance(body, (list, tuple))
+
+    def _record(self) -> None:
+        if self._records:
+            self._site.record(self._exchange)
+
+
+class _Late:
+    """The body of an app that calls ``start_response`` only when its body is read."""
+
+    def __init__(self, outgoing: Outgoing, body: Iterable[bytes]) -> None:
+        self._outgoing = outgoing
+        self._source = body
+        self._body: Iterable[bytes] = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        iterator = iter(self._source)
+        try:
+            first = next(iterator, b"")
+            self._outgoing.check_started()
+            self._body = self._outgoing.respond(_Resumed(first, iterator, self._source))
+        except Exception as error:  # noqa: BLE001 - the outgoing response decides what reaches the server
+            _close(self._source)
+            self._body = self._outgoing.fail(error)
+        yield from self._body
+
+    def close(self) -> None:
+        _close(self._body)
+
+
+class _Resumed:
+    """A body whose first part was read already."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], source: Iterable[bytes]) -> None:
+        self._first = first
+        self._rest = rest
+        self._source = source
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._first
+        yield from self._rest
+
+    def close(self) -> None:
+        _close(self._source)
+
+
+class _Stream:
+    """The body of a stream; its end is recorded, with the reason if it came too early."""
+
+    def __init__(self, body: Iterable[bytes], exchange: Exchange, site: Site) -> None:
+        self._body = body
+        self._iterator = iter(body)
+        self._exchange = exchange
+        self._site = site
+        self._recorded = False
+        exchange.stream_error = "closed by the client or the server before its end"
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._exchange.stream_error = None
+            raise
+        except BaseException as error:
+            # The message of an error may quote the payload.
+            self._exchange.stream_error = f"unhandled {type(error).__name__}"
+            raise
+
+    def close(self) -> None:
+        try:
+            _close(self._body)
+        finally:
+            if not self._recorded:
+                self._recorded = True
+                self._site.record_stream_end(self._exchange)
+
+
+def _switched(environ: WSGIEnvironment) -> bool:
+    return "websocket" in environ.get("HTTP_UPGRADE", "").lower()
+
+
+def _close(body: Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()

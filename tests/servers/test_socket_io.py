@@ -1,0 +1,144 @@
+"""Socket.IO over TLS under gunicorn: no event of a stranger reaches its handler, by any of its transports.
+
+The app has a public route for every path, as a single-page app has. gthread serves WebSockets by simple-websocket,
+which takes the socket from the environ; the worker of gevent-websocket switches protocols before the app is called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from certificates import Certificate
+from servers import Served, gunicorn
+from support import caller
+
+WORKERS = {
+    "simple-websocket": ("threading", ["--worker-class", "gthread", "--threads", "8"]),
+    "gevent-websocket": ("gevent", ["--worker-class", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"]),
+}
+POLLING = "/socket.io/?EIO=4&transport=polling"
+WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
+
+# A client reads nothing, not what it expects, or an end of the connection.
+LOST = (WebSocketException, OSError, ValueError)
+
+
+class Site:
+    """One running server, and the events that reached a handler."""
+
+    def __init__(self, served: Served, events: Path, context: ssl.SSLContext) -> None:
+        self.served = served
+        self._events = events
+        self._context = context
+
+    @property
+    def events(self) -> list[str]:
+        return self._events.read_text().splitlines() if self._events.exists() else []
+
+    @contextmanager
+    def connected(self, path: str, **headers: str) -> Iterator[ClientConnection]:
+        uri = f"wss://localhost:{self.served.port}{path}"
+        with connect(uri, ssl=self._context, additional_headers=headers, open_timeout=10, close_timeout=1) as client:
+            yield client
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def site(
+    request: pytest.FixtureRequest, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("socket_io")
+    mode, options = WORKERS[request.param]
+    environ = os.environ | {"ASYNC_MODE": mode, "EVENTS": str(folder / "events")}
+    with gunicorn(folder, certificate, environ, *options, app="socket_io_app:create_app()") as served:
+        yield Site(served, folder / "events", served.context)
+
+
+@contextmanager
+def added(site: Site, *events: str) -> Iterator[None]:
+    """Check which events reach a handler meanwhile."""
+    before = site.events
+    yield
+    assert site.events == [*before, *events]
+
+
+def emit(client: ClientConnection, value: int) -> list[int]:
+    """Connect to the default namespace, send an event, and return what its handler returned."""
+    client.recv(10)
+    client.send("40")
+    client.recv(10)
+    client.send(f'421["predict",{value}]')
+    found: list[int] = json.loads(str(client.recv(10)).removeprefix("431"))
+    return found
+
+
+def probe(client: ClientConnection) -> None:
+    client.send("2probe")
+    client.recv(10)
+
+
+def test_polling(site: Site) -> None:
+    """A stranger gets 401 for each request, also with the session of somebody else."""
+    with added(site):
+        assert site.served.call("GET", POLLING)[0] == 401
+        assert site.served.call("GET", POLLING, headers=caller("bad"))[0] == 401
+    status, _, body = site.served.call("GET", POLLING, headers=caller("ada"))
+    assert status == 200
+    session = json.loads(body[1:])["sid"]
+    with added(site):
+        for packet in ("40", '42["predict",7]'):
+            assert site.served.call("POST", f"{POLLING}&sid={session}", packet)[0] == 401
+    with added(site, "ada 7"):
+        for packet in ("40", '42["predict",7]'):
+            assert site.served.call("POST", f"{POLLING}&sid={session}", packet, caller("ada"))[0] == 200
+
+
+def test_websocket(site: Site) -> None:
+    """A caller with a credential gets through; a stranger's connection ends before its first event."""
+    with added(site, "ada 7"), site.connected(WEBSOCKET, **caller("ada")) as client:
+        assert emit(client, 7) == [8]
+    with added(site):
+        for headers in ({}, caller("bad")):
+            with pytest.raises(LOST), site.connected(WEBSOCKET, **headers) as client:
+                emit(client, 8)
+
+
+def test_a_rejected_websocket_says_why(site: Site) -> None:
+    """The handshake fails with 401; where the server has switched protocols already, the close code is 1008."""
+    with pytest.raises((InvalidStatus, ConnectionClosed)) as raised, site.connected(WEBSOCKET) as client:
+        client.recv(10)
+    error = raised.value
+    if isinstance(error, InvalidStatus):
+        assert error.response.status_code == 401
+    else:
+        assert isinstance(error, ConnectionClosed)
+        assert error.rcvd is not None
+        assert error.rcvd.code == 1008
+
+
+def test_upgrading_the_session_of_somebody_else(site: Site) -> None:
+    """A session id is no credential."""
+    body = site.served.call("GET", POLLING, headers=caller("ada"))[2]
+    path = f"{WEBSOCKET}&sid={json.loads(body[1:])['sid']}"
+    with added(site), pytest.raises(LOST), site.connected(path) as client:
+        probe(client)
+
+
+@pytest.mark.parametrize("path", ["/page", "//socket.io/", "/x/../socket.io/", "/Socket.io/"])
+def test_a_websocket_at_a_public_route(site: Site, path: str) -> None:
+    """The route for every path opens no connection beneath; a rejected one runs no handler."""
+    with added(site), pytest.raises(LOST), site.connected(f"{path}?EIO=4&transport=websocket") as client:
+        emit(client, 9)
+
+
+def test_routes_beside_it(site: Site) -> None:
+    """Ordinary requests go on."""
+    assert json.loads(site.served.call("GET", "/page")[2]) == {"path": "page", "websocket": False}

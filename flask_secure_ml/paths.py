@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 def in_mount(path: str, mounts: Collection[str]) -> bool:
     """Return True if a path, as WSGI gives it or as it is meant, is one of the mounts or below one."""
-    spellings = {path, _decoded(path), canonical(path)}
-    return any(each == mount or each.startswith(f"{mount}/") for each in spellings for mount in mounts)
+    meant = {each for spelling in spellings(path) for each in (spelling, canonical(spelling))}
+    return any(each == mount or each.startswith(f"{mount}/") for each in meant for mount in mounts)
 
 
 def canonical(path: str) -> str:
@@ -24,6 +24,9 @@ def canonical(path: str) -> str:
     return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")
 
 
-def _decoded(path: str) -> str:
+def spellings(path: str) -> tuple[str, ...]:
+    """Return a path as WSGI gives it and, where that differs, decoded; some middleware compares the one, some the other."""
+    if path.isascii():
+        return (path,)
     # PEP 3333: the environ has the bytes of a path as Latin-1.
-    return path.encode("latin-1", "replace").decode(errors="replace")
+    return path, path.encode("latin-1", "replace").decode(errors="replace")

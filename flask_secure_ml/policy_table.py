@@ -9,7 +9,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from .errors import ConfigError
-from .paths import canonical, in_mount
+from .paths import canonical, in_mount, spellings
 from .policy import MARK, Policy
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class PolicyTable:
             found = self._found.get(key)
             policy = self._found.setdefault(key, self._resolve(rule, method)) if found is None else found
         if self._trees and policy is self._default:
-            return self.beneath(path, None, method)[0] if self._tree(canonical(path)) else policy
+            # Not by an exact path: that is the name of another rule, whose policy says nothing of this view.
+            name = self._tree(canonical(path))
+            return policy if name is None else self._named(name, path)[0]
         return policy
 
     def beneath(self, path: str, rule: Rule | None, method: str) -> tuple[Policy, str | None]:
@@ -69,14 +71,19 @@ class PolicyTable:
 
         A public policy never opens another spelling of its path: what stands beneath may read it in its own way.
 
+        :param path: the path as WSGI gives it.
         :param rule: the rule that matched; None as for :meth:`find`, and for what is mounted.
         """
-        meant = canonical(path)
-        name = meant if meant in self._paths else self._tree(meant)
-        if name is None:
-            return self.find(rule, method), None
+        for spelling in spellings(path):
+            meant = canonical(spelling)
+            name = meant if meant in self._paths else self._tree(meant)
+            if name is not None:
+                return self._named(name, spelling)
+        return self.find(rule, method), None
+
+    def _named(self, name: str, path: str) -> tuple[Policy, str | None]:
         policy = self._configured[name]
-        return (self._default, None) if policy.public and meant != path else (policy, name)
+        return (self._default, None) if policy.public and canonical(path) != path else (policy, name)
 
     def _tree(self, path: str) -> str | None:
         """Return the longest configured name with ``/*`` that a path is of."""

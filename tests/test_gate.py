@@ -180,6 +180,21 @@ def test_a_strict_path_holds_in_every_spelling(
     assert handlers.ran == []
 
 
+@pytest.mark.parametrize(("mount", "path"), [("/caf\xc3\xa9", "/caf\xc3\xa9/x"), ("/café", "/caf\xe9/x")])
+@pytest.mark.parametrize("prefix", ["", "/.", "/x/.."])
+def test_a_strict_path_beyond_ascii(
+    bare_app: Flask, protected: MakeApp, handlers: Handlers, mount: str, path: str, prefix: str
+) -> None:
+    """Middleware may compare the bytes of a path or its characters; the configuration has characters."""
+    bare_app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+        bare_app.wsgi_app, {f"{prefix}{mount}": handlers.wsgi}
+    )
+    app = protected(bare_app, POLICIES={"/café/*": {"scopes": ["admin"]}})
+    assert app.test_client().get("/", **at(prefix + path), headers=caller()).status_code == 403
+    assert app.test_client().get("/", **at(prefix + path), headers=caller("ada", "admin")).status_code == 200
+    assert len(handlers.ran) == 1
+
+
 def test_a_rule_is_no_path(bare_app: Flask, protected: MakeApp, handlers: Handlers) -> None:
     """A client that sends the characters of a configured rule does not open the mount in its place."""
     bare_app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
@@ -501,6 +516,22 @@ def test_paths_of_routes_on_a_plain_app(protected: MakeApp) -> None:
         client.get(path, base_url=HTTPS).status_code for path in ("/pages/a", "/pages/own", "/pages/../x", "/other")
     ]
     assert statuses == [200, 401, 401, 401]
+
+
+@pytest.mark.parametrize("wrap", [pytest.param(lambda inner: inner, id="plain"), pytest.param(ProxyFix, id="layer")])
+def test_a_tree_gives_no_route_the_policy_of_another(bare_app: Flask, protected: MakeApp, wrap: Any) -> None:
+    """The exact name is of one rule; another rule that matches the same path, for POST, stays what the tree says."""
+    bare_app.wsgi_app = wrap(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app, POLICIES={"/pages/*": {"scopes": ["admin"]}, "/pages/own": {"public": True}})
+    app.add_url_rule("/pages/own", endpoint="own", view_func=lambda: "own")
+    app.add_url_rule("/pages/<name>", endpoint="change", view_func=lambda name: "changed", methods=["POST"])
+    SecureML.check(app)
+    client = app.test_client()
+    assert client.get("/pages/own", base_url=HTTPS).text == "own"
+    for path in ("/pages/own", "/pages/other"):
+        assert client.post(path, base_url=HTTPS).status_code == 401
+        assert client.post(path, base_url=HTTPS, headers=caller()).status_code == 403
+        assert client.post(path, base_url=HTTPS, headers=caller("ada", "admin")).text == "changed"
 
 
 # --- mounted Flask apps -----------------------------------------------------------------------------------------------

@@ -186,6 +186,8 @@ def test_canonical_paths(path: str, meant: str) -> None:
         ("/M", False),
         ("/x/m", False),
         ("/caf\xc3\xa9/x", True),
+        ("//caf\xc3\xa9/x", True),
+        ("/caf\xe9", True),
     ],
 )
 def test_paths_in_mounts(path: str, inside: bool) -> None:

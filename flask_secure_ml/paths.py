@@ -25,7 +25,7 @@ def canonical(path: str) -> str:
 
 
 def spellings(path: str) -> tuple[str, ...]:
-    """Return a path as WSGI gives it and, where that differs, decoded; some middleware compares the one, some the other."""
+    """Return a path as WSGI gives it and as it is decoded, since middleware compares either."""
     if path.isascii():
         return (path,)
     # PEP 3333: the environ has the bytes of a path as Latin-1.

@@ -21,6 +21,7 @@ from werkzeug.test import Client
 
 from flask_secure_ml import ConfigError, SecureML, authenticated, current_principal, protect, public, refused
 from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.pipeline import Stage
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import HTTPS, MakeApp, NameAuthenticator, caller
 
@@ -320,17 +321,85 @@ def test_a_rejected_websocket_is_closed(
     assert (socket.closed, len(handlers.ran)) == ([1008], 1)
 
 
-def test_a_library_that_took_the_socket(bare_app: Flask, protected: MakeApp, sink: MemorySink) -> None:
+class Raising:
+    """Middleware, or a guard, that raises."""
+
+    name = "raising"
+    stage = Stage.TRANSPORT
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, environ: dict[str, Any], start_response: Start) -> Any:
+        raise self.error
+
+    def check(self, request: object, exchange: object) -> None:
+        raise self.error
+
+
+TAKEN = {"HTTP_UPGRADE": "websocket", "gunicorn.socket": object()}
+
+
+@pytest.mark.parametrize(
+    ("server", "error"), [("gunicorn.socket", StopIteration()), ("werkzeug.socket", ConnectionError())]
+)
+def test_a_library_that_took_the_socket(
+    bare_app: Flask, protected: MakeApp, sink: MemorySink, server: str, error: Exception
+) -> None:
     """It ends the request by raising, which the server must see; the request is recorded."""
-
-    def layer(environ: dict[str, Any], start_response: Start) -> Any:
-        raise StopIteration
-
-    bare_app.wsgi_app = layer  # type: ignore[method-assign]
-    app = protected(bare_app)
-    with pytest.raises(StopIteration):
-        app.test_client().get("/ws", base_url=HTTPS, headers=caller() | {"Upgrade": "websocket"})
+    bare_app.wsgi_app = Raising(error)  # type: ignore[method-assign]
+    client = protected(bare_app, REQUIRE_TLS=False).test_client()
+    overrides = {"HTTP_UPGRADE": "websocket", server: object()}
+    with pytest.raises(type(error)):
+        client.get("/ws", headers=caller(), environ_overrides=overrides)
     assert [(record["status"], record["principal"]) for record in sink.records] == [(101, "test:ada")]
+
+
+@pytest.mark.parametrize(
+    ("error", "overrides"),
+    [
+        pytest.param(LookupError(), TAKEN, id="an error that ends no WebSocket"),
+        pytest.param(ConnectionRefusedError(), TAKEN, id="of a back end"),
+        pytest.param(StopIteration(), {"gunicorn.socket": object()}, id="without a handshake"),
+        pytest.param(StopIteration(), {"HTTP_UPGRADE": "websocket"}, id="without a socket"),
+    ],
+)
+@pytest.mark.parametrize("guard", [False, True])
+def test_errors_do_not_pass_as_a_handover(
+    bare_app: Flask, protected: MakeApp, sink: MemorySink, error: Exception, overrides: dict[str, Any], guard: bool
+) -> None:
+    """A client cannot turn errors into those of the server, nor their records into 101, by asking for an upgrade."""
+    bare_app.wsgi_app = Raising(error)  # type: ignore[method-assign]
+    app = protected(bare_app, parts={"guards": [Raising(error)] if guard else []}, REQUIRE_TLS=False)
+    response = app.test_client().get("/ws", headers=caller(), environ_overrides=overrides)
+    assert (response.status_code, response.json and response.json["code"]) == (500, "internal_error")
+    assert [record["status"] for record in sink.records] == [500]
+    assert [record["reason"] for record in sink.records] == [f"unhandled {type(error).__name__}"]
+
+
+def test_a_guard_that_hands_nothing_over(bare_app: Flask, protected: MakeApp, sink: MemorySink) -> None:
+    """Before the guards have admitted a request, nobody took its socket."""
+    bare_app.wsgi_app = ProxyFix(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app, parts={"guards": [Raising(StopIteration())]}, REQUIRE_TLS=False)
+    response = app.test_client().get("/ws", headers=caller(), environ_overrides=TAKEN)
+    assert (response.status_code, [record["status"] for record in sink.records]) == (500, [500])
+
+
+@pytest.mark.parametrize("wrap", [pytest.param(lambda inner: inner, id="plain"), pytest.param(ProxyFix, id="layer")])
+def test_a_request_that_the_server_stops(bare_app: Flask, protected: MakeApp, sink: MemorySink, wrap: Any) -> None:
+    """gunicorn raises SystemExit in a view that runs too long, gevent GreenletExit: recorded like any other."""
+    bare_app.wsgi_app = wrap(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app)
+
+    @app.get("/x")
+    @public
+    def stopped() -> str:
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        app.test_client().get("/x", base_url=HTTPS)
+    (record,) = sink.records
+    assert (record["endpoint"], record["status"], record["reason"]) == ("stopped", 500, "unhandled SystemExit")
 
 
 # --- Socket.IO ------------------------------------------------------------------------------------------------------
@@ -671,7 +740,7 @@ class Outer:
         return self.inner(environ, start_response)
 
 
-def test_middleware_around_the_app(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_middleware_around_the_app(app: Flask, caplog: pytest.LogCaptureFixture, sink: MemorySink) -> None:
     """Every request is a 500, with one line in the log, and the check says so beforehand."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"))
     app.wsgi_app = Outer(app.wsgi_app)  # type: ignore[method-assign]
@@ -683,6 +752,9 @@ def test_middleware_around_the_app(app: Flask, caplog: pytest.LogCaptureFixture)
         (500, "internal_error")
     ] * 3
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+    assert [(record["method"], record["path"], record["status"]) for record in sink.records] == [
+        ("GET", "/open", 500)
+    ] * 3
 
 
 @pytest.mark.parametrize("name", [f"{Outer.__module__}.Outer", f"{Outer.__module__}:Outer"])

@@ -7,7 +7,9 @@ must be replaced, and the recorders have run before the first byte leaves.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from werkzeug.wrappers import Response
@@ -22,6 +24,12 @@ log = logging.getLogger(__name__)
 Headers = list[tuple[str, str]]
 
 SWITCHING_PROTOCOLS = 101
+INTERNAL_SERVER_ERROR = 500
+
+# How libraries for WebSockets end a request whose socket they took from the environ, by the name that it has there.
+_HANDED_OVER = (("gunicorn.socket", StopIteration), ("werkzeug.socket", ConnectionError))
+# RFC 9110 section 5.5; servers raise for it when part of the response is set already.
+_NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class Site(Protocol):
@@ -53,7 +61,18 @@ class Outgoing:
     :param records: whether this request is recorded here; an app beneath another protected one leaves that to it.
     """
 
-    __slots__ = ("_body", "_environ", "_exchange", "_head", "_records", "_replacement", "_site", "_start", "_write")
+    __slots__ = (
+        "_body",
+        "_environ",
+        "_exchange",
+        "_head",
+        "_records",
+        "_replacement",
+        "_site",
+        "_start",
+        "_started",
+        "_write",
+    )
 
     def __init__(
         self, environ: WSGIEnvironment, start: StartResponse, exchange: Exchange, site: Site, *, records: bool = True
@@ -63,6 +82,7 @@ class Outgoing:
         self._exchange = exchange
         self._site = site
         self._records = records
+        self._started = False
         self._head: tuple[str, Headers] | None = None
         self._write: Callable[[bytes], object] | None = None
         self._replacement: Response | None = None
@@ -96,45 +116,61 @@ class Outgoing:
         write = self._write
         if write is None:
             write = self._send_head()
-            if self._replacement is not None:
-                write(self._replacement.get_data())
+            for part in self._replaced():
+                write(part)
         if self._replacement is None:
             write(data)
 
     def respond(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body for the server: the app's own, a wrapper of a stream, or a replacement."""
+        self._body = body
         if self._write is not None:
-            # The head went out with the first write.
-            return () if self._replacement is not None else body
+            # The head went out with the first write, and with it all of a replacement.
+            if self._replacement is None:
+                return self._own_body()
+            self._close_body()
+            return ()
         if self._head is None:
             return _Late(self, body)
-        self._body = body
         self._send_head()
-        return self._sent_body(body)
+        if self._replacement is None:
+            return self._own_body()
+        self._close_body()
+        return self._replaced()
 
     def fail(self, error: Exception) -> Iterable[bytes]:
         """Return the body for an app that raised; the error itself where errors reach the caller.
 
         :raises Exception: the same error, where something was sent already or the connection is no longer HTTP.
         """
-        exchange = self._exchange
+        self._close_body()
         if self._write is not None:
+            self._abandoned(error)
             raise error
-        if isinstance(error, StopIteration) or _switched(self._environ):
-            # By raising, libraries for WebSockets end a request whose socket they have taken.
-            exchange.status = SWITCHING_PROTOCOLS
+        if self._handed_over(error):
+            self._exchange.status = SWITCHING_PROTOCOLS
             self._record()
             raise error
-        exchange.fault = exchange.fault or error
+        self._exchange.fault = self._exchange.fault or error
         if self._site.propagates:
-            exchange.status = 500
+            self._exchange.status = INTERNAL_SERVER_ERROR
             self._record()
             raise error
-        self._replacement = self._site.error_response(exchange, error)
-        self._send_head()
-        return self._sent_body(())
+        self._replacement = self._site.error_response(self._exchange, error)
+        self._send_head(error)
+        return self._replaced()
 
-    def _send_head(self) -> Callable[[bytes], object]:
+    def abandon(self, error: BaseException) -> None:
+        """Record a request that ends without a response, as when the server stops its worker."""
+        self._close_body()
+        if self._write is not None:
+            self._abandoned(error)
+            return
+        self._exchange.fault = self._exchange.fault or error
+        self._exchange.status = INTERNAL_SERVER_ERROR
+        self._record()
+
+    def _send_head(self, error: Exception | None = None) -> Callable[[bytes], object]:
         exchange = self._exchange
         if self._replacement is None and not exchange.answerable:
             self._replacement = self._site.error_response(exchange, None)
@@ -143,20 +179,46 @@ class Outgoing:
             status, headers = replacement.status, list(replacement.get_wsgi_headers(self._environ))
         else:
             status, headers = self._head or ("", [])
+            if _NOT_IN_HEADERS.search("".join((status, *chain.from_iterable(headers)))):
+                raise ValueError("the status or a header has a character that HTTP forbids")
             if exchange.streamed is None:
                 headers = self._site.finish_headers(exchange, headers)
         exchange.status = int(status[:3])
+        write = self._server_start(status, headers, error)
+        # A server sends nothing before the first part of the body; what it does not accept was no response.
         self._record()
-        self._write = write = self._start(status, headers)
+        self._write = write
         return write
 
-    def _sent_body(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        if self._replacement is not None:
+    def _server_start(self, status: str, headers: Headers, error: Exception | None) -> Callable[[bytes], object]:
+        if self._started and error is not None:
+            return self._start(status, headers, (type(error), error, error.__traceback__))
+        self._started = True
+        return self._start(status, headers)
+
+    def _handed_over(self, error: Exception) -> bool:
+        return (
+            self._exchange.answerable
+            and _switched(self._environ)
+            and any(name in self._environ and isinstance(error, kind) for name, kind in _HANDED_OVER)
+        )
+
+    def _replaced(self) -> list[bytes]:
+        if self._replacement is None or self._environ.get("REQUEST_METHOD") == "HEAD":
+            return []
+        return [self._replacement.get_data()]
+
+    def _own_body(self) -> Iterable[bytes]:
+        if not self._records or not self._is_stream(self._body):
+            return self._body
+        return _Stream(self._body, self._exchange, self._site)
+
+    def _close_body(self) -> None:
+        body, self._body = self._body, ()
+        try:
             _close(body)
-            return [] if self._environ.get("REQUEST_METHOD") == "HEAD" else [self._replacement.get_data()]
-        if not self._records or not self._is_stream(body):
-            return body
-        return _Stream(body, self._exchange, self._site)
+        except Exception:
+            log.exception("the body of request %s could not be closed", self._exchange.request_id)
 
     def _is_stream(self, body: Iterable[bytes]) -> bool:
         if self._exchange.streamed is not None:
@@ -167,6 +229,11 @@ class Outgoing:
     def _record(self) -> None:
         if self._records:
             self._site.record(self._exchange)
+
+    def _abandoned(self, error: BaseException) -> None:
+        if self._records:
+            self._exchange.stream_error = _unhandled(error)
+            self._site.record_stream_end(self._exchange)
 
 
 class _Late:
@@ -184,8 +251,12 @@ class _Late:
             self._outgoing.check_started()
             self._body = self._outgoing.respond(_Resumed(first, iterator, self._source))
         except Exception as error:  # noqa: BLE001 - the outgoing response decides what reaches the server
-            _close(self._source)
+            self._body = ()
             self._body = self._outgoing.fail(error)
+        except BaseException as error:
+            self._body = ()
+            self._outgoing.abandon(error)
+            raise
         yield from self._body
 
     def close(self) -> None:
@@ -229,8 +300,7 @@ class _Stream:
             self._exchange.stream_error = None
             raise
         except BaseException as error:
-            # The message of an error may quote the payload.
-            self._exchange.stream_error = f"unhandled {type(error).__name__}"
+            self._exchange.stream_error = _unhandled(error)
             raise
 
     def close(self) -> None:
@@ -240,6 +310,11 @@ class _Stream:
             if not self._recorded:
                 self._recorded = True
                 self._site.record_stream_end(self._exchange)
+
+
+def _unhandled(error: BaseException) -> str:
+    # The message of an error may quote the payload.
+    return f"unhandled {type(error).__name__}"
 
 
 def _switched(environ: WSGIEnvironment) -> bool:

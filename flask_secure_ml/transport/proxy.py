@@ -70,6 +70,9 @@ class ProxyMiddleware:
             return outgoing.respond(wsgi_app(environ, outgoing.start_response))
         except Exception as error:  # noqa: BLE001 - the outgoing response decides what reaches the server
             return outgoing.fail(error)
+        except BaseException as error:
+            outgoing.abandon(error)
+            raise
 
 
 class ExchangeOpener:
@@ -113,6 +116,9 @@ class ExchangeOpener:
             client=environ.get("REMOTE_ADDR") or "",
             secure=environ.get("wsgi.url_scheme") == "https",
             certificate=certificate,
+            # The guards name them as Flask reads them; what ends before them is recorded too.
+            method=environ.get("REQUEST_METHOD") or "",
+            path=environ.get("PATH_INFO") or "",
         )
 
     def _trusts(self, address: str) -> bool:

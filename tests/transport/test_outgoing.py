@@ -229,7 +229,96 @@ def test_an_app_that_fails_after_its_first_part(around: Callable[[WsgiApp], Flas
 
     with pytest.raises(LookupError):
         call(around(app))
-    assert len(sink.records) == 1
+    assert [(record.get("event"), record["reason"]) for record in sink.records] == [
+        (None, None),
+        ("stream_end", "unhandled LookupError"),
+    ]
+
+
+def test_a_stream_after_a_written_part(around: Callable[[WsgiApp], Flask], sink: MemorySink) -> None:
+    """What is returned after a write is a stream like any other."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        start_response(*OK)(b"one")
+        return Body(b"two", error=OSError("disk"))
+
+    with pytest.raises(OSError, match="disk"):
+        call(around(app))
+    assert [record["reason"] for record in sink.records] == [None, "unhandled OSError"]
+
+
+@pytest.mark.parametrize("form", ["late", "eager", "written"])
+def test_the_body_of_a_replaced_response_is_closed(
+    around: Callable[[WsgiApp], Flask], sink: MemorySink, form: str
+) -> None:
+    """Whatever a body holds open is released, and an error of its own changes nothing."""
+    body = Body(b"secret")
+
+    class Failing(Body):
+        def close(self) -> None:
+            body.close()
+            raise OSError("close")
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        if form == "late":
+            return Failing(b"secret")
+        write = start_response("fine" if form == "eager" else "200 OK", [])
+        if form == "written":
+            environ["flask_secure_ml.exchange"].answerable = False
+            write(b"secret")
+        return Failing(b"secret")
+
+    status, _, sent = call(around(app))
+    assert (status, b"secret" in sent, body.closed) == (500, False, 1)
+    assert [record["status"] for record in sink.records] == [500]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\x00b", "a\x7fb", "\u20ac"])
+@pytest.mark.parametrize("where", ["status", "name", "value"])
+def test_what_no_server_sends(around: Callable[[WsgiApp], Flask], sink: MemorySink, value: str, where: str) -> None:
+    """A header with a forbidden character is an error of the app, found before the server has part of the response."""
+    status = f"200 {value}" if where == "status" else "200 OK"
+    header = (value, "x") if where == "name" else ("X-Name", value if where == "value" else "x")
+    started: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        start_response(status, [header])
+        return [b"secret"]
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        started.append(status)
+
+    environ = EnvironBuilder("/x", "https://localhost", headers=Headers(caller())).get_environ()
+    assert b"secret" not in b"".join(around(app)(environ, start))
+    assert (started, [record["status"] for record in sink.records]) == (["500 INTERNAL SERVER ERROR"], [500])
+
+
+def test_a_server_that_does_not_accept_a_response(around: Callable[[WsgiApp], Flask], sink: MemorySink) -> None:
+    """The replacement comes with ``exc_info``, as PEP 3333 asks, and only what was accepted is recorded."""
+    started: list[tuple[str, bool]] = []
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        started.append((status[:3], exc_info is not None))
+        if status.startswith("200"):
+            raise ValueError("a hop-by-hop header")
+
+    environ = EnvironBuilder("/x", "https://localhost", headers=Headers(caller())).get_environ()
+    body = around(returning([b"secret"]))(environ, start)
+    assert b"secret" not in b"".join(body)
+    assert started == [("200", False), ("500", True)]
+    assert [record["status"] for record in sink.records] == [500]
+
+
+def test_a_late_response_that_the_server_stops(around: Callable[[WsgiApp], Flask], sink: MemorySink) -> None:
+    """Also before its first part."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        raise SystemExit(1)
+        yield b""
+
+    with pytest.raises(SystemExit):
+        call(around(app))
+    assert [(record["status"], record["reason"]) for record in sink.records] == [(500, "unhandled SystemExit")]
 
 
 def test_start_response_after_the_first_part(around: Callable[[WsgiApp], Flask]) -> None:

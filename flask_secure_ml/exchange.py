@@ -96,8 +96,9 @@ class Exchange:
 
     ``answerable`` is True once a response may leave: the guards have run, and admitted the request or rejected it.
     ``target`` is what they ran for before anything beneath the proxy middleware was called, and ``sockets`` what they
-    kept from it. ``charged`` has the limits that were charged, each with its key. ``streamed`` is None for a response
-    that did not come from Flask; ``stream_error`` is why the body of a stream ended too early.
+    kept from it. ``flask_only`` is True where a policy in code opened Flask and nothing else. ``charged`` has the limits
+    that were charged, each with its key. ``streamed`` is None for a response that did not come from Flask; ``stream_error`` is why the body of a stream
+    ended too early.
     """
 
     request_id: str
@@ -112,6 +113,7 @@ class Exchange:
     target: object = None
     sockets: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
     answerable: bool = False
+    flask_only: bool = False
     method: str = ""
     endpoint: str | None = None
     path: str = ""

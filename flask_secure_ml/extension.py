@@ -17,7 +17,7 @@ from .authentication.base import Authenticator
 from .authorization import OwnerHook
 from .errors import REQUEST_ID_KEY, ConfigError, InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Clock, Exchange, SystemClock, exchange_of
-from .gate import Admission, opaque_layers, outer_problems, target_of
+from .gate import Admission, give_sockets, opaque_layers, outer_problems, target_of
 from .inputs.rewriting import unseen_changes
 from .observe.request_log import Sink
 from .openapi import add_openapi
@@ -29,6 +29,7 @@ from .signals import authenticated, refused
 from .state import EXTENSION, AppState, state_of
 from .transport.beneath import beneath
 from .transport.headers import ForeignHeaders
+from .transport.outgoing import FLASK_MARK
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
 from .wellknown import add_resource_metadata
 
@@ -145,8 +146,9 @@ class _Hooks:
         policy = self.state.policies.find(current.url_rule, current.method, current.path)
         if exchange.target is None or exchange.cleared is not policy or exchange.target != target_of(current):
             self.guard(current, exchange, policy, current.endpoint)
+            exchange.flask_only &= policy.public
         if exchange.sockets:
-            current.environ.update(exchange.sockets)
+            give_sockets(current.environ, exchange.sockets)
 
     def guard(self, current: Request, exchange: Exchange, policy: Policy, endpoint: str | None) -> None:
         """Run the guards for a request under a policy.
@@ -183,6 +185,8 @@ class _Hooks:
         exchange.status = response.status_code
         self.state.pipeline.shape(response, exchange)
         exchange.streamed = response.is_streamed
+        if exchange.flask_only:
+            response.headers[FLASK_MARK] = exchange.request_id
         return response
 
     def teardown(self, error: BaseException | None) -> None:

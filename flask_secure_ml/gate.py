@@ -7,7 +7,7 @@ stands beneath, these respond without Flask's hooks, so the guards run here, for
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOCKETS = ("gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket")
+SOCKETS = ("gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket", "wsgi.early_hints")
 """Where servers put the connection itself; who takes it can respond without ``start_response``."""
 
 POLICY_VIOLATION = 1008
@@ -72,16 +72,27 @@ class Admission:
             raise InternalError(_PROXY_FIX)
         if self._plain:
             return None
-        with _GuardContext(self._app, environ) as context:
-            try:
-                opens_all = self._check(context.request, exchange)
-            except HTTPException as error:
-                exchange.answerable = True
-                _close_websocket(environ)
-                return self._rejection(error)
+        context = _GuardContext(self._app, environ)
+        try:
+            # This opens the session and matches the URL, with code of the user's; like Flask, pop whatever it did.
+            context.push()
+            rejection = self._admit(context.request, exchange)
+            context.goes_on = rejection is None
+        finally:
+            context.pop(None)
+        return rejection
+
+    def _admit(self, request: Request, exchange: Exchange) -> Response | None:
+        try:
+            opens_all = self._check(request, exchange)
+        except HTTPException as error:
+            exchange.answerable = True
+            _close_websocket(request.environ)
+            return self._rejection(error)
         exchange.answerable = opens_all
-        if not opens_all:
-            exchange.sockets = _take_sockets(environ)
+        exchange.flask_only = not opens_all
+        if exchange.flask_only:
+            exchange.sockets = _take_sockets(request.environ)
         return None
 
     def _check(self, request: Request, exchange: Exchange) -> bool:
@@ -159,11 +170,20 @@ def target_of(request: Request) -> tuple[str, str, str]:
 
 
 class _GuardContext(RequestContext):
-    """A request context for the guards; the app's teardown functions wait for the one that Flask serves."""
+    """A request context for the guards; of an admitted request, the app's teardown functions wait for Flask's own."""
+
+    goes_on = False
 
     def pop(self, exc: BaseException | None = None) -> None:
-        self.app = cast("Flask", SimpleNamespace(do_teardown_request=lambda _: None))
+        if self.goes_on:
+            self.app = cast("Flask", SimpleNamespace(do_teardown_request=lambda _: None))
         super().pop(exc)
+
+
+def give_sockets(environ: WSGIEnvironment, sockets: Mapping[str, Any]) -> None:
+    """Put back what was kept from the code beneath, except for a body that was read and replaced meanwhile."""
+    replaced = not isinstance(environ["wsgi.input"], _Readable)
+    environ.update({name: taken for name, taken in sockets.items() if not (replaced and name == "wsgi.input")})
 
 
 def _take_sockets(environ: WSGIEnvironment) -> dict[str, Any]:

@@ -8,21 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, has_app_context, has_request_context, request
+from flask.sessions import SecureCookieSessionInterface
 from flask_socketio import SocketIO
 from marshmallow import Schema
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.middleware.shared_data import SharedDataMiddleware
-from werkzeug.test import Client
+from werkzeug.routing import BaseConverter
+from werkzeug.test import Client, run_wsgi_app
 
 from flask_secure_ml import ConfigError, SecureML, authenticated, current_principal, protect, public, refused
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.pipeline import Stage
 from flask_secure_ml.testing import FakeClock, MemorySink
+from flask_secure_ml.transport.outgoing import FLASK_MARK
 from support import HTTPS, MakeApp, NameAuthenticator, caller
 
 Start = Callable[..., Any]
@@ -48,7 +51,7 @@ class Handlers:
         """Return middleware that serves whoever connects, if it gets hold of the connection."""
 
         def layer(environ: dict[str, Any], start_response: Start) -> Any:
-            for name in ("gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket"):
+            for name in SOCKETS:
                 if name in environ:
                     self.ran.append(name)
             if hasattr(environ["wsgi.input"], "raw"):
@@ -241,7 +244,33 @@ def test_an_unknown_mount_behind_a_public_route(
     assert "name its paths in SECURE_ML_MOUNTS" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket"])
+@pytest.mark.parametrize("status", [200, 404])
+def test_middleware_that_tries_one_app_after_another(
+    bare_app: Flask, protected: MakeApp, handlers: Handlers, status: int
+) -> None:
+    """That Flask ran for a public route does not open the app that responds in its place."""
+    flask_app = bare_app.wsgi_app
+
+    def cascade(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        body, found, headers = run_wsgi_app(flask_app, environ)
+        if found.startswith("404"):
+            return handlers.wsgi(environ, start_response)
+        start_response(found, list(headers))
+        return body
+
+    bare_app.wsgi_app = cascade  # type: ignore[method-assign]
+    app = protected(bare_app)
+    app.add_url_rule("/<path:path>", endpoint="page", view_func=public(lambda path: ("page", status)))
+    response = app.test_client().get("/x", base_url=HTTPS)
+    assert (response.status_code, b"mounted" in response.data) == (500 if status == 404 else 200, False)
+    assert FLASK_MARK not in response.headers
+    assert app.test_client().get("/x/y", base_url=HTTPS, headers=caller()).status_code == response.status_code
+
+
+SOCKETS = ["gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket", "wsgi.early_hints"]
+
+
+@pytest.mark.parametrize("name", SOCKETS)
 def test_sockets_are_for_admitted_callers(bare_app: Flask, protected: MakeApp, handlers: Handlers, name: str) -> None:
     """Under a policy that is public in code nobody beneath gets the connection before Flask's hook has run."""
     bare_app.wsgi_app = handlers.taking_the_socket(bare_app.wsgi_app)  # type: ignore[method-assign]
@@ -353,6 +382,21 @@ def test_a_library_that_took_the_socket(
     with pytest.raises(type(error)):
         client.get("/ws", headers=caller(), environ_overrides=overrides)
     assert [(record["status"], record["principal"]) for record in sink.records] == [(101, "test:ada")]
+
+
+def test_a_websocket_of_a_public_route(bare_app: Flask, protected: MakeApp, sink: MemorySink) -> None:
+    """A library may also return without a response, when the WebSocket is closed."""
+
+    class Closed(Response):
+        def __call__(self, environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+            return []
+
+    bare_app.wsgi_app = ProxyFix(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app)
+    app.add_url_rule("/ws", view_func=public(Closed), endpoint="ws")
+    response = app.test_client().get("/ws", base_url=HTTPS, headers={"Upgrade": "websocket"})
+    assert (response.status_code, sink.records[0]["status"]) == (101, 101)
+    assert FLASK_MARK not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -506,8 +550,51 @@ def test_teardown_functions_run_once(mounting: Callable[..., Flask]) -> None:
     ran: list[str] = []
     app.teardown_request(lambda error: ran.append("teardown"))
     app.add_url_rule("/x", view_func=lambda: "ok")
-    assert app.test_client().get("/x", base_url=HTTPS, headers=caller()).text == "ok"
+    assert app.test_client().get("/x", base_url=HTTPS).status_code == 401
     assert ran == ["teardown"]
+    assert app.test_client().get("/x", base_url=HTTPS, headers=caller()).text == "ok"
+    assert ran == ["teardown"] * 2
+
+
+class Rowed(BaseConverter):
+    """A converter that fails for what it does not know."""
+
+    def to_python(self, value: str) -> str:
+        raise LookupError(value)
+
+
+class BrokenSessions(SecureCookieSessionInterface):
+    """Sessions whose store is down."""
+
+    def open_session(self, app: Flask, request: Request) -> NoReturn:
+        raise OSError("store")
+
+
+@pytest.mark.parametrize("part", ["converter", "session"])
+def test_code_that_fails_before_the_guards(mounting: Callable[..., Flask], sink: MemorySink, part: str) -> None:
+    """It is a 500, and leaves no context behind that the next request of the thread would use."""
+    app = mounting()
+    app.url_map.converters["row"] = Rowed
+    if part == "session":
+        app.session_interface = BrokenSessions()
+    app.add_url_rule("/<row:name>", view_func=public(lambda name: name))
+    assert app.test_client().get("/x", base_url=HTTPS).status_code == 500
+    assert not has_app_context()
+    assert not has_request_context()
+    assert [(record["status"], record["path"]) for record in sink.records] == [(500, "/x")]
+
+
+def test_a_body_that_is_read_for_two_policies(bare_app: Flask, protected: MakeApp) -> None:
+    """A public policy holds at the outer path, another at the route: the view can still read the body."""
+    bare_app.wsgi_app = prefixed(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app)
+    app.add_url_rule("/<path:path>", view_func=public(lambda path: path), methods=["POST"], endpoint="page")
+    app.add_url_rule(
+        "/echo", view_func=protect(lambda: {"sent": request.get_json()}), methods=["POST"], endpoint="echo"
+    )
+    client = app.test_client()
+    assert client.post("/api/echo", base_url=HTTPS, json=[7]).status_code == 401
+    assert client.post("/api/echo", base_url=HTTPS, json=[7], headers=caller()).json == {"sent": [7]}
 
 
 def test_a_guard_that_fails_rejects(bare_app: Flask, protected: MakeApp, handlers: Handlers) -> None:

@@ -26,6 +26,9 @@ Headers = list[tuple[str, str]]
 SWITCHING_PROTOCOLS = 101
 INTERNAL_SERVER_ERROR = 500
 
+FLASK_MARK = "X-Secure-ML-Flask"
+"""Marks the response of Flask on its way through what stands beneath the guards, where no other may leave."""
+
 # How libraries for WebSockets end a request whose socket they took from the environ, by the name that it has there.
 _HANDED_OVER = (("gunicorn.socket", StopIteration), ("werkzeug.socket", ConnectionError))
 # RFC 9110 section 5.5; servers raise for it when part of the response is set already.
@@ -94,7 +97,8 @@ class Outgoing:
         :raises RuntimeError: it did not.
         """
         if self._head is None and _switched(self._environ):
-            self._head = (f"{SWITCHING_PROTOCOLS} Switching Protocols", [])
+            mark = [(FLASK_MARK, self._exchange.request_id)] if self._exchange.flask_only else []
+            self._head = (f"{SWITCHING_PROTOCOLS} Switching Protocols", mark)
         if self._head is None:
             raise RuntimeError("the app returned a body without calling start_response")
 
@@ -172,7 +176,7 @@ class Outgoing:
 
     def _send_head(self, error: Exception | None = None) -> Callable[[bytes], object]:
         exchange = self._exchange
-        if self._replacement is None and not exchange.answerable:
+        if self._replacement is None and not (exchange.answerable and self._is_open()):
             self._replacement = self._site.error_response(exchange, None)
         if self._replacement is not None:
             replacement = self._replacement
@@ -181,6 +185,8 @@ class Outgoing:
             status, headers = self._head or ("", [])
             if _NOT_IN_HEADERS.search("".join((status, *chain.from_iterable(headers)))):
                 raise ValueError("the status or a header has a character that HTTP forbids")
+            if exchange.flask_only:
+                headers = [header for header in headers if header[0] != FLASK_MARK]
             if exchange.streamed is None:
                 headers = self._site.finish_headers(exchange, headers)
         exchange.status = int(status[:3])
@@ -189,6 +195,12 @@ class Outgoing:
         self._record()
         self._write = write
         return write
+
+    def _is_open(self) -> bool:
+        # Middleware that tries one app after another may respond when Flask has, for a public route, with 404.
+        if not self._exchange.flask_only or self._head is None:
+            return True
+        return (FLASK_MARK, self._exchange.request_id) in self._head[1]
 
     def _server_start(self, status: str, headers: Headers, error: Exception | None) -> Callable[[bytes], object]:
         if self._started and error is not None:

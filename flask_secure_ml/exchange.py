@@ -96,8 +96,9 @@ class Exchange:
 
     ``answerable`` is True once a response may leave: the guards have run, and admitted the request or rejected it.
     ``target`` is what they ran for before anything beneath the proxy middleware was called, and ``sockets`` what they
-    kept from it. ``flask_only`` is True where a policy in code opened Flask and nothing else. ``charged`` has the limits
-    that were charged, each with its key. ``streamed`` is None for a response that did not come from Flask; ``stream_error`` is why the body of a stream
+    kept from it. ``flask_only`` is True where a policy in code opened Flask and nothing else. ``checked_by`` is the
+    pipeline whose guards admitted the request last, and ``charged`` has the limits that were charged, each with its
+    key. ``streamed`` is None for a response that did not come from Flask; ``stream_error`` is why the body of a stream
     ended too early.
     """
 
@@ -119,6 +120,7 @@ class Exchange:
     path: str = ""
     policy: Policy | None = None
     cleared: Policy | None = None
+    checked_by: object = None
     payload: Any = None
     refusal: SecureMLError | None = None
     fault: BaseException | None = None
@@ -150,6 +152,21 @@ class Exchange:
         if self._principal is not None:
             raise RuntimeError("the principal of a request is set once")
         self._principal = principal
+
+    def within(self, time: float, started: float) -> Exchange:
+        """Return an exchange for a request that a view makes of an app; the caller is who it was proven to be."""
+        return Exchange(
+            self.request_id,
+            time,
+            started,
+            self.peer,
+            self.client,
+            self.secure,
+            self.certificate,
+            checked_by=self.checked_by,
+            challenges=self.challenges,
+            _principal=self.principal,
+        )
 
     @property
     def milliseconds(self) -> float:

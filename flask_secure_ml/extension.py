@@ -140,6 +140,10 @@ class _Hooks:
             raise InternalError("the proxy middleware did not run: was app.wsgi_app replaced?")
         if exchange.guarded is current:
             return
+        if exchange.guarded is not None and exchange.checked_by is self.state.pipeline:
+            # Middleware beneath makes several requests of one: what was checked and charged was for the first.
+            exchange.target = None
+            exchange.charged.clear()
         exchange.guarded = current
         exchange.answerable = True
         self.state.policies.ensure_checked()
@@ -156,13 +160,13 @@ class _Hooks:
         :param endpoint: the endpoint of Flask, or the configured path of what is mounted.
         :raises SecureMLError: the request is rejected.
         """
-        again, known = exchange.policy is not None, exchange.principal is not None
+        known = exchange.principal is not None
         exchange.method = current.method
         exchange.endpoint = endpoint
         exchange.path = current.path
         exchange.policy = policy
         try:
-            self.state.pipeline.check(current, exchange, again=again)
+            self.state.pipeline.check(current, exchange)
         except SecureMLError as error:
             exchange.code = error.slug
             refused.send(self.app, exchange=exchange, error=error)

@@ -68,7 +68,7 @@ class Admission:
         :raises InternalError: unknown middleware stands around the app.
         """
         self._outer.check()
-        if PROXY_FIX_MARK in environ and exchange.policy is None:
+        if PROXY_FIX_MARK in environ and exchange.checked_by is None:
             raise InternalError(_PROXY_FIX)
         if self._plain:
             return None

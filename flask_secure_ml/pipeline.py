@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -77,24 +77,28 @@ class Pipeline:
         ordered = sorted(guards, key=lambda guard: guard.stage)
         return cls(tuple(ordered), tuple(filters), tuple(recorders))
 
-    def check(self, request: Request, exchange: Exchange, *, again: bool = False) -> None:
+    def check(self, request: Request, exchange: Exchange) -> None:
         """Run every guard; only when all let the request pass is its policy cleared.
 
-        :param again: the request was guarded under another policy before. Its transport is checked, and a caller that
-            is known stays the same; what remains is whether the new policy admits it.
+        Where they have admitted the request under another policy, its transport was checked, and a caller that is known
+        stays the same; what remains is whether the new policy admits it.
         """
         exchange.cleared = None
         try:
-            for guard in self._remaining(exchange) if again else self.guards:
+            for guard in self._remaining(exchange):
                 guard.check(request, exchange)
         except SecureMLError as error:
             exchange.refusal = error
             raise
         exchange.cleared = exchange.policy
+        exchange.checked_by = self
 
-    def _remaining(self, exchange: Exchange) -> Iterator[Guard]:
+    def _remaining(self, exchange: Exchange) -> Iterable[Guard]:
+        # What another app has admitted says nothing of the guards of this one.
+        if exchange.checked_by is not self:
+            return self.guards
         first = Stage.ADMISSION if exchange.principal is None else Stage.AUTHORIZE
-        return (guard for guard in self.guards if guard.stage >= first)
+        return [guard for guard in self.guards if guard.stage >= first]
 
     def shape(self, response: Response, exchange: Exchange) -> None:
         """Run every filter over the response."""

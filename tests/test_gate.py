@@ -5,8 +5,10 @@ Each case asserts that the handler did not run, not only the status.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +23,17 @@ from werkzeug.middleware.shared_data import SharedDataMiddleware
 from werkzeug.routing import BaseConverter
 from werkzeug.test import Client, run_wsgi_app
 
-from flask_secure_ml import ConfigError, SecureML, authenticated, current_principal, protect, public, refused
+from flask_secure_ml import (
+    ConfigError,
+    SecureML,
+    authenticated,
+    current_exchange,
+    current_principal,
+    protect,
+    public,
+    refused,
+)
+from flask_secure_ml.errors import Forbidden
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.pipeline import Stage
 from flask_secure_ml.testing import FakeClock, MemorySink
@@ -748,6 +760,103 @@ def test_a_mounted_app_that_asks_for_itself(
     inner.before_request_funcs.clear()
     inner.url_value_preprocessors.clear()
     assert client.get("/inner/any", base_url=HTTPS, headers=caller()).status_code == 500
+
+
+class Closed:
+    """A guard of any stage that lets nobody pass."""
+
+    name = "closed"
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def check(self, request: object, exchange: object) -> None:
+        raise Forbidden("nobody")
+
+
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("open_outside", [False, True])
+def test_every_guard_of_a_mounted_app_runs(
+    bare_app: Flask, protected: MakeApp, handlers: Handlers, clock: FakeClock, stage: Stage, open_outside: bool
+) -> None:
+    """That the outer app knows the caller says nothing of the guards of the inner one, of whatever stage."""
+    inner = Flask("inner")
+    SecureML(inner, authenticators=[NameAuthenticator()], clock=clock, sink=MemorySink(), guards=[Closed(stage)])
+    inner.add_url_rule("/x", view_func=lambda: handlers.note("view", "inner"))
+    bare_app.wsgi_app = DispatcherMiddleware(bare_app.wsgi_app, {"/inner": inner})  # type: ignore[method-assign]
+    policies = {"/inner/*": {"public": True}} if open_outside else {}
+    client = protected(bare_app, POLICIES=policies).test_client()
+    assert client.get("/inner/x", base_url=HTTPS, headers=caller()).status_code == 403
+    assert handlers.ran == []
+
+
+def part_of_batch(path: str, rows: int) -> dict[str, Any]:
+    """Return what a view changes in a copy of its environ, to make a request of its own."""
+    body = json.dumps({"instances": [[1, 2]] * rows}).encode()
+    return {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "wsgi.input": BytesIO(body),
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": "application/json",
+    }
+
+
+@pytest.fixture
+def batching(bare_app: Flask, protected: MakeApp) -> Callable[..., Flask]:
+    """Make an app with a view, and below it middleware, that make several requests of one."""
+
+    def make(**settings: Any) -> Flask:
+        flask_app = bare_app.wsgi_app
+
+        def layer(environ: dict[str, Any], start_response: Start) -> Any:
+            if environ["PATH_INFO"] != "/below":
+                return flask_app(environ, start_response)
+            found = [run_wsgi_app(flask_app, environ | part_of_batch("/predict", 10))[1][:3] for _ in range(3)]
+            start_response("200 OK", [])
+            return [json.dumps(found).encode()]
+
+        bare_app.wsgi_app = layer  # type: ignore[method-assign]
+        app = protected(bare_app, MOUNTS=["/below"], **settings)
+
+        @app.post("/predict")
+        @protect(scopes=["predict"], body=Body, cost="instances")
+        def predict(payload: dict[str, Any]) -> dict[str, Any]:
+            return {"rows": len(payload["instances"]), "by": current_principal.id}
+
+        @app.get("/batch")
+        @public
+        def batch() -> list[str]:
+            own = request.environ
+            found = [run_wsgi_app(app, own | part_of_batch("/predict", 10))[1][:3] for _ in range(3)]
+            return [*found, str(current_exchange.endpoint), str(current_exchange.payload)]
+
+        return app
+
+    return make
+
+
+@pytest.mark.parametrize("path", ["/batch", "/below"])
+def test_each_request_of_a_batch_pays(batching: Callable[..., Flask], sink: MemorySink, path: str) -> None:
+    """Each is guarded, with its own payload, and charged; what was cleared for one is not for the next."""
+    client = batching(PLANS={"default": {"requests": ["100/minute"], "cost": ["25/minute"]}}).test_client()
+    response = client.get(path, base_url=HTTPS, headers=caller("ada", "predict"))
+    assert response.get_json(force=True)[:3] == ["200", "200", "429"]
+    assert client.get(path, base_url=HTTPS, headers=caller("bob")).get_json(force=True)[:3] == ["403"] * 3
+
+
+def test_a_request_that_a_view_makes(batching: Callable[..., Flask], sink: MemorySink) -> None:
+    """It changes nothing of what is known of the request that the view serves, and has a record of its own."""
+    client = batching(PLANS={"default": {"requests": ["100/minute"]}}).test_client()
+    response = client.get("/batch", base_url=HTTPS, headers=caller("ada", "predict"))
+    assert response.get_json() == ["200"] * 3 + ["batch", "None"]
+    assert [(record["endpoint"], record["principal"]) for record in sink.records] == [
+        *[("predict", "test:ada")] * 3,
+        ("batch", None),
+    ]
+    assert {record["request_id"] for record in sink.records} == {response.headers["X-Request-ID"]}
+    stranger = client.get("/batch", base_url=HTTPS)
+    assert stranger.get_json()[:3] == ["401"] * 3
 
 
 def test_shared_data(bare_app: Flask, protected: MakeApp, tmp_path: Path) -> None:

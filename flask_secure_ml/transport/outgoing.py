@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from werkzeug.wrappers import Response
 
 from ..exchange import Exchange
+from .bodies import Resumed, Stream, close_body, unhandled
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -223,12 +224,12 @@ class Outgoing:
     def _own_body(self) -> Iterable[bytes]:
         if not self._records or not self._is_stream(self._body):
             return self._body
-        return _Stream(self._body, self._exchange, self._site)
+        return Stream(self._body, self._exchange, self._site.record_stream_end)
 
     def _close_body(self) -> None:
         body, self._body = self._body, ()
         try:
-            _close(body)
+            close_body(body)
         except Exception:
             log.exception("the body of request %s could not be closed", self._exchange.request_id)
 
@@ -244,7 +245,7 @@ class Outgoing:
 
     def _abandoned(self, error: BaseException) -> None:
         if self._records:
-            self._exchange.stream_error = _unhandled(error)
+            self._exchange.stream_error = unhandled(error)
             self._site.record_stream_end(self._exchange)
 
 
@@ -261,7 +262,7 @@ class _Late:
         try:
             first = next(iterator, b"")
             self._outgoing.check_started()
-            self._body = self._outgoing.respond(_Resumed(first, iterator, self._source))
+            self._body = self._outgoing.respond(Resumed(first, iterator, self._source))
         except Exception as error:  # noqa: BLE001 - the outgoing response decides what reaches the server
             self._body = ()
             self._body = self._outgoing.fail(error)
@@ -272,68 +273,8 @@ class _Late:
         yield from self._body
 
     def close(self) -> None:
-        _close(self._body)
-
-
-class _Resumed:
-    """A body whose first part was read already."""
-
-    def __init__(self, first: bytes, rest: Iterator[bytes], source: Iterable[bytes]) -> None:
-        self._first = first
-        self._rest = rest
-        self._source = source
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._first
-        yield from self._rest
-
-    def close(self) -> None:
-        _close(self._source)
-
-
-class _Stream:
-    """The body of a stream; its end is recorded, with the reason if it came too early."""
-
-    def __init__(self, body: Iterable[bytes], exchange: Exchange, site: Site) -> None:
-        self._body = body
-        self._iterator = iter(body)
-        self._exchange = exchange
-        self._site = site
-        self._recorded = False
-        exchange.stream_error = "closed by the client or the server before its end"
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            self._exchange.stream_error = None
-            raise
-        except BaseException as error:
-            self._exchange.stream_error = _unhandled(error)
-            raise
-
-    def close(self) -> None:
-        try:
-            _close(self._body)
-        finally:
-            if not self._recorded:
-                self._recorded = True
-                self._site.record_stream_end(self._exchange)
-
-
-def _unhandled(error: BaseException) -> str:
-    # The message of an error may quote the payload.
-    return f"unhandled {type(error).__name__}"
+        close_body(self._body)
 
 
 def _switched(environ: WSGIEnvironment) -> bool:
     return "websocket" in environ.get("HTTP_UPGRADE", "").lower()
-
-
-def _close(body: Any) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()

@@ -58,12 +58,27 @@ class ProxyMiddleware:
         self._site = site
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request. An app that is mounted in another protected one adopts the exchange that is there."""
-        adopted = exchange_of(environ)
-        exchange = self._opener.open(environ) if adopted is None else adopted
+        """Serve one request.
+
+        An app that is mounted in another protected one adopts the exchange that is there. A request that a view makes
+        with the environ of its own has an exchange of its own, as it has a policy, a price and a record of its own.
+        """
+        outer = exchange_of(environ)
+        if outer is None:
+            return self._serve(environ, start_response, self._opener.open(environ))
+        if outer.guarded is None:
+            return self._serve(environ, start_response, outer, records=False)
+        try:
+            return self._serve(environ, start_response, self._opener.open_within(outer, environ))
+        finally:
+            environ[EXCHANGE_KEY] = outer
+
+    def _serve(
+        self, environ: WSGIEnvironment, start_response: StartResponse, exchange: Exchange, *, records: bool = True
+    ) -> Iterable[bytes]:
         # What an outer app admitted says nothing of the guards of this one.
         exchange.answerable = False
-        outgoing = Outgoing(environ, start_response, exchange, self._site, records=adopted is None)
+        outgoing = Outgoing(environ, start_response, exchange, self._site, records=records)
         try:
             rejection = self._admission.admit(environ, exchange)
             wsgi_app = self._wsgi_app if rejection is None else rejection
@@ -103,6 +118,13 @@ class ExchangeOpener:
         exchange = self._exchange(environ, peer, said, certificate)
         environ[EXCHANGE_KEY] = exchange
         environ[REQUEST_ID_KEY] = exchange.request_id
+        return exchange
+
+    def open_within(self, outer: Exchange, environ: WSGIEnvironment) -> Exchange:
+        """Place an exchange in the environ of a request that is made while another is served."""
+        exchange = outer.within(self._clock.now(), self._clock.monotonic())
+        exchange.method, exchange.path = environ.get("REQUEST_METHOD") or "", environ.get("PATH_INFO") or ""
+        environ[EXCHANGE_KEY] = exchange
         return exchange
 
     def _exchange(

@@ -1,0 +1,74 @@
+"""The bodies of responses on their way to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..exchange import Exchange
+
+
+class Resumed:
+    """A body whose first part was read already."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], source: Iterable[bytes]) -> None:
+        self._first = first
+        self._rest = rest
+        self._source = source
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._first
+        yield from self._rest
+
+    def close(self) -> None:
+        """Close the whole body."""
+        close_body(self._source)
+
+
+class Stream:
+    """The body of a stream; its end is recorded, with the reason if it came too early.
+
+    :param record_end: lets the recorders write down that the body ended or broke.
+    """
+
+    def __init__(self, body: Iterable[bytes], exchange: Exchange, record_end: Callable[[Exchange], None]) -> None:
+        self._body = body
+        self._iterator = iter(body)
+        self._exchange = exchange
+        self._record_end = record_end
+        self._recorded = False
+        exchange.stream_error = "closed by the client or the server before its end"
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._exchange.stream_error = None
+            raise
+        except BaseException as error:
+            self._exchange.stream_error = unhandled(error)
+            raise
+
+    def close(self) -> None:
+        """Close the body and record how it ended, once."""
+        try:
+            close_body(self._body)
+        finally:
+            if not self._recorded:
+                self._recorded = True
+                self._record_end(self._exchange)
+
+
+def unhandled(error: BaseException) -> str:
+    """Return what is logged of an error: its message may quote the payload."""
+    return f"unhandled {type(error).__name__}"
+
+
+def close_body(body: Any) -> None:
+    """Close what an app returned, if it can be closed."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()

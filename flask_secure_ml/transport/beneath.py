@@ -61,7 +61,8 @@ def beneath(app: Flask, wsgi_app: Callable[..., Any]) -> Beneath:
     return Beneath(
         (*(layer_name(layer) for layer in stack), *overridden),
         tuple(dict.fromkeys(path for paths in mounts.values() for path in paths)),
-        tuple(name for name in opaque if not mounts[name]),
+        # One that holds Flask among its mounts, or hides it, may respond at every other path.
+        tuple(name for name in opaque if not mounts[name] or not _is_held(stack, app)),
     )
 
 
@@ -70,7 +71,7 @@ def around(app: Flask) -> tuple[object, ...]:
 
     What holds the app under another name, such as ``application = DispatcherMiddleware(app, ...)``, cannot be seen.
     """
-    own_call = () if type(app).__call__ is Flask.__call__ else (app,)
+    own_call = (app,) if _defines(app, "__call__") else ()
     outermost = app.wsgi_app
     if _protects(outermost, app):
         return own_call
@@ -99,7 +100,13 @@ def _protects(found: object, app: Flask) -> bool:
 def _overrides(app: Flask, name: str) -> bool:
     # The instance has a wsgi_app of its own from the moment on at which any middleware is put around it.
     own = name in vars(app) and name != "wsgi_app"
-    return own or getattr(type(app), name) is not getattr(Flask, name)
+    return own or _defines(app, name)
+
+
+def _defines(app: Flask, name: str) -> bool:
+    # Not by identity: tools that instrument Flask itself put descriptors there that give a new object each time.
+    classes = type(app).__mro__
+    return any(name in vars(cls) for cls in classes[: classes.index(Flask)])
 
 
 def _path(start: object, is_target: Callable[[object], bool]) -> list[object]:
@@ -128,14 +135,18 @@ def _traced(before: dict[int, tuple[object, object]], last: object) -> list[obje
     return steps[::-1]
 
 
+def _is_held(stack: list[object], app: Flask) -> bool:
+    return any(_is_flasks_own(found, app) for found in _held_by(stack[-1]))
+
+
 def _holder(found: object) -> object:
     """Return the object of a bound method: it is what holds the next layer."""
     return found.__self__ if isinstance(found, MethodType) and not isinstance(found.__self__, Flask) else found
 
 
 def _held_by(layer: object) -> Iterator[object]:
-    held: list[Any] = list(getattr(layer, "__dict__", {}).values())
-    held += [getattr(layer, name, None) for name in _slots(layer)]
+    held: list[Any] = list(_read(layer, "__dict__", {}).values())
+    held += [_read(layer, name) for name in _slots(layer)]
     if isinstance(layer, FunctionType):
         held += [cell.cell_contents for cell in layer.__closure__ or () if _is_filled(cell)]
         held += [*(layer.__defaults__ or ()), *(layer.__kwdefaults__ or {}).values()]
@@ -144,10 +155,20 @@ def _held_by(layer: object) -> Iterator[object]:
     yield from (each for each in held if callable(each) and not isinstance(each, type))
 
 
+def _read(layer: object, name: str, missing: Any = None) -> Any:
+    # Without the object's own __getattr__: a proxy such as current_app raises where it has nothing to show.
+    try:
+        return object.__getattribute__(layer, name)
+    except Exception:  # noqa: BLE001 - a descriptor may raise anything
+        return missing
+
+
 def _slots(layer: object) -> Iterator[str]:
     for cls in type(layer).__mro__:
         slots = vars(cls).get("__slots__", ())
-        yield from (slots,) if isinstance(slots, str) else slots
+        for name in (slots,) if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            yield f"_{cls.__name__.lstrip('_')}{name}" if private else name
 
 
 def _is_filled(cell: Any) -> bool:

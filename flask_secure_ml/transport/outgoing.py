@@ -205,7 +205,8 @@ class Outgoing:
 
     def _server_start(self, status: str, headers: Headers, error: Exception | None) -> Callable[[bytes], object]:
         if self._started and error is not None:
-            return self._start(status, headers, (type(error), error, error.__traceback__))
+            raised: Any = (type(error), error, error.__traceback__)
+            return self._start(status, headers, raised)
         self._started = True
         return self._start(status, headers)
 

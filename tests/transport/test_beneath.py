@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app, request, session
 from flask_socketio import SocketIO
 from socketio import Server, WSGIApp
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -17,6 +17,7 @@ from werkzeug.middleware.shared_data import SharedDataMiddleware
 from flask_secure_ml import SecureML
 from flask_secure_ml.paths import canonical, in_mount
 from flask_secure_ml.transport.beneath import around, beneath, layer_name
+from support import HTTPS, NameAuthenticator, caller
 
 Wrap = Callable[[Any], Any]
 
@@ -45,6 +46,26 @@ class Slotted:
         return self.inner(environ, start_response)
 
 
+class Private:
+    __slots__ = ("__inner", "proxies")
+
+    def __init__(self, inner: Any) -> None:
+        self.proxies = (current_app, request)
+        self.__inner = inner
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        return self.__inner(environ, start_response)
+
+
+def holding_proxies(inner: Any, app: Any = current_app) -> Any:
+    proxied = request
+
+    def layer(environ: Any, start_response: Any, *, session: Any = session) -> Any:
+        return inner(environ, start_response) if proxied is not None else app
+
+    return layer
+
+
 @pytest.mark.parametrize(
     ("wrap", "layers", "mounts", "opaque"),
     [
@@ -63,6 +84,11 @@ class Slotted:
         pytest.param(ProxyFix, 1, (), 0, id="ProxyFix"),
         pytest.param(by_closure, 1, (), 1, id="function"),
         pytest.param(Slotted, 1, (), 1, id="slots"),
+        pytest.param(Private, 1, (), 1, id="private slots"),
+        pytest.param(lambda inner: holding_proxies(Slotted(inner)), 2, (), 2, id="proxies without a context"),
+        pytest.param(
+            lambda inner: DispatcherMiddleware(mounted, {"/api": inner}), 1, ("/api",), 1, id="Flask as a mount"
+        ),
         pytest.param(lambda inner: Slotted(inner).serve, 1, (), 1, id="bound method"),
         pytest.param(lambda inner: partial(by_closure(inner)), 2, (), 2, id="partial"),
         pytest.param(
@@ -122,6 +148,29 @@ def test_a_plain_subclass() -> None:
     """A class that overrides nothing of the dispatch is plain."""
     app = type("Named", (Flask,), {"make_response": by_closure(Flask.make_response)})("model_app")
     assert beneath(app, app.wsgi_app).plain
+
+
+class Instrumented:
+    """A descriptor that wraps a method of Flask itself, anew for each access, as instrumenting libraries do."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+
+    def __get__(self, app: object, cls: type) -> Any:
+        return partial(self.method, *([] if app is None else [app]))
+
+
+@pytest.mark.parametrize("name", ["__call__", "full_dispatch_request", "dispatch_request", "process_response"])
+def test_flask_that_is_instrumented(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A tool that wraps the methods of Flask itself overrides nothing: the app is plain, and nothing stands around."""
+    monkeypatch.setattr(Flask, name, Instrumented(getattr(Flask, name)))
+    for cls in (Flask, type("Named", (Flask,), {})):
+        app = cls("model_app")
+        assert beneath(app, app.wsgi_app).plain
+        SecureML(app, authenticators=[NameAuthenticator()])
+        assert around(app) == ()
+        assert app.test_client().get("/x", base_url=HTTPS).status_code == 401
+        assert app.test_client().get("/x", base_url=HTTPS, headers=caller()).status_code == 404
 
 
 def test_layers_around(app: Flask) -> None:

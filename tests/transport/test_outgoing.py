@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -313,8 +314,7 @@ def test_a_late_response_that_the_server_stops(around: Callable[[WsgiApp], Flask
     """Also before its first part."""
 
     def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
-        raise SystemExit(1)
-        yield b""
+        yield sys.exit(1)
 
     with pytest.raises(SystemExit):
         call(around(app))

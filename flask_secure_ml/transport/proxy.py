@@ -17,6 +17,7 @@ from ..checks import Networks
 from ..errors import REQUEST_ID_KEY
 from ..exchange import EXCHANGE_KEY, Clock, Exchange
 from .client_certificate import CertificateSource
+from .drain import Drain
 from .hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
 
 if TYPE_CHECKING:
@@ -41,9 +42,13 @@ class Door:
         self._trusted = trusted
         self._clock = clock
         self._certificates = CertificateSource(certificate_header)
+        self._drain = Drain(self._respond, clock)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Respond to one request; its connection is closed as :class:`Drain` says."""
+        return self._drain(environ, start_response)
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self.open(environ)
         return self._app(environ, start_response)
 

@@ -10,6 +10,7 @@ Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one c
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from socket import SHUT_RDWR, SHUT_WR
@@ -239,7 +240,7 @@ class _LingeringClose:
         if self.body.remaining is None:
             return MAX_BYTES
         # TLS adds to each record, of which even small ones have hundreds of bytes.
-        overhead = self.body.remaining // 8 + 4096 if is_tls(self._connection) else 0
+        overhead = self.body.remaining // 8 + 4096 if isinstance(self._connection, ssl.SSLSocket) else 0
         return self.body.remaining + overhead
 
     def _grace(self) -> float:
@@ -281,8 +282,3 @@ def server_response(start_response: object) -> ServerResponse | None:
     owner = getattr(start_response, "__self__", None)
     needed = ("force_close", "should_close", "status", "cfg")
     return cast("ServerResponse", owner) if all(hasattr(owner, name) for name in needed) else None
-
-
-def is_tls(connection: object) -> bool:
-    """Return True for a socket with TLS. gevent has a class of its own."""
-    return hasattr(connection, "getpeercert")

@@ -32,6 +32,7 @@ KINDS = [
     pytest.param(f"GET /healthz HTTP/1.1\r\n{LINES}\r\nContent-Length: 2\r\n\r\n", "", id="200, small, nothing comes"),
     pytest.param(f"GET /healthz HTTP/1.1\r\n{CLOSE}", "", id="200, Connection: close, held open"),
     pytest.param(f"GET /healthz HTTP/1.1\r\n{CLOSE}", "1", id="200, Connection: close, sends on"),
+    pytest.param(100 * f"POST / HTTP/1.1\r\n{LINES}\r\nContent-Length: 1\r\n\r\n1", "", id="pipelined, never read"),
 ]
 
 
@@ -58,7 +59,7 @@ def stays_quick(served: Served, seconds: float = 0.5) -> bool:
 def test_sixteen_slow_clients(serve: Serve, head: str, drip: str) -> None:
     """Two workers with four threads: an honest GET beside them takes at most 0.3 s."""
     served = serve("gthread", True)
-    with slow_clients(served, 16, head.encode(), drip.encode()):
+    with slow_clients(served, head, drip):
         assert stays_quick(served)
 
 
@@ -66,15 +67,30 @@ def test_sixteen_slow_clients(serve: Serve, head: str, drip: str) -> None:
 def test_sixteen_slow_clients_that_come_again(serve: Serve, worker: str) -> None:
     """Each begins again when the server has ended its connection."""
     served = serve(worker, True)
-    with slow_clients(served, 16, f"POST /legacy HTTP/1.1\r\n{LARGE}".encode(), b"1"):
+    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1"):
         assert stays_quick(served, 2.5)
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_sixteen_records_that_do_not_end(serve: Serve, worker: str) -> None:
+    """A TLS record cannot be read before its last byte; gevent starts its timeout again with each byte of it."""
+    served = serve(worker, True)
+    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", record=True):
+        assert stays_quick(served, 1.5)
+
+
+def test_sixteen_clients_that_send_as_fast_as_they_must(serve: Serve) -> None:
+    """A quarter of the threads reads them, for five seconds each; the others serve."""
+    served = serve("gthread", True)
+    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1" * 66_000, 0.0625):
+        assert stays_quick(served, 1.5)
 
 
 @pytest.mark.parametrize("head", [f"GET /healthz HTTP/1.1\r\n{LINES}\r\nX-Slow: ", "GARBAGE\r\n\r\n"])
 def test_slow_requests_to_gevent(serve: Serve, head: str) -> None:
     """What no application sees, gunicorn with gevent takes as well; with threads it needs a proxy in front."""
     served = serve("gevent", True)
-    with slow_clients(served, 16, head.encode(), b"a"):
+    with slow_clients(served, head, "a"):
         assert stays_quick(served)
 
 

@@ -86,7 +86,10 @@ class SecureML:
         hooks.install()
         opener = ExchangeOpener(settings.trusted_proxies, state.clock, settings.client_certificate_header)
         admission = Admission(app, state.policies, below, settings, hooks.guard)
-        app.wsgi_app = ProxyMiddleware(app, app.wsgi_app, opener, admission, hooks)  # type: ignore[method-assign]
+        proxy = ProxyMiddleware(
+            app, app.wsgi_app, opener=opener, admission=admission, site=hooks, clock=state.clock
+        )
+        app.wsgi_app = proxy  # type: ignore[method-assign]
         add_resource_metadata(app, state)
         add_openapi(app, state, lambda: request)
         if type(app.json) is DefaultJSONProvider:

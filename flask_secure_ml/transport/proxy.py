@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import random
 import re
+import ssl
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from ssl import SSLSocket
 from typing import TYPE_CHECKING, Protocol
 
 from ..checks import Networks
 from ..errors import REQUEST_ID_KEY
 from ..exchange import EXCHANGE_KEY, Clock, Exchange, exchange_of
 from .client_certificate import CertificateSource
+from .drain import Drain
 from .hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
 from .outgoing import Outgoing, Site
 
@@ -46,19 +47,32 @@ class ProxyMiddleware:
     :param opener: makes the exchange of a request.
     :param admission: decides whether what stands beneath is called.
     :param site: what becomes of the response.
+    :param clock: for the bounds of the time that a client may take to end its request.
     """
 
     def __init__(
-        self, app: object, wsgi_app: WSGIApplication, opener: ExchangeOpener, admission: Admission, site: Site
+        self,
+        app: object,
+        wsgi_app: WSGIApplication,
+        *,
+        opener: ExchangeOpener,
+        admission: Admission,
+        site: Site,
+        clock: Clock,
     ) -> None:
         self.app = app
         self._wsgi_app = wsgi_app
         self._opener = opener
         self._admission = admission
         self._site = site
+        self._drain = Drain(self._respond, clock)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request.
+        """Serve one request; its connection is closed as :class:`Drain` says."""
+        return self._drain(environ, start_response)
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Respond to one request.
 
         An app that is mounted in another protected one adopts the exchange that is there. A request that a view makes
         with the environ of its own has an exchange of its own, as it has a policy, a price and a record of its own.
@@ -196,7 +210,8 @@ def _settle_scheme(environ: WSGIEnvironment) -> None:
     """Take the scheme from the connection itself: gunicorn believes X-Forwarded-Proto of loopback by default."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
-        environ["wsgi.url_scheme"] = "https" if isinstance(connection, SSLSocket) else "http"
+        # Looked up for each request: a gevent worker replaces the class, after --preload has imported this module.
+        environ["wsgi.url_scheme"] = "https" if isinstance(connection, ssl.SSLSocket) else "http"
 
 
 def _unmapped(address: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from flask_secure_ml.authentication.api_keys import FileKeyStore
 from flask_secure_ml.exchange import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key
-from servers import gunicorn
+from servers import WORKERS, Served, gunicorn
 from site_under_test import AUDIENCE, ISSUER, Site
 from support import RANDOM_SECRET
 
@@ -81,3 +83,20 @@ def site(
         folder = tmp_path_factory.mktemp("gunicorn")
         with gunicorn(folder, certificate, environ, "--workers", "2", "--threads", "2") as served:
             yield Site(served, api_key, signing_key, keys_file, environ)
+
+
+@pytest.fixture(scope="session")
+def serve(
+    tmp_path_factory: pytest.TempPathFactory, certificate: Certificate, environ: dict[str, str]
+) -> Iterator[Callable[[str, bool], Served]]:
+    """A function that returns a server with two workers of a class, with TLS or not; each is started once."""
+    with ExitStack() as running:
+
+        @cache
+        def started(worker: str, tls: bool) -> Served:
+            settings = environ if tls else environ | {"FLASK_SECURE_ML_REQUIRE_TLS": "false"}
+            options = ("--workers", "2", "--preload", *WORKERS[worker])
+            folder = tmp_path_factory.mktemp(worker)
+            return running.enter_context(gunicorn(folder, certificate if tls else None, settings, *options))
+
+        yield started

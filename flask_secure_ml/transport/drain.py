@@ -1,0 +1,284 @@
+"""Closing connections: early responses that clients can read, and no thread that waits for a slow client.
+
+Many clients send their whole body before they read. A server that responds early and closes makes the kernel reset the
+connection, and the response is lost; one that reads on holds a thread for as long as the client likes. So the response
+is sent first, and what still comes is read within bounds and thrown away (RFC 9112 section 9.6).
+
+Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one connection, which is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from socket import SHUT_RDWR, SHUT_WR
+from threading import Semaphore
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from ..exchange import Clock
+from .request_body import SMALL_BODY, RequestBody, Timeout
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+MAX_BYTES = 64 * 1024 * 1024
+"""The most that is read from one client, in bytes."""
+
+MAX_SECONDS = 5.0
+"""The longest time for which one client is read."""
+
+GRACE = 1.0
+"""The seconds in which a client may be slow."""
+
+WINDOW = 0.25
+"""After that it has to send :data:`WINDOW_BYTES` in each of these intervals, in seconds."""
+
+WINDOW_BYTES = 256 * 1024
+
+_BLOCK = 65_536
+_FIRST_ERROR = "400"
+_SEEN = "flask_secure_ml.drain"
+
+
+class Socket(Timeout, Protocol):
+    """What is used of a socket: of a plain one, of one with TLS, and of those of gevent."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return what has come, or wait for it."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Close one or both directions."""
+
+
+class ServerResponse(Protocol):
+    """What is used of gunicorn's own response object."""
+
+    status: str | None
+    cfg: Any
+
+    def force_close(self) -> None:
+        """Send ``Connection: close``, and close the connection after the response."""
+
+    def should_close(self) -> bool:
+        """Return True if the connection closes after the response."""
+
+
+class Drain:
+    """WSGI middleware that ends the connections of a WSGI application.
+
+    A response of 400 and above whose request body was not read carries ``Connection: close``. When the response has
+    been sent and its iterable closed, so when it is recorded already, what still comes is read from the raw socket:
+    at most the declared length, 64 MiB and 5 seconds; after the first second only while 256 KiB come in 250 ms; and by
+    a quarter of the worker's threads at once. Then the socket is shut down in both directions, so that the server does
+    not wait for the client either.
+
+    :param clock: for the bounds in time.
+    """
+
+    def __init__(self, app: WSGIApplication, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+        self._shares: dict[int, Share] = {}
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Call the application."""
+        connection = environ.get("gunicorn.socket")
+        if connection is None or _SEEN in environ or not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
+            return self._app(environ, start_response)
+        environ[_SEEN] = True
+        closing = _LingeringClose(self, environ, connection, server_response(start_response))
+        if closing.body is not None:
+            start_response = closing.watch(start_response)
+        return closing.of(self._app(environ, start_response))
+
+    def discard(self, connection: Socket, limit: int, grace: float, capacity: int) -> None:
+        """Read what still comes, if fewer than a quarter of the worker's threads do so already.
+
+        :param limit: the most bytes to read.
+        :param grace: seconds for which the client may be slow.
+        :param capacity: how many requests the worker serves at once.
+        """
+        # One for each process and made in it: a fork copies a semaphore with what is taken of it, and gevent replaces
+        # the locks of its workers only.
+        process = os.getpid()
+        share = self._shares.get(process) or self._shares.setdefault(process, Share(capacity))
+        if not share.take():
+            return
+        try:
+            # Also takes Python's TLS layer off. From here on each wait is for one packet; a TLS record, which a client
+            # can send byte by byte, would be waited for as a whole.
+            connection.shutdown(SHUT_WR)
+            read_within_bounds(connection, min(limit, MAX_BYTES), grace, self._clock)
+        finally:
+            share.give_back()
+
+
+class Share:
+    """The share of a worker's threads that may wait for clients whose response is complete.
+
+    :param capacity: how many requests the worker serves at once.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._reading = Semaphore(max(1, capacity // 4))
+        self._waiting = Semaphore(capacity // 4)
+
+    def take(self) -> bool:
+        """Return True if this thread may read. As many as read may wait for that, for 250 ms.
+
+        A client that sends one request after the other would otherwise meet its own previous one here.
+        """
+        if self._reading.acquire(blocking=False):
+            return True
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._reading.acquire(timeout=WINDOW)
+        finally:
+            self._waiting.release()
+
+    def give_back(self) -> None:
+        """Let another thread read."""
+        self._reading.release()
+
+
+def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock) -> None:
+    """Read until the end, the limit, 5 seconds, or the first 250 ms after the grace in which too little came.
+
+    :raises OSError: the connection is broken.
+    """
+    started = now = clock.monotonic()
+    window_end, in_window = started + WINDOW, 0
+    while limit > 0 and now < started + MAX_SECONDS:
+        if now >= window_end:
+            if now >= started + grace and in_window < WINDOW_BYTES:
+                return
+            window_end, in_window = now + WINDOW, 0
+        connection.settimeout(min(window_end, started + MAX_SECONDS) - now)
+        try:
+            received = len(connection.recv(min(limit, _BLOCK)))
+            if not received:
+                return
+            limit -= received
+            in_window += received
+        except TimeoutError:
+            pass
+        now = clock.monotonic()
+
+
+class _LingeringClose:
+    """The close of one request's connection in stages: our direction, what still comes, both directions."""
+
+    def __init__(
+        self, drain: Drain, environ: WSGIEnvironment, connection: Socket, response: ServerResponse | None
+    ) -> None:
+        self._drain = drain
+        self._environ = environ
+        self._connection = connection
+        self._response = response
+        self._unread = False
+        self.body = RequestBody.announced(environ)
+        if self.body is not None:
+            environ["wsgi.input"] = self.body
+
+    def watch(self, start_response: StartResponse) -> StartResponse:
+        """Return the function with which the application starts its response."""
+
+        def start(
+            status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
+        ) -> Callable[[bytes], object]:
+            if status >= _FIRST_ERROR and not self._has_arrived():
+                self._force_close()
+            return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+        return start
+
+    def of(self, iterable: Iterable[bytes]) -> Iterable[bytes]:
+        """Return the iterable of the response with a ``close()`` that closes the connection too."""
+        if self.body is None and self._has_started() and not self._will_close():
+            return iterable
+        closing = Closing(iterable, self.close)
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        if not (isinstance(wrapper, type) and isinstance(iterable, wrapper)):
+            return closing
+        # gunicorn calls sendfile() only for its own wrapper, whose close() is an attribute like this one.
+        cast("Any", iterable).close = closing.close
+        return iterable
+
+    def close(self) -> None:
+        """Read what still comes and shut the socket down, if the connection is not kept."""
+        with suppress(OSError, ValueError):
+            if not self._has_arrived():
+                self._force_close()
+            if not (self._unread or self._will_close()):
+                return
+            try:
+                self._drain.discard(self._connection, self._limit(), self._grace(), self._capacity())
+            finally:
+                self._connection.shutdown(SHUT_RDWR)
+
+    def _has_arrived(self) -> bool:
+        return not self._unread and (self.body is None or self.body.has_arrived(self._connection))
+
+    def _force_close(self) -> None:
+        self._unread = True
+        if self._response is not None:
+            self._response.force_close()
+
+    def _has_started(self) -> bool:
+        return self._response is None or self._response.status is not None
+
+    def _will_close(self) -> bool:
+        return self._response is not None and self._response.status is not None and self._response.should_close()
+
+    def _limit(self) -> int:
+        if self.body is None or self.body.ended:
+            return SMALL_BODY
+        if self.body.remaining is None:
+            return MAX_BYTES
+        # TLS adds to each record, of which even small ones have hundreds of bytes.
+        overhead = self.body.remaining // 8 + 4096 if isinstance(self._connection, ssl.SSLSocket) else 0
+        return self.body.remaining + overhead
+
+    def _grace(self) -> float:
+        # A worker that serves one request at a time keeps everybody waiting.
+        return GRACE if self._unread and self._environ.get("wsgi.multithread") else 0.0
+
+    def _capacity(self) -> int:
+        if self._response is None or not self._environ.get("wsgi.multithread"):
+            return 1
+        cooperative = type(self._connection).__module__.startswith("gevent.")
+        return int(getattr(self._response.cfg, "worker_connections" if cooperative else "threads", 1))
+
+
+class Closing:
+    """The iterable of a response whose ``close()`` does more: first its own, then what comes after it."""
+
+    def __init__(self, iterable: Iterable[bytes], after: Callable[[], None]) -> None:
+        self._iterable = iterable
+        self._own: Callable[[], None] | None = getattr(iterable, "close", None)
+        self._after = after
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._iterable)
+
+    def close(self) -> None:
+        """Close the iterable, then call what comes after."""
+        try:
+            if self._own is not None:
+                self._own()
+        finally:
+            self._after()
+
+
+def server_response(start_response: object) -> ServerResponse | None:
+    """Return gunicorn's response object, or None where middleware stands between.
+
+    A header would not do: gunicorn drops ``Connection`` from the headers of applications, as PEP 3333 allows.
+    """
+    owner = getattr(start_response, "__self__", None)
+    needed = ("force_close", "should_close", "status", "cfg")
+    return cast("ServerResponse", owner) if all(hasattr(owner, name) for name in needed) else None

@@ -1,0 +1,97 @@
+"""A request body that knows whether it was read to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+SMALL_BODY = 64 * 1024
+"""What :meth:`RequestBody.has_arrived` reads at most, in bytes."""
+
+_SMALL_CHUNKED = 1024
+# More digits than any body has; also keeps int() from its limit on long strings.
+_LENGTH_DIGITS = 18
+_ENDLESS = 10**_LENGTH_DIGITS
+
+
+class Timeout(Protocol):
+    """A socket whose timeout can be changed."""
+
+    def gettimeout(self) -> float | None:
+        """Return the timeout."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        """Set the timeout."""
+
+
+class RequestBody:
+    """``wsgi.input`` that counts what is read.
+
+    :param remaining: the declared length; None for a chunked body.
+    """
+
+    def __init__(self, stream: Any, remaining: int | None) -> None:
+        self._stream = stream
+        self.remaining = remaining
+        self.ended = False
+
+    @classmethod
+    def announced(cls, environ: WSGIEnvironment) -> RequestBody | None:
+        """Return the body that the headers of a request announce, or None."""
+        if environ.get("HTTP_TRANSFER_ENCODING"):
+            return cls(environ["wsgi.input"], None)
+        text = environ.get("CONTENT_LENGTH") or "0"
+        countable = text.isascii() and text.isdigit() and len(text) <= _LENGTH_DIGITS
+        length = int(text) if countable else _ENDLESS
+        return cls(environ["wsgi.input"], length) if length else None
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read bytes."""
+        return self._counted(self._stream.read(size), everything=size is None or size < 0, asked=size != 0)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Read one line."""
+        return self._counted(self._stream.readline(size), asked=size != 0)
+
+    def readlines(self, hint: int | None = None) -> list[bytes]:
+        """Read all lines."""
+        lines: list[bytes] = self._stream.readlines(hint)
+        self._counted(b"".join(lines), everything=hint is None)
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _counted(self, data: bytes, *, everything: bool = False, asked: bool = True) -> bytes:
+        if self.remaining is not None:
+            self.remaining -= len(data)
+            self.ended = self.remaining <= 0
+        elif everything or (asked and not data):
+            self.ended = True
+        return data
+
+    def has_arrived(self, connection: Timeout) -> bool:
+        """Return True if the rest is small and is here already. Reads it, and never waits for it."""
+        if self.ended:
+            return True
+        rest = _SMALL_CHUNKED if self.remaining is None else self.remaining
+        if rest > SMALL_BODY:
+            return False
+        timeout = connection.gettimeout()
+        try:
+            connection.settimeout(0.0)
+            data: bytes = self._stream.read(rest)
+        except Exception:  # noqa: BLE001 - servers raise errors of their own for what is incomplete or malformed
+            return False
+        finally:
+            with suppress(OSError):
+                connection.settimeout(timeout)
+        self.ended = len(data) < rest if self.remaining is None else len(data) == rest
+        # For whoever reads the body of a rejected request even so, such as a teardown function.
+        self._stream = BytesIO(data)
+        return self.ended

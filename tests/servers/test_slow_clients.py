@@ -1,0 +1,124 @@
+"""Sixteen clients whose response is complete and that send on slowly, to a server of two workers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from servers import Served, wait_until
+from slow_clients import slow_clients
+
+LINES = "Host: localhost\r\nContent-Type: application/octet-stream"
+CHUNKED = f"{LINES}\r\nTransfer-Encoding: chunked\r\n\r\n"
+LARGE = f"{LINES}\r\nContent-Length: 36000000\r\n\r\n"
+CLOSE = f"{LINES}\r\nConnection: close\r\n\r\n"
+
+Serve = Callable[[str, bool], Served]
+
+# A response that is complete while its request may go on: of either framing, status, version and kind of closing.
+KINDS = [
+    pytest.param(f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", id="401"),
+    pytest.param(f"POST /nowhere HTTP/1.0\r\n{LARGE}", "1", id="401, HTTP/1.0"),
+    pytest.param(f"POST /legacy HTTP/1.1\r\nExpect: 100-continue\r\n{LARGE}", "1", id="401, Expect"),
+    pytest.param(f"HEAD /legacy HTTP/1.1\r\n{LARGE}", "1", id="401, HEAD"),
+    pytest.param(f"POST /legacy HTTP/1.1\r\n{CHUNKED}", "1\r\n1\r\n", id="401, chunked"),
+    pytest.param(f"POST /legacy HTTP/1.1\r\n{CHUNKED}1;a=", "a", id="401, an endless chunk extension"),
+    pytest.param(f"POST /legacy HTTP/1.1\r\n{CHUNKED}0\r\n", "a", id="401, an endless trailer"),
+    pytest.param(f"GET /healthz HTTP/1.1\r\n{LARGE}", "1", id="200"),
+    pytest.param(f"GET /healthz HTTP/1.1\r\n{LINES}\r\nContent-Length: 2\r\n\r\n", "", id="200, small, nothing comes"),
+    pytest.param(f"GET /healthz HTTP/1.1\r\n{CLOSE}", "", id="200, Connection: close, held open"),
+    pytest.param(f"GET /healthz HTTP/1.1\r\n{CLOSE}", "1", id="200, Connection: close, sends on"),
+    pytest.param(100 * f"POST / HTTP/1.1\r\n{LINES}\r\nContent-Length: 1\r\n\r\n1", "", id="pipelined, never read"),
+]
+
+
+def slowest(served: Served, seconds: float) -> float:
+    """Return how long the slowest of the requests took that an honest client sends for some seconds."""
+    times = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        started = time.monotonic()
+        assert served.call("GET", "/healthz")[0] == 200
+        times.append(time.monotonic() - started)
+    return max(times)
+
+
+def stays_quick(served: Served, seconds: float = 0.5) -> bool:
+    """Return whether an honest GET takes at most 0.3 s. Where slow clients hold the threads, none does.
+
+    A machine that does other things beside these tests gets three tries.
+    """
+    return any(slowest(served, seconds) <= 0.3 for _ in range(3))
+
+
+@pytest.mark.parametrize(("head", "drip"), KINDS)
+def test_sixteen_slow_clients(serve: Serve, head: str, drip: str) -> None:
+    """Two workers with four threads: an honest GET beside them takes at most 0.3 s."""
+    served = serve("gthread", True)
+    with slow_clients(served, head, drip):
+        assert stays_quick(served)
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_sixteen_slow_clients_that_come_again(serve: Serve, worker: str) -> None:
+    """Each begins again when the server has ended its connection."""
+    served = serve(worker, True)
+    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1"):
+        assert stays_quick(served, 2.5)
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_sixteen_records_that_do_not_end(serve: Serve, worker: str) -> None:
+    """A TLS record cannot be read before its last byte; gevent starts its timeout again with each byte of it."""
+    served = serve(worker, True)
+    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", record=True):
+        assert stays_quick(served, 1.5)
+
+
+def test_sixteen_clients_that_send_as_fast_as_they_must(serve: Serve) -> None:
+    """A quarter of the threads reads them, for five seconds each; the others serve."""
+    served = serve("gthread", True)
+    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1" * 66_000, 0.0625):
+        assert stays_quick(served, 1.5)
+
+
+@pytest.mark.parametrize("head", [f"GET /healthz HTTP/1.1\r\n{LINES}\r\nX-Slow: ", "GARBAGE\r\n\r\n"])
+def test_slow_requests_to_gevent(serve: Serve, head: str) -> None:
+    """What no application sees, gunicorn with gevent takes as well; with threads it needs a proxy in front."""
+    served = serve("gevent", True)
+    with slow_clients(served, head, "a"):
+        assert stays_quick(served)
+
+
+def test_the_time_of_a_slow_client_is_not_that_of_its_request(serve: Serve) -> None:
+    """The record is written before what still comes is read, and the connection ends within the bounds."""
+    served = serve("gthread", True)
+    with (
+        socket.create_connection(("127.0.0.1", served.port), timeout=10) as plain,
+        served.context.wrap_socket(plain, server_hostname="localhost") as channel,
+    ):
+        channel.sendall(f"POST /slow HTTP/1.1\r\n{LARGE}".encode())
+        started = time.monotonic()
+        received = b"".join(iter(lambda: channel.recv(65536), b""))
+        while time.monotonic() < started + 5 and is_open(channel):
+            time.sleep(0.05)
+        seconds = time.monotonic() - started
+    assert received.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nConnection: close\r\n" in received
+    assert seconds < 3
+    wait_until(lambda: '"path": "/slow"' in served.log.read_text(), "the record")
+    record = next(line for line in served.log.read_text().splitlines() if '"path": "/slow"' in line)
+    assert json.loads(record)["ms"] < 500
+
+
+def is_open(channel: socket.socket) -> bool:
+    """Return whether the other side still takes bytes."""
+    try:
+        channel.send(b"1")
+    except OSError:
+        return False
+    return True

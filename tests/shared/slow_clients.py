@@ -1,0 +1,82 @@
+"""Clients that begin a request and then send next to nothing, for as long as the server lets them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from servers import Served
+
+PACE = 0.2
+RECORD = b"\x17\x03\x03\x40\x00"
+"""The header of a TLS record of 16 KiB."""
+
+_STARTED_WITHIN = 2.0
+
+
+class SlowClient:
+    """A thread with one connection, which it opens again whenever the server ends it.
+
+    :param head: what is sent at once.
+    :param drip: what is sent again and again after it; nothing, to hold the connection only.
+    :param pace: seconds between two of these.
+    :param record: send what comes after the head beneath TLS, as one record that does not end.
+    """
+
+    def __init__(self, served: Served, head: bytes, drip: bytes, pace: float = PACE, *, record: bool = False) -> None:
+        self._served = served
+        self._head = head
+        self._drip = drip
+        self._pace = pace
+        self._record = record
+        self._stop = threading.Event()
+        self.started = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.wait(PACE if self.started.is_set() else 0):
+            with suppress(OSError):
+                self._connect()
+
+    def _connect(self) -> None:
+        with (
+            socket.create_connection(("127.0.0.1", self._served.port), timeout=5) as plain,
+            self._served.context.wrap_socket(plain, server_hostname="localhost") as channel,
+        ):
+            channel.sendall(self._head)
+            self.started.set()
+            if self._record:
+                with socket.socket(fileno=channel.detach()) as beneath:
+                    self._go_on(beneath, RECORD)
+            self._go_on(channel, b"")
+
+    def _go_on(self, channel: socket.socket, first: bytes) -> None:
+        channel.sendall(first)
+        while not self._stop.wait(self._pace):
+            channel.sendall(self._drip)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+@contextmanager
+def slow_clients(
+    served: Served, head: str, drip: str, pace: float = PACE, *, record: bool = False, count: int = 16
+) -> Iterator[None]:
+    """Keep slow clients connected while the block runs, which begins when all have started or the server is stuck."""
+    clients = [SlowClient(served, head.encode(), drip.encode(), pace, record=record) for _ in range(count)]
+    for client in clients:
+        client.thread.start()
+    end = time.monotonic() + _STARTED_WITHIN
+    for client in clients:
+        client.started.wait(max(0.0, end - time.monotonic()))
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.stop()
+        for client in clients:
+            client.thread.join()

@@ -1,0 +1,503 @@
+"""How connections end: gunicorn's own request and response objects over socket pairs, on a clock that is moved."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import get_parser
+from gunicorn.http.wsgi import FileWrapper, create
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.testing import FakeClock
+from flask_secure_ml.transport.drain import MAX_BYTES, Closing, Drain, Share, read_within_bounds
+from flask_secure_ml.transport.request_body import SMALL_BODY, RequestBody
+
+KIB = 1024
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class PacedSocket:
+    """A socket whose client sends some bytes after some seconds each time, on a clock that only this moves."""
+
+    def __init__(self, clock: FakeClock, sends: Iterable[tuple[float, int]], *, broken: bool = False) -> None:
+        self.clock = clock
+        self.sends = iter(sends)
+        self.broken = broken
+        self.wait, self.size = next(self.sends, (0.0, 0))
+        self.timeout: float | None = None
+        self.received = 0
+        self.events: list[object] = []
+
+    def gettimeout(self) -> float | None:
+        return self.timeout
+
+    def settimeout(self, value: float | None, /) -> None:
+        assert value is None or value > 0
+        self.timeout = value
+
+    def shutdown(self, how: int, /) -> None:
+        self.events.append(how)
+
+    def recv(self, size: int, /) -> bytes:
+        self.events.append("recv")
+        assert self.timeout is not None
+        if self.broken:
+            raise ConnectionResetError
+        if self.wait > self.timeout:
+            self.wait -= self.timeout
+            self.clock.advance(self.timeout)
+            raise TimeoutError
+        self.clock.advance(self.wait)
+        taken = min(size, self.size)
+        self.received += taken
+        self.wait, self.size = (0.0, self.size - taken) if taken < self.size else next(self.sends, (0.0, 0))
+        return b"x" * taken
+
+
+def forever(wait: float, size: int) -> Iterator[tuple[float, int]]:
+    while True:
+        yield wait, size
+
+
+def drained(sends: Iterable[tuple[float, int]], limit: int = 1000 * MAX_BYTES, grace: float = 1.0) -> tuple[float, int]:
+    """Return after how many seconds reading ended, and how many bytes were read."""
+    clock = FakeClock(0.0)
+    connection = PacedSocket(clock, sends)
+    read_within_bounds(connection, limit, grace, clock)
+    return clock.monotonic(), connection.received
+
+
+@pytest.mark.parametrize(
+    ("sends", "grace", "seconds"),
+    [
+        pytest.param(forever(1000.0, 1), 1.0, 1.0, id="nothing comes"),
+        pytest.param(forever(1000.0, 1), 0.0, 0.25, id="nothing comes, no grace"),
+        pytest.param(forever(0.2, 1), 1.0, 1.0, id="a byte every 0.2 s"),
+        pytest.param(forever(0.25, 256 * KIB - 1), 1.0, 1.25, id="a byte too few in each interval"),
+        pytest.param(forever(0.125, 128 * KIB), 1.0, 5.0, id="just enough in each interval"),
+        pytest.param([*[(0.05, KIB * KIB)] * 40, (1000.0, 1)], 1.0, 2.5, id="fast for 2 s, then nothing"),
+        pytest.param([(0.9, 1), (0.1, 0)], 1.0, 1.0, id="the client closes"),
+    ],
+)
+def test_bounds_in_time(sends: Iterable[tuple[float, int]], grace: float, seconds: float) -> None:
+    """A client is read for 5 s, and after the grace only while it sends 256 KiB in 250 ms."""
+    assert drained(sends, grace=grace)[0] == pytest.approx(seconds, abs=0.26)
+
+
+def test_the_declared_length_is_the_most_that_is_read() -> None:
+    """Reading ends with the body, though the connection stays open."""
+    assert drained([(0.0, 50_000), (1000.0, 1)], limit=50_000) == (0.0, 50_000)
+
+
+@given(
+    sends=st.lists(st.tuples(st.floats(0.0, 10.0), st.integers(1, 10 * KIB * KIB)), max_size=200),
+    limit=st.integers(0, MAX_BYTES),
+    grace=st.sampled_from([0.0, 1.0]),
+)
+def test_no_pace_gets_beyond_the_bounds(sends: list[tuple[float, int]], limit: int, grace: float) -> None:
+    """Whatever a client sends and when, it is read for at most 5 s and within the limit."""
+    seconds, received = drained(sends, limit, grace)
+    assert seconds <= 5.0 + 1e-6
+    assert received <= limit
+
+
+@pytest.mark.parametrize(
+    ("capacity", "at_once"), [pytest.param(size, most, id=str(size)) for size, most in ((1, 1), (2, 1), (12, 3))]
+)
+def test_a_quarter_of_the_threads_reads_at_once(capacity: int, at_once: int) -> None:
+    """At least one; the next may read when one of them is done."""
+    share = Share(capacity)
+    assert [share.take() for _ in range(at_once + 1)] == [True] * at_once + [False]
+    share.give_back()
+    assert share.take()
+
+
+def test_every_process_has_its_own_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is forked while its parent reads does not inherit the slots that are taken."""
+    drain = Drain(lambda _environ, _start: [], FakeClock())
+    shared: list[tuple[float, int]] = []
+
+    class Forking(PacedSocket):
+        def recv(self, size: int, /) -> bytes:
+            monkeypatch.setattr(os, "getpid", lambda: -1)
+            clock = FakeClock()
+            child = PacedSocket(clock, [(0.0, 5)])
+            drain.discard(child, 100, 1.0, 1)
+            shared.append((clock.monotonic(), child.received))
+            return b""
+
+    drain.discard(Forking(FakeClock(), []), 100, 1.0, 1)
+    assert [received for _, received in shared] == [5]
+
+
+def test_others_skip_while_the_share_is_taken() -> None:
+    """They read nothing."""
+    drain = Drain(lambda _environ, _start: [], FakeClock())
+    late = PacedSocket(FakeClock(), [(0.0, 5)])
+
+    class Busy(PacedSocket):
+        def recv(self, size: int, /) -> bytes:
+            drain.discard(late, 100, 1.0, 1)
+            return b""
+
+    drain.discard(Busy(FakeClock(), []), 100, 1.0, 1)
+    assert (late.received, late.events) == (0, [])
+    drain.discard(late, 100, 1.0, 1)
+    assert late.received == 5
+
+
+# --- whole requests --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """gunicorn's side of one connection, driven by hand as its workers drive it."""
+
+    connection: socket.socket
+    client: socket.socket
+    cfg: Any = field(default_factory=Config)
+    response: Any = None
+    environ: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cfg.set("threads", 4)
+        self.client.settimeout(10)
+        self.parser = get_parser(self.cfg, self.connection, ("192.0.2.1", 1))
+
+    def serve(self, app: Any, changes: dict[str, Any] | None = None, *, visible: bool = True) -> bool:
+        """Serve the next request; return True if the connection may serve another.
+
+        :param changes: what is different in the environ.
+        :param visible: whether gunicorn's response object can be seen from its ``start_response``.
+        """
+        request = next(self.parser)
+        names = ("192.0.2.1", 1), ("192.0.2.2", 80)
+        self.response, self.environ = create(request, self.connection, *names, self.cfg)
+        self.environ |= {"wsgi.multithread": True} | (changes or {})
+        start = self.response.start_response
+        iterable = app(self.environ, start if visible else partial(start))
+        try:
+            for item in iterable:
+                self.response.write(item)
+            self.response.close()
+        finally:
+            if hasattr(iterable, "close"):
+                iterable.close()
+        return not self.response.should_close()
+
+    def received(self) -> bytes:
+        """Return what the client can read by now, to the end if the server has shut its side down."""
+        self.client.setblocking(False)
+        blocks = []
+        try:
+            while block := self.client.recv(65_536):
+                blocks.append(block)
+            blocks.append(b"<end>")
+        except BlockingIOError:
+            pass
+        return b"".join(blocks)
+
+
+@contextmanager
+def connected(sent: bytes) -> Iterator[Server]:
+    """Open a connection on which the client has sent some bytes."""
+    connection, client = socket.socketpair()
+    with connection, client:
+        client.sendall(sent)
+        yield Server(connection, client)
+
+
+def responding(status: str, *, reads: int = 0) -> App:
+    """Return an application that reads so much of the body and responds."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if reads:
+            environ["wsgi.input"].read(reads)
+        start_response(status, [("Content-Length", "4")])
+        return [b"done"]
+
+    return app
+
+
+def post(body: bytes, length: int | None = None, *headers: str) -> bytes:
+    lines = ["POST / HTTP/1.1", "Host: a", f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def chunked(body: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%s\r\n" % (len(body), body) + end
+
+
+NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "reads"),
+    [
+        pytest.param(NEXT, 0, id="no body"),
+        pytest.param(post(b""), 0, id="empty body"),
+        pytest.param(post(b"1" * 9), 9, id="read"),
+        pytest.param(post(b"1" * 9), 4, id="read half, the rest has arrived"),
+        pytest.param(post(b"1" * 9), 0, id="unread, has arrived"),
+        pytest.param(post(b"1" * SMALL_BODY), 0, id="unread, 64 KiB have arrived"),
+        pytest.param(chunked(b"1" * 9), -1, id="chunked, read"),
+        pytest.param(chunked(b"1" * 9), 0, id="chunked, unread, has arrived"),
+        pytest.param(chunked(b"1" * 9), 9, id="chunked, read but for its end"),
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "401 UNAUTHORIZED"])
+def test_the_connection_is_kept_when_the_body_has_ended(sent: bytes, reads: int, status: str) -> None:
+    """Read or small and here: the next request on the connection is served."""
+    with connected(sent + NEXT) as server:
+        drain = Drain(responding(status, reads=reads), SystemClock())
+        assert server.serve(drain)
+        assert server.parser.finish_body()
+        assert server.serve(drain)
+        received = server.received()
+    assert received.count(b"done") == 2
+    assert received.count(b"Connection: keep-alive") == 2
+    assert not received.endswith(b"<end>")
+
+
+UNREAD = [
+    pytest.param(post(b"", 36_000_000), id="nothing of it has come"),
+    pytest.param(post(b"1" * 5, 10), id="small, half of it has come"),
+    pytest.param(post(b"1" * 100_000), id="large, all of it has come"),
+    pytest.param(post(b"", 36_000_000, "Expect: 100-continue"), id="Expect"),
+    pytest.param(post(b"", 10**30), id="a length beyond all bounds"),
+    pytest.param(post(b"", 10).replace(b"HTTP/1.1", b"HTTP/1.0"), id="HTTP/1.0"),
+    pytest.param(post(b"", 10).replace(b"POST", b"HEAD"), id="HEAD"),
+    pytest.param(chunked(b"1" * 9, end=b""), id="chunked, not at its end"),
+    pytest.param(chunked(b"1" * 9, end=b"1;" + b"a" * 5000), id="chunked, within a long extension"),
+    pytest.param(chunked(b"1" * 9, end=b"not hexadecimal\r\n"), id="chunked, malformed"),
+    pytest.param(chunked(b"1" * 100_000), id="chunked, large"),
+]
+
+
+@pytest.mark.parametrize("sent", UNREAD)
+def test_an_error_response_before_the_end_of_the_body(sent: bytes) -> None:
+    """It carries ``Connection: close`` and is complete before anything is read; then both directions are shut."""
+    with connected(sent) as server:
+        server.client.shutdown(socket.SHUT_WR)
+        assert not server.serve(Drain(responding("401 UNAUTHORIZED"), SystemClock()))
+        received = server.received()
+        assert server.connection.recv(1) == b""
+    assert b" 401 UNAUTHORIZED\r\n" in received
+    assert b"\r\nConnection: close\r\n" in received
+    assert received.endswith(b"<end>")
+
+
+@pytest.mark.parametrize("sent", UNREAD)
+def test_a_success_before_the_end_of_the_body(sent: bytes) -> None:
+    """The connection is closed in the same way, so the server does not read on."""
+    with connected(sent) as server:
+        server.client.shutdown(socket.SHUT_WR)
+        assert not server.serve(Drain(responding("200 OK"), SystemClock()))
+        assert server.received().endswith(b"<end>")
+        assert server.connection.recv(1) == b""
+
+
+def test_a_view_may_stream_what_it_reads() -> None:
+    """The body of a successful request is still the application's while the response is sent."""
+
+    def echo(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield from iter(lambda: environ["wsgi.input"].read(100), b"")
+
+    with connected(post(b"12345" * 1000) + NEXT) as server:
+        assert server.serve(Drain(echo, SystemClock()))
+        assert server.received().count(b"12345" * 20) == 50
+
+
+@pytest.mark.parametrize("visible", [True, False], ids=["response visible", "middleware before it"])
+@pytest.mark.parametrize("header", ["Connection: close", "Connection: keep-alive"])
+def test_without_a_body(header: str, visible: bool) -> None:
+    """A connection that the client asked to close is shut soon; gunicorn would wait two seconds for the client."""
+    with connected(NEXT.replace(b"\r\n\r\n", f"\r\n{header}\r\n\r\n".encode())) as server:
+        closes = header.endswith("close")
+        assert server.serve(Drain(responding("200 OK"), SystemClock()), visible=visible) is not closes
+        assert server.received().endswith(b"<end>") is (closes and visible)
+
+
+def test_middleware_that_hides_the_server() -> None:
+    """Where gunicorn's response object cannot be seen, what comes is read and the connection shut all the same."""
+    with connected(post(b"1" * 100_000)) as server:
+        server.client.shutdown(socket.SHUT_WR)
+        assert server.serve(Drain(responding("401 UNAUTHORIZED"), SystemClock()), visible=False)
+        assert server.received().endswith(b"<end>")
+        assert server.connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        pytest.param({"gunicorn.socket": None}, id="no socket"),
+        pytest.param({"SERVER_PROTOCOL": "HTTP/2.0"}, id="HTTP/2"),
+    ],
+)
+def test_servers_that_are_left_alone(environ: dict[str, Any]) -> None:
+    """Without a socket nothing is read; the socket of HTTP/2 is that of other requests too."""
+    with connected(post(b"", 10)) as server:
+        assert server.serve(Drain(responding("401 UNAUTHORIZED"), SystemClock()), environ)
+        assert not server.received().endswith(b"<end>")
+        assert type(server.environ["wsgi.input"]).__module__.startswith("gunicorn.")
+
+
+def test_a_protected_app_in_a_protected_app() -> None:
+    """The outer one alone ends the connection."""
+    inner = Drain(responding("401 UNAUTHORIZED"), SystemClock())
+    iterables: list[object] = []
+
+    def mounted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        iterables.append(inner(environ, start_response))
+        return iterables[0]  # type: ignore[return-value]
+
+    with connected(post(b"1" * 100_000)) as server:
+        server.client.shutdown(socket.SHUT_WR)
+        assert not server.serve(Drain(mounted, SystemClock()))
+    assert isinstance(iterables[0], list)
+
+
+def test_the_response_is_recorded_before_the_rest_is_read() -> None:
+    """The response's own ``close()``, which writes the record, comes first; a failure of it changes nothing."""
+    connection = PacedSocket(FakeClock(), [(0.0, 5)])
+    environ = {"wsgi.input": BytesIO(), "CONTENT_LENGTH": "100000", "gunicorn.socket": connection}
+    environ |= {"SERVER_PROTOCOL": "HTTP/1.1", "wsgi.multithread": True}
+
+    class Recorded(list[bytes]):
+        def close(self) -> None:
+            connection.events.append("recorded")
+            raise ValueError
+
+    response = Drain(lambda _environ, _start: Recorded(), connection.clock)(environ, lambda *_: lambda _: None)
+    assert isinstance(response, Closing)
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no message
+        response.close()
+    assert connection.events == ["recorded", socket.SHUT_WR, "recv", "recv", socket.SHUT_RDWR]
+
+
+@pytest.mark.parametrize("state", ["reset", "closed"])
+def test_a_client_that_is_gone(state: str) -> None:
+    """A broken connection is no error of the response."""
+    with connected(post(b"", 100_000)) as server:
+        if state == "closed":
+            app = Drain(responding("401 UNAUTHORIZED"), SystemClock())
+            request = next(server.parser)
+            response, environ = create(request, server.connection, ("a", 1), ("b", 1), server.cfg)
+            server.connection.close()
+            app(environ, response.start_response).close()  # type: ignore[attr-defined]
+            return
+        broken = PacedSocket(FakeClock(), [], broken=True)
+        server.serve(Drain(responding("401 UNAUTHORIZED"), FakeClock()), {"gunicorn.socket": broken})
+        assert broken.events == [socket.SHUT_WR, "recv", socket.SHUT_RDWR]
+
+
+def test_files_are_still_sent_by_the_kernel() -> None:
+    """gunicorn's file wrapper reaches gunicorn, and its close ends the connection too."""
+    file = BytesIO(b"done")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "4")])
+        wrapper: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        return wrapper
+
+    with connected(post(b"1" * 100_000)) as server:
+        server.client.shutdown(socket.SHUT_WR)
+        kinds: list[type] = []
+        drain = Drain(app, SystemClock())
+
+        def seen(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            iterable = drain(environ, start_response)
+            kinds.append(type(iterable))
+            return iterable
+
+        assert not server.serve(seen, visible=True)
+        assert server.received().endswith(b"<end>")
+    assert (kinds, file.closed) == ([FileWrapper], True)
+
+
+def test_the_bounds_of_workers() -> None:
+    """A worker with one thread gives no grace: everybody waits for it."""
+    for multithread, seconds in ((True, 1.0), (False, 0.25)):
+        clock = FakeClock(0.0)
+        slow = PacedSocket(clock, forever(0.2, 1))
+        with connected(post(b"", 100_000)) as server:
+            app = Drain(responding("401 UNAUTHORIZED"), clock)
+            server.serve(app, {"gunicorn.socket": slow, "wsgi.multithread": multithread})
+        assert clock.monotonic() == pytest.approx(seconds, abs=0.21)
+
+
+def test_a_view_that_fails_is_not_touched() -> None:
+    """The server makes the response of an application that raises."""
+
+    def failing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        raise LookupError
+
+    with connected(post(b"", 10)) as server, pytest.raises(LookupError):
+        server.serve(Drain(failing, SystemClock()))
+
+
+# --- the body --------------------------------------------------------------------------------------------
+
+READERS: dict[str, Callable[[RequestBody], object]] = {
+    "read()": lambda body: body.read(),
+    "read(n)": lambda body: b"".join(iter(lambda: body.read(3), b"")),
+    "readline()": lambda body: b"".join(iter(body.readline, b"")),
+    "readlines()": lambda body: body.readlines(),
+    "iteration": list,
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("sent", [post(b"1\n23\n456"), chunked(b"1\n23\n456")], ids=["declared", "chunked"])
+def test_a_body_that_was_read_has_ended(sent: bytes, reader: Callable[[RequestBody], object]) -> None:
+    """By whichever method, in either framing."""
+    with connected(sent) as server:
+        request = next(server.parser)
+        _, environ = create(request, server.connection, ("a", 1), ("b", 1), server.cfg)
+        body = RequestBody.announced(environ)
+        assert body is not None
+        body.read(0)
+        before = body.ended
+        reader(body)
+        assert (before, body.ended) == (False, True)
+        assert body.has_arrived(server.connection)
+
+
+@pytest.mark.parametrize("length", ["", "0", None])
+def test_no_body_is_announced(length: str | None) -> None:
+    """Without a length there is none."""
+    assert RequestBody.announced({"wsgi.input": BytesIO(), "CONTENT_LENGTH": length}) is None
+
+
+def test_a_rejected_body_that_has_arrived_can_still_be_read() -> None:
+    """A teardown function that reads it gets it, and the socket has its timeout again."""
+    with connected(post(b"0123456789")) as server:
+        request = next(server.parser)
+        server.connection.settimeout(7.0)
+        body = RequestBody(request.body, 10)
+        assert body.read(4) == b"0123"
+        assert body.has_arrived(server.connection)
+        assert (body.read(), server.connection.gettimeout()) == (b"456789", 7.0)
+
+
+def test_a_body_that_has_not_arrived_is_not_waited_for() -> None:
+    """What has come of it is not lost."""
+    with connected(post(b"01234", 10)) as server:
+        request = next(server.parser)
+        body = RequestBody(request.body, 10)
+        assert not body.has_arrived(server.connection)
+        server.client.sendall(b"56789")
+        assert body.read(10) == b"0123456789"

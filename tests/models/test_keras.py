@@ -11,8 +11,9 @@ import pytest
 
 from flask_secure_ml.models import UnsafeModel, directory_digest, find_code, load_verified_directory
 from flask_secure_ml.models.files import read_directory
+from flask_secure_ml.models.hdf5_bytes import HDF5
 from flask_secure_ml.models.keras import config_holds_code
-from flask_secure_ml.models.keras_text import HDF5, holds_code
+from flask_secure_ml.models.keras_text import holds_code
 
 DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}, "registered_name": None}
 

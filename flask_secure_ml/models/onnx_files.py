@@ -46,9 +46,11 @@ def other_files(data: bytes) -> frozenset[str] | None:
     """
     for kind in ("model", *_PARTS):
         found = _Search(data)
-        is_model = found.run(kind) and kind == "model"
-        # Half of the evidence is enough in a model; a reader that takes one damaged at its end needs both halves.
-        if (found.external or found.names) if is_model else (found.external and found.names - {""}):
+        # A model with half of the evidence is one that the next release of a library may read in its own way.
+        if not found.run(kind):
+            continue
+        half = kind == "model" and (found.external or found.names)
+        if half or (found.external and found.names - {""}):
             return frozenset(found.names or {""})
     return None
 

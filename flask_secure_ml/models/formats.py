@@ -201,6 +201,16 @@ def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
         yield Finding("keras-lambda", part.where)
     if protobuf.could_begin(head):
         yield from _onnx(part, limit)
+    if _names_files(part, head, limit):
+        yield Finding("external", part.where, "ONNX as text names other files")
+
+
+def _names_files(part: Part, head: bytes, limit: int) -> bool:
+    if onnx_files.is_text(head) and _test(part, onnx_files.text_names_files):
+        return True
+    if keras.begins_json(head) and _test(part, keras_text.names_classes):
+        return onnx_files.json_names_files(part.whole(min(limit, keras.MAX_CONFIG)))
+    return False
 
 
 def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:

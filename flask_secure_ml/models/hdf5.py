@@ -11,27 +11,25 @@ Source: HDF5 File Format Specification 4.0 (superblocks 0 to 3, object headers 1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .hdf5_bytes import Cursor, Damaged, Reader, Span
 from .hdf5_groups import Records, old_group
+from .hdf5_headers import CONTINUATION, Headers, Message
 from .streams import Opaque
-
-MAX_MESSAGES = 1 << 22
 
 _SIZES = frozenset({2, 4, 8, 16, 32})
 _VERSIONS = range(4)
+_LATER_VERSIONS = range(4, 16)
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _FILES, _LAYOUT = 1, 2, 3, 6, 7, 8
-_ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0x0C, 0x10, 0x11, 0x15
+_ATTRIBUTE, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0x0C, 0x11, 0x15
 # NIL, two fill values, group info, filters, comment, two times, B-tree K values, reference count, file space; and what
 # was followed already.
-_HARMLESS = frozenset({0, 4, 5, 0x0A, 0x0B, 0x0D, 0x0E, 0x12, 0x13, 0x16, 0x17, _CONTINUATION})
+_HARMLESS = frozenset({0, 4, 5, 0x0A, 0x0B, 0x0D, 0x0E, 0x12, 0x13, 0x16, 0x17, CONTINUATION})
 _HARD, _SOFT, _EXTERNAL_LINK = 0, 1, 64
 _COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
 _STRING, _REFERENCE, _VARIABLE = 3, 7, 9
 _NULL = 2
-_SHARED = 2
 _CONFIGS = frozenset({b"model_config", b"training_config"})
 
 
@@ -58,6 +56,8 @@ def look(data: bytes, start: int, limit: int) -> Contents | None:
     """
     version = data[start + 8] if len(data) > start + 8 else -1
     sizes = data[start + 13 : start + 15] if version < 2 else data[start + 9 : start + 11]  # noqa: PLR2004
+    if version in _LATER_VERSIONS:
+        raise Opaque("it is HDF5 of a version that is not known")
     if version not in _VERSIONS or len(sizes) < 2 or not _SIZES.issuperset(sizes):  # noqa: PLR2004  two sizes
         return None
     walk = _Walk(Reader(data, start, *sizes), limit)
@@ -67,13 +67,6 @@ def look(data: bytes, start: int, limit: int) -> Contents | None:
     except Damaged:
         raise Opaque("it is HDF5 that is damaged, or of a kind that is not known") from None
     return walk.contents
-
-
-@dataclass(frozen=True)
-class _Message:
-    kind: int
-    shared: bool
-    span: Span
 
 
 @dataclass
@@ -92,7 +85,7 @@ class _Walk:
         self._read = reader
         self._limit = limit
         self._declared = 0
-        self._left = MAX_MESSAGES
+        self._headers = Headers(reader)
         self._pending: list[int] = []
         self._groups: list[int] = []
         self._seen: set[int] = set()
@@ -112,7 +105,10 @@ class _Walk:
             _, _, driver = offsets.offset(), offsets.offset(), offsets.address()
             if driver is not None:
                 self._external("its data is spread over several files by a driver")
-            root = self._entry(offsets.position)
+            self._entry(offsets.position)
+            # The root group is an object whatever its entry says of itself.
+            offsets.offset()
+            root = offsets.address()
         self._reach(self._pending, root)
 
     # Objects -----------------------------------------------------------------------------------------------------
@@ -126,14 +122,14 @@ class _Walk:
 
     def _object(self, position: int) -> None:
         found = _Object()
-        for message in self._messages(position):
+        for message in self._headers.messages(position):
             self._message(message, found)
         if found.is_dataset:
             self._declare(max(found.items * found.size, found.chunk))
 
     def _group(self, tree: int) -> None:
         for entry in old_group(self._read, tree):
-            self._count()
+            self._headers.count()
             self._reach(self._pending, self._entry(entry))
 
     def _reach(self, where: list[int], position: int | None) -> None:
@@ -149,67 +145,7 @@ class _Walk:
         if self._declared > self._limit:
             raise Opaque("its datasets declare more than max_bytes")
 
-    def _messages(self, position: int) -> Iterator[_Message]:
-        if self._read.bytes(position, 4) == b"OHDR":
-            return self._messages_2(position)
-        return self._messages_1(position)
-
-    def _messages_1(self, position: int) -> Iterator[_Message]:
-        if self._read.uint(position, 1) != 1:
-            raise Damaged
-        chunks = [(position + 16, position + 16 + self._read.uint(position + 8, 4))]
-        for start, end in self._chunks(chunks):
-            at = start
-            while at + 8 <= end:
-                kind, size = self._read.uint(at, 2), self._read.uint(at + 2, 2)
-                message = _Message(kind, bool(self._read.uint(at + 4, 1) & _SHARED), (at + 8, at + 8 + size))
-                at += 8 + size
-                yield self._checked(message, end, chunks, continued=0)
-
-    def _messages_2(self, position: int) -> Iterator[_Message]:
-        read = self._read
-        version, flags = read.uint(position + 4, 1), read.uint(position + 5, 1)
-        if version != 2:  # noqa: PLR2004
-            raise Damaged
-        at = position + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
-        width = 1 << (flags & 3)
-        chunks = [(at + width, at + width + read.uint(at, width))]
-        header = 6 if flags & 4 else 4
-        for start, end in self._chunks(chunks):
-            at = start
-            while at + header <= end:
-                kind, size = read.uint(at, 1), read.uint(at + 1, 2)
-                message = _Message(kind, bool(read.uint(at + 3, 1) & _SHARED), (at + header, at + header + size))
-                at += header + size
-                yield self._checked(message, end, chunks, continued=4)
-
-    def _chunks(self, chunks: list[Span]) -> Iterator[Span]:
-        seen = set()
-        while chunks:
-            chunk = chunks.pop()
-            if chunk in seen:
-                raise Damaged
-            seen.add(chunk)
-            self._read.check(*chunk)
-            yield chunk
-
-    def _checked(self, message: _Message, end: int, chunks: list[Span], continued: int) -> _Message:
-        """Return a message that is whole, after its continuation was noted."""
-        self._left -= 1
-        if self._left < 0:
-            raise Opaque("it has too many objects to look at")
-        if message.span[1] > end:
-            raise Damaged
-        if message.kind == _CONTINUATION:
-            cursor = self._read.cursor(message.span[0])
-            start, size = cursor.address(), cursor.length()
-            if start is None or (continued and self._read.bytes(start, 4) != b"OCHK"):
-                raise Damaged
-            # Of version 2, a signature stands before the messages and a checksum behind them.
-            chunks.append((start + continued, start + size - continued))
-        return message
-
-    def _message(self, message: _Message, found: _Object) -> None:
+    def _message(self, message: Message, found: _Object) -> None:
         start, end = message.span
         if message.shared and message.kind != _DATATYPE:
             raise Opaque("it is HDF5 that shares its messages")
@@ -265,8 +201,8 @@ class _Walk:
             return
         records = Records(self._read, heap)
         for index in indexes:
-            for span in () if index is None else records.spans(index):
-                self._count()
+            for span in () if index is None else records.spans(index, links=kind == _LINK_INFO):
+                self._headers.count()
                 (self._link if kind == _LINK_INFO else self._attribute)(*span)
 
     def _link(self, start: int, end: int) -> None:
@@ -314,13 +250,13 @@ class _Walk:
 
     def _named_datatype(self, position: int) -> tuple[int, int]:
         version, kind = self._read.uint(position, 1), self._read.uint(position + 1, 1)
-        if version not in (1, 2, 3) or (version == 3 and kind != 2):  # noqa: PLR2004  2 is an object, 1 a shared heap
+        if version not in (2, 3) or kind == 1 or (version == 3 and kind != 2):  # noqa: PLR2004  1 is a heap, 2 an object
             raise Damaged
-        target = self._read.cursor(position + (8 if version == 1 else 2)).address()
+        target = self._read.cursor(position + 2).address()
         if target is None:
             raise Damaged
         self._reach(self._pending, target)
-        types = [each for each in self._messages(target) if each.kind == _DATATYPE]
+        types = [each for each in self._headers.messages(target) if each.kind == _DATATYPE]
         if not types or any(each.shared for each in types):
             raise Damaged
         return max((self._datatype(each.span[0], shared=False) for each in types), key=lambda found: found[1])
@@ -384,8 +320,3 @@ class _Walk:
             self.contents.hidden = True
         else:
             self.contents.configs.append(self._read.string(values[0]) if kind == _VARIABLE else values)
-
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise Opaque("it has too many objects to look at")

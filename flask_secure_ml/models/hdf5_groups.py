@@ -79,15 +79,18 @@ class Records:
         self._offset_size = (self._heap_bits + 7) // 8
         self._length_size = min((max_direct.bit_length() + 6) // 8, _limit_size(max_managed))
 
-    def spans(self, index: int) -> Iterator[Span]:
-        """Yield where the objects are that an index names."""
+    def spans(self, index: int, *, links: bool) -> Iterator[Span]:
+        """Yield where the objects are that an index names.
+
+        :param links: whether it is an index of links and not of attributes.
+        """
         huge = False
         for kind, record in _records(self._read, index):
             place, size = _HEAP_ID.get(kind, (0, 0))
             start = record + place
             first = self._read.uint(start, 1)
-            shared = kind not in _LINKS and self._read.uint(start + size, 1) & _SHARED
-            if self._id_size != size or first >> 6 or shared:
+            shared = not links and self._read.uint(start + size, 1) & _SHARED
+            if (kind in _LINKS) != links or self._id_size != size or first >> 6 or shared:
                 raise Damaged
             storage = first >> 4
             if storage == _MANAGED:

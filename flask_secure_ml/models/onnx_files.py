@@ -11,10 +11,13 @@ Source: ``onnx.proto`` of ONNX 1.23, whose field numbers never change.
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Collection
+from typing import BinaryIO
 
 from . import protobuf
-from .streams import Opaque
+from .streams import HEAD, Opaque
 
 MAX_FIELDS = 1 << 24
 
@@ -36,6 +39,9 @@ _MESSAGES: dict[str, dict[int, str]] = {
 # A file may hold one of these alone. Their numbers are those of many other messages, so only full evidence counts.
 _PARTS = ("graph", "function", "tensor")
 _LISTED = 3
+_CHUNK = 1 << 20
+_TEXT_NAMES = (b"data_location", b"dataLocation", b"external_data", b"externalData")
+_LONGEST_NAME = max(map(len, _TEXT_NAMES))
 _HARMLESS_KEYS = (b"offset", b"length", b"checksum", b"prepacked")
 
 
@@ -53,6 +59,38 @@ def other_files(data: bytes) -> frozenset[str] | None:
         if half or (found.external and found.names - {""}):
             return frozenset(found.names or {""})
     return None
+
+
+def is_text(head: bytes) -> bool:
+    """Return whether a file that begins so could be text in UTF-8, which may have any character in a comment."""
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.end == len(head) >= HEAD
+    return bool(head)
+
+
+def text_names_files(stream: BinaryIO) -> bool:
+    """Return whether a model as text names other files: in the text format of protocol buffers, or in their JSON.
+
+    Comments may stand between all parts of the text format, so the two names alone decide.
+    """
+    found: set[bytes] = set()
+    tail = b""
+    while chunk := stream.read(_CHUNK):
+        window = tail + chunk
+        found.update(name for name in _TEXT_NAMES if name in window)
+        tail = window[-_LONGEST_NAME:]
+    return not found.isdisjoint(_TEXT_NAMES[:2]) and not found.isdisjoint(_TEXT_NAMES[2:])
+
+
+def json_names_files(text: bytes) -> bool:
+    """Return whether JSON names other files when its escapes are read."""
+    try:
+        plain = json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return False
+    return text_names_files(io.BytesIO(plain.encode("utf-8", "surrogatepass")))
 
 
 def listed(files: Collection[str]) -> str:

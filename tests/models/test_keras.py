@@ -32,6 +32,8 @@ CODE: list[Any] = [
     {"class_name": "Mine", "registered_name": "pack>Mine"},
     {"module": ["os"], "class_name": "system"},
     {"module": "keras.layers", "class_name": ["Dense"]},
+    {"module": "keras.src.ops.core", "class_name": "Map", "config": {"f": "os.system"}},
+    {"class_name": "WhileLoop", "config": {}},
     DENSE | {"config": {"kernel_initializer": {"module": "os", "class_name": "system"}}},
 ]
 HARMLESS: list[Any] = [
@@ -40,6 +42,8 @@ HARMLESS: list[Any] = [
     {"module": "keras.src.models.functional", "class_name": "Functional", "config": {}},
     {"module": "keras.activations", "class_name": "function", "config": "relu", "registered_name": "function"},
     {"class_name": "__tuple__", "items": [1, 2]},
+    {"module": "keras.src.ops.core", "class_name": "Cast", "config": {"dtype": "int32"}, "registered_name": "Cast"},
+    {"class_name": "Absolute", "config": {"name": "absolute"}, "name": "absolute", "inbound_nodes": []},
     {"architectures": ["BertModel"], "hidden_size": 768},
 ]
 

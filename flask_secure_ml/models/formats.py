@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import BinaryIO, TypeVar, cast
 
-from . import arrays, hdf5, keras, keras_text, onnx_files, protobuf
+from . import arrays, hdf5, keras, keras_text, onnx_files, protobuf, xml_files
 from .hdf5_bytes import hdf5_begins
 from .pickles import is_pickle, runs_code
 from .streams import WRAPPERS, Opaque, Part, Wrapper, container, salvage
@@ -203,6 +203,8 @@ def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
         yield from _onnx(part, limit)
     if _names_files(part, head, limit):
         yield Finding("external", part.where, "ONNX as text names other files")
+    if xml_files.begins(head) and _test(part, xml_files.names_files):
+        yield Finding("external", part.where, "XML with a document type can name other files")
 
 
 def _names_files(part: Part, head: bytes, limit: int) -> bool:
@@ -220,6 +222,8 @@ def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:
         contents = hdf5.look(data, begins, limit)
     except Opaque as reason:
         yield Finding("opaque", part.where, str(reason))
+    if contents and contents.pickle:
+        yield Finding("torch" if part.in_archive else "pickle", part.where)
     if contents and contents.external:
         yield Finding("external", part.where, contents.external)
     hidden = contents is not None and contents.hidden

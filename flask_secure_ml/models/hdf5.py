@@ -10,12 +10,14 @@ Source: HDF5 File Format Specification 4.0 (superblocks 0 to 3, object headers 1
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, field
 
 from .hdf5_bytes import Cursor, Damaged, Reader, Span
 from .hdf5_groups import Records, old_group
 from .hdf5_headers import CONTINUATION, Headers, Message
+from .pickles import is_pickle
 from .streams import Opaque
 
 _SIZES = frozenset({2, 4, 8, 16, 32})
@@ -31,6 +33,8 @@ _COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
 _STRING, _REFERENCE, _VARIABLE = 3, 7, 9
 _NULL = 2
 _CONFIGS = frozenset({b"model_config", b"training_config"})
+# With the value "object" they say that a dataset holds pickles. PyTables writes strings of fixed length.
+_OF_PYTABLES = frozenset({b"PSEUDOATOM", b"FLAVOR"})
 
 
 @dataclass
@@ -40,11 +44,13 @@ class Contents:
     :param external: why reading it can read other files; empty if it cannot.
     :param configs: where the strings are that Keras reads as the configuration of a model.
     :param hidden: whether such a configuration is no string.
+    :param pickle: whether PyTables, and pandas with it, would unpickle something.
     """
 
     external: str = ""
     configs: list[Span] = field(default_factory=list)
     hidden: bool = False
+    pickle: bool = False
 
 
 def look(data: bytes, start: int, limit: int) -> Contents | None:
@@ -312,8 +318,19 @@ class _Walk:
         values = (cursor.position, cursor.position + items * size)
         if values[1] > end:
             raise Damaged
-        if self._read.bytes(name, sizes[0]).split(b"\0")[0] in _CONFIGS:
+        title = self._read.bytes(name, sizes[0]).split(b"\0")[0]
+        if title in _CONFIGS:
             self._config(kind, items, values)
+        elif title in _OF_PYTABLES and kind == _VARIABLE:
+            self.contents.pickle = True
+        elif kind == _STRING:
+            self._string(title, self._read.bytes(values[0], values[1] - values[0]))
+
+    def _string(self, title: bytes, value: bytes) -> None:
+        """Note a string that PyTables unpickles, or that says that it unpickles the values of a dataset."""
+        is_pickled = value.rstrip(b"\0").endswith(b".") and is_pickle(io.BytesIO(value))
+        objects = title in _OF_PYTABLES and value.lower().startswith(b"object")
+        self.contents.pickle = self.contents.pickle or is_pickled or objects
 
     def _config(self, kind: int, items: int, values: Span) -> None:
         if items != 1 or kind not in (_STRING, _VARIABLE):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_secure_ml.models import UnsafeModel, file_digest, find_code, load_verified
+from flask_secure_ml.models import UnsafeModel, file_digest, find_code, hdf5_headers, load_verified
+from flask_secure_ml.models.hdf5_bytes import HDF5
 from model_samples import sample
 
 LIMIT = 1 << 24
@@ -213,3 +214,128 @@ def test_cut_or_looping_anywhere(name: str) -> None:
         assert kinds(data[:position]) <= {"opaque", "external", "keras-lambda"}
         for address in (bytes(8), (48).to_bytes(8, "little"), b"\xff" * 8):
             assert kinds(data[:position] + address + data[position + 8 :]) <= {"opaque", "external", "keras-lambda"}
+
+
+def built(*messages: tuple[int, bytes], flags: int = 0) -> bytes:
+    """Return a file whose root has these messages, by their types."""
+    body = b"".join(bytes([kind]) + len(data).to_bytes(2, "little") + bytes([flags]) + data for kind, data in messages)
+    root = b"OHDR\2\2" + len(body).to_bytes(4, "little") + body + bytes(4)
+    undefined, size = b"\xff" * 8, (48 + len(root)).to_bytes(8, "little")
+    return HDF5 + b"\2\x08\x08\0" + bytes(8) + undefined + size + (48).to_bytes(8, "little") + bytes(4) + root
+
+
+def space(*dimensions: int) -> bytes:
+    return bytes([2, len(dimensions), 0, 1]) + b"".join(each.to_bytes(8, "little") for each in dimensions)
+
+
+def attribute(name: bytes, datatype: bytes, dataspace: bytes, value: bytes) -> bytes:
+    sizes = b"".join(len(each).to_bytes(2, "little") for each in (name, datatype, dataspace))
+    return b"\3\0" + sizes + b"\0" + name + datatype + dataspace + value
+
+
+FLOAT = b"\x11\x20\x3f\0\x08\0\0\0" + bytes(12)
+STRING, VARIABLE = b"\x13\0\0\0\x08\0\0\0", b"\x19\x01\0\0\x10\0\0\0" + FLOAT
+UNDEFINED = b"\xff" * 8
+COMPACT = (8, b"\3\0\0\0")
+TERABYTES = (1, space(1 << 40))
+OLD_CHUNKS = b"\2\2\2" + bytes(5) + UNDEFINED + b"\0\0\0\1\x08\0\0\0"
+NEW_CHUNKS = b"\4\2\0\2\4" + b"\0\0\0\1\x08\0\0\0" + b"\1"
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        pytest.param([], set(), id="nothing"),
+        pytest.param([(1, space(3)), (3, FLOAT), COMPACT], set(), id="dataset"),
+        pytest.param([TERABYTES, (3, FLOAT), COMPACT], {"opaque"}, id="compact"),
+        pytest.param(
+            [TERABYTES, (3, FLOAT), (8, b"\1\1\1" + bytes(5) + UNDEFINED + bytes(4))], {"opaque"}, id="version 1"
+        ),
+        pytest.param([(1, space(1)), (3, FLOAT), TERABYTES, COMPACT], {"opaque"}, id="two sizes"),
+        pytest.param([(1, space(1 << 32, 1 << 32)), (3, FLOAT), COMPACT], {"opaque"}, id="product beyond 64 bits"),
+        pytest.param([(1, space(1)), (3, FLOAT), (8, OLD_CHUNKS)], {"opaque"}, id="chunk of version 2"),
+        pytest.param([(1, space(1)), (3, FLOAT), (8, NEW_CHUNKS)], {"opaque"}, id="chunk of version 4"),
+        pytest.param([(1, space(1)), (3, FLOAT), (8, b"\6\0")], {"opaque"}, id="layout of the future"),
+        pytest.param([(1, space(1)), (3, FLOAT), (8, b"\3\4")], {"opaque"}, id="class of the future"),
+        pytest.param(
+            [(1, space(1)), (3, FLOAT), (8, b"\3\1" + bytes(8) + b"\0\1" + bytes(6))], {"opaque"}, id="behind the end"
+        ),
+        pytest.param([(1, b"\3" + bytes(3))], {"opaque"}, id="dataspace of the future"),
+        pytest.param([(1, b"\2\2\0\1" + bytes(8))], {"opaque"}, id="dataspace cut short"),
+        pytest.param([(3, b"\x47\2\0\0\x08\0\0\0")], {"external"}, id="reference of the newer kind"),
+        pytest.param([(3, b"\x17\0\0\0\x08\0\0\0")], set(), id="reference within the file"),
+        pytest.param([(6, b"\1\x08\x40\1x\3\0\0o\0")], {"external"}, id="external link"),
+        pytest.param([(6, b"\1\x08\xff\1x\0\0")], {"external"}, id="link of a kind that an app defines"),
+        pytest.param([(6, b"\1\x08\2\1x\0\0")], {"opaque"}, id="link of no kind"),
+        pytest.param([(6, b"\1\x08\1\1x\1\0y")], set(), id="soft link"),
+        pytest.param([(6, b"\1\0\1x" + (48).to_bytes(8, "little"))], set(), id="link back to the root"),
+        pytest.param([(6, b"\2\0\1x" + bytes(8))], {"opaque"}, id="link of the future"),
+        pytest.param([(6, b"\1\0\xffx")], {"opaque"}, id="name behind the end"),
+        pytest.param([(7, bytes(16))], {"external"}, id="external files"),
+        pytest.param(
+            [(0x10, (62).to_bytes(8, "little") + (8).to_bytes(8, "little"))], {"opaque"}, id="continued nowhere"
+        ),
+        pytest.param([(0x10, UNDEFINED + bytes(8))], {"opaque"}, id="continued at no address"),
+        pytest.param([(0x0C, attribute(b"n\0", FLOAT, space(), bytes(8)))], set(), id="attribute"),
+        pytest.param([(0x0C, attribute(b"n\0", FLOAT, space(2), bytes(8)))], {"opaque"}, id="attribute cut short"),
+        pytest.param(
+            [(0x0C, attribute(b"n\0", FLOAT, space(1 << 40), bytes(8)))], {"opaque"}, id="attribute of terabytes"
+        ),
+        pytest.param([(0x0C, b"\4" + bytes(8))], {"opaque"}, id="attribute of the future"),
+        pytest.param([(0x0C, attribute(b"x\0", STRING, space(), b"(lp0\n.\0\0"))], {"pickle"}, id="pickle"),
+        pytest.param([(0x0C, attribute(b"x\0", STRING, space(), b"A text.\0"))], set(), id="text with a full stop"),
+        pytest.param([(0x0C, attribute(b"PSEUDOATOM\0", STRING, space(), b"object\0\0"))], {"pickle"}, id="objects"),
+        pytest.param([(0x0C, attribute(b"FLAVOR\0", STRING, space(), b"Object\0\0"))], {"pickle"}, id="old objects"),
+        pytest.param([(0x0C, attribute(b"FLAVOR\0", STRING, space(), b"numpy\0\0\0"))], set(), id="arrays"),
+        pytest.param(
+            [(0x0C, attribute(b"PSEUDOATOM\0", VARIABLE, space(), bytes(16)))], {"pickle"}, id="atom elsewhere"
+        ),
+        pytest.param(
+            [(0x0C, attribute(b"model_config\0", VARIABLE, space(), bytes(16)))],
+            {"opaque", "keras-lambda"},
+            id="config nowhere",
+        ),
+        pytest.param([(0x15, b"\1" + bytes(20))], {"opaque"}, id="attribute info of the future"),
+        pytest.param([(2, b"\0\0" + bytes(16))], {"opaque"}, id="links in no heap"),
+        pytest.param([(2, b"\0\0" + UNDEFINED * 2)], set(), id="no links elsewhere"),
+        pytest.param([(0x11, bytes(16))], {"opaque"}, id="group in no tree"),
+    ],
+)
+def test_messages(messages: list[tuple[int, bytes]], expected: set[str]) -> None:
+    """Each message is judged by what the specification says of it, and what it does not say is opaque."""
+    assert kinds(built(*messages)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"\3\2" + (48).to_bytes(8, "little"), {"opaque"}, id="object without a type"),
+        pytest.param(b"\3\1" + bytes(8), {"opaque"}, id="table of shared messages"),
+        pytest.param(b"\2\1" + bytes(8), {"opaque"}, id="older table"),
+        pytest.param(b"\1\0" + bytes(14), {"opaque"}, id="oldest"),
+        pytest.param(b"\3\2" + UNDEFINED, {"opaque"}, id="no object"),
+    ],
+)
+def test_shared_datatype(content: bytes, expected: set[str]) -> None:
+    """A datatype may be an object of the file, and nothing else may be shared."""
+    assert kinds(built((3, content), flags=2)) == expected
+    assert kinds(built((1, content), flags=2)) == {"opaque"}
+
+
+def test_number_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walk ends after so many messages."""
+    monkeypatch.setattr(hdf5_headers, "MAX_MESSAGES", 100)
+    assert kinds(built(*[(0, b"")] * 100)) == set()
+    (finding,) = find_code(built(*[(0, b"")] * 101), LIMIT)
+    assert finding.why == "it has too many objects to look at"
+
+
+def test_many_links(tmp_path: Path) -> None:
+    """An index of several levels, of names and of the order of creation, is read to its last record."""
+
+    def fill(file: Any) -> None:
+        for index in range(3000):
+            file[f"{index}"] = h5py_or_skip().SoftLink("/nowhere")
+        file["last"] = h5py_or_skip().ExternalLink("other.h5", "/a")
+
+    assert kinds(file_of(tmp_path, fill, libver="latest", track_order=True)) == {"external"}

@@ -86,7 +86,7 @@ class Finding:
 
 
 def find_code(data: bytes, limit: int) -> Iterator[Finding]:
-    """Yield everything in a file that would run code when it is loaded; nothing for formats that hold data only.
+    """Yield everything in a file that would run code or read other files; nothing for formats that hold data only.
 
     Nothing is run, imported or built. Compressed files and archives are looked into, four deep.
 

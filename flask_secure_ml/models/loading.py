@@ -41,9 +41,10 @@ def load_verified(
 ) -> T:
     """Load a model file, after its digest or its signature was checked and when loading it runs no code.
 
-    The file is read once. What was read is verified, then looked at for formats that run code (OWASP ASVS 5.0 1.5.2,
-    CWE-502), then given to the loader, so that a file that is swapped in between changes nothing (CWE-367). The loader
-    never gets the path. A digest or signature proves who made a file, not that it is harmless: both checks are made.
+    The file is read once. What was read is verified, then examined for formats that run code (OWASP ASVS 5.0 1.5.2,
+    CWE-502) or read other files (CWE-610), then given to the loader, so that a file that is swapped in between changes
+    nothing (CWE-367). The loader never gets the path. A digest or signature proves who made a file, not that it is
+    harmless: both checks are made.
 
     :param loader: makes the model of an :class:`io.BytesIO` with the verified bytes, such as :func:`numpy.load`.
         What it raises is not caught.
@@ -54,10 +55,10 @@ def load_verified(
         ``model_signing.verifying.Config`` for Sigstore identities and certificates.
     :param max_bytes: refuse a larger file before reading it, and one that expands to more. The whole file is held in
         memory.
-    :param allow: what may be in the file although it can run code, by the names in :data:`KINDS`.
+    :param allow: what may be in the file although it can run code or read other files, by the names in :data:`KINDS`.
     :raises UnreadableModel: the file is missing, too large, or no plain file.
     :raises UnverifiedModel: neither a digest nor a signature was given, or one of those given does not hold.
-    :raises UnsafeModel: loading it could run code that ``allow`` does not name.
+    :raises UnsafeModel: loading it could run code, or read other files, and ``allow`` does not name that.
     :raises ValueError: the arguments contradict each other, or ``allow`` has an unknown name.
     """
     place = Path(path)

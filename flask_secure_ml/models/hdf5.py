@@ -11,10 +11,10 @@ Source: HDF5 File Format Specification 4.0 (superblocks 0 to 3, object headers 1
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass, field
 
-from .hdf5_bytes import Cursor, Damaged, Reader, Span
+from . import hdf5_values as values
+from .hdf5_bytes import Damaged, Reader, Span
 from .hdf5_groups import Records, old_group
 from .hdf5_headers import CONTINUATION, Headers, Message
 from .pickles import is_pickle
@@ -29,9 +29,7 @@ _ATTRIBUTE, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0x0C, 0x11, 0x15
 # was followed already.
 _HARMLESS = frozenset({0, 4, 5, 0x0A, 0x0B, 0x0D, 0x0E, 0x12, 0x13, 0x16, 0x17, CONTINUATION})
 _HARD, _SOFT, _EXTERNAL_LINK = 0, 1, 64
-_COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
 _STRING, _REFERENCE, _VARIABLE = 3, 7, 9
-_NULL = 2
 _CONFIGS = frozenset({b"model_config", b"training_config"})
 # With the value "object" they say that a dataset holds pickles. PyTables writes strings of fixed length.
 _OF_PYTABLES = frozenset({b"PSEUDOATOM", b"FLAVOR"})
@@ -156,12 +154,15 @@ class _Walk:
         if message.shared and message.kind != _DATATYPE:
             raise Opaque("it is HDF5 that shares its messages")
         if message.kind == _DATASPACE:
-            found.items = max(found.items, self._items(start, end))
+            found.items = max(found.items, values.items(self._read, start, end))
         elif message.kind == _DATATYPE:
             found.size = max(found.size, self._datatype(start, shared=message.shared)[1])
         elif message.kind == _LAYOUT:
             found.is_dataset = True
-            found.chunk = max(found.chunk, self._layout(start))
+            kind, chunk = values.layout(self._read, start)
+            found.chunk = max(found.chunk, chunk)
+            if kind == values.VIRTUAL:
+                self._external("a dataset is made of datasets in other files")
         elif message.kind not in _HARMLESS:
             self._leads_on(message.kind, start, end)
 
@@ -230,19 +231,6 @@ class _Walk:
 
     # Datasets and attributes -------------------------------------------------------------------------------------
 
-    def _items(self, start: int, end: int) -> int:
-        cursor = self._read.cursor(start)
-        version, rank, _, kind = (cursor.uint(1) for _ in range(4))
-        if version not in (1, 2):
-            raise Damaged
-        cursor.skip(4 if version == 1 else 0)
-        if version == 2 and kind == _NULL:  # noqa: PLR2004
-            return 0
-        dimensions = [cursor.length() for _ in range(rank)]
-        if cursor.position > end:
-            raise Damaged
-        return math.prod(dimensions)
-
     def _datatype(self, position: int, *, shared: bool) -> tuple[int, int]:
         """Return the class and the size of a datatype, which may be an object of its own."""
         if shared:
@@ -267,40 +255,6 @@ class _Walk:
             raise Damaged
         return max((self._datatype(each.span[0], shared=False) for each in types), key=lambda found: found[1])
 
-    def _layout(self, position: int) -> int:
-        """Check a layout, and return the bytes of a chunk."""
-        cursor = self._read.cursor(position)
-        version = cursor.uint(1)
-        if version in (1, 2):
-            rank, kind = cursor.uint(1), cursor.uint(1)
-            cursor.skip(5)
-            return self._chunk(cursor, rank, 4) if kind == _CHUNKED else self._plain(kind)
-        if version not in (3, 4, 5):
-            raise Damaged
-        kind = cursor.uint(1)
-        if kind == _VIRTUAL:
-            self._external("a dataset is made of datasets in other files")
-        if kind == _CONTIGUOUS:
-            values, size = cursor.address(), cursor.length()
-            if values is not None:
-                self._read.check(values, values + size)
-        if kind != _CHUNKED:
-            return self._plain(kind)
-        if version == 3:  # noqa: PLR2004
-            return self._chunk(cursor, cursor.uint(1), 4)
-        cursor.skip(1)
-        rank, width = cursor.uint(1), cursor.uint(1)
-        return math.prod(cursor.uint(width) for _ in range(rank))
-
-    def _chunk(self, cursor: Cursor, rank: int, width: int) -> int:
-        cursor.offset()
-        return math.prod(cursor.uint(width) for _ in range(rank))
-
-    def _plain(self, kind: int) -> int:
-        if kind not in (_COMPACT, _CONTIGUOUS, _VIRTUAL):
-            raise Damaged
-        return 0
-
     def _attribute(self, start: int, end: int) -> None:
         cursor = self._read.cursor(start)
         version, flags = cursor.uint(1), cursor.uint(1)
@@ -314,17 +268,17 @@ class _Walk:
             cursor.skip(size + (-size % 8 if version == 1 else 0))
         name, datatype, dataspace = places
         kind, size = self._datatype(datatype, shared=version > 1 and bool(flags & 1))
-        items = self._items(dataspace, dataspace + sizes[2])
-        values = (cursor.position, cursor.position + items * size)
-        if values[1] > end:
+        items = values.items(self._read, dataspace, dataspace + sizes[2])
+        value = (cursor.position, cursor.position + items * size)
+        if value[1] > end:
             raise Damaged
         title = self._read.bytes(name, sizes[0]).split(b"\0")[0]
         if title in _CONFIGS:
-            self._config(kind, items, values)
+            self._config(kind, items, value)
         elif title in _OF_PYTABLES and kind == _VARIABLE:
             self.contents.pickle = True
         elif kind == _STRING:
-            self._string(title, self._read.bytes(values[0], values[1] - values[0]))
+            self._string(title, self._read.bytes(value[0], value[1] - value[0]))
 
     def _string(self, title: bytes, value: bytes) -> None:
         """Note a string that PyTables unpickles, or that says that it unpickles the values of a dataset."""
@@ -332,8 +286,8 @@ class _Walk:
         objects = title in _OF_PYTABLES and value.lower().startswith(b"object")
         self.contents.pickle = self.contents.pickle or is_pickled or objects
 
-    def _config(self, kind: int, items: int, values: Span) -> None:
+    def _config(self, kind: int, items: int, value: Span) -> None:
         if items != 1 or kind not in (_STRING, _VARIABLE):
             self.contents.hidden = True
         else:
-            self.contents.configs.append(self._read.string(values[0]) if kind == _VARIABLE else values)
+            self.contents.configs.append(self._read.string(value[0]) if kind == _VARIABLE else value)

@@ -29,4 +29,5 @@ def digest(path: Path, max_bytes: int) -> None:
     click.echo(f"{value}  {path.name}")
     for name, data in files.items():
         for finding in find_code(data, max_bytes):
-            click.echo(f"Warning: {name} is {finding}; loading it can run code", err=True)
+            if not (path.is_dir() and finding.reads_only(name, files)):
+                click.echo(f"Warning: {name} is {finding}; loading it can {finding.consequence}", err=True)

@@ -1,10 +1,10 @@
-"""Model files: verified before a byte of them is parsed, and refused when loading them runs code."""
+"""Model files: verified before a byte of them is parsed, and rejected when loading runs code or reads other files."""
 
 from .digests import directory_digest, file_digest, read_digest
 from .errors import ModelFileError, UnreadableModel, UnsafeModel, UnverifiedModel
 from .files import read_directory, read_file, verified_copy
 from .formats import KINDS, Finding, find_code
-from .loading import load_verified, load_verified_directory
+from .loading import load_verified, load_verified_copy, load_verified_directory
 from .signatures import SignatureVerifier
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "file_digest",
     "find_code",
     "load_verified",
+    "load_verified_copy",
     "load_verified_directory",
     "read_digest",
     "read_directory",

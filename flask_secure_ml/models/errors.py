@@ -39,4 +39,4 @@ class UnverifiedModel(ModelFileError):
 
 
 class UnsafeModel(ModelFileError):
-    """Loading the file could run code that is in it, and nobody allowed that."""
+    """Loading the file could run code that is in it, or read files that nobody verified, and nobody allowed that."""

@@ -1,4 +1,4 @@
-"""Finding what would run code when a model file is loaded, by its content and not by its name."""
+"""Finding what would run code or read other files when a model is loaded, by its content and not by its name."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
-from . import arrays, keras, keras_text
+from . import arrays, hdf5, keras, keras_text, onnx_files, protobuf, xml_files
+from .hdf5_bytes import hdf5_begins
 from .pickles import is_pickle, runs_code
-from .streams import WRAPPERS, Opaque, Part, Wrapper, salvage
+from .streams import WRAPPERS, Opaque, Part, Wrapper, container, salvage
+
+T = TypeVar("T")
 
 MAX_DEPTH = 4
 
@@ -25,7 +29,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "torch": "an archive with a pickle in it, as torch.save writes",
         "numpy-objects": "a NumPy array of objects, which is a pickle inside",
         "keras-lambda": "a Keras model with a Lambda layer, or with classes or functions not known to be harmless",
-        "opaque": "content that cannot be looked into: encrypted, damaged, nested too deep, LZ4 or Zstandard",
+        "external": "a model that takes a part of itself from other files, which nobody verified",
+        "opaque": "content that cannot be looked into: encrypted, damaged, nested too deep, 7-Zip, RAR or Zstandard",
     }
 )
 """Every name that ``allow`` takes, and what it stands for."""
@@ -51,12 +56,29 @@ class Finding:
 
     :param kind: a name in :data:`KINDS`.
     :param where: the way to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
-    :param why: for ``opaque``, why it cannot be looked into.
+    :param why: for ``opaque``, why it cannot be looked into; for ``external``, what it is that leads to other files.
+    :param files: for ``external``, the paths of these files, if they are known.
     """
 
     kind: str
     where: tuple[str, ...]
     why: str = ""
+    files: frozenset[str] = frozenset()
+
+    @property
+    def consequence(self) -> str:
+        """What loading it can do, as the end of a clause."""
+        return "read files that nobody verified" if self.kind == "external" else "run any code"
+
+    def reads_only(self, name: str, verified: Collection[str]) -> bool:
+        """Return whether all that it reads are verified files, seen from the file of this name in their directory.
+
+        The paths must be plain: what a library makes of ``..``, of a link or of an absolute path is its own affair.
+        """
+        folder = PurePosixPath(name).parent
+        paths = [PurePosixPath(file) for file in self.files]
+        plain = all(file and ".." not in path.parts for file, path in zip(self.files, paths, strict=True))
+        return plain and bool(paths) and not self.where and all(str(folder / path) in verified for path in paths)
 
     def __str__(self) -> str:
         within = f" (in {' > '.join(self.where)!a})" if self.where else ""
@@ -64,7 +86,7 @@ class Finding:
 
 
 def find_code(data: bytes, limit: int) -> Iterator[Finding]:
-    """Yield everything in a file that would run code when it is loaded; nothing for formats that hold data only.
+    """Yield everything in a file that would run code or read other files; nothing for formats that hold data only.
 
     Nothing is run, imported or built. Compressed files and archives are looked into, four deep.
 
@@ -89,8 +111,9 @@ def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
         yield Finding("torch" if part.in_archive else "pickle", part.where)
     if head.startswith(arrays.MAGIC) and _test(part, arrays.holds_objects):
         yield Finding("numpy-objects", part.where)
-    if _names_code(part, head, limit):
-        yield Finding("keras-lambda", part.where)
+    yield from _model(part, head, limit)
+    if packed := _test(part, container):
+        yield Finding("opaque", part.where, f"it is packed with {packed}")
     for wrapper in WRAPPERS:
         if wrapper.begins(head):
             yield from _unwrapped(part, wrapper, limit)
@@ -163,8 +186,6 @@ def _begins_tar(head: bytes) -> bool:
 
 def _names_code(part: Part, head: bytes, limit: int) -> bool:
     limit = min(limit, keras.MAX_CONFIG)
-    if _test(part, keras_text.is_hdf5):
-        return _test(part, keras_text.holds_code)
     if part.in_archive and part.where[-1] == "config.json":
         return keras.config_holds_code(part.whole(limit))
     if keras.begins_json(head) and _test(part, keras_text.names_classes):
@@ -172,11 +193,55 @@ def _names_code(part: Part, head: bytes, limit: int) -> bool:
     return False
 
 
+def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
+    begins = _test(part, hdf5_begins)
+    if begins is not None:
+        yield from _hdf5(part, begins, limit)
+    elif _names_code(part, head, limit):
+        yield Finding("keras-lambda", part.where)
+    if protobuf.could_begin(head):
+        yield from _onnx(part, limit)
+    if _names_files(part, head, limit):
+        yield Finding("external", part.where, "ONNX as text names other files")
+    if xml_files.begins(head) and _test(part, xml_files.names_files):
+        yield Finding("external", part.where, "XML with a document type can name other files")
+
+
+def _names_files(part: Part, head: bytes, limit: int) -> bool:
+    if onnx_files.is_text(head) and _test(part, onnx_files.text_names_files):
+        return True
+    if keras.begins_json(head) and _test(part, keras_text.names_classes):
+        return onnx_files.json_names_files(part.whole(min(limit, keras.MAX_CONFIG)))
+    return False
+
+
+def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:
+    data = part.whole(limit)
+    contents = None
+    try:
+        contents = hdf5.look(data, begins, limit)
+    except Opaque as reason:
+        yield Finding("opaque", part.where, str(reason))
+    if contents and contents.pickle:
+        yield Finding("torch" if part.in_archive else "pickle", part.where)
+    if contents and contents.external:
+        yield Finding("external", part.where, contents.external)
+    hidden = contents is not None and contents.hidden
+    if hidden or keras.hdf5_holds_code(data, contents.configs if contents else ()):
+        yield Finding("keras-lambda", part.where)
+
+
+def _onnx(part: Part, limit: int) -> Iterator[Finding]:
+    files = onnx_files.other_files(part.whole(limit))
+    if files is not None:
+        yield Finding("external", part.where, f"ONNX names {onnx_files.listed(files)}", files)
+
+
 def _refuse_depth(part: Part) -> None:
     if len(part.where) >= MAX_DEPTH:
         raise Opaque("it is nested too deep")
 
 
-def _test(part: Part, test: Callable[[BinaryIO], bool]) -> bool:
+def _test(part: Part, test: Callable[[BinaryIO], T]) -> T:
     with part.open() as stream:
         return test(stream)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from . import keras_names, keras_text
+from .hdf5_bytes import Span
 
 MAX_CONFIG = 1 << 26
 
@@ -46,6 +47,16 @@ def json_holds_code(text: bytes) -> bool:
         return True
     except ValueError:
         return keras_text.holds_code(io.BytesIO(text))
+
+
+def hdf5_holds_code(data: bytes, configs: Collection[Span]) -> bool:
+    """Return whether an HDF5 file names something that is not known to be harmless.
+
+    :param configs: where the strings are that Keras reads as JSON; everything else is searched as text.
+    """
+    if any(config_holds_code(data[start:end].rstrip(b"\0 ")) for start, end in configs):
+        return True
+    return keras_text.holds_code(io.BytesIO(data), configs)
 
 
 def _holds_code(text: bytes) -> bool:

@@ -58,6 +58,32 @@ Orthogonal OrthogonalInitializer OrthogonalRegularizer Policy QuantizedDTypePoli
 RandomNormal RandomUniform STFT STFTInitializer SeedGenerator TruncatedNormal UnitNorm VarianceScaling Zeros
 CompileConfig TensorShape __bytes__ __ellipsis__ __keras_tensor__ __numpy__ __slice__ __tensor__ __tuple__
 """
+_OPERATIONS = """
+Abs Absolute AdaptiveAveragePool AdaptiveMaxPool Add AffineTransform All AllClose Amax Amin Angle Any Append Arange
+Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh Argmax Argmin Argpartition Argsort Array ArraySplit Average
+AveragePool BatchNorm BinaryCrossentropy Bincount BitwiseAnd BitwiseInvert BitwiseLeftShift BitwiseNot BitwiseOr
+BitwiseRightShift BitwiseXor BroadcastTo CDist CTCDecode CTCLoss Cast CategoricalCrossentropy Cbrt Ceil Celu Cholesky
+CholeskyInverse Clip Concatenate Conj Conjugate Conv ConvTranspose ConvertToTensor Copy Corrcoef Correlate Cos Cosh
+CountNonzero CropImages Cross Cumprod Cumsum Deg2rad DepthToSpace DepthwiseConv Det Diag Diagflat Diagonal Diff
+Digitize Divide DivideNoNan Dot DotProductAttention Dsplit Dstack Eig Eigh Einsum ElasticTransform Elu EmptyLike Equal
+Erf Erfc Erfinv Exp Exp2 ExpandDims Expm1 ExtractPatches ExtractSequences FFT FFT2 Fabs Flip Fliplr Flipud Floor
+FloorDivide Fmax Fmin Fmod Fold Full FullLike GaussianBlur Gcd Gelu Geomspace GetItem Glu Greater GreaterEqual
+HSVToRGB HardShrink HardSigmoid HardSilu HardTanh Heaviside Histogram Hsplit Hstack Hypot I0 IFFT2 IRFFT ISTFT Imag
+InTopK Inner Inv IsIn Isclose Isfinite Isinf Isnan Isneginf Isposinf Isreal JVP Kron LayerNorm Lcm Ldexp LeakyRelu
+LeftShift Less LessEqual Linspace Log Log10 Log1p Log2 LogSigmoid LogSoftmax Logaddexp Logaddexp2 Logdet LogicalAnd
+LogicalNot LogicalOr LogicalXor Logspace Logsumexp Lstsq LuFactor MapCoordinates Matmul MatrixRank Max MaxPool Maximum
+Mean Median Meshgrid Min Minimum Mod Moments Moveaxis MultiHot Multiply NanToNum Nanargmax Nanargmin Nancumprod
+Nancumsum Nanmax Nanmean Nanmedian Nanmin Nanpercentile Nanprod Nanquantile Nanstd Nansum Nanvar Ndim Negative
+Nextafter Nonzero Norm Normalize NotEqual OneHot OnesLike Outer PSNR Pad PadImages Percentile PerspectiveTransform
+Pinv Polar Power Prod Ptp Qr Quantile RFFT RGBToGrayscale RGBToHSV RMSNorm Rad2deg Ravel Real Rearrange Reciprocal
+Relu Relu6 Repeat Reshape Resize RightShift Roll Rot90 Round Rsqrt SSIM STFT SVD SaturateCast ScaleAndTranslate
+Scatter ScatterUpdate SearchSorted SegmentMax SegmentMin SegmentProd SegmentReduction SegmentSum Select Selu
+SeparableConv Sigmoid Sign Signbit Silu Sin Sinc Sinh Size Slice SliceUpdate Slogdet SobelEdges SoftShrink Softmax
+Softplus Softsign Solve SolveTriangular Sort SpaceToDepth SparseCategoricalCrossentropy SparsePlus SparseSigmoid
+Sparsemax Split Sqrt Square Squareplus Squeeze Stack Std StopGradient Subtract Sum Swapaxes Take TakeAlongAxis Tan
+Tanh TanhShrink Tensordot Threshold Tile TopK Trace Transpose Trapezoid Tril Triu TrueDivide Trunc Unfold Unique
+UnravelIndex Unstack Vander Var Vdot View ViewAsComplex ViewAsReal Vsplit Vstack Where ZerosLike
+"""
 _FUNCTIONS = """
 accuracy binary_accuracy binary_crossentropy binary_focal_crossentropy categorical_accuracy categorical_crossentropy
 categorical_focal_crossentropy categorical_generalized_cross_entropy categorical_hinge celu circle
@@ -71,6 +97,8 @@ squareplus swish tanh tanh_shrink threshold top_k_categorical_accuracy tversky
 
 CLASSES = frozenset(f"{_LAYERS} {_TRAINING} {_PARAMETERS}".split())
 FUNCTIONS = frozenset(_FUNCTIONS.split())
+OPERATIONS = frozenset(_OPERATIONS.split())
+"""Classes of ``keras.ops`` as they stand in HDF5, without their module. Those that call a function are left out."""
 
 _PARTS = (
     "activations|backend|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers|quantizers|"
@@ -78,7 +106,8 @@ _PARTS = (
 )
 _MODULE = re.compile(rf"keras(\.src)?(\.({_PARTS})(\.[a-z0-9_]+)*)?", re.ASCII)
 _FUNCTION_MODULE = re.compile(r"builtins|keras(\.src)?\.(activations|losses|metrics)(\.[a-z0-9_]+)?", re.ASCII)
-_OPERATIONS_MODULE = re.compile(r"keras\.src\.ops\.(image|linalg|math|nn|numpy)", re.ASCII)
+_OPERATIONS_MODULE = re.compile(r"keras\.src\.ops\.(einops|image|linalg|math|nn|numpy)", re.ASCII)
+_CORE = "keras.src.ops.core"
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]*", re.ASCII)
 
 
@@ -93,8 +122,9 @@ def is_class(module: object, name: object) -> bool:
         return False
     if isinstance(module, str):
         operation = bool(_OPERATIONS_MODULE.fullmatch(module) and _OPERATION.fullmatch(name))
-        return operation or (name in CLASSES and is_module(module))
-    return module is None and name in CLASSES
+        core = module == _CORE and name in OPERATIONS
+        return operation or core or (name in CLASSES and is_module(module))
+    return module is None and (name in CLASSES or name in OPERATIONS)
 
 
 def is_function(module: object, name: object) -> bool:

@@ -1,22 +1,22 @@
 """Looking for the classes that a Keras model names in text that lies somewhere in a file.
 
-HDF5 holds the JSON of a model as it is, but where in the file is a matter of its own, so the text is searched for the
-keys that matter, whatever is around them. What cannot be judged so counts as code.
+HDF5 holds the JSON of a model as it is. Where Keras reads it is found by walking the file; all other text in it, and
+the whole file where it cannot be walked, is searched for the keys that matter, whatever is around them. What cannot be
+judged so counts as code.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO
 
 from . import keras_names
-
-HDF5 = b"\x89HDF\r\n\x1a\n"
+from .hdf5_bytes import Span
 
 _CHUNK = 1 << 20
 _OVERLAP = 1 << 12
-_FIRST_USER_BLOCK = 512
 _LAMBDAS = tuple(f'"{name}"'.encode() for name in sorted(keras_names.LAMBDAS))
 # A key in a text within the text is not a key of the model.
 _QUOTED = (b"class_name\\", b"registered_name\\")
@@ -29,34 +29,21 @@ _KEYS = re.compile(
 _MARKS = (b'"class_name"', b'"module"', b'"registered_name"', b'"vocabulary"')
 
 
-def is_hdf5(stream: BinaryIO) -> bool:
-    """Return whether HDF5 begins at 0, 512, 1024, 2048 or any further doubling, behind a block of the user's own.
-
-    Source: HDF5 File Format Specification 3.0, section II.A.
-    """
-    position = offset = 0
-    while _skip(stream, offset - position):
-        signature = stream.read(len(HDF5))
-        if signature == HDF5:
-            return True
-        if len(signature) < len(HDF5):
-            return False
-        position, offset = offset + len(HDF5), max(offset * 2, _FIRST_USER_BLOCK)
-    return False
-
-
 def names_classes(stream: BinaryIO) -> bool:
     """Return whether a text could have a key of Keras in it, in UTF-8, 16 or 32."""
     marks = (b"class_name", b"registered_name", _ESCAPE)
-    windows = (window.replace(b"\0", b"") if b"\0" in window else window for window, _ in _windows(stream))
+    windows = (window.replace(b"\0", b"") if b"\0" in window else window for window, _ in _windows(stream, sys.maxsize))
     return any(mark in window for window in windows for mark in marks)
 
 
-def holds_code(stream: BinaryIO) -> bool:
-    """Return whether a text names a class that is not known to be harmless, or hides what it names."""
+def holds_code(stream: BinaryIO, without: Collection[Span] = ()) -> bool:
+    """Return whether a text names a class that is not known to be harmless, or hides what it names.
+
+    :param without: the parts of it that are configurations of a model and were judged as JSON.
+    """
     keys: set[bytes] = set()
     harmful = hidden = False
-    for window, end in _windows(stream):
+    for window, end in _windows_without(stream, sorted(without)):
         if _hides(window):
             return True
         hidden = hidden or b"model_config" in window
@@ -64,7 +51,7 @@ def holds_code(stream: BinaryIO) -> bool:
             keys.add(match[1])
             harmful = harmful or not _is_harmless(match)
     # A file that names no class has modules of another kind, unless it is a model: then they are somewhere else.
-    return harmful if b"class_name" in keys else hidden
+    return harmful if b"class_name" in keys else hidden and not without
 
 
 def _hides(window: bytes) -> bool:
@@ -86,21 +73,23 @@ def _is_harmless(match: re.Match[bytes]) -> bool:
     return keras_names.is_module(value) if key == b"module" else keras_names.is_class(None, value)
 
 
-def _windows(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def _windows_without(stream: BinaryIO, spans: Iterable[Span]) -> Iterator[tuple[bytes, int]]:
+    position = 0
+    for start, end in spans:
+        yield from _windows(stream, max(start - position, 0))
+        position = max(position, end)
+        stream.seek(position)
+    yield from _windows(stream, sys.maxsize)
+
+
+def _windows(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
     # What begins behind the end, too near to the edge to be whole, is in the next window again.
-    window = stream.read(_CHUNK)
-    while fresh := stream.read(_CHUNK):
+    window = stream.read(min(size, _CHUNK))
+    size -= len(window)
+    while fresh := stream.read(min(size, _CHUNK)):
+        size -= len(fresh)
         window += fresh
         end = len(window) - _OVERLAP
         yield window, end
         window = window[max(end, 0) :]
     yield window, len(window)
-
-
-def _skip(stream: BinaryIO, size: int) -> bool:
-    while size:
-        skipped = len(stream.read(min(size, _CHUNK)))
-        if not skipped:
-            return False
-        size -= skipped
-    return True

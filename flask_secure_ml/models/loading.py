@@ -11,12 +11,22 @@ from typing import TypeVar
 from . import signatures
 from .digests import check_digest, directory_digest, file_digest
 from .errors import UnsafeModel, UnverifiedModel
-from .files import MAX_BYTES, Files, read_directory, read_file
+from .files import MAX_BYTES, Files, read_directory, read_file, verified_copy
 from .formats import KINDS, Finding, find_code
 from .keras import config_holds_code
 from .signatures import Signer
 
 T = TypeVar("T")
+
+_CONVERT = (
+    "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its makers with this process,"
+)
+_REMEDIES = {
+    "external": (
+        "Save the model in one file; or keep the files of an ONNX model in one directory, and load that with "
+        "load_verified_copy; or, if you trust whoever can write those files with this process,"
+    )
+}
 
 
 def load_verified(
@@ -31,9 +41,10 @@ def load_verified(
 ) -> T:
     """Load a model file, after its digest or its signature was checked and when loading it runs no code.
 
-    The file is read once. What was read is verified, then looked at for formats that run code (OWASP ASVS 5.0 1.5.2,
-    CWE-502), then given to the loader, so that a file that is swapped in between changes nothing (CWE-367). The loader
-    never gets the path. A digest or signature proves who made a file, not that it is harmless: both checks are made.
+    The file is read once. What was read is verified, then examined for formats that run code (OWASP ASVS 5.0 1.5.2,
+    CWE-502) or read other files (CWE-610), then given to the loader, so that a file that is swapped in between changes
+    nothing (CWE-367). The loader never gets the path. A digest or signature proves who made a file, not that it is
+    harmless: both checks are made.
 
     :param loader: makes the model of an :class:`io.BytesIO` with the verified bytes, such as :func:`numpy.load`.
         What it raises is not caught.
@@ -44,10 +55,10 @@ def load_verified(
         ``model_signing.verifying.Config`` for Sigstore identities and certificates.
     :param max_bytes: refuse a larger file before reading it, and one that expands to more. The whole file is held in
         memory.
-    :param allow: what may be in the file although it can run code, by the names in :data:`KINDS`.
+    :param allow: what may be in the file although it can run code or read other files, by the names in :data:`KINDS`.
     :raises UnreadableModel: the file is missing, too large, or no plain file.
     :raises UnverifiedModel: neither a digest nor a signature was given, or one of those given does not hold.
-    :raises UnsafeModel: loading it could run code that ``allow`` does not name.
+    :raises UnsafeModel: loading it could run code, or read other files, and ``allow`` does not name that.
     :raises ValueError: the arguments contradict each other, or ``allow`` has an unknown name.
     """
     place = Path(path)
@@ -85,19 +96,60 @@ def load_verified_directory(
     :raises UnsafeModel: loading one of its files could run code that ``allow`` does not name.
     :raises ValueError: as for a file.
     """
-    place = Path(path)
-    _check_arguments(place, sha256, signature, signed_by, allow)
-    files: Files = read_directory(place, max_bytes)
-    if sha256 is not None:
-        check_digest(place, directory_digest(files), sha256)
-    if signature is not None and signed_by is not None:
-        files = signatures.check_directory(place, files, Path(signature), signed_by)
+    files = _verified_files(Path(path), sha256, signature, signed_by, max_bytes, allow)
     for name, data in files.items():
-        _refuse_code(place / name, data, max_bytes, allow)
-        # Unpacked, a Keras model is a directory of what its archive had.
-        if Path(name).name == "config.json" and config_holds_code(data):
-            _refuse(place / name, Finding("keras-lambda", ()), allow)
+        _refuse_code(Path(path, name), data, max_bytes, allow)
+        _refuse_config(Path(path, name), data, allow)
     return loader(files)
+
+
+def load_verified_copy(
+    path: str | os.PathLike[str],
+    *,
+    loader: Callable[[Path], T],
+    sha256: str | os.PathLike[str] | None = None,
+    signature: str | os.PathLike[str] | None = None,
+    signed_by: Signer | None = None,
+    max_bytes: int = MAX_BYTES,
+    allow: Collection[str] = (),
+) -> T:
+    """Load a model that is a directory from a private copy of its verified files.
+
+    An ONNX model may name other files for its tensors here, if they are verified files of the same directory: the
+    library takes them from beside the model, and beside it in the copy there is nothing else.
+
+    :param loader: makes the model of the path of the copy. The copy is deleted when it returns, so it must have read
+        everything by then.
+    :raises UnsafeModel: loading one of its files could run code, or reads a file that is not among them, and ``allow``
+        does not name that.
+
+    Everything else is as for :func:`load_verified_directory`.
+    """
+    files = _verified_files(Path(path), sha256, signature, signed_by, max_bytes, allow)
+    for name, data in files.items():
+        for finding in find_code(data, max_bytes):
+            if not finding.reads_only(name, files):
+                _refuse(Path(path, name), finding, allow)
+        _refuse_config(Path(path, name), data, allow)
+    with verified_copy(files) as folder:
+        return loader(folder)
+
+
+def _verified_files(
+    path: Path,
+    sha256: str | os.PathLike[str] | None,
+    signature: str | os.PathLike[str] | None,
+    signed_by: Signer | None,
+    max_bytes: int,
+    allow: Collection[str],
+) -> Files:
+    _check_arguments(path, sha256, signature, signed_by, allow)
+    files: Files = read_directory(path, max_bytes)
+    if sha256 is not None:
+        check_digest(path, directory_digest(files), sha256)
+    if signature is not None and signed_by is not None:
+        files = signatures.check_directory(path, files, Path(signature), signed_by)
+    return files
 
 
 def _check_arguments(
@@ -122,8 +174,13 @@ def _refuse_code(path: Path, data: bytes, limit: int, allow: Collection[str]) ->
         _refuse(path, finding, allow)
 
 
+def _refuse_config(path: Path, data: bytes, allow: Collection[str]) -> None:
+    # Unpacked, a Keras model is a directory of what its archive had.
+    if path.name == "config.json" and config_holds_code(data):
+        _refuse(path, Finding("keras-lambda", ()), allow)
+
+
 def _refuse(path: Path, finding: Finding, allow: Collection[str]) -> None:
     if finding.kind not in allow:
-        problem = f"it is {finding}, and loading that can run any code"
-        remedy = "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its makers with this"
-        raise UnsafeModel(path, problem, f"{remedy} process, pass allow=[{finding.kind!r}]")
+        problem = f"it is {finding}, and loading that can {finding.consequence}"
+        raise UnsafeModel(path, problem, f"{_REMEDIES.get(finding.kind, _CONVERT)} pass allow=[{finding.kind!r}]")

@@ -4,10 +4,13 @@ There is no magic number: protocols 0 and 1 begin with any opcode, and the two b
 begin other files (a safetensors file whose header has 1152 bytes begins as protocol 4). So the opcodes are walked as
 an unpickler would walk them, with a count for a stack and without building or importing anything, until one of these:
 
-* an opcode imports a module that is there: its code would run, whatever comes after it;
+* an opcode imports a module of a fixed list: its code would run, whatever comes after it;
 * an opcode calls something that was imported before, from wherever a loader of its own may take it;
 * the pickle ends with a value;
 * an opcode is impossible there: an unpickler stops with an error, and nothing was called until then.
+
+The verdict depends on the bytes alone, never on what is installed, so it is the same where a model is made and where it
+is served.
 
 Arguments are skipped by length and not decoded, so that no quirk of a decoder hides what follows.
 Source: :mod:`pickletools` of the standard library, PEP 307, PEP 3154 and PEP 574.
@@ -16,11 +19,10 @@ Source: :mod:`pickletools` of the standard library, PEP 307, PEP 3154 and PEP 57
 from __future__ import annotations
 
 import pickletools
-import sys
-from _compat_pickle import IMPORT_MAPPING
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import BinaryIO
+
+from .modules import MODULES
 
 MAX_OPCODES = 20_000
 _MAX_LINE = 1 << 20
@@ -128,35 +130,26 @@ def _step(stream: BinaryIO, machine: _Machine) -> str:
 
 
 def _skip_argument(stream: BinaryIO, opcode: pickletools.OpcodeInfo) -> bool:
-    """Read over an argument, and return whether it names a module to import that is there."""
+    """Read over an argument, and return whether it names a module whose import counts as code."""
     size = opcode.arg.n if opcode.arg else 0
-    there = opcode.name in _TWO_LINES and _skip_module(stream)
+    counts = opcode.name in _TWO_LINES and _skip_module(stream)
     if size == pickletools.UP_TO_NEWLINE:
         _line(stream)
     elif size < 0:
         size = int.from_bytes(_exactly(stream, _LENGTH_BYTES[size]), "little")
     _skip(stream, max(size, 0))
-    return there
+    return counts
 
 
 def _skip_module(stream: BinaryIO) -> bool:
     parts = _line(stream).decode("utf-8", "replace").split(".")
-    if _is_there(parts[0]):
+    if parts[0] in MODULES:
         return True
-    # A table whose first line begins with a c looks like an import until one asks for the module's name.
-    if not all(part.isidentifier() for part in parts):
+    # A table whose first line begins with a c looks like an import until one asks for the module's name. An importer
+    # takes the name of a file, which may have hyphens or begin with a digit.
+    if not all(part and f"_{part.replace('-', '_')}".isidentifier() for part in parts):
         raise _Impossible
     return False
-
-
-def _is_there(module: str) -> bool:
-    """Return whether a module can be imported, without doing so; a name of Python 2 stands for one of today."""
-    if module in sys.modules or module in IMPORT_MAPPING:
-        return True
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _line(stream: BinaryIO) -> bytes:

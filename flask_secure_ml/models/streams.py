@@ -183,3 +183,27 @@ WRAPPERS = (
     Wrapper("Zstandard", _magic(b"\x28\xb5\x2f\xfd"), True, None),
     Wrapper("LZ4 or Zstandard", lambda head: head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == _SKIPPABLE, True, None),
 )
+
+# What no module of the standard library opens; LZ4 and Zstandard are above, with their frames.
+_CONTAINERS = {
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!\x1a\x07": "RAR",
+    b"MSCF\0\0\0\0": "Cabinet",
+    b"\x1f\x9d": "compress",
+    b"\x89LZO\0\r\n\x1a\n": "lzop",
+    b"LRZI": "lrzip",
+    b"7kSt\xa01\x83\xd3\x8c\xb2": "ZPAQ",
+    b"\xff\x06\0\0sNaPpY": "Snappy",
+    b"age-encryption.org/": "age",
+    b"Salted__": "OpenSSL",
+}
+# Readers of these pass over a program before them, which extracts them.
+_AFTER_A_PROGRAM = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!\x1a\x07\x00": "RAR", b"Rar!\x1a\x07\x01\x00": "RAR"}
+_PROGRAM = 1 << 21
+
+
+def container(stream: BinaryIO) -> str:
+    """Return with what a file is packed that cannot be looked into, or an empty string."""
+    beginning = stream.read(_PROGRAM)
+    names = [name for magic, name in _CONTAINERS.items() if beginning.startswith(magic)]
+    return next(iter([*names, *(name for magic, name in _AFTER_A_PROGRAM.items() if magic in beginning)]), "")

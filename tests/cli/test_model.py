@@ -66,3 +66,17 @@ def test_too_large(protected: MakeApp, model: Path) -> None:
     assert (code, output) == (1, "")
     assert "max_bytes" in error
     assert "Traceback" not in error
+
+
+def test_warning_of_other_files(protected: MakeApp, tmp_path: Path) -> None:
+    """A model whose weights are in another file is named, unless the digest is of the directory with that file."""
+    (tmp_path / "saved").mkdir()
+    model = tmp_path / "saved" / "model.onnx"
+    model.write_bytes(sample("external: ONNX initializer"))
+    warning = "Warning: model.onnx is a model that takes a part of itself from other files"
+    for path in (model, model.parent):
+        assert warning in run(protected, path)[2]
+        assert "loading it can read files that nobody verified" in run(protected, path)[2]
+    (model.parent / "weights.bin").write_bytes(bytes(4))
+    assert warning in run(protected, model)[2]
+    assert run(protected, model.parent)[2] == ""

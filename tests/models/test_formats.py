@@ -13,8 +13,11 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
+from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_secure_ml.models import KINDS, find_code
+from flask_secure_ml.models.modules import MODULES
 from model_samples import DATA, LIMIT, cases, sample, samples
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None, derandomize=True)
@@ -286,6 +290,37 @@ def test_archive_that_is_a_pickle_too() -> None:
 
 
 def test_modules_are_not_imported_to_find_them() -> None:
-    """Whether a module is there is found out without importing it."""
+    """A module is found by its name, whether it is installed or not, and without importing it."""
     assert kinds(b"cidlelib.idle\nx\n") == {"pickle"}
     assert "idlelib" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["lass", "nobody_has_it"])
+def test_verdict_does_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A module that lies in the path, and one that was imported, change nothing about a table that names it."""
+    table = f"c{name}\nsetosa\n0\n1\n".encode()
+    assert kinds(table) == set()
+    (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_spec(name)
+    assert kinds(table) == set()
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert kinds(table) == set()
+
+
+@pytest.mark.parametrize("name", ["torch", "sklearn.base", "sitecustomize", "__main__", "cPickle", "_winapi", "winreg"])
+def test_import_of_a_module_that_may_be_missing(name: str) -> None:
+    """An import alone counts for the standard library of any system and for packages that serve models."""
+    assert kinds(f"c{name}\nx\n\xff".encode("latin-1")) == {"pickle"}
+
+
+@pytest.mark.parametrize("name", ["nobody_has_it", "nobody-has-it", "2nobody", "nobody.has_it"])
+def test_call_of_a_module_that_may_be_missing(name: str) -> None:
+    """What calls an import is a pickle, whatever module it names."""
+    assert kinds(f"c{name}\nx\n)R".encode()) == {"pickle"}
+
+
+def test_standard_library_is_listed() -> None:
+    """The list has every public name of this Python, and those of Python 2 that an unpickler translates."""
+    public = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+    assert {*public, *(name.partition(".")[0] for name in IMPORT_MAPPING)} <= MODULES

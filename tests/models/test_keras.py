@@ -11,8 +11,9 @@ import pytest
 
 from flask_secure_ml.models import UnsafeModel, directory_digest, find_code, load_verified_directory
 from flask_secure_ml.models.files import read_directory
+from flask_secure_ml.models.hdf5_bytes import HDF5
 from flask_secure_ml.models.keras import config_holds_code
-from flask_secure_ml.models.keras_text import HDF5, holds_code
+from flask_secure_ml.models.keras_text import holds_code
 
 DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}, "registered_name": None}
 
@@ -31,6 +32,8 @@ CODE: list[Any] = [
     {"class_name": "Mine", "registered_name": "pack>Mine"},
     {"module": ["os"], "class_name": "system"},
     {"module": "keras.layers", "class_name": ["Dense"]},
+    {"module": "keras.src.ops.core", "class_name": "Map", "config": {"f": "os.system"}},
+    {"class_name": "WhileLoop", "config": {}},
     DENSE | {"config": {"kernel_initializer": {"module": "os", "class_name": "system"}}},
 ]
 HARMLESS: list[Any] = [
@@ -39,6 +42,8 @@ HARMLESS: list[Any] = [
     {"module": "keras.src.models.functional", "class_name": "Functional", "config": {}},
     {"module": "keras.activations", "class_name": "function", "config": "relu", "registered_name": "function"},
     {"class_name": "__tuple__", "items": [1, 2]},
+    {"module": "keras.src.ops.core", "class_name": "Cast", "config": {"dtype": "int32"}, "registered_name": "Cast"},
+    {"class_name": "Absolute", "config": {"name": "absolute"}, "name": "absolute", "inbound_nodes": []},
     {"architectures": ["BertModel"], "hidden_size": 768},
 ]
 

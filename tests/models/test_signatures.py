@@ -20,6 +20,7 @@ from flask_secure_ml.models import (
     UnsafeModel,
     UnverifiedModel,
     load_verified,
+    load_verified_copy,
     load_verified_directory,
 )
 from flask_secure_ml.models.signatures import PREDICATE
@@ -143,6 +144,21 @@ def test_files_that_were_not_signed(tmp_path: Path, text: str, names: list[str])
         tmp_path / "model", loader=list, signature=tmp_path / "model.sig", signed_by=verifier
     )
     assert (loaded, verifier.shown) == (names, b"112")
+
+
+def test_weights_that_were_not_signed(tmp_path: Path) -> None:
+    """An ONNX model whose weights the signature does not cover is rejected, although they lie beside it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.onnx").write_bytes(sample("external: ONNX initializer"))
+    (tmp_path / "model" / "weights.bin").write_bytes(bytes(4))
+    for names, error in (["model.onnx"], UnsafeModel), (["model.onnx", "weights.bin"], None):
+        (tmp_path / "model.sig").write_text(bundle(*names))
+        arguments: Any = {"signature": tmp_path / "model.sig", "signed_by": Verifier()}
+        if error:
+            with pytest.raises(error, match="read files that nobody verified"):
+                load_verified_copy(tmp_path / "model", loader=never, **arguments)
+        else:
+            assert load_verified_copy(tmp_path / "model", loader=Path.is_dir, **arguments)
 
 
 def test_without_model_signing(model: Path, signature: Path, monkeypatch: pytest.MonkeyPatch) -> None:

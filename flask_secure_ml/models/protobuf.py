@@ -1,0 +1,101 @@
+"""Reading the fields of a serialized protocol buffer without its schema.
+
+At least as lenient as any implementation: tags and varints may be longer than necessary, fields may be unknown, of
+another wire type or in groups. What every implementation rejects is :class:`Malformed`.
+Source: Protocol Buffers documentation, "Encoding".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
+
+_VARINT_BYTES = 10
+_SIZES = {FIXED64: 8, FIXED32: 4}
+# Lists of numbers that are not packed have one field for each number. Left out: fields 3 and 14, which matter in ONNX.
+_NUMBERS = re.compile(
+    rb"(?>[\x08\x10\x20\x28\x30\x38\x40\x48\x50\x58\x60\x68\x78][\x80-\xff]{0,9}[\x00-\x7f]"
+    rb"|[\x0d\x15\x1d\x25\x2d\x35\x3d\x45\x4d\x55\x5d\x65\x6d\x75\x7d].{4}"
+    rb"|[\x09\x11\x19\x21\x29\x31\x39\x41\x49\x51\x59\x61\x69\x71\x79].{8})++",
+    re.DOTALL,
+)
+
+
+class Malformed(Exception):
+    """These bytes are no message."""
+
+
+class Cut(Malformed):
+    """They could be the beginning of a message."""
+
+
+def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, wire type and two positions for each field that has a length, and for fields 3 and 14.
+
+    The positions are where the content begins and ends; for a varint they are its value, twice. Fields in groups are
+    passed over, since no message of ONNX has one.
+
+    :raises Malformed: no implementation accepts the message.
+    """
+    groups: list[int] = []
+    while start < end:
+        if run := _NUMBERS.match(data, start, end):
+            start = run.end()
+            continue
+        tag, start = _varint(data, start, end)
+        number, wire = (tag & 0xFFFFFFFF) >> 3, tag & 7
+        if not number:
+            raise Malformed
+        if wire in (GROUP, END_GROUP):
+            _enter_or_leave(groups, number, wire)
+            continue
+        value, start = _content(data, start, end, wire)
+        if start > end:
+            raise Cut
+        if wire in (VARINT, LENGTH) and not groups:
+            yield number, wire, value, start if wire == LENGTH else value
+    if groups:
+        raise Cut
+
+
+def could_begin(head: bytes) -> bool:
+    """Return whether a message could begin with these bytes."""
+    try:
+        for _ in fields(head, 0, len(head)):
+            pass
+    except Cut:
+        return True
+    except Malformed:
+        return False
+    return bool(head)
+
+
+def _enter_or_leave(groups: list[int], number: int, wire: int) -> None:
+    if wire == GROUP:
+        groups.append(number)
+    elif not groups or groups.pop() != number:
+        raise Malformed
+
+
+def _content(data: bytes, start: int, end: int, wire: int) -> tuple[int, int]:
+    """Return the value of a varint, or where the content begins; and where the field ends."""
+    if wire == VARINT:
+        return _varint(data, start, end)
+    if wire == LENGTH:
+        size, start = _varint(data, start, end)
+        return start, start + size
+    if wire not in _SIZES:
+        raise Malformed
+    return start, start + _SIZES[wire]
+
+
+def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
+    value = 0
+    for position in range(start, min(start + _VARINT_BYTES, end)):
+        byte = data[position]
+        value |= (byte & 0x7F) << 7 * (position - start)
+        if byte < 0x80:  # noqa: PLR2004  the highest bit says that there is more
+            return value & 0xFFFFFFFFFFFFFFFF, position + 1
+    raise Malformed if end - start >= _VARINT_BYTES else Cut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -31,13 +32,16 @@ class PolicyTable:
         self._owner_hook = owner_hook
         self._default = Policy()
         self._checked = False
-        self._found: dict[tuple[str, str, str], Policy] = {}
+        self._found: dict[tuple[str, str, str, bool], Policy] = {}
 
     def find(self, rule: Rule | None, method: str) -> Policy:
-        """Return the policy for a matched rule; None (an unknown URL, a wrong method) gets the default."""
+        """Return the policy for a matched rule; None (an unknown URL, a wrong method) gets the default.
+
+        Where no view runs, the policy has neither ``body`` nor ``cost``: every guard sees the same.
+        """
         if rule is None:
             return self._default
-        key = (rule.rule, rule.endpoint, method)
+        key = (rule.rule, rule.endpoint, method, is_automatic_options(rule, method))
         policy = self._found.get(key)
         if policy is None:
             policy = self._found[key] = self._resolve(rule, method)
@@ -69,7 +73,8 @@ class PolicyTable:
                 yield rule, method, self.find(rule, method)
 
     def _resolve(self, rule: Rule, method: str) -> Policy:
-        return self._from_config(rule) or self._from_code(rule, method) or self._default
+        policy = self._from_config(rule) or self._from_code(rule, method) or self._default
+        return _without_payload(policy) if is_automatic_options(rule, method) else policy
 
     def _from_config(self, rule: Rule) -> Policy | None:
         return self._configured.get(rule.rule) or self._configured.get(rule.endpoint)
@@ -146,6 +151,20 @@ class PolicyTable:
         view = self._app.view_functions.get(rule.endpoint)
         method_view = _method_of(getattr(view, "view_class", None), method)
         return hasattr(view, MARK) or hasattr(method_view, MARK)
+
+
+def is_automatic_options(rule: Rule, method: str) -> bool:
+    """Return True if Flask responds to this request by itself, without the view."""
+    return method == "OPTIONS" and bool(getattr(rule, "provide_automatic_options", False))
+
+
+def _without_payload(policy: Policy) -> Policy:
+    """Return the policy without what needs the payload of a view.
+
+    Access, limits and the limits on the body stay, and so do the options of the response: a hook may respond in place
+    of Flask.
+    """
+    return policy if policy.body is None else replace(policy, body=None, cost=None)
 
 
 def _raise_any(found: Iterable[str]) -> None:

@@ -86,9 +86,7 @@ class SecureML:
         hooks.install()
         opener = ExchangeOpener(settings.trusted_proxies, state.clock, settings.client_certificate_header)
         admission = Admission(app, state.policies, below, settings, hooks.guard)
-        proxy = ProxyMiddleware(
-            app, app.wsgi_app, opener=opener, admission=admission, site=hooks, clock=state.clock
-        )
+        proxy = ProxyMiddleware(app, app.wsgi_app, opener=opener, admission=admission, site=hooks, clock=state.clock)
         app.wsgi_app = proxy  # type: ignore[method-assign]
         add_resource_metadata(app, state)
         add_openapi(app, state, lambda: request)

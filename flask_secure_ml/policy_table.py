@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -44,7 +45,7 @@ class PolicyTable:
         self._mounts = mounts
         self._default = Policy()
         self._checked = False
-        self._found: dict[tuple[str, str, str], Policy] = {}
+        self._found: dict[tuple[str, str, str, bool], Policy] = {}
         # A rule with converters is no path, although a client can send its very characters.
         self._paths = {name for name in configured if name.startswith("/") and "<" not in name}
         self._trees = sorted((name.removesuffix("/*") for name in configured if _is_tree(name)), key=len, reverse=True)
@@ -52,12 +53,14 @@ class PolicyTable:
     def find(self, rule: Rule | None, method: str, path: str = "") -> Policy:
         """Return the policy of a request to Flask.
 
+        Where no view runs, the policy has neither ``body`` nor ``cost``: every guard sees the same.
+
         :param rule: the rule that matched; None for an unknown URL or a wrong method.
         :param path: the path of the URL.
         """
         policy = self._default
         if rule is not None:
-            key = (rule.rule, rule.endpoint, method)
+            key = (rule.rule, rule.endpoint, method, is_automatic_options(rule, method))
             found = self._found.get(key)
             policy = self._found.setdefault(key, self._resolve(rule, method)) if found is None else found
         if self._trees and policy is self._default:
@@ -116,7 +119,8 @@ class PolicyTable:
                 yield rule, method, self.find(rule, method)
 
     def _resolve(self, rule: Rule, method: str) -> Policy:
-        return self._from_config(rule) or self._from_code(rule, method) or self._default
+        policy = self._from_config(rule) or self._from_code(rule, method) or self._default
+        return _without_payload(policy) if is_automatic_options(rule, method) else policy
 
     def _from_config(self, rule: Rule) -> Policy | None:
         return self._configured.get(rule.rule) or self._configured.get(rule.endpoint)
@@ -201,6 +205,20 @@ class PolicyTable:
 
 def _is_tree(name: str) -> bool:
     return name.startswith("/") and name.endswith("/*")
+
+
+def is_automatic_options(rule: Rule, method: str) -> bool:
+    """Return True if Flask responds to this request by itself, without the view."""
+    return method == "OPTIONS" and bool(getattr(rule, "provide_automatic_options", False))
+
+
+def _without_payload(policy: Policy) -> Policy:
+    """Return the policy without what needs the payload of a view.
+
+    Access, limits and the limits on the body stay, and so do the options of the response: a hook may respond in place
+    of Flask.
+    """
+    return policy if policy.body is None else replace(policy, body=None, cost=None)
 
 
 def _raise_any(found: Iterable[str]) -> None:

@@ -52,7 +52,7 @@ class InputGuard:
         :raises MalformedRequest: 400, for a body that ends early, and one that breaks its format.
         :raises ValidationFailed: 422, for a body that is not what the schema says.
         """
-        schema = _schema(request, exchange)
+        schema = exchange.policy.body if exchange.policy else None
         encoding = self._encodings.of(request)
         if schema is not None:
             self._load(request, exchange, schema, encoding)
@@ -99,12 +99,6 @@ class InputGuard:
         cap = self._caps.max_bytes if own is None else own
         app_wide = request.max_content_length
         return cap if app_wide is None else min(cap, app_wide)
-
-
-def _schema(request: Request, exchange: Exchange) -> Schema | None:
-    """Return the schema that the view relies on. No view runs when Flask answers OPTIONS itself."""
-    automatic = request.method == "OPTIONS" and getattr(request.url_rule, "provide_automatic_options", False)
-    return None if automatic or exchange.policy is None else exchange.policy.body
 
 
 def _length(request: Request, exchange: Exchange, cap: int) -> int | None:

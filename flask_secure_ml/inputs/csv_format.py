@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from array import array
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from .caps import Caps
+from .feature_names import order_of
 from .formats import Decoded, check_charset, single_tensor
 from .positions import MAX_ERRORS
 from .problems import validation_failed
@@ -35,10 +37,13 @@ _ITEM_BYTES = 8
 class CsvFormat:
     """A table of numbers, a row a line, ended by CR LF or LF; all as wide as the first.
 
-    The parameter ``header`` of the media type tells whether the first line has names (``present``) or numbers
-    (``absent``, which is also meant without it). Names must be as many as columns and differ; columns are taken in the
-    order in which they stand. A table without a fraction or exponent is of integers, any other one of floats. For a
-    tensor of one dimension the table must have one column.
+    The parameter ``header`` of the media type says whether the first line has names (``present``) or numbers
+    (``absent``, which is also meant without it); the line itself decides nothing. Names must be as many as columns.
+    Where the tensor names its features, columns are matched by name; where it does not, names must differ, and columns
+    are taken in the order in which they stand.
+
+    A table without a fraction or exponent is of integers, any other one of floats. For a tensor of one dimension the
+    table must have one column.
     """
 
     name = "csv"
@@ -57,19 +62,33 @@ class CsvFormat:
         :raises MalformedRequest: 400, something that is no number, no name, or no line.
         :raises PayloadTooLarge: 413, more numbers than the caps allow.
         :raises UnsupportedMediaType: 415, another charset or another value of ``header``.
-        :raises ValidationFailed: 422, lines of different lengths.
+        :raises ValidationFailed: 422, lines of different lengths, or names that are not those of the features.
         """
         check_charset(request, CSV, _CHARSETS)
         key, tensor = single_tensor(schema) or ("", None)
         line, text = _split(body, request)
         widths = self._widths(text)
-        if line is not None and len(self._names(line)) != widths[0]:
-            raise MalformedRequest("the header of the table has another number of columns than its first row")
-        if (widths != widths[0]).any():
-            raise validation_failed(ValidationError({key: _ragged(widths)}))
+        try:
+            order = None if line is None else self._order(line, widths[0], () if tensor is None else tensor.features)
+            _check_widths(widths)
+        except ValidationError as error:
+            raise validation_failed(ValidationError({key: error.messages})) from None
         table = _numbers(text).reshape(len(widths), -1)
+        if order is not None:
+            table = table.take(order, axis=1)
         is_flat = tensor is not None and len(tensor.shape) == 1 and table.shape[1] == 1
         return Decoded({key: table.ravel() if is_flat else table}, self.name)
+
+    def _order(self, line: bytes, width: int, features: Sequence[str]) -> list[int] | None:
+        """Return where the column of each feature stands; None for columns that stay where they are."""
+        names = self._names(line)
+        if len(names) != width:
+            raise MalformedRequest("the header of the table has another number of columns than its first row")
+        if features:
+            return order_of(names, features)
+        if len(set(names)) != len(names):
+            raise MalformedRequest("the header of the table has a name twice")
+        return None
 
     def _widths(self, text: bytes) -> NDArray[np.intp]:
         """Return how many fields each line has, from what is between the numbers."""
@@ -90,8 +109,6 @@ class CsvFormat:
             (names,) = csv.reader([line.decode()], strict=True)
         except (ValueError, csv.Error):
             raise MalformedRequest("the header of the table is not one line of CSV in UTF-8") from None
-        if len(set(names)) != len(names):
-            raise MalformedRequest("the header of the table has a name twice")
         return names
 
 
@@ -109,9 +126,10 @@ def _split(body: bytes, request: Request) -> tuple[bytes | None, bytes]:
     return line, rest
 
 
-def _ragged(widths: NDArray[np.intp]) -> dict[int, list[str]]:
+def _check_widths(widths: NDArray[np.intp]) -> None:
     rows = np.flatnonzero(widths != widths[0])[:MAX_ERRORS].tolist()
-    return {row: ["Must have as many fields as the first row."] for row in rows}
+    if rows:
+        raise ValidationError({row: ["Must have as many fields as the first row."] for row in rows})
 
 
 def _numbers(text: bytes) -> NDArray[Any]:

@@ -50,6 +50,7 @@ class ModelInput:
     def tensor_terms(self) -> dict[str, Any]:
         """Return the arguments of a :class:`~flask_secure_ml.inputs.Tensor`."""
         terms: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype}
+        terms |= {"features": self.features} if self.features else {}
         terms |= {name: bound for name in ("minimum", "maximum") if (bound := getattr(self, name)) is not None}
         needed = prod(length for length in self.shape if isinstance(length, int))
         return terms | ({"max_elements": needed} if needed > _MAX_ELEMENTS else {})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterator, Sequence
-from textwrap import wrap
 from typing import Any
 
 from marshmallow import Schema
@@ -16,12 +15,11 @@ from .model_inputs import ModelInput
 
 _HEAD = "from marshmallow import Schema\n\nfrom flask_secure_ml.inputs import Tensor\n\n\nclass ModelInputs(Schema):\n"
 _IMPORTED = ("Schema", "Tensor")
-_WIDTH = 100
 _UNNAMED = "instances"
 
 
 def schema_source(inputs: Sequence[ModelInput]) -> str:
-    """Return the source of a schema with a field for each input; features stand above it as a comment."""
+    """Return the source of a schema with a field for each input."""
     names = [each.name for each in inputs]
     return _HEAD + "\n".join(
         line for place, each in enumerate(inputs) for line in _lines(each, _attribute(each.name, place, names))
@@ -46,9 +44,6 @@ def _is_used(name: str) -> bool:
 
 
 def _lines(each: ModelInput, attribute: str) -> Iterator[str]:
-    if each.features:
-        told = "Features, in this order: " + ", ".join(map(ascii, each.features))
-        yield from (f"    # {line}" for line in wrap(told, _WIDTH, break_long_words=False, break_on_hyphens=False))
     if each.note:
         yield f"    # {each.note}"
     terms = each.tensor_terms()

@@ -7,15 +7,17 @@ rows, though: use quantiles, and keep the file as private as these, where one ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import orjson
+from marshmallow import ValidationError
 
+from .feature_names import order_of
 from .profile_error import ProfileError
 from .profile_reading import VERSION, read_members
 
@@ -85,6 +87,28 @@ class Profile:
         members = {"version": VERSION} | asdict(self)
         return orjson.dumps(members, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features; empty where they have none."""
+        return tuple(feature.name for feature in self.features if feature.name is not None)
+
+    def arranged(self, names: Sequence[str]) -> Self:
+        """Return the profile with its features in the order of these names; unchanged where either has no names.
+
+        :raises ValueError: they are not the names of the features.
+        """
+        if not names or not self.names:
+            return self
+        try:
+            order = order_of(self.names, names)
+        except ValidationError as error:
+            name, (problem, *_) = next(iter(error.messages_dict.items()))
+            raise ValueError(
+                f"the features of the profile are not those of the model, or of features: {name!r}: {problem} "
+                "features=() ignores the names of both"
+            ) from None
+        return replace(self, features=tuple(self.features[position] for position in order))
+
     def tensor_terms(self, bounds: Bounds = "range", margin: float = 0.0) -> dict[str, Any]:
         """Return the arguments of a :class:`~flask_secure_ml.inputs.Tensor` for rows of these features.
 
@@ -95,7 +119,7 @@ class Profile:
         A constant feature has no span, so a margin does not widen it. Booleans have no bounds.
         """
         dtype = np.result_type(*(np.dtype(feature.dtype) for feature in self.features))
-        terms: dict[str, Any] = {"shape": (None, len(self.features)), "dtype": dtype.name}
+        terms: dict[str, Any] = {"shape": (None, len(self.features)), "dtype": dtype.name, "features": self.names}
         if dtype.kind == "b":
             return terms
         pick = self._picker(bounds)
@@ -115,18 +139,21 @@ class Profile:
         return lambda feature: (feature.quantiles[0], feature.quantiles[-1])
 
 
-def learned_terms(profile: Profile | str | Path | None, bounds: Bounds, margin: float) -> dict[str, Any]:
+def learned_terms(
+    profile: Profile | str | Path | None, bounds: Bounds, margin: float, names: Sequence[str]
+) -> dict[str, Any]:
     """Return the terms of a profile, of the path of one, or none; see :meth:`Profile.tensor_terms`.
 
+    :param names: the order of the features; empty for that of the profile.
     :raises ProfileError: there is no such profile, or it is damaged.
-    :raises ValueError: ``bounds`` or ``margin`` is wrong, or stands without a profile.
+    :raises ValueError: ``bounds`` or ``margin`` is wrong, or stands without a profile, or names do not match.
     """
     if profile is None:
         if (bounds, margin) != ("range", 0.0):
             raise ValueError("bounds and margin are about a profile")
         return {}
     found = profile if isinstance(profile, Profile) else Profile.load(profile)
-    return found.tensor_terms(bounds, margin)
+    return found.arranged(names).tensor_terms(bounds, margin)
 
 
 def _widened(low: float, high: float, margin: float) -> tuple[float, float]:

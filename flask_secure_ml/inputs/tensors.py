@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import reports
 from .array_field import ArrayField
+from .feature_names import checked_features
 from .model_inputs import only_input_of
 from .packed_lists import packed
 from .positions import Message, Shape, at_each, shown
@@ -55,8 +56,11 @@ class Tensor(ArrayField):
     :param shape: the length of each dimension; None means any length from 1, and so does a name, which must have
         the same length wherever it stands in the fields of one object. Needed unless there is a profile.
     :param dtype: the dtype of the array: booleans, integers, or floats of up to 64 bits; ``float32`` without it.
+    :param features: the names of the last dimension's positions, by which columns that arrive with names are matched;
+        those of the profile or the model without it, and ``()`` for none.
     :param profile: a profile, or the path of one that ``flask secure-ml profile fit`` wrote. It says shape (rows,
-        features), dtype, and the range of each feature; what is given beside it comes first.
+        features), dtype, and the name and the range of each feature; what is given beside it comes first. Where it and
+        ``features`` have names, the ranges are matched by name.
     :param bounds: of the profile, ``range`` for the least and greatest values of the data, ``quantiles`` for the outer
         quantiles.
     :param margin: how far values may go beyond the profile's bounds, as a share of the span between the two.
@@ -83,6 +87,7 @@ class Tensor(ArrayField):
         shape: Sequence[int | str | None] | None = None,
         dtype: DTypeLike | None = None,
         *,
+        features: Sequence[str] | None = None,
         profile: Profile | str | Path | None = None,
         bounds: Bounds = "range",
         margin: float = 0.0,
@@ -96,14 +101,15 @@ class Tensor(ArrayField):
         max_elements: int = 1_000_000,
         **options: Any,
     ) -> None:
-        given = {"shape": shape, "dtype": dtype, "minimum": minimum, "maximum": maximum}
-        terms = learned_terms(profile, bounds, margin) | {
+        given = {"shape": shape, "dtype": dtype, "features": features, "minimum": minimum, "maximum": maximum}
+        terms = learned_terms(profile, bounds, margin, features or ()) | {
             name: term for name, term in given.items() if term is not None
         }
         if "shape" not in terms:
             raise TypeError("a tensor needs a shape or a profile")
         self.dtype = checked_dtype(terms.get("dtype", "float32"))
         super().__init__(checked_dimensions(terms["shape"]), max_items=max_items, max_elements=max_elements, **options)
+        self.features = checked_features(terms.get("features", ()), self.shape)
         limits = {name: terms.get(name) for name in ("minimum", "maximum")}
         self._check_meaning(**limits, allowed=allowed, total=total, norm=norm)
         self._set_range(**limits, outside=outside)

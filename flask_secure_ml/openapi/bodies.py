@@ -115,11 +115,13 @@ def _as_npy(body: Body) -> dict[str, Any]:
 
 def _as_csv(body: Body) -> dict[str, Any]:
     name, tensor = _tensor(body)
-    text = (
-        f"A table of numbers, a row a line, with {name}: {tensor_words(tensor)} "
-        "Say `text/csv; header=present` when its first line has names."
-    )
-    return {"schema": {"type": "string", "description": text}} | _examples(_named("smallest", _table(body, name)))
+    header = "Say `text/csv; header=present` when its first line has names"
+    found: JsonSchema = {"type": "string"}
+    if tensor.features:
+        header += ": those of x-features, in any order"
+        found["x-features"] = list(tensor.features)
+    found["description"] = f"A table of numbers, a row a line, with {name}: {tensor_words(tensor)} {header}."
+    return {"schema": found} | _examples(_named("smallest", _table(body, name)))
 
 
 _CONTENTS: Mapping[str, Callable[[Body], dict[str, Any]]] = {"npy": _as_npy, "csv": _as_csv}

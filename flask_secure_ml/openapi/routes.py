@@ -11,7 +11,7 @@ from werkzeug.routing import AnyConverter, BaseConverter, IntegerConverter, Path
 from werkzeug.routing.converters import NumberConverter
 
 from ..policy import Policy
-from ..policy_table import PolicyTable
+from ..policy_table import PolicyTable, is_automatic_options
 from ..wellknown import ENDPOINT as METADATA
 
 DESCRIPTION = "secure_ml_openapi"
@@ -60,7 +60,7 @@ def _is_described(rule: Rule, method: str) -> bool:
         return False
     if method == "HEAD":
         return "GET" not in (rule.methods or ())
-    return method != "OPTIONS" or not getattr(rule, "provide_automatic_options", False)
+    return not is_automatic_options(rule, method)
 
 
 def _path(rule: Rule) -> str:

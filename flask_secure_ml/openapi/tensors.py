@@ -1,7 +1,8 @@
 """The array fields of this package as JSON Schema (2020-12): nested arrays with their lengths and bounds.
 
 What JSON Schema has no word for stands beside it: ``x-dtype``, ``x-shape`` (null for any length, a name for one that
-must agree), ``x-max-elements``, ``x-total``, ``x-norm``, and ``x-outside`` with the bounds that do not refuse.
+must agree), ``x-features`` (the names of the last dimension's positions), ``x-max-elements``, ``x-total``, ``x-norm``,
+and ``x-outside`` with the bounds that do not refuse.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def _number(bound: Any, field: Tensor) -> float | None:
 
 def _about(field: Tensor) -> JsonSchema:
     found: JsonSchema = {"x-dtype": field.dtype.name, "x-shape": _shape(field), "x-max-elements": field.max_elements}
+    found |= {"x-features": list(field.features)} if field.features else {}
     spans = {name: span for name in ("total", "norm") if (span := getattr(field, name)) is not None}
     found |= {f"x-{name}": [_finite(each) for each in span] for name, span in spans.items()}
     if field.outside == "refuse":

@@ -298,12 +298,14 @@ def test_use_that_cannot_be_written_is_logged(
     assert "when API keys were last used cannot be noted" in caplog.text
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_owner_stays(tmp_path: Path) -> None:
     """A change by root leaves the file to the user of the server."""
     store = FileKeyStore(tmp_path / "keys.json")
     store.add(record("k1"))
-    os.chown(store.path, 65534, 65534)
+    try:
+        os.chown(store.path, 65534, 65534)
+    except OSError as error:  # root may not everywhere either
+        pytest.skip(f"files cannot be given away here: {error.strerror}")
     store.add(record("k2"))
     status = store.path.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o600)

@@ -130,12 +130,15 @@ def test_routes(app: Flask) -> None:
     app.add_url_rule("/healthz", endpoint="healthz", view_func=public(lambda: "ok"))
     marked = protect(scopes=["predict", "explain"], limits=["5/minute"])(lambda: "ok")
     app.add_url_rule("/predict", endpoint="predict", view_func=marked, methods=["POST"])
+    app.add_url_rule("/rows", endpoint="rows", view_func=protect(body=Clipping)(lambda payload: "ok"), methods=["POST"])
     code, output = run(app, "routes")
     lines = [line.split("  ") for line in output.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert code == 0
     assert ["GET,HEAD,OPTIONS", "/healthz", "public", "-", "-"] in cells
     assert ["OPTIONS,POST", "/predict", "explain predict", "5 per 1 minute", "-"] in cells
+    assert ["POST", "/rows", "any principal", "-", "Clipping"] in cells
+    assert ["OPTIONS", "/rows", "any principal", "-", "-"] in cells
     assert ["GET,HEAD,OPTIONS", "/static/<path:filename>", "any principal", "-", "-"] in cells
 
 

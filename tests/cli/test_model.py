@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.models import load_verified, load_verified_directory
 from model_samples import sample
+from programs import needs
 from support import MakeApp
 
 
@@ -27,7 +27,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+@needs("sha256sum")
 def test_file(protected: MakeApp, model: Path) -> None:
     """The output is what ``sha256sum`` prints."""
     done = subprocess.run(["sha256sum", model.name], cwd=model.parent, capture_output=True, text=True, check=True)

@@ -86,6 +86,13 @@ def test_prediction_needs_its_scope(client: FlaskClient, key: KeyFactory) -> Non
     assert answer.status_code == 403
 
 
+def test_options_needs_a_key_and_no_images(client: FlaskClient, key: KeyFactory) -> None:
+    """Whoever may predict may ask for the methods; Flask responds without the model."""
+    assert client.options("/v1/predict", base_url=BASE).status_code == 401
+    answer = client.options("/v1/predict", base_url=BASE, headers=key("predict"))
+    assert (answer.status_code, answer.allow) == (200, {"OPTIONS", "POST"})
+
+
 def test_prediction_needs_tls(client: FlaskClient, key: KeyFactory) -> None:
     """Clear text is refused, not redirected."""
     answer = client.post("/v1/predict", headers=key("predict"), json={"instances": [[0] * 64]})

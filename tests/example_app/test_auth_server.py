@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -23,6 +25,7 @@ from example_app.auth_server import ServerMetadata, create_app, metadata
 from example_app.auth_setup import Config, main, prepare
 from example_app.auth_tokens import LIFETIME
 from flask_secure_ml.testing import FakeClock
+from servers import complaints, wait_until
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "auth_server"
 HTTPS = "https://127.0.0.1:9443"
@@ -268,9 +271,26 @@ def test_state_is_private(server: AuthServer) -> None:
 
 
 def test_log_is_quiet(server: AuthServer) -> None:
-    """Nothing went wrong inside the server, and no warning was given, whatever the tests before sent."""
+    """Nothing went wrong inside the server, whatever the tests before sent, and whatever clients do on its port."""
+    with socket.create_connection(("127.0.0.1", urlsplit(server.issuer).port or 0), 10) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        wait_until(lambda: "Invalid request" in server.log.read_text(), "the warning")
     server.token()
-    assert server.log.read_text() == ""
+    assert complaints(server.log) == []
+
+
+def test_complaints(tmp_path: Path) -> None:
+    """Of a log, only warnings of what a client did are left out."""
+    start = "[2026-11-29 09:00:00 +0000] [7]"
+    others = [
+        f"{start} [ERROR] Error handling request /token",
+        f"{start} [WARNING] No keepalived connections can be handled.",
+        "Traceback (most recent call last):",
+        "app.py:3: DeprecationWarning: Invalid request from ip=127.0.0.1",
+    ]
+    closed = f"{start} [WARNING] Invalid request from ip=127.0.0.1: TLS/SSL connection has been closed (EOF)"
+    (tmp_path / "log").write_text("\n".join([closed, *others, closed]))
+    assert complaints(tmp_path / "log") == others
 
 
 def test_expiry(post: Post, clock: FakeClock) -> None:

@@ -24,6 +24,7 @@ import pytest
 from example_app.demo import THREE, curl_command
 from example_app.server import Address
 from example_app.training import split
+from programs import needs
 
 PATIENCE = 90.0
 OWN = {"DEMO_STATE", "HOST", "PORT"}
@@ -112,10 +113,14 @@ def demo(state: Path) -> Iterator[Demo]:
         yield running
 
 
-def _get(demo: Demo, path: str, headers: dict[str, str], minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> int:
+def _context(demo: Demo, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(demo.authority))
     context.minimum_version = minimum
-    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=context)
+    return context
+
+
+def _get(demo: Demo, path: str, headers: dict[str, str], minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> int:
+    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=_context(demo, minimum))
     try:
         connection.request("GET", path, headers=headers)
         return connection.getresponse().status
@@ -123,23 +128,33 @@ def _get(demo: Demo, path: str, headers: dict[str, str], minimum: ssl.TLSVersion
         connection.close()
 
 
-def _ask_as_printed(demo: Demo) -> dict[str, Any]:
-    answer = subprocess.run(
-        ["curl", "--silent", "--show-error", *demo.curl[1:]], capture_output=True, text=True, check=True, timeout=30
-    )
-    document: dict[str, Any] = json.loads(answer.stdout)
-    return document
+def _predictions(demo: Demo) -> Any:
+    """Send the request of the printed command, without curl."""
+    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=_context(demo))
+    try:
+        connection.request("POST", "/v1/predict", demo.curl[demo.curl.index("-d") + 1], demo.headers)
+        return json.loads(connection.getresponse().read())["predictions"]
+    finally:
+        connection.close()
 
 
 def _lines(demo: Demo) -> list[dict[str, Any]]:
     return [json.loads(line) for line in demo.log.read_text().splitlines() if line.startswith("{")]
 
 
+@needs("curl")
 def test_printed_command_answers(demo: Demo) -> None:
     """The curl line, run as it was printed, answers with the digit that the image shows."""
-    answer = _ask_as_printed(demo)
+    words = ["curl", "--silent", "--show-error", *demo.curl[1:]]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+    answer = json.loads(printed.stdout)
     assert answer["predictions"] == [3]
     assert answer["probabilities"][0][3] > 0.5
+
+
+def test_request_of_the_printed_command(demo: Demo) -> None:
+    """The same request by another client."""
+    assert _predictions(demo) == [3]
 
 
 def test_the_api_can_be_read(demo: Demo) -> None:
@@ -207,7 +222,7 @@ def test_forwarded_headers_are_not_believed(demo: Demo) -> None:
 
 def test_request_log(demo: Demo) -> None:
     """Every request has its JSON line on standard error, without the key."""
-    _ask_as_printed(demo)
+    _predictions(demo)
     assert any(line["endpoint"] == "predict" and line["status"] == 200 for line in _lines(demo))
     assert demo.headers["X-API-Key"] not in demo.log.read_text()
 
@@ -242,7 +257,7 @@ def test_stopped_and_started_again(demo: Demo, state: Path, number: signal.Signa
         (copy / path.name).chmod(path.stat().st_mode)
     authority = (copy / "ca.pem").read_bytes()
     with _started(copy) as again:
-        assert _ask_as_printed(again)["predictions"] == [3]
+        assert _predictions(again) == [3]
         assert _get(again, "/v1/model", demo.headers) == 401
         assert again.stop(number) == 0
     assert again.authority.read_bytes() == authority

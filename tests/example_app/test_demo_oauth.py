@@ -27,6 +27,7 @@ from example_app.demo import Api, payload
 from example_app.demo_oauth import commands, oauth_settings
 from example_app.server import Address
 from flask_secure_ml.config import Settings
+from programs import needs
 from servers import accepts, free_port, wait_until
 
 PATIENCE = 90.0
@@ -146,6 +147,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield running
 
 
+@needs("curl")
 def test_printed_commands(demo: Demo) -> None:
     """Pasted one after another into a shell, the lines predict with both kinds of tokens, and revoke one."""
     script = f"\necho; echo '{MARK}'\n".join(demo.commands)

@@ -12,7 +12,6 @@ from flask.typing import ResponseReturnValue
 from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError, fields, validates_schema
-from werkzeug.routing import Rule
 
 from bodies import CHUNKED, JSON, TERMINATED, a_chunked_request, a_guard, a_request, an_exchange
 from flask_secure_ml.errors import (
@@ -338,18 +337,6 @@ def test_many_objects() -> None:
     with pytest.raises(ValidationFailed) as caught:
         guard.check(a_request(b'[{"instances": [[1, 2]]}, {}]'), an_exchange(body=Predict(many=True)))
     assert [error["pointer"] for error in caught.value.members["errors"]] == ["/1/instances"]
-
-
-def test_automatic_options_needs_no_body() -> None:
-    """Flask answers OPTIONS without the view, so nobody needs the payload; a view's own OPTIONS needs it."""
-    request = a_request(None, None, REQUEST_METHOD="OPTIONS")
-    with pytest.raises(UnsupportedMediaType):
-        guard.check(request, an_exchange(body=Predict))
-    request.url_rule = Rule("/", endpoint="predict")
-    request.url_rule.provide_automatic_options = True  # type: ignore[attr-defined]
-    exchange = an_exchange(body=Predict)
-    guard.check(request, exchange)
-    assert exchange.payload is None
 
 
 @given(

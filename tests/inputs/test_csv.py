@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
+from io import StringIO
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from bodies import a_guard, loaded
 from field_loading import FUZZ
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, SecureMLError, ValidationFailed
 from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.inputs.profile_fit import columns_of, fit
 
 CSV = "text/csv"
 GUARD = a_guard(["csv"])
@@ -69,9 +74,127 @@ def test_a_column_fills_a_tensor_of_one_dimension() -> None:
 
 @pytest.mark.parametrize("header", ["a,b", '"a","b"', '"a, c","b"', '"a ""x""",b', "\u00e9,b", "1,2"])
 def test_a_header_is_only_read_when_it_is_announced(header: str) -> None:
-    """Names are CSV with quotation marks; they do not decide about columns."""
+    """Names are CSV with quotation marks; where the tensor has no names, they do not decide about columns."""
     assert load(f"{header}\r\n3,4\r\n", media_type="text/csv; header=present").tolist() == [[3, 4]]
     assert load(f"{header}\n3,4\n", media_type="text/csv; charset=utf-8; header=PRESENT").tolist() == [[3, 4]]
+
+
+HEADER = f"{CSV}; header=present"
+FEATURES = ("age", "income", "rooms")
+
+
+def load_named(text: str, features: Sequence[str] = FEATURES, media_type: str = HEADER) -> Any:
+    schema = Schema.from_dict({"instances": Tensor((None, len(features)), "float64", features=features)})
+    return loaded(GUARD, schema, text.encode(), media_type).payload["instances"].tolist()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "age,income,rooms",
+        '"age","income","rooms"',
+        " age ,\tincome, rooms ",
+        '" age","income ",rooms',
+        "\u00a0age,income,rooms",
+    ],
+)
+def test_names_in_the_order_of_the_features(header: str) -> None:
+    """Names may be quoted, and white space around them does not count."""
+    assert load_named(f"{header}\r\n31,50000,2\r\n44,70000,3\r\n") == [[31, 50000, 2], [44, 70000, 3]]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_columns_are_matched_by_name(order: Sequence[int]) -> None:
+    """Whatever order the columns stand in, each feature gets its own; a tensor of any dtype is no different."""
+    rows = [[31, 50000, 2], [44, 70000, 3], [18, 0, 1]]
+    lines = [",".join(str(row[place]) for place in order) for row in rows]
+    text = "\n".join([",".join(FEATURES[place] for place in order), *lines])
+    assert load_named(text) == rows
+    assert load_named(text.replace("\n18,", "\n18.0,")) == rows
+
+
+def test_ranges_are_those_of_the_named_features() -> None:
+    """The range of a profile belongs to its feature, and errors point to the position that the feature has there."""
+    profile = fit(columns_of(np.array([[18.0, 0.0], [90.0, 1e6]]), ["age", "income"]))
+    schema = Schema.from_dict({"instances": Tensor(profile=profile)})
+    assert loaded(GUARD, schema, b"income,age\n50000,31\n", HEADER).payload["instances"].tolist() == [[31, 50000]]
+    with pytest.raises(ValidationFailed) as caught:
+        loaded(GUARD, schema, b"income,age\n50000,120\n", HEADER)
+    assert caught.value.members["errors"] == [{"pointer": "/instances/0/0", "message": "Must be at most 90."}]
+
+
+@pytest.mark.parametrize(
+    ("header", "errors"),
+    [
+        pytest.param("age,income,room", {"room": "Unknown", "rooms": "Missing"}, id="of no feature"),
+        pytest.param("a,b,c", dict.fromkeys("abc", "Unknown") | dict.fromkeys(FEATURES, "Missing"), id="none"),
+        pytest.param("31,50000,2", {"31": "Unknown", "50000": "Unknown", "2": "Unknown"}, id="a row of numbers"),
+        pytest.param("Age,income,rooms", {"Age": "Unknown", "age": "Missing"}, id="capital letter"),
+        pytest.param("age,age,rooms", {"age": "Repeated", "income": "Missing"}, id="repeated"),
+        pytest.param("age, age,rooms", {"age": "Repeated", "income": "Missing"}, id="repeated with a space"),
+        pytest.param("a\u0301ge,income,rooms", {"a\u0301ge": "Unknown", "age": "Missing"}, id="accent"),
+        pytest.param("\u0430ge,income,rooms", {"\u0430ge": "Unknown", "age": "Missing"}, id="Cyrillic"),
+        pytest.param(",income,rooms", {"": "Unknown", "age": "Missing"}, id="empty"),
+        pytest.param('age, "income",rooms', {'"income"': "Unknown", "income": "Missing"}, id="quotes after a space"),
+        pytest.param("_schema,a/b,rooms", {"a~1b": "Unknown"}, id="special in pointers"),
+    ],
+)
+def test_names_that_are_not_those_of_the_features(header: str, errors: dict[str, str]) -> None:
+    """Unknown, missing and repeated names are a 422 that points to each."""
+    with pytest.raises(ValidationFailed) as caught:
+        load_named(f"{header}\n31,50000,2\n")
+    found = {error["pointer"]: error["message"] for error in caught.value.members["errors"]}
+    expected = {f"/instances/{name}": f"{problem} column." for name, problem in errors.items()}
+    assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "errors"),
+    [
+        pytest.param("age,income\n31,50000\n", {"/instances/rooms": "Missing column."}, id="one too few"),
+        pytest.param("age,income,rooms,x\n31,5,2,1\n", {"/instances/x": "Unknown column."}, id="one too many"),
+        pytest.param(",age,income,rooms\n0,31,5,2\n", {"/instances/": "Unknown column."}, id="index of pandas"),
+    ],
+)
+def test_another_number_of_columns_than_features(text: str, errors: dict[str, str]) -> None:
+    """The error names the column, not only the shape."""
+    with pytest.raises(ValidationFailed) as caught:
+        load_named(text)
+    assert {error["pointer"]: error["message"] for error in caught.value.members["errors"]} == errors
+
+
+def test_many_unknown_names_cost_little() -> None:
+    """After twenty wrong names nothing more is kept of them."""
+    with pytest.raises(ValidationFailed) as caught:
+        load_named(",".join(map(str, range(200))) + "\n" + ",".join(["1"] * 200))
+    assert len(caught.value.members["errors"]) == 20
+
+
+def test_without_a_header_columns_have_their_positions() -> None:
+    """A table without names is taken as it stands, and a line of names that is not announced is no row."""
+    assert load_named("31,50000,2\n", media_type=CSV) == [[31, 50000, 2]]
+    with pytest.raises(MalformedRequest):
+        load_named("age,income,rooms\n31,50000,2\n", media_type=CSV)
+
+
+def test_white_space_counts_where_features_differ_in_nothing_else() -> None:
+    """Two columns of a sloppy data set stay two."""
+    assert load_named("a ,a\n1,2\n", ("a", "a ")) == [[2, 1]]
+    with pytest.raises(ValidationFailed):
+        load_named("a,a\n1,2\n", ("a", "a "))
+
+
+_NAME = st.text(st.sampled_from('a ,"') | st.characters(exclude_categories=["Cs", "Cc"]), max_size=5)
+
+
+@FUZZ
+@given(names=st.lists(_NAME, min_size=1, max_size=6, unique=True), data=st.data())
+def test_fuzz_any_names_are_matched(names: list[str], data: st.DataObject) -> None:
+    """What the csv module writes of any names, in any order, comes back by name."""
+    order = data.draw(st.permutations(range(len(names))))
+    file = StringIO()
+    csv.writer(file).writerows([[names[place] for place in order], order])
+    assert load_named(file.getvalue(), names) == [list(range(len(names)))]
 
 
 def test_ragged_rows_are_pointed_to() -> None:

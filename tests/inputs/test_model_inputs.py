@@ -94,9 +94,11 @@ class TestScikitLearn:
             Tensor.for_model(model).deserialize([[-1, 0, 0]])
 
     def test_names(self) -> None:
-        """Names that the estimator knows stand in the source of the schema."""
+        """Names that the estimator knows are those of the field, and stand in the source of the schema."""
         model = SimpleNamespace(n_features_in_=np.int64(2), feature_names_in_=np.array(["age", "size"], object))
         assert inputs_of(model)[0].features == ("age", "size")
+        assert Tensor.for_model(model).features == ("age", "size")
+        assert built(inputs_of(model)).fields["instances"].features == ("age", "size")  # type: ignore[attr-defined]
 
     def test_text(self) -> None:
         """Columns of text make no tensor, wherever they are encoded."""
@@ -359,12 +361,11 @@ def test_source() -> None:
             ModelInput(None, (None, 2), "int64", ("age", "size"), 0, (3, 4), "A note."),
         )
     )
-    assert source.splitlines()[-5:] == [
+    assert source.splitlines()[-4:] == [
         "class ModelInputs(Schema):",
         '    image = Tensor(("batch", 3, None), dtype="uint8")',
-        "    # Features, in this order: 'age', 'size'",
         "    # A note.",
-        '    instances = Tensor((None, 2), dtype="int64", minimum=0, maximum=[3, 4])',
+        '    instances = Tensor((None, 2), dtype="int64", features=["age", "size"], minimum=0, maximum=[3, 4])',
     ]
 
 
@@ -394,11 +395,27 @@ def test_source_with_odd_names(name: str) -> None:
     assert [value.tolist() for value in loaded.values()] == [[1.5], [True]]
 
 
-@pytest.mark.parametrize("name", ["a\nimport os; os.abort()\n#", "\r\n", "\u2028x", "\u202e", "x" * 500, "\\"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nimport os; os.abort()\n#",
+        "\r\n",
+        "\u2028x",
+        "\u202e",
+        "x" * 500,
+        "\\",
+        '"])\nimport os; os.abort()\n#',
+        "'])\nimport os; os.abort()\n#",
+        '"',
+        "'\"",
+        "{name}",
+    ],
+)
 def test_source_cannot_be_injected(name: str) -> None:
-    """A name of a feature stays inside of its comment."""
-    source = schema_source((ModelInput(None, (None, 1), "float64", (name,)),))
-    lines = source.split("class ModelInputs(Schema):\n")[1].splitlines()
+    """A name of a feature stays inside of its string."""
+    inputs = (ModelInput(None, (None, 1), "float64", (name,)),)
+    source = schema_source(inputs)
+    (line,) = source.split("class ModelInputs(Schema):\n")[1].splitlines()
     assert source.isascii()
-    assert all(line.startswith("    # ") for line in lines[:-1])
-    assert lines[-1] == '    instances = Tensor((None, 1), dtype="float64")'
+    assert line.startswith('    instances = Tensor((None, 1), dtype="float64", features=[')
+    assert built(inputs).fields["instances"].features == (name,)  # type: ignore[attr-defined]

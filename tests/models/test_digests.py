@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from flask_secure_ml.models import ModelFileError, UnreadableModel, UnverifiedModel, directory_digest, read_digest
 from flask_secure_ml.models.digests import MAX_SUMS, check_digest
+from programs import needs
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None, derandomize=True)
 A, B = "a" * 64, "b" * 64
@@ -82,7 +82,7 @@ def test_digest_file_of_other_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\rb", "a\\nb", "ä", "a b"], ids=ascii)
-@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+@needs("sha256sum")
 @pytest.mark.parametrize("options", [[], ["--tag"], ["--binary"]], ids=["default", "tag", "binary"])
 def test_names_as_sha256sum_writes_them(tmp_path: Path, name: str, options: list[str]) -> None:
     """Names with backslashes and newlines are found as ``sha256sum`` escapes them."""
@@ -138,7 +138,7 @@ def test_digests_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) 
     compare.assert_called_once_with(A.encode(), A.encode())
 
 
-@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+@needs("sha256sum")
 def test_directory_digest_in_the_shell(tmp_path: Path) -> None:
     """The digest of a directory is what the shell commands in its documentation print."""
     files = {

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from marshmallow import Schema
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from described_app import HIDDEN, add_routes
-from flask_secure_ml import ConfigError, SecureML
+from flask_secure_ml import ConfigError, SecureML, protect
+from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.openapi import build_document
 from support import HTTPS, MakeApp, caller
 
@@ -157,6 +159,24 @@ def test_formats_are_those_that_are_taken(app: Flask, document: dict[str, Any]) 
                 example = example_of(operation, media_type)
                 body = example if media_type == "text/csv" else json.dumps(example)
                 assert call(app, path, method, headers=headers, content_type=media_type, data=body).status_code == 200
+
+
+def test_names_of_columns(protected: MakeApp) -> None:
+    """A table may have a header: of the names that are matched, where the tensor has names."""
+    app = protected(WIRE_FORMATS=["csv"])
+    for name, features in (("named", ["age", "income"]), ("plain", [])):
+        schema = Schema.from_dict({"rows": Tensor((None, 2), features=features)})
+        app.add_url_rule(
+            f"/{name}", endpoint=name, view_func=protect(body=schema)(lambda payload: ""), methods=["POST"]
+        )
+    paths = build_document(app)["paths"]
+    named, plain = (
+        paths[path]["post"]["requestBody"]["content"]["text/csv"]["schema"] for path in ("/named", "/plain")
+    )
+    assert named["x-features"] == ["age", "income"]
+    assert named["description"].endswith("when its first line has names: those of x-features, in any order.")
+    assert "x-features" not in plain
+    assert plain["description"].endswith("when its first line has names.")
 
 
 def test_words_come_from_docstrings(document: dict[str, Any]) -> None:

@@ -81,6 +81,9 @@ def test_what_json_schema_has_no_word_for() -> None:
     assert found["x-shape"] == ["rows", 3]
     assert (found["x-dtype"], found["x-max-elements"], found["x-total"]) == ("float64", 30, [0.0, 1.0])
     assert (found["x-outside"], found["x-minimum"]) == ("report", [0.0, 0.0, None])
+    assert "x-features" not in found
+    named = field_schema(Tensor((None, 2), features=["age", "income"])) or {}
+    assert named["x-features"] == ["age", "income"]
 
 
 def test_infinite_bounds_are_none() -> None:

@@ -44,12 +44,12 @@ class Site:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Start Chromium. Where there is none the tests are skipped, unless ``REQUIRE_BROWSER`` is set."""
+    """Start Chromium. Where there is none the tests are skipped, unless ``REQUIRE_PROGRAMS`` is set."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
-        if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail("REQUIRE_BROWSER is set, and there is no chromium")
+        if os.environ.get("REQUIRE_PROGRAMS"):
+            pytest.fail("REQUIRE_PROGRAMS is set, and there is no chromium")
         pytest.skip("there is no chromium; on Debian and Ubuntu: sudo apt install chromium")
     with playwright.sync_playwright() as found:
         chromium = found.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -47,6 +48,17 @@ def accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+_BY_CLIENTS = re.compile(r"\[[^]]+\] \[\d+\] \[WARNING\] Invalid request from ip=.*")
+
+
+def complaints(log: Path) -> list[str]:
+    """Return the lines of a server's log without gunicorn's warnings of clients that break a connection off.
+
+    Whoever looks whether a port is open is such a client, also a test that waits for the server.
+    """
+    return [line for line in log.read_text().splitlines() if not _BY_CLIENTS.fullmatch(line)]
 
 
 class Served:

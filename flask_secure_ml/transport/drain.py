@@ -198,7 +198,8 @@ class _LingeringClose:
 
     def of(self, iterable: Iterable[bytes]) -> Iterable[bytes]:
         """Return the iterable of the response with a ``close()`` that closes the connection too."""
-        if self.body is None and self._has_started() and not self._will_close():
+        response = self._response
+        if self.body is None and (response is None or (response.status is not None and not response.should_close())):
             return iterable
         closing = Closing(iterable, self.close)
         wrapper = self._environ.get("wsgi.file_wrapper")
@@ -227,9 +228,6 @@ class _LingeringClose:
         self._unread = True
         if self._response is not None:
             self._response.force_close()
-
-    def _has_started(self) -> bool:
-        return self._response is None or self._response.status is not None
 
     def _will_close(self) -> bool:
         return self._response is not None and self._response.status is not None and self._response.should_close()
@@ -280,5 +278,4 @@ def server_response(start_response: object) -> ServerResponse | None:
     A header would not do: gunicorn drops ``Connection`` from the headers of applications, as PEP 3333 allows.
     """
     owner = getattr(start_response, "__self__", None)
-    needed = ("force_close", "should_close", "status", "cfg")
-    return cast("ServerResponse", owner) if all(hasattr(owner, name) for name in needed) else None
+    return cast("ServerResponse", owner) if hasattr(owner, "force_close") else None

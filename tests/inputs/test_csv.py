@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from marshmallow import Schema
 
 from bodies import a_guard, loaded
-from field_loading import FUZZ
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, SecureMLError, ValidationFailed
 from flask_secure_ml.inputs import Tensor
 
@@ -103,7 +102,6 @@ _ROWS = st.integers(1, 5).flatmap(
 )
 
 
-@FUZZ
 @given(rows=_ROWS, end=st.sampled_from(["\n", "\r\n"]), last=st.booleans())
 def test_fuzz_tables_come_through(rows: list[list[str]], end: str, last: bool) -> None:
     """What Python reads field by field is what is read at once."""
@@ -111,7 +109,6 @@ def test_fuzz_tables_come_through(rows: list[list[str]], end: str, last: bool) -
     assert load(text).tolist() == [[float(field) for field in row] for row in rows]
 
 
-@FUZZ
 @given(text=st.text('0123456789.,-+eE\n\r "aNnif_x', max_size=40))
 def test_fuzz_what_passes_is_a_table(text: str) -> None:
     """What is accepted is what a strict and slow reader accepts, with the same numbers."""

@@ -20,8 +20,8 @@ keyfile = os.environ.get("TLS_PRIVATE_KEY", "server.key")
 # Forward secrecy and authenticated encryption only; TLS 1.3 has its own list, which is safe as it is.
 ciphers = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
-# Threads keep a slow client from holding a whole worker. Many that send their headers slowly still can: on the internet,
-# put a proxy in front that buffers requests, or use "gevent".
+# Threads keep a slow client from holding a whole worker. Many that send their headers slowly still can: on the
+# internet, put a proxy in front that buffers requests, or use "gevent".
 worker_class = "gthread"
 workers = 2
 threads = 4

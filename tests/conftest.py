@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, settings
 
 from flask_secure_ml import SecureML
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import MakeApp, NameAuthenticator
+
+settings.register_profile(
+    "suite",
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")),
+    deadline=None,
+    print_blob=True,
+    # Fixtures of these tests hold no state that an example could change.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("suite")
+
+_IMPORTS_FLASK = re.compile(r"^\s*(from|import) (flask|werkzeug)\b", re.MULTILINE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose outcome can differ between releases of Flask and Werkzeug."""
+    for item in items:
+        if "app" in getattr(item, "fixturenames", ()) or _imports_flask(item.path):
+            item.add_marker(pytest.mark.flask)
+        if "servers" in item.path.parts:
+            item.add_marker(pytest.mark.server)
+
+
+@cache
+def _imports_flask(path: Path) -> bool:
+    return _IMPORTS_FLASK.search(path.read_text(encoding="utf-8")) is not None
 
 
 @pytest.hookimpl(wrapper=True)

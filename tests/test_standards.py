@@ -43,14 +43,14 @@ def mentioned() -> set[str]:
     return set(re.findall(r"(?<![A-Za-z0-9-])(?:[A-Z]{2}-|[AHCTKJP])\d+(?!\d)", "\n".join(sources())))
 
 
-@pytest.mark.parametrize("name", IDS)
-def test_every_id_has_a_test(name: str, mentioned: set[str]) -> None:
-    """None is forgotten when a test is renamed or removed."""
-    held_by = ELSEWHERE.get(name, [name])
-    if isinstance(held_by, list):
-        assert set(held_by) <= mentioned
-    else:
-        assert len(held_by) > 20
+def test_every_id_has_a_test(mentioned: set[str]) -> None:
+    """None is lost when a test is renamed or removed."""
+    assert [name for name in IDS if not is_held(ELSEWHERE.get(name, [name]), mentioned)] == []
+
+
+def is_held(by: list[str] | str, mentioned: set[str]) -> bool:
+    # A sentence is the reason why no test holds it.
+    return set(by) <= mentioned if isinstance(by, list) else len(by) > 20
 
 
 def test_nothing_is_said_twice(mentioned: set[str]) -> None:

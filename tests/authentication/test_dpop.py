@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.errors import InvalidKeyTypeError
 from joserfc.jwk import Key, RSAKey
@@ -24,13 +23,6 @@ from flask_secure_ml.testing import FakeClock, make_dpop_proof, make_signing_key
 from proofs import NOW, TOKEN, Seen, request_of
 from support import RANDOM_SECRET
 
-RELAXED = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -304,7 +296,6 @@ def taken(check: Check, text: str) -> bool:
     return True
 
 
-@RELAXED
 @given(at=st.integers(0, 10_000), char=st.sampled_from(BASE64URL + ".= ,"))
 def test_any_change(check: Check, proof: Proof, at: int, char: str) -> None:
     """A proof with one other character is refused."""
@@ -314,7 +305,6 @@ def test_any_change(check: Check, proof: Proof, at: int, char: str) -> None:
     assert taken(check, changed) is (changed == text)
 
 
-@RELAXED
 @given(at=st.integers(0, 10_000), size=st.integers(1, 20), inserted=st.text(BASE64URL + ".", max_size=3))
 def test_any_splice(check: Check, proof: Proof, at: int, size: int, inserted: str) -> None:
     """So is one of which a piece is missing or another."""
@@ -324,14 +314,12 @@ def test_any_splice(check: Check, proof: Proof, at: int, size: int, inserted: st
     assert taken(check, changed) is (changed == text)
 
 
-@RELAXED
 @given(text=st.text(st.characters(max_codepoint=255), max_size=60) | st.text(BASE64URL + "..", max_size=60))
 def test_any_header_value(check: Check, text: str) -> None:
     """No text is let in."""
     assert not taken(check, text)
 
 
-@RELAXED
 @given(
     header=st.dictionaries(HEADER_NAMES, JSON, max_size=3),
     claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=3),
@@ -342,7 +330,6 @@ def test_any_signed_members(check: Check, proof: Proof, header: dict[str, Any], 
     assert taken(check, proof(header=header, claims=claims)) or not meaningless
 
 
-@RELAXED
 @given(
     base=st.sampled_from(["ES256", "Ed25519", "RS256"]),
     changes=st.dictionaries(JWK_NAMES, JWK_VALUES, min_size=1, max_size=3),
@@ -365,7 +352,6 @@ def test_any_key(
         return
 
 
-@RELAXED
 @given(
     header=st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()),
     payload=st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()),
@@ -375,7 +361,6 @@ def test_any_signed_bytes(check: Check, key: Key, header: bytes, payload: bytes)
     assert not taken(check, sign_parts(key, header, payload))
 
 
-@RELAXED
 @given(uri=URIS)
 def test_any_uri(check: Check, proof: Proof, uri: str) -> None:
     """No URI breaks the comparison, and one that names another host is refused."""

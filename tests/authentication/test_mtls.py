@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request as WerkzeugRequest
@@ -389,13 +389,6 @@ def test_strange_bytes(ca_file: Path, clock: FakeClock, der: bytes) -> None:
     assert "x" * 10 not in Door(ca_file, clock, entry(subject_dn=SUBJECT)).refuses(der)
 
 
-@settings(
-    max_examples=1_500,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 @given(data=st.data())
 def test_any_change_of_a_certificate(
     ca_file: Path, clock: FakeClock, root: Issued, any_names: Issued, data: st.DataObject

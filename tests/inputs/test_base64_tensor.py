@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from marshmallow import Schema
 
-from field_loading import FUZZ, corpus, errors, load, message
+from field_loading import corpus, errors, load, message
 from flask_secure_ml.inputs import Base64Tensor
 from flask_secure_ml.inputs.base64_text import decode, decoded_size, encoded_length
 
@@ -100,7 +100,6 @@ def test_many_unknown_members_make_twenty_errors() -> None:
     assert len(errors(FIELD, {f"m{number}": 0 for number in range(100)})) == 20
 
 
-@FUZZ
 @given(
     hnp.arrays(
         st.sampled_from(["<f4", "<f8", "<i2", "<u8", "?"]),
@@ -123,7 +122,6 @@ def test_bytes_are_dumped_little_endian() -> None:
     assert dumped == {"x": {"b64": "AACAPw==", "shape": [1], "dtype": "float32"}}
 
 
-@FUZZ
 @given(st.binary(max_size=40))
 def test_fuzz_every_value_has_one_text(data: bytes) -> None:
     """The canonical text is accepted, and its size is known before it is decoded."""
@@ -131,7 +129,6 @@ def test_fuzz_every_value_has_one_text(data: bytes) -> None:
     assert (decode(text), decoded_size(text), encoded_length(len(data))) == (data, len(data), len(text))
 
 
-@FUZZ
 @given(st.text(st.sampled_from("ABab01+/=-_ \n"), max_size=9))
 def test_fuzz_every_text_has_one_value(text: str) -> None:
     """What is accepted is exactly what encoding gives back."""

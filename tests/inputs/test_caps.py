@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields
 
 from bodies import CAPS, a_guard, a_request, an_exchange
-from field_loading import FUZZ
 from flask_secure_ml import strictjson
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge
@@ -122,7 +121,6 @@ _VALUES = st.recursive(
 )
 
 
-@FUZZ
 @given(value=_VALUES, most=st.integers(1, 30))
 def test_fuzz_counting_agrees_with_walking(value: Any, most: int) -> None:
     """What is counted in the bytes is what is there."""
@@ -134,7 +132,6 @@ def test_fuzz_counting_agrees_with_walking(value: Any, most: int) -> None:
         assert strictjson.loads(raw, max_elements=most) == value
 
 
-@FUZZ
 @given(raw=st.binary(max_size=60) | st.text('a",[]{}:\\1', max_size=60).map(str.encode))
 def test_fuzz_caps_of_what_is_no_json(raw: bytes) -> None:
     """Counting does not need valid JSON."""

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from marshmallow import Schema
 
 from bodies import a_guard, loaded
-from field_loading import FUZZ
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, SecureMLError, ValidationFailed
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.profile_fit import columns_of, fit
@@ -187,7 +186,6 @@ def test_white_space_counts_where_features_differ_in_nothing_else() -> None:
 _NAME = st.text(st.sampled_from('a ,"') | st.characters(exclude_categories=["Cs", "Cc"]), max_size=5)
 
 
-@FUZZ
 @given(names=st.lists(_NAME, min_size=1, max_size=6, unique=True), data=st.data())
 def test_fuzz_any_names_are_matched(names: list[str], data: st.DataObject) -> None:
     """What the csv module writes of any names, in any order, comes back by name."""
@@ -226,7 +224,6 @@ _ROWS = st.integers(1, 5).flatmap(
 )
 
 
-@FUZZ
 @given(rows=_ROWS, end=st.sampled_from(["\n", "\r\n"]), last=st.booleans())
 def test_fuzz_tables_come_through(rows: list[list[str]], end: str, last: bool) -> None:
     """What Python reads field by field is what is read at once."""
@@ -234,7 +231,6 @@ def test_fuzz_tables_come_through(rows: list[list[str]], end: str, last: bool) -
     assert load(text).tolist() == [[float(field) for field in row] for row in rows]
 
 
-@FUZZ
 @given(text=st.text('0123456789.,-+eE\n\r "aNnif_x', max_size=40))
 def test_fuzz_what_passes_is_a_table(text: str) -> None:
     """What is accepted is what a strict and slow reader accepts, with the same numbers."""

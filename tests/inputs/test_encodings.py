@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from marshmallow import Schema
 
 from bodies import CHUNKED, a_guard, a_request, an_exchange, loaded, mutated, peak_of
-from field_loading import FUZZ
 from flask_secure_ml.errors import ConfigError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.encodings import Encodings
@@ -182,7 +181,6 @@ def test_a_missing_package_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> 
     assert Encodings(["gzip"]).decode("gzip", gzip.compress(b"a"), 1) == b"a"
 
 
-@FUZZ
 @given(data=st.data(), encoding=st.sampled_from(sorted(COMPRESS)), cap=st.integers(0, 2_000))
 def test_fuzz_only_refuses(data: st.DataObject, encoding: str, cap: int) -> None:
     """Whatever comes, the result is within the cap, or the body is refused."""

@@ -27,7 +27,6 @@ from bodies import (
     mutated,
     peak_of,
 )
-from field_loading import FUZZ
 from flask_secure_ml.inputs import Categorical, Tensor, Text
 
 GUARD = a_guard(FORMATS)
@@ -44,7 +43,6 @@ class Everything(Schema):
 
 
 @pytest.mark.parametrize("encode", ENCODERS, ids=lambda encode: encode.__name__)
-@FUZZ
 @given(data=st.data())
 def test_fuzz_arrays_come_through(encode: Callable[[Any], Encoded], data: st.DataObject) -> None:
     """An array of any dtype and shape is the same array after its way through any format."""
@@ -65,7 +63,6 @@ BODIES = [encode(np.array([[1, 2], [3, 4]], "float32")) for encode in ENCODERS]
 MEDIA_TYPES = sorted({media_type for _, media_type, _ in BODIES})
 
 
-@FUZZ
 @given(
     body=mutated([body for body, _, _ in BODIES]),
     media_type=st.sampled_from(MEDIA_TYPES),
@@ -79,7 +76,6 @@ def test_fuzz_decoders_only_refuse(body: bytes, media_type: str, length: str | N
     assert peak_of(lambda: GUARD.check(request, an_exchange(body=Everything))) < PEAK
 
 
-@FUZZ
 @given(shape=st.lists(st.integers(0, 2**66), max_size=34), datatype=st.sampled_from(["FP64", "UINT8", "BYTES", "BOOL"]))
 def test_fuzz_shapes_allocate_nothing(shape: list[int], datatype: str) -> None:
     """A shape is only a claim: nothing is allocated for it before the bytes are there."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 
-from field_loading import FUZZ, load, message
+from field_loading import load, message
 from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Image
 from flask_secure_ml.inputs.image_files import ImageError, bare_jpeg, bare_png, orientation
@@ -421,7 +421,6 @@ FILES = [
 ]
 
 
-@FUZZ
 @given(st.one_of(*map(damaged, FILES)) | st.binary(max_size=200))
 def test_fuzz_damaged_files(data: bytes) -> None:
     """A file with damage is an array of bytes of a size within the cap, or refused; it warns about nothing."""

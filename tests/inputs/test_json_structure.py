@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import EXCLUDE, Schema, fields, pre_load
 
-from field_loading import FUZZ
 from flask_secure_ml.errors import PayloadTooLarge
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.json_structure import check_structure
@@ -78,7 +77,6 @@ def _is_small(shape: list[int]) -> bool:
     return prod(shape) < 60_000
 
 
-@FUZZ
 @given(
     shape=st.lists(st.sampled_from([1, 2, 3, 40, 300]), min_size=1, max_size=4).filter(_is_small),
     free=st.lists(st.booleans(), min_size=4, max_size=4),

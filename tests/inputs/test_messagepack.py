@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields
 
 from bodies import a_guard, a_request, an_exchange, loaded, peak_of
-from field_loading import FUZZ
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, SecureMLError
 from flask_secure_ml.inputs.messagepack import _depth
 
@@ -44,7 +43,6 @@ _VALUES = st.recursive(
 )
 
 
-@FUZZ
 @given(value=_VALUES)
 def test_fuzz_it_is_json_in_another_form(value: Any) -> None:
     """What has the form of JSON is loaded as it is, and held to the same depth."""
@@ -61,7 +59,6 @@ def _deepest(value: Any) -> int:
     return isinstance(value, (dict, list)) + max(map(_deepest, children), default=0)
 
 
-@FUZZ
 @given(value=_VALUES, most=st.integers(1, 8))
 def test_fuzz_values_are_counted_as_in_json(value: Any, most: int) -> None:
     """The same value is over the cap in both formats, or in none."""

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from marshmallow import Schema
 
 from bodies import DTYPES, a_guard, a_request, an_exchange, as_npy, loaded, mutated
-from field_loading import FUZZ
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, ValidationFailed
 from flask_secure_ml.inputs import Base64Tensor, Tensor
 from flask_secure_ml.inputs.npy import read_header
@@ -102,7 +101,6 @@ FILES = [
 ]
 
 
-@FUZZ
 @given(raw=mutated(FILES))
 def test_fuzz_headers_are_read_as_numpy_reads_them(raw: bytes) -> None:
     """What is accepted means to numpy what it means here; nothing else than a refusal comes out."""
@@ -123,7 +121,6 @@ def test_fuzz_headers_are_read_as_numpy_reads_them(raw: bytes) -> None:
     assert header.dtype in (None, dtype)
 
 
-@FUZZ
 @given(shape=st.lists(st.integers(0, 10**19 - 1), max_size=32).map(tuple), is_fortran=st.booleans())
 def test_fuzz_every_header_of_numpy_is_read(shape: tuple[int, ...], is_fortran: bool) -> None:
     """Whatever shape numpy writes, with lengths of up to 19 digits, is the shape that is read."""

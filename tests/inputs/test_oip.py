@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from marshmallow import INCLUDE, Schema, fields
 
 from bodies import LENGTH, OCTETS, a_guard, a_request, an_exchange, loaded, peak_of
-from field_loading import FUZZ
 from flask_secure_ml import Exchange
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 from flask_secure_ml.inputs import Categorical, Tensor, Text
@@ -229,7 +228,6 @@ def test_an_output_that_is_null_or_wrong_is_the_requests_fault() -> None:
             infer(PIXELS, outputs=outputs)
 
 
-@FUZZ
 @given(count=st.integers(0, 30), extra=st.integers(-3, 3))
 def test_fuzz_binary_data_are_used_up_exactly(count: int, extra: int) -> None:
     """One byte less or more than all inputs need is never taken."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from field_loading import FUZZ, errors, load
+from field_loading import errors, load
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.packed_lists import packed
 
@@ -86,7 +86,6 @@ _ITEMS = st.one_of(
 )
 
 
-@FUZZ
 @given(base=st.lists(_ITEMS, min_size=1, max_size=12), repeat=st.integers(9, 30), columns=st.integers(1, 12))
 def test_fuzz_the_fast_way_is_the_long_way(base: list[Any], repeat: int, columns: int) -> None:
     """What is read fast is what numpy makes of the same items, and has only types that were asked for."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from marshmallow import ValidationError
@@ -20,7 +19,6 @@ from flask_secure_ml.inputs.profile_reading import MAX_BYTES
 from flask_secure_ml.inputs.reports import collect
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "profiles"
-FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
 TABLE = np.array([[0.0, 10.0], [1.0, 20.0], [2.0, 30.0], [4.0, 40.0]])
 
 
@@ -240,7 +238,6 @@ TABLES = st.sampled_from(["bool", "int8", "uint8", "int64", "uint64", "float16",
 )
 
 
-@FUZZ
 @given(TABLES, st.sampled_from([0.0, 0.1, 3.0]))
 def test_fuzz_a_profile_accepts_its_data(table: NDArray[Any], margin: float) -> None:
     """The data that a profile was fitted to pass, as an array and as lists, whatever the dtype and the margin."""
@@ -249,7 +246,6 @@ def test_fuzz_a_profile_accepts_its_data(table: NDArray[Any], margin: float) -> 
     assert np.array_equal(field.deserialize(table.tolist()), table)
 
 
-@FUZZ
 @given(TABLES, st.lists(st.floats(0, 1), max_size=4, unique=True).map(sorted))
 def test_fuzz_a_profile_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory, table: NDArray[Any], shares: Any
@@ -260,7 +256,6 @@ def test_fuzz_a_profile_survives_its_file(
     assert Profile.load(path) == profile(table, quantiles=shares)
 
 
-@FUZZ
 @given(st.lists(TABLES.map(lambda table: table[0, :1]), min_size=2, max_size=4))
 def test_fuzz_features_of_several_dtypes(values: list[NDArray[Any]]) -> None:
     """A row of features of different dtypes passes the profile of itself, in the dtype that holds all."""
@@ -269,7 +264,6 @@ def test_fuzz_features_of_several_dtypes(values: list[NDArray[Any]]) -> None:
     assert np.array_equal(field.deserialize(row[None]), row[None])
 
 
-@FUZZ
 @given(
     st.binary(max_size=200)
     | st.sampled_from(sorted((CORPUS / "accept").glob("*.json"))).flatmap(

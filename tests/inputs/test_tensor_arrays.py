@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from field_loading import FUZZ, errors, load, message
+from field_loading import errors, load, message
 from flask_secure_ml.inputs import Tensor
 
 Array = NDArray[Any]
@@ -166,7 +166,6 @@ def outcome(field: Tensor, value: Any) -> Any:
     return found.dtype.str, found.shape, found.tobytes()
 
 
-@FUZZ
 @given(array=NUMBERS, dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint64"]), terms=st.data())
 def test_fuzz_lists_and_arrays_are_one(array: Array, dtype: str, terms: st.DataObject) -> None:
     """Whatever numbers are sent, an array gives what its lists give."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from marshmallow import Schema, ValidationError
 
-from field_loading import FUZZ, errors, load
+from field_loading import errors, load
 from flask_secure_ml.inputs import Tensor
 
 
@@ -276,7 +276,6 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
         Tensor(**({"shape": (None, 2)} | arguments))
 
 
-@FUZZ
 @given(
     hnp.arrays(
         np.float32,
@@ -295,7 +294,6 @@ def test_any_array_comes_back(array: np.ndarray[Any, np.dtype[np.float32]]) -> N
 _leaves = st.one_of(st.integers(), st.floats(), st.text(max_size=2), st.booleans(), st.none(), st.just({}))
 
 
-@FUZZ
 @given(
     value=st.recursive(_leaves, st.lists, max_leaves=12),
     shape=st.lists(st.none() | st.integers(1, 3), min_size=1, max_size=3).map(tuple),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from marshmallow import Schema, ValidationError
 
-from field_loading import FUZZ
 from flask_secure_ml.inputs import Base64Tensor, Categorical, FilePath, Image, Tensor, Text, Url
 from flask_secure_ml.openapi.fields import field_schema
 
@@ -56,7 +55,6 @@ def is_taken(field: Any, value: Any) -> bool:
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
-@FUZZ
 @given(value=VALUES)
 def test_fuzz_the_schema_takes_what_the_field_takes(field: Any, value: Any) -> None:
     """No value passes one and not the other."""
@@ -121,7 +119,6 @@ SENT = st.fixed_dictionaries(
 )
 
 
-@FUZZ
 @given(value=SENT)
 def test_fuzz_base64_takes_no_more_than_it_says(value: dict[str, Any]) -> None:
     """What the field takes, the schema takes; the number of bytes is what it cannot say."""

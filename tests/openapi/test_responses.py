@@ -14,7 +14,6 @@ from jsonschema import Draft202012Validator
 from marshmallow import Schema, fields
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from field_loading import FUZZ
 from flask_secure_ml import SecureML, protect, public
 from flask_secure_ml.inputs import Base64Tensor, Categorical, Tensor
 from flask_secure_ml.openapi import build_document
@@ -114,7 +113,6 @@ class Logits(Schema):
     logits = Tensor((None,), "float64", minimum=-5, maximum=0.75)
 
 
-@FUZZ
 @given(
     numbers=st.lists(st.floats(-5, 0.75), min_size=1, max_size=6),
     outputs=st.fixed_dictionaries({}, optional={"top_k": st.integers(1, 3), "round": st.integers(0, 3)}),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flask_secure_ml.outputs.npy import read_npy, single_array, write_npy
 from flask_secure_ml.outputs.scores import ShapingError
 
-FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
 GRID = np.arange(6.0).reshape(2, 3)
 
 
@@ -42,7 +40,6 @@ def test_single_arrays(value: Any, found: bool) -> None:
     assert single_array(value) is (GRID if found else None)
 
 
-@FUZZ
 @given(hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_dims=4, max_side=5)))
 def test_fuzz_round_trip(array: Any) -> None:
     """Every dtype and shape is read back by numpy and by us, byte for byte."""
@@ -82,7 +79,6 @@ def test_what_is_no_file_of_one_array(raw: bytes) -> None:
         read_npy(raw)
 
 
-@FUZZ
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_fuzz_reading(noise: bytes, place: int) -> None:
     """Whatever a view wrote, it is an array or refused."""

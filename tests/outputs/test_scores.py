@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flask_secure_ml.outputs.scores import ShapingError, array_of, as_floats, rounded, top_k
 
-FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
 FLOATS = ["float16", "float32", "float64", ">f4"]
 
 
@@ -52,7 +50,6 @@ _arrays = st.sampled_from(FLOATS).flatmap(
 )
 
 
-@FUZZ
 @given(_arrays, st.integers(0, 15))
 def test_fuzz_rounding(array: Any, decimals: int) -> None:
     """Shape and dtype stay, what is finite stays finite and near, and rounding again changes nothing."""
@@ -64,7 +61,6 @@ def test_fuzz_rounding(array: Any, decimals: int) -> None:
     assert np.array_equal(rounded(found, decimals), found)
 
 
-@FUZZ
 @given(hnp.arrays("float64", 5, elements=st.floats(0, 1)), st.integers(0, 15))
 def test_fuzz_decimals_as_a_client_reads_them(scores: Any, decimals: int) -> None:
     """No score has more decimals in JSON than it may have."""
@@ -72,7 +68,6 @@ def test_fuzz_decimals_as_a_client_reads_them(scores: Any, decimals: int) -> Non
         assert Decimal(text) == round(Decimal(text), decimals)
 
 
-@FUZZ
 @given(hnp.arrays("float64", (3, 4), elements=st.floats(0, 1)), st.integers(0, 15), st.integers(0, 15))
 def test_fuzz_fewer_decimals_tell_less(scores: Any, one: int, other: int) -> None:
     """Scores that cannot be told apart with more decimals cannot be with fewer."""
@@ -113,7 +108,6 @@ def test_what_has_no_rank(value: float) -> None:
         top_k(np.array([0.5, value]), 1)
 
 
-@FUZZ
 @given(_arrays, st.integers(1, 6))
 def test_fuzz_top_k(array: Any, k: int) -> None:
     """Of each row at most k values are told, they are its largest, the largest stays so, and again changes nothing."""
@@ -130,7 +124,6 @@ def test_fuzz_top_k(array: Any, k: int) -> None:
     assert np.array_equal(top_k(found, k), found)
 
 
-@FUZZ
 @given(hnp.arrays("float64", (2, 6), elements=st.floats(0, 1)), st.integers(1, 6))
 def test_fuzz_never_more_than_k_scores(scores: Any, k: int) -> None:
     """Of probabilities, no row has more than k that are not 0, and fewer for a smaller k."""

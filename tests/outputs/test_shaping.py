@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 from collections import OrderedDict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_secure_ml.output_terms import OutputTerms
@@ -20,7 +19,6 @@ from flask_secure_ml.outputs.number_text import NumberText
 from flask_secure_ml.outputs.scores import ShapingError
 from flask_secure_ml.outputs.shaping import NotPlainError, shape_scores, unranked
 
-FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
 ROUND, TOP, LABEL = OutputTerms(round=1), OutputTerms(top_k=1), OutputTerms(label_only=True)
 GRID = np.array([[0.12, 0.88], [0.77, 0.23]])
 
@@ -210,7 +208,6 @@ def attempt(value: Any, terms: OutputTerms) -> Any:
         return ShapingError
 
 
-@FUZZ
 @given(_answers, _terms)
 def test_fuzz_every_answer(value: Any, terms: OutputTerms) -> None:
     """An answer is shaped or refused, holds the terms then, and is not changed by them again."""
@@ -223,7 +220,6 @@ def test_fuzz_every_answer(value: Any, terms: OutputTerms) -> None:
     assert attempt(found, terms) == found
 
 
-@FUZZ
 @given(_answers, _terms, _terms)
 def test_fuzz_stricter_terms_tell_no_more(value: Any, one: OutputTerms, other: OutputTerms) -> None:
     """Under both terms no more different scores leave than under either alone, and no more that are not 0."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from flask import Response
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_secure_ml.output_terms import NO_TERMS, OutputTerms
 from flask_secure_ml.outputs.npy import read_npy, write_npy
 from flask_secure_ml.outputs.scores import ShapingError
 from flask_secure_ml.outputs.written import is_json, read_json, rewrite, write_json
-
-FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), derandomize=True, deadline=None)
 
 
 def same(value: Any) -> Any:
@@ -86,7 +83,6 @@ _values = st.recursive(
 )
 
 
-@FUZZ
 @given(_values)
 def test_fuzz_round_trip(value: Any) -> None:
     """Any answer of the json module is read and written with the same values."""
@@ -95,7 +91,6 @@ def test_fuzz_round_trip(value: Any) -> None:
     assert json.dumps(again) == json.dumps(json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace")))
 
 
-@FUZZ
 @given(st.binary(max_size=60))
 def test_fuzz_reading(body: bytes) -> None:
     """Any bytes are JSON or refused."""

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
@@ -229,7 +229,6 @@ def test_a_real_certificate(header: str) -> None:
 
 
 @pytest.mark.parametrize("header", HEADERS)
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_any_value(header: str, data: st.DataObject) -> None:
     """No value is anything but a certificate or no certificate."""

@@ -15,6 +15,7 @@ import flask_secure_ml
 PACKAGE = Path(flask_secure_ml.__file__).parent
 CORE = [
     "errors",
+    "refresh",
     "strictjson",
     "watched",
     "vault",

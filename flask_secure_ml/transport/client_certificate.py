@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import logging
 import re
+import ssl
 from collections.abc import Callable, Mapping
-from ssl import SSLSocket
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -63,7 +63,8 @@ class CertificateSource:
 
 def socket_certificate(connection: object) -> bytes | None:
     """Return the certificate that the client showed on a TLS socket, in DER, or None."""
-    if not isinstance(connection, SSLSocket):
+    # Read from the module each time: gevent replaces the class, in a worker after the app was loaded.
+    if not isinstance(connection, ssl.SSLSocket):
         return None
     try:
         return connection.getpeercert(binary_form=True)

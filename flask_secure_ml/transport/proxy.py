@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import re
+import ssl
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from ssl import SSLSocket
 from typing import TYPE_CHECKING
 
 from ..checks import Networks
@@ -131,7 +131,8 @@ def _settle_scheme(environ: WSGIEnvironment) -> None:
     """Take the scheme from the connection itself: gunicorn believes X-Forwarded-Proto of loopback by default."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
-        environ["wsgi.url_scheme"] = "https" if isinstance(connection, SSLSocket) else "http"
+        # Read from the module each time: gevent replaces the class, in a worker after the app was loaded.
+        environ["wsgi.url_scheme"] = "https" if isinstance(connection, ssl.SSLSocket) else "http"
 
 
 def _unmapped(address: str) -> str:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 PROBLEM_JSON = "application/problem+json"
 REQUEST_ID_KEY = "flask_secure_ml.request_id"
+RETRY_SECONDS = 5
+"""When to try again if whoever reports the outage does not know."""
+
 IANA = "https://iana.org/assignments/http-problem-types#"
 
 Headers = Sequence[tuple[str, str]]
@@ -190,11 +193,19 @@ class InternalError(SecureMLError, http.InternalServerError):
 
 
 class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
-    """An identity provider, or a store that a ``closed`` policy needs, is down."""
+    """An identity provider, or a store that a ``closed`` policy needs, is down.
+
+    The response always has ``Retry-After``, by itself when ``headers`` has none.
+    """
 
     slug = "dependency_unavailable"
     detail = "A service that this one depends on is not available. Try again later."
     problem_type = IANA + "temporary-reduced-capacity"
+
+    def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
+        if all(name.lower() != "retry-after" for name, _ in headers):
+            headers = (*headers, ("Retry-After", str(RETRY_SECONDS)))
+        super().__init__(reason, headers=headers, members=members)
 
 
 _FOREIGN: Mapping[int, tuple[str, str]] = {

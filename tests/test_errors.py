@@ -6,10 +6,12 @@ import inspect
 from typing import Any
 
 import pytest
+from flask import Flask
 from werkzeug import exceptions as http
 
 from flask_secure_ml import errors
-from flask_secure_ml.errors import REQUEST_ID_KEY, ConfigError, SecureMLError, problem_response
+from flask_secure_ml.errors import REQUEST_ID_KEY, ConfigError, DependencyUnavailable, SecureMLError, problem_response
+from support import HTTPS, caller
 
 LEAVES = [
     error
@@ -71,3 +73,32 @@ def test_config_error_lists_every_problem() -> None:
     error = ConfigError(["A is wrong", "B is wrong"])
     assert error.problems == ("A is wrong", "B is wrong")
     assert str(error).splitlines()[1:] == ["  - A is wrong", "  - B is wrong"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param((), ["5"], id="none given"),
+        pytest.param([("X-Other", "1")], ["5"], id="another header"),
+        pytest.param([("Retry-After", "60")], ["60"], id="given"),
+        pytest.param([("retry-after", "60")], ["60"], id="given in lower case"),
+    ],
+)
+def test_outage_says_when_to_try_again(headers: list[tuple[str, str]], expected: list[str]) -> None:
+    """Every 503 of ours has Retry-After, exactly once."""
+    response = DependencyUnavailable("down", headers=headers).get_response()
+    assert response.headers.getlist("Retry-After") == expected
+    assert len(response.headers) == len({name.lower() for name, _ in headers} | {"retry-after"}) + 2
+
+
+def test_view_that_reports_an_outage(app: Flask) -> None:
+    """A view may raise it with nothing but its reason."""
+
+    def view() -> str:
+        raise DependencyUnavailable("the feature store is down")
+
+    app.add_url_rule("/features", view_func=view)
+    response = app.test_client().get("/features", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.json["code"]) == (503, "dependency_unavailable")  # type: ignore[index]
+    assert response.headers.getlist("Retry-After") == ["5"]
+    assert b"feature store" not in response.data

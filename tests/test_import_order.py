@@ -14,6 +14,7 @@ PACKAGE = Path(flask_secure_ml.__file__).parent
 CORE = [
     "errors",
     "paths",
+    "refresh",
     "strictjson",
     "watched",
     "vault",

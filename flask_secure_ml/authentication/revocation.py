@@ -6,8 +6,8 @@ The records lie in the shared store; each process has them in memory, so that a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..errors import DependencyUnavailable, NotAuthenticated
 from ..exchange import Clock, Principal
@@ -26,31 +26,57 @@ AHEAD = 300
 _LONGEST = 2048
 
 
-class _Index:
-    """The records in the form in which a request is held against them."""
+class _Index(dict[str, Revocation]):
+    """The revocations by key, and by what a request is checked against.
 
-    def __init__(self, records: Iterable[Revocation]) -> None:
-        found = list(records)
-        self.tokens = {(each.issuer, each.token_id): each for each in found if each.kind == TOKEN}
-        self.principals = {each.principal: each for each in found if each.kind == PRINCIPAL}
-        before = [each for each in found if each.kind == BEFORE]
-        self.of_principal = {each.principal: each for each in before if each.principal}
-        self.of_issuer = {each.issuer: each for each in before if each.issuer}
-        self.of_everyone = [each for each in before if not each.principal and not each.issuer]
+    Each kind of revocation has one position for each issuer, token and principal, which its key is derived from, so a
+    record takes the position of the one that it replaces, and no reader finds it empty in between.
+    """
 
-    def matching(self, principal: Principal) -> Iterator[Revocation | None]:
-        """Yield what speaks against a principal, and None for each thing that does not."""
-        if principal.token_id:
-            yield self.tokens.get((principal.issuer, principal.token_id))
-        yield self.principals.get(principal.id)
-        own = self.of_principal.get(principal.id)
+    def __init__(self) -> None:
+        super().__init__()
+        self._tokens: dict[tuple[str, str], Revocation] = {}
+        self._principals: dict[str, Revocation] = {}
+        self._before: dict[tuple[str, str], Revocation] = {}
+
+    def __setitem__(self, key: str, record: Revocation) -> None:
+        if key != record.key:
+            raise ValueError(f"{key} holds {record.key}")
+        positions, position = self._position(record)
+        positions[position] = record
+        super().__setitem__(key, record)
+
+    def pop(self, key: str, default: Any = None) -> Any:
+        """Remove a revocation and return it."""
+        record = self.get(key)
+        if record is None:
+            return default
+        positions, position = self._position(record)
+        positions.pop(position, None)
+        return super().pop(key)
+
+    def find(self, principal: Principal) -> Revocation | None:
+        """Return a revocation that applies to a principal, or None."""
+        issuer, subject = principal.issuer, principal.id
+        found = self._tokens.get((issuer, principal.token_id)) if principal.token_id else None
+        found = found or self._principals.get(subject)
+        if found is not None or not self._before:
+            return found
+        own = self._before.get(("", subject))
         if principal.issued is None:
-            yield own
-            return
-        for each in (own, self.of_issuer.get(principal.issuer), *self.of_everyone):
+            return own
+        for each in (own, self._before.get((issuer, "")) if issuer else None, self._before.get(("", ""))):
             # The same second counts as before: a token that was stolen then must not survive.
             if each is not None and principal.issued <= each.instant:
-                yield each
+                return each
+        return None
+
+    def _position(self, record: Revocation) -> tuple[dict[Any, Revocation], Any]:
+        if record.kind == TOKEN:
+            return self._tokens, (record.issuer, record.token_id)
+        if record.kind == PRINCIPAL:
+            return self._principals, record.principal
+        return self._before, (record.issuer, record.principal)
 
 
 class Revocations:
@@ -63,8 +89,7 @@ class Revocations:
     def __init__(self, store: SharedStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._snapshot = Snapshot(store, SPACE, parse_revocation, clock)
-        self._indexed: tuple[Mapping[str, Revocation], _Index] | None = None
+        self._snapshot = Snapshot(store, SPACE, parse_revocation, clock, _Index)
 
     def check(self, principal: Principal) -> None:
         """Let a principal pass that was not revoked.
@@ -75,12 +100,13 @@ class Revocations:
         :raises NotAuthenticated: its token, itself, or everything of its time was revoked.
         :raises DependencyUnavailable: the store has not answered for a minute, or is damaged.
         """
-        content = self._content()
-        if not content:
-            return
-        for record in self._index(content).matching(principal):
-            if record is not None:
-                raise NotAuthenticated(f"revoked: {record} (revocation {record.key})")
+        try:
+            index = self._snapshot.read()
+        except ValueError as error:
+            raise _damaged(error) from None
+        record = index.find(principal) if index else None
+        if record is not None:
+            raise NotAuthenticated(f"revoked: {record} (revocation {record.key})")
 
     def revoke_token(self, issuer: str, token_id: str, *, seconds: float = KEPT) -> Revocation:
         """Refuse one token from now on.
@@ -144,18 +170,6 @@ class Revocations:
         """
         found = [_parsed(raw) for raw in self._store.items(SPACE).values()]
         return tuple(sorted(found, key=lambda record: (record.created, record.key)))
-
-    def _content(self) -> Mapping[str, Revocation]:
-        try:
-            return self._snapshot.read()
-        except ValueError as error:
-            raise _damaged(error) from None
-
-    def _index(self, content: Mapping[str, Revocation]) -> _Index:
-        indexed = self._indexed
-        if indexed is None or indexed[0] is not content:
-            indexed = self._indexed = (content, _Index(content.values()))
-        return indexed[1]
 
     def _instant(self, instant: float) -> float:
         if not math.isfinite(instant) or instant < 0:

@@ -34,7 +34,7 @@ class SharedKeyStore:
     def __init__(self, store: SharedStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._snapshot = self._fresh()
+        self._snapshot = Snapshot(store, KEYS, parse_record, clock, dict[str, KeyRecord])
         self._last_use = LastUse(self._write_uses)
 
     def get(self, key_id: str) -> KeyRecord | None:
@@ -66,7 +66,7 @@ class SharedKeyStore:
         """
         if not self._store.put(KEYS, record.id, dump_record(record), new=True):
             raise ValueError("a key with this id exists already")
-        self._snapshot = self._fresh()
+        self._snapshot.refresh()
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
         """Put what ``change`` makes of a record in its place, and return it.
@@ -81,7 +81,7 @@ class SharedKeyStore:
             if self._clock.monotonic() - started > HELD / 2:
                 raise DependencyUnavailable(f"changing the API key {key_id} took too long; try again")
             self._store.put(KEYS, key_id, raw)
-        self._snapshot = self._fresh()
+        self._snapshot.refresh()
         return record
 
     def revoke(self, key_id: str) -> None:
@@ -107,9 +107,6 @@ class SharedKeyStore:
     def _write_uses(self, uses: Uses) -> None:
         for key_id, when in uses.items():
             self._store.put(USES, key_id, str(when).encode())
-
-    def _fresh(self) -> Snapshot[KeyRecord]:
-        return Snapshot(self._store, KEYS, parse_record, self._clock)
 
     def _stored(self, key_id: str) -> KeyRecord:
         raw = self._store.get(KEYS, key_id)

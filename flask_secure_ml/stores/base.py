@@ -3,9 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import DependencyUnavailable
+
+PAGE = 250
+"""The most records that one call of ``changes`` returns: each is short, on a busy machine too."""
+
+KEPT_CHANGES = 10_000
+"""The changes of a space that a store keeps; a reader that missed more reads everything again."""
+
+
+class Record(NamedTuple):
+    """A record as ``changes`` returns it.
+
+    :param seconds: the time until it expires; None for one that does not.
+    """
+
+    value: bytes
+    seconds: float | None = None
+
+
+class Cursor(NamedTuple):
+    """How far a reader has come.
+
+    :param version: the last change that it knows all records of.
+    :param after: in the middle of reading all records, the key of the last one; None when it has them all.
+    """
+
+    version: str
+    after: str | None = None
+
+
+class Changes(NamedTuple):
+    """What ``changes`` returns.
+
+    :param records: by key; None for one that was deleted or has expired.
+    :param cursor: where to go on.
+    :param more: whether there is more to read at once.
+    :param whole: whether this is the beginning of all records: what the reader knew before is void.
+    """
+
+    records: Mapping[str, Record | None]
+    cursor: Cursor
+    more: bool
+    whole: bool
 
 
 class SharedStore(Protocol):
@@ -37,8 +79,33 @@ class SharedStore(Protocol):
     def items(self, space: str) -> Mapping[str, bytes]:
         """Return every record of a space, in the order of their keys."""
 
-    def version(self, space: str) -> int:
-        """Return a number that is another one after every ``put`` and ``delete`` in the space; ``add`` leaves it."""
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        """Return what was put and deleted since a cursor, or the first of all records.
+
+        Each change has a number and a random tag, which together are its version. A store whose history does not have
+        the version of the cursor (it lost a change, was restored or replaced, or no longer keeps the changes since)
+        returns all records. A record that expires is no change.
+
+        :param cursor: of the last call; None for all records.
+        :param timeout: seconds for the whole call, whatever failed a moment ago; None for the store's own limits.
+        """
+
+
+def all_items(store: SharedStore, space: str) -> dict[str, bytes]:
+    """Return every record of a space, in the order of their keys, page by page."""
+    found: dict[str, bytes] = {}
+    cursor, more = None, True
+    while more:
+        changes = store.changes(space, cursor)
+        if changes.whole:
+            found.clear()
+        for key, record in changes.records.items():
+            if record is None:
+                found.pop(key, None)
+            else:
+                found[key] = record.value
+        cursor, more = changes.cursor, changes.more
+    return dict(sorted(found.items()))
 
 
 def unavailable(reason: str) -> DependencyUnavailable:

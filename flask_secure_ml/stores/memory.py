@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, defaultdict
+import secrets
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from threading import Lock
 
 from ..exchange import Clock
-from .base import unavailable
+from .base import KEPT_CHANGES, Changes, Cursor, Record, all_items, unavailable
 
 MAX_SEEN = 1_000_000
 """How many keys of one space ``add`` remembers; one more is refused rather than an old one forgotten."""
@@ -29,10 +30,10 @@ class MemoryStore:
     def __init__(self, clock: Clock, max_seen: int = MAX_SEEN) -> None:
         self._clock = clock
         self._max_seen = max_seen
+        # Never held over I/O, so that it is right for threads and for greenlets, whenever it was made.
         self._lock = Lock()
         self._seen: dict[str, _Seen] = defaultdict(_Seen)
-        self._records: dict[str, dict[str, Entry]] = defaultdict(dict)
-        self._versions: Counter[str] = Counter()
+        self._spaces: dict[str, _Space] = defaultdict(_Space)
 
     def add(self, space: str, key: str, seconds: float) -> bool:
         """Remember a key for a time; False when it is remembered already.
@@ -52,43 +53,98 @@ class MemoryStore:
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
         """Store a record; False, and nothing stored, when ``new`` is wanted and the key is taken."""
-        until = math.inf if seconds is None else self._clock.monotonic() + seconds
+        now = self._clock.monotonic()
         with self._lock:
-            records = self._current(space)
-            if new and key in records:
+            records = self._current(space, now)
+            if new and key in records.entries:
                 return False
-            records[key] = (until, value)
-            self._versions[space] += 1
+            records.put(key, (math.inf if seconds is None else now + seconds, value))
             return True
 
     def get(self, space: str, key: str) -> bytes | None:
         """Return a record, or None."""
         with self._lock:
-            until, value = self._records[space].get(key, (-math.inf, b""))
+            until, value = self._spaces[space].entries.get(key, (-math.inf, b""))
         return value if until > self._clock.monotonic() else None
 
     def delete(self, space: str, key: str) -> bool:
         """Forget a record; False when there is none."""
         with self._lock:
-            found = self._current(space).pop(key, None)
-            self._versions[space] += 1
-            return found is not None
+            return self._current(space, self._clock.monotonic()).delete(key)
 
     def items(self, space: str) -> Mapping[str, bytes]:
         """Return every record of a space, in the order of their keys."""
+        return all_items(self, space)
+
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        """Return what was put and deleted since a cursor, or all records."""
+        now = self._clock.monotonic()
         with self._lock:
-            return {key: value for key, (_, value) in sorted(self._current(space).items())}
+            records = self._current(space, now)
+            keys = None if cursor is None else records.changed_since(cursor.version)
+            found = {key: records.entries.get(key) for key in (records.entries if keys is None else keys)}
+            version = records.version
+        left = {key: entry and _record(entry, now) for key, entry in found.items()}
+        return Changes(left, Cursor(version), more=False, whole=keys is None)
 
-    def version(self, space: str) -> int:
-        """Return a number that is another one after every ``put`` and ``delete`` in the space."""
-        return self._versions[space]
-
-    def _current(self, space: str) -> dict[str, Entry]:
+    def _current(self, space: str, now: float) -> _Space:
         """Return the records of a space, without those that are over."""
-        records, now = self._records[space], self._clock.monotonic()
-        for key in [key for key, (until, _) in records.items() if until <= now]:
-            del records[key]
+        records = self._spaces[space]
+        records.forget(now)
         return records
+
+
+def _record(entry: Entry, now: float) -> Record:
+    until, value = entry
+    return Record(value, None if until == math.inf else until - now)
+
+
+class _Space:
+    """The records of a space, when each is over, and which changed last."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._ends: list[tuple[float, str]] = []
+        self._changed: deque[str] = deque(maxlen=KEPT_CHANGES)
+        self._number = 0
+        self._tag = secrets.token_hex(8)
+
+    @property
+    def version(self) -> str:
+        return f"{self._number}-{self._tag}"
+
+    def put(self, key: str, entry: Entry) -> None:
+        self.entries[key] = entry
+        if entry[0] < math.inf:
+            heapq.heappush(self._ends, (entry[0], key))
+        self._change(key)
+
+    def delete(self, key: str) -> bool:
+        found = self.entries.pop(key, None) is not None
+        if found:
+            self._change(key)
+        return found
+
+    def forget(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            until, key = heapq.heappop(self._ends)
+            # A record that was put again meanwhile has another end.
+            if key in self.entries and self.entries[key][0] == until:
+                del self.entries[key]
+
+    def changed_since(self, version: str) -> set[str] | None:
+        """Return the keys that changed; None when that is not known."""
+        number, _, tag = version.partition("-")
+        if tag != self._tag:
+            return None
+        missed = self._number - int(number)
+        if missed > len(self._changed):
+            return None
+        return {self._changed[-1 - index] for index in range(missed)}
+
+    def _change(self, key: str) -> None:
+        self._number += 1
+        self._changed.append(key)
 
 
 class _Seen:

@@ -2,49 +2,87 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 
-from ..errors import DependencyUnavailable
 from ..exchange import Clock
 from ..secrets import SecretRing
+from .base import KEPT_CHANGES, PAGE, Changes, Cursor, Record, all_items
 from .redis_client import RedisClient
 
-# A record is its end in milliseconds since the epoch (0 for never), a line end, and its value.
-_PUT = """
-local old = redis.call('HGET', KEYS[1], ARGV[1])
-if old and ARGV[4] == '1' then
-  local ends = tonumber(string.match(old, '^%d+'))
-  if ends == 0 or ends > tonumber(ARGV[3]) then return 0 end
+# A space has four keys: a hash of its records, a sorted set of their keys in the order in which they are read, one of
+# the ends of those that expire, and a stream of the changes. A record is its end in milliseconds since the epoch (0 for
+# never), a line end, and its value. A change is named by its number and a random tag, which make the id of its entry:
+# a server that lost a change, and gives its number to another one, does not have that id.
+_CHANGE = """
+local function change(key, tag, kept)
+  local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
+  local number = last and tonumber(string.match(last[1], '^%d+')) or 0
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', kept, string.format('%.0f', number + 1) .. '-' .. tag, 'key', key)
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('SET', KEYS[2], ARGV[5], 'NX')
-redis.call('INCR', KEYS[2])
+local function forget(key)
+  redis.call('HDEL', KEYS[1], key)
+  redis.call('ZREM', KEYS[2], key)
+  redis.call('ZREM', KEYS[3], key)
+end
+"""
+# The change is noted first: a script that the server breaks off must not leave one that nobody hears of.
+_PUT = (
+    _CHANGE
+    + """
+local key, record, ends, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+if ARGV[5] == '1' then
+  local old = redis.call('HGET', KEYS[1], key)
+  local over = old and tonumber(string.match(old, '^%d+'))
+  if old and (over == 0 or over > now) then return 0 end
+end
+change(key, ARGV[6], ARGV[7])
+redis.call('HSET', KEYS[1], key, record)
+redis.call('ZADD', KEYS[2], 0, key)
+if ends == 0 then redis.call('ZREM', KEYS[3], key) else redis.call('ZADD', KEYS[3], ends, key) end
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do forget(old) end
 return 1
 """
-_DELETE = """
+)
+_DELETE = (
+    _CHANGE
+    + """
 local old = redis.call('HGET', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('SET', KEYS[2], ARGV[2], 'NX')
-redis.call('INCR', KEYS[2])
+if old then
+  change(ARGV[1], ARGV[2], ARGV[3])
+  forget(ARGV[1])
+end
 return old
 """
-# Only what is still what it was: a record may have been renewed since it was read.
-_DROP = """
-for i = 1, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
+)
+# Returns whether this is the beginning of all records, the version now, the one that the reader comes to, and the keys
+# and records of this page.
+_CHANGES = """
+local past, reading, after, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
+local version = last and last[1] or ''
+local known = past == version or (past ~= '' and #redis.call('XRANGE', KEYS[4], past, past) == 1)
+local reached, keys = past, {}
+if reading == 'changes' and known then
+  for _, entry in ipairs(past == version and {} or redis.call('XRANGE', KEYS[4], '(' .. past, '+', 'COUNT', size)) do
+    reached = entry[1]
+    table.insert(keys, entry[2][2])
+  end
+elseif reading == 'records' and known then
+  keys = redis.call('ZRANGEBYLEX', KEYS[2], '(' .. after, '+', 'LIMIT', 0, size)
+else
+  known, reached = false, version
+  keys = redis.call('ZRANGEBYLEX', KEYS[2], '-', '+', 'LIMIT', 0, size)
 end
+return {known and 0 or 1, version, reached, keys, #keys > 0 and redis.call('HMGET', KEYS[1], unpack(keys)) or {}}
 """
-_MOST_DROPPED = 1000
 
 
 class RedisStore:
     """Keeps everything on a server that many machines reach.
 
-    The records of a space and their version carry its name as a hash tag, so they stay together in a cluster.
+    The keys of a space carry its name as a hash tag, so they stay together in a cluster.
 
     :param uri: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``.
     :param password: the password, read anew for each connection; None for the one in the address, or none.
@@ -59,7 +97,7 @@ class RedisStore:
         self._clock = clock
         self._put = self._client.script(_PUT)
         self._delete = self._client.script(_DELETE)
-        self._drop = self._client.script(_DROP)
+        self._changes = self._client.script(_CHANGES)
 
     def add(self, space: str, key: str, seconds: float) -> bool:
         """Remember a key for a time; False when it is remembered already, by whatever machine."""
@@ -71,49 +109,49 @@ class RedisStore:
         now = self._now()
         ends = 0 if seconds is None else now + math.ceil(seconds * 1000)
         record = b"%d\n%b" % (ends, value)
-        return bool(self._put(_keys(space), [key, record, now, int(new), _first_version()]))
+        return bool(self._put(_keys(space), [key, record, ends, now, int(new), _tag(), KEPT_CHANGES]))
 
     def get(self, space: str, key: str) -> bytes | None:
         """Return a record, or None."""
-        return _value(self._client.run(lambda client: client.hget(_keys(space)[0], key)), self._now())
+        record = _record(self._client.run(lambda client: client.hget(_keys(space)[0], key)), self._now())
+        return None if record is None else record.value
 
     def delete(self, space: str, key: str) -> bool:
         """Forget a record; False when there is none."""
-        return _value(self._delete(_keys(space), [key, _first_version()]), self._now()) is not None
+        return _record(self._delete(_keys(space), [key, _tag(), KEPT_CHANGES]), self._now()) is not None
 
     def items(self, space: str) -> Mapping[str, bytes]:
         """Return every record of a space, in the order of their keys."""
-        stored: dict[bytes, bytes] = self._client.run(lambda client: client.hgetall(_keys(space)[0]))
-        now = self._now()
-        values = {key: _value(record, now) for key, record in sorted(stored.items())}
-        self._forget(space, {key: stored[key] for key, value in values.items() if value is None})
-        return {key.decode(): value for key, value in values.items() if value is not None}
+        return all_items(self, space)
 
-    def version(self, space: str) -> int:
-        """Return a number that is another one after every ``put`` and ``delete`` in the space."""
-        return int(self._client.run(lambda client: client.get(_keys(space)[1])) or 0)
-
-    def _forget(self, space: str, ended: Mapping[bytes, bytes]) -> None:
-        # What was read is right without this, and the next one to read tries again.
-        some = list(itertools.chain.from_iterable(itertools.islice(ended.items(), _MOST_DROPPED)))
-        with suppress(DependencyUnavailable):
-            if some:
-                self._drop(_keys(space)[:1], some)
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        """Return what was put and deleted since a cursor, or the first of all records."""
+        past, after = cursor or Cursor("")
+        reading = "all" if cursor is None else "changes" if after is None else "records"
+        found = self._changes(_keys(space), [past, reading, after or "", PAGE], timeout)
+        whole, version, reached = bool(found[0]), found[1].decode(), found[2].decode()
+        keys, now = [key.decode() for key in found[3]], self._now()
+        records = {key: _record(raw, now) for key, raw in zip(keys, found[4], strict=True)}
+        full = (whole or reading == "records") and len(keys) == PAGE
+        reached_all = Cursor(reached, keys[-1] if full else None)
+        return Changes(records, reached_all, more=full or reached != version, whole=whole)
 
     def _now(self) -> int:
         return int(self._clock.now() * 1000)
 
 
-def _value(record: bytes | None, now: int) -> bytes | None:
-    if record is None:
+def _record(stored: bytes | None, now: int) -> Record | None:
+    if stored is None:
         return None
-    ends, _, value = record.partition(b"\n")
-    return value if ends == b"0" or int(ends) > now else None
+    ends, _, value = stored.partition(b"\n")
+    left = int(ends) - now
+    if ends == b"0":
+        return Record(value)
+    return Record(value, left / 1000) if left > 0 else None
 
 
-def _first_version() -> int:
-    """Return where a space begins to count: at random, so that a server that lost everything is noticed."""
-    return secrets.randbits(40)
+def _tag() -> int:
+    return secrets.randbits(53)
 
 
 def _prefix(space: str) -> str:
@@ -121,4 +159,5 @@ def _prefix(space: str) -> str:
 
 
 def _keys(space: str) -> list[str]:
-    return [f"{_prefix(space)}:records", f"{_prefix(space)}:version"]
+    prefix = _prefix(space)
+    return [f"{prefix}:records", f"{prefix}:keys", f"{prefix}:ends", f"{prefix}:changes"]

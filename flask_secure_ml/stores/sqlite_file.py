@@ -30,33 +30,36 @@ class SqliteFile:
     closed before each fork, and parent and child open their own.
 
     :param path: the file; it is made where it is missing, readable by its owner only.
-    :param schema: statements that make the tables where they are missing.
+    :param schema: statements that make the tables where they are missing; None for a file that is there.
     :raises DependencyUnavailable: the file cannot be opened or is no database.
     """
 
-    def __init__(self, path: Path, schema: str) -> None:
+    def __init__(self, path: Path, schema: str | None = None) -> None:
         self._path = path
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
         self._inherited: list[sqlite3.Connection] = []
-        self._make(schema)
+        if schema is not None:
+            self._make(schema)
         _follow_forks(weakref.ref(self))
 
     def __del__(self) -> None:
         self._close()
 
     @contextmanager
-    def use(self) -> Iterator[sqlite3.Connection]:
+    def use(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Lend the connection; what was begun and not committed when something is raised is undone.
 
+        :param timeout: seconds to wait, for other threads and for other processes together; None for the usual.
         :raises DependencyUnavailable: the file is gone, damaged, or busy for too long.
         """
-        if not self._lock.acquire(timeout=BUSY):
+        ends = time.monotonic() + (BUSY if timeout is None else timeout)
+        if not self._lock.acquire(timeout=_left(ends)):
             raise unavailable(f"the store {self._path} is busy")
         try:
             with self._explained():
-                yield self._current()
+                yield self._current(ends)
         except BaseException:
             # Whatever state the connection is in, a new one is in none.
             self._close()
@@ -88,13 +91,15 @@ class SqliteFile:
             else:
                 return
 
-    def _current(self) -> sqlite3.Connection:
+    def _current(self, ends: float) -> sqlite3.Connection:
         # A file that was removed or replaced lives on for who has it open, and would never show a change again.
         found = self._path.stat()
         identity = found.st_dev, found.st_ino
         if self._connection is None or identity != self._identity:
             self._close()
-            self._connection, self._identity = _connect(self._path, BUSY), identity
+            self._connection, self._identity = _connect(self._path, _left(ends)), identity
+        # Of what the caller does, the first statement takes the lock and the others have it.
+        self._connection.execute(f"PRAGMA busy_timeout = {_left(ends) * 1000:.0f}")
         return self._connection
 
     def _close(self) -> None:
@@ -138,6 +143,10 @@ def _follow_forks(reference: weakref.ref[SqliteFile]) -> None:
         after_in_parent=lambda: tell(SqliteFile.after_fork_in_parent),
         after_in_child=lambda: tell(SqliteFile.after_fork_in_child),
     )
+
+
+def _left(ends: float) -> float:
+    return max(0.0, ends - time.monotonic())
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:

@@ -63,6 +63,7 @@ class CertificateSource:
 
 def socket_certificate(connection: object) -> bytes | None:
     """Return the certificate that the client showed on a TLS socket, in DER, or None."""
+    # Read from the module each time: gevent replaces the class, in a worker after the app was loaded.
     if not isinstance(connection, ssl.SSLSocket):
         return None
     try:

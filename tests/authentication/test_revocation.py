@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flask_secure_ml.authentication import revocation
 from flask_secure_ml.authentication.revocation import AHEAD, SPACE, Revocations
 from flask_secure_ml.authentication.revocation_record import Revocation, dump_revocation, parse_revocation
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.exchange import Principal
+from flask_secure_ml.stores.base import Changes, Cursor
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.stores.sqlite import SqliteStore
 from flask_secure_ml.testing import FakeClock, MemorySink
@@ -28,17 +32,17 @@ OWN = Principal("own", "bob")
 
 
 class Failing(MemoryStore):
-    """A store that can be down, and counts how often it is asked for its version."""
+    """A store that can be down, and counts how often it is asked for changes."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
         self.down = False
         self.asked = 0
 
-    def version(self, space: str) -> int:
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
         self.asked += 1
         self._fail()
-        return super().version(space)
+        return super().changes(space, cursor, timeout=timeout)
 
     def put(self, space: str, key: str, value: bytes, **terms: Any) -> bool:
         self._fail()
@@ -51,10 +55,6 @@ class Failing(MemoryStore):
     def delete(self, space: str, key: str) -> bool:
         self._fail()
         return super().delete(space, key)
-
-    def items(self, space: str) -> Mapping[str, bytes]:
-        self._fail()
-        return super().items(space)
 
     def _fail(self) -> None:
         if self.down:
@@ -366,3 +366,131 @@ def test_said_again_for_a_shorter_time(clock: FakeClock) -> None:
     assert len(revocations.list()) == 1
     clock.advance(200)
     assert revocations.list() == ()
+
+
+# --- as records change -----------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts what is parsed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.records = 0
+
+        def parse(raw: bytes) -> Revocation:
+            self.records += 1
+            return parse_revocation(raw)
+
+        monkeypatch.setattr(revocation, "parse_revocation", parse)
+
+
+def test_change_costs_one_record(store: MemoryStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many revocations there are, in the process that revokes as in the others."""
+    counted = Counted(monkeypatch)
+    one, other = Revocations(store, clock), Revocations(store, clock)
+    for number in range(2000):
+        record = Revocation("token", ISSUER, f"other {number}")
+        store.put(SPACE, record.key, dump_revocation(record))
+    assert passes(one, TOKEN)
+    assert passes(other, TOKEN)
+    counted.records = 0
+    key = one.revoke_token(ISSUER, "t1").key
+    assert not passes(one, TOKEN)
+    clock.advance(0.5)
+    assert not passes(other, TOKEN)
+    other.undo(key)
+    assert passes(other, TOKEN)
+    clock.advance(0.5)
+    assert passes(one, TOKEN)
+    assert counted.records == 2
+
+
+KINDS: list[tuple[str, str, str]] = [
+    ("token", ISSUER, "t1"),
+    ("token", ISSUER, "t2"),
+    ("principal", "", TOKEN.id),
+    ("principal", "", KEY.id),
+    ("before", "", ""),
+    ("before", ISSUER, ""),
+    ("before", "", KEY.id),
+    ("before", "", OWN.id),
+]
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(["revoke", "undo", "wait"])), max_size=40))
+def test_index_follows_its_records(steps: list[tuple[tuple[str, str, str], str]]) -> None:
+    """After any changes it rejects whom one that is built from all records rejects."""
+    clock = FakeClock(NOW)
+    store = MemoryStore(clock)
+    old = Revocations(store, clock)
+    for (kind, issuer, name), step in steps:
+        record = Revocation(
+            kind,
+            issuer,
+            name if kind == "token" else "",
+            "" if kind == "token" else name,
+            instant=clock.now() if kind == "before" else 0,
+        )
+        if step == "revoke":
+            store.put(SPACE, record.key, dump_revocation(record), seconds=5 if kind == "token" else None)
+        elif step == "undo":
+            store.delete(SPACE, record.key)
+        else:
+            clock.advance(1)
+        principals = (TOKEN, replace(TOKEN, token_id="t2"), KEY, OWN, replace(KEY, issued=NOW + 3))
+        old._snapshot.refresh()
+        new = Revocations(store, clock)
+        assert [passes(old, each) for each in principals] == [passes(new, each) for each in principals]
+
+
+def test_renewed_revocation_never_lets_in(store: MemoryStore, clock: FakeClock) -> None:
+    """While a record takes the position of another one, every reader finds one of the two."""
+    revocations = Revocations(store, clock)
+    record = revocations.revoke_principal(KEY.id)
+    assert not passes(revocations, KEY)
+    index = revocations._snapshot.read()
+    found: list[object] = []
+
+    class Watching(dict[Any, Revocation]):
+        def __setitem__(self, key: Any, value: Revocation) -> None:
+            found.append(self.get(key))
+            super().__setitem__(key, value)
+
+        def pop(self, *_: object) -> Any:
+            found.append(None)
+
+    index._principals = Watching(index._principals)
+    revocations.revoke_principal(KEY.id)
+    assert not passes(revocations, KEY)
+    assert found == [record]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "principal", "issuer": ISSUER},
+        {"kind": "principal", "principal": ""},
+        {"kind": "token", "issuer": ISSUER},
+        {"kind": "token", "issuer": ISSUER, "token_id": "t"},
+        {"kind": "token", "principal": "", "token_id": "t"},
+        {"token_id": "t"},
+        {"issuer": ISSUER},
+    ],
+    ids=str,
+)
+def test_record_that_names_too_much_or_too_little(
+    changes: dict[str, str], revoked: Revocations, store: MemoryStore
+) -> None:
+    """It could mean one of several things, and nobody knows which."""
+    check_damage(revoked, store, json.dumps(json.loads(dump_revocation(SOUND)) | changes).encode())
+
+
+def test_record_under_the_key_of_another(revoked: Revocations, store: MemoryStore) -> None:
+    """Undoing that one would take this one away."""
+    store.put(SPACE, "x", dump_revocation(SOUND))
+    with pytest.raises(DependencyUnavailable) as caught:
+        revoked.check(OWN)
+    assert "damaged" in caught.value.reason
+    store.delete(SPACE, "x")
+    revoked._snapshot.refresh()
+    assert passes(revoked, OWN)

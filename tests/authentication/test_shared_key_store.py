@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import redis
 from flask import Flask
 
 from flask_secure_ml import SecureML
+from flask_secure_ml.authentication import shared_key_store
 from flask_secure_ml.authentication.key_lifecycle import disable_key, enable_key, rotate_key
-from flask_secure_ml.authentication.key_store import KeyRecord, dump_record
+from flask_secure_ml.authentication.key_store import KeyRecord, dump_record, parse_record
 from flask_secure_ml.authentication.shared_key_store import HELD, KEYS, LOCKS, USES, SharedKeyStore
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.errors import DependencyUnavailable
@@ -268,7 +270,7 @@ def test_uses_do_not_make_workers_load_the_keys_again(spied: Spied, clock: FakeC
     keys.used("k1", clock.now())
     spied.calls.clear()
     keys.get("k1")
-    assert spied.calls == ["version"]
+    assert spied.calls == ["changes"]
 
 
 @pytest.mark.parametrize(
@@ -360,3 +362,65 @@ def test_keys_for_tests_can_be_made_in_it(clock: FakeClock, pepper: SecretRing) 
     """make_api_key takes any key store."""
     keys = SharedKeyStore(MemoryStore(clock), clock)
     assert keys.get(make_api_key(keys, pepper, clock)[4:16]) is not None
+
+
+def test_change_reads_one_record(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that changes a key does not read all the others again."""
+    parsed: list[bytes] = []
+
+    def parse(raw: bytes) -> KeyRecord:
+        parsed.append(raw)
+        return parse_record(raw)
+
+    monkeypatch.setattr(shared_key_store, "parse_record", parse)
+    keys = SharedKeyStore(MemoryStore(clock), clock)
+    for number in range(100):
+        keys.add(record(f"k{number}"))
+    keys.get("k1")
+    parsed.clear()
+    keys.add(record("new"))
+    assert keys.get("new") == record("new")
+    assert len(parsed) == 1
+
+
+def test_outages_say_when_to_try_again(clock: FakeClock) -> None:
+    """Also a record that is being changed, and a change that took too long."""
+    store = MemoryStore(clock)
+    keys = SharedKeyStore(store, clock)
+    keys.add(record())
+
+    def slow(old: KeyRecord) -> KeyRecord:
+        clock.advance(HELD)
+        return old
+
+    with pytest.raises(DependencyUnavailable) as caught:
+        keys.update("k1", slow)
+    assert int(caught.value.get_response().headers["Retry-After"]) > 0
+    store.put(LOCKS, "k1", b"", seconds=HELD)
+    with pytest.raises(DependencyUnavailable) as caught:
+        keys.revoke("k1")
+    assert int(caught.value.get_response().headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("quiet", [5, 40])
+def test_revoked_key_after_a_quiet_time(uri: str, clock: FakeClock, quiet: float) -> None:
+    """Eight threads that come at once, in a worker that nobody asked meanwhile: none accepts it."""
+    workers = [open_store(uri, None, clock)]
+    workers.append(workers[0] if uri == "memory:" else open_store(uri, None, clock))
+    keys, worker = (SharedKeyStore(store, clock) for store in workers)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(5):
+            key_id = f"k{number}"
+            keys.add(record(key_id))
+            clock.advance(1)
+            assert worker.get(key_id) == record(key_id)
+            keys.revoke(key_id)
+            clock.advance(quiet)
+            start = Barrier(8)
+
+            def status(_: int, key_id: str = key_id, start: Barrier = start) -> str:
+                start.wait()
+                found = worker.get(key_id)
+                return found.status if found else ""
+
+            assert list(pool.map(status, range(8))) == ["revoked"] * 8

@@ -7,14 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPSConnection
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from joserfc.jwk import Key
 
 from certificates import Certificate
+from flask_secure_ml.authentication.revocation import Revocations
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.testing import make_token
 from servers import Served, gunicorn, valkey, wait_until
 from site_under_test import AUDIENCE, ISSUER
@@ -167,3 +172,25 @@ def test_everything_before_now(workers: list[Worker], token: Callable[..., str],
     assert [each.status(new) for each in workers] == [200] * 2
     revoke("undo", key)
     assert seconds_until(workers, old, 200) < WITHIN
+
+
+def test_burst_after_a_quiet_time(
+    served: Served, shared: dict[str, str], token: Callable[..., str], workers: list[Worker]
+) -> None:
+    """A second after a revocation, eight callers come at once to workers that nobody asked meanwhile: none passes."""
+    revocations = Revocations(open_store(shared["FLASK_SECURE_ML_STORE_URI"], None, SystemClock()), SystemClock())
+    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        callers = [stack.enter_context(closing(Worker(served))) for _ in range(8)]
+        for number in range(3):
+            bad = token(f"quiet {number}")
+            assert [each.status(bad) for each in workers] == [200] * len(workers)
+            revocations.revoke_token(ISSUER, f"quiet {number}")
+            revoked = time.monotonic()
+            wait_until(lambda revoked=revoked: time.monotonic() > revoked + WITHIN, "a second")  # type: ignore[misc]
+            start = Barrier(8)
+
+            def status(caller: Worker, bad: str = bad, start: Barrier = start) -> int:
+                start.wait()
+                return caller.status(bad)
+
+            assert list(pool.map(status, callers)) == [401] * 8

@@ -10,6 +10,7 @@ from flask import Request
 from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml.exchange import Clock
+from flask_secure_ml.stores.base import Changes, Cursor
 
 TOKEN = "an.access.token"
 NOW = 1_800_000_000
@@ -45,7 +46,7 @@ class Seen:
     def items(self, space: str) -> Mapping[str, bytes]:
         raise NotImplementedError
 
-    def version(self, space: str) -> int:
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
         raise NotImplementedError
 
 

@@ -8,6 +8,7 @@ from flask import Flask, Request
 
 from flask_secure_ml import Exchange, Principal
 from flask_secure_ml.errors import NotAuthenticated
+from flask_secure_ml.stores import SharedStore
 
 HTTPS = "https://localhost"
 RANDOM_SECRET = "9c1f5ae07b42d86e3f9d0b7c5a1846e2f3d97b60c8a5e412"
@@ -39,3 +40,8 @@ class NameAuthenticator:
 def caller(name: str = "ada", *scopes: str) -> dict[str, str]:
     """Return the headers of an authenticated caller."""
     return {"X-Test-Caller": " ".join((name, *scopes))}
+
+
+def version_of(store: SharedStore, space: str) -> str:
+    """Return which change of a space was the last."""
+    return store.changes(space, None).cursor.version

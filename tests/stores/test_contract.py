@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flask_secure_ml.stores import SharedStore
+from flask_secure_ml.stores import SharedStore, memory, sqlite
+from flask_secure_ml.stores import redis as server
+from flask_secure_ml.stores.base import Cursor, Record
 from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.testing import FakeClock
+from support import version_of
 
 THREADS = 8
 PROCESSES = 4
@@ -44,14 +50,14 @@ def test_add_once(store: SharedStore) -> None:
 
 def test_add_is_no_record(store: SharedStore) -> None:
     """What is remembered and what is stored do not meet, and no version moves."""
-    version = store.version("a")
+    version = version_of(store, "a")
     store.add("a", "k", 60)
     assert (store.get("a", "k"), store.items("a"), store.delete("a", "k")) == (None, {}, False)
     store.put("a", "l", b"1")
     assert store.add("a", "l", 60)
-    before = store.version("a")
+    before = version_of(store, "a")
     store.add("a", "m", 60)
-    assert store.version("a") == before != version
+    assert version_of(store, "a") == before != version
 
 
 def test_records(store: SharedStore) -> None:
@@ -133,7 +139,7 @@ def test_key_is_new_again_after_its_time(store: SharedStore, clock: FakeClock, u
 
 def test_version(store: SharedStore) -> None:
     """It is another one after each change, in that space only."""
-    found = [store.version("a")]
+    found = [version_of(store, "a")]
     changes: list[Callable[[], bool]] = [
         lambda: store.put("a", "k", b"1"),
         lambda: store.put("a", "k", b"1"),
@@ -142,10 +148,161 @@ def test_version(store: SharedStore) -> None:
     ]
     for change in changes:
         change()
-        found.append(store.version("a"))
+        found.append(version_of(store, "a"))
         store.put("b", "k", b"1")
-        assert store.version("a") == found[-1]
+        assert version_of(store, "a") == found[-1]
     assert len(set(found)) == len(found)
+
+
+# --- what changed since --------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Follows a space by what changed, as a worker does; notes how many records it was given."""
+
+    def __init__(self, store: SharedStore, space: str = "a") -> None:
+        self._store = store
+        self._space = space
+        self._cursor: Cursor | None = None
+        self.records: dict[str, bytes] = {}
+        self.given: list[int] = []
+        self.began = 0
+
+    def follow(self, steps: int = 1000) -> dict[str, bytes]:
+        """Read until there is no more, or for some steps."""
+        self.given = []
+        for _ in range(steps):
+            changes = self._store.changes(self._space, self._cursor)
+            if changes.whole:
+                self.began += 1
+                self.records.clear()
+            for key, record in changes.records.items():
+                self.records.pop(key, None)
+                if record is not None:
+                    self.records[key] = record.value
+            self._cursor = changes.cursor
+            self.given.append(len(changes.records))
+            if not changes.more:
+                return self.records
+        return self.records
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores with short pages and a short memory."""
+    for module in (memory, sqlite, server):
+        monkeypatch.setattr(module, "KEPT_CHANGES", 20)
+    for module in (sqlite, server):
+        monkeypatch.setattr(module, "PAGE", 3)
+
+
+def test_reader_is_given_what_changed(store: SharedStore) -> None:
+    """A change costs each reader one record, however many there are."""
+    for number in range(50):
+        store.put("a", str(number), b"1")
+    reader = Reader(store)
+    assert (len(reader.follow()), reader.given) == (50, [50])
+    assert (len(reader.follow()), reader.given) == (50, [0])
+    store.put("a", "7", b"2")
+    store.delete("a", "8")
+    store.delete("a", "none")
+    store.put("a", "9", b"3", new=True)
+    store.put("b", "1", b"4")
+    assert (reader.follow()["7"], reader.given, reader.began) == (b"2", [2], 1)
+    assert reader.records == store.items("a")
+
+
+def test_reader_knows_how_long(store: SharedStore, clock: FakeClock) -> None:
+    """A record says how long it is good; one that is over is none."""
+    store.put("a", "short", b"1", seconds=10)
+    store.put("a", "long", b"2")
+    clock.advance(4)
+    first = store.changes("a", None)
+    assert first.records["long"] == Record(b"2", None)
+    short = first.records["short"]
+    assert short is not None
+    assert short.seconds == pytest.approx(6, abs=0.01)
+    store.put("a", "brief", b"3", seconds=1)
+    clock.advance(7)
+    assert store.changes("a", first.cursor).records == {"brief": None}
+    assert {key for key, record in store.changes("a", None).records.items() if record} == {"long"}
+
+
+@pytest.mark.usefixtures("small")
+def test_records_come_in_pages(store: SharedStore, uri: str) -> None:
+    """What changes while a reader reads them all is not missed, nor what was deleted kept."""
+    if uri == "memory:":
+        pytest.skip("has one page")
+    for number in range(10):
+        store.put("a", f"k{number}", b"1")
+    reader = Reader(store)
+    reader.follow(2)
+    assert sorted(reader.records) == ["k0", "k1", "k2", "k3", "k4", "k5"]
+    store.delete("a", "k0")
+    store.put("a", "k1", b"2")
+    store.delete("a", "k9")
+    store.put("a", "k10", b"3")
+    assert reader.follow() == store.items("a")
+    assert (reader.began, max(reader.given)) == (1, 3)
+
+
+@pytest.mark.usefixtures("small")
+def test_reader_that_missed_too_much(store: SharedStore) -> None:
+    """The store forgets old changes, and a reader that was away begins again; one that follows does not."""
+    reader, away = Reader(store), Reader(store)
+    for number in range(300):
+        if number in {0, 200}:
+            away.follow()
+        store.put("a", str(number % 7), b"%d" % number)
+        reader.follow()
+    store.delete("a", "3")
+    assert reader.follow() == away.follow() == store.items("a")
+    assert (reader.began, away.began) == (1, 3)
+
+
+def test_reader_of_another_history(store: SharedStore) -> None:
+    """A version that the store does not have means that it is not the one that was read."""
+    store.put("a", "k", b"1")
+    for version in ("", "1-0", "2-99", "999999-1"):
+        for after in (None, "k"):
+            found = store.changes("a", Cursor(version, after))
+            assert (found.whole, list(found.records)) == (True, ["k"])
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["put", "short", "new", "delete", "wait", "follow", "page"]), st.sampled_from("abcdefgh")
+        ),
+        max_size=60,
+    )
+)
+@pytest.mark.usefixtures("small")
+def test_reader_has_what_the_store_has(steps: list[tuple[str, str]], uri: str) -> None:
+    """After any changes and reads in any order; what expires in between is for the reader to drop."""
+    clock = FakeClock()
+    store = open_store(uri, None, clock)
+    space = f"space {secrets.token_hex(8)}"
+    reader = Reader(store, space)
+    for number, (step, key) in enumerate(steps):
+        value = b"%d" % number
+        if step in {"put", "new"}:
+            store.put(space, key, value, new=step == "new")
+        elif step == "short":
+            store.put(space, key, value, seconds=2)
+        elif step == "delete":
+            store.delete(space, key)
+        elif step == "wait":
+            clock.advance(1)
+        else:
+            reader.follow(1 if step == "page" else 1000)
+    found = reader.follow()
+    items = store.items(space)
+    assert {key: value for key, value in found.items() if key in items} == items
+    assert all(store.get(space, key) is None for key in found.keys() - items.keys())
+
+
+# --- threads, processes and machines -------------------------------------------------------------------------
 
 
 def test_threads_race(store: SharedStore) -> None:
@@ -191,4 +348,4 @@ def test_what_others_see(uri: str, clock: FakeClock) -> None:
     assert one.shared is other.shared is (uri != "memory:")
     assert (other.get("a", "k") == b"1") is one.shared
     assert other.add("a", "k", 60) is not one.shared
-    assert (other.version("a") == one.version("a")) is one.shared
+    assert (version_of(other, "a") == version_of(one, "a")) is one.shared

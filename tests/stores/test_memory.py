@@ -38,7 +38,8 @@ def test_memory_does_not_grow_with_time(clock: FakeClock) -> None:
         store.add("a", str(number), 5)
         store.put("a", str(number), b"x", seconds=5)
         clock.advance(1)
-    assert len(store._seen["a"].keys) == len(store._seen["a"]._ends) == len(store._records["a"]) == 5
+    assert len(store._seen["a"].keys) == len(store._seen["a"]._ends) == 5
+    assert len(store._spaces["a"].entries) == len(store._spaces["a"]._ends) == 5
 
 
 def test_bound_is_that_of_the_documentation(clock: FakeClock) -> None:

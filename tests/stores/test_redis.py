@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from flask_secure_ml.stores.redis import RedisStore
 from flask_secure_ml.stores.redis_client import PAUSE, Passwords
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
+from support import version_of
 
 OLD, NEW = "the-old-password-of-the-server", "the-new-password-of-the-server"
 ACTIONS = [
@@ -35,7 +37,7 @@ ACTIONS = [
     pytest.param(lambda store: store.get("a", "k"), id="get"),
     pytest.param(lambda store: store.delete("a", "k"), id="delete"),
     pytest.param(lambda store: store.items("a"), id="items"),
-    pytest.param(lambda store: store.version("a"), id="version"),
+    pytest.param(lambda store: store.changes("a", None), id="changes"),
 ]
 FORK = """
 import os, sys
@@ -46,6 +48,21 @@ store.put("a", "k", b"")
 child = os.fork() == 0
 failed = any(store.get("a", "k") != b"" or not store.put("a", str(number), b"") for number in range(200))
 sys.exit(failed or (not child and os.wait()[1] != 0))
+"""
+
+FORK_WITH_A_LOCK = """
+import os, signal, sys, threading
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.stores.open import open_store
+store = open_store(sys.argv[1], None, SystemClock())
+store.put("a", "k", b"1")
+thread = threading.Thread(target=store._client._made[1].connection_pool._lock.acquire)
+thread.start()
+thread.join()
+if os.fork() == 0:
+    signal.alarm(10)
+    os._exit(store.get("a", "k") != b"1")
+os._exit(os.wait()[1] != 0)
 """
 
 
@@ -85,34 +102,54 @@ def test_server_forgets_by_itself(store: RedisStore, admin: Any) -> None:
 
 
 def test_records_that_are_over_are_dropped(store: RedisStore, admin: Any, clock: FakeClock) -> None:
-    """Who reads them all takes them off the server, without a new version."""
+    """The next change takes them off the server, with all that was noted of them."""
     store.put("a", "over", b"1", seconds=5)
+    clock.advance(6)
+    version = version_of(store, "a")
+    assert (dict(store.items("a")), version_of(store, "a")) == ({}, version)
     store.put("a", "stays", b"2")
-    clock.advance(6)
-    version = store.version("a")
-    assert dict(store.items("a")) == {"stays": b"2"}
-    assert (admin.hkeys("flask-secure-ml:{a}:records"), store.version("a")) == ([b"stays"], version)
+    assert admin.hkeys("flask-secure-ml:{a}:records") == [b"stays"]
+    assert admin.zrange("flask-secure-ml:{a}:keys", 0, -1) == [b"stays"]
+    assert admin.zcard("flask-secure-ml:{a}:ends") == 0
 
 
-def test_record_that_was_renewed_meanwhile_is_not_dropped(store: RedisStore, admin: Any, clock: FakeClock) -> None:
-    """Between reading and dropping another process may have put it anew."""
+def test_record_that_was_renewed_is_not_dropped(store: RedisStore, clock: FakeClock) -> None:
+    """Its last end counts, also when it has none any more."""
     store.put("a", "k", b"1", seconds=5)
-    old = admin.hgetall("flask-secure-ml:{a}:records")
-    clock.advance(6)
+    store.put("a", "l", b"1", seconds=5)
+    clock.advance(4)
     store.put("a", "k", b"2", seconds=5)
-    store._forget("a", old)
-    assert store.get("a", "k") == b"2"
+    store.put("a", "l", b"2")
+    clock.advance(4)
+    store.put("a", "m", b"3")
+    assert dict(store.items("a")) == {"k": b"2", "l": b"2", "m": b"3"}
 
 
 def test_server_that_lost_everything_is_noticed(store: RedisStore, admin: Any) -> None:
     """Its version is none that was there before, also after the same number of changes."""
     store.put("a", "k", b"1")
-    seen = {store.version("a")}
+    seen = {version_of(store, "a")}
     admin.flushall()
-    seen.add(store.version("a"))
+    seen.add(version_of(store, "a"))
     store.put("a", "l", b"1")
-    seen.add(store.version("a"))
+    seen.add(version_of(store, "a"))
     assert len(seen) == 3
+
+
+def test_failover_that_loses_a_change(store: RedisStore, admin: Any, clock: FakeClock) -> None:
+    """Another change then has the number of the lost one, and a reader that saw that one is not misled."""
+    names = [f"flask-secure-ml:{{a}}:{name}" for name in ("records", "keys", "changes")]
+    store.put("a", "k", b"1")
+    replica = {name: admin.dump(name) for name in names}
+    store.put("a", "k", b"2")
+    cursor = store.changes("a", None).cursor
+    for name, content in replica.items():
+        admin.restore(name, 0, content, replace=True)
+    store.put("a", "l", b"3")
+    found = store.changes("a", cursor)
+    assert found.cursor.version.partition("-")[0] == cursor.version.partition("-")[0]
+    assert found.whole
+    assert dict(store.items("a")) == {"k": b"1", "l": b"3"}
 
 
 # --- a server that does not answer -----------------------------------------------------------------------
@@ -156,11 +193,128 @@ def test_server_that_hangs(tmp_path: Path, clock: FakeClock) -> None:
             os.kill(running._process.pid, signal.SIGCONT)
 
 
+@contextmanager
+def strange_server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Accept connections and leave each to a function in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def say_nothing(connection: socket.socket) -> None:
+    with connection, suppress(OSError):
+        while connection.recv(4096):
+            pass
+
+
+def trickle(connection: socket.socket) -> None:
+    """Send a byte of a long response at a time, each soon enough for a time-out that is for one packet."""
+    with connection, suppress(OSError):
+        connection.sendall(b"$1000\r\n")
+        while True:
+            connection.sendall(b"x")
+            Event().wait(0.05)
+
+
+def stutter(connection: socket.socket) -> None:
+    """Send each byte of good responses by itself, and each command's soon enough."""
+    with connection, suppress(OSError):
+        while connection.recv(4096):
+            for byte in b"+OK\r\n":
+                Event().wait(0.06)
+                connection.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("serve", [say_nothing, trickle, stutter])
+def test_time_out_is_for_the_whole_command(
+    serve: Callable[[socket.socket], None], action: Callable[[Any], object]
+) -> None:
+    """Whatever the server sends meanwhile, and however many commands it takes to connect."""
+    with strange_server(serve) as address:
+        store = RedisStore(f"redis://:secret@{address}/3", None, FakeClock())
+        began = time.monotonic()
+        with pytest.raises(DependencyUnavailable) as caught:
+            action(store)
+        assert 0.2 < time.monotonic() - began < 1
+        assert "TimeoutError" in caught.value.reason
+
+
+def greet(connection: socket.socket) -> None:
+    """Begin a TLS handshake that takes for ever, a byte at a time."""
+    with connection, suppress(OSError):
+        connection.recv(4096)
+        for byte in b"\x16\x03\x03\x10\x00\x02\x00\x0f\xfc\x03\x03" + b"a" * 4000:
+            connection.sendall(bytes([byte]))
+            Event().wait(0.05)
+
+
+def test_time_out_of_tls() -> None:
+    """A handshake that does not go on counts too."""
+    with strange_server(greet) as address:
+        began = time.monotonic()
+        assert "TimeoutError" in fails(RedisStore(f"rediss://{address}", None, FakeClock()))
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+@pytest.mark.parametrize("serve", [say_nothing, trickle])
+def test_time_out_of_the_caller(serve: Callable[[socket.socket], None], scheme: str) -> None:
+    """Whoever has less time says so, and is not sent away because something else failed a moment ago."""
+    with strange_server(serve) as address:
+        store = RedisStore(f"{scheme}://{address}", None, FakeClock())
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(DependencyUnavailable) as caught:
+                store.changes("a", None, timeout=0.1)
+            assert time.monotonic() - began < 0.24
+            assert "a moment ago" not in caught.value.reason
+        assert "a moment ago" in fails(store)
+
+
+def test_time_that_is_over(store: RedisStore) -> None:
+    """Nothing is begun without time, and the connection is as good as before."""
+    assert store.changes("a", None, timeout=0.25).whole
+    with pytest.raises(DependencyUnavailable):
+        store.changes("a", None, timeout=0)
+    assert store.changes("a", None, timeout=0.25).whole
+
+
+def test_time_out_of_the_address(address: str, clock: FakeClock) -> None:
+    """``?socket_timeout=`` is for the whole command too."""
+    with strange_server(trickle) as slow:
+        store = RedisStore(f"redis://{slow}?socket_timeout=0.1", None, clock)
+        began = time.monotonic()
+        assert "TimeoutError" in fails(store)
+        assert time.monotonic() - began < 0.24
+    assert RedisStore(f"{address}?socket_timeout=2", None, clock).add("a", "k", 60)
+
+
+def test_large_answers(store: RedisStore) -> None:
+    """What is sent in many packets arrives whole."""
+    value = os.urandom(3_000_000)
+    store.put("a", "k", value)
+    assert store.get("a", "k") == value
+
+
 def test_connections_that_were_closed_meanwhile(store: RedisStore, admin: Any) -> None:
     """After a restart of the server no request fails for the connections of before."""
     assert store.put("a", "k", b"1")
     admin.client_kill_filter(_type="normal", skipme=True)
     assert store.get("a", "k") == b"1"
+
+
+def test_locks_of_the_parent(address: str) -> None:
+    """A child does not wait for a lock of the client library that a thread held during the fork."""
+    command = [sys.executable, "-W", "ignore", "-c", FORK_WITH_A_LOCK, address]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
 def test_fork(address: str) -> None:
@@ -189,7 +343,8 @@ def test_password_of_the_setting(address: str, admin: Any, clock: FakeClock, rin
 
 def test_user_of_the_address(address: str, admin: Any, clock: FakeClock, ring: SecretRing) -> None:
     """A user of the server's access control list, who needs to see nothing but our keys."""
-    commands = ["+get", "+set", "+incr", "+hget", "+hset", "+hdel", "+hgetall", "+eval", "+evalsha", "+script|load"]
+    commands = ["+set", "+hget", "+hmget", "+hset", "+hdel", "+zadd", "+zrem", "+zrangebylex", "+zrangebyscore"]
+    commands += ["+xadd", "+xrange", "+xrevrange", "+eval", "+evalsha", "+script|load"]
     admin.acl_setuser("model", enabled=True, passwords=f"+{NEW}", keys=["flask-secure-ml:*"], commands=commands)
     admin.acl_setuser("default", enabled=True, reset_passwords=True, passwords="+nobody-knows-this")
     store = open_store(address.replace("//", "//model@"), ring, clock)
@@ -197,7 +352,7 @@ def test_user_of_the_address(address: str, admin: Any, clock: FakeClock, ring: S
     store.put("a", "k", b"1", seconds=1)
     store.put("a", "l", b"1")
     clock.advance(2)
-    assert (dict(store.items("a")), store.version("a") > 0, store.delete("a", "l")) == ({"l": b"1"}, True, True)
+    assert (dict(store.items("a")), bool(version_of(store, "a")), store.delete("a", "l")) == ({"l": b"1"}, True, True)
 
 
 def test_rotation_of_the_password(address: str, admin: Any, clock: FakeClock, ring: SecretRing) -> None:

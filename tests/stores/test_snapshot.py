@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-from collections.abc import Mapping
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.stores import redis, sqlite
+from flask_secure_ml.stores.base import Changes, Cursor, Record
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.stores.snapshot import Snapshot
+from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores.snapshot import TIMEOUT, TOTAL, Snapshot
 from flask_secure_ml.testing import FakeClock
+from servers import valkey
 
 
 class Watched(MemoryStore):
@@ -25,13 +33,13 @@ class Watched(MemoryStore):
         self.go = threading.Event()
         self.go.set()
 
-    def version(self, space: str) -> int:
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
         self.looks += 1
         self.asked.set()
         self.go.wait(10)
         if self.down:
             raise DependencyUnavailable("down")
-        return super().version(space)
+        return super().changes(space, cursor, timeout=timeout)
 
 
 @pytest.fixture
@@ -40,11 +48,13 @@ def store(clock: FakeClock) -> Watched:
 
 
 @pytest.fixture
-def snapshot(store: Watched, clock: FakeClock) -> Snapshot[int]:
-    return Snapshot(store, "s", int, clock)
+def snapshot(store: Watched, clock: FakeClock) -> Snapshot[dict[str, int]]:
+    return Snapshot(store, "s", int, clock, dict)
 
 
-def test_change_is_seen_within_half_a_second(store: Watched, snapshot: Snapshot[int], clock: FakeClock) -> None:
+def test_change_is_seen_within_half_a_second(
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock
+) -> None:
     """In between, requests pay nothing; the content is the same object until it changes."""
     store.put("s", "a", b"1")
     first = snapshot.read()
@@ -58,7 +68,7 @@ def test_change_is_seen_within_half_a_second(store: Watched, snapshot: Snapshot[
     assert store.looks == 3
 
 
-def test_store_that_is_down_at_first(store: Watched, snapshot: Snapshot[int], clock: FakeClock) -> None:
+def test_store_that_is_down_at_first(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
     """Without any content nothing can be told; later it can."""
     store.down = True
     with pytest.raises(DependencyUnavailable):
@@ -70,7 +80,7 @@ def test_store_that_is_down_at_first(store: Watched, snapshot: Snapshot[int], cl
     assert snapshot.read() == {}
 
 
-def test_old_content_serves_for_a_minute(store: Watched, snapshot: Snapshot[int], clock: FakeClock) -> None:
+def test_old_content_serves_for_a_minute(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
     """Then the store could know of a change for too long."""
     store.put("s", "a", b"1")
     snapshot.read()
@@ -82,7 +92,7 @@ def test_old_content_serves_for_a_minute(store: Watched, snapshot: Snapshot[int]
         snapshot.read()
 
 
-def test_damaged_record(store: Watched, snapshot: Snapshot[int], clock: FakeClock) -> None:
+def test_damaged_record(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
     """One record that cannot be read makes all of them doubtful, until it is mended."""
     store.put("s", "a", b"1")
     snapshot.read()
@@ -96,7 +106,9 @@ def test_damaged_record(store: Watched, snapshot: Snapshot[int], clock: FakeCloc
     assert snapshot.read() == {"a": 1}
 
 
-def test_one_thread_asks_and_the_others_go_on(store: Watched, snapshot: Snapshot[int], clock: FakeClock) -> None:
+def test_one_thread_asks_and_the_others_go_on(
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock
+) -> None:
     """A slow store holds up one request at a time."""
     store.put("s", "a", b"1")
     snapshot.read()
@@ -112,7 +124,7 @@ def test_one_thread_asks_and_the_others_go_on(store: Watched, snapshot: Snapshot
     assert store.looks == 2
 
 
-def test_first_content_is_loaded_once(store: Watched, snapshot: Snapshot[int]) -> None:
+def test_first_content_is_loaded_once(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
     """Threads that need it at the same time wait for the one that loads it."""
     store.put("s", "a", b"1")
     store.go.clear()
@@ -124,7 +136,7 @@ def test_first_content_is_loaded_once(store: Watched, snapshot: Snapshot[int]) -
     assert store.looks == 1
 
 
-def test_refresh(store: Watched, snapshot: Snapshot[int]) -> None:
+def test_refresh(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
     """Who changed something looks at once."""
     snapshot.read()
     store.put("s", "a", b"1")
@@ -134,25 +146,25 @@ def test_refresh(store: Watched, snapshot: Snapshot[int]) -> None:
 
 
 def test_change_while_loading_is_not_missed(
-    store: Watched, snapshot: Snapshot[int], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes between the version and the records is found at the next look."""
-    items = store.items
+    """What comes while the records are read is found at the next look."""
+    changes = store.changes
 
-    def slow(space: str) -> Mapping[str, bytes]:
-        found = items(space)
+    def slow(space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        found = changes(space, cursor, timeout=timeout)
         store.put("s", "late", b"2")
-        monkeypatch.setattr(store, "items", items)
+        monkeypatch.setattr(store, "changes", changes)
         return found
 
-    monkeypatch.setattr(store, "items", slow)
+    monkeypatch.setattr(store, "changes", slow)
     assert snapshot.read() == {}
     clock.advance(0.5)
     assert snapshot.read() == {"late": 2}
 
 
 def test_outage_is_logged_once(
-    store: Watched, snapshot: Snapshot[int], clock: FakeClock, caplog: pytest.LogCaptureFixture
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When it begins and when it ends, not twice a second in between."""
     snapshot.read()
@@ -163,7 +175,7 @@ def test_outage_is_logged_once(
     assert [each.getMessage() for each in caplog.records] == ["s are not up to date: down", "s are up to date again"]
 
 
-def test_refusal_says_when_to_come_back(store: Watched, snapshot: Snapshot[int]) -> None:
+def test_refusal_says_when_to_come_back(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
     """503 with Retry-After, and the private reason names the space."""
     store.down = True
     with pytest.raises(DependencyUnavailable) as caught:
@@ -178,14 +190,14 @@ def test_quiet_time_makes_the_others_wait(clock: FakeClock) -> None:
     class Slow(MemoryStore):
         asked, go = threading.Event(), threading.Event()
 
-        def version(self, space: str) -> int:
+        def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
             self.asked.set()
             self.go.wait(10)
-            return super().version(space)
+            return super().changes(space, cursor, timeout=timeout)
 
     store = Slow(clock)
     store.go.set()
-    snapshot: Snapshot[int] = Snapshot(store, "s", int, clock)
+    snapshot: Snapshot[dict[str, int]] = Snapshot(store, "s", int, clock, dict)
     snapshot.read()
     clock.advance(61)
     store.asked.clear()
@@ -195,3 +207,221 @@ def test_quiet_time_makes_the_others_wait(clock: FakeClock) -> None:
         assert store.asked.wait(10)
         store.go.set()
         assert [each.result(10) for each in reads] == [{}] * 8
+
+
+# --- what changed ----------------------------------------------------------------------------------------
+
+
+def test_change_is_read_alone(store: Watched, clock: FakeClock) -> None:
+    """One change of ten thousand records parses one record, in the same mapping."""
+    parsed: list[bytes] = []
+
+    def parse(raw: bytes) -> int:
+        parsed.append(raw)
+        return int(raw)
+
+    snapshot = Snapshot(store, "s", parse, clock, dict[str, int])
+    for number in range(10_000):
+        store.put("s", str(number), b"1")
+    content = snapshot.read()
+    assert len(parsed) == 10_000
+    parsed.clear()
+    store.put("s", "7", b"2")
+    store.delete("s", "8")
+    clock.advance(0.5)
+    assert snapshot.read() is content
+    assert (parsed, content["7"], "8" in content) == ([b"2"], 2, False)
+
+
+def test_what_expires_leaves_the_memory(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
+    """At the next look after its time, and not before; the last put says when."""
+    for number in range(100):
+        store.put("s", f"a{number}", b"1", seconds=100)
+        store.put("s", f"b{number}", b"1", seconds=10)
+        store.put("s", f"c{number}", b"1", seconds=10)
+    snapshot.read()
+    for number in range(50):
+        store.put("s", f"b{number}", b"1", seconds=200)
+        store.put("s", f"c{number}", b"1")
+    clock.advance(9)
+    assert len(snapshot.read()) == 300
+    clock.advance(2)
+    assert len(snapshot.read()) == 200
+    clock.advance(90)
+    assert len(snapshot.read()) == 100
+    clock.advance(110)
+    content = snapshot._content.get()
+    assert len(snapshot.read()) == len(content.table) == 50
+    assert content._until == {}
+    assert content._ends == []
+
+
+def test_old_content_serves_until_the_new_one_is_complete(
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that lost its history is read again into another mapping; a reader never sees half of it."""
+    store.put("s", "a", b"1")
+    old = snapshot.read()
+    pages = iter(
+        [
+            Changes({"b": Record(b"2")}, Cursor("v", "b"), more=True, whole=True),
+            Changes({"c": Record(b"3")}, Cursor("v"), more=False, whole=False),
+        ]
+    )
+    seen: list[dict[str, int]] = []
+
+    def changes(space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        seen.append(dict(old))
+        return next(pages)
+
+    monkeypatch.setattr(store, "changes", changes)
+    clock.advance(0.5)
+    assert snapshot.read() == {"b": 2, "c": 3}
+    assert seen == [{"a": 1}] * 2
+
+
+def test_pages_that_break_off(
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the records is never taken for all of them; the next try goes on, or begins again if the store does."""
+    asked: list[Cursor | None] = []
+    answers: list[Changes | None] = [
+        Changes({"a": Record(b"1")}, Cursor("v", "a"), more=True, whole=True),
+        None,
+        Changes({"b": Record(b"2")}, Cursor("v", "b"), more=True, whole=False),
+        None,
+        Changes({"c": Record(b"3")}, Cursor("w", "c"), more=True, whole=True),
+        Changes({"d": Record(b"4")}, Cursor("w"), more=False, whole=False),
+        Changes({}, Cursor("w"), more=False, whole=False),
+    ]
+
+    def changes(space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        asked.append(cursor)
+        answer = answers.pop(0)
+        if answer is None:
+            raise DependencyUnavailable("down")
+        return answer
+
+    monkeypatch.setattr(store, "changes", changes)
+    for _ in range(2):
+        with pytest.raises(DependencyUnavailable):
+            snapshot.read()
+        clock.advance(0.5)
+    assert snapshot.read() == {"c": 3, "d": 4}
+    clock.advance(0.5)
+    assert snapshot.read() == {"c": 3, "d": 4}
+    v, w = Cursor("v", "a"), Cursor("w", "c")
+    assert asked == [None, v, v, Cursor("v", "b"), Cursor("v", "b"), w, Cursor("w")]
+
+
+def test_pages_without_end(
+    store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that always has more is given up after the time for all of them."""
+    began = clock.monotonic()
+
+    def changes(space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        assert timeout is not None
+        assert 0 < timeout <= TIMEOUT
+        clock.advance(0.2)
+        return Changes({}, Cursor("v", "a"), more=True, whole=cursor is None)
+
+    monkeypatch.setattr(store, "changes", changes)
+    with pytest.raises(DependencyUnavailable):
+        snapshot.read()
+    assert clock.monotonic() - began == pytest.approx(TOTAL, abs=0.21)
+
+
+def test_damage_is_found_in_changes(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
+    """As in the first content, and it ends with the change that mends it, or with its own end."""
+    store.put("s", "a", b"1")
+    snapshot.read()
+    store.put("s", "b", b"x", seconds=10)
+    store.put("s", "a", b"y")
+    clock.advance(0.5)
+    with pytest.raises(ValueError, match="invalid literal"):
+        snapshot.read()
+    store.put("s", "a", b"2")
+    clock.advance(0.5)
+    with pytest.raises(ValueError, match="invalid literal"):
+        snapshot.read()
+    clock.advance(10)
+    assert snapshot.read() == {"a": 2}
+
+
+# --- real stores -----------------------------------------------------------------------------------------
+
+
+class Moved(SystemClock):
+    """The real clock, which a test can move forward: quiet time passes at once, and everything else as it does."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.offset
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.offset
+
+
+@pytest.fixture(params=["sqlite", "valkey"])
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path / 'state.db'}" if request.param == "sqlite" else request.getfixturevalue("address")
+
+
+@pytest.mark.parametrize("quiet", [5, 40])
+def test_burst_after_a_quiet_time(remote: str, quiet: float) -> None:
+    """Eight threads that come at once see what changed while none came: all of them, every time."""
+    clock = Moved()
+    store = open_store(remote, None, clock)
+    snapshot = Snapshot(store, "s", int, clock, dict[str, int])
+    snapshot.read()
+    other = open_store(remote, None, SystemClock())
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(5):
+            other.put("s", "a", b"%d" % number)
+            clock.offset += quiet
+            start = threading.Barrier(8)
+            found = pool.map(lambda _, start=start: (start.wait(), dict(snapshot.read()))[1], range(8))
+            assert list(found) == [{"a": number}] * 8
+
+
+def test_server_that_hangs(tmp_path: Path) -> None:
+    """A stopped server holds up a burst for a moment, the last content serves for a minute, and then nothing does."""
+    clock = Moved()
+    with valkey(tmp_path) as running:
+        store = open_store(f"valkey://127.0.0.1:{running.port}", None, clock)
+        snapshot = Snapshot(store, "s", int, clock, dict[str, int])
+        store.put("s", "a", b"1")
+        snapshot.read()
+        os.kill(running._process.pid, signal.SIGSTOP)
+        try:
+            clock.offset += 5
+            with ThreadPoolExecutor(8) as pool:
+                began = time.monotonic()
+                found = list(pool.map(lambda _: snapshot.read(), range(8)))
+                assert 0.2 < time.monotonic() - began < 1.5
+            assert found == [{"a": 1}] * 8
+            clock.offset += 60
+            with pytest.raises(DependencyUnavailable):
+                snapshot.read()
+        finally:
+            os.kill(running._process.pid, signal.SIGCONT)
+        clock.offset += 1
+        assert snapshot.read() == {"a": 1}
+
+
+def test_all_records_of_a_large_space(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one page is read, within the time of each page, and then only what changes."""
+    for module in (sqlite, redis):
+        monkeypatch.setattr(module, "PAGE", 40)
+    clock = SystemClock()
+    store = open_store(remote, None, clock)
+    for number in range(201):
+        store.put("s", str(number), b"1")
+    snapshot = Snapshot(store, "s", int, clock, dict[str, int])
+    assert len(snapshot.read()) == 201
+    store.delete("s", "7")
+    snapshot.refresh()
+    assert len(snapshot.read()) == 200

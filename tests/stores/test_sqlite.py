@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flask_secure_ml.exchange import SystemClock
 from flask_secure_ml.stores import sqlite, sqlite_file
 from flask_secure_ml.stores.sqlite import SqliteStore
 from flask_secure_ml.testing import FakeClock
+from support import version_of
 
 ACTIONS = [
     pytest.param(lambda store: store.add("a", "k", 1), id="add"),
@@ -27,7 +29,7 @@ ACTIONS = [
     pytest.param(lambda store: store.get("a", "k"), id="get"),
     pytest.param(lambda store: store.delete("a", "k"), id="delete"),
     pytest.param(lambda store: store.items("a"), id="items"),
-    pytest.param(lambda store: store.version("a"), id="version"),
+    pytest.param(lambda store: store.changes("a", None), id="changes"),
 ]
 PRELUDE = """
 import os, sys
@@ -149,14 +151,14 @@ def test_file_that_is_gone(store: SqliteStore, path: Path, action: Callable[[Any
 def test_file_that_was_replaced(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     """The file that has the name counts, not the one that was opened, and its version is another one."""
     store.put("a", "k", b"1")
-    version = store.version("a")
+    version = version_of(store, "a")
     other = SqliteStore(path.with_name("other.db"), clock)
     other.put("a", "k", b"2")
     del other
     for each in path.parent.glob("state.db-*"):
         each.unlink()
     path.with_name("other.db").rename(path)
-    assert (store.get("a", "k"), store.version("a") == version) == (b"2", False)
+    assert (store.get("a", "k"), version_of(store, "a") == version) == (b"2", False)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -172,22 +174,78 @@ def test_damaged_file(path: Path, clock: FakeClock, action: Callable[[Any], obje
 def test_file_that_somebody_else_writes(
     store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request waits for a moment only; reading goes on."""
+    """A request waits for a moment only, each as long as it says; reading goes on."""
+    assert store.add("a", "before", 60)
     monkeypatch.setattr(sqlite_file, "BUSY", 0.05)
     with opened(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
         with pytest.raises(DependencyUnavailable) as caught:
             store.add("a", "k", 60)
+        assert time.monotonic() - began < 0.9
         assert "locked" in caught.value.reason
         assert store.get("a", "k") is None
         connection.execute("ROLLBACK")
     assert store.add("a", "k", 60)
 
 
+def test_reader_does_not_wait_for_a_writer(store: SqliteStore, path: Path) -> None:
+    """Neither for another process nor for a thread of this one that is waiting to write."""
+    store.put("a", "k", b"1")
+    with opened(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        waiting = threading.Thread(target=lambda: failing(store))
+        waiting.start()
+        found = [store.changes("a", None, timeout=0.25).records.keys() for _ in range(20)]
+        assert found == [{"k"}] * 20
+        assert waiting.is_alive()
+        connection.execute("ROLLBACK")
+        waiting.join(10)
+
+
+def failing(store: SqliteStore) -> None:
+    with suppress(DependencyUnavailable):
+        store.put("a", "l", b"2")
+
+
+def test_locked_file(store: SqliteStore, path: Path) -> None:
+    """A file that somebody keeps to himself is given up when the time of the caller is over, connection and all."""
+    store.put("a", "k", b"1")
+    store._file._close()
+    with opened(path) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(DependencyUnavailable) as caught:
+                store.changes("a", None, timeout=0.25)
+            assert 0.2 < time.monotonic() - began < 0.9
+            assert "locked" in caught.value.reason
+        connection.execute("ROLLBACK")
+    assert store.changes("a", None, timeout=0.25).records.keys() == {"k"}
+
+
+def test_file_that_was_restored_in_its_place(store: SqliteStore, path: Path) -> None:
+    """A backup has numbers of its own for the changes that came after it."""
+    store.put("a", "k", b"1")
+    with opened(path) as connection, closing(sqlite3.connect(":memory:", isolation_level=None)) as backup:
+        connection.backup(backup)
+        store.put("a", "k", b"2")
+        cursor = store.changes("a", None).cursor
+        backup.backup(connection)
+    store.put("a", "l", b"3")
+    found = store.changes("a", cursor)
+    assert found.cursor.version.partition("-")[0] == cursor.version.partition("-")[0]
+    assert (found.whole, dict(store.items("a"))) == (True, {"k": b"1", "l": b"3"})
+
+
 def test_thread_that_takes_long(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it wait for another thread of its own process for longer."""
     monkeypatch.setattr(sqlite_file, "BUSY", 0.05)
     with store._file.use(), pytest.raises(DependencyUnavailable) as caught:
+        store.put("a", "k", b"")
+    assert "busy" in caught.value.reason
+    with store._reader.use(), pytest.raises(DependencyUnavailable) as caught:
         store.get("a", "k")
     assert "busy" in caught.value.reason
     assert store.get("a", "k") is None
@@ -195,7 +253,7 @@ def test_thread_that_takes_long(store: SqliteStore, monkeypatch: pytest.MonkeyPa
 
 def test_change_that_breaks_off_is_undone(store: SqliteStore) -> None:
     """A record and its version change together or not at all; the next change finds nothing of it."""
-    version = store.version("a")
+    version = version_of(store, "a")
 
     def interrupt() -> None:
         with store._changing("a", 0.0) as connection:
@@ -204,13 +262,16 @@ def test_change_that_breaks_off_is_undone(store: SqliteStore) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupt()
-    assert (store.get("a", "k"), store.version("a")) == (None, version)
+    assert (store.get("a", "k"), version_of(store, "a")) == (None, version)
     assert store.put("a", "l", b"2")
     assert list(store.items("a")) == ["l"]
 
 
-def test_file_does_not_grow_with_time(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    """What is over is deleted once a minute, records at the next change."""
+def test_file_does_not_grow_with_time(
+    store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is over is deleted once a minute, records at the next change, and of changes the last are kept."""
+    monkeypatch.setattr(sqlite, "KEPT_CHANGES", 50)
     for number in range(300):
         store.add("a", str(number), 5)
         store.put("a", str(number), b"x", seconds=5)
@@ -218,8 +279,10 @@ def test_file_does_not_grow_with_time(store: SqliteStore, path: Path, clock: Fak
     with opened(path) as connection:
         (seen,) = connection.execute("SELECT count(*) FROM secure_ml_seen").fetchone()
         (records,) = connection.execute("SELECT count(*) FROM secure_ml_records").fetchone()
+        (changes,) = connection.execute("SELECT count(*) FROM secure_ml_changes").fetchone()
     assert seen <= sqlite.SWEEP_SECONDS + 5
     assert records <= 6
+    assert changes == 50
 
 
 def test_sweep_takes_little_at_once(
@@ -283,8 +346,8 @@ def test_untold_child_leaves_what_it_inherits(store: SqliteStore) -> None:
     store.put("a", "k", b"1")
     inherited = store._file._connection
     store._file.after_fork_in_child()
-    assert store.get("a", "k") == b"1"
-    assert store._file._connection is not inherited
+    assert store.delete("a", "k")
+    assert store._file._connection not in {None, inherited}
     assert store._file._inherited == [inherited]
     assert inherited is not None
     inherited.execute("SELECT 1")

@@ -1,0 +1,242 @@
+"""A value that one caller refreshes while the others use the last good one.
+
+The primitive behind everything that is read from somewhere else and kept for a while: it says who fetches, who waits,
+for how long, and what is returned while the source is down. It starts no thread and holds no lock during I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from .errors import DependencyUnavailable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+JITTER = 0.2
+"""The share by which a pause varies, so that workers do not return to a source in step."""
+
+_ROUNDS = 3
+
+
+class Monotonic(Protocol):
+    """The clock that measures ages."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+
+
+class Attempt:
+    """One fetch in progress: the time it has, and the instant that its result stands for.
+
+    :param timeout: seconds for one read.
+    :param total: seconds for all reads.
+    :param patience: seconds for which the other callers wait for one read.
+    """
+
+    def __init__(self, clock: Monotonic, timeout: float, total: float, patience: float, generation: object) -> None:
+        self.generation = generation
+        # Made for each attempt and never before a fork: its lock belongs to this process, and under gevent, which may
+        # patch the modules of a worker after the app was loaded, to its greenlets.
+        self.landed = threading.Event()
+        self.pid = os.getpid()
+        self.reads = 1
+        self._clock = clock
+        self._timeout = timeout
+        self._patience = patience
+        self.as_of = clock.monotonic()
+        self._ends = self.as_of + total
+
+    def remaining(self) -> float:
+        """Return the seconds that the current read may still take; 0 when its time is up."""
+        return max(0.0, min(self.as_of + self._timeout, self._ends) - self._clock.monotonic())
+
+    def read_on(self) -> None:
+        """Begin another read, for a value that takes several; its age then counts from here."""
+        self.as_of = self._clock.monotonic()
+        self.reads += 1
+
+    def wait(self) -> bool:
+        """Wait until the fetch ends; return False when one of its reads takes too long."""
+        while True:
+            reads, left = self.reads, self.as_of + self._patience - self._clock.monotonic()
+            if self.landed.wait(max(0.0, min(left, self._patience))):
+                return True
+            if reads == self.reads:
+                return False
+
+
+Fetch = Callable[[T | None, Attempt], T]
+"""Returns the value, given the last good one (None at first), within :meth:`Attempt.remaining` seconds."""
+
+
+class _Good(NamedTuple, Generic[T]):
+    value: T
+    as_of: float
+    due: float
+    generation: object
+
+
+class Refreshed(Generic[T]):
+    """A value with bounds on its age: :meth:`get` returns it, and refreshes it when it is due.
+
+    A value that is older than ``promised`` is returned only while the source is down: when a fetch failed a moment ago
+    or does not end in time. ``fetch`` runs in the thread of one of the callers, never twice at once in a process, and
+    must observe :meth:`Attempt.remaining` itself: nothing can interrupt it. The age of what it returns counts from its
+    start. It may return the object that it was given, brought up to date in place.
+
+    :param name: what the log calls the value, in the plural.
+    :param fresh: seconds for which a value is returned without a look at the source.
+    :param timeout: seconds for a fetch.
+    :param promised: seconds after which no value is returned while the source works.
+    :param keep: seconds for which the last good value is returned while the source is down.
+    :param pause: seconds for which a source that failed is left alone, give or take a fifth.
+    :param total: seconds for a fetch of several reads (:meth:`Attempt.read_on`), each of which has ``timeout``.
+    :param errors: what ``fetch`` raises when the source fails. Anything else is passed on to the caller that fetched.
+    :param unavailable: returns the error to raise when there is no value to return, from a private reason.
+    :param uniform: returns a random number between two others.
+    :raises ValueError: the durations cannot keep the promise.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch[T],
+        clock: Monotonic,
+        *,
+        name: str,
+        fresh: float,
+        timeout: float,
+        promised: float,
+        keep: float,
+        pause: float,
+        total: float | None = None,
+        errors: tuple[type[Exception], ...] = (DependencyUnavailable,),
+        unavailable: Callable[[str], Exception] = DependencyUnavailable,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._total = timeout if total is None else total
+        if not (min(fresh, timeout, pause) > 0 and fresh + timeout < promised <= keep and timeout <= self._total):
+            raise ValueError("durations must be positive, fresh + timeout < promised <= keep, and timeout <= total")
+        self._fetch = fetch
+        self._clock = clock
+        self._name = name
+        self._fresh = fresh
+        self._timeout = timeout
+        self._promised = promised
+        self._keep = keep
+        self._pause = pause
+        self._errors = errors
+        self._unavailable = unavailable
+        self._uniform = uniform
+        self._good: _Good[T] | None = None
+        self._generation = object()
+        self._paused = (0.0, 0.0)
+        self._attempt: Attempt | None = None
+        self._mutexes: dict[int, threading.Lock] = {}
+        self._down = False
+
+    def get(self) -> T:
+        """Return the value: the last one while it is fresh, otherwise one that is as current as can be had.
+
+        :raises Exception: what ``unavailable`` returns: the source is down, and the last good value is too old.
+        """
+        good = self._good
+        if (
+            good is not None
+            and good.as_of <= self._clock.monotonic() < good.due
+            and good.generation is self._generation
+        ):
+            return good.value
+        return self._current()
+
+    def invalidate(self) -> None:
+        """Let the next :meth:`get` of any caller return what the source has from now on: this process changed it."""
+        self._generation = object()
+        # Whoever changed it has just reached it.
+        self._paused = (0.0, 0.0)
+
+    def _current(self) -> T:
+        for _ in range(_ROUNDS):
+            seen, paused = self._good, self._paused
+            if seen is not None and self._within(seen, self._fresh):
+                return seen.value
+            if paused[0] <= self._clock.monotonic() < paused[1]:
+                return self._kept()
+            other = self._fetch_or_join(seen, paused)
+            good = self._good
+            if good is not None and self._within(good, self._promised):
+                return good.value
+            if other is not None and not other.wait():
+                # Until it ends, nobody waits for it again.
+                self._report("the source does not answer in time")
+                return self._kept()
+        return self._kept()
+
+    def _within(self, good: _Good[T], seconds: float) -> bool:
+        # An age below zero means that the clock was set back: nothing is then known of the age.
+        return 0 <= self._clock.monotonic() - good.as_of < seconds and good.generation is self._generation
+
+    def _kept(self) -> T:
+        """Return the last good value although the source is down."""
+        good = self._good
+        if good is not None and 0 <= self._clock.monotonic() - good.as_of < self._keep:
+            return good.value
+        raise self._unavailable(f"no current {self._name}: the source is down")
+
+    def _fetch_or_join(self, seen: _Good[T] | None, paused: tuple[float, float]) -> Attempt | None:
+        """Fetch, unless another caller does so or just did; return the attempt of the other one, or None."""
+        patience = self._promised - self._fresh
+        attempt = Attempt(self._clock, self._timeout, self._total, patience, self._generation)
+        try:
+            other = self._take_off(attempt, seen, paused)
+            if self._attempt is attempt:
+                self._run(attempt)
+            return other
+        finally:
+            # Whatever was raised, and wherever: an attempt that nobody ends would be waited for.
+            self._land(attempt)
+
+    def _take_off(self, attempt: Attempt, seen: _Good[T] | None, paused: tuple[float, float]) -> Attempt | None:
+        with self._mutex():
+            other = self._attempt
+            # After a fork, the caller that made it is in another process.
+            if other is not None and other.pid == attempt.pid:
+                return other
+            if self._good is seen and self._paused is paused:
+                self._attempt = attempt
+            return None
+
+    def _land(self, attempt: Attempt) -> None:
+        if self._attempt is attempt:
+            with self._mutex():
+                self._attempt = None
+            attempt.landed.set()
+
+    def _run(self, attempt: Attempt) -> None:
+        good = self._good
+        try:
+            value = self._fetch(None if good is None else good.value, attempt)
+        except self._errors as error:
+            now = self._clock.monotonic()
+            self._paused = (now, now + self._pause * self._uniform(1 - JITTER, 1 + JITTER))
+            self._report(getattr(error, "reason", None) or str(error) or type(error).__name__)
+        else:
+            self._good = _Good(value, attempt.as_of, attempt.as_of + self._fresh, attempt.generation)
+            self._report("")
+
+    def _mutex(self) -> threading.Lock:
+        # One for each process: a lock that another thread holds during a fork stays locked in the child.
+        return self._mutexes.setdefault(os.getpid(), threading.Lock())
+
+    def _report(self, failure: str) -> None:
+        """Log the beginning and the end of an outage, not every failure in between."""
+        was, self._down = self._down, bool(failure)
+        if failure and not was:
+            log.error("%s are not up to date: %s", self._name, failure)
+        if was and not failure:
+            log.warning("%s are up to date again", self._name)

@@ -585,6 +585,8 @@ def test_promise(steps: list[tuple[str, float]]) -> None:
         elif step == "own":
             source.value += 1
             own = source.value
+            # Whoever changed it has just reached it.
+            failed_at = -100.0
             history.append((clock.monotonic(), source.value))
             refreshed.invalidate()
         else:

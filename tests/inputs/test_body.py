@@ -92,11 +92,11 @@ def test_the_connection_is_no_body(media_type: str | None, environ: dict[str, st
 def test_a_declared_body_beside_an_upgrade() -> None:
     """It ends where it says, and one that is chunked is nothing that anybody decodes there."""
     unterminated: dict[str, str | bool] = {"wsgi.input_terminated": False, "HTTP_CONNECTION": "upgrade"}
-    found = a_request(None, "text/plain", BytesIO(b"text and frames"), CONTENT_LENGTH="4", **unterminated)
+    found = a_request(None, "text/plain", BytesIO(b"text and frames"), **(unterminated | {"CONTENT_LENGTH": "4"}))
     guard.check(found, an_exchange())
     assert found.get_data() == b"text"
     with pytest.raises(MalformedRequest):
-        guard.check(a_chunked_request(b"5", **unterminated), an_exchange())
+        guard.check(a_chunked_request(b"5", "text/plain", None, **unterminated), an_exchange())
 
 
 def test_a_schema_fills_the_payload(make: Callable[..., Request]) -> None:

@@ -21,7 +21,7 @@ from .encodings import Encodings
 from .formats import Formats, check_charset
 from .json_format import JSON, parse_json
 from .loading import load
-from .reading import declared_length, is_handshake, put_back, put_back_decoded, read
+from .reading import declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
 
 
 class InputGuard:
@@ -52,6 +52,7 @@ class InputGuard:
         :raises MalformedRequest: 400, for a body that ends early, and one that breaks its format.
         :raises ValidationFailed: 422, for a body that is not what the schema says.
         """
+        settle_end(request.environ)
         schema = exchange.policy.body if exchange.policy else None
         encoding = self._encodings.of(request)
         if schema is not None:

@@ -60,6 +60,16 @@ def is_handshake(environ: WSGIEnvironment) -> bool:
     )
 
 
+def settle_end(environ: WSGIEnvironment) -> None:
+    """Let nobody read a body up to an end that does not come.
+
+    For requests to upgrade, gevent's server shows the bare connection as the input, with the flag set to False, which
+    Werkzeug takes for True.
+    """
+    if not environ.get("wsgi.input_terminated") or is_handshake(environ):
+        environ.pop("wsgi.input_terminated", None)
+
+
 def _check_coding(coding: str, environ: WSGIEnvironment) -> None:
     if coding != "chunked":
         raise MalformedRequest("the transfer coding is not chunked")

@@ -69,6 +69,35 @@ class Untouchable:
         pytest.fail("the body was read")
 
 
+HANDSHAKE: dict[str, str | bool] = {"REQUEST_METHOD": "GET", "HTTP_UPGRADE": "websocket", "SERVER_PROTOCOL": "HTTP/1.1"}
+
+
+@pytest.mark.parametrize("media_type", [None, JSON, "text/plain"])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        pytest.param(HANDSHAKE | TERMINATED, id="a handshake"),
+        pytest.param(HANDSHAKE | {"wsgi.input_terminated": False}, id="a handshake at gevent's server"),
+        pytest.param({"wsgi.input_terminated": False}, id="any request to upgrade there"),
+    ],
+)
+def test_the_connection_is_no_body(media_type: str | None, environ: dict[str, str | bool]) -> None:
+    """What a server shows as the input of a request to upgrade has no end, for the guard and for the view."""
+    found = a_request(None, media_type, Untouchable(), **environ)
+    guard.check(found, an_exchange())
+    assert found.get_data() == b""
+
+
+def test_a_declared_body_beside_an_upgrade() -> None:
+    """It ends where it says, and one that is chunked is nothing that anybody decodes there."""
+    unterminated: dict[str, str | bool] = {"wsgi.input_terminated": False, "HTTP_CONNECTION": "upgrade"}
+    found = a_request(None, "text/plain", BytesIO(b"text and frames"), **(unterminated | {"CONTENT_LENGTH": "4"}))
+    guard.check(found, an_exchange())
+    assert found.get_data() == b"text"
+    with pytest.raises(MalformedRequest):
+        guard.check(a_chunked_request(b"5", "text/plain", None, **unterminated), an_exchange())
+
+
 def test_a_schema_fills_the_payload(make: Callable[..., Request]) -> None:
     """The loaded value and the size of the body are on the exchange."""
     body = b'{"instances": [[1, 2.5]]}'

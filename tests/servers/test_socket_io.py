@@ -35,10 +35,13 @@ LOST = (WebSocketException, OSError, ValueError)
 class Site:
     """One running server, and the events that reached a handler."""
 
-    def __init__(self, served: Served, events: Path, context: ssl.SSLContext) -> None:
+    def __init__(self, served: Served, events: Path) -> None:
         self.served = served
         self._events = events
-        self._context = context
+        self._context = ssl.create_default_context(cafile=served.trusted)
+        # After a rejected handshake on a connection that stays open, the client waits for ever if it took a session
+        # ticket of TLS 1.3, which may come at any time, for data.
+        self._context.maximum_version = ssl.TLSVersion.TLSv1_2
 
     @property
     def events(self) -> list[str]:
@@ -59,7 +62,7 @@ def site(
     mode, options = WORKERS[request.param]
     environ = os.environ | {"ASYNC_MODE": mode, "EVENTS": str(folder / "events")}
     with gunicorn(folder, certificate, environ, *options, app="socket_io_app:create_app()") as served:
-        yield Site(served, folder / "events", served.context)
+        yield Site(served, folder / "events")
 
 
 @contextmanager
@@ -144,3 +147,27 @@ def test_a_websocket_at_a_public_route(site: Site, path: str) -> None:
 def test_routes_beside_it(site: Site) -> None:
     """Ordinary requests go on."""
     assert json.loads(site.served.call("GET", "/page")[2]) == {"path": "page", "websocket": False}
+
+
+def test_requests_to_upgrade_without_a_websocket(site: Site) -> None:
+    """gevent's server then shows the bare connection as the body; nobody waits for its end."""
+    for media_type in ("text/plain", "application/json"):
+        headers = {"Connection": "upgrade", "Content-Type": media_type}
+        assert site.served.call("GET", "/page", headers=headers)[0] == 200
+
+
+TARGETS = (
+    *("/socket.io/", "/socket.io", "//socket.io/", "/./socket.io/", "/x/../socket.io/", "/socket.io/../socket.io/"),
+    *("/%73ocket.io/", "/socket%2eio/", "/socket.io%2f", "/%2fsocket.io/", "/socket.io/%00", "/socket.io;a/"),
+    *("http://localhost/socket.io/", "https://evil//socket.io/", "socket.io/", "*", "/socket.io/#", "/SOCKET.IO/"),
+)
+
+
+def test_targets_on_the_wire(site: Site) -> None:
+    """However a server reads a request target, no stranger gets a session of Engine.IO."""
+    with added(site):
+        for target in TARGETS:
+            line = f"GET {target}?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            received = site.served.raw(line.encode())
+            assert received.startswith((b"HTTP/1.1 200", b"HTTP/1.1 308", b"HTTP/1.1 4")), target
+            assert b'"sid"' not in received, target

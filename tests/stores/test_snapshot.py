@@ -401,7 +401,7 @@ def test_server_that_hangs(tmp_path: Path) -> None:
             with ThreadPoolExecutor(8) as pool:
                 began = time.monotonic()
                 found = list(pool.map(lambda _: snapshot.read(), range(8)))
-                assert 0.2 < time.monotonic() - began < 1.5
+                assert 0.2 < time.monotonic() - began < 3
             assert found == [{"a": 1}] * 8
             clock.offset += 60
             with pytest.raises(DependencyUnavailable):

@@ -182,7 +182,7 @@ def test_file_that_somebody_else_writes(
         began = time.monotonic()
         with pytest.raises(DependencyUnavailable) as caught:
             store.add("a", "k", 60)
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 3
         assert "locked" in caught.value.reason
         assert store.get("a", "k") is None
         connection.execute("ROLLBACK")
@@ -219,7 +219,7 @@ def test_locked_file(store: SqliteStore, path: Path) -> None:
             began = time.monotonic()
             with pytest.raises(DependencyUnavailable) as caught:
                 store.changes("a", None, timeout=0.25)
-            assert 0.2 < time.monotonic() - began < 0.9
+            assert 0.2 < time.monotonic() - began < 3
             assert "locked" in caught.value.reason
         connection.execute("ROLLBACK")
     assert store.changes("a", None, timeout=0.25).records.keys() == {"k"}

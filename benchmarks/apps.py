@@ -20,8 +20,8 @@ from joserfc.jwk import Key, KeySet
 from marshmallow import Schema, ValidationError, fields, validate
 
 from flask_secure_ml import SecureML, protect
-from flask_secure_ml.exchange import SystemClock
 from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key, make_token
 
 ISSUER = "https://as.example"

@@ -23,8 +23,9 @@ from werkzeug.test import EnvironBuilder
 from flask_secure_ml.authentication.setup import Authentication, build_authentication
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import NotAuthenticated
-from flask_secure_ml.exchange import Exchange, SystemClock
-from flask_secure_ml.policy import Policy
+from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.policy.policy import Policy
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key, make_token
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flask_secure_ml.authentication.file_key_store import FileKeyStore, dump_records
-from flask_secure_ml.authentication.key_lifecycle import issue_key
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore, dump_records
+from flask_secure_ml.authentication.api_keys.lifecycle import issue_key
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.secrets import Secret, SecretRing
 

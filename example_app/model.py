@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from flask_secure_ml.models import ModelFileError, UnverifiedModel, file_digest, load_verified, read_digest
+from flask_secure_ml.model_files import ModelFileError, UnverifiedModel, file_digest, load_verified, read_digest
 
 from .files import write
 

@@ -1,10 +1,11 @@
 """flask-secure-ml: make any Flask model app safe to put on the internet with one ``init_app``."""
 
 from .errors import ConfigError, SecureMLError
-from .exchange import Exchange, Principal, current_exchange, current_principal
+from .exchange import Exchange, current_exchange, current_principal
 from .extension import SecureML
 from .pipeline import Filter, Guard, Pipeline, Recorder, Stage
-from .policy import Policy, protect, public
+from .policy.policy import Policy, protect, public
+from .principal import Principal
 from .signals import authenticated, refused
 
 __all__ = [

@@ -10,10 +10,11 @@ from typing import Any
 from flask import Request
 from werkzeug.routing import Rule
 
-from .authorization_terms import AccessTerms, OwnerHook, Scalar
 from .errors import Forbidden, InsufficientScope, SecureMLError, StepUpRequired
-from .exchange import Clock, Exchange, Principal
+from .exchange import Exchange
 from .pipeline import Stage
+from .policy.options import AccessTerms, OwnerHook, Scalar
+from .principal import Clock, Principal
 
 __all__ = ["AuthorizationGuard", "OwnerHook"]
 

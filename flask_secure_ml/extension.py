@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,26 +12,35 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
 from werkzeug.wrappers import Response as BaseResponse
 
-from .assembly import Parts, build_state
-from .authentication.base import Authenticator
-from .authorization import OwnerHook
+from .authentication.guard import Authenticator
+from .authentication.resource_metadata import add_resource_metadata
+from .authentication.setup import build_authentication
+from .authorization import AuthorizationGuard, OwnerHook
+from .config import Settings
 from .errors import REQUEST_ID_KEY, ConfigError, InternalError, SecureMLError, problem_response, slug_and_detail
-from .exchange import Clock, Exchange, SystemClock, exchange_of
-from .gate import Admission, give_sockets, opaque_layers, outer_problems, target_of
-from .inputs.rewriting import unseen_changes
-from .observe.request_log import Sink
+from .exchange import Exchange, exchange_of
+from .inputs.guard import build_input_guard
+from .inputs.unseen import unseen_changes
+from .limits.engine import Limiter, build_limiter
+from .limits.failure_throttle import FailureThrottle
+from .limits.plans import CostGuard, RateGuard
+from .observe.request_log import RequestLog, Sink, open_sink
 from .openapi import add_openapi
-from .outputs import Answers, ArrayJSONProvider, sole_chunk
-from .outputs.provider import Writer
-from .pipeline import Filter, Guard, Recorder
-from .policy import Policy
+from .outputs import Answers, ArrayJSONProvider, ConditionGuard, OutputFilter, sole_chunk
+from .outputs.responses import Writer
+from .pipeline import Filter, Guard, Pipeline, Recorder
+from .policy.matching import PolicyTable
+from .policy.policy import Policy
+from .principal import Clock, SystemClock
 from .signals import authenticated, refused
 from .state import EXTENSION, AppState, state_of
-from .transport.beneath import beneath
-from .transport.headers import ForeignHeaders
+from .stores import open_store
+from .transport.beneath import Beneath, beneath
+from .transport.gate import Admission, give_sockets, opaque_layers, outer_problems, target_of
+from .transport.guards import TargetGuard, TlsGuard
+from .transport.headers import ForeignHeaders, HeaderFilter
 from .transport.outgoing import FLASK_MARK
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
-from .wellknown import add_resource_metadata
 
 
 class SecureML:
@@ -246,3 +255,69 @@ class _Hooks:
         if exchange is not None:
             exchange.shaped = sole_chunk(response)
         return response
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the user declared on the extension object."""
+
+    authenticators: tuple[Authenticator, ...]
+    guards: tuple[Guard, ...]
+    filters: tuple[Filter, ...]
+    recorders: tuple[Recorder, ...]
+    clock: Clock
+    sink: Sink | None
+    owner: OwnerHook | None
+
+
+def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
+    """Return the frozen state of one app.
+
+    :raises ConfigError: the configuration is not safe.
+    """
+    settings = Settings.load(app.config)
+    store = open_store(settings.store_uri, settings.store_password, parts.clock)
+    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limit, settings.failed_key_limit, parts.clock)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
+    guards = _guards(settings, parts, limiter, [throttle, authentication.guard])
+    pipeline = Pipeline.build(
+        [*guards, *parts.guards],
+        [
+            *parts.filters,
+            OutputFilter(Answers(settings.plans)),
+            HeaderFilter(settings.hsts_max_age, _exposed(settings)),
+        ],
+        [*_recorders(settings, parts), *parts.recorders],
+    )
+    mounts = (*below.mounts, *settings.mounts)
+    policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
+    return AppState(
+        settings, pipeline, policies, below, parts.clock, store, authentication.keys, authentication.revocations
+    )
+
+
+def _exposed(settings: Settings) -> tuple[str, ...]:
+    # A client in a browser needs them to answer a challenge (RFC 9449 section 8.2).
+    return () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
+
+
+def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Guard]) -> Iterator[Guard]:
+    if settings.require_tls:
+        yield TlsGuard()
+    yield TargetGuard()
+    yield from who
+    yield AuthorizationGuard(parts.owner, parts.clock)
+    yield RateGuard(limiter, settings.plans)
+    yield ConditionGuard(Answers(settings.plans))
+    yield build_input_guard(settings)
+    yield CostGuard(limiter, settings.plans)
+
+
+def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
+    try:
+        sink = parts.sink or open_sink(settings.request_log, parts.clock)
+    except OSError as error:
+        raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
+    if sink is not None:
+        yield RequestLog(sink)

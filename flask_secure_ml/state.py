@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, cast
 from flask import Flask
 
 from .config import Settings
-from .exchange import Clock
 from .pipeline import Pipeline
-from .policy_table import PolicyTable
+from .policy.matching import PolicyTable
+from .principal import Clock
 from .stores import SharedStore
 from .transport.beneath import Beneath
 
 if TYPE_CHECKING:
-    from .authentication.key_store import KeyStore
+    from .authentication.api_keys.key import KeyStore
     from .authentication.revocation import Revocations
 
 EXTENSION = "secure_ml"

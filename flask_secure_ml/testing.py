@@ -12,9 +12,9 @@ from typing import Any, Literal
 from joserfc.jwk import ECKey, Key, KeyParameters, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from .authentication.key_lifecycle import issue_key
-from .authentication.key_store import KeyStore
-from .exchange import Clock
+from .authentication.api_keys.key import KeyStore
+from .authentication.api_keys.lifecycle import issue_key
+from .principal import Clock
 from .secrets import SecretRing
 
 _EC_CURVES: Mapping[str, Literal["P-256", "P-384", "P-521"]] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}

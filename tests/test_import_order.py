@@ -1,4 +1,4 @@
-"""Imports point one way: core, then rooms, then the extension and the commands."""
+"""Imports point one way, from the packages at the top down to the errors."""
 
 from __future__ import annotations
 
@@ -11,38 +11,33 @@ from pathlib import Path
 import flask_secure_ml
 
 PACKAGE = Path(flask_secure_ml.__file__).parent
-CORE = [
-    "errors",
-    "paths",
-    "refresh",
-    "strictjson",
-    "watched",
-    "vault",
-    "secrets",
-    "exchange",
-    "authorization_terms",
-    "cap_terms",
-    "output_terms",
-    "policy",
-    "policy_table",
-    "checks",
-    "issuers",
-    "mtls_clients",
-    "stores",
-    "settings",
-    "contradictions",
-    "config",
-    "pipeline",
-]
-ROOMS = ["transport", "authentication", "authorization", "limits", "inputs", "outputs", "observe", "models"]
-TOP = ["signals", "state", "wellknown", "openapi", "assembly", "gate", "extension", "cli", "testing", "__init__"]
+# From the bottom to the top: what stands in one line may import what stands in the lines above it, and its own kind.
+LAYERS = (
+    ("errors", "strictjson", "refresh", "principal", "secrets", "fetch"),
+    ("principal",),
+    ("exchange", "policy"),
+    ("pipeline",),
+    ("config",),
+    ("stores",),
+)
+STAGES = {
+    "transport",
+    "authentication",
+    "authorization",
+    "limits",
+    "inputs",
+    "outputs",
+    "observe",
+    "model_files",
+}
+TOP = {"signals", "state", "openapi", "extension", "cli", "testing", "__init__"}
 PROXIES = {"request", "current_app", "g", "session"}
 MAY_USE_PROXIES = {"extension", "exchange", "state", "policy", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def unit(path: Path) -> str:
-    """Return the room or top-level module that a file belongs to."""
+    """Return the package or module of the root that a file belongs to."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
 
@@ -55,27 +50,71 @@ def imported_units(path: Path) -> Iterator[str]:
             yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
 
 
-def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk all nodes but the bodies of ``if TYPE_CHECKING``."""
+def runtime_nodes(tree: ast.AST, *, functions: bool = True) -> Iterator[ast.AST]:
+    """Walk all nodes but the bodies of ``if TYPE_CHECKING`` and, if so wanted, of functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
-        yield node
-        yield from runtime_nodes(node)
+        if functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+            yield from runtime_nodes(node, functions=functions)
 
 
 def layer(name: str) -> int:
-    return next(number for number, names in enumerate((CORE, ROOMS, TOP)) if name in names)
+    if name in STAGES | TOP:
+        return len(LAYERS) + (name in TOP)
+    return next(number for number, names in enumerate(LAYERS) if name in names)
 
 
 def is_allowed(own: str, other: str) -> bool:
-    return own == other or (layer(other) <= layer(own) and not layer(own) == layer(other) == 1)
+    return own == other or (layer(other) <= layer(own) and not {own, other} <= STAGES)
 
 
 def test_imports_point_one_way() -> None:
-    """A lower layer never imports a higher one, and no room imports another room."""
+    """A lower layer never imports a higher one, and no package of a stage imports another."""
     found = [(path.relative_to(PACKAGE), other) for path in MODULES for other in imported_units(path)]
     assert [(str(path), other) for path, other in found if not is_allowed(unit(PACKAGE / path), other)] == []
+
+
+def test_no_circle_of_modules() -> None:
+    """No module needs itself, however far around."""
+    uses = {name_of(path): set(imported_modules(path)) for path in MODULES}
+    circles = [name for name in uses if name in reachable(uses, name)]
+    assert circles == []
+
+
+def reachable(uses: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    queue = list(uses[start])
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += uses.get(name, ())
+    return found
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports when it is imported itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8")), functions=False):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = [*parts[: len(parts) - node.level], *(node.module.split(".") if node.module else [])]
+            for alias in node.names:
+                whole = PACKAGE.joinpath(*folder, alias.name)
+                is_module = whole.with_suffix(".py").exists() or (whole / "__init__.py").exists()
+                target = ".".join([*folder, alias.name] if is_module else folder)
+                if target != name_of(path):
+                    yield target
+
+
+def test_the_root_stays_small() -> None:
+    """Fifteen modules at the most; the rest are in folders named after their concepts."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 15
 
 
 def test_flask_proxies_stay_in_five_places() -> None:

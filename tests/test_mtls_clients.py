@@ -9,7 +9,7 @@ import pytest
 from cryptography.x509 import Name, NameAttribute, RelativeDistinguishedName
 from cryptography.x509.oid import NameOID
 
-from flask_secure_ml.mtls_clients import MtlsClient, ascii_lower, mtls_clients
+from flask_secure_ml.config.clients import MtlsClient, ascii_lower, mtls_clients
 
 DIGITS = "0123456789abcdef" * 4
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml import checks
-from flask_secure_ml.output_terms import NO_TERMS, OutputTerms
-from flask_secure_ml.policy import Policy
+from flask_secure_ml.config import checks
+from flask_secure_ml.policy.options import NO_TERMS, OutputTerms
+from flask_secure_ml.policy.policy import Policy
 
 
 @pytest.mark.parametrize(

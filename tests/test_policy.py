@@ -11,7 +11,7 @@ from marshmallow import Schema, fields
 
 from authorization_hooks import answers_later
 from flask_secure_ml import Policy, SecureML, protect, public
-from flask_secure_ml.policy import policies_from_config
+from flask_secure_ml.policy.policy import policies_from_config
 from support import HTTPS, MakeApp, caller
 
 

@@ -460,7 +460,7 @@ def test_thread_that_is_interrupted(source: Source, refreshed: Refreshed[int]) -
 
 FORK = """
 import os, signal, threading, time
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.refresh import Refreshed
 inside, pids = threading.Event(), []
 def fetch(previous, attempt):
@@ -513,7 +513,7 @@ def test_fork(code: str) -> None:
 
 GEVENT = """
 import signal
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.refresh import Refreshed
 def fetch(previous, attempt):
     calls.append(1)

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.secrets import Secret
+from flask_secure_ml.secrets import Secret, VaultValue
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.vault import VaultValue
 from support import OLDER_SECRET, RANDOM_SECRET
 
 pytest.importorskip("hvac")

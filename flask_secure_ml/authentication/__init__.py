@@ -1,10 +1,10 @@
 """Who is calling: authenticators for API keys and access tokens, and the guard that asks them."""
 
-from .api_keys import ApiKeyAuthenticator
-from .base import AuthenticationGuard, Authenticator
-from .file_key_store import FileKeyStore
-from .jwt import JwtVerifier
-from .key_store import KeyRecord, KeyStore
+from .api_keys.authenticator import ApiKeyAuthenticator
+from .api_keys.file_store import FileKeyStore
+from .api_keys.key import KeyRecord, KeyStore
+from .guard import AuthenticationGuard, Authenticator
+from .tokens.jwt import JwtVerifier
 
 __all__ = [
     "ApiKeyAuthenticator",

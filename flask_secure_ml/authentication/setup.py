@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..config import Settings
-from ..exchange import Clock
+from ..principal import Clock
 from ..stores import SharedStore
-from .api_keys import ApiKeyAuthenticator
-from .base import AuthenticationGuard, Authenticator, OnFailure
-from .challenges import Challenges
-from .dpop import ProofChecker
-from .file_key_store import FileKeyStore
-from .introspection import Introspector
-from .jwt import JwtVerifier
-from .key_store import KeyStore
-from .metadata import metadata_uri
+from .api_keys.authenticator import ApiKeyAuthenticator
+from .api_keys.file_store import FileKeyStore
+from .api_keys.key import KeyStore
+from .api_keys.shared_store import SharedKeyStore
+from .guard import AuthenticationGuard, Authenticator, Challenges, OnFailure
 from .mtls import MtlsAuthenticator
-from .nonces import Nonces
+from .resource_metadata import metadata_uri
 from .revocation import Revocations
-from .shared_key_store import SharedKeyStore
-from .tokens import AccessTokens, BearerAuthenticator, DPoPAuthenticator
-from .verified import TokenVerifier
+from .tokens.authenticator import AccessTokens, BearerAuthenticator, DPoPAuthenticator, TokenVerifier
+from .tokens.dpop import ProofChecker
+from .tokens.introspection import Introspector
+from .tokens.jwt import JwtVerifier
+from .tokens.nonces import Nonces
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from flask.cli import AppGroup
 
 from .check import check
 from .keys import keys
-from .model import model
+from .model import model, profile
 from .openapi import openapi
-from .profile import profile
-from .revoke import revoke
+from .revocations import revoke
 from .routes import routes
 
 secure_ml = AppGroup("secure-ml", help="Manage API keys and look at what is protected.")

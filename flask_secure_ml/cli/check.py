@@ -10,12 +10,12 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from ..config import Settings
+from ..config.issuers import LOOPBACK
 from ..errors import ConfigError
-from ..gate import opaque_layers, outer_problems
-from ..inputs.rewriting import unseen_changes
-from ..issuers import LOOPBACK
+from ..inputs.unseen import unseen_changes
 from ..state import AppState
 from ..transport.beneath import around, layer_name
+from ..transport.gate import opaque_layers, outer_problems
 from .context import command_app, command_state
 
 UNSEEN = (

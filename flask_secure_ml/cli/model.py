@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import click
 from flask.cli import AppGroup
 
-from ..models import ModelFileError, directory_digest, file_digest, find_code, read_directory, read_file
-from ..models.files import MAX_BYTES, Files
+from ..inputs.model_inputs import ModelInputsError, inputs_of
+from ..inputs.model_inputs.source import schema_source
+from ..inputs.profiles.data import read_columns
+from ..inputs.profiles.file import ProfileError
+from ..inputs.profiles.fit import QUANTILES
+from ..inputs.profiles.fit import fit as fit_columns
+from ..model_files import ModelFileError, directory_digest, file_digest, find_code, read_directory, read_file
+from ..model_files.files import MAX_BYTES, Files
 
 model = AppGroup("model", help="Look at model files.")
 
@@ -31,3 +43,78 @@ def digest(path: Path, max_bytes: int) -> None:
         for finding in find_code(data, max_bytes):
             if not (path.is_dir() and finding.reads_only(name, files)):
                 click.echo(f"Warning: {name} is {finding}; loading it can {finding.consequence}", err=True)
+
+
+profile = AppGroup("profile", help="Learn what inputs look like, from data or from a model.")
+
+
+@profile.command("fit", with_appcontext=False)
+@click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it; printed without it.")
+@click.option("--target", "targets", multiple=True, help="A column to leave out: its name, or in .npy its number.")
+@click.option(
+    "--quantiles",
+    default=",".join(map(str, QUANTILES)),
+    show_default=True,
+    help="Probabilities from 0 to 1, rising, with commas between them.",
+)
+def fit(data: Path, output: Path | None, targets: Sequence[str], quantiles: str) -> None:
+    """Write the input profile of training data as JSON: ranges, quantiles and what is missing, of each feature.
+
+    DATA is an .npy file, a .csv file whose first line has names, or a .parquet file.
+    """
+    with _in_one_sentence():
+        found = fit_columns(read_columns(data, targets), _numbers(quantiles))
+        if output is not None:
+            found.save(output)
+    if output is None:
+        click.echo(found.to_json(), nl=False)
+    click.echo(f"{found.rows} rows, {len(found.features)} features", err=True)
+
+
+@profile.command("schema", with_appcontext=False)
+@click.argument("model")
+def schema(model: str) -> None:
+    """Print the Python source of a schema for the inputs of a model.
+
+    MODEL is an .onnx file, the directory of an MLflow model, or module:object, which is imported: a fitted scikit-learn
+    estimator, for example. Pickles are never loaded.
+    """
+    module, colon, name = model.partition(":")
+    with _in_one_sentence():
+        is_import = colon and not Path(model).exists()
+        click.echo(schema_source(inputs_of(_imported(module, name) if is_import else model)))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return list(map(float, text.split(",")))
+    except ValueError:
+        raise ProfileError("--quantiles must be numbers with commas between them, such as 0.001,0.999") from None
+
+
+def _imported(module: str, name: str) -> Any:
+    try:
+        with _from_here():
+            return attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ModelInputsError(f"{module}:{name} cannot be imported: {error}") from None
+
+
+@contextmanager
+def _from_here() -> Iterator[None]:
+    """Find modules in the working directory, as ``flask --app`` does."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except (ProfileError, ModelInputsError) as error:
+        raise click.ClickException(str(error)) from None

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 from flask.cli import with_appcontext
 
-from ..authorization_terms import AccessTerms
-from ..policy import Policy
+from ..policy.options import AccessTerms
+from ..policy.policy import Policy
 from .context import command_state, print_table
 
 HEADINGS = ("Methods", "Rule", "Access", "Limits", "Body")

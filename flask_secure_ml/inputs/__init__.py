@@ -1,15 +1,15 @@
 """What a request may carry: its size, its format, and the fields of its schema."""
 
-from .base64_tensor import Base64Tensor
-from .categorical import Categorical
-from .file_path import FilePath
-from .image import Image
+from .fields.base64_tensor import Base64Tensor
+from .fields.categorical import Categorical
+from .fields.file_path import FilePath
+from .fields.image import Image
+from .fields.tensor import Tensor
+from .fields.text import Text
+from .fields.url import Url, VettedUrl
 from .model_inputs import ModelInputsError
-from .profile import Profile
-from .profile_error import ProfileError
-from .tensors import Tensor
-from .text import Text
-from .url import Url, VettedUrl
+from .profiles import Profile
+from .profiles.file import ProfileError
 
 __all__ = [
     "Base64Tensor",

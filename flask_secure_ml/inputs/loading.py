@@ -8,14 +8,14 @@ to it here first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from . import budgets
-from .positions import MAX_ERRORS
-from .problems import validation_failed
+from .problems import MAX_ERRORS, validation_failed
 
 _STEP = 100
 
@@ -37,7 +37,7 @@ def load(schema: Schema, value: Any) -> Any:
     :raises ValidationFailed: 422, with at most 20 errors and JSON pointers.
     """
     try:
-        with budgets.opened():
+        with opened():
             return _load_all(schema, schema.load, value)
     except ValidationError as error:
         raise validation_failed(error) from None
@@ -152,3 +152,27 @@ def _items_of(field: Any) -> list[Any]:
     if type(field) is fields.Dict:
         return [field.key_field, field.value_field]
     return [field.inner] if type(field) is fields.List else []
+
+
+Used = Literal["pixels", "lookups"]
+
+_opened: ContextVar[dict[Used, int] | None] = ContextVar("flask_secure_ml_budget", default=None)
+
+
+@contextmanager
+def opened() -> Iterator[None]:
+    """Count from 0 while the block runs."""
+    token = _opened.set({})
+    try:
+        yield
+    finally:
+        _opened.reset(token)
+
+
+def is_spent(what: Used, amount: int, limit: int) -> bool:
+    """Count some more, also where that is too much, and tell whether the load is over the limit now."""
+    used = _opened.get()
+    if used is None:
+        return False
+    used[what] = used.get(what, 0) + amount
+    return used[what] > limit

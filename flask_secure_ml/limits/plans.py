@@ -8,11 +8,11 @@ from typing import Any
 from flask import Request
 from limits import RateLimitItem
 
-from ..checks import Plan, Plans
+from ..config.checks import Plan, Plans
 from ..errors import InternalError, QuotaExceeded, RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage
-from .limiter import Limiter, caller_of, key_for
+from .engine import Limiter, caller_of, key_for
 
 
 def plan_of(plans: Plans, exchange: Exchange) -> Plan:

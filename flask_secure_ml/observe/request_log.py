@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import Any, Protocol
 
-from ..exchange import Clock, Exchange
+from ..exchange import Exchange
+from ..principal import Clock
 
 _CREDENTIAL = re.compile(r"(sml_|eyJ)[A-Za-z0-9_.\-]+")
 _LONGEST = 256

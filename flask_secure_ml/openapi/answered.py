@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..output_terms import OutputTerms
+from ..policy.options import OutputTerms
 from .tensors import JsonSchema
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import Any
 from marshmallow import Schema
 
 from ..config import Settings
-from ..inputs.caps import Caps
+from ..inputs.body_stream import Caps
+from ..inputs.fields.tensor import Tensor
 from ..inputs.formats import Format, Formats, single_tensor
-from ..inputs.json_format import JSON
-from ..inputs.oip import LENGTH_HEADER, OCTETS
-from ..inputs.oip_schema import DATATYPES
-from ..inputs.setup import build_formats
-from ..inputs.tensors import Tensor
-from .examples import Examples
+from ..inputs.formats.json import JSON
+from ..inputs.formats.oip import LENGTH_HEADER, OCTETS
+from ..inputs.formats.oip_data import DATATYPES
+from ..inputs.guard import build_formats
+from .components import Examples
 from .tensors import JsonSchema, tensor_words
 
 _INFERENCE: JsonSchema = {"$ref": "#/components/schemas/InferenceRequest"}

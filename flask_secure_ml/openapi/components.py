@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..inputs.oip_schema import BYTES, DATATYPES
+from ..inputs.formats.oip_data import BYTES, DATATYPES
+from .tensors import MOST_SHOWN, JsonSchema, nearest_to_zero
 
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {
@@ -121,3 +124,132 @@ INFERENCE_RESPONSE: dict[str, Any] = {
         },
     },
 }
+
+
+_TEXTS = {
+    "date-time": "2026-01-31T12:00:00+00:00",
+    "date": "2026-01-31",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "email": "someone@example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "ip": "192.0.2.1",
+}
+# The smallest picture: one gray pixel.
+_MEDIA = {
+    "image/png": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==",
+}
+_DEEPEST = 16
+_NUMBERS = frozenset({"integer", "number"})
+# What a value must have beside its type and range, and no example can be made for.
+_UNKNOWN = frozenset({"pattern", "multipleOf", "not", "x-total", "x-norm"})
+
+
+class NoExampleError(ValueError):
+    """The schema has a term that no example can be made for."""
+
+
+class Examples:
+    """Makes examples.
+
+    :param schemas: the schemas that others refer to, by name.
+    """
+
+    def __init__(self, schemas: Mapping[str, JsonSchema]) -> None:
+        self._schemas = schemas
+
+    def of(self, schema: JsonSchema) -> Any:
+        """Return a value that the schema describes; None when none can be made that is sure to be valid and short."""
+        try:
+            found = self._value(schema, 0)
+        except NoExampleError:
+            return None
+        return found if _size(found) <= MOST_SHOWN else None
+
+    def _value(self, schema: JsonSchema, depth: int) -> Any:
+        if depth > _DEEPEST or _UNKNOWN & schema.keys():
+            raise NoExampleError
+        if "$ref" in schema:
+            return self._value(self._schemas[schema["$ref"].rpartition("/")[2]], depth + 1)
+        for name, pick in _GIVEN.items():
+            if name in schema:
+                return pick(schema[name])
+        for name in ("oneOf", "anyOf"):
+            if name in schema:
+                return self._value(schema[name][0], depth + 1)
+        return self._of_type(_type(schema), schema, depth)
+
+    def _of_type(self, kind: str, schema: JsonSchema, depth: int) -> Any:
+        if kind == "object":
+            return self._object(schema, depth)
+        if kind == "array":
+            return self._array(schema, depth)
+        if kind in _NUMBERS:
+            return _number(kind, schema)
+        if kind == "string":
+            return _text(schema)
+        if kind == "boolean":
+            return False
+        raise NoExampleError
+
+    def _object(self, schema: JsonSchema, depth: int) -> dict[str, Any]:
+        members = schema.get("properties", {})
+        return {name: self._value(members[name], depth + 1) for name in members if name in schema.get("required", ())}
+
+    def _array(self, schema: JsonSchema, depth: int) -> list[Any]:
+        first = [self._value(each, depth + 1) for each in schema.get("prefixItems", ())]
+        more = max(0, max(schema.get("minItems", 0), 1) - len(first)) if schema.get("items") else 0
+        if more * math.prod(_lengths(schema["items"])) > MOST_SHOWN if more else False:
+            raise NoExampleError
+        # One object for all of them, because it is only written.
+        return first + ([self._value(schema["items"], depth + 1)] * more if more else [])
+
+
+_GIVEN: Mapping[str, Callable[[Any], Any]] = {
+    "example": lambda given: given,
+    "examples": lambda given: given[0],
+    "const": lambda given: given,
+    "enum": lambda given: given[0],
+}
+
+
+def _type(schema: JsonSchema) -> str:
+    kind = schema.get("type", "")
+    return str(kind if isinstance(kind, str) else next(each for each in kind if each != "null"))
+
+
+def _number(kind: str, schema: JsonSchema) -> float:
+    if "exclusiveMinimum" in schema or "exclusiveMaximum" in schema:
+        raise NoExampleError
+    value: float = nearest_to_zero(schema)
+    return math.ceil(value) if kind == "integer" else value
+
+
+def _text(schema: JsonSchema) -> str:
+    if schema.get("contentEncoding") or schema.get("contentMediaType"):
+        return _of(_MEDIA, schema.get("contentMediaType", ""))
+    if "format" in schema:
+        return _of(_TEXTS, schema["format"])
+    text = "text".ljust(schema.get("minLength") or 0, "x")
+    return text[: schema.get("maxLength") or len(text)]
+
+
+def _of(known: Mapping[str, str], name: str) -> str:
+    if name not in known:
+        raise NoExampleError
+    return known[name]
+
+
+def _lengths(schema: JsonSchema) -> Sequence[int]:
+    """Return how many items each level of nested arrays has at least."""
+    found: list[int] = []
+    while isinstance(schema, dict) and schema.get("type") == "array":
+        found.append(max(schema.get("minItems", 1), 1))
+        schema = schema.get("items") or {}
+    return found
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 1

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date, time
+from enum import Enum
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+import numpy as np
 from flask import Flask
 
-from ..cap_terms import CapArguments
 from ..errors import ConfigError
-from ..policy import Policy
+from ..policy.options import CapArguments
+from ..policy.policy import Policy
 from ..state import AppState, state_of
 from .bodies import Bodies
-from .components import HEADERS, INFERENCE_REQUEST, INFERENCE_RESPONSE, PROBLEM
-from .docstrings import docstring_of
-from .examples import Examples
-from .plain import plain
-from .responses import has_nonces, refusals, response, response_name
+from .components import HEADERS, INFERENCE_REQUEST, INFERENCE_RESPONSE, PROBLEM, Examples
+from .responses import has_nonces, refusals, response, response_name, success
 from .routes import Route, app_routes, path_parameters, placed
 from .security import requirements, ways_of
-from .success import success
 from .words import access, rate_limits, sentence
 
 if TYPE_CHECKING:
     from apispec import APISpec
+
 
 OPENAPI = "3.1.0"
 _MEMBERS = ("openapi", "info", "servers", "paths", "components")
@@ -166,3 +171,68 @@ def _operation_ids(routes: Iterable[Route]) -> dict[tuple[str, str], str]:
         taken.add(unique)
         found[route.rule.rule, route.method] = unique
     return found
+
+
+# A form feed ends what callers are told (as in click), and so do the fields that describe the function.
+_END = re.compile(r"\f|^:\w[^:\n]*:", re.MULTILINE)
+
+
+def docstring_of(app: Flask, route: Route) -> dict[str, str]:
+    """Return ``summary``, the first paragraph, and ``description``, the others; what there is not is left out."""
+    text = _text(_holder(app, route))
+    summary, _, description = text.partition("\n\n")
+    found = {"summary": " ".join(summary.split()).removesuffix("."), "description": description.strip()}
+    return {name: words for name, words in found.items() if words}
+
+
+def _holder(app: Flask, route: Route) -> Any:
+    """Return what has the docstring: the view, or of a class the method, or the class where the method has none."""
+    view: Any = app.view_functions.get(route.rule.endpoint)
+    while isinstance(view, partial):
+        # Its own docstring is that of functools.
+        view = view.func
+    cls = getattr(view, "view_class", None)
+    if cls is None:
+        return view
+    method = getattr(cls, route.method.lower(), None)
+    return method if method is not None and method.__doc__ else cls
+
+
+def _text(holder: Any) -> str:
+    # Not inspect.getdoc, which takes that of a base class: Flask's own, in the end.
+    own = getattr(holder, "__doc__", None) or ""
+    return _END.split(inspect.cleandoc(own), maxsplit=1)[0].strip()
+
+
+_NOTHING = object()
+
+
+def plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document of nothing but JSON's own types (RFC 8259), in the order that it has.
+
+    A member that JSON has no word for is left out: an infinite bound bounds nothing, and the text that Python makes of
+    an object can have its address in memory, or a path. In a list it becomes null, so that all others keep their place.
+    """
+    return {str(name): value for name, each in document.items() if (value := _plain(each)) is not _NOTHING}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return plain(value)
+    if isinstance(value, (list, tuple)):
+        return [None if (found := _plain(each)) is _NOTHING else found for each in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _NOTHING
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else _NOTHING

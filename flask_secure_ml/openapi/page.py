@@ -21,7 +21,7 @@ import orjson
 from flask import Flask, Request, Response
 
 from ..errors import ConfigError
-from ..policy import MARK, Policy
+from ..policy.policy import MARK, Policy
 from ..state import AppState
 from .document import build_document, check_apispec
 from .routes import ASSET, DESCRIPTION, PAGE

@@ -10,9 +10,9 @@ from typing import Any
 from werkzeug.routing import AnyConverter, BaseConverter, IntegerConverter, PathConverter, Rule, UUIDConverter
 from werkzeug.routing.converters import NumberConverter
 
-from ..policy import Policy
-from ..policy_table import PolicyTable, is_automatic_options
-from ..wellknown import ENDPOINT as METADATA
+from ..authentication.resource_metadata import ENDPOINT as METADATA
+from ..policy.matching import PolicyTable, is_automatic_options
+from ..policy.policy import Policy
 
 DESCRIPTION = "secure_ml_openapi"
 PAGE = "secure_ml_docs"

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..authentication.api_keys import ApiKeyAuthenticator
-from ..authentication.base import AuthenticationGuard, Authenticator
+from ..authentication.api_keys.authenticator import ApiKeyAuthenticator
+from ..authentication.guard import AuthenticationGuard, Authenticator
 from ..authentication.mtls import MtlsAuthenticator
-from ..authentication.tokens import BearerAuthenticator, DPoPAuthenticator
+from ..authentication.tokens.authenticator import BearerAuthenticator, DPoPAuthenticator
 from ..config import Settings
-from ..policy import Policy
+from ..policy.policy import Policy
 from ..state import AppState
 from .words import listed
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..inputs.array_field import ArrayField
-from ..inputs.base64_tensor import Base64Tensor
-from ..inputs.categorical import Categorical
-from ..inputs.oip_schema import DATATYPES
-from ..inputs.positions import shown
-from ..inputs.tensor_values import is_taken
-from ..inputs.tensors import Tensor
+from ..inputs.fields.arrays import ArrayField, is_taken
+from ..inputs.fields.base64_tensor import Base64Tensor
+from ..inputs.fields.categorical import Categorical
+from ..inputs.fields.tensor import Tensor
+from ..inputs.formats.oip_data import DATATYPES
+from ..inputs.problems import shown
 
 JsonSchema = dict[str, Any]
 

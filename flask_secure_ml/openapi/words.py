@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from limits import RateLimitItem
 
-from ..authorization_terms import AccessTerms
-from ..checks import Plan, Plans
-from ..output_terms import OutputTerms
-from ..policy import Policy
+from ..config.checks import Plan, Plans
+from ..policy.options import AccessTerms, OutputTerms
+from ..policy.policy import Policy
 
 
 def counted(number: int, noun: str, of: str = "") -> str:

@@ -1,8 +1,6 @@
 """What an answer may carry: its format, the fields of its schema, and how precise its scores are."""
 
-from .answers import Answers, sole_chunk
-from .conditions import ConditionGuard
-from .filter import OutputFilter
-from .provider import ArrayJSONProvider
+from .filter import ConditionGuard, OutputFilter
+from .responses import Answers, ArrayJSONProvider, sole_chunk
 
 __all__ = ["Answers", "ArrayJSONProvider", "ConditionGuard", "OutputFilter", "sole_chunk"]

@@ -1,15 +1,66 @@
-"""Scores as whole arrays: rounded, cut to the k largest, taken out of nested lists."""
+"""NaN and Infinity in what is to be written. JSON has no such numbers (RFC 8259 section 6)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import InternalError
+
+# As deep as the writer goes.
+_DEEPEST = 1_024
+_TEXTS = (str, int, type(None))
+
+
+def names_null(body: bytes) -> bool:
+    """Say whether null could stand in JSON. One letter is found at many times the speed of a word."""
+    return b"u" in body and b"null" in body
+
+
+def has_non_finite(value: Any, default: Callable[[Any], Any]) -> bool:
+    """Say whether a value that was written holds NaN or Infinity. Numbers in lists are looked at without a loop.
+
+    :param default: what the writer makes of values that it does not know.
+    """
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        if not all(map(isfinite, (each for each in level if type(each) is float))):
+            return True
+        level = list(chain.from_iterable(_inside(each, default) for each in level if type(each) is not float))
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any, default: Callable[[Any], Any]) -> Iterator[Any]:
+    if isinstance(value, Enum):
+        yield value.value
+    elif isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, (list, tuple)):
+        yield from value
+    elif isinstance(value, (float, np.floating)):
+        yield float(value)
+    elif isinstance(value, np.ndarray):
+        yield from _inside_array(value)
+    elif not isinstance(value, (_TEXTS, np.generic)):
+        yield default(value)
+
+
+def _inside_array(array: Any) -> Iterator[Any]:
+    if type(array) is not np.ndarray or array.dtype.kind in "OV":
+        yield array.tolist()
+    elif array.dtype.kind in "fc" and not np.isfinite(array).all():
+        yield float("nan")
+
 
 Array = NDArray[Any]
 
@@ -104,3 +155,40 @@ def as_floats(numbers: Sequence[float], *, mixed: bool = True) -> NDArray[np.flo
     if large and any(isinstance(each, _INTEGERS) and abs(each) > _EXACT for each in numbers):
         raise ShapingError("integers beyond 53 bits stand among scores")
     return array
+
+
+class NumberText(str):
+    """The text of a score; orjson and :mod:`json` write it as any other text."""
+
+    __slots__ = ()
+
+    def rounded(self, decimals: int) -> NumberText:
+        """Return the text of the rounded number, half to even.
+
+        :raises ShapingError: it is the text of no number.
+        """
+        try:
+            # Adding zero turns -0 into 0, as for other scores.
+            return NumberText(round(Decimal(self), decimals) + 0)
+        except InvalidOperation:
+            raise ShapingError("a number as a text is none, or cannot be rounded") from None
+
+
+def with_floats(value: Any) -> Any:
+    """Return a value with floats for its decimals, which Flask would write as texts, and texts are labels.
+
+    Dataclasses become dicts on the way; everything else that JSON has no form for stays for the writer.
+
+    :raises InternalError: a key is a float: it, too, would be written as a text.
+    """
+    if isinstance(value, Decimal):
+        return float(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        if any(isinstance(name, float) for name in value):
+            raise InternalError("scores that are keys cannot be shaped")
+        return {name: with_floats(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OV":
+        value = value.tolist()
+    return [with_floats(each) for each in value] if isinstance(value, (list, tuple)) else value

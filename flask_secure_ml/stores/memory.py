@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from threading import Lock
 
-from ..exchange import Clock
+from ..principal import Clock
 from .base import KEPT_CHANGES, Changes, Cursor, Record, all_items, unavailable
 
 MAX_SEEN = 1_000_000

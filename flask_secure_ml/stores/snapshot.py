@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, MutableMapping
 from typing import Any, Generic, TypeVar
 
-from ..exchange import Clock
+from ..principal import Clock
 from ..refresh import Attempt, Refreshed
 from .base import Changes, Cursor, Record, SharedStore, unavailable
 

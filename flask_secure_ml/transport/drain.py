@@ -17,7 +17,7 @@ from socket import SHUT_RDWR, SHUT_WR
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..exchange import Clock
+from ..principal import Clock
 from .request_body import SMALL_BODY, RequestBody, Timeout
 
 if TYPE_CHECKING:

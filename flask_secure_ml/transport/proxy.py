@@ -13,12 +13,13 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Protocol
 
-from ..checks import Networks
+from ..config.checks import Networks
 from ..errors import REQUEST_ID_KEY
-from ..exchange import EXCHANGE_KEY, Clock, Exchange, exchange_of
+from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
+from ..principal import Clock
 from .client_certificate import CertificateSource
 from .drain import Drain
-from .hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
+from .forwarded import BELIEVED, HOP_FAMILIES, HOP_HEADERS
 from .outgoing import Outgoing, Site
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ from flask import Request
 from joserfc.jwk import Key
 from werkzeug.test import EnvironBuilder
 
-from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator, FileKeyStore
-from flask_secure_ml.authentication.base import AuthenticationGuard, Authenticator
-from flask_secure_ml.authentication.challenges import Challenges
-from flask_secure_ml.authentication.jwt import JwtVerifier, TrustedIssuer
+from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator, FileKeyStore
+from flask_secure_ml.authentication.guard import AuthenticationGuard, Authenticator, Challenges
 from flask_secure_ml.authentication.revocation import Revocations
-from flask_secure_ml.authentication.static_keys import FileKeys
-from flask_secure_ml.authentication.tokens import AccessTokens, BearerAuthenticator
+from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, BearerAuthenticator
+from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
+from flask_secure_ml.authentication.tokens.sources import FileKeys
+from flask_secure_ml.config.issuers import ASYMMETRIC, IssuerConfig
 from flask_secure_ml.errors import SecureMLError
-from flask_secure_ml.exchange import Exchange, Principal
-from flask_secure_ml.issuers import ASYMMETRIC, IssuerConfig
-from flask_secure_ml.policy import Policy
+from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.policy.policy import Policy
+from flask_secure_ml.principal import Principal
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication import api_keys as module
-from flask_secure_ml.authentication import key_form
-from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator, FileKeyStore, hash_key, new_key
-from flask_secure_ml.authentication.key_form import KeyHasher, checksum
-from flask_secure_ml.authentication.key_lifecycle import disable_key, rotate_key
+from flask_secure_ml.authentication.api_keys import authenticator as module
+from flask_secure_ml.authentication.api_keys import key as key_form
+from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator, FileKeyStore, hash_key, new_key
+from flask_secure_ml.authentication.api_keys.key import KeyHasher, checksum
+from flask_secure_ml.authentication.api_keys.lifecycle import disable_key, rotate_key
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from flask import Request
 
-from flask_secure_ml.authentication.api_keys import ApiKeyAuthenticator
-from flask_secure_ml.authentication.base import AuthenticationGuard
+from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
+from flask_secure_ml.authentication.guard import AuthenticationGuard
 from flask_secure_ml.authentication.revocation import Revocations
 from flask_secure_ml.errors import (
     DependencyUnavailable,
@@ -19,8 +19,9 @@ from flask_secure_ml.errors import (
     NotAuthenticated,
     RateLimited,
 )
-from flask_secure_ml.exchange import Exchange, Principal
+from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.pipeline import Stage
+from flask_secure_ml.principal import Principal
 
 Ask = Callable[..., Any]
 MakeGuard = Callable[..., AuthenticationGuard]

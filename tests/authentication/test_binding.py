@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.authentication.binding import check_binding
+from flask_secure_ml.authentication.tokens.authenticator import check_binding
 from flask_secure_ml.errors import InvalidProof, NotAuthenticated
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "binding"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.claims import client_of, read_only, roles_of, until
+from flask_secure_ml.authentication.tokens.claims import client_of, read_only, roles_of, until
 from flask_secure_ml.errors import NotAuthenticated
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.discovery import Discovery, metadata_places
-from flask_secure_ml.authentication.fetch import FetchError, Reply
+from flask_secure_ml.authentication.tokens.jwks import Discovery, metadata_places
+from flask_secure_ml.fetch import FetchError, Reply
 
 ISSUER = "https://as.example/tenant"
 FIRST = "https://as.example/.well-known/oauth-authorization-server/tenant"

@@ -14,8 +14,8 @@ from joserfc.errors import InvalidKeyTypeError
 from joserfc.jwk import Key, RSAKey
 from joserfc.jws import JWSRegistry
 
-from flask_secure_ml.authentication.dpop import ProofChecker
-from flask_secure_ml.authentication.nonces import Nonces
+from flask_secure_ml.authentication.tokens.dpop import ProofChecker
+from flask_secure_ml.authentication.tokens.nonces import Nonces
 from flask_secure_ml.errors import DependencyUnavailable, InvalidProof, NonceRequired, SecureMLError
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.secrets import Secret, SecretRing

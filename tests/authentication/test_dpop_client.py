@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.dpop import ProofChecker
-from flask_secure_ml.authentication.nonces import Nonces
 from flask_secure_ml.authentication.setup import _proofs
+from flask_secure_ml.authentication.tokens.dpop import ProofChecker
+from flask_secure_ml.authentication.tokens.nonces import Nonces
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import InvalidProof, NonceRequired
-from flask_secure_ml.exchange import Exchange, SystemClock
+from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_dpop_proof, make_signing_key
 from proofs import NOW, TOKEN, Seen, request_of

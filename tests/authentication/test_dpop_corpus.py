@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.dpop import ProofChecker
-from flask_secure_ml.authentication.nonces import Nonces
+from flask_secure_ml.authentication.tokens.dpop import ProofChecker
+from flask_secure_ml.authentication.tokens.nonces import Nonces
 from flask_secure_ml.errors import NotAuthenticated
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.secrets import Secret, SecretRing

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.dpop import ProofChecker
+from flask_secure_ml.authentication.tokens.dpop import ProofChecker
 from flask_secure_ml.errors import DependencyUnavailable, InvalidProof
 from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.stores import open_store
 from flask_secure_ml.stores.base import SharedStore
-from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.testing import FakeClock, make_dpop_proof, make_signing_key
 from proofs import NOW, TOKEN, request_of
 from servers import free_port, valkey

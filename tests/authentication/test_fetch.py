@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from certificates import make_certificate
-from flask_secure_ml.authentication.fetch import FetchError, exchange_with, fetch, good, is_public
+from flask_secure_ml.fetch import FetchError, exchange_with, fetch, good, is_public
 
 Behaviour = Callable[[socket.socket], None]
 Serve = Callable[[Behaviour], str]

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication import file_key_store as module
-from flask_secure_ml.authentication.file_key_store import FileKeyStore
-from flask_secure_ml.authentication.key_store import KeyRecord
+from flask_secure_ml.authentication.api_keys import file_store as module
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
+from flask_secure_ml.authentication.api_keys.key import KeyRecord
 from flask_secure_ml.errors import DependencyUnavailable
 
 HASH = "hmac-sha256:" + "a" * 64

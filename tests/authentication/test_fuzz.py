@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.key_set import KeySetError, parse_key_set
-from flask_secure_ml.issuers import ASYMMETRIC
+from flask_secure_ml.authentication.tokens.key_set import KeySetError, parse_key_set
+from flask_secure_ml.config.issuers import ASYMMETRIC
 from flask_secure_ml.testing import make_token, sign_parts
 
 Ask = Callable[..., Any]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.introspection import Introspector
-from flask_secure_ml.authentication.jwt import MAX_TOKEN
+from flask_secure_ml.authentication.tokens.introspection import Introspector
+from flask_secure_ml.authentication.tokens.jwt import MAX_TOKEN
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.testing import FakeClock
 from introspection_endpoint import ISSUER, NOW, TOKEN, USUAL, Endpoint, make_introspector, status_of

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
 
-from flask_secure_ml.authentication.introspection import Introspector
+from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock
@@ -233,7 +233,7 @@ import flask_secure_ml
 print("authlib" in sys.modules)
 before = list(warnings.filters)
 from flask_secure_ml.authentication.introspection import Introspector
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.issuers import issuers
 [issuer] = issuers([{"issuer": "https://i.example", "audience": "a", "introspection_uri": "https://i.example/x",
                      "client_id": "c", "client_secret": "sixteen characters"}])

@@ -17,10 +17,10 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from flask_secure_ml import current_principal
-from flask_secure_ml.authentication.introspection import Introspector
-from flask_secure_ml.authentication.introspection_client import MAX_ANSWER, bounded
+from flask_secure_ml.authentication.tokens.introspection import Introspector
+from flask_secure_ml.authentication.tokens.introspection_client import MAX_ANSWER, bounded
+from flask_secure_ml.config.issuers import issuers
 from flask_secure_ml.errors import DependencyUnavailable
-from flask_secure_ml.issuers import issuers
 from flask_secure_ml.testing import FakeClock, MemorySink
 from introspection_endpoint import AUDIENCE, ISSUER, NOW, TOKEN, USUAL, status_of
 from support import HTTPS, RANDOM_SECRET, MakeApp

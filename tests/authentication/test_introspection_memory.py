@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from flask_secure_ml.authentication import introspection
-from flask_secure_ml.authentication.introspection import Introspector
+from flask_secure_ml.authentication.tokens import introspection
+from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.errors import NotAuthenticated
 from flask_secure_ml.testing import FakeClock
 from introspection_endpoint import NOW, TOKEN, Endpoint, make_introspector, status_of

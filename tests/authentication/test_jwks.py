@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.fetch import TIMEOUT, FetchError
-from flask_secure_ml.authentication.jwks import HttpKeys
+from flask_secure_ml.authentication.tokens.jwks import HttpKeys
 from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.fetch import TIMEOUT, FetchError
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key
 
 ALGORITHMS = ("RS256", "ES256")

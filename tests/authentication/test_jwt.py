@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.jwt import JwtVerifier, TrustedIssuer
-from flask_secure_ml.authentication.static_keys import FileKeys
-from flask_secure_ml.authentication.tokens import AccessTokens, BearerAuthenticator
+from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, BearerAuthenticator
+from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
+from flask_secure_ml.authentication.tokens.sources import FileKeys
 from flask_secure_ml.config import Settings
-from flask_secure_ml.issuers import IssuerConfig
+from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token, sign_parts
 
 ISSUER, AUDIENCE = "https://issuer.example", "https://api.example"

@@ -12,13 +12,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from joserfc.jwk import Key, OctKey, RSAKey
 
-from flask_secure_ml.authentication.jwks import HttpKeys
-from flask_secure_ml.authentication.jwt import JwtVerifier
-from flask_secure_ml.authentication.key_sources import key_source
-from flask_secure_ml.authentication.static_keys import SecretKeys
+from flask_secure_ml.authentication.tokens.jwks import HttpKeys
+from flask_secure_ml.authentication.tokens.jwt import JwtVerifier
+from flask_secure_ml.authentication.tokens.sources import SecretKeys, key_source
 from flask_secure_ml.config import Settings
+from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated
-from flask_secure_ml.issuers import IssuerConfig
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token
 from support import OLDER_SECRET, RANDOM_SECRET

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_secure_ml.authentication.key_form import NO_HASH, NOBODY, KeyHasher, has_form, hash_key, key_id, new_key
+from flask_secure_ml.authentication.api_keys.key import NO_HASH, NOBODY, KeyHasher, has_form, hash_key, key_id, new_key
 from flask_secure_ml.secrets import Secret, SecretRing
 from support import OLDER_SECRET, RANDOM_SECRET
 

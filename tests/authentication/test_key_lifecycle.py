@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.file_key_store import FileKeyStore
-from flask_secure_ml.authentication.key_form import hash_key, key_id
-from flask_secure_ml.authentication.key_lifecycle import disable_key, enable_key, issue_key, revoke_key, rotate_key
-from flask_secure_ml.authentication.key_store import KeyRecord
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
+from flask_secure_ml.authentication.api_keys.key import KeyRecord, hash_key, key_id
+from flask_secure_ml.authentication.api_keys.lifecycle import disable_key, enable_key, issue_key, revoke_key, rotate_key
 from flask_secure_ml.secrets import Secret, SecretRing
 from support import OLDER_SECRET
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.key_set import _ROCA_PRIMES, KeySetError, check_rsa, parse_key_set
-from flask_secure_ml.issuers import ASYMMETRIC
+from flask_secure_ml.authentication.tokens.key_set import _ROCA_PRIMES, KeySetError, check_rsa, parse_key_set
+from flask_secure_ml.config.issuers import ASYMMETRIC
 
 ALL = sorted(ASYMMETRIC)
 

@@ -15,7 +15,7 @@ import pytest
 from joserfc.jwk import Key
 
 from certificates import make_certificate
-from flask_secure_ml.authentication.jwt import JwtVerifier
+from flask_secure_ml.authentication.tokens.jwt import JwtVerifier
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.testing import FakeClock, make_key_set, make_token

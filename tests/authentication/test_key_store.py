@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.key_store import KeyRecord, dump_record, from_members, parse_record, to_members
+from flask_secure_ml.authentication.api_keys.key import KeyRecord, dump_record, from_members, parse_record, to_members
 
 HASH = "hmac-sha256:" + "a" * 64
 USUAL: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from flask_secure_ml import SecureML, protect
-from flask_secure_ml.authentication.metadata import metadata_path, metadata_uri
+from flask_secure_ml.authentication.resource_metadata import metadata_path, metadata_uri
 from support import HTTPS
 
 RESOURCE = "https://models.example.com/v1"

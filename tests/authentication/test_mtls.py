@@ -19,12 +19,13 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request as WerkzeugRequest
 
 from certificates import Issued, authority, issue, key_usage
-from flask_secure_ml.authentication import certificates, mtls
-from flask_secure_ml.authentication.certificates import MAX_CERTIFICATE
-from flask_secure_ml.authentication.mtls import MtlsAuthenticator
+from flask_secure_ml.authentication import mtls
+from flask_secure_ml.authentication import mtls as certificates
+from flask_secure_ml.authentication.mtls import MAX_CERTIFICATE, MtlsAuthenticator
+from flask_secure_ml.config.clients import mtls_clients
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated
-from flask_secure_ml.exchange import Exchange, Principal
-from flask_secure_ml.mtls_clients import mtls_clients
+from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.principal import Principal
 from flask_secure_ml.testing import FakeClock
 from support import HTTPS, MakeApp
 

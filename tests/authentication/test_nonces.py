@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.authentication.nonces import Nonces
+from flask_secure_ml.authentication.tokens.nonces import Nonces
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.authentication.request_uri import RequestUris, normal_uri
+from flask_secure_ml.authentication.tokens.dpop import RequestUris, normal_uri
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

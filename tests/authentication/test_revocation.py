@@ -14,10 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_secure_ml.authentication import revocation
-from flask_secure_ml.authentication.revocation import AHEAD, SPACE, Revocations
-from flask_secure_ml.authentication.revocation_record import Revocation, dump_revocation, parse_revocation
+from flask_secure_ml.authentication.revocation import (
+    AHEAD,
+    SPACE,
+    Revocation,
+    Revocations,
+    dump_revocation,
+    parse_revocation,
+)
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
-from flask_secure_ml.exchange import Principal
+from flask_secure_ml.principal import Principal
 from flask_secure_ml.stores.base import Changes, Cursor
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.stores.sqlite import SqliteStore

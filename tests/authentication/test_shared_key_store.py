@@ -15,16 +15,15 @@ import redis
 from flask import Flask
 
 from flask_secure_ml import SecureML
-from flask_secure_ml.authentication import shared_key_store
-from flask_secure_ml.authentication.key_lifecycle import disable_key, enable_key, rotate_key
-from flask_secure_ml.authentication.key_store import KeyRecord, dump_record, parse_record
-from flask_secure_ml.authentication.shared_key_store import HELD, KEYS, LOCKS, USES, SharedKeyStore
+from flask_secure_ml.authentication.api_keys import shared_store as shared_key_store
+from flask_secure_ml.authentication.api_keys.key import KeyRecord, dump_record, parse_record
+from flask_secure_ml.authentication.api_keys.lifecycle import disable_key, enable_key, rotate_key
+from flask_secure_ml.authentication.api_keys.shared_store import HELD, KEYS, LOCKS, USES, SharedKeyStore
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.secrets import SecretRing
-from flask_secure_ml.stores import SharedStore
+from flask_secure_ml.stores import SharedStore, open_store
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.testing import FakeClock, MemorySink, make_api_key
 from servers import valkey
 

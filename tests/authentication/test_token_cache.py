@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.fetch import FetchError
-from flask_secure_ml.authentication.jwks import HttpKeys
-from flask_secure_ml.authentication.jwt import JwtVerifier, TrustedIssuer
-from flask_secure_ml.authentication.static_keys import FileKeys
-from flask_secure_ml.authentication.token_cache import TokenCache
+from flask_secure_ml.authentication.tokens.authenticator import TokenCache
+from flask_secure_ml.authentication.tokens.jwks import HttpKeys
+from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
+from flask_secure_ml.authentication.tokens.sources import FileKeys
 from flask_secure_ml.config import Settings
+from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
-from flask_secure_ml.issuers import IssuerConfig
+from flask_secure_ml.fetch import FetchError
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key
 
 Counted = Callable[..., tuple[JwtVerifier, list[str]]]

@@ -11,11 +11,16 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from flask_secure_ml.authentication.base import AuthenticationGuard
-from flask_secure_ml.authentication.tokens import AccessTokens, BearerAuthenticator, DPoPAuthenticator
-from flask_secure_ml.authentication.verified import VerifiedToken
+from flask_secure_ml.authentication.guard import AuthenticationGuard
+from flask_secure_ml.authentication.tokens.authenticator import (
+    AccessTokens,
+    BearerAuthenticator,
+    DPoPAuthenticator,
+    VerifiedToken,
+)
 from flask_secure_ml.errors import InvalidProof, NotAuthenticated, SecureMLError
-from flask_secure_ml.exchange import Exchange, Principal
+from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.principal import Principal
 
 CERTIFICATE = b"the certificate of this connection"
 X5T = urlsafe_b64encode(hashlib.sha256(CERTIFICATE).digest()).rstrip(b"=").decode()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flask_secure_ml.cli import secure_ml
-from flask_secure_ml.models import load_verified, load_verified_directory
+from flask_secure_ml.model_files import load_verified, load_verified_directory
 from model_samples import sample
 from programs import needs
 from support import MakeApp

@@ -20,7 +20,7 @@ from flask_secure_ml import strictjson
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.caps import Caps
+from flask_secure_ml.inputs.body_stream import Caps
 
 PADDING = b" " * 5_000
 

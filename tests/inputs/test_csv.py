@@ -17,7 +17,7 @@ from marshmallow import Schema
 from bodies import a_guard, loaded
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, SecureMLError, ValidationFailed
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.profile_fit import columns_of, fit
+from flask_secure_ml.inputs.profiles.fit import columns_of, fit
 
 CSV = "text/csv"
 GUARD = a_guard(["csv"])

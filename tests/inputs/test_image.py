@@ -23,7 +23,7 @@ from PIL import ImageFile, ImageOps
 from field_loading import load, message
 from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Image
-from flask_secure_ml.inputs.image_files import ImageError, bare_jpeg, bare_png, orientation
+from flask_secure_ml.inputs.fields.image import ImageError, bare_jpeg, bare_png, orientation
 from flask_secure_ml.inputs.loading import load as load_body
 
 UNREADABLE = "Not a whole image of a format that is accepted here: PNG, JPEG."

@@ -11,7 +11,7 @@ from marshmallow import EXCLUDE, Schema, fields, pre_load
 
 from flask_secure_ml.errors import PayloadTooLarge
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.json_structure import check_structure
+from flask_secure_ml.inputs.formats.json import check_structure
 
 SIZE = 100_000
 

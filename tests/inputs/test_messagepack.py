@@ -13,7 +13,7 @@ from marshmallow import Schema, fields
 
 from bodies import a_guard, a_request, an_exchange, loaded, peak_of
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, SecureMLError
-from flask_secure_ml.inputs.messagepack import _depth
+from flask_secure_ml.inputs.formats.messagepack import _depth
 
 MSGPACK = "application/vnd.msgpack"
 PACK: Any = import_module("msgpack").packb

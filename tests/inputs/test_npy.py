@@ -14,7 +14,7 @@ from marshmallow import Schema
 from bodies import DTYPES, a_guard, a_request, an_exchange, as_npy, loaded, mutated
 from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, ValidationFailed
 from flask_secure_ml.inputs import Base64Tensor, Tensor
-from flask_secure_ml.inputs.npy import read_header
+from flask_secure_ml.inputs.formats.npy import read_header
 
 NPY = "application/x-npy"
 GUARD = a_guard(["npy"])

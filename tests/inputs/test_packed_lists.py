@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from field_loading import errors, load
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.packed_lists import packed
+from flask_secure_ml.inputs.fields.tensor import packed
 
 FLOATS = frozenset({float, int})
 INTEGERS = frozenset({int})

@@ -14,9 +14,9 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 
 from flask_secure_ml.inputs import Base64Tensor, Profile, ProfileError, Tensor
-from flask_secure_ml.inputs.profile_fit import Column, columns_of, fit
-from flask_secure_ml.inputs.profile_reading import MAX_BYTES
-from flask_secure_ml.inputs.reports import collect
+from flask_secure_ml.inputs.fields.base import collect
+from flask_secure_ml.inputs.profiles.file import MAX_BYTES
+from flask_secure_ml.inputs.profiles.fit import Column, columns_of, fit
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "profiles"
 TABLE = np.array([[0.0, 10.0], [1.0, 20.0], [2.0, 30.0], [4.0, 40.0]])

@@ -11,8 +11,8 @@ from marshmallow import Schema, fields
 
 from field_loading import errors, load
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.reports import MAX_REPORTS, OutOfRange, collect
-from flask_secure_ml.inputs.tensor_rules import off_total
+from flask_secure_ml.inputs.fields.base import MAX_REPORTS, OutOfRange, collect
+from flask_secure_ml.inputs.fields.tensor_options import off_total
 
 NOT_ALLOWED = ["Not an allowed value."]
 

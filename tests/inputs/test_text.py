@@ -12,8 +12,7 @@ from marshmallow import Schema, ValidationError
 
 from field_loading import corpus, load, message
 from flask_secure_ml.inputs import Text
-from flask_secure_ml.inputs.invisible import is_hiding
-from flask_secure_ml.inputs.text import _BIDI, _CONTROLS, _DECOMPOSE_TO_MARKS
+from flask_secure_ml.inputs.fields.text import _BIDI, _CONTROLS, _DECOMPOSE_TO_MARKS, is_hiding
 
 EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
 
@@ -79,7 +78,7 @@ def test_length_is_that_of_the_normalised_text() -> None:
 
 def test_what_is_far_too_long_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that no normalisation makes short enough is not normalised."""
-    monkeypatch.setattr("flask_secure_ml.inputs.text.normalize", lambda *_: pytest.fail("normalised"))
+    monkeypatch.setattr("flask_secure_ml.inputs.fields.text.normalize", lambda *_: pytest.fail("normalised"))
     assert message(Text(2), "e\u0301" * 5) == "Must have at most 2 characters."
 
 

@@ -11,10 +11,10 @@ from marshmallow import Schema, ValidationError, fields
 
 from field_loading import corpus, load, message
 from flask_secure_ml.errors import ValidationFailed
+from flask_secure_ml.fetch import is_public
 from flask_secure_ml.inputs import Url, VettedUrl
+from flask_secure_ml.inputs.fields.url import system_resolver
 from flask_secure_ml.inputs.loading import load as load_body
-from flask_secure_ml.inputs.public_addresses import is_public
-from flask_secure_ml.inputs.url import system_resolver
 
 PUBLIC = "93.184.215.14"
 HOSTS = ["images.example.com", ".cdn.example.com"]

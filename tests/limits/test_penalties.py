@@ -13,10 +13,10 @@ import pytest
 from flask import Flask, Request
 
 from flask_secure_ml import Exchange, Policy, Principal
-from flask_secure_ml.checks import limits
+from flask_secure_ml.config.checks import limits
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, RateLimited
-from flask_secure_ml.limits.limiter import build_limiter
-from flask_secure_ml.limits.penalties import DAY, LONGEST, FailureThrottle
+from flask_secure_ml.limits.engine import build_limiter
+from flask_secure_ml.limits.failure_throttle import DAY, LONGEST, FailureThrottle
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 from support import HTTPS, MakeApp

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_secure_ml.models import UnreadableModel, files, read_directory, read_file, verified_copy
+from flask_secure_ml.model_files import UnreadableModel, files, read_directory, read_file, verified_copy
 
 MANY = 1 << 20
 

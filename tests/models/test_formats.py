@@ -24,8 +24,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.models import KINDS, find_code
-from flask_secure_ml.models.modules import MODULES
+from flask_secure_ml.model_files import KINDS, find_code
+from flask_secure_ml.model_files.pickles import MODULES
 from model_samples import DATA, LIMIT, cases, sample, samples
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

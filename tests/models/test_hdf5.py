@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_secure_ml.models import UnsafeModel, file_digest, find_code, hdf5_headers, load_verified
-from flask_secure_ml.models.hdf5_bytes import HDF5
+from flask_secure_ml.model_files import UnsafeModel, file_digest, find_code, load_verified
+from flask_secure_ml.model_files import hdf5_messages as hdf5_headers
+from flask_secure_ml.model_files.hdf5_bytes import HDF5
 from model_samples import sample
 
 LIMIT = 1 << 24

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.models import UnsafeModel, directory_digest, find_code, load_verified_directory
-from flask_secure_ml.models.files import read_directory
-from flask_secure_ml.models.hdf5_bytes import HDF5
-from flask_secure_ml.models.keras import config_holds_code
-from flask_secure_ml.models.keras_text import holds_code
+from flask_secure_ml.model_files import UnsafeModel, directory_digest, find_code, load_verified_directory
+from flask_secure_ml.model_files.files import read_directory
+from flask_secure_ml.model_files.hdf5_bytes import HDF5
+from flask_secure_ml.model_files.keras import config_holds_code, holds_code
 
 DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}, "registered_name": None}
 

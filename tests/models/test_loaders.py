@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_secure_ml.models import UnsafeModel, load_verified
+from flask_secure_ml.model_files import UnsafeModel, load_verified
 from model_samples import sample
 
 

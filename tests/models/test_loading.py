@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_secure_ml.models import (
+from flask_secure_ml.model_files import (
     KINDS,
     UnreadableModel,
     UnsafeModel,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.models import (
+from flask_secure_ml.model_files import (
     UnsafeModel,
     directory_digest,
     file_digest,
@@ -18,9 +18,9 @@ from flask_secure_ml.models import (
     load_verified,
     load_verified_copy,
     load_verified_directory,
-    onnx_files,
     read_directory,
 )
+from flask_secure_ml.model_files import onnx as onnx_files
 from model_samples import sample, samples
 
 LIMIT = 1 << 24

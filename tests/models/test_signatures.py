@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from flask_secure_ml.models import (
+from flask_secure_ml.model_files import (
     ModelFileError,
     UnreadableModel,
     UnsafeModel,
@@ -23,7 +23,7 @@ from flask_secure_ml.models import (
     load_verified_copy,
     load_verified_directory,
 )
-from flask_secure_ml.models.signatures import PREDICATE
+from flask_secure_ml.model_files.signatures import PREDICATE
 from model_samples import sample
 
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from marshmallow import Schema, ValidationError
 
 from flask_secure_ml.inputs import Base64Tensor, Categorical, FilePath, Image, Tensor, Text, Url
-from flask_secure_ml.openapi.fields import field_schema
+from flask_secure_ml.openapi.schemas import field_schema
 
 # Each has at most one length that is free, so that lists of different lengths are wrong by schema too.
 FIELDS = {

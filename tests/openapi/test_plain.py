@@ -17,7 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from flask_secure_ml import protect
 from flask_secure_ml.inputs import FilePath, Url
 from flask_secure_ml.openapi import build_document
-from flask_secure_ml.openapi.plain import plain
+from flask_secure_ml.openapi.document import plain
 from support import MakeApp
 
 

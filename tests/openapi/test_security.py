@@ -13,14 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from flask_secure_ml import SecureML, protect, public
 from flask_secure_ml.openapi import build_document
-from flask_secure_ml.testing import (
-    FakeClock,
-    make_api_key,
-    make_dpop_proof,
-    make_key_set,
-    make_signing_key,
-    make_token,
-)
+from flask_secure_ml.testing import FakeClock, make_api_key, make_dpop_proof, make_key_set, make_signing_key, make_token
 from support import HTTPS, OLDER_SECRET, RANDOM_SECRET, NameAuthenticator
 
 ISSUER = "https://issuer.example"

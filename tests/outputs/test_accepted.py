@@ -6,7 +6,7 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from flask_secure_ml.outputs.accepted import accepted
+from flask_secure_ml.outputs.formats import accepted
 
 JSON, NPY = "application/json", "application/x-npy"
 BOTH = (JSON, NPY)

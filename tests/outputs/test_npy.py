@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flask_secure_ml.outputs.npy import read_npy, single_array, write_npy
+from flask_secure_ml.outputs.formats import read_npy, single_array, write_npy
 from flask_secure_ml.outputs.scores import ShapingError
 
 GRID = np.arange(6.0).reshape(2, 3)

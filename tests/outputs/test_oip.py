@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flask_secure_ml.outputs.oip import oip_document, safe
+from flask_secure_ml.outputs.formats import oip_document, safe
 
 
 def outputs(value: Any, **options: Any) -> Any:

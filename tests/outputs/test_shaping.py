@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.output_terms import OutputTerms
-from flask_secure_ml.outputs.number_text import NumberText
-from flask_secure_ml.outputs.scores import ShapingError
-from flask_secure_ml.outputs.shaping import NotPlainError, shape_scores, unranked
+from flask_secure_ml.outputs.masking import NotPlainError, shape_scores, unranked
+from flask_secure_ml.outputs.scores import NumberText, ShapingError
+from flask_secure_ml.policy.options import OutputTerms
 
 ROUND, TOP, LABEL = OutputTerms(round=1), OutputTerms(top_k=1), OutputTerms(label_only=True)
 GRID = np.array([[0.12, 0.88], [0.77, 0.23]])

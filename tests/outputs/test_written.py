@@ -12,10 +12,10 @@ from flask import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.output_terms import NO_TERMS, OutputTerms
-from flask_secure_ml.outputs.npy import read_npy, write_npy
+from flask_secure_ml.outputs.filter import is_json, read_json, rewrite, write_json
+from flask_secure_ml.outputs.formats import read_npy, write_npy
 from flask_secure_ml.outputs.scores import ShapingError
-from flask_secure_ml.outputs.written import is_json, read_json, rewrite, write_json
+from flask_secure_ml.policy.options import NO_TERMS, OutputTerms
 
 
 def same(value: Any) -> Any:

@@ -15,8 +15,8 @@ import pytest
 from joserfc.jwk import Key
 
 from certificates import Certificate, make_certificate
-from flask_secure_ml.authentication.api_keys import FileKeyStore
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key
 from servers import WORKERS, Served, gunicorn

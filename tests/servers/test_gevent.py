@@ -13,11 +13,11 @@ from threading import Barrier
 import pytest
 
 from certificates import Certificate
-from flask_secure_ml.authentication.api_keys import FileKeyStore
+from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
 from flask_secure_ml.authentication.revocation import Revocations
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores import open_store
 from flask_secure_ml.testing import make_api_key
 from servers import Served, gunicorn, valkey, wait_until
 

@@ -18,8 +18,8 @@ from joserfc.jwk import Key
 
 from certificates import Certificate
 from flask_secure_ml.authentication.revocation import Revocations
-from flask_secure_ml.exchange import SystemClock
-from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.stores import open_store
 from flask_secure_ml.testing import make_token
 from servers import Served, gunicorn, valkey, wait_until
 from site_under_test import AUDIENCE, ISSUER

@@ -19,10 +19,9 @@ from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml import Exchange, Policy
 from flask_secure_ml.errors import SecureMLError
-from flask_secure_ml.inputs.body import InputGuard
-from flask_secure_ml.inputs.caps import Caps
+from flask_secure_ml.inputs.body_stream import Caps
 from flask_secure_ml.inputs.encodings import Encodings
-from flask_secure_ml.inputs.setup import build_formats
+from flask_secure_ml.inputs.guard import InputGuard, build_formats
 
 JSON = "application/json"
 TERMINATED: dict[str, str | bool] = {"wsgi.input_terminated": True}

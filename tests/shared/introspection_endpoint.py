@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask_secure_ml.authentication.fetch import FetchError
-from flask_secure_ml.authentication.introspection import Introspector
+from flask_secure_ml.authentication.tokens.introspection import Introspector
+from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.errors import SecureMLError
-from flask_secure_ml.exchange import Clock
-from flask_secure_ml.issuers import IssuerConfig
+from flask_secure_ml.fetch import FetchError
+from flask_secure_ml.principal import Clock
 from flask_secure_ml.secrets import Secret, SecretRing
 from support import RANDOM_SECRET
 

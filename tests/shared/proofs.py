@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from flask_secure_ml.exchange import Clock
+from flask_secure_ml.principal import Clock
 from flask_secure_ml.stores.base import Changes, Cursor
 
 TOKEN = "an.access.token"

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from flask_secure_ml.stores import SharedStore
-from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores import SharedStore, open_store
 from flask_secure_ml.testing import FakeClock
 from servers import valkey
 

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.stores import SharedStore, memory, sqlite
+from flask_secure_ml.stores import SharedStore, memory, open_store, sqlite
 from flask_secure_ml.stores import redis as server
 from flask_secure_ml.stores.base import Cursor, Record
-from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.testing import FakeClock
 from support import version_of
 
@@ -25,7 +24,7 @@ PROCESSES = 4
 KEYS = 200
 ADD_ALL = """
 import sys
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.open import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 print("ready", flush=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_secure_ml.errors import ConfigError
+from flask_secure_ml.stores import open_store
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.stores.sqlite import SqliteStore
 from flask_secure_ml.testing import FakeClock
 from support import MakeApp

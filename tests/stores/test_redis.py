@@ -21,11 +21,10 @@ from cryptography import x509
 
 from certificates import issue
 from flask_secure_ml.errors import DependencyUnavailable
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.stores.open import open_store
-from flask_secure_ml.stores.redis import RedisStore
-from flask_secure_ml.stores.redis_client import PAUSE, Passwords
+from flask_secure_ml.stores import open_store
+from flask_secure_ml.stores.redis import PAUSE, Passwords, RedisStore
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 from support import version_of
@@ -41,7 +40,7 @@ ACTIONS = [
 ]
 FORK = """
 import os, sys
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.open import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 store.put("a", "k", b"")
@@ -52,7 +51,7 @@ sys.exit(failed or (not child and os.wait()[1] != 0))
 
 FORK_WITH_A_LOCK = """
 import os, signal, sys, threading
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.open import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 store.put("a", "k", b"1")

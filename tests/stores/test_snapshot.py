@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from flask_secure_ml.errors import DependencyUnavailable
-from flask_secure_ml.exchange import SystemClock
-from flask_secure_ml.stores import redis, sqlite
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.stores import open_store, redis, sqlite
 from flask_secure_ml.stores.base import Changes, Cursor, Record
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.stores.open import open_store
 from flask_secure_ml.stores.snapshot import TIMEOUT, TOTAL, Snapshot
 from flask_secure_ml.testing import FakeClock
 from servers import valkey

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from flask_secure_ml.errors import DependencyUnavailable
-from flask_secure_ml.exchange import SystemClock
-from flask_secure_ml.stores import sqlite, sqlite_file
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.stores import sqlite
+from flask_secure_ml.stores import sqlite as sqlite_file
 from flask_secure_ml.stores.sqlite import SqliteStore
 from flask_secure_ml.testing import FakeClock
 from support import version_of
@@ -33,7 +34,7 @@ ACTIONS = [
 ]
 PRELUDE = """
 import os, sys
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.sqlite import SqliteStore
 store = SqliteStore(sys.argv[1], SystemClock())
 """

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from certificates import issue
-from flask_secure_ml.checks import networks
+from flask_secure_ml.config.checks import networks
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.client_certificate import MAX_HEADER, certificate_in
-from flask_secure_ml.transport.hop_headers import environ_key
+from flask_secure_ml.transport.forwarded import environ_key
 from flask_secure_ml.transport.proxy import ExchangeOpener
 
 PROXY = "10.0.0.1"

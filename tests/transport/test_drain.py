@@ -18,7 +18,7 @@ from gunicorn.http.wsgi import FileWrapper, create
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.exchange import SystemClock
+from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.drain import MAX_BYTES, Closing, Drain, Share, read_within_bounds
 from flask_secure_ml.transport.request_body import SMALL_BODY, RequestBody

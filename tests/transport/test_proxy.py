@@ -8,10 +8,10 @@ import pytest
 from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml import Exchange
-from flask_secure_ml.checks import networks
+from flask_secure_ml.config.checks import networks
 from flask_secure_ml.exchange import exchange_of
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.hop_headers import BELIEVED, HOP_FAMILIES, HOP_HEADERS
+from flask_secure_ml.transport.forwarded import BELIEVED, HOP_FAMILIES, HOP_HEADERS
 from flask_secure_ml.transport.proxy import ExchangeOpener
 
 TRUSTED = ["10.0.0.0/8", "2001:db8::/32"]

@@ -1,0 +1,241 @@
+"""API keys in a file that running workers watch.
+
+Changes are atomic: a lock beside the file (``flock``), a temporary file, ``fsync`` and a rename. A reader sees the
+old content or the new one, never a half of each. When keys were last used stands in a second file, ``<file>.used``,
+so that requests never write the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import DependencyUnavailable
+from ...refresh import WatchedFile
+from ...strictjson import loads
+from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
+from .last_use import LastUse, Uses, merged, parse_uses
+
+log = logging.getLogger(__name__)
+
+WAIT = 2.0
+"""Seconds to wait for another process that is changing the file."""
+
+_PAUSE = 0.01
+_RETRY_AFTER = (("Retry-After", "60"),)
+
+
+class FileKeyStore:
+    """API keys in a JSON file, found in memory; a changed file is seen at the next request.
+
+    A file that is missing or damaged refuses every key: it could have lost a revocation.
+
+    :param path: the file; made with mode 0600 by the first :meth:`add`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = self.path.with_name(self.path.name + ".lock")
+        self._uses = self.path.with_name(self.path.name + ".used")
+        self._file = WatchedFile(self.path, self._parse)
+        self._last_use = LastUse(self._write_uses)
+        self._warned = False
+
+    def get(self, key_id: str) -> KeyRecord | None:
+        """Return the record with this id, or None.
+
+        :raises DependencyUnavailable: the file is missing or damaged.
+        """
+        return self._read().get(key_id)
+
+    def list(self) -> tuple[KeyRecord, ...]:
+        """Return every record in the order of their making; nothing when there is no file yet.
+
+        :raises DependencyUnavailable: the file is damaged.
+        """
+        return tuple(self._read().values()) if self.path.exists() else ()
+
+    def add(self, record: KeyRecord) -> None:
+        """Store a new record.
+
+        :raises ValueError: the id is taken, or the record could not be read back.
+        :raises OSError: the file cannot be written.
+        """
+        with self._changing() as records:
+            if record.id in records:
+                raise ValueError("a key with this id exists already")
+            records[record.id] = record
+
+    def update(self, key_id: str, change: Change) -> KeyRecord:
+        """Put what ``change`` makes of a record in its place, and return it.
+
+        :raises KeyError: there is no such key.
+        :raises OSError: the file cannot be written.
+        """
+        with self._changing() as records:
+            records[key_id] = change(records[key_id])
+        return records[key_id]
+
+    def revoke(self, key_id: str) -> None:
+        """Refuse a key from now on; its record stays.
+
+        :raises KeyError: there is no such key.
+        :raises OSError: the file cannot be written.
+        """
+        self.update(key_id, lambda record: replace(record, status=REVOKED))
+
+    def used(self, key_id: str, when: float) -> None:
+        """Note that a key was accepted, in seconds since the epoch, to the minute."""
+        self._last_use.used(key_id, when)
+
+    def last_used(self) -> Uses:
+        """Return when each key was last used; nothing when the file of uses is missing or damaged."""
+        try:
+            return _parse_uses(self._uses.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s is left out of account: %s", self._uses, error)
+            return {}
+
+    def _write_uses(self, uses: Uses) -> None:
+        with _locked(self._lock, wait=False):
+            known = self._read()
+            kept = {key_id: when for key_id, when in merged(self.last_used(), uses).items() if key_id in known}
+            document = {"version": VERSION, "used": kept}
+            _write(self._uses, json.dumps(document, indent=1).encode() + b"\n", durable=False)
+
+    def _read(self) -> Records:
+        try:
+            return self._file.read()
+        except OSError as error:
+            reason = f"the API key file cannot be read: {error.strerror}"
+        except ValueError as error:
+            reason = f"the API key file is damaged: {error}"
+        raise DependencyUnavailable(reason, headers=_RETRY_AFTER)
+
+    def _parse(self, raw: bytes) -> Records:
+        if not self._warned and self.path.stat().st_mode & 0o077:
+            self._warned = True
+            log.warning("%s can be read or written by others than its owner; chmod 600 it", self.path)
+        return parse_records(raw)
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, KeyRecord]]:
+        with _locked(self._lock):
+            records = dict(self._read()) if self.path.exists() else {}
+            yield records
+            _write(self.path, dump_records(records))
+
+
+def parse_records(raw: bytes) -> Records:
+    """Read the content of a key file.
+
+    :raises ValueError: it is not version 1, has an id twice, or a record that is not complete.
+    """
+    entries = _versioned(raw).get("keys")
+    if not isinstance(entries, list):
+        raise ValueError("its keys are not a list")
+    records = {record.id: record for record in map(from_members, entries)}
+    if len(records) < len(entries):
+        raise ValueError("an id is there twice")
+    return records
+
+
+def dump_records(records: Records) -> bytes:
+    """Write the content of a key file.
+
+    :raises ValueError: :func:`parse_records` would not read it back.
+    """
+    document = {"version": VERSION, "keys": [to_members(record) for record in records.values()]}
+    raw = json.dumps(document, indent=1).encode() + b"\n"
+    parse_records(raw)
+    return raw
+
+
+def _parse_uses(raw: bytes) -> Uses:
+    uses = _versioned(raw).get("used")
+    if not isinstance(uses, dict):
+        raise ValueError("its uses are not an object")
+    return parse_uses(uses)
+
+
+def _versioned(raw: bytes) -> dict[str, Any]:
+    document = loads(raw)
+    if not isinstance(document, dict) or not is_version(document.get("version")):
+        raise ValueError(f"it is not an object with version {VERSION}")
+    return document
+
+
+def _lock(descriptor: int, seconds: float) -> None:
+    """Take the lock, or give up in time: a process that was stopped while it held it must not stop requests too.
+
+    :raises BlockingIOError: another process holds it.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                raise BlockingIOError("another process is changing the key file; try again") from None
+            time.sleep(_PAUSE)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, WAIT if wait else 0.0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _give_to_owner_of(path: Path, descriptor: int) -> None:
+    """Keep the owner: a change by root must not take the file from the server that reads it.
+
+    :raises PermissionError: another user than its owner changes it, who could not give it back.
+    """
+    with suppress(FileNotFoundError):
+        owner = path.stat()
+        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Put new content in the place of a file; ``mkstemp`` gives it mode 0600.
+
+    :param durable: wait for the disk; what may be lost in a crash of the machine need not.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            _give_to_owner_of(path, stream.fileno())
+            stream.write(content)
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+    if durable:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

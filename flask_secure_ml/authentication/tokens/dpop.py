@@ -1,0 +1,325 @@
+"""DPoP proofs (RFC 9449): who sends an access token also signs for the request it goes with.
+
+Every check of section 4.3 is made, the cheap ones before the signature, and a proof is remembered as used only after
+all of them. Whether the token is bound to the key that made the proof is decided in ``binding``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from flask import Request
+from joserfc.errors import JoseError
+from joserfc.jwk import Key
+from joserfc.jws import JWSRegistry
+
+from ...config.issuers import ASYMMETRIC
+from ...errors import InvalidProof, NonceRequired
+from ...exchange import Exchange
+from ...principal import Clock
+from ...stores.base import SharedStore
+from ...strictjson import loads
+from .key_set import KeySetError, import_key
+from .nonces import Nonces
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+MAX_PROOF = 8192
+"""The longest proof in characters; servers cap a header line at about the same."""
+
+MAX_JTI = 512
+"""The longest ``jti`` in characters."""
+
+FUTURE_SKEW = 5
+"""Seconds by which a client's clock may be ahead (RFC 9449 section 11.1)."""
+
+_CLOCKS_APART = 5
+_REMEMBERED_KEYS = 1024
+_MAX_JSON_DEPTH = 8
+_NONCE_HEADER = "DPoP-Nonce"
+_SPACE = "dpop"
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+# As for every JWT, RFC 7515 section 4.1.9: without a slash "application/" is meant, and case does not count.
+_TYPES = frozenset({"dpop+jwt", "application/dpop+jwt"})
+# Members that change how a proof is processed or bring a second key (RFC 8725bis sections 3.4, 3.10).
+_REFUSED = frozenset({"crit", "b64", "zip", "cty", "enc", "jku", "x5u", "x5c"})
+# Base64url of 32 bits. The sender chooses the key, and with a long exponent one signature costs milliseconds.
+_MAX_EXPONENT_TEXT = 6
+Claims = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _ProofKey:
+    key: Key
+    algorithm: str
+    thumbprint: str
+
+
+class ProofChecker:
+    """Checks the proof that comes with an access token.
+
+    :param algorithms: what proofs may be signed with; asymmetric ones only.
+    :param max_age: seconds for which a proof is good.
+    :param store: remembers the proofs that were used, for all workers that share it.
+    :param nonces: with them, a proof must have a nonce of this server; without, a nonce in a proof means nothing.
+    :param leeway: seconds by which a client's clock may be ahead.
+    :param external: the address of the app's root as clients know it; None to take that of the request.
+    :raises ValueError: an algorithm is not asymmetric, or ``external`` is not an ``http`` or ``https`` URI.
+    """
+
+    def __init__(
+        self,
+        algorithms: Sequence[str],
+        max_age: float,
+        clock: Clock,
+        store: SharedStore,
+        nonces: Nonces | None = None,
+        *,
+        leeway: float = FUTURE_SKEW,
+        external: str | None = None,
+    ) -> None:
+        if not ASYMMETRIC.issuperset(algorithms):
+            raise ValueError("proofs are signed with asymmetric algorithms only")
+        self._max_age = max_age
+        self._clock = clock
+        self._store = store
+        self._nonces = nonces
+        self._leeway = leeway
+        self._uris = RequestUris(external)
+        # A client repeats its header in every proof, and importing a key costs as much as a signature.
+        self._key = lru_cache(_REMEMBERED_KEYS)(partial(_proof_key, algorithms=tuple(algorithms)))
+
+    def check(self, request: Request, exchange: Exchange, token: str) -> str:
+        """Return the thumbprint of the key that made the proof of a request (RFC 7638, SHA-256).
+
+        With nonces, the answer carries the current one unless the proof has it.
+
+        :param token: the access token that the request carries.
+        :raises InvalidProof: the proof is missing, malformed, stale, used already, or not for this request and token.
+        :raises NonceRequired: it lacks a nonce of this server that is still good.
+        :raises DependencyUnavailable: the store or the secret of the nonces cannot be reached.
+        """
+        nonce = self._offer_nonce(exchange)
+        text, header, payload, signature = _parts(request.environ.get("HTTP_DPOP"))
+        key = self._key(header)
+        claims = _object(payload, "payload")
+        identifier = _text(claims, "jti")
+        self._check_request(claims, request)
+        self._check_times(claims)
+        _check_token(claims, token)
+        self._check_nonce(claims.get("nonce"), nonce, exchange)
+        _check_signature(key, text, signature)
+        self._use_once(key.thumbprint, identifier)
+        return key.thumbprint
+
+    def _offer_nonce(self, exchange: Exchange) -> str:
+        if self._nonces is None:
+            return ""
+        nonce = exchange.reply_headers[_NONCE_HEADER] = self._nonces.current()
+        return nonce
+
+    def _check_request(self, claims: Claims, request: Request) -> None:
+        if claims.get("htm") != request.method:
+            _refuse("htm is not the method of the request")
+        try:
+            uri = normal_uri(_text(claims, "htu", MAX_PROOF))
+        except ValueError:
+            _refuse("htu is not an absolute URI of http or https")
+        if uri != self._uris.of(request.environ):
+            _refuse("htu is not the URI of the request")
+
+    def _check_times(self, claims: Claims) -> None:
+        now = self._clock.now()
+        issued = _date(claims, "iat")
+        if issued < now - self._max_age:
+            _refuse("the proof is too old")
+        if issued > now + self._leeway or ("nbf" in claims and _date(claims, "nbf") > now + self._leeway):
+            _refuse("the proof is from the future")
+        # RFC 9449 does not ask for these two; RFC 7519 section 4.1 binds whoever finds them.
+        if "exp" in claims and _date(claims, "exp") <= now:
+            _refuse("the proof has expired by its own word")
+
+    def _check_nonce(self, given: Any, current: str, exchange: Exchange) -> None:
+        if self._nonces is None:
+            return
+        if given == current:
+            del exchange.reply_headers[_NONCE_HEADER]
+        elif not isinstance(given, str) or not self._nonces.accepts(given):
+            raise NonceRequired("the proof has no nonce of this server, or one that is too old")
+
+    def _use_once(self, thumbprint: str, identifier: str) -> None:
+        digest = hashlib.sha256(f"{thumbprint}.{identifier}".encode()).hexdigest()
+        seconds = self._max_age + self._leeway + _CLOCKS_APART
+        if not self._store.add(_SPACE, digest, seconds):
+            _refuse("the proof was used before")
+
+
+def _parts(text: Any) -> tuple[str, str, str, bytes]:
+    """Return a proof, its header and payload as they were sent, and its signature."""
+    if not text:
+        _refuse("there is no DPoP header")
+    if len(text) > MAX_PROOF:
+        _refuse(f"the proof has more than {MAX_PROOF} characters")
+    found = _COMPACT.fullmatch(text)
+    if found is None:
+        # Servers join the values of two headers with a comma.
+        _refuse("the DPoP header is not one JWT in compact form")
+    return text, found[1], found[2], _bytes(found[3], "signature")
+
+
+def _bytes(part: str, what: str) -> bytes:
+    try:
+        value = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except ValueError:
+        _refuse(f"the {what} is not base64url")
+    if base64.urlsafe_b64encode(value).rstrip(b"=") != part.encode():
+        _refuse(f"the {what} is not written in the one way that base64url has for it")
+    return value
+
+
+def _object(part: str, what: str) -> dict[str, Any]:
+    try:
+        value = loads(_bytes(part, what), max_depth=_MAX_JSON_DEPTH)
+    except ValueError as error:
+        _refuse(f"the {what} is not strict JSON: {error}")
+    return value if isinstance(value, dict) else _refuse(f"the {what} is not a JSON object")
+
+
+def _proof_key(part: str, *, algorithms: Sequence[str]) -> _ProofKey:
+    """Return the key that a header brings with it; ``kid`` is ignored, because it cannot choose another."""
+    header = _object(part, "header")
+    kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        _refuse("typ is not dpop+jwt")
+    if refused := sorted(_REFUSED & header.keys()):
+        _refuse(f"the header has {', '.join(refused)}")
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
+        _refuse("alg is not one that proofs may be signed with")
+    return _imported(jwk, algorithm) if isinstance(jwk, dict) else _refuse("the header has no jwk")
+
+
+def _imported(jwk: Mapping[str, Any], algorithm: str) -> _ProofKey:
+    if len(str(jwk.get("e", ""))) > _MAX_EXPONENT_TEXT:
+        _refuse("the RSA exponent of jwk has more than 32 bits")
+    try:
+        key = import_key(jwk, (algorithm,)).key
+    except KeySetError as error:
+        _refuse(f"jwk is not a key for proofs: {error}")
+    except (JoseError, ValueError, TypeError) as error:
+        _refuse(f"jwk is not a public key: {type(error).__name__}")
+    return _ProofKey(key, algorithm, key.thumbprint())
+
+
+def _text(claims: Claims, name: str, longest: int = MAX_JTI) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        _refuse(f"{name} is missing or not a text of 1 to {longest} characters")
+    return value
+
+
+def _date(claims: Claims, name: str) -> float:
+    value = claims.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        _refuse(f"{name} is missing or not a number of seconds")
+    return value
+
+
+def _check_token(claims: Claims, token: str) -> None:
+    # Nothing here is secret from the one who sent both, so the comparison may take as long as it likes.
+    digest = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=")
+    if claims.get("ath") != digest.decode():
+        _refuse("ath is not the digest of the access token")
+
+
+def _check_signature(key: _ProofKey, text: str, signature: bytes) -> None:
+    signed = text.rpartition(".")[0].encode()
+    try:
+        good = JWSRegistry.algorithms[key.algorithm].verify(signed, signature, key.key)
+    except (JoseError, ValueError):
+        good = False
+    if not good:
+        _refuse("the signature does not verify with jwk")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise InvalidProof(reason)
+
+
+# urlsplit() drops tabs and line ends and lets anything else pass, so the characters are looked at first.
+_URI = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+NormalUri = tuple[str, bytes]
+"""Scheme and authority, and the decoded path."""
+
+
+def normal_uri(uri: str) -> NormalUri:
+    """Return the normal form of an absolute URI; its query and fragment are ignored (RFC 9449 section 4.3).
+
+    Letter case of scheme and host, default port, percent-encoding, dot segments and an empty path make no difference
+    (RFC 3986 sections 6.2.2 and 6.2.3).
+
+    :raises ValueError: it is not an ``http`` or ``https`` URI with a host and no user.
+    """
+    if not _URI.fullmatch(uri):
+        raise ValueError("not a URI")
+    parts = urlsplit(uri)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.netloc or "@" in parts.netloc:
+        raise ValueError("not an http or https URI with a host and no user")
+    path = parts.path.replace("%2e", ".").replace("%2E", ".") or "/"
+    return _origin(parts.scheme, parts.netloc), unquote_to_bytes(_without_dots(path))
+
+
+class RequestUris:
+    """Says under which URI a client reached this app.
+
+    :param external: the address of the app's root as clients know it, such as ``https://models.example.com/v1``. Then
+        the ``Host`` header is not looked at, and a path in it stands for where the app is mounted. Without it, host
+        and scheme are those of the request.
+    :raises ValueError: it is not an ``http`` or ``https`` URI.
+    """
+
+    def __init__(self, external: str | None = None) -> None:
+        self._external = None if external is None else normal_uri(external)
+
+    def of(self, environ: WSGIEnvironment) -> NormalUri:
+        """Return the normal form of the URI of a request."""
+        origin, mount = self._external or (_origin_of(environ), b"")
+        mount = mount.rstrip(b"/") or environ.get("SCRIPT_NAME", "").encode("latin-1").rstrip(b"/")
+        path = environ.get("PATH_INFO", "").encode("latin-1")
+        return origin, mount + (path if path.startswith(b"/") else b"/" + path)
+
+
+def _origin_of(environ: WSGIEnvironment) -> str:
+    host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    return _origin(environ["wsgi.url_scheme"], host)
+
+
+def _origin(scheme: str, authority: str) -> str:
+    bare = authority.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":")).removesuffix(":")
+    return f"{scheme}://{bare}"
+
+
+def _without_dots(path: str) -> str:
+    """Resolve the dot segments of an absolute path (RFC 3986 section 5.2.4)."""
+    if "/." not in path:
+        return path
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in {".", ".."}:
+        kept.append("")
+    return "/" + "/".join(kept)

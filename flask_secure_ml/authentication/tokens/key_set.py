@@ -1,0 +1,221 @@
+"""A JWK Set (RFC 7517) reduced to the keys that may verify a token of one issuer.
+
+What is not a sound public signing key is left out and logged; what makes the whole document doubtful refuses
+it. Every key that is left is tied to exactly one algorithm (RFC 8725bis section 3.1).
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+
+from ...config.issuers import ASYMMETRIC
+from ...errors import DependencyUnavailable
+from ...strictjson import loads
+
+log = logging.getLogger(__name__)
+
+MAX_KEYS = 50
+MAX_KID = 256
+MINIMUM_RSA_BITS, MAXIMUM_RSA_BITS = 2048, 8192
+MINIMUM_RSA_EXPONENT = 65_537
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
+_ROCA_PRIMES = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
+
+
+class KeySetError(ValueError):
+    """The document cannot be used as a key set; the text is private."""
+
+
+@dataclass(frozen=True)
+class VerificationKey:
+    """A public key, the one algorithm that it verifies, and the name the issuer gave it."""
+
+    key: Key
+    algorithm: str
+    kid: str | None
+
+
+class VerificationKeys:
+    """The usable keys of one issuer, looked up by ``kid`` in memory and nowhere else."""
+
+    def __init__(self, keys: Sequence[VerificationKey]) -> None:
+        self._all = tuple(keys)
+        self._by_kid = {each.kid: each for each in keys if each.kid is not None}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def has(self, kid: str | None) -> bool:
+        """Tell whether a fresh copy of the set could not say more about this ``kid``."""
+        return kid is None or kid in self._by_kid
+
+    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+        """Return the key for a token; without a ``kid``, only where one key alone fits the algorithm."""
+        named = self._all if kid is None else tuple(filter(None, [self._by_kid.get(kid)]))
+        fitting = [each for each in named if each.algorithm == algorithm]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+class PublishedKeys:
+    """What sources of public keys have in common: one key at most fits a token."""
+
+    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+        """Return the key, or None when there is none with this name for this algorithm."""
+        raise NotImplementedError
+
+    def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """Return the one key, or none."""
+        found = self.find(kid, algorithm)
+        return () if found is None else (found,)
+
+
+def usable(keys: VerificationKeys | None, where: str, retry_after: float) -> VerificationKeys:
+    """Return a set that has keys.
+
+    :raises DependencyUnavailable: there is none, or it is empty.
+    """
+    if not keys:
+        raise DependencyUnavailable(f"no usable keys from {where}", headers=[("Retry-After", str(int(retry_after)))])
+    return keys
+
+
+def parse_key_set(raw: bytes, algorithms: Sequence[str], *, strict: bool = False) -> VerificationKeys:
+    """Read a JWK Set.
+
+    :param algorithms: what this issuer may sign with; a key without ``alg`` gets the first that fits it.
+    :param strict: refuse the whole set for a signing key that is secret, weak or damaged, whoever may use it.
+    :raises KeySetError: not an object with a list of keys, more than 50, or a ``kid`` that is there twice.
+    """
+    entries = _entries(raw)
+    kids = [entry["kid"] for entry in entries if isinstance(entry.get("kid"), str)]
+    if len(set(kids)) < len(kids):
+        raise KeySetError("a kid is there twice")
+    if strict and (problems := list(_unsound(entries))):
+        raise KeySetError("; ".join(problems))
+    found = list(_imported(entries, algorithms))
+    if len(found) > 1:
+        found = [each for each in found if each.kid is not None]
+    return VerificationKeys(found)
+
+
+def _entries(raw: bytes) -> list[dict[str, Any]]:
+    try:
+        document = loads(raw)
+    except ValueError as error:
+        raise KeySetError(f"not JSON: {error}") from None
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise KeySetError(f"not an object with at most {MAX_KEYS} keys")
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("use") != "enc"]
+
+
+def _imported(entries: Sequence[Mapping[str, Any]], algorithms: Sequence[str]) -> Iterator[VerificationKey]:
+    for number, entry in enumerate(entries, start=1):
+        try:
+            yield import_key(entry, algorithms)
+        except (JoseError, ValueError, TypeError) as error:
+            log.warning("signing key %d of a JWK Set is ignored: %s", number, _why(error))
+
+
+def _unsound(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say what is wrong with each key that no issuer could use, whatever its algorithms are."""
+    for number, entry in enumerate(entries, start=1):
+        try:
+            import_key(entry, sorted(ASYMMETRIC))
+        except (JoseError, ValueError, TypeError) as error:
+            yield f"signing key {number} cannot be used: {_why(error)}"
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> VerificationKey:
+    """Return the key of a public JWK (RFC 7517 section 4), made of those members alone that the key consists of.
+
+    :param algorithms: what it may verify; a key without ``alg`` gets the first that fits it.
+    :raises KeySetError: it is secret, weak, not for verifying signatures, or fits none of the algorithms.
+    :raises JoseError: its members make no key; also a plain ``ValueError`` or ``TypeError``.
+    """
+    if _PRIVATE & entry.keys() or entry.get("kty") == "oct":
+        raise KeySetError("it is secret, and a published key set must not hold secrets")
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise KeySetError("it is not for verifying signatures")
+    kid = entry.get("kid")
+    if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID):
+        raise KeySetError(f"its kid is not a text of 1 to {MAX_KID} characters")
+    algorithm = _algorithm(entry, algorithms)
+    return VerificationKey(_IMPORTERS[entry["kty"]](entry), algorithm, kid)
+
+
+def _algorithm(entry: Mapping[str, Any], algorithms: Collection[str]) -> str:
+    """Return the algorithm that the key says, or else the first allowed one that fits its type and curve."""
+    fitting = [name for name in algorithms if _fits(name, entry) and entry.get("alg", name) == name]
+    if not fitting:
+        raise KeySetError("no algorithm that this issuer may use fits its kty, crv and alg")
+    return fitting[0]
+
+
+def _fits(algorithm: str, entry: Mapping[str, Any]) -> bool:
+    if algorithm in _CURVES:
+        kty = "EC" if algorithm.startswith("ES") else "OKP"
+        return entry.get("kty") == kty and entry.get("crv") == _CURVES[algorithm]
+    return algorithm.startswith(("RS", "PS")) and entry.get("kty") == "RSA"
+
+
+def _members(entry: Mapping[str, Any], *names: str) -> dict[str, str | list[str]]:
+    """Return only what makes the key, so that no other member can change what it does."""
+    if not all(isinstance(entry.get(name), str) for name in names):
+        raise KeySetError(f"it needs the texts {', '.join(names)}")
+    return {name: entry[name] for name in names}
+
+
+def _import_rsa(entry: Mapping[str, Any]) -> Key:
+    members = _members(entry, "kty", "n", "e")
+    check_rsa(_integer(entry["n"]), _integer(entry["e"]))
+    return RSAKey.import_key(members)
+
+
+def _integer(text: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")
+
+
+def check_rsa(modulus: int, exponent: int) -> None:
+    """Refuse RSA keys that can be forged or cost too much.
+
+    :raises KeySetError: under 2048 or over 8192 bits, an exponent under 65537 or even, or the form of modulus
+        that CVE-2017-15361 (ROCA) makes easy to factor.
+    """
+    bits = modulus.bit_length()
+    if not MINIMUM_RSA_BITS <= bits <= MAXIMUM_RSA_BITS:
+        raise KeySetError(f"its modulus has {bits} bits, not {MINIMUM_RSA_BITS} to {MAXIMUM_RSA_BITS}")
+    if exponent < MINIMUM_RSA_EXPONENT or exponent % 2 == 0:
+        raise KeySetError(f"its exponent is even or under {MINIMUM_RSA_EXPONENT}")
+    if all(modulus % prime in _powers(prime) for prime in _ROCA_PRIMES):
+        raise KeySetError("its modulus has the ROCA weakness (CVE-2017-15361)")
+
+
+def _powers(prime: int) -> set[int]:
+    # Moduli of that library are powers of 65537 modulo every small prime; others are so by chance of 1 in 2^27.
+    return {pow(65_537, exponent, prime) for exponent in range(prime)}
+
+
+def _import_curve(kind: type[ECKey | OKPKey], names: Sequence[str], entry: Mapping[str, Any]) -> Key:
+    return kind.import_key(_members(entry, *names))
+
+
+_IMPORTERS: Mapping[str, Callable[[Mapping[str, Any]], Key]] = {
+    "RSA": _import_rsa,
+    "EC": partial(_import_curve, ECKey, ("kty", "crv", "x", "y")),
+    "OKP": partial(_import_curve, OKPKey, ("kty", "crv", "x")),
+}

@@ -1,0 +1,64 @@
+"""Nonces for DPoP proofs (RFC 9449 sections 8 and 9) that every worker can make and check without a store."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+
+from ...errors import DependencyUnavailable
+from ...principal import Clock
+from ...secrets import SecretRing
+
+PERIOD = 300
+_LENGTH = 27
+"""Characters of a nonce: 162 bits that nobody can predict without the secret."""
+
+
+class Nonces:
+    """Derives a nonce from a secret and the time; it is good in its own period and the one after.
+
+    Nothing is stored, and all workers and machines with the same secret know each other's nonces.
+
+    :param secret: the newest makes nonces, every one of them is accepted.
+    :param period: seconds after which there is a new nonce; one is therefore good for at least that long, and at most
+        twice as long.
+    """
+
+    def __init__(self, secret: SecretRing, clock: Clock, period: int = PERIOD) -> None:
+        self._secret = secret
+        self._clock = clock
+        self._period = period
+
+    def current(self) -> str:
+        """Return the nonce to give to clients now.
+
+        :raises DependencyUnavailable: the secret cannot be read.
+        """
+        return _nonce(self._secrets()[0], self._window())
+
+    def accepts(self, nonce: str) -> bool:
+        """Tell whether a nonce was made by this server, in this period or the one before.
+
+        :raises DependencyUnavailable: the secret cannot be read.
+        """
+        window = self._window()
+        good = [_nonce(secret, number) for secret in self._secrets() for number in (window, window - 1)]
+        # compare_digest takes ASCII texts only; a nonce of this server is never anything else.
+        return nonce.isascii() and True in [hmac.compare_digest(nonce, each) for each in good]
+
+    def _window(self) -> int:
+        return int(self._clock.now() // self._period)
+
+    def _secrets(self) -> tuple[bytes, ...]:
+        try:
+            return self._secret.read()
+        except ValueError as error:
+            raise DependencyUnavailable(
+                f"no secret for DPoP nonces: {error}", headers=(("Retry-After", "60"),)
+            ) from None
+
+
+def _nonce(secret: bytes, window: int) -> str:
+    digest = hmac.digest(secret, f"dpop-nonce {window}".encode(), hashlib.sha256)
+    return urlsafe_b64encode(digest)[:_LENGTH].decode()

@@ -1,0 +1,1 @@
+"""The fields for schemas of request bodies."""

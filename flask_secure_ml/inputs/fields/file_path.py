@@ -1,0 +1,86 @@
+"""The :class:`FilePath` field: a file within one folder, named by whoever calls.
+
+Closes path traversal (CWE-22) and following of links out of the folder (CWE-59). A name that a command would take for
+an option, or a shell for something else, is no name here (CWE-88).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from .base import AnyField, required_by_default
+from .tensor_options import checked_count
+
+# Each part begins with a letter, a digit or an underscore, so it is neither hidden, nor "..", nor an option.
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}"
+_PATH = re.compile(rf"{_PART}(?:/{_PART})*")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._-]*")
+_MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
+    "invalid": "Not the name of a file.",
+    "max_length": "Must have at most {max_length} characters.",
+    "suffix": "Must end with {suffixes}.",
+    "file": "There is no such file.",
+}
+
+
+class FilePath(AnyField):
+    """The path of a file that exists within a folder, such as ``iris/v2.onnx``, relative to that folder.
+
+    Parts have letters of ASCII, digits, ``.``, ``_`` and ``-``, and begin with neither ``.`` nor ``-``. Links are
+    followed, but not out of the folder. What is missing, what is no file, and what lies outside get the same answer.
+
+    :param folder: the folder. It is looked up at each load, so it may be replaced as a whole.
+    :param suffixes: what the name must end with, such as ``[".onnx"]``; None for anything.
+    :param max_length: the most characters of the path.
+    :raises TypeError, ValueError: when the definition itself is wrong.
+
+    Loaded as the resolved :class:`pathlib.Path`. Required unless ``required=False`` or ``load_default`` says otherwise.
+    Nobody who is not trusted may write to the folder: a file could become a link after it was looked at.
+    """
+
+    default_error_messages = _MESSAGES
+
+    def __init__(
+        self, folder: str | Path, *, suffixes: Collection[str] | None = None, max_length: int = 255, **options: Any
+    ) -> None:
+        self.folder = Path(folder)
+        self.suffixes = None if suffixes is None else _checked_suffixes(suffixes)
+        self.max_length = checked_count("max_length", max_length)
+        super().__init__(**required_by_default(options))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_kwargs: Any) -> Path:
+        if type(value) is not str:
+            raise self.make_error("invalid")
+        if len(value) > self.max_length:
+            raise self.make_error("max_length", max_length=self.max_length)
+        if not _PATH.fullmatch(value):
+            raise self.make_error("invalid")
+        if self.suffixes is not None and not value.endswith(self.suffixes):
+            raise self.make_error("suffix", suffixes=" or ".join(self.suffixes))
+        return self._within_folder(value)
+
+    def _within_folder(self, value: str) -> Path:
+        try:
+            folder = self.folder.resolve(strict=True)
+            found = (folder / value).resolve(strict=True)
+            is_file = found.is_file()
+        except (OSError, RuntimeError):
+            # A loop of links is a RuntimeError before Python 3.13.
+            raise self.make_error("file") from None
+        if not is_file or not found.is_relative_to(folder):
+            raise self.make_error("file")
+        return found
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_kwargs: Any) -> Any:
+        """Write the path as a client would name it; where the folder lies is not told."""
+        return None if value is None else Path(value).relative_to(self.folder.resolve()).as_posix()
+
+
+def _checked_suffixes(suffixes: Collection[str]) -> tuple[str, ...]:
+    found = () if isinstance(suffixes, str) else tuple(suffixes)
+    if not found or not all(isinstance(each, str) and _SUFFIX.fullmatch(each) for each in found):
+        raise ValueError("suffixes must be a list such as ['.onnx']")
+    return found

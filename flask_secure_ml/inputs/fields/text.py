@@ -1,0 +1,237 @@
+"""The :class:`Text` field: Unicode in one form, without the characters that hide or break other text.
+
+Lone surrogates and noncharacters (Unicode 16.0, sections 2.4 and 23.7) are always refused, control characters
+(category Cc), the controls of writing direction (UAX 9, section 2) and what else nobody sees by policy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal
+from unicodedata import category, combining, normalize
+
+from marshmallow import fields
+
+from .base import required_by_default
+from .tensor_options import checked_count
+
+_CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+_BIDI = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NONCHARACTER = re.compile(
+    "[\ufdd0-\ufdef" + "".join(chr(plane * 0x10000 + low) for plane in range(17) for low in (0xFFFE, 0xFFFF)) + "]"
+)
+# Sorting combining characters takes quadratic time, so their runs are bounded as in the stream-safe text format
+# (UAX 15, section 12). The five are no combining characters themselves, but decompose into such.
+_RUN = re.compile(rb"[^\0]{31}")
+_DECOMPOSE_TO_MARKS = dict.fromkeys((0x0F73, 0x0F75, 0x0F81, 0xFF9E, 0xFF9F), "\u0301")
+# The most characters that become one when composed; what is longer before cannot be short enough after.
+_SHRINKS = 4
+_MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
+    "invalid": "Not a text.",
+    "min_length": "Must have at least {min_length} characters.",
+    "max_length": "Must have at most {max_length} characters.",
+    "max_bytes": "Must have at most {max_bytes} bytes in UTF-8.",
+    "surrogate": "Has half of a surrogate pair.",
+    "control": "Has a control character.",
+    "bidi": "Has a control of writing direction.",
+    "invisible": "Has an invisible character.",
+    "noncharacter": "Has a code point that is no character.",
+    "unassigned": "Has a character that is not assigned.",
+    "combining": "Has too many combining characters in a row.",
+}
+
+
+class Text(fields.String):
+    """A text in one Unicode form.
+
+    :param max_length: the most characters (code points), after normalisation.
+    :param min_length: the fewest characters.
+    :param max_bytes: the most bytes in UTF-8, after normalisation.
+    :param normalise: the form it is loaded in (UAX 15): NFC, NFKC, or None for as it was sent. With a form, more
+        than 30 combining characters in a row are refused, because bringing them into order takes quadratic time.
+    :param control: ``refuse`` or ``strip`` control characters other than those in ``keep``.
+    :param keep: control characters that are text.
+    :param bidi: ``refuse``, ``strip`` or ``allow`` the controls of writing direction, which make text look like
+        another one.
+    :param invisible: ``refuse``, ``strip`` or ``allow`` other characters that a model reads and no person sees, such as
+        tag characters and zero-width spaces, and the line and paragraph separators, which ``strip`` makes a newline
+        (a space if ``keep`` has none). Joiners, variation selectors and flags are text where scripts and emoji need
+        them, see :mod:`flask_secure_ml.inputs.fields.text`.
+    :param unassigned: ``refuse`` or ``allow`` characters that this Python's Unicode does not know, such as new emoji.
+    :raises TypeError, ValueError: when the definition itself is wrong.
+
+    Required unless ``required=False`` or ``load_default`` says otherwise, and loaded as a :class:`str`.
+    """
+
+    default_error_messages = _MESSAGES
+
+    def __init__(
+        self,
+        max_length: int = 1_000,
+        *,
+        min_length: int = 0,
+        max_bytes: int | None = None,
+        normalise: Literal["NFC", "NFKC"] | None = "NFC",
+        control: Literal["refuse", "strip"] = "refuse",
+        keep: str = "\t\n",
+        bidi: Literal["refuse", "strip", "allow"] = "refuse",
+        invisible: Literal["refuse", "strip", "allow"] = "refuse",
+        unassigned: Literal["refuse", "allow"] = "allow",
+        **options: Any,
+    ) -> None:
+        self.max_length = checked_count("max_length", max_length)
+        self.min_length = min_length and checked_count("min_length", min_length)
+        self.max_bytes = None if max_bytes is None else checked_count("max_bytes", max_bytes)
+        if self.min_length > self.max_length:
+            raise ValueError("min_length must not be greater than max_length")
+        self.normalise = _one_of("normalise", normalise, ("NFC", "NFKC", None))
+        self.unassigned = _one_of("unassigned", unassigned, ("refuse", "allow"))
+        self.control = _one_of("control", control, ("refuse", "strip"))
+        self.bidi = _one_of("bidi", bidi, ("refuse", "strip", "allow"))
+        self.invisible = _one_of("invisible", invisible, ("refuse", "strip", "allow"))
+        self._separator = "\n" if "\n" in keep else " "
+        policies = {"control": (self.control, _CONTROLS - _kept(keep)), "bidi": (self.bidi, _BIDI)}
+        self._refused = {key: those for key, (policy, those) in policies.items() if policy == "refuse"}
+        self._stripped = {ord(each): None for policy, those in policies.values() if policy == "strip" for each in those}
+        super().__init__(**required_by_default(options))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_kwargs: Any) -> str:
+        if type(value) is not str:
+            raise self.make_error("invalid")
+        self._check_longest(value, self.max_length * _SHRINKS)
+        text = self._normal(self._clean(value))
+        self._check_longest(text, self.max_length)
+        if len(text) < self.min_length:
+            raise self.make_error("min_length", min_length=self.min_length)
+        if self.max_bytes is not None and len(text.encode()) > self.max_bytes:
+            raise self.make_error("max_bytes", max_bytes=self.max_bytes)
+        return text
+
+    def _check_longest(self, text: str, longest: int) -> None:
+        if len(text) > longest:
+            raise self.make_error("max_length", max_length=self.max_length)
+
+    def _clean(self, text: str) -> str:
+        if self._stripped:
+            text = text.translate(self._stripped)
+        characters = set(text)
+        for key, refused in self._refused.items():
+            if characters & refused:
+                raise self.make_error(key)
+        if text.isascii():
+            return text
+        self._check_assigned(text, characters)
+        return self._visible(text)
+
+    def _visible(self, text: str) -> str:
+        if self.invisible == "refuse" and is_hiding(text):
+            raise self.make_error("invisible")
+        return without(text, self._separator) if self.invisible == "strip" else text
+
+    def _check_assigned(self, text: str, characters: Collection[str]) -> None:
+        if _SURROGATE.search(text):
+            raise self.make_error("surrogate")
+        if _NONCHARACTER.search(text):
+            raise self.make_error("noncharacter")
+        if self.unassigned == "refuse" and "Cn" in map(category, characters):
+            raise self.make_error("unassigned")
+
+    def _normal(self, text: str) -> str:
+        if self.normalise is None or text.isascii():
+            return text
+        if _has_long_run(text):
+            raise self.make_error("combining")
+        return normalize(self.normalise, text)
+
+
+def _has_long_run(text: str) -> bool:
+    # Of most texts, the different characters alone say that there is no mark.
+    if not any(map(combining, "".join(set(text)).translate(_DECOMPOSE_TO_MARKS))):
+        return False
+    return _RUN.search(bytes(map(combining, text.translate(_DECOMPOSE_TO_MARKS)))) is not None
+
+
+def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def _kept(keep: str) -> frozenset[str]:
+    if not isinstance(keep, str) or not _CONTROLS.issuperset(keep):
+        raise ValueError("keep must be control characters, such as '\\t\\n'")
+    return frozenset(keep)
+
+
+_JOINERS = "\u200c\u200d"
+_SELECTORS = "\ufe00-\ufe0f"
+_LETTER_SELECTORS = "\u180b-\u180f\U000e0100-\U000e01ef"
+_SEPARATORS = "\u2028\u2029"
+_NEVER = (
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u200b"
+    f"{_SEPARATORS}"
+    "\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+)
+_FLAG = "\U0001f3f4" + "(?:{})\U000e007f".format(
+    "|".join("".join(chr(0xE0000 + ord(letter)) for letter in place) for place in ("gbeng", "gbsct", "gbwls"))
+)
+_SUSPECT = re.compile(f"[{_JOINERS}{_SELECTORS}{_LETTER_SELECTORS}{_NEVER}]")
+_KINDS = re.compile(
+    f"(?P<joiner>[{_JOINERS}])|(?P<selector>[{_SELECTORS}])|(?P<letter_selector>[{_LETTER_SELECTORS}])"
+    f"|(?P<flag>{_FLAG})|(?P<never>[{_NEVER}])"
+)
+# Letters without case, marks, and symbols as emoji are.
+_JOINED = frozenset({"Lo", "Lm", "Mn", "Mc", "Me", "So", "Sk"})
+_SELECTABLE_ASCII = frozenset("0123456789#*")
+
+
+def is_hiding(text: str) -> bool:
+    """Tell whether a text has an invisible character where it is not needed."""
+    return _SUSPECT.search(text) is not None and any(not needed for _, needed in _parts(text))
+
+
+def without(text: str, separator: str) -> str:
+    """Return a text without the invisible characters that it does not need.
+
+    :param separator: what takes the place of a line or paragraph separator.
+    """
+    if _SUSPECT.search(text) is None:
+        return text
+    return "".join(part if needed else separator if part in _SEPARATORS else "" for part, needed in _parts(text))
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield a text in pieces, and of each whether it is needed.
+
+    What comes before a character is the last that is needed, so nothing that is taken out leaves a new doubt.
+    """
+    end, before = 0, ""
+    for found in _KINDS.finditer(text):
+        start = found.start()
+        if start > end:
+            yield text[end:start], True
+            before = text[start - 1]
+        end = found.end()
+        needed = _is_needed(found.lastgroup, before, text[end : end + 1])
+        yield found[0], needed
+        before = text[end - 1] if needed else before
+    yield text[end:], True
+
+
+def _is_needed(kind: str | None, before: str, after: str) -> bool:
+    if kind == "joiner":
+        return (_is_joined(before) or _is_joined(after)) and not _SUSPECT.match(after)
+    if kind == "flag":
+        return True
+    if kind == "never" or not before or _SUSPECT.match(before):
+        return False
+    if kind == "letter_selector":
+        return category(before) in {"Lo", "Lm"}
+    return before in _SELECTABLE_ASCII or not (before.isascii() or category(before)[0] in "ZC")
+
+
+def _is_joined(character: str) -> bool:
+    return bool(character) and category(character) in _JOINED

@@ -1,0 +1,180 @@
+"""The :class:`Url` field: an address that a model may fetch, with what its host resolved to.
+
+Closes API7 of the OWASP API Security Top 10 (2023), server-side request forgery. The host is resolved here and
+may resolve to something else a moment later, so the fetcher has to connect to the addresses that it is given.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...fetch import is_public
+from .. import loading as budgets
+from .base import AnyField, required_by_default
+from .tensor_options import checked_count
+
+Resolver = Callable[[str, int], Iterable[str]]
+
+_PORTS = {"https": 443, "http": 80}
+_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+# A last label of digits, or of 0x and digits, makes an IPv4 address of any name (WHATWG URL, section 3.5).
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+(?!(?:[0-9]+|0x[0-9a-f]*)\Z){_LABEL}")
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z]+)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>[1-9][0-9]{0,4}))?"
+    # RFC 3986 sections 3.3 and 3.4, without a fragment, which is not sent.
+    r"(?P<rest>(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?"
+    r"(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?)"
+)
+_MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
+    "invalid": "Not a URL that is accepted here.",
+    "max_length": "Must have at most {max_length} characters.",
+    "scheme": "Must begin with {schemes}.",
+    "host": "Not a host that is accepted here.",
+    "port": "Not a port that is accepted here.",
+    "address": "Its host has no public address.",
+    "max_lookups": "Comes after {max_lookups} other addresses.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VettedUrl:
+    """A URL whose host was resolved.
+
+    :param url: the URL, scheme and host in lower case.
+    :param host: the name to ask for in TLS and in ``Host``.
+    :param port: the port to connect to.
+    :param path: path and query, to ask for.
+    :param addresses: the public addresses to connect to, and no others.
+    """
+
+    url: str
+    host: str
+    port: int
+    path: str
+    addresses: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class Url(AnyField):
+    """The address of something that a model may fetch.
+
+    Hosts are names: IP addresses are refused in every spelling, as are user info, fragments, backslashes,
+    characters outside ASCII (an internationalised name is written with ``xn--``) and a dot at the end.
+
+    :param hosts: the names that are allowed; one that begins with a dot allows all names that end with it.
+    :param schemes: ``https``, and ``http`` if you must.
+    :param ports: the ports that are allowed; None means the default one of the scheme.
+    :param max_length: the most characters.
+    :param max_lookups: the most hosts that are resolved for one request, for all its fields together; what comes after
+        them is refused. It holds in bodies of requests, not where a schema is loaded by hand.
+    :param resolver: takes host and port and returns addresses; raises OSError when there are none. None means the
+        resolver of the system, whose time-outs hold.
+    :raises TypeError, ValueError: when the definition itself is wrong.
+
+    Every address that the host has must be public, see :mod:`flask_secure_ml.fetch`. Loaded as
+    :class:`VettedUrl`. Required unless ``required=False`` or ``load_default`` says otherwise.
+    """
+
+    default_error_messages = _MESSAGES
+
+    def __init__(
+        self,
+        hosts: Collection[str],
+        *,
+        schemes: Collection[str] = ("https",),
+        ports: Collection[int] | None = None,
+        max_length: int = 2_048,
+        max_lookups: int = 100,
+        resolver: Resolver | None = None,
+        **options: Any,
+    ) -> None:
+        self.hosts = _checked_hosts(hosts)
+        self.schemes = _checked_schemes(schemes)
+        self.ports = None if ports is None else _checked_ports(ports)
+        self.max_length = checked_count("max_length", max_length)
+        self.max_lookups = checked_count("max_lookups", max_lookups)
+        self._resolver = resolver or system_resolver
+        super().__init__(**required_by_default(options))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_kwargs: Any) -> VettedUrl:
+        if type(value) is not str:
+            raise self.make_error("invalid")
+        if len(value) > self.max_length:
+            raise self.make_error("max_length", max_length=self.max_length)
+        parts = _URL.fullmatch(value)
+        if parts is None:
+            raise self.make_error("invalid")
+        scheme, host = parts["scheme"].lower(), parts["host"].lower()
+        self._check_target(scheme, host)
+        port = self._port(scheme, parts["port"])
+        authority = f"{host}:{port}" if parts["port"] else host
+        path = parts["rest"] if parts["rest"].startswith("/") else f"/{parts['rest']}"
+        return VettedUrl(f"{scheme}://{authority}{path}", host, port, path, self._addresses(host, port))
+
+    def _check_target(self, scheme: str, host: str) -> None:
+        if scheme not in self.schemes:
+            raise self.make_error("scheme", schemes=" or ".join(f"{each}://" for each in self.schemes))
+        if not _NAME.fullmatch(host) or not any(_matches(host, allowed) for allowed in self.hosts):
+            raise self.make_error("host")
+
+    def _port(self, scheme: str, text: str | None) -> int:
+        port = int(text) if text else _PORTS[scheme]
+        if port not in ([_PORTS[scheme]] if self.ports is None else self.ports):
+            raise self.make_error("port")
+        return port
+
+    def _addresses(self, host: str, port: int) -> tuple[str, ...]:
+        if budgets.is_spent("lookups", 1, self.max_lookups):
+            raise self.make_error("max_lookups", max_lookups=self.max_lookups)
+        try:
+            found = tuple(dict.fromkeys(self._resolver(host, port)))
+        except (OSError, UnicodeError):
+            # The same words for a name that does not exist and one that is inside: nothing is learnt from them.
+            raise self.make_error("address") from None
+        if not found or not all(map(is_public, found)):
+            raise self.make_error("address")
+        return found
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_kwargs: Any) -> Any:
+        return None if value is None else str(value)
+
+
+def system_resolver(host: str, port: int) -> list[str]:
+    """Return the addresses that the system knows for a host."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+def _matches(host: str, allowed: str) -> bool:
+    return host.endswith(allowed) if allowed.startswith(".") else host == allowed
+
+
+def _checked_hosts(hosts: Collection[str]) -> tuple[str, ...]:
+    found = () if isinstance(hosts, str) else tuple(hosts)
+    if not found or not all(isinstance(host, str) and _NAME.fullmatch(_example(host)) for host in found):
+        raise ValueError("hosts must be names such as 'images.example.com' or '.example.com', in lower case")
+    return found
+
+
+def _example(host: str) -> str:
+    return f"a{host}" if host.startswith(".") else host
+
+
+def _checked_schemes(schemes: Collection[str]) -> tuple[str, ...]:
+    found = () if isinstance(schemes, str) else tuple(schemes)
+    if not found or not _PORTS.keys() >= set(found):
+        raise ValueError("schemes must be 'https', 'http' or both")
+    return found
+
+
+def _checked_ports(ports: Collection[int]) -> tuple[int, ...]:
+    found = tuple(checked_count("ports", port) for port in ports)
+    if not found or max(found) > 0xFFFF:  # noqa: PLR2004  the last port
+        raise ValueError("ports must be numbers from 1 to 65535, at least one")
+    return found

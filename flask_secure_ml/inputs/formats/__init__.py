@@ -1,0 +1,113 @@
+"""The wire formats: what a body may be written in, and which of them a route with a schema takes.
+
+A format only decodes. What it hands over goes through the schema of the route, so the same rules hold for all of them:
+JSON gives nested lists, a binary or tabular format gives an array for the schema's one :class:`Tensor` field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from flask import Request
+from marshmallow import Schema
+
+from ...errors import UnsupportedMediaType
+from ..fields.tensor import Tensor
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_UTF8 = frozenset({"utf-8"})
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a body says.
+
+    :param value: what the schema loads.
+    :param format: the name of the format that the body turned out to have.
+    :param options: what the request asks of the answer, in this format.
+    """
+
+    value: Any
+    format: str
+    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+
+class Format(Protocol):
+    """Decodes bodies of some media types. One object serves all threads of an app."""
+
+    @property
+    def name(self) -> str:
+        """The name in ``SECURE_ML_WIRE_FORMATS``."""
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """The media types, in lower case; the first one is what an answer with status 415 names."""
+
+    def fits(self, schema: Schema) -> bool:
+        """Tell whether a body of this format can have what the schema needs."""
+
+    def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
+        """Return what the body says.
+
+        :raises MalformedRequest: 400, the body breaks its format.
+        :raises PayloadTooLarge: 413, it has more of something than a cap allows.
+        :raises UnsupportedMediaType: 415, a parameter of the media type asks for what is not supported.
+        :raises ValidationFailed: 422, it is well formed, and what it says of itself does not fit together.
+        """
+
+
+class Formats:
+    """The formats that an app accepts on routes with a schema. No two have one media type."""
+
+    def __init__(self, formats: Collection[Format]) -> None:
+        self._formats = tuple(formats)
+
+    def fitting(self, schema: Schema) -> list[Format]:
+        """Return the formats that a schema can be filled from."""
+        return [each for each in self._formats if each.fits(schema)]
+
+    def find(self, request: Request, schema: Schema) -> Format:
+        """Return the format of a request.
+
+        :raises UnsupportedMediaType: 415, with the media types that the route takes in ``Accept`` (RFC 9110 section
+            15.5.16). A format that the schema cannot be filled from is not among them.
+        """
+        media_type = request.mimetype or _implied(request)
+        found = next((each for each in self._formats if media_type in each.media_types), None)
+        if found is not None and found.fits(schema):
+            return found
+        accepted = ", ".join(dict.fromkeys(each.media_types[0] for each in self.fitting(schema)))
+        headers = [("Accept", accepted)] if accepted else []
+        raise UnsupportedMediaType("the media type is not one that the route accepts", headers=headers)
+
+
+def _implied(request: Request) -> str:
+    """Return the media type of a body that names none. Clients of Triton leave it out beside this header."""
+    return "application/octet-stream" if "Inference-Header-Content-Length" in request.headers else ""
+
+
+def check_charset(request: Request, media_type: str, charsets: Collection[str] = _UTF8) -> None:
+    """Refuse a body in any other charset than these.
+
+    :raises UnsupportedMediaType: 415, with the media type in ``Accept``.
+    """
+    if request.mimetype_params.get("charset", "utf-8").lower() not in charsets:
+        raise UnsupportedMediaType("the charset is not UTF-8", headers=[("Accept", media_type)])
+
+
+def single_tensor(schema: Schema) -> tuple[str, Tensor] | None:
+    """Return the one tensor field of a schema, with its name in a body; None when it has none, or several."""
+    found = [(name, each) for name, each in schema.load_fields.items() if isinstance(each, Tensor)]
+    if schema.many or len(found) != 1:
+        return None
+    ((name, tensor),) = found
+    return (name if tensor.data_key is None else tensor.data_key), tensor
+
+
+def field_of(schema: Schema, key: str) -> Any:
+    """Return the field that loads a member of a body; None when there is none."""
+    found = ((name if each.data_key is None else each.data_key, each) for name, each in schema.load_fields.items())
+    return next((each for name, each in found if name == key), None)

@@ -1,0 +1,155 @@
+"""The body of a request: how large, in which format, and is it what the route's schema says.
+
+The body is read here once, within a cap that holds for chunked bodies too, and put back, so that a view of an
+older app can still call ``request.get_json()`` or ``request.get_data()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flask import Request
+from marshmallow import Schema
+
+from ..errors import PayloadTooLarge
+from ..exchange import Exchange
+from ..pipeline import Stage
+from ..policy.options import CapTerms
+from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
+from .encodings import Encodings
+from .fields import base as reports
+from .formats import Format, Formats, check_charset
+from .formats.csv import CsvFormat
+from .formats.json import JSON, JsonFormat, parse_json
+from .formats.messagepack import MessagePackFormat
+from .formats.npy import NpyFormat
+from .formats.oip import OipFormat
+from .loading import load
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+
+class InputGuard:
+    """Caps the body, undoes its content encoding, holds JSON to strict rules, and loads it with the route's schema.
+
+    :param caps: how much a body may have; a policy's own ``max_bytes`` and ``caps`` come before them. Where the app
+        sets Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two holds.
+    :param build: makes, within some caps, the formats that a route with a schema takes.
+    :param encodings: the content encodings that every route takes.
+    """
+
+    name = "input"
+    stage = Stage.INPUT
+
+    def __init__(self, caps: Caps, build: Callable[[Caps], Formats], encodings: Encodings) -> None:
+        self._caps = caps
+        self._build = build
+        self._rules: dict[CapTerms, tuple[Caps, Formats]] = {(): (caps, build(caps))}
+        self._encodings = encodings
+
+    def check(self, request: Request, exchange: Exchange) -> None:
+        """Check the body, and set the exchange's ``received_bytes`` and, with a schema, its ``payload`` and ``format``.
+
+        :raises PayloadTooLarge: 413, before the body is read where its length is declared, and before it is parsed
+            where counting is enough.
+        :raises UnsupportedMediaType: 415, for a content encoding, a charset or, on a route with a schema, a media type
+            that is not accepted (RFC 9110 sections 15.5.14 and 15.5.16).
+        :raises MalformedRequest: 400, for a body that ends early, and one that breaks its format.
+        :raises ValidationFailed: 422, for a body that is not what the schema says.
+        """
+        settle_end(request.environ)
+        schema = exchange.policy.body if exchange.policy else None
+        encoding = self._encodings.of(request)
+        if schema is not None:
+            self._load(request, exchange, schema, encoding)
+        elif request.is_json:
+            check_charset(request, JSON)
+            if body := self._body(request, exchange, encoding):
+                parse_json(body, self._rules_of(exchange)[0])
+        elif encoding is not None or (
+            _length(request, exchange, self._cap(request, exchange)) is None and not is_handshake(request.environ)
+        ):
+            self._body(request, exchange, encoding)
+
+    def _load(self, request: Request, exchange: Exchange, schema: Schema, encoding: str | None) -> None:
+        found = self._rules_of(exchange)[1].find(request, schema)
+        decoded = found.decode(self._body(request, exchange, encoding), request, schema)
+        exchange.format, exchange.format_options = decoded.format, decoded.options
+        with reports.collect() as found_outside:
+            exchange.payload = load(schema, decoded.value)
+        exchange.out_of_range = sum(each.count for each in found_outside)
+
+    def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
+        terms = exchange.policy.caps if exchange.policy else ()
+        found = self._rules.get(terms)
+        if found is None:
+            # Two threads may both make them; they are the same, and there are no more than policies.
+            caps = self._caps.changed(terms)
+            found = self._rules[terms] = (caps, self._build(caps))
+        return found
+
+    def _body(self, request: Request, exchange: Exchange, encoding: str | None) -> bytes:
+        """Return the body as it was before it was encoded."""
+        cap = self._cap(request, exchange)
+        body = read(request, _length(request, exchange, cap), cap)
+        exchange.received_bytes = len(body)
+        if encoding is None:
+            put_back(request, body)
+        else:
+            body = self._encodings.decode(encoding, body, cap)
+            put_back_decoded(request, body)
+        return body
+
+    def _cap(self, request: Request, exchange: Exchange) -> int:
+        own = exchange.policy.max_bytes if exchange.policy else None
+        cap = self._caps.max_bytes if own is None else own
+        app_wide = request.max_content_length
+        return cap if app_wide is None else min(cap, app_wide)
+
+
+def _length(request: Request, exchange: Exchange, cap: int) -> int | None:
+    """Return the declared length, which says enough of a body that nothing here reads."""
+    length = declared_length(request.environ)
+    if length is not None:
+        exchange.received_bytes = length
+        if length > cap:
+            raise PayloadTooLarge(f"Content-Length {length} is over the cap of {cap} bytes")
+    return length
+
+
+_OTHERS: Mapping[str, Callable[[Caps], Format]] = {
+    "npy": NpyFormat,
+    "msgpack": MessagePackFormat,
+    "csv": CsvFormat,
+}
+
+
+def build_input_guard(settings: Settings) -> InputGuard:
+    """Return the guard of one app.
+
+    :raises ConfigError: a format or an encoding needs a package that is not installed.
+    """
+    build = partial(build_formats, settings.wire_formats)
+    return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings))
+
+
+def build_formats(names: Collection[str], caps: Caps) -> Formats:
+    """Return the formats of these names: ``json``, ``oip``, ``npy``, ``msgpack`` and ``csv``.
+
+    :raises ConfigError: a format needs a package that is not installed.
+    """
+    return Formats(list(_formats(names, caps)))
+
+
+def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
+    # Both are JSON, so one of them must tell them apart.
+    if "oip" in names:
+        yield OipFormat(caps, plain_json="json" in names)
+    elif "json" in names:
+        yield JsonFormat(caps)
+    for name, make in _OTHERS.items():
+        if name in names:
+            yield make(caps)

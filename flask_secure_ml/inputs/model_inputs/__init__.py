@@ -1,0 +1,115 @@
+"""What a model says of its own inputs: the shape, the dtype and the features of each.
+
+=====================================  ========================================================================
+a fitted scikit-learn estimator         ``n_features_in_``, ``feature_names_in_`` and the tags of its first step
+an ONNX model, or a path to ``.onnx``   the inputs of the graph; the package ``onnx`` reads the file
+an ``onnxruntime.InferenceSession``     its inputs
+the directory of an MLflow model        the signature in its ``MLmodel``; ``mlflow`` is not needed
+=====================================  ========================================================================
+
+No file is unpickled, and no code of a model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+# As in Tensor; a model that needs more in one row gets it.
+_MAX_ELEMENTS = 1_000_000
+
+
+class ModelInputsError(ValueError):
+    """The model does not say what its inputs are, or has inputs that no tensor field is right for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One input of a model.
+
+    :param name: None if the model has no name for it.
+    :param shape: the length of each dimension; a name or None for any length.
+    :param dtype: the name of the dtype, booleans, integers or floats of up to 64 bits.
+    :param features: the names of the last dimension's places, empty if the model does not know them.
+    :param minimum: the least value that the model takes, if it says so.
+    :param maximum: the greatest value of each feature, if it says so.
+    :param note: a sentence for the author of the schema, empty for none.
+    """
+
+    name: str | None
+    shape: tuple[int | str | None, ...]
+    dtype: str
+    features: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: tuple[float, ...] | None = None
+    note: str = ""
+
+    def tensor_terms(self) -> dict[str, Any]:
+        """Return the arguments of a :class:`~flask_secure_ml.inputs.Tensor`."""
+        terms: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype}
+        terms |= {"features": self.features} if self.features else {}
+        terms |= {name: bound for name in ("minimum", "maximum") if (bound := getattr(self, name)) is not None}
+        needed = prod(length for length in self.shape if isinstance(length, int))
+        return terms | ({"max_elements": needed} if needed > _MAX_ELEMENTS else {})
+
+
+def inputs_of(model: Any) -> tuple[ModelInput, ...]:
+    """Return the inputs of a model, at least one.
+
+    :param model: see above.
+    :raises ModelInputsError: it is none of these, is not fitted, has no signature, is damaged, or has inputs of text,
+        objects, sequences or unknown dimensions.
+    """
+    from . import onnx as model_inputs_onnx
+    from . import sklearn as model_inputs_sklearn
+
+    if isinstance(model, (str, Path)):
+        return _of_path(Path(model))
+    if hasattr(model, "graph") and hasattr(model, "SerializeToString"):
+        return _checked(model_inputs_onnx.of_graph(model.graph))
+    if hasattr(model, "get_inputs") and hasattr(model, "get_outputs"):
+        return _checked(model_inputs_onnx.of_session(model))
+    return _checked([model_inputs_sklearn.of_estimator(model)])
+
+
+def only_input_of(model: Any) -> ModelInput:
+    """Return the input of a model that has one.
+
+    :raises ModelInputsError: as :func:`inputs_of` does, or it has several.
+    """
+    first, *others = inputs_of(model)
+    if others:
+        raise ModelInputsError(
+            f"the model has {len(others) + 1} inputs, so it takes a field for each: "
+            "flask secure-ml profile schema prints such a schema"
+        )
+    return first
+
+
+def _of_path(path: Path) -> tuple[ModelInput, ...]:
+    from . import mlflow as model_inputs_mlflow
+    from . import onnx as model_inputs_onnx
+
+    try:
+        if path.is_dir() or path.name == "MLmodel":
+            return _checked(model_inputs_mlflow.of_file(path / "MLmodel" if path.is_dir() else path))
+        if path.suffix.lower() == ".onnx":
+            return _checked(model_inputs_onnx.of_file(path))
+    except OSError as error:
+        raise ModelInputsError(f"{error.filename} cannot be read: {error.strerror}") from None
+    raise ModelInputsError(
+        f"{path} is neither an .onnx file nor the directory of an MLflow model. Files of scikit-learn are pickles, "
+        "which run code when they are loaded, so they are not opened here: load yours in your own module, and name it"
+    )
+
+
+def _checked(inputs: Sequence[ModelInput]) -> tuple[ModelInput, ...]:
+    if not inputs:
+        raise ModelInputsError("the model has no inputs")
+    names = [each.name for each in inputs]
+    if len(set(names)) < len(names):
+        raise ModelInputsError("the model has two inputs of one name")
+    return tuple(inputs)

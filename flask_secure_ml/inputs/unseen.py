@@ -1,0 +1,80 @@
+"""What a schema changes in a body, and a view that reads the body itself does not see.
+
+A policy of ``SECURE_ML_POLICIES`` is for views that were written without this package. They call
+``request.get_json()`` and get the body as it was sent: a schema can keep a body from them, but change nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, fields, missing
+
+from ..policy.policy import Policy
+from .fields.tensor import Tensor
+from .fields.text import Text
+from .fields.url import Url
+
+
+def unseen_changes(policies: Mapping[str, Policy]) -> Iterator[str]:
+    """Yield a sentence for each configured policy whose schema changes what it loads, or leaves something out."""
+    for name, policy in policies.items():
+        found = list(dict.fromkeys(changes(policy.body))) if policy.body else []
+        if found:
+            yield (
+                f"a view at {name!r} that reads the body itself sees it as it was sent, without what the schema of "
+                f"SECURE_ML_POLICIES makes of it: {', '.join(found)}"
+            )
+
+
+def changes(schema: Schema) -> Iterator[str]:
+    """Yield what a schema changes, beyond making other types of the same values."""
+    yield from _of_schema(schema, schema.unknown, "", set())
+
+
+def _of_schema(schema: Schema, unknown: str | None, path: str, seen: set[type[Schema]]) -> Iterator[str]:
+    if type(schema) in seen:
+        return
+    seen.add(type(schema))
+    if unknown == EXCLUDE:
+        yield f"unknown fields are left out{f' of {path}' if path else ''}"
+    yield from _of_hooks(schema, path)
+    for name, field in schema.load_fields.items():
+        yield from _of_field(field, f"{path}.{name}" if path else name, seen)
+
+
+def _of_hooks(schema: Schema, path: str) -> Iterator[str]:
+    hooks: Mapping[str, Any] = schema._hooks  # noqa: SLF001 - the methods by tag
+    for tag in ("pre_load", "post_load"):
+        if hooks.get(tag):
+            yield f"{f'{path}.' if path else ''}{tag}"
+
+
+def _of_field(field: Any, path: str, seen: set[type[Schema]]) -> Iterator[str]:
+    yield from (f"{path} ({term})" for term in _terms(field))
+    if isinstance(field, fields.Nested):
+        yield from _of_schema(field.schema, field.unknown or field.schema.unknown, path, seen)
+    for inner in _inner(field):
+        yield from _of_field(inner, path, seen)
+
+
+def _inner(field: Any) -> Iterable[Any]:
+    if isinstance(field, fields.List):
+        return [field.inner]
+    if isinstance(field, fields.Mapping):
+        return [inner for inner in (field.key_field, field.value_field) if inner is not None]
+    return field.tuple_fields if isinstance(field, fields.Tuple) else []
+
+
+def _terms(field: Any) -> Iterator[str]:
+    if field.load_default is not missing:
+        yield "load_default"
+    if isinstance(field, Tensor) and field.outside == "clip":
+        yield 'outside="clip"'
+    if isinstance(field, Url):
+        yield "the addresses of its host"
+    if isinstance(field, Text):
+        yield from (f'{term}="strip"' for term in ("control", "bidi", "invisible") if getattr(field, term) == "strip")
+        if field.normalise is not None:
+            yield f'normalise="{field.normalise}"'

@@ -1,0 +1,283 @@
+"""Telling which NumPy files hold objects: those are pickles inside (``numpy.lib.format``, format versions 1 to 3)."""
+
+from __future__ import annotations
+
+import ast
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import BinaryIO, TypeVar, cast
+
+import numpy as np
+
+# MANUAL: module flask_secure_ml.models.arrays is now part of this one
+from . import hdf5, keras, protobuf
+from . import keras as keras_text
+from . import onnx as onnx_files
+from . import xml as xml_files
+from .hdf5_bytes import hdf5_begins
+from .pickles import is_pickle, runs_code
+from .streams import WRAPPERS, Opaque, Part, Wrapper, container, salvage
+
+MAGIC = b"\x93NUMPY"
+
+# How each major version stores the length of the header, and the header itself.
+_VERSIONS = {1: (2, "latin-1"), 2: (4, "latin-1"), 3: (4, "utf-8")}
+# NumPy itself refuses longer ones, because reading them as a Python literal could exhaust the stack.
+_MAX_HEADER = 10_000
+
+
+def holds_objects(stream: BinaryIO) -> bool:
+    """Return whether an ``.npy`` file has a dtype with objects, or a header that cannot be understood.
+
+    :param stream: at the beginning of the file, which begins with :data:`MAGIC`.
+    """
+    version = stream.read(len(MAGIC) + 2)[len(MAGIC) :]
+    if not version or version[0] not in _VERSIONS:
+        return True
+    size, encoding = _VERSIONS[version[0]]
+    length = int.from_bytes(stream.read(size), "little")
+    return length > _MAX_HEADER or _names_objects(stream.read(length), encoding)
+
+
+def _names_objects(header: bytes, encoding: str) -> bool:
+    try:
+        members = ast.literal_eval(header.decode(encoding).strip())
+        return np.lib.format.descr_to_dtype(members["descr"]).hasobject
+    except (KeyError, IndexError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+        return True
+
+
+T = TypeVar("T")
+
+MAX_DEPTH = 4
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "pickle": "a pickle, as pickle, joblib and cloudpickle write, also compressed",
+        "torch": "an archive with a pickle in it, as torch.save writes",
+        "numpy-objects": "a NumPy array of objects, which is a pickle inside",
+        "keras-lambda": "a Keras model with a Lambda layer, or with classes or functions not known to be harmless",
+        "external": "a model that takes a part of itself from other files, which nobody verified",
+        "opaque": "content that cannot be looked into: encrypted, damaged, nested too deep, 7-Zip, RAR or Zstandard",
+    }
+)
+"""Every name that ``allow`` takes, and what it stands for."""
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_ENCRYPTED = 1
+_DAMAGED = (
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a model file that would run code, or could.
+
+    :param kind: a name in :data:`KINDS`.
+    :param where: the way to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
+    :param why: for ``opaque``, why it cannot be looked into; for ``external``, what it is that leads to other files.
+    :param files: for ``external``, the paths of these files, if they are known.
+    """
+
+    kind: str
+    where: tuple[str, ...]
+    why: str = ""
+    files: frozenset[str] = frozenset()
+
+    @property
+    def consequence(self) -> str:
+        """What loading it can do, as the end of a clause."""
+        return "read files that nobody verified" if self.kind == "external" else "run any code"
+
+    def reads_only(self, name: str, verified: Collection[str]) -> bool:
+        """Return whether all that it reads are verified files, seen from the file of this name in their directory.
+
+        The paths must be plain: what a library makes of ``..``, of a link or of an absolute path is its own affair.
+        """
+        folder = PurePosixPath(name).parent
+        paths = [PurePosixPath(file) for file in self.files]
+        plain = all(file and ".." not in path.parts for file, path in zip(self.files, paths, strict=True))
+        return plain and bool(paths) and not self.where and all(str(folder / path) in verified for path in paths)
+
+    def __str__(self) -> str:
+        within = f" (in {' > '.join(self.where)!a})" if self.where else ""
+        return f"{KINDS[self.kind]}{within}{': ' if self.why else ''}{self.why}"
+
+
+def find_code(data: bytes, limit: int) -> Iterator[Finding]:
+    """Yield everything in a file that would run code or read other files; nothing for formats that hold data only.
+
+    Nothing is run, imported or built. Compressed files and archives are looked into, four deep.
+
+    :param limit: the most bytes that a compressed part may expand to; more is ``opaque``.
+    """
+    whole = Part((), lambda: io.BytesIO(data))
+    yield from _inside(whole, limit)
+
+
+def _inside(part: Part, limit: int) -> Iterator[Finding]:
+    try:
+        yield from _look(part, part.head(), limit)
+    except Opaque as reason:
+        yield Finding("opaque", part.where, str(reason))
+    except _DAMAGED:
+        yield Finding("opaque", part.where, "it is damaged")
+
+
+def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
+    # A zip archive begins with the P of a persistent id, and what follows could complete a pickle by chance.
+    if _test(part, runs_code if head.startswith(_ZIP) else is_pickle):
+        yield Finding("torch" if part.in_archive else "pickle", part.where)
+    if head.startswith(MAGIC) and _test(part, holds_objects):
+        yield Finding("numpy-objects", part.where)
+    yield from _model(part, head, limit)
+    if packed := _test(part, container):
+        yield Finding("opaque", part.where, f"it is packed with {packed}")
+    for wrapper in WRAPPERS:
+        if wrapper.begins(head):
+            yield from _unwrapped(part, wrapper, limit)
+    if head.startswith(_ZIP) or (not part.where and _test(part, zipfile.is_zipfile)):
+        yield from _zip(part, limit, certain=head.startswith(_ZIP))
+    if _begins_tar(head):
+        yield from _tar(part, limit)
+
+
+def _unwrapped(part: Part, wrapper: Wrapper, limit: int) -> Iterator[Finding]:
+    expand = wrapper.expand
+    if expand is None:
+        raise Opaque(f"it is compressed with {wrapper.name}")
+    _refuse_depth(part)
+    inner = Part((*part.where, wrapper.name), lambda: expand(part.open()), part.in_archive)
+    try:
+        inner.head()
+    except _DAMAGED:
+        if wrapper.certain:
+            raise
+        # Perhaps it is something else; but a loader that reads in small pieces gets what comes before the damage.
+        content = salvage(part.open(), expand)
+        inner = replace(inner, open=lambda: io.BytesIO(content))
+    yield from _inside(inner, limit)
+
+
+def _zip(part: Part, limit: int, *, certain: bool) -> Iterator[Finding]:
+    _refuse_depth(part)
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(part.whole(limit)))
+    except zipfile.BadZipFile:
+        if certain:
+            raise
+        return
+    with archive:
+        for info in archive.infolist():
+            yield from _zip_member(part, archive, info, limit)
+
+
+def _zip_member(part: Part, archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Iterator[Finding]:
+    where = (*part.where, info.filename)
+    if info.flag_bits & _ENCRYPTED:
+        yield Finding("opaque", where, "it is encrypted")
+        return
+    member = Part(where, lambda: cast("BinaryIO", archive.open(info)), in_archive=True)
+    yield from _inside(member, limit)
+
+
+def _tar(part: Part, limit: int) -> Iterator[Finding]:
+    _refuse_depth(part)
+    with tarfile.open(fileobj=io.BytesIO(part.whole(limit)), mode="r:") as archive:
+        for info in archive:
+            member = Part((*part.where, info.name), partial(_tar_member, archive, info), in_archive=True)
+            yield from _inside(member, limit)
+
+
+def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
+    # A link inside an archive is followed by nothing that loads models; its target is a member too.
+    return cast("BinaryIO", (archive.extractfile(info) if info.isreg() else None) or io.BytesIO())
+
+
+def _begins_tar(head: bytes) -> bool:
+    # The magic "ustar" came with POSIX; the checksum of the header was always there.
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def _names_code(part: Part, head: bytes, limit: int) -> bool:
+    limit = min(limit, keras.MAX_CONFIG)
+    if part.in_archive and part.where[-1] == "config.json":
+        return keras.config_holds_code(part.whole(limit))
+    if keras.begins_json(head) and _test(part, keras_text.names_classes):
+        return keras.json_holds_code(part.whole(limit))
+    return False
+
+
+def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
+    begins = _test(part, hdf5_begins)
+    if begins is not None:
+        yield from _hdf5(part, begins, limit)
+    elif _names_code(part, head, limit):
+        yield Finding("keras-lambda", part.where)
+    if protobuf.could_begin(head):
+        yield from _onnx(part, limit)
+    if _names_files(part, head, limit):
+        yield Finding("external", part.where, "ONNX as text names other files")
+    if xml_files.begins(head) and _test(part, xml_files.names_files):
+        yield Finding("external", part.where, "XML with a document type can name other files")
+
+
+def _names_files(part: Part, head: bytes, limit: int) -> bool:
+    if onnx_files.is_text(head) and _test(part, onnx_files.text_names_files):
+        return True
+    if keras.begins_json(head) and _test(part, keras_text.names_classes):
+        return onnx_files.json_names_files(part.whole(min(limit, keras.MAX_CONFIG)))
+    return False
+
+
+def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:
+    data = part.whole(limit)
+    contents = None
+    try:
+        contents = hdf5.look(data, begins, limit)
+    except Opaque as reason:
+        yield Finding("opaque", part.where, str(reason))
+    if contents and contents.pickle:
+        yield Finding("torch" if part.in_archive else "pickle", part.where)
+    if contents and contents.external:
+        yield Finding("external", part.where, contents.external)
+    hidden = contents is not None and contents.hidden
+    if hidden or keras.hdf5_holds_code(data, contents.configs if contents else ()):
+        yield Finding("keras-lambda", part.where)
+
+
+def _onnx(part: Part, limit: int) -> Iterator[Finding]:
+    files = onnx_files.other_files(part.whole(limit))
+    if files is not None:
+        yield Finding("external", part.where, f"ONNX names {onnx_files.listed(files)}", files)
+
+
+def _refuse_depth(part: Part) -> None:
+    if len(part.where) >= MAX_DEPTH:
+        raise Opaque("it is nested too deep")
+
+
+def _test(part: Part, test: Callable[[BinaryIO], T]) -> T:
+    with part.open() as stream:
+        return test(stream)

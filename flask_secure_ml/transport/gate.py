@@ -1,0 +1,219 @@
+"""Runs the guards before anything beneath the proxy middleware is called.
+
+Where Flask alone responds, its hooks are enough. Where a mounted WSGI app, Socket.IO or a class with its own dispatch
+stands beneath, these respond without Flask's hooks, so the guards run here, for every request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from flask import Flask, Request, Response
+from flask.ctx import RequestContext
+from werkzeug.exceptions import HTTPException
+
+from ..config import Settings
+from ..errors import InternalError
+from ..exchange import Exchange
+from ..policy.matching import PolicyTable, in_mount
+from ..policy.policy import Policy
+from .beneath import Beneath, around, is_proxy_fix, layer_name
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+log = logging.getLogger(__name__)
+
+SOCKETS = ("gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket", "wsgi.early_hints")
+"""Where servers put the connection itself; who takes it can respond without ``start_response``."""
+
+POLICY_VIOLATION = 1008
+"""How a WebSocket is closed whose handshake the server completed before any app was called (RFC 6455 section 7.4.1)."""
+
+PROXY_FIX_MARK = "werkzeug.proxy_fix.orig"
+_PROXY_FIX = (
+    "ProxyFix stands around the app, where it believes the forwarded headers of strangers: remove it, and name your "
+    "proxies in SECURE_ML_TRUSTED_PROXIES"
+)
+
+Guard = Callable[[Request, Exchange, Policy, str | None], None]
+
+
+class Admission:
+    """Admits a request to what stands beneath the proxy middleware, or returns the response that rejects it.
+
+    :param below: what stands beneath.
+    :param guard: runs the guards for a request under a policy, or raises.
+    """
+
+    def __init__(self, app: Flask, policies: PolicyTable, below: Beneath, settings: Settings, guard: Guard) -> None:
+        self._app = app
+        self._policies = policies
+        self._guard = guard
+        self._plain = below.plain
+        self._mounts = (*below.mounts, *settings.mounts)
+        self._outer = OuterMiddleware(app, settings.outer_middleware)
+
+    def admit(self, environ: WSGIEnvironment, exchange: Exchange) -> Response | None:
+        """Return None when what stands beneath may be called.
+
+        A plain app is guarded by its hooks. Otherwise the guards run here, under the policy of the path. A policy that
+        is public in code opens for Flask alone: until Flask's own hook has run, there is no socket to take, and every
+        other response is replaced.
+
+        :raises InternalError: unknown middleware stands around the app.
+        """
+        self._outer.check()
+        if PROXY_FIX_MARK in environ and exchange.checked_by is None:
+            raise InternalError(_PROXY_FIX)
+        if self._plain:
+            return None
+        context = _GuardContext(self._app, environ)
+        try:
+            # This opens the session and matches the URL, with code of the user's; like Flask, pop whatever it did.
+            context.push()
+            rejection = self._admit(context.request, exchange)
+            context.goes_on = rejection is None
+        finally:
+            context.pop(None)
+        return rejection
+
+    def _admit(self, request: Request, exchange: Exchange) -> Response | None:
+        try:
+            opens_all = self._check(request, exchange)
+        except HTTPException as error:
+            exchange.answerable = True
+            _close_websocket(request.environ)
+            return self._rejection(error)
+        exchange.answerable = opens_all
+        exchange.flask_only = not opens_all
+        if exchange.flask_only:
+            exchange.sockets = _take_sockets(request.environ)
+        return None
+
+    def _check(self, request: Request, exchange: Exchange) -> bool:
+        path = request.environ.get("PATH_INFO") or "/"
+        mounted = in_mount(path, self._mounts)
+        if mounted:
+            # The rule is of a route that is shadowed, and a key for that route is not one for the mount.
+            request.url_rule = request.view_args = None
+        self._policies.ensure_checked()
+        policy, name = self._policies.beneath(path, request.url_rule, request.method)
+        exchange.target = target_of(request)
+        self._guard(request, exchange, policy, name or request.endpoint)
+        return name is not None or not policy.public
+
+    def _rejection(self, error: HTTPException) -> Response:
+        # Flask's own methods: an override of the app's class may be the very code that must not run.
+        rejected = Flask.handle_user_exception(self._app, error)
+        return Flask.process_response(self._app, self._app.make_response(rejected))
+
+
+class OuterMiddleware:
+    """Rejects every request until the configuration names all that was put around the app.
+
+    :param named: ``SECURE_ML_OUTER_MIDDLEWARE``.
+    """
+
+    def __init__(self, app: Flask, named: Collection[str]) -> None:
+        self._app = app
+        self._named = named
+        self._seen: object = None
+        self._problem: str | None = None
+
+    def check(self) -> None:
+        """Let a request pass if nothing unknown stands around the app.
+
+        :raises InternalError: something does.
+        """
+        outermost = self._app.wsgi_app
+        if outermost is not self._seen:
+            self._problem = next(outer_problems(self._app, self._named), None)
+            # Two threads may both see it for the first time; the log then has it twice.
+            self._seen = outermost
+            if self._problem is not None:
+                log.critical("every request is answered with 500: %s", self._problem)
+        if self._problem is not None:
+            raise InternalError(self._problem)
+
+
+def outer_problems(app: Flask, named: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each layer around the app that the configuration does not name, and for ``ProxyFix``."""
+    for layer in around(app):
+        name = layer_name(layer)
+        if is_proxy_fix(layer):
+            yield _PROXY_FIX
+        elif name not in named:
+            yield (
+                f"{name} was put around the app after init_app and can respond without the guards: put it there "
+                f"before init_app, or name it in SECURE_ML_OUTER_MIDDLEWARE"
+            )
+
+
+def opaque_layers(below: Beneath, mounts: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each layer beneath the guards of which it is not known where it responds itself."""
+    for name in () if mounts else below.opaque:
+        yield (
+            f"{name} stands beneath the guards and may respond itself at paths of public routes: "
+            f"name its paths in SECURE_ML_MOUNTS"
+        )
+
+
+def target_of(request: Request) -> tuple[str, str, str]:
+    """Return what a request is for, as WSGI names it: method, mount and path."""
+    environ = request.environ
+    return request.method, environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+
+
+class _GuardContext(RequestContext):
+    """A request context for the guards; of an admitted request, the app's teardown functions wait for Flask's own."""
+
+    goes_on = False
+
+    def pop(self, exc: BaseException | None = None) -> None:
+        if self.goes_on:
+            self.app = cast("Flask", SimpleNamespace(do_teardown_request=lambda _: None))
+        super().pop(exc)
+
+
+def give_sockets(environ: WSGIEnvironment, sockets: Mapping[str, Any]) -> None:
+    """Put back what was kept from the code beneath, except for a body that was read and replaced meanwhile."""
+    replaced = not isinstance(environ["wsgi.input"], _Readable)
+    environ.update({name: taken for name, taken in sockets.items() if not (replaced and name == "wsgi.input")})
+
+
+def _take_sockets(environ: WSGIEnvironment) -> dict[str, Any]:
+    taken = {name: environ.pop(name) for name in SOCKETS if name in environ}
+    # gevent's own server has the socket inside of its input.
+    taken["wsgi.input"] = environ["wsgi.input"]
+    environ["wsgi.input"] = _Readable(environ["wsgi.input"])
+    return taken
+
+
+class _Readable:
+    """The body of a request, and nothing else of what its stream can do."""
+
+    def __init__(self, stream: Any) -> None:
+        self.read = stream.read
+        self.readline = stream.readline
+        self.readlines = stream.readlines
+        self._stream_iterator = stream.__iter__
+
+    def __iter__(self) -> Iterator[bytes]:
+        return cast("Iterator[bytes]", self._stream_iterator())
+
+
+def _close_websocket(environ: WSGIEnvironment) -> None:
+    websocket = environ.get("wsgi.websocket")
+    if websocket is not None:
+        try:
+            if type(websocket).__module__.startswith("geventwebsocket."):
+                # Its own close frame has no code.
+                websocket.send_frame(POLICY_VIOLATION.to_bytes(2), websocket.OPCODE_CLOSE)
+            websocket.close(POLICY_VIOLATION)
+        except Exception as error:  # noqa: BLE001 - the client may be gone, and each library has errors of its own
+            log.info("a rejected WebSocket could not be closed: %s", type(error).__name__)

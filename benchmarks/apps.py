@@ -67,7 +67,7 @@ def secured(columns: int, folder: Path, **settings: Any) -> Flask:
     app.config.update(
         SECURE_ML_API_KEYS_FILE=str(folder / "keys.json"),
         SECURE_ML_API_KEY_PEPPER="env:BENCHMARK_PEPPER",
-        SECURE_ML_JWT_ISSUERS=[issuer],
+        SECURE_ML_TOKEN_ISSUERS=[issuer],
         SECURE_ML_PLANS={"default": {"requests": [LIMIT]}},
         SECURE_ML_MAX_BODY_BYTES=100_000_000,
         SECURE_ML_REQUEST_LOG=os.devnull,

@@ -70,7 +70,7 @@ def _api_key(folder: Path) -> Callable[[], Any]:
 
 def _token(folder: Path, key: Key, cache: int) -> Callable[[], Any]:
     issuer = {"jwks_file": str(folder / "jwks.json")}
-    authentication, _ = _build(JWT_ISSUERS=[_issuer(**issuer)], TOKEN_CACHE_SIZE=cache)
+    authentication, _ = _build(TOKEN_ISSUERS=[_issuer(**issuer)], TOKEN_CACHE_SIZE=cache)
     return _asking(authentication, {"Authorization": f"Bearer {_fresh(key)}"})
 
 
@@ -83,7 +83,7 @@ def _flood(key: Key) -> Iterator[str]:
     """Send tokens with invented key ids, rightly formed and not signed by anyone."""
     with _key_server(make_key_set(key)) as server:
         uri = f"http://127.0.0.1:{server.server_port}/jwks"
-        authentication, _ = _build(JWT_ISSUERS=[_issuer(jwks_uri=uri, insecure_http=True)])
+        authentication, _ = _build(TOKEN_ISSUERS=[_issuer(jwks_uri=uri, insecure_http=True)])
         _asking(authentication, {"Authorization": f"Bearer {_fresh(key)}"})()
         token = _fresh(key)
         refused, grown, seconds = _refusals(authentication, token)

@@ -51,8 +51,8 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
     @protect(
         scopes=["predict"],
         body=PredictRequest,
-        returns=PredictResponse,
-        outputs={"round": 4},
+        response=PredictResponse,
+        scores={"round": 4},
         limits=["600/minute"],
         cost="instances",
     )
@@ -65,7 +65,7 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
         return {"predictions": digits, "probabilities": probabilities}
 
     @app.get("/v1/model")
-    @protect(outputs=False)
+    @protect(scores=False)
     def describe() -> dict[str, Any]:
         """Tell which model answers, and how good it is."""
         return {

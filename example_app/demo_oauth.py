@@ -77,10 +77,10 @@ def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str
         "private_network": True,
     }
     return {
-        "FLASK_SECURE_ML_JWT_ISSUERS": json.dumps([issuer]),
-        "FLASK_SECURE_ML_RESOURCE": config.resources[0],
+        "FLASK_SECURE_ML_TOKEN_ISSUERS": json.dumps([issuer]),
+        "FLASK_SECURE_ML_RESOURCE_URI": config.resources[0],
         # Ask about every opaque token every time, so that a revoked one is refused at once.
-        "FLASK_SECURE_ML_INTROSPECTION_MAX_AGE": "0",
+        "FLASK_SECURE_ML_INTROSPECTION_CACHE_SECONDS": "0",
         # The API connects to nobody but the authorization server; this is the only authority that it trusts.
         "SSL_CERT_FILE": str(api.authority),
     }

@@ -6,7 +6,7 @@ from .extension import SecureML
 from .pipeline import Filter, Guard, Pipeline, Recorder, Stage
 from .policy.policy import Policy, protect, public
 from .principal import Principal
-from .signals import authenticated, refused
+from .signals import request_authenticated, request_rejected
 
 __all__ = [
     "ConfigError",
@@ -20,10 +20,10 @@ __all__ = [
     "SecureML",
     "SecureMLError",
     "Stage",
-    "authenticated",
     "current_exchange",
     "current_principal",
     "protect",
     "public",
-    "refused",
+    "request_authenticated",
+    "request_rejected",
 ]

@@ -32,7 +32,7 @@ from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy.matching import PolicyTable
 from .policy.policy import Policy
 from .principal import Clock, SystemClock
-from .signals import authenticated, refused
+from .signals import request_authenticated, request_rejected
 from .state import EXTENSION, AppState, state_of
 from .stores import open_store
 from .transport.beneath import Beneath, beneath
@@ -179,10 +179,10 @@ class _Hooks:
             self.state.pipeline.check(current, exchange)
         except SecureMLError as error:
             exchange.code = error.slug
-            refused.send(self.app, exchange=exchange, error=error)
+            request_rejected.send(self.app, exchange=exchange, error=error)
             raise
         if exchange.principal is not None and not known:
-            authenticated.send(self.app, exchange=exchange)
+            request_authenticated.send(self.app, exchange=exchange)
 
     def answer(self, value: Any, write: Writer) -> AnyResponse:
         """Make the answer from what a view returned, before it is written."""
@@ -278,7 +278,7 @@ def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
     settings = Settings.load(app.config)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
-    throttle = FailureThrottle(limiter, settings.failed_auth_limit, settings.failed_key_limit, parts.clock)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
     guards = _guards(settings, parts, limiter, [throttle, authentication.guard])
     pipeline = Pipeline.build(

@@ -1,7 +1,7 @@
 """Signals for code that wants to know, without being part of the pipeline. The sender is the app.
 
-``authenticated``: a credential was accepted; argument ``exchange``.
-``refused``: a request was refused by a guard; arguments ``exchange`` and ``error`` (a ``SecureMLError``).
+``request_authenticated``: a credential was accepted; argument ``exchange``.
+``request_rejected``: a request was refused by a guard; arguments ``exchange`` and ``error`` (a ``SecureMLError``).
 """
 
 from __future__ import annotations
@@ -10,5 +10,5 @@ from blinker import Namespace
 
 _signals = Namespace()
 
-authenticated = _signals.signal("authenticated")
-refused = _signals.signal("refused")
+request_authenticated = _signals.signal("request_authenticated")
+request_rejected = _signals.signal("request_rejected")

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "RESOURCE": "https://models.example.com",
     "DPOP_NONCE_SECRET": "env:CANARY_NONCES",
     "STORE_PASSWORD": "env:CANARY_STORE",
-    "JWT_ISSUERS": [
+    "TOKEN_ISSUERS": [
         {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["HS256"], "secret": "env:CANARY_HMAC"},
         {
             "issuer": "https://opaque.example",

@@ -39,20 +39,20 @@ def test_defaults_are_safe() -> None:
     settings = load()
     assert settings.require_tls is True
     assert settings.trusted_proxies.networks == ()
-    assert (settings.api_keys_file, settings.jwt_issuers) == (None, ())
+    assert (settings.api_keys_file, settings.token_issuers) == (None, ())
     assert settings.max_body_bytes == 4 * 1024 * 1024
 
 
 def test_every_problem_at_once() -> None:
     """One error names all wrong keys."""
     with pytest.raises(ConfigError) as caught:
-        load(REQUIRE_TLS="no", JWT_LEEWAY=301, TRUSTED_PROXY=[], API_KEYS_FILE="keys.json", PLANS={})
+        load(REQUIRE_TLS="no", TOKEN_LEEWAY=301, TRUSTED_PROXY=[], API_KEYS_FILE="keys.json", PLANS={})
     text = str(caught.value)
     assert len(caught.value.problems) == 5
     for words in (
         "SECURE_ML_TRUSTED_PROXY is not a setting; did you mean SECURE_ML_TRUSTED_PROXIES?",
         "SECURE_ML_REQUIRE_TLS must be true or false, not 'no'",
-        "SECURE_ML_JWT_LEEWAY must be a whole number from 0 to 300, not 301",
+        "SECURE_ML_TOKEN_LEEWAY must be a whole number from 0 to 300, not 301",
         "SECURE_ML_API_KEY_PEPPER is needed for API keys",
         "SECURE_ML_PLANS must have a plan named 'default'",
     ):
@@ -70,7 +70,7 @@ def test_every_problem_at_once() -> None:
             {"MTLS_CLIENTS": [{"client": "a", "sha256": "0" * 64, "plan": "x"}]}, "plan 'x' of 'a'", id="unknown plan"
         ),
         pytest.param({"DPOP": "accept"}, "SECURE_ML_DPOP needs", id="proofs without tokens"),
-        pytest.param({"DPOP": "accept", "JWT_ISSUERS": [ISSUER]}, "RESOURCE is needed", id="DP-6 Host is believed"),
+        pytest.param({"DPOP": "accept", "TOKEN_ISSUERS": [ISSUER]}, "RESOURCE is needed", id="DP-6 Host is believed"),
     ],
 )
 def test_contradictions(values: dict[str, Any], fault: str) -> None:
@@ -97,57 +97,57 @@ def test_contradictions(values: dict[str, Any], fault: str) -> None:
         pytest.param("API_KEY_PEPPER", 5, "reference", id="number for a secret"),
         pytest.param("API_KEY_PEPPER", "env:NO_SUCH_VARIABLE", "at least 32 bytes", id="missing variable"),
         pytest.param("API_KEY_PEPPER", "file:/no/such/file", "cannot be read", id="missing file"),
-        pytest.param("JWT_ISSUERS", ISSUER, "must be a list", id="one issuer without a list"),
-        pytest.param("JWT_ISSUERS", [{}], "must be an object with issuer", id="empty issuer"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"leeway": 3}], "must be an object", id="unknown member"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"issuer": 5}], "not a text", id="issuer that is no text"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": []}], "algorithms", id="empty allow-list"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": ["none"]}], "algorithms", id="none"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": ["HS256"]}], "do not fit", id="HMAC over JWKS"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"algorithms": "RS256"}], "must be a list", id="algorithms as string"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_file": "x"}], "exactly one", id="two sources"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "http://as.example/"}], "https:", id="clear-text keys"),
+        pytest.param("TOKEN_ISSUERS", ISSUER, "must be a list", id="one issuer without a list"),
+        pytest.param("TOKEN_ISSUERS", [{}], "must be an object with issuer", id="empty issuer"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"leeway": 3}], "must be an object", id="unknown member"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"issuer": 5}], "not a text", id="issuer that is no text"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"algorithms": []}], "algorithms", id="empty allow-list"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"algorithms": ["none"]}], "algorithms", id="none"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"algorithms": ["HS256"]}], "do not fit", id="HMAC over JWKS"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"algorithms": "RS256"}], "must be a list", id="algorithms as string"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"jwks_file": "x"}], "exactly one", id="two sources"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"jwks_uri": "http://as.example/"}], "https:", id="clear-text keys"),
         pytest.param(
-            "JWT_ISSUERS",
+            "TOKEN_ISSUERS",
             [ISSUER | {"jwks_uri": "http://as.example/", "insecure_http": True}],
             "https:",
             id="clear-text keys from another machine",
         ),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "https://"}], "https:", id="keys without a host"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"issuer": "https://a#b"}], "fragment", id="issuer with a fragment"),
-        pytest.param("JWT_ISSUERS", [ISSUER, ISSUER], "twice", id="issuer twice"),
-        pytest.param("JWT_ISSUERS", [BARE], "exactly one of", id="no source of keys"),
-        pytest.param("JWT_ISSUERS", [BARE | {"discover": "yes"}], "true nor false", id="switch as text"),
-        pytest.param("JWT_ISSUERS", [BARE | {"jwks": []}], "JWK Set", id="keys as list"),
-        pytest.param("JWT_ISSUERS", [BARE | {"secret": RANDOM_SECRET}], "do not fit", id="RS256 with a secret"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"jwks_uri": "https://"}], "https:", id="keys without a host"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"issuer": "https://a#b"}], "fragment", id="issuer with a fragment"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER, ISSUER], "twice", id="issuer twice"),
+        pytest.param("TOKEN_ISSUERS", [BARE], "exactly one of", id="no source of keys"),
+        pytest.param("TOKEN_ISSUERS", [BARE | {"discover": "yes"}], "true nor false", id="switch as text"),
+        pytest.param("TOKEN_ISSUERS", [BARE | {"jwks": []}], "JWK Set", id="keys as list"),
+        pytest.param("TOKEN_ISSUERS", [BARE | {"secret": RANDOM_SECRET}], "do not fit", id="RS256 with a secret"),
         pytest.param(
-            "JWT_ISSUERS", [ISSUER | {"algorithms": ["RS256", "HS256"]}], "do not fit", id="JB-1 both families"
+            "TOKEN_ISSUERS", [ISSUER | {"algorithms": ["RS256", "HS256"]}], "do not fit", id="JB-1 both families"
         ),
-        pytest.param("JWT_ISSUERS", [HMAC | {"secret": "s3cret"}], "at least 32 bytes", id="A7 short HMAC secret"),
-        pytest.param("JWT_ISSUERS", [HMAC | {"secret": "secret" * 10}], "look random", id="A7 typed HMAC secret"),
+        pytest.param("TOKEN_ISSUERS", [HMAC | {"secret": "s3cret"}], "at least 32 bytes", id="A7 short HMAC secret"),
+        pytest.param("TOKEN_ISSUERS", [HMAC | {"secret": "secret" * 10}], "look random", id="A7 typed HMAC secret"),
         pytest.param(
-            "JWT_ISSUERS", [HMAC | {"algorithms": ["HS512"]}], "at least 64 bytes", id="JB-8 shorter than the hash"
+            "TOKEN_ISSUERS", [HMAC | {"algorithms": ["HS512"]}], "at least 64 bytes", id="JB-8 shorter than the hash"
         ),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"omits": ["exp"]}], "omits must be", id="relaxation of exp"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"omits": []}], "omits must be", id="empty relaxation"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"max_age": 0}], "max_age", id="no age"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"max_age": 2_592_001}], "max_age", id="C10 outlives its revocation"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"client_id": "a"}], "together", id="introspection in part"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"omits": ["exp"]}], "omits must be", id="relaxation of exp"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"omits": []}], "omits must be", id="empty relaxation"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"max_age": 0}], "max_age", id="no age"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"max_age": 2_592_001}], "max_age", id="C10 outlives its revocation"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"client_id": "a"}], "together", id="introspection in part"),
         pytest.param(
-            "JWT_ISSUERS", [OPAQUE | {"introspection_uri": "http://as.example/i"}], "https:", id="IN-1 clear text"
-        ),
-        pytest.param(
-            "JWT_ISSUERS", [OPAQUE, OPAQUE | {"issuer": "https://b"}], "two issuers", id="two that introspect"
+            "TOKEN_ISSUERS", [OPAQUE | {"introspection_uri": "http://as.example/i"}], "https:", id="IN-1 clear text"
         ),
         pytest.param(
-            "JWT_ISSUERS", [OPAQUE | {"algorithms": ["RS256"]}], "only for keys", id="algorithms without keys"
+            "TOKEN_ISSUERS", [OPAQUE, OPAQUE | {"issuer": "https://b"}], "two issuers", id="two that introspect"
         ),
-        pytest.param("JWT_ISSUERS", [BARE | {"discover": True, "issuer": "http://a"}], "https:", id="AS-2 discovery"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "https://u:p@h/"}], "https:", id="user in the address"),
-        pytest.param("JWT_ISSUERS", [ISSUER | {"jwks_uri": "https://h:x/"}], "https:", id="port that is no number"),
-        pytest.param("JWKS_MAX_AGE", 0, "from 1", id="no caching"),
+        pytest.param(
+            "TOKEN_ISSUERS", [OPAQUE | {"algorithms": ["RS256"]}], "only for keys", id="algorithms without keys"
+        ),
+        pytest.param("TOKEN_ISSUERS", [BARE | {"discover": True, "issuer": "http://a"}], "https:", id="AS-2 discovery"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"jwks_uri": "https://u:p@h/"}], "https:", id="user in the address"),
+        pytest.param("TOKEN_ISSUERS", [ISSUER | {"jwks_uri": "https://h:x/"}], "https:", id="port that is no number"),
+        pytest.param("JWKS_CACHE_SECONDS", 0, "from 1", id="no caching"),
         pytest.param("TOKEN_CACHE_SIZE", -1, "from 0", id="negative cache"),
-        pytest.param("INTROSPECTION_MAX_AGE", 3601, "from 0 to 3600", id="too old answers"),
+        pytest.param("INTROSPECTION_CACHE_SECONDS", 3601, "from 0 to 3600", id="too old answers"),
         pytest.param("DPOP", "on", "one of 'off'", id="unknown mode"),
         pytest.param("DPOP_ALGORITHMS", ["HS256"], "must be a list of", id="DP-4 symmetric proofs"),
         pytest.param("DPOP_ALGORITHMS", [], "must be a list of", id="DP-4 no algorithm"),
@@ -160,9 +160,9 @@ def test_contradictions(values: dict[str, Any], fault: str) -> None:
         pytest.param("RESOURCE", "models.example.com", "https: URI", id="PR-2 no scheme"),
         pytest.param("STORE_URI", "mongodb://x", "redis: or valkey:", id="unknown store"),
         pytest.param("STORE_URI", "sqlite:", "redis: or valkey:", id="file without a path"),
-        pytest.param("FAILED_KEY_LIMIT", ["often"], "not a limit", id="unreadable limit of a key"),
+        pytest.param("FAILED_KEY_LIMITS", ["often"], "not a limit", id="unreadable limit of a key"),
         pytest.param("JWKS_COOLDOWN", 0, "from 1", id="no pause"),
-        pytest.param("FAILED_AUTH_LIMIT", ["often"], "not a limit", id="unreadable limit"),
+        pytest.param("FAILED_AUTH_LIMITS", ["often"], "not a limit", id="unreadable limit"),
         pytest.param("PLANS", [], "object", id="plans as list"),
         pytest.param("PLANS", {"default": ["1/hour"]}, "not an object", id="plan as list"),
         pytest.param("PLANS", {"default": {"requests": ["x"]}}, "'default' that has 'x'", id="limit of a plan"),
@@ -194,15 +194,15 @@ def test_right_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         TRUSTED_PROXIES=["10.0.3.0/24", "unix"],
         API_KEYS_FILE=str(tmp_path / "keys.json"),
         API_KEY_PEPPER="env:PEPPER",
-        JWT_ISSUERS=[ISSUER],
-        PLANS={"default": {}, "gold": {"requests": ["1/second; 9/hour"], "cost": ["100/day"]}},
+        TOKEN_ISSUERS=[ISSUER],
+        PLANS={"default": {}, "gold": {"requests": ["1/second; 9/hour"], "quotas": ["100/day"]}},
         POLICIES={"/x": {"public": True}},
     )
     assert settings.trusted_proxies.unix
     assert settings.api_key_pepper is not None
     assert settings.api_key_pepper.newest() == RANDOM_SECRET.encode()
-    assert settings.jwt_issuers[0].algorithms == ("RS256",)
-    assert [len(settings.plans["gold"].requests), len(settings.plans["default"].cost)] == [2, 0]
+    assert settings.token_issuers[0].algorithms == ("RS256",)
+    assert [len(settings.plans["gold"].requests), len(settings.plans["default"].quotas)] == [2, 0]
     assert settings.policies["/x"] == Policy(public=True)
 
 
@@ -212,8 +212,8 @@ def test_one_secret_for_two_things(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ONE", RANDOM_SECRET)
     shared = {**HMAC, "secret": "env:ONE"}
     for values in (
-        {name: "env:ONE", "JWT_ISSUERS": [shared]},
-        {"JWT_ISSUERS": [shared, shared | {"issuer": "https://b"}]},
+        {name: "env:ONE", "TOKEN_ISSUERS": [shared]},
+        {"TOKEN_ISSUERS": [shared, shared | {"issuer": "https://b"}]},
     ):
         with pytest.raises(ConfigError, match="make one for each") as caught:
             load(**values)

@@ -18,12 +18,12 @@ from flask_secure_ml import (
     Exchange,
     SecureML,
     SecureMLError,
-    authenticated,
     current_exchange,
     current_principal,
     protect,
     public,
-    refused,
+    request_authenticated,
+    request_rejected,
 )
 from flask_secure_ml.errors import RateLimited
 from flask_secure_ml.inputs import Text
@@ -456,7 +456,7 @@ def test_signals(app: Flask) -> None:
     def on_refused(sender: Flask, exchange: Exchange, error: SecureMLError) -> None:
         heard.append(f"{sender.name}: {error.slug}")
 
-    with authenticated.connected_to(on_authenticated, app), refused.connected_to(on_refused, app):
+    with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_refused, app):
         client = app.test_client()
         client.get("/x", base_url=HTTPS, headers=caller("ada"))
         client.get("/x", base_url=HTTPS)

@@ -26,12 +26,12 @@ from werkzeug.test import Client, run_wsgi_app
 from flask_secure_ml import (
     ConfigError,
     SecureML,
-    authenticated,
     current_exchange,
     current_principal,
     protect,
     public,
-    refused,
+    request_authenticated,
+    request_rejected,
 )
 from flask_secure_ml.errors import Forbidden
 from flask_secure_ml.inputs import Tensor
@@ -510,7 +510,7 @@ class Body(Schema):
 
 def test_routes_are_guarded_once(mounting: Callable[..., Flask], sink: MemorySink) -> None:
     """With something beneath, a route keeps its policy, its payload and its limits, and each is charged once."""
-    app = mounting(PLANS={"default": {"requests": ["3/minute"], "cost": ["6/minute"]}})
+    app = mounting(PLANS={"default": {"requests": ["3/minute"], "quotas": ["6/minute"]}})
     heard: list[str] = []
 
     @app.post("/predict")
@@ -525,12 +525,12 @@ def test_routes_are_guarded_once(mounting: Callable[..., Flask], sink: MemorySin
     predictor = caller("bob", "predict")
 
     def on_authenticated(sender: Flask, **_: object) -> None:
-        heard.append("authenticated")
+        heard.append("request_authenticated")
 
     def on_refused(sender: Flask, **_: object) -> None:
-        heard.append("refused")
+        heard.append("request_rejected")
 
-    with authenticated.connected_to(on_authenticated, app), refused.connected_to(on_refused, app):
+    with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_refused, app):
         responses = [client.post("/predict", headers=predictor, **sent) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
     assert responses[0].json == {"rows": 2, "by": "bob"}
@@ -839,7 +839,7 @@ def batching(bare_app: Flask, protected: MakeApp) -> Callable[..., Flask]:
 @pytest.mark.parametrize("path", ["/batch", "/below"])
 def test_each_request_of_a_batch_pays(batching: Callable[..., Flask], sink: MemorySink, path: str) -> None:
     """Each is guarded, with its own payload, and charged; what was cleared for one is not for the next."""
-    client = batching(PLANS={"default": {"requests": ["100/minute"], "cost": ["25/minute"]}}).test_client()
+    client = batching(PLANS={"default": {"requests": ["100/minute"], "quotas": ["25/minute"]}}).test_client()
     response = client.get(path, base_url=HTTPS, headers=caller("ada", "predict"))
     assert response.get_json(force=True)[:3] == ["200", "200", "429"]
     assert client.get(path, base_url=HTTPS, headers=caller("bob")).get_json(force=True)[:3] == ["403"] * 3

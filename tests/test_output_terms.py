@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_secure_ml.config import checks
-from flask_secure_ml.policy.options import NO_TERMS, OutputTerms
+from flask_secure_ml.policy.options import NO_TERMS, ScoreOptions
 from flask_secure_ml.policy.policy import Policy
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ({"round": 0}, OutputTerms(round=0)),
-        ({"round": 15, "top_k": 1}, OutputTerms(round=15, top_k=1)),
-        ({"label_only": True, "nan": "null"}, OutputTerms(label_only=True, nan="null")),
-        ({"label_only": False, "nan": "refuse"}, OutputTerms(nan="refuse")),
+        ({"round": 0}, ScoreOptions(round=0)),
+        ({"round": 15, "top_k": 1}, ScoreOptions(round=15, top_k=1)),
+        ({"label_only": True, "nan": "null"}, ScoreOptions(label_only=True, nan="null")),
+        ({"label_only": False, "nan": "refuse"}, ScoreOptions(nan="refuse")),
         ({"round": None, "top_k": None, "nan": None}, NO_TERMS),
     ],
     ids=str,
 )
-def test_what_users_write(written: Any, expected: OutputTerms) -> None:
+def test_what_users_write(written: Any, expected: ScoreOptions) -> None:
     """Each term has its name and its value."""
-    assert OutputTerms.build(written) == expected
-    assert Policy.build(outputs=written).outputs == expected
+    assert ScoreOptions.build(written) == expected
+    assert Policy.build(scores=written).scores == expected
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_what_users_write(written: Any, expected: OutputTerms) -> None:
 def test_mistakes_are_told(written: Any, fault: str) -> None:
     """A term that means nothing is an error where it is written, never one that shapes nothing."""
     with pytest.raises(ValueError, match=fault):
-        OutputTerms.build(written)
+        ScoreOptions.build(written)
     with pytest.raises(ValueError, match=f"outputs .*{fault}"):
-        Policy.build(outputs=written)
+        Policy.build(scores=written)
 
 
 @pytest.mark.parametrize("written", [{"round": 16}, {}, "round", False, None], ids=str)
@@ -66,46 +66,46 @@ def test_mistakes_in_plans_are_told(written: Any) -> None:
     """With the name of the plan. A plan frees no route, so false is a mistake there."""
     with pytest.raises(ValueError, match="plan 'free' that has outputs that must"):
         checks.plans({"free": {"outputs": written}})
-    assert checks.plans({"free": {"outputs": {"round": 1}}})["free"].outputs == OutputTerms(round=1)
+    assert checks.plans({"free": {"scores": {"round": 1}}})["free"].scores == ScoreOptions(round=1)
 
 
 def test_false_frees_a_route() -> None:
     """False says that the answers are not the model's; nothing said means no terms of the route's own."""
-    assert Policy.build(outputs=False).outputs is None
-    assert Policy.build().outputs is NO_TERMS
+    assert Policy.build(scores=False).scores is None
+    assert Policy.build().scores is NO_TERMS
 
 
 @pytest.mark.parametrize(
     ("one", "other", "both"),
     [
         (NO_TERMS, NO_TERMS, NO_TERMS),
-        (OutputTerms(round=2), NO_TERMS, OutputTerms(round=2)),
-        (OutputTerms(round=2), OutputTerms(round=0), OutputTerms(round=0)),
-        (OutputTerms(top_k=5), OutputTerms(top_k=3), OutputTerms(top_k=3)),
-        (OutputTerms(round=3), OutputTerms(top_k=1), OutputTerms(round=3, top_k=1)),
-        (OutputTerms(label_only=True), NO_TERMS, OutputTerms(label_only=True)),
-        (OutputTerms(nan="null"), NO_TERMS, OutputTerms(nan="null")),
-        (OutputTerms(nan="null"), OutputTerms(nan="refuse"), OutputTerms(nan="refuse")),
+        (ScoreOptions(round=2), NO_TERMS, ScoreOptions(round=2)),
+        (ScoreOptions(round=2), ScoreOptions(round=0), ScoreOptions(round=0)),
+        (ScoreOptions(top_k=5), ScoreOptions(top_k=3), ScoreOptions(top_k=3)),
+        (ScoreOptions(round=3), ScoreOptions(top_k=1), ScoreOptions(round=3, top_k=1)),
+        (ScoreOptions(label_only=True), NO_TERMS, ScoreOptions(label_only=True)),
+        (ScoreOptions(nan="null"), NO_TERMS, ScoreOptions(nan="null")),
+        (ScoreOptions(nan="null"), ScoreOptions(nan="refuse"), ScoreOptions(nan="refuse")),
     ],
     ids=str,
 )
-def test_the_stricter_wins_term_by_term(one: OutputTerms, other: OutputTerms, both: OutputTerms) -> None:
+def test_the_stricter_wins_term_by_term(one: ScoreOptions, other: ScoreOptions, both: ScoreOptions) -> None:
     """Fewer decimals, smaller k, no scores if either says so."""
     assert one.stricter(other) == other.stricter(one) == both
 
 
 def test_what_the_terms_do() -> None:
     """NaN may pass where it is allowed and nothing is ranked; each of three terms shapes."""
-    assert [OutputTerms(nan=nan).allows_nan for nan in (None, "refuse", "null")] == [False, False, True]
-    assert not OutputTerms(nan="null", top_k=1).allows_nan
-    assert [each.shapes for each in (OutputTerms(round=0), OutputTerms(top_k=1), OutputTerms(label_only=True))] == [
+    assert [ScoreOptions(nan=nan).allows_nan for nan in (None, "refuse", "null")] == [False, False, True]
+    assert not ScoreOptions(nan="null", top_k=1).allows_nan
+    assert [each.shapes for each in (ScoreOptions(round=0), ScoreOptions(top_k=1), ScoreOptions(label_only=True))] == [
         True, True, True,
     ]  # fmt: skip
-    assert not OutputTerms(nan="refuse").shapes
+    assert not ScoreOptions(nan="refuse").shapes
 
 
 _terms = st.builds(
-    OutputTerms,
+    ScoreOptions,
     round=st.none() | st.integers(0, 15),
     top_k=st.none() | st.integers(1, 9),
     label_only=st.booleans(),
@@ -114,7 +114,7 @@ _terms = st.builds(
 
 
 @given(_terms, _terms, _terms)
-def test_fuzz_strictness_is_a_join(one: OutputTerms, two: OutputTerms, three: OutputTerms) -> None:
+def test_fuzz_strictness_is_a_join(one: ScoreOptions, two: ScoreOptions, three: ScoreOptions) -> None:
     """Order and repetition change nothing, and adding terms never makes any term weaker."""
     both = one.stricter(two)
     assert both == two.stricter(one)

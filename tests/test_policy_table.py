@@ -16,7 +16,7 @@ from flask_secure_ml.state import state_of
 from support import HTTPS, MakeApp, caller
 
 ROWS = {"instances": [[1, 2]]}
-PLANS = {"default": {"cost": ["3/day"]}}
+PLANS = {"default": {"quotas": ["3/day"]}}
 
 
 class Rows(Schema):
@@ -125,7 +125,7 @@ def test_a_hook_that_responds_to_options_keeps_the_options_of_the_response(app: 
     def cached() -> dict[str, float]:
         return {"score": 0.123456}
 
-    app.add_url_rule("/predict", methods=["POST"], view_func=protect(outputs={"round": 2}, **PREDICTION)(function))
+    app.add_url_rule("/predict", methods=["POST"], view_func=protect(scores={"round": 2}, **PREDICTION)(function))
     assert open_as(app, "OPTIONS").json == {"score": 0.12}
 
 

@@ -96,12 +96,12 @@ def test_a_client_secret_may_be_shorter() -> None:
         pytest.param("DPOP_NONCE_SECRET", RANDOM_SECRET, id="nonce"),
         pytest.param("STORE_PASSWORD", RANDOM_SECRET, id="store"),
         pytest.param(
-            "JWT_ISSUERS",
+            "TOKEN_ISSUERS",
             [{"issuer": "https://a", "audience": "b", "algorithms": ["HS256"], "secret": RANDOM_SECRET}],
             id="HMAC",
         ),
         pytest.param(
-            "JWT_ISSUERS",
+            "TOKEN_ISSUERS",
             [
                 {
                     "issuer": "https://a",

@@ -42,8 +42,8 @@ def metadata_document(settings: Settings, scopes: Iterable[str]) -> dict[str, An
     :param scopes: every scope that a route may ask for.
     """
     document = {
-        "resource": settings.resource,
-        "authorization_servers": [each.issuer for each in settings.jwt_issuers],
+        "resource": settings.resource_uri,
+        "authorization_servers": [each.issuer for each in settings.token_issuers],
         "scopes_supported": sorted(scopes),
         "bearer_methods_supported": ["header"] if settings.dpop != "require" else [],
         "dpop_signing_alg_values_supported": [] if settings.dpop == "off" else list(settings.dpop_algorithms),
@@ -63,16 +63,16 @@ ENDPOINT = "secure_ml_resource_metadata"
 
 def add_resource_metadata(app: Flask, state: AppState) -> None:
     """Serve the metadata document, open to everyone and cacheable (RFC 9728 section 3)."""
-    if state.settings.resource is None:
+    if state.settings.resource_uri is None:
         return
 
-    @public(outputs=False)
+    @public(scores=False)
     def resource_metadata() -> Response:
         response = app.json.response(metadata_document(state.settings, _scopes(state)))
         response.headers["Cache-Control"] = f"public, max-age={MAX_AGE}"
         return response
 
-    app.add_url_rule(metadata_path(state.settings.resource), ENDPOINT, resource_metadata, methods=["GET"])
+    app.add_url_rule(metadata_path(state.settings.resource_uri), ENDPOINT, resource_metadata, methods=["GET"])
 
 
 def _scopes(state: AppState) -> set[str]:

@@ -108,7 +108,7 @@ KEPT = 31 * 86_400
 
 AHEAD = 300
 """Seconds by which an instant may lie in the future, for issuers whose clock is ahead (the most of
-``SECURE_ML_JWT_LEEWAY``); any later one would also refuse what is yet to be issued."""
+``SECURE_ML_TOKEN_LEEWAY``); any later one would also refuse what is yet to be issued."""
 
 _LONGEST = 2048
 

@@ -73,11 +73,11 @@ def _tokens(settings: Settings, clock: Clock, store: SharedStore) -> Iterator[Au
 
 def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
     # Signed tokens first: their form is particular, while an opaque token may look like anything.
-    if any(each.key_sources for each in settings.jwt_issuers):
+    if any(each.key_sources for each in settings.token_issuers):
         yield JwtVerifier.from_settings(settings, clock)
-    for each in settings.jwt_issuers:
+    for each in settings.token_issuers:
         if each.introspection_uri is not None:
-            yield Introspector(each, clock, leeway=settings.jwt_leeway, max_age=settings.introspection_max_age)
+            yield Introspector(each, clock, leeway=settings.token_leeway, max_age=settings.introspection_cache_seconds)
 
 
 def _proofs(settings: Settings, clock: Clock, store: SharedStore) -> ProofChecker:
@@ -88,7 +88,7 @@ def _proofs(settings: Settings, clock: Clock, store: SharedStore) -> ProofChecke
         clock,
         store,
         None if secret is None else Nonces(secret, clock),
-        external=None if settings.resource is None else _origin(settings.resource),
+        external=None if settings.resource_uri is None else _origin(settings.resource_uri),
     )
 
 
@@ -107,6 +107,6 @@ def _ambient(settings: Settings, clock: Clock) -> Authenticator | None:
 
 
 def _parameters(settings: Settings) -> dict[str, list[str]]:
-    everywhere = [f'resource_metadata="{metadata_uri(settings.resource)}"'] if settings.resource else []
+    everywhere = [f'resource_metadata="{metadata_uri(settings.resource_uri)}"'] if settings.resource_uri else []
     algorithms = f'algs="{" ".join(settings.dpop_algorithms)}"'
     return {"Bearer": everywhere, "DPoP": [algorithms, *everywhere]}

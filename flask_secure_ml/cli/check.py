@@ -49,10 +49,10 @@ def weak_points(app: Flask, state: AppState) -> Iterator[str]:
         yield "debug is on: the interactive debugger runs code for whoever reaches it"
     if not settings.require_tls:
         yield "SECURE_ML_REQUIRE_TLS is off: credentials cross the wire in clear text"
-    if state.keys is None and not settings.jwt_issuers and not settings.mtls_clients:
+    if state.keys is None and not settings.token_issuers and not settings.mtls_clients:
         yield "no API keys, issuers or client certificates are configured: every route that is not public answers 401"
-    if not settings.failed_auth_limit:
-        yield "SECURE_ML_FAILED_AUTH_LIMIT is empty: credentials can be guessed without a pause"
+    if not settings.failed_auth_limits:
+        yield "SECURE_ML_FAILED_AUTH_LIMITS is empty: credentials can be guessed without a pause"
     yield from _issuer_points(settings)
     yield from _store_points(settings)
     if not state.store.shared:
@@ -79,7 +79,7 @@ def _store_points(settings: Settings) -> Iterator[str]:
 
 
 def _issuer_points(settings: Settings) -> Iterator[str]:
-    for issuer in settings.jwt_issuers:
+    for issuer in settings.token_issuers:
         if issuer.insecure_http:
             yield f"{issuer.issuer} is asked without TLS (insecure_http)"
         if issuer.private_network:

@@ -111,10 +111,10 @@ def _shared() -> Revocations:
 
 
 def _check_issuer(issuer: str) -> None:
-    known = [each.issuer for each in command_state().settings.jwt_issuers]
+    known = [each.issuer for each in command_state().settings.token_issuers]
     if issuer not in known:
         told = f"it has {', '.join(known)}" if known else "it is empty"
-        raise click.ClickException(f"SECURE_ML_JWT_ISSUERS has no issuer {issuer!r}; {told}")
+        raise click.ClickException(f"SECURE_ML_TOKEN_ISSUERS has no issuer {issuer!r}; {told}")
 
 
 def _seconds(instant: str) -> float:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from limits import RateLimitItem, parse_many
 
 from ..policy.matching import canonical
-from ..policy.options import NO_TERMS, OutputTerms
+from ..policy.options import NO_TERMS, ScoreOptions
 
 
 def setting(default: Any, check: Callable[[Any], Any], help_text: str, *, secret: bool = False) -> Any:
@@ -40,8 +40,8 @@ class Plan:
     """What a caller may use over all routes: requests in a window, rows of input in a window, scores of answers."""
 
     requests: Limits = ()
-    cost: Limits = ()
-    outputs: OutputTerms = NO_TERMS
+    quotas: Limits = ()
+    scores: ScoreOptions = NO_TERMS
 
 
 Plans = Mapping[str, Plan]
@@ -177,15 +177,15 @@ def limits(value: Any) -> Limits:
 
 
 def plans(value: Any) -> Plans:
-    """Accept an object of plans, each with ``requests``, ``cost`` and ``outputs``."""
+    """Accept an object of plans, each with ``requests``, ``quotas`` and ``scores``."""
     if not isinstance(value, Mapping):
         raise ValueError('must be an object such as {"default": {"requests": ["600/minute"]}}')
     return {str(name): _plan(str(name), terms) for name, terms in value.items()}
 
 
 def _plan(name: str, terms: Any) -> Plan:
-    if not isinstance(terms, Mapping) or not terms.keys() <= {"requests", "cost", "outputs"}:
-        raise ValueError(f"has a plan {name!r} that is not an object of 'requests', 'cost' and 'outputs'")
+    if not isinstance(terms, Mapping) or not terms.keys() <= {"requests", "quotas", "scores"}:
+        raise ValueError(f"has a plan {name!r} that is not an object of 'requests', 'quotas' and 'scores'")
     try:
         return Plan(**{kind: _plan_term(kind, entries) for kind, entries in terms.items()})
     except ValueError as error:
@@ -193,12 +193,12 @@ def _plan(name: str, terms: Any) -> Plan:
 
 
 def _plan_term(kind: str, entries: Any) -> Any:
-    if kind != "outputs":
+    if kind != "scores":
         return limits(entries)
     try:
-        return OutputTerms.build(entries)
+        return ScoreOptions.build(entries)
     except ValueError as error:
-        raise ValueError(f"has outputs that {error}") from None
+        raise ValueError(f"has scores that {error}") from None
 
 
 def _strings(value: Any, example: str) -> list[str]:

@@ -32,10 +32,10 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "SECURE_ML_STORE_URI must not be memory: with SECURE_ML_API_KEYS_IN_STORE"
     if settings.mtls_ca_file is None and any(not each.sha256 for each in settings.mtls_clients):
         yield "SECURE_ML_MTLS_CA_FILE is needed for every client of SECURE_ML_MTLS_CLIENTS without sha256"
-    if settings.dpop != "off" and not settings.jwt_issuers:
-        yield "SECURE_ML_DPOP needs SECURE_ML_JWT_ISSUERS: a proof goes with an access token"
-    if settings.dpop != "off" and settings.resource is None:
-        yield "SECURE_ML_RESOURCE is needed with SECURE_ML_DPOP: a proof must name this API, not what Host says"
+    if settings.dpop != "off" and not settings.token_issuers:
+        yield "SECURE_ML_DPOP needs SECURE_ML_TOKEN_ISSUERS: a proof goes with an access token"
+    if settings.dpop != "off" and settings.resource_uri is None:
+        yield "SECURE_ML_RESOURCE_URI is needed with SECURE_ML_DPOP: a proof must name this API, not what Host says"
     if "default" not in settings.plans:
         yield "SECURE_ML_PLANS must have a plan named 'default'"
     for client in settings.mtls_clients:
@@ -49,11 +49,12 @@ def shared_secrets(settings: Settings) -> Iterator[str]:
     for name, ring in (
         ("SECURE_ML_API_KEY_PEPPER", settings.api_key_pepper),
         ("SECURE_ML_DPOP_NONCE_SECRET", settings.dpop_nonce_secret),
-        *((f"SECURE_ML_JWT_ISSUERS: the secret of {each.issuer}", each.secret) for each in settings.jwt_issuers),
+        *((f"SECURE_ML_TOKEN_ISSUERS: the secret of {each.issuer}", each.secret) for each in settings.token_issuers),
     ):
         for value in ring.read() if ring else ():
             if seen.setdefault(value, name) != name:
-                yield f"{name} is also that of {seen[value].removeprefix('SECURE_ML_JWT_ISSUERS: ')}; make one for each"
+                other = seen[value].removeprefix("SECURE_ML_TOKEN_ISSUERS: ")
+                yield f"{name} is also that of {other}; make one for each"
 
 
 def literal_secrets(settings: Settings) -> Iterator[str]:
@@ -62,8 +63,8 @@ def literal_secrets(settings: Settings) -> Iterator[str]:
         ("API_KEY_PEPPER", settings.api_key_pepper),
         ("DPOP_NONCE_SECRET", settings.dpop_nonce_secret),
         ("STORE_PASSWORD", settings.store_password),
-        *((f"JWT_ISSUERS secret of {each.issuer}", each.secret) for each in settings.jwt_issuers),
-        *((f"JWT_ISSUERS client_secret of {each.issuer}", each.client_secret) for each in settings.jwt_issuers),
+        *((f"TOKEN_ISSUERS secret of {each.issuer}", each.secret) for each in settings.token_issuers),
+        *((f"TOKEN_ISSUERS client_secret of {each.issuer}", each.client_secret) for each in settings.token_issuers),
     ):
         if ring is not None and ring.literal:
             yield f'SECURE_ML_{key} must be a reference such as "env:NAME" or "file:/path", never the secret itself'

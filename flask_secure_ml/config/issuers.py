@@ -1,4 +1,4 @@
-"""The check of ``SECURE_ML_JWT_ISSUERS``: whose access tokens are accepted, and how they are verified."""
+"""The check of ``SECURE_ML_TOKEN_ISSUERS``: whose access tokens are accepted, and how they are verified."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class InputSettings:
     max_json_members: int = setting(
         1_000, checks.integer(1), "How many members one object of JSON or MessagePack may have; more are a 413."
     )
-    max_text_length: int = setting(
+    max_string_length: int = setting(
         1_048_576,
         checks.integer(1),
         """How many bytes one text or name in a body may have, escapes as they are written; more are a 413. Images and
@@ -79,10 +79,10 @@ class SharedSettings:
         "A reference to the password of the store, instead of one in its address; in a list, the newest first.",
     )
     plans: checks.Plans = setting(
-        {"default": {"requests": ["600/minute"], "cost": []}},
+        {"default": {"requests": ["600/minute"], "quotas": []}},
         checks.plans,
-        """What callers may use, by plan: ``requests`` are rate limits over all routes, ``cost`` are quotas in
-        rows of input for routes with ``cost=``, ``outputs`` is what answers say of scores, such as
+        """What callers may use, by plan: ``requests`` are rate limits over all routes, ``quotas`` are quotas in
+        rows of input for routes with ``cost=``, ``scores`` is what answers say of scores, such as
         ``{"round": 2, "top_k": 3}``. API keys name their plan; everyone else has ``default``.""",
     )
     limit_outage: str = setting(
@@ -97,7 +97,7 @@ class SharedSettings:
         """Policies for routes whose code cannot be edited, by endpoint or URL rule:
         ``{"/invocations": {"scopes": ["predict"]}}``. Terms: ``public``, ``scopes``, ``any_scopes``, ``roles``,
         ``claims``, ``principals``, ``owner`` (true, or the import name of a function), ``acr_values``,
-        ``max_auth_age``, ``limits``, ``max_bytes``, ``caps``, ``cost``, ``outputs``, and ``body`` and ``returns`` (the
+        ``max_auth_age``, ``limits``, ``max_bytes``, ``caps``, ``cost``, ``scores``, and ``body`` and ``response`` (the
         import names of schemas). An unknown name is a start-up error.""",
     )
 
@@ -124,7 +124,7 @@ class ShownSettings:
 class TokenSettings:
     """Access tokens: whose, how they are verified, and what binds them to a key."""
 
-    jwt_issuers: tuple[IssuerConfig, ...] = setting(
+    token_issuers: tuple[IssuerConfig, ...] = setting(
         [],
         issuers,
         """Authorization servers whose access tokens are accepted: a list of objects with ``issuer``, ``audience``,
@@ -135,10 +135,10 @@ class TokenSettings:
         seconds since ``iat`` (86400); ``private_network: true`` allows addresses that are not public,
         ``insecure_http: true`` a ``http:`` address on the loopback interface.""",
     )
-    jwt_leeway: int = setting(
+    token_leeway: int = setting(
         30, checks.integer(0, 300), "Seconds by which the clocks of issuer and server may differ (at most 300)."
     )
-    jwks_max_age: int = setting(
+    jwks_cache_seconds: int = setting(
         300, checks.integer(1, 86_400), "Seconds for which a fetched key set is used before it is fetched again."
     )
     jwks_cooldown: int = setting(
@@ -152,7 +152,7 @@ class TokenSettings:
         """How many verified access tokens each worker remembers, so that a known one costs microseconds. Expiry, the
         issuer's keys and revocations are looked at again every time. 0 turns the cache off.""",
     )
-    introspection_max_age: int = setting(
+    introspection_cache_seconds: int = setting(
         60,
         checks.integer(0, 3_600),
         """Seconds for which the answer of an introspection endpoint is used again, never beyond the token's ``exp``;
@@ -163,7 +163,7 @@ class TokenSettings:
         checks.one_of("off", "accept", "require"),
         """DPoP (RFC 9449): ``accept`` takes tokens bound to a key with their proof, beside plain bearer tokens;
         ``require`` takes no token without a proof. Whatever is set here, a bound token is never taken without its
-        proof. Needs ``SECURE_ML_RESOURCE``.""",
+        proof. Needs ``SECURE_ML_RESOURCE_URI``.""",
     )
     dpop_algorithms: tuple[str, ...] = setting(
         ["ES256", "ES384", "PS256", "RS256", "Ed25519", "EdDSA"],
@@ -228,7 +228,7 @@ class WayInSettings:
         checks.token_text,
         "The realm that ``WWW-Authenticate`` names: letters, digits, spaces and ``-._``.",
     )
-    resource: str | None = setting(
+    resource_uri: str | None = setting(
         None,
         checks.https_uri,
         """The address of this API as clients know it, such as ``https://models.example.com``. With it, the metadata of
@@ -272,13 +272,13 @@ class WayInSettings:
         """The certificate authorities, in PEM, that the certificates of ``SECURE_ML_MTLS_CLIENTS`` must lead to; needed
         for clients that are not named by fingerprint. It is read again when it changes.""",
     )
-    failed_auth_limit: checks.Limits = setting(
+    failed_auth_limits: checks.Limits = setting(
         ["30/minute"],
         checks.limits,
         """How many invalid credentials one address may present before it gets 429. An empty list turns
         the throttle off.""",
     )
-    failed_key_limit: checks.Limits = setting(
+    failed_key_limits: checks.Limits = setting(
         ["100/hour"],
         checks.limits,
         """How many wrong secrets one API key may be presented with, from all addresses together, before wrong ones get

@@ -140,7 +140,7 @@ def put_back_decoded(request: Request, body: bytes) -> None:
 _FIELDS = {
     "max_json_depth": "max_depth",
     "max_json_members": "max_members",
-    "max_text_length": "max_text",
+    "max_string_length": "max_text",
     "max_elements": "max_elements",
     "max_decoded_bytes": "max_decoded",
 }
@@ -172,7 +172,7 @@ class Caps:
             settings.max_body_bytes,
             settings.max_json_depth,
             settings.max_json_members,
-            settings.max_text_length,
+            settings.max_string_length,
             settings.max_elements,
             settings.max_decoded_bytes,
         )

@@ -72,7 +72,7 @@ class CostGuard:
         """Charge the rows, or raise :class:`~flask_secure_ml.errors.QuotaExceeded` with ``Retry-After``."""
         price = _rows(exchange)
         key = key_for("cost", caller_of(exchange))
-        for item in plan_of(self._plans, exchange).cost if price else ():
+        for item in plan_of(self._plans, exchange).quotas if price else ():
             if (id(item), key) in exchange.charged:
                 continue
             exchange.charged.add((id(item), key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..policy.options import OutputTerms
+from ..policy.options import ScoreOptions
 from .tensors import JsonSchema
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Answered:
         such as ``Prediction.round3``.
     """
 
-    def __init__(self, components: Components, terms: OutputTerms) -> None:
+    def __init__(self, components: Components, terms: ScoreOptions) -> None:
         self._components = components
         self._terms = terms
         self._suffix = ".".join(_suffix(terms))
@@ -75,7 +75,7 @@ class Answered:
         return self._terms.round is None or name not in ("enum", "multipleOf")
 
 
-def _suffix(terms: OutputTerms) -> Iterator[str]:
+def _suffix(terms: ScoreOptions) -> Iterator[str]:
     if terms.label_only:
         yield "label_only"
         return

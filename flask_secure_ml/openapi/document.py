@@ -88,8 +88,8 @@ class _Builder:
             self._spec.path(path, operations={route.method.lower(): self._operation(route, path) for route, _ in group})
         found: dict[str, Any] = self._spec.to_dict()
         left_out = [f"{each.method} {each.path}" for each in routes.left_out]
-        if self._state.settings.resource is not None:
-            found["servers"] = [{"url": self._state.settings.resource.rstrip("/")}]
+        if self._state.settings.resource_uri is not None:
+            found["servers"] = [{"url": self._state.settings.resource_uri.rstrip("/")}]
         ordered = {name: found[name] for name in _MEMBERS if name in found}
         return plain(ordered | ({"x-not-described": left_out} if left_out else {}))
 
@@ -124,7 +124,7 @@ class _Builder:
         return found | self._terms(route)
 
     def _responses(self, route: Route) -> dict[str, Any]:
-        returns = route.policy.returns
+        returns = route.policy.response
         reference = None if returns is None else self._reference(returns)
         found: dict[str, Any] = {"2XX": success(route.policy, reference, self._state.settings, self._spec.components)}
         for status, group in groupby(refusals(route, self._state), key=lambda each: each.status):

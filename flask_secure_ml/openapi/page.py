@@ -61,7 +61,7 @@ def add_openapi(app: Flask, state: AppState, request: Callable[[], Request]) -> 
     for endpoint, view, public in views:
         # No terms of outputs: these are no answers of the model, and their numbers must not be rounded.
         answer = _answering(view, request, kept=public)
-        setattr(answer, MARK, Policy.build(public=public, outputs=False))
+        setattr(answer, MARK, Policy.build(public=public, scores=False))
         path = PATHS[endpoint].format(names=",".join(f"'{name}'" for name in _ASSETS))
         app.add_url_rule(path, endpoint, answer, methods=["GET"])
 

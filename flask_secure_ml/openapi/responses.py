@@ -16,7 +16,7 @@ from ..errors import PROBLEM_JSON, problem_document, slug_and_detail
 from ..inputs.fields.arrays import ArrayField
 from ..inputs.fields.base64_tensor import Base64Tensor
 from ..inputs.fields.categorical import Categorical
-from ..policy.options import NO_TERMS, OutputTerms
+from ..policy.options import NO_TERMS, ScoreOptions
 from ..policy.policy import Policy
 from ..state import AppState
 from .answered import Answered
@@ -113,11 +113,11 @@ def _forbidden(policy: Policy, state: AppState) -> Iterator[Refusal]:
 def _limited(policy: Policy, state: AppState) -> Iterator[Refusal]:
     settings = state.settings
     plans = _plans(policy, state)
-    throttled = not policy.public and (settings.failed_auth_limit or settings.failed_key_limit)
+    throttled = not policy.public and (settings.failed_auth_limits or settings.failed_key_limits)
     if policy.limits or throttled or any(plan.requests for plan in plans):
         more = ", or too many invalid credentials" if throttled else ""
         yield Refusal(errors.RateLimited(""), f"too many requests{more}")
-    if policy.cost is not None and any(plan.cost for plan in plans):
+    if policy.cost is not None and any(plan.quotas for plan in plans):
         yield Refusal(errors.QuotaExceeded(""), "the rows of this body are more than is left of the quota")
 
 
@@ -199,11 +199,11 @@ def _remarks(policy: Policy, settings: Settings) -> list[str]:
     return [each for each in found if each]
 
 
-def _terms(policy: Policy, settings: Settings) -> OutputTerms:
+def _terms(policy: Policy, settings: Settings) -> ScoreOptions:
     """Return the terms for a caller without a plan of its own."""
-    if policy.outputs is None:
+    if policy.scores is None:
         return NO_TERMS
-    return policy.outputs.stricter(settings.plans.get("default", Plan()).outputs)
+    return policy.scores.stricter(settings.plans.get("default", Plan()).scores)
 
 
 def _is_inference(policy: Policy, settings: Settings) -> bool:
@@ -212,7 +212,7 @@ def _is_inference(policy: Policy, settings: Settings) -> bool:
 
 
 def _is_one_array(policy: Policy) -> bool:
-    fields = [] if policy.returns is None or policy.returns.many else list(policy.returns.dump_fields.values())
+    fields = [] if policy.response is None or policy.response.many else list(policy.response.dump_fields.values())
     return len(fields) == 1 and isinstance(fields[0], ArrayField) and _is_written_as_array(fields[0])
 
 

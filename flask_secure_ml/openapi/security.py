@@ -86,12 +86,12 @@ def _declared(authenticator: Authenticator) -> Scheme | None:
 
 def _token(settings: Settings, scheme: str, text: str) -> Scheme:
     found = {"type": "http", "scheme": scheme, "description": text}
-    only_jwt = all(each.introspection_uri is None for each in settings.jwt_issuers)
+    only_jwt = all(each.introspection_uri is None for each in settings.token_issuers)
     return found | ({"bearerFormat": "JWT"} if only_jwt and scheme == "bearer" else {})
 
 
 def _issued(settings: Settings) -> str:
-    known = [f"{each.issuer} for the audience {each.audience}" for each in settings.jwt_issuers]
+    known = [f"{each.issuer} for the audience {each.audience}" for each in settings.token_issuers]
     return f"An access token of {listed(known, 'or')}."
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from limits import RateLimitItem
 
 from ..config.checks import Plan, Plans
-from ..policy.options import AccessTerms, OutputTerms
+from ..policy.options import AccessTerms, ScoreOptions
 from ..policy.policy import Policy
 
 
@@ -36,7 +36,7 @@ def rate_limits(policy: Policy, plans: Plans) -> list[str]:
     found = [f"{rate(item)} for each {who}" for item in policy.limits]
     found += [f"{rate(item)} for each {who} over all routes, in the plan default" for item in plan.requests]
     if policy.cost is not None:
-        rows = [rate(item, "row", f" of {policy.cost}") for item in plan.cost]
+        rows = [rate(item, "row", f" of {policy.cost}") for item in plan.quotas]
         found += [f"{each} for each caller over all routes, in the plan default" for each in rows]
     return found
 
@@ -62,7 +62,7 @@ def access(terms: AccessTerms) -> Iterator[str]:
         yield "only for the owner of what the address names"
 
 
-def scores(terms: OutputTerms) -> Iterator[str]:
+def scores(terms: ScoreOptions) -> Iterator[str]:
     """Yield what an answer does not say of the model's scores."""
     if terms.label_only:
         yield "scores are left out"

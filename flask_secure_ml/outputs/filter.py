@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..exchange import Exchange
 from ..pipeline import Stage
-from ..policy.options import OutputTerms
+from ..policy.options import ScoreOptions
 from ..policy.policy import Policy
 from .formats import NPY, read_npy
 from .masking import NotPlainError
@@ -59,7 +59,7 @@ class OutputFilter:
         if policy is None:
             return
         body = sole_chunk(response)
-        if policy.returns is not None and response.status_code >= _ERRORS and response.mimetype != PROBLEM_JSON:
+        if policy.response is not None and response.status_code >= _ERRORS and response.mimetype != PROBLEM_JSON:
             _replace(response, exchange, _error_of(response, exchange))
         elif body is None or body is not exchange.shaped:
             self._hold(response, exchange, policy)
@@ -69,7 +69,7 @@ class OutputFilter:
     def _hold(self, response: Response, exchange: Exchange, policy: Policy) -> None:
         try:
             terms = self._answers.terms(exchange, policy)
-            if terms.shapes or policy.returns is not None or (terms.allows_nan and _names_nan(response)):
+            if terms.shapes or policy.response is not None or (terms.allows_nan and _names_nan(response)):
                 _drop_body_of_redirect(response)
                 rewrite(response, lambda value: self._answers.shape(value, policy, terms), terms)
             elif _names_nan(response):
@@ -151,7 +151,7 @@ _NOT_MODIFIED = 304
 _OF_THE_BODY = ("ETag", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Last-Modified")
 
 
-def rewrite(response: Response, shape: Callable[[Any], Any], terms: OutputTerms) -> None:
+def rewrite(response: Response, shape: Callable[[Any], Any], terms: ScoreOptions) -> None:
     """Shape the body of a response in place. An empty body stays, but for what its headers say of another one.
 
     :raises ShapingError: the body is a stream, a file, encoded, of a media type that cannot be read, or not what its
@@ -268,6 +268,6 @@ class ConditionGuard:
         policy, environ = exchange.policy, request.environ
         if policy is None or request.method not in _METHODS or not any(name in environ for name in _CONDITIONS):
             return
-        if policy.returns is not None or self._answers.terms(exchange, policy).shapes:
+        if policy.response is not None or self._answers.terms(exchange, policy).shapes:
             for name in _CONDITIONS:
                 environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""An answer with the terms of :class:`~flask_secure_ml.policy.options.OutputTerms` applied to every score in it.
+"""A response with :class:`~flask_secure_ml.policy.options.ScoreOptions` applied to every score in it.
 
 A score is a float: in an array or nested lists of numbers, or alone. Integers, texts and booleans are labels, which no
 term touches. ``top_k`` ranks along the last dimension of an array that is longer than 1. Scores in other places, such
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..policy.options import OutputTerms
+from ..policy.options import ScoreOptions
 from .scores import Array, NumberText, ShapingError, array_of, rounded, top_k
 
 # float has np.float64 among its subclasses, and int has bool.
@@ -34,7 +34,7 @@ class NotPlainError(TypeError):
     """There is a value in the answer whose form as JSON only the writer knows."""
 
 
-def shape_scores(value: Any, terms: OutputTerms) -> Any:
+def shape_scores(value: Any, terms: ScoreOptions) -> Any:
     """Return a value of dicts, lists, arrays and scalars with the terms applied; lists of scores become arrays.
 
     A dict with ``datatype``, ``shape`` and ``data`` is a tensor of the Open Inference Protocol, v2: its data are flat,
@@ -53,7 +53,7 @@ def shape_scores(value: Any, terms: OutputTerms) -> Any:
 
 @dataclass(frozen=True)
 class _Shaper:
-    terms: OutputTerms
+    terms: ScoreOptions
 
     def value(self, value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -15,7 +15,7 @@ from .. import strictjson
 from ..config.checks import Plans
 from ..errors import InternalError
 from ..exchange import Exchange
-from ..policy.options import NO_TERMS, OutputTerms
+from ..policy.options import NO_TERMS, ScoreOptions
 from ..policy.policy import Policy
 from .formats import NPY, accepted, oip_document, safe, single_array, write_npy
 from .masking import shape_scores
@@ -165,18 +165,18 @@ class Answers:
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
 
-    def terms(self, exchange: Exchange, policy: Policy) -> OutputTerms:
+    def terms(self, exchange: Exchange, policy: Policy) -> ScoreOptions:
         """Return the terms of policy and plan together; a caller without a plan has ``default``.
 
         :raises InternalError: the credential names a plan that is not configured.
         """
-        if policy.outputs is None:
+        if policy.scores is None:
             return NO_TERMS
         name = exchange.principal.plan if exchange.principal else "default"
         plan = self._plans.get(name)
         if plan is None:
             raise InternalError(f"the plan {name!r} is not in SECURE_ML_PLANS")
-        return policy.outputs if plan.outputs is NO_TERMS else policy.outputs.stricter(plan.outputs)
+        return policy.scores if plan.scores is NO_TERMS else policy.scores.stricter(plan.scores)
 
     def respond(self, value: Any, write: Writer, request: Request, exchange: Exchange) -> AnyResponse:
         """Return the answer for a view's value: shaped before it is written, in the format that the client accepts.
@@ -200,14 +200,14 @@ class Answers:
         return response
 
     @staticmethod
-    def shape(value: Any, policy: Policy, terms: OutputTerms) -> Any:
+    def shape(value: Any, policy: Policy, terms: ScoreOptions) -> Any:
         """Return the value with its declared fields only, and with shaped scores.
 
         :raises ShapingError: the value is not as declared, or cannot be shaped.
         :raises NotPlainError: there is something in it that JSON writes in a way of its own.
         """
-        if policy.returns is not None:
-            value = declared(policy.returns, value)
+        if policy.response is not None:
+            value = declared(policy.response, value)
         return shape_scores(value, terms) if terms.shapes else value
 
 

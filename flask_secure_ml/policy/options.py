@@ -178,7 +178,7 @@ class CapArguments(TypedDict, total=False):
 
     max_json_depth: int
     max_json_members: int
-    max_text_length: int
+    max_string_length: int
     max_elements: int
     max_decoded_bytes: int
 
@@ -202,8 +202,8 @@ MOST_DECIMALS = 15
 """A double names about as many digits, so more would round nothing."""
 
 
-class OutputArguments(TypedDict, total=False):
-    """What users write of :class:`OutputTerms`."""
+class ScoreArguments(TypedDict, total=False):
+    """What users write of :class:`ScoreOptions`."""
 
     round: int | None
     top_k: int | None
@@ -212,7 +212,7 @@ class OutputArguments(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class OutputTerms:
+class ScoreOptions:
     """What happens to the scores of an answer, which are its numbers with a fraction part by type: its floats.
 
     :param round: the decimals that scores keep.
@@ -228,7 +228,7 @@ class OutputTerms:
     nan: str | None = None
 
     @classmethod
-    def build(cls, terms: Any) -> OutputTerms:
+    def build(cls, terms: Any) -> ScoreOptions:
         """Make the terms from what users write, such as ``{"round": 3, "top_k": 2}``.
 
         :raises ValueError: anything else; the message completes a sentence that begins with the name of the setting.
@@ -255,9 +255,9 @@ class OutputTerms:
         """Whether NaN and Infinity may pass. They have no rank, so never beside ``top_k``."""
         return self.nan == "null" and self.top_k is None
 
-    def stricter(self, other: OutputTerms) -> OutputTerms:
+    def stricter(self, other: ScoreOptions) -> ScoreOptions:
         """Return terms that are as strict as both, term by term."""
-        return OutputTerms(
+        return ScoreOptions(
             round=_least(self.round, other.round),
             top_k=_least(self.top_k, other.top_k),
             label_only=self.label_only or other.label_only,
@@ -265,7 +265,7 @@ class OutputTerms:
         )
 
 
-NO_TERMS = OutputTerms()
+NO_TERMS = ScoreOptions()
 
 
 def _whole(name: str, value: Any, low: int, high: int | None = None) -> int | None:

@@ -28,8 +28,8 @@ from .options import (
     AccessTerms,
     CapArguments,
     CapTerms,
-    OutputArguments,
-    OutputTerms,
+    ScoreArguments,
+    ScoreOptions,
     checked_caps,
     strings,
 )
@@ -48,8 +48,8 @@ class PublicArguments(TypedDict, total=False):
     limits: Collection[str]
     max_bytes: int | None
     caps: CapArguments | None
-    returns: type[Schema] | Schema | str | None
-    outputs: OutputArguments | Literal[False] | None
+    response: type[Schema] | Schema | str | None
+    scores: ScoreArguments | Literal[False] | None
 
 
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
@@ -69,8 +69,8 @@ class Policy:
     :param cost: the field of ``body`` whose rows are the price that is charged against the plan's quota.
     :param max_bytes: a cap on the body for this route; None means ``SECURE_ML_MAX_BODY_BYTES``.
     :param caps: other caps on the body for this route, by name, each instead of that of the settings.
-    :param returns: the marshmallow schema of the answer; only its fields leave.
-    :param outputs: what happens to the scores of the answer, beside what the caller's plan says; None for answers that
+    :param response: the marshmallow schema of the answer; only its fields leave.
+    :param scores: what happens to the scores of the answer, beside what the caller's plan says; None for answers that
         are not the model's, to which no terms apply, also not those of a plan.
     """
 
@@ -81,8 +81,8 @@ class Policy:
     cost: str | None = None
     max_bytes: int | None = None
     caps: CapTerms = ()
-    returns: Schema | None = None
-    outputs: OutputTerms | None = NO_TERMS
+    response: Schema | None = None
+    scores: ScoreOptions | None = NO_TERMS
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -99,15 +99,15 @@ class Policy:
         cost: str | None = None,
         max_bytes: int | None = None,
         caps: CapArguments | None = None,
-        returns: type[Schema] | Schema | str | None = None,
-        outputs: OutputArguments | Literal[False] | None = None,
+        response: type[Schema] | Schema | str | None = None,
+        scores: ScoreArguments | Literal[False] | None = None,
         **access: Unpack[AccessArguments],
     ) -> Policy:
         """Make a policy from what users write; ``access`` are the terms of :class:`AccessTerms`.
 
         :raises TypeError: a single string where a list is meant, or a term that does not exist.
         :raises ValueError: terms that contradict each other or cannot be read.
-        :raises ImportError: ``body``, ``returns`` or ``owner`` names nothing that can be imported.
+        :raises ImportError: ``body``, ``response`` or ``owner`` names nothing that can be imported.
         """
         schema = _schema("body", body)
         terms = AccessTerms.build(**access)
@@ -116,8 +116,8 @@ class Policy:
         if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
             raise ValueError("max_bytes must be a number of bytes, 0 or more")
         items = tuple(item for text in strings("limits", limits) for item in parse_many(text))
-        answer = _schema("returns", returns)
-        return cls(public, terms, schema, items, cost, max_bytes, _caps(caps), answer, _outputs(outputs))
+        answer = _schema("response", response)
+        return cls(public, terms, schema, items, cost, max_bytes, _caps(caps), answer, _scores(scores))
 
 
 def _schema(term: str, given: type[Schema] | Schema | str | None) -> Schema | None:
@@ -135,13 +135,13 @@ def _caps(terms: CapArguments | None) -> CapTerms:
         raise ValueError(f"caps {error}") from None
 
 
-def _outputs(terms: OutputArguments | Literal[False] | None) -> OutputTerms | None:
+def _scores(terms: ScoreArguments | Literal[False] | None) -> ScoreOptions | None:
     if terms is False:
         return None
     try:
-        return NO_TERMS if terms is None else OutputTerms.build(terms)
+        return NO_TERMS if terms is None else ScoreOptions.build(terms)
     except ValueError as error:
-        raise ValueError(f"outputs {error}") from None
+        raise ValueError(f"scores {error}") from None
 
 
 def _check_openness(public: bool, access: AccessTerms, cost: str | None) -> None:
@@ -171,7 +171,7 @@ def protect(target: Any = None, /, **terms: Any) -> Any:
     The view may return an array; it is written as whatever the client accepts.
 
     :param terms: those of :class:`~flask_secure_ml.policy.options.AccessTerms`, and ``body``, ``limits``,
-        ``cost``, ``max_bytes``, ``caps``, ``returns`` and ``outputs`` of :class:`Policy`.
+        ``cost``, ``max_bytes``, ``caps``, ``response`` and ``scores`` of :class:`Policy`.
     :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
     """
     policy = Policy.build(**terms)
@@ -187,7 +187,7 @@ def public(**terms: Unpack[PublicArguments]) -> Callable[[T], T]: ...
 def public(target: Any = None, /, **terms: Any) -> Any:
     """Mark a view, a class-based view or a blueprint as open to callers without a credential.
 
-    :param terms: ``body``, ``limits``, ``max_bytes``, ``caps``, ``returns`` and ``outputs``, as for :func:`protect`;
+    :param terms: ``body``, ``limits``, ``max_bytes``, ``caps``, ``response`` and ``scores``, as for :func:`protect`;
         limits are counted for each address.
     :raises TypeError, ValueError: terms that contradict each other, see :meth:`Policy.build`.
     """

@@ -81,7 +81,7 @@ def checker_of(**config: Any) -> ProofChecker:
         "algorithms": ["RS256"],
         "jwks_uri": "https://i.example/j",
     }
-    given = {"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_DPOP": "accept", "SECURE_ML_RESOURCE": ROOT, **config}
+    given = {"SECURE_ML_TOKEN_ISSUERS": [issuer], "SECURE_ML_DPOP": "accept", "SECURE_ML_RESOURCE_URI": ROOT, **config}
     return _proofs(Settings.load({"TESTING": True, **given}), clock, Seen(clock))
 
 
@@ -93,7 +93,7 @@ def checker_of(**config: Any) -> ProofChecker:
         pytest.param({"SECURE_ML_DPOP_MAX_AGE": 10}, {"iat": NOW - 10}, {"iat": NOW - 11}, id="max-age"),
         pytest.param({}, {"iat": NOW - 60}, {"iat": NOW - 61}, id="max-age-default"),
         pytest.param(
-            {"SECURE_ML_RESOURCE": "https://models.example"},
+            {"SECURE_ML_RESOURCE_URI": "https://models.example"},
             {"htu": "https://models.example/predict"},
             {"htu": URI},
             id="resource",

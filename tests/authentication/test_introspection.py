@@ -120,7 +120,7 @@ def test_empty_confirmation_is_one(make: Callable[..., Introspector], endpoint: 
 
 @pytest.mark.parametrize(("leeway", "status"), [(0, 401), (30, 200)])
 def test_leeway(make: Callable[..., Introspector], endpoint: Endpoint, leeway: float, status: int) -> None:
-    """SECURE_ML_JWT_LEEWAY counts here too."""
+    """SECURE_ML_TOKEN_LEEWAY counts here too."""
     endpoint.say(exp=NOW - 10)
     assert status_of(make(leeway=leeway)) == status
 

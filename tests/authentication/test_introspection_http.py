@@ -198,7 +198,7 @@ def make_app(site: Site, protected: MakeApp, monkeypatch: pytest.MonkeyPatch) ->
 
     def make(**settings: Any) -> Flask:
         issuer = entry(site, client_secret="env:TEST_CLIENT_SECRET")
-        app = protected(parts={"authenticators": []}, JWT_ISSUERS=[issuer], **settings)
+        app = protected(parts={"authenticators": []}, TOKEN_ISSUERS=[issuer], **settings)
         app.add_url_rule("/me", "me", lambda: {"id": current_principal.id})
         return app
 
@@ -211,7 +211,7 @@ def get(app: Flask, token: str = TOKEN) -> TestResponse:
 
 def test_answers_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) -> None:
     """IN-2, IN-6, IN-7: the view runs for an active token only, and the request log has no token."""
-    app = make_app(INTROSPECTION_MAX_AGE=0)
+    app = make_app(INTROSPECTION_CACHE_SECONDS=0)
     assert get(app).json == {"id": f"{ISSUER}#alice"}
     refused = get(app, "another-opaque-token")
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
@@ -225,16 +225,16 @@ def test_answers_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) -> N
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(0, 2), (60, 1)])
-def test_introspection_max_age(make_app: MakeApp, site: Site, seconds: int, asked: int) -> None:
-    """SECURE_ML_INTROSPECTION_MAX_AGE says for how long an answer is used again."""
-    app = make_app(INTROSPECTION_MAX_AGE=seconds)
+def test_introspection_cache_seconds(make_app: MakeApp, site: Site, seconds: int, asked: int) -> None:
+    """SECURE_ML_INTROSPECTION_CACHE_SECONDS says for how long an answer is used again."""
+    app = make_app(INTROSPECTION_CACHE_SECONDS=seconds)
     assert [get(app).status_code for _ in range(2)] == [200, 200]
     assert len(site.seen) == asked
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(0, 401), (30, 200)])
 def test_leeway(make_app: MakeApp, site: Site, seconds: int, status: int) -> None:
-    """SECURE_ML_JWT_LEEWAY is that of introspected tokens too."""
+    """SECURE_ML_TOKEN_LEEWAY is that of introspected tokens too."""
     body = json.dumps({**USUAL, "exp": NOW - 10}).encode()
     site.behaviour = lambda handler: answer(handler, 200, body)
-    assert get(make_app(JWT_LEEWAY=seconds)).status_code == status
+    assert get(make_app(TOKEN_LEEWAY=seconds)).status_code == status

@@ -101,7 +101,7 @@ def test_refused_token_is_refused_again(
 
 
 def test_zero_asks_every_time(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """SECURE_ML_INTROSPECTION_MAX_AGE = 0: nothing is remembered, neither good nor bad."""
+    """SECURE_ML_INTROSPECTION_CACHE_SECONDS = 0: nothing is remembered, neither good nor bad."""
     introspector = make(max_age=0)
     assert [status_of(introspector) for _ in range(2)] == [200, 200]
     endpoint.say(active=False)

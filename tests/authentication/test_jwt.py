@@ -234,7 +234,7 @@ def test_from_settings(
         "algorithms": ["RS256"],
         "jwks_file": str(path),
     }
-    settings = Settings.load({"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_JWT_LEEWAY": 5})
+    settings = Settings.load({"SECURE_ML_TOKEN_ISSUERS": [issuer], "SECURE_ML_TOKEN_LEEWAY": 5})
     made = over(JwtVerifier.from_settings(settings, clock))
     assert ask_with(made, bearer(token(claims={"exp": clock.now() - 4}))).status == 200
     assert ask_with(made, bearer(token(claims={"exp": clock.now() - 5}))).status == 401

@@ -32,7 +32,7 @@ def verifier(clock: FakeClock) -> Make:
 
     def make(settings: Mapping[str, Any] | None = None, **members: Any) -> JwtVerifier:
         issuer = {"issuer": ISSUER, "audience": AUDIENCE, **members}
-        values = {"SECURE_ML_JWT_ISSUERS": [issuer], "TESTING": True, **(settings or {})}
+        values = {"SECURE_ML_TOKEN_ISSUERS": [issuer], "TESTING": True, **(settings or {})}
         return JwtVerifier.from_settings(Settings.load(values), clock)
 
     return make
@@ -277,7 +277,7 @@ def test_binding_is_handed_on(
 
 def test_sources(clock: FakeClock, tmp_path: Path, signing_keys: Mapping[str, Key]) -> None:
     """The times of the settings are used for keys behind an address."""
-    settings = Settings.load({"SECURE_ML_JWKS_MAX_AGE": 7, "SECURE_ML_JWKS_COOLDOWN": 5})
+    settings = Settings.load({"SECURE_ML_JWKS_CACHE_SECONDS": 7, "SECURE_ML_JWKS_COOLDOWN": 5})
     sources: list[dict[str, Any]] = [{"jwks_uri": "https://i/jwks"}, {"discover": True}]
     for source in sources:
         keys = key_source(IssuerConfig("https://i", "a", ("RS256",), **source), settings, clock)
@@ -401,7 +401,7 @@ def test_problems_of_all_issuers(clock: FakeClock, tmp_path: Path, signing_keys:
         {"issuer": f"https://{name}.example", "jwks_file": str(tmp_path / name), **usual} for name in ("weak", "no")
     ]
     with pytest.raises(ConfigError) as caught:
-        JwtVerifier.from_settings(Settings.load({"SECURE_ML_JWT_ISSUERS": issuers}), clock)
+        JwtVerifier.from_settings(Settings.load({"SECURE_ML_TOKEN_ISSUERS": issuers}), clock)
     assert len(caught.value.problems) == 2
     assert "https://weak.example: signing key 1 cannot be used: its modulus has 1024 bits" in caught.value.problems[0]
     assert "https://no.example" in caught.value.problems[1]

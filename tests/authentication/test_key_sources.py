@@ -77,7 +77,7 @@ def verify(server: AuthorizationServer, signing_keys: Mapping[str, Key], clock: 
 
     def run(header: Mapping[str, Any] | None = None, **members: Any) -> str:
         issuer = {"issuer": server.uri, "audience": AUDIENCE, "algorithms": ["RS256"], "insecure_http": True, **members}
-        verifier = JwtVerifier.from_settings(Settings.load({"SECURE_ML_JWT_ISSUERS": [issuer]}), clock)
+        verifier = JwtVerifier.from_settings(Settings.load({"SECURE_ML_TOKEN_ISSUERS": [issuer]}), clock)
         key = signing_keys["RS256"]
         text = make_token(key, issuer=issuer["issuer"], audience=AUDIENCE, now=clock.now(), header=header)
         return verifier.verify(text).principal.subject

@@ -23,7 +23,7 @@ WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 def make_app(**settings: Any) -> Flask:
     app = Flask("resource")
-    for name, value in {"RESOURCE": RESOURCE, "JWT_ISSUERS": [ISSUER], **settings}.items():
+    for name, value in {"RESOURCE": RESOURCE, "TOKEN_ISSUERS": [ISSUER], **settings}.items():
         if value is not None:
             app.config[f"SECURE_ML_{name}"] = value
     SecureML(app)

@@ -73,7 +73,7 @@ def test_setting(token: Any, clock: FakeClock, signing_keys: Mapping[str, Key]) 
         "algorithms": ["RS256"],
         "jwks": json.loads(make_key_set(signing_keys["RS256"])),
     }
-    settings = Settings.load({"SECURE_ML_JWT_ISSUERS": [issuer], "SECURE_ML_TOKEN_CACHE_SIZE": 2})
+    settings = Settings.load({"SECURE_ML_TOKEN_ISSUERS": [issuer], "SECURE_ML_TOKEN_CACHE_SIZE": 2})
     verifier = JwtVerifier.from_settings(settings, clock)
     for _ in range(5):
         verifier.verify(token())

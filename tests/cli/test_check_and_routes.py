@@ -35,18 +35,18 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
     ("settings", "words"),
     [
         pytest.param({"REQUIRE_TLS": False}, "SECURE_ML_REQUIRE_TLS is off", id="clear text"),
-        pytest.param({"FAILED_AUTH_LIMIT": []}, "SECURE_ML_FAILED_AUTH_LIMIT is empty", id="no throttle"),
+        pytest.param({"FAILED_AUTH_LIMITS": []}, "SECURE_ML_FAILED_AUTH_LIMITS is empty", id="no throttle"),
         pytest.param({}, "no API keys, issuers or client certificates", id="nobody can come in"),
-        pytest.param({"JWT_ISSUERS": [ISSUER]}, "without TLS (insecure_http)", id="clear-text keys"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER]}, "without TLS (insecure_http)", id="clear-text keys"),
         pytest.param({}, "RATELIMIT_STORAGE_URI is memory", id="limits of each worker"),
         pytest.param({}, "SECURE_ML_STORE_URI is memory", id="nothing can be revoked"),
         pytest.param(
-            {"JWT_ISSUERS": [ISSUER], "DPOP": "accept", "RESOURCE": "https://api.example"},
+            {"TOKEN_ISSUERS": [ISSUER], "DPOP": "accept", "RESOURCE": "https://api.example"},
             "can be replayed at another",
             id="DP-13 replays",
         ),
-        pytest.param({"JWT_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
-        pytest.param({"JWT_ISSUERS": [ISSUER | {"private_network": True}]}, "private address", id="JB-14 inside"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"private_network": True}]}, "private address", id="JB-14 inside"),
         pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),
         pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
     ],
@@ -109,7 +109,7 @@ def test_what_is_not_weak_is_not_named(
     app = protected(
         API_KEYS_FILE=str(tmp_path / "keys.json"),
         API_KEY_PEPPER="env:PEPPER",
-        JWT_ISSUERS=[issuer | {"jwks_uri": "https://as.example/jwks"}],
+        TOKEN_ISSUERS=[issuer | {"jwks_uri": "https://as.example/jwks"}],
         STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
     make_api_key(app.extensions["secure_ml"].keys, SecretRing(Secret("env:PEPPER")), clock)

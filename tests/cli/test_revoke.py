@@ -38,7 +38,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def configured(protected: MakeApp, tmp_path: Path) -> Flask:
     issuer = {"issuer": ISSUER, "audience": "a", "algorithms": ["RS256"], "jwks_uri": f"{ISSUER}/jwks"}
-    return protected(STORE_URI=f"sqlite:{tmp_path}/state.db", JWT_ISSUERS=[issuer])
+    return protected(STORE_URI=f"sqlite:{tmp_path}/state.db", TOKEN_ISSUERS=[issuer])
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_going_back_takes_an_undo(run: Run) -> None:
 def test_no_issuers(run: Run, protected: MakeApp, tmp_path: Path) -> None:
     """The message says that there are none."""
     app = protected(STORE_URI=f"sqlite:{tmp_path}/other.db")
-    assert "SECURE_ML_JWT_ISSUERS has no issuer" in run(*COMMANDS[0], app=app).stderr
+    assert "SECURE_ML_TOKEN_ISSUERS has no issuer" in run(*COMMANDS[0], app=app).stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda words: words[0])

@@ -283,12 +283,12 @@ def test_settings_are_those_of_the_package(tmp_path: Path) -> None:
     told = oauth_settings(api, Config("https://127.0.0.1:9443", ("https://127.0.0.1:8443",), tmp_path), "ab" * 32)
     assert told.pop("SSL_CERT_FILE") == str(tmp_path / "ca.pem")
     config: dict[str, Any] = {name.removeprefix("FLASK_"): value for name, value in told.items()}
-    config["SECURE_ML_JWT_ISSUERS"] = json.loads(config["SECURE_ML_JWT_ISSUERS"])
-    config["SECURE_ML_INTROSPECTION_MAX_AGE"] = json.loads(config["SECURE_ML_INTROSPECTION_MAX_AGE"])
+    config["SECURE_ML_TOKEN_ISSUERS"] = json.loads(config["SECURE_ML_TOKEN_ISSUERS"])
+    config["SECURE_ML_INTROSPECTION_CACHE_SECONDS"] = json.loads(config["SECURE_ML_INTROSPECTION_CACHE_SECONDS"])
     settings = Settings.load(config)
-    assert settings.introspection_max_age == 0
-    assert settings.resource == settings.jwt_issuers[0].audience == "https://127.0.0.1:8443"
-    assert settings.jwt_issuers[0].key_sources == ("discover",)
+    assert settings.introspection_cache_seconds == 0
+    assert settings.resource_uri == settings.token_issuers[0].audience == "https://127.0.0.1:8443"
+    assert settings.token_issuers[0].key_sources == ("discover",)
 
 
 def test_commands_survive_the_shell(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def nested(depth: int) -> bytes:
 OF_ROUTES = [
     pytest.param("max_json_depth", 40, nested(40), nested(41), MalformedRequest, id="depth"),
     pytest.param("max_json_members", 2, b'{"a":1,"b":2}', b'{"a":1,"b":2,"c":3}', PayloadTooLarge, id="members"),
-    pytest.param("max_text_length", 3, b'"abc"', b'"abcd"', PayloadTooLarge, id="text"),
+    pytest.param("max_string_length", 3, b'"abc"', b'"abcd"', PayloadTooLarge, id="text"),
     pytest.param("max_elements", 2, b"[1,2]", b"[1,2,3]", PayloadTooLarge, id="elements"),
 ]
 

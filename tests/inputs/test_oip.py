@@ -225,7 +225,7 @@ def test_an_output_that_is_null_or_wrong_is_the_requests_fault() -> None:
     wrong: list[Any] = [[{"name": 1}], [{}], {}, [1]]
     for outputs in wrong:
         with pytest.raises(ValidationFailed):
-            infer(PIXELS, outputs=outputs)
+            infer(PIXELS, scores=outputs)
 
 
 @given(count=st.integers(0, 30), extra=st.integers(-3, 3))

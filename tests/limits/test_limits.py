@@ -90,7 +90,7 @@ def test_exactly_the_limit_under_threads(protected: MakeApp) -> None:
 @pytest.mark.parametrize("strategy", ["fixed-window", "moving-window", "sliding-window-counter"])
 def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
     """cost= charges the rows of one field; what does not fit is refused and costs nothing."""
-    app = protected(PLANS={"default": {"cost": ["10/day"]}}, RATELIMIT_STRATEGY=strategy)
+    app = protected(PLANS={"default": {"quotas": ["10/day"]}}, RATELIMIT_STRATEGY=strategy)
 
     @app.post("/predict")
     @protect(body=Rows, cost="instances")
@@ -119,7 +119,7 @@ def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
 )
 def test_the_price(protected: MakeApp, body: dict[str, object], price: int) -> None:
     """Rows of a list, one for a scalar, nothing for nothing."""
-    app = protected(PLANS={"default": {"cost": ["3/day"]}})
+    app = protected(PLANS={"default": {"quotas": ["3/day"]}})
 
     @app.post("/predict")
     @protect(body=Items, cost="instances")
@@ -146,7 +146,7 @@ class Replaced(Schema):
 @pytest.mark.parametrize(("schema", "statuses"), [(Renamed, [200, 429]), (Replaced, [500, 500])])
 def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], statuses: list[int]) -> None:
     """A renamed field is found; a payload without fields is refused rather than free."""
-    app = protected(PLANS={"default": {"cost": ["3/day"]}})
+    app = protected(PLANS={"default": {"quotas": ["3/day"]}})
 
     @app.post("/predict")
     @protect(body=schema, cost="instances")
@@ -161,7 +161,7 @@ def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], stat
 
 def test_failed_authentication_throttle(protected: MakeApp) -> None:
     """After so many invalid credentials an address waits, also with a good one; others and public routes go on."""
-    app = protected(FAILED_AUTH_LIMIT=["3/minute"])
+    app = protected(FAILED_AUTH_LIMITS=["3/minute"])
     app.add_url_rule("/x", view_func=lambda: "ok", endpoint="x")
     app.add_url_rule("/open", view_func=public(lambda: "ok"), endpoint="open")
     client = app.test_client()
@@ -174,14 +174,14 @@ def test_failed_authentication_throttle(protected: MakeApp) -> None:
 
 def test_a_missing_credential_is_no_failure(protected: MakeApp) -> None:
     """Whoever sends nothing guesses nothing."""
-    app = protected(FAILED_AUTH_LIMIT=["1/minute"])
+    app = protected(FAILED_AUTH_LIMITS=["1/minute"])
     client = app.test_client()
     assert [client.get("/x", base_url=HTTPS).status_code for _ in range(3)] == [401, 401, 401]
 
 
 def test_the_throttle_can_be_off(protected: MakeApp) -> None:
     """An empty list lifts it."""
-    assert statuses(protected(FAILED_AUTH_LIMIT=[]), 40, name="bad") == [401] * 40
+    assert statuses(protected(FAILED_AUTH_LIMITS=[]), 40, name="bad") == [401] * 40
 
 
 def test_keys_cannot_be_forged() -> None:

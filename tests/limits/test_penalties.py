@@ -193,8 +193,8 @@ def call(app: Flask, secret: str, address: str) -> Any:
 
 
 def test_the_owner_is_never_locked_out(protected: MakeApp) -> None:
-    """SECURE_ML_FAILED_KEY_LIMIT: attackers get 429 with Retry-After, the owner 200 (STANDARDS RL-10)."""
-    app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_KEY_LIMIT=["3/day"])
+    """SECURE_ML_FAILED_KEY_LIMITS: attackers get 429 with Retry-After, the owner 200 (STANDARDS RL-10)."""
+    app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_KEY_LIMITS=["3/day"])
     app.add_url_rule("/x", endpoint="x", view_func=lambda: "ok")
     answers = [call(app, "wrong", f"192.0.2.{number}") for number in range(1, 6)]
     assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
@@ -204,8 +204,8 @@ def test_the_owner_is_never_locked_out(protected: MakeApp) -> None:
 
 
 def test_one_attacker_is_blocked_and_the_owner_is_not(protected: MakeApp) -> None:
-    """SECURE_ML_FAILED_AUTH_LIMIT blocks the address with the right secret too, and no other address."""
-    app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_AUTH_LIMIT=["2/day"])
+    """SECURE_ML_FAILED_AUTH_LIMITS blocks the address with the right secret too, and no other address."""
+    app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_AUTH_LIMITS=["2/day"])
     app.add_url_rule("/x", endpoint="x", view_func=lambda: "ok")
     assert [call(app, "wrong", ATTACKER).status_code for _ in range(4)] == [401, 401, 429, 429]
     assert call(app, "right", ATTACKER).headers["Retry-After"] == "60"

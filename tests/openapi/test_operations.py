@@ -62,7 +62,9 @@ def test_every_process_builds_the_same() -> None:
 
 def test_where_the_app_stands(protected: MakeApp) -> None:
     """The address that clients know is the server; without it none is told, and none is guessed."""
-    assert build_document(protected(RESOURCE="https://a.example/v1/"))["servers"] == [{"url": "https://a.example/v1"}]
+    assert build_document(protected(RESOURCE_URI="https://a.example/v1/"))["servers"] == [
+        {"url": "https://a.example/v1"}
+    ]
     assert "servers" not in build_document(protected())
 
 

@@ -92,8 +92,8 @@ TERMS = [
 @pytest.mark.parametrize("outputs", TERMS)
 def test_answers_fit_their_schema(outputs: dict[str, Any], by_plan: bool) -> None:
     """Whatever the terms take away or change, the answer is what its schema says."""
-    settings = {"PLANS": {"default": {"outputs": outputs}}} if by_plan and outputs else {}
-    terms = {"returns": Answer} | ({"outputs": outputs} if outputs and not by_plan else {})
+    settings = {"PLANS": {"default": {"scores": outputs}}} if by_plan and outputs else {}
+    terms = {"response": Answer} | ({"scores": outputs} if outputs and not by_plan else {})
     odd = {"chance": float("nan")} if "nan" in outputs else {}
     few = {"rows": [], "within": {"label": "c"}, "price": 1.0} if "top_k" in outputs else {}
     app = app_of(settings, terms, value(**odd, **few))
@@ -119,7 +119,7 @@ class Logits(Schema):
 )
 def test_fuzz_shaped_arrays_fit(numbers: list[float], outputs: dict[str, int]) -> None:
     """No array that a view may answer becomes one that its schema refuses."""
-    terms = {"returns": Logits} | ({"outputs": outputs} if outputs else {})
+    terms = {"response": Logits} | ({"scores": outputs} if outputs else {})
     app = app_of({}, terms, {"logits": np.array(numbers)})
     answer = asked(app)
     assert answer.status_code == 200
@@ -128,7 +128,7 @@ def test_fuzz_shaped_arrays_fit(numbers: list[float], outputs: dict[str, int]) -
 
 def test_the_schema_says_something() -> None:
     """It refuses what the view cannot answer: too many members, another type, and scores where only labels leave."""
-    app = app_of({}, {"returns": Answer, "outputs": {"label_only": True}}, value())
+    app = app_of({}, {"response": Answer, "scores": {"label_only": True}}, value())
     check = described(build_document(app))
     good = asked(app).json
     assert check.is_valid(good)
@@ -141,19 +141,19 @@ def test_the_schema_says_something() -> None:
 def test_null_for_what_is_no_number() -> None:
     """Where NaN leaves as null, a field that declares no null may have it; elsewhere it may not."""
     returns = Schema.from_dict({"chance": fields.Float(allow_nan=True)})
-    app = app_of({}, {"returns": returns, "outputs": {"nan": "null"}}, {"chance": float("nan")})
+    app = app_of({}, {"response": returns, "scores": {"nan": "null"}}, {"chance": float("nan")})
     answer = asked(app)
     assert (answer.status_code, answer.json) == (200, {"chance": None})
     assert described(build_document(app)).is_valid(answer.json)
-    assert not described(build_document(app_of({}, {"returns": returns}, {}))).is_valid(answer.json)
+    assert not described(build_document(app_of({}, {"response": returns}, {}))).is_valid(answer.json)
 
 
 def test_a_schema_of_its_own_for_each_terms() -> None:
     """Two routes with one schema and different terms do not share what the terms made; bodies stay as they are."""
-    app = app_of({}, {"returns": Row, "outputs": {"round": 3}, "body": Row}, {})
+    app = app_of({}, {"response": Row, "scores": {"round": 3}, "body": Row}, {})
 
     @app.post("/y")
-    @protect(returns=Row, outputs={"label_only": True})
+    @protect(response=Row, scores={"label_only": True})
     def y() -> Any:
         return {}
 
@@ -165,8 +165,8 @@ def test_a_schema_of_its_own_for_each_terms() -> None:
 
 def test_terms_that_do_not_apply() -> None:
     """A route that is not the model's has its answers as declared, whatever the plan says."""
-    plans = {"default": {"outputs": {"label_only": True}}}
-    app = app_of({"PLANS": plans}, {"returns": Row, "outputs": False}, {"label": "a", "chance": 0.5})
+    plans = {"default": {"scores": {"label_only": True}}}
+    app = app_of({"PLANS": plans}, {"response": Row, "scores": False}, {"label": "a", "chance": 0.5})
     document = build_document(app)
     assert "Scores" not in document["paths"]["/x"]["post"]["responses"]["2XX"]["description"]
     assert described(document).is_valid(asked(app).json)
@@ -175,7 +175,7 @@ def test_terms_that_do_not_apply() -> None:
 
 def test_inference_responses() -> None:
     """With the protocol on, an answer may be of its form, and is for a request of its form."""
-    terms = {"returns": Row, "body": Numbers}
+    terms = {"response": Row, "body": Numbers}
     app = app_of({"WIRE_FORMATS": ["json", "oip"]}, terms, {"label": "a", "chance": 0.5})
     check = described(build_document(app))
     tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
@@ -198,7 +198,7 @@ def test_inference_responses() -> None:
 )
 def test_npy_where_it_is_written(field: Any, answer: Any, is_array: bool) -> None:
     """The media type of arrays is named just where Accept gets it."""
-    app = app_of({}, {"returns": Schema.from_dict({"x": field})}, {"x": answer})
+    app = app_of({}, {"response": Schema.from_dict({"x": field})}, {"x": answer})
     content = build_document(app)["paths"]["/x"]["post"]["responses"]["2XX"]["content"]
     headers = caller("ada") | {"Accept": f"{NPY}, application/json;q=0.1"}
     got = app.test_client().post("/x", base_url=HTTPS, headers=headers)

@@ -32,7 +32,7 @@ def serve(protected: MakeApp, place: str) -> Serve:
         else:
             answer = protect(**terms)(answer)
         if plan is not None:
-            settings["PLANS"] = {"default": {"requests": [], "outputs": plan}}
+            settings["PLANS"] = {"default": {"requests": [], "scores": plan}}
         app.add_url_rule("/answer", "answer", answer)
         protected(app, **settings)
         client = app.test_client()

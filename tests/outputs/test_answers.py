@@ -81,7 +81,7 @@ def test_terms_of_the_plan(view: Any, terms: dict[str, Any], scores: Any, serve:
 @pytest.mark.parametrize("view", VIEWS)
 def test_labels_only(view: Any, serve: Serve) -> None:
     """Scores are gone, labels stay."""
-    for terms in ({"outputs": {"label_only": True}}, {"plan": {"label_only": True}}):
+    for terms in ({"scores": {"label_only": True}}, {"plan": {"label_only": True}}):
         assert serve(view, **terms).json == {"labels": [1, 0], "model": "digits"}
 
 
@@ -96,12 +96,12 @@ def test_the_stricter_of_route_and_plan(view: Any, serve: Serve) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_route_whose_answers_are_not_the_models(view: Any, serve: Serve) -> None:
     """No terms apply, also not those of a plan."""
-    assert scores_of(serve(view, outputs=False, plan={"round": 0, "label_only": True})) == SCORES.tolist()
+    assert scores_of(serve(view, scores=False, plan={"round": 0, "label_only": True})) == SCORES.tolist()
 
 
 def test_each_caller_has_the_terms_of_its_plan(protected: MakeApp) -> None:
     """Two callers of one route see what their plans allow; an anonymous one has ``default``."""
-    plans = {"default": {"outputs": {"label_only": True}}, "gold": {}, "free": {"outputs": {"round": 1}}}
+    plans = {"default": {"scores": {"label_only": True}}, "gold": {}, "free": {"scores": {"round": 1}}}
     seen = {}
     for plan in plans:
         app = Flask("model_app")
@@ -134,7 +134,7 @@ def test_what_flask_writes_is_not_read_again(
     """Shaping comes before writing, but for what only the writer knows."""
     counted = Counting(orjson.loads)
     monkeypatch.setattr("flask_secure_ml.outputs.filter.orjson.loads", counted)
-    response = serve(value, outputs={"round": 1})
+    response = serve(value, scores={"round": 1})
     monkeypatch.undo()
     assert scores_of(response) == EXPECTED["round"][1]
     assert counted.calls == parsed
@@ -147,7 +147,7 @@ def test_what_flask_writes_is_not_read_again(
 )
 def test_what_only_the_writer_knows(value: Any, serve: Serve) -> None:
     """It is shaped as JSON, with the same outcome."""
-    found = json.dumps(serve(value, outputs={"round": 1}).json)
+    found = json.dumps(serve(value, scores={"round": 1}).json)
     assert "0.1" in found
     assert "0.123" not in found
 
@@ -159,7 +159,7 @@ def test_a_response_beside_a_shaped_one(serve: Serve) -> None:
         jsonify(members())
         return ready()
 
-    assert scores_of(serve(view, outputs={"round": 1})) == EXPECTED["round"][1]
+    assert scores_of(serve(view, scores={"round": 1})) == EXPECTED["round"][1]
 
 
 def test_a_shaped_response_with_another_body(serve: Serve) -> None:
@@ -170,7 +170,7 @@ def test_a_shaped_response_with_another_body(serve: Serve) -> None:
         response.set_data(ready().get_data())
         return response
 
-    assert scores_of(serve(view, outputs={"round": 1})) == EXPECTED["round"][1]
+    assert scores_of(serve(view, scores={"round": 1})) == EXPECTED["round"][1]
 
 
 def test_hooks_of_the_app_that_add_scores(protected: MakeApp) -> None:
@@ -183,7 +183,7 @@ def test_hooks_of_the_app_that_add_scores(protected: MakeApp) -> None:
         response.set_data(ready().get_data())
         return response
 
-    protected(app, POLICIES={"answer": {"outputs": {"round": 1}}})
+    protected(app, POLICIES={"answer": {"scores": {"round": 1}}})
     assert scores_of(app.test_client().get("/answer", base_url=HTTPS, headers=caller())) == EXPECTED["round"][1]
 
 
@@ -196,7 +196,7 @@ def test_a_json_provider_of_the_users(protected: MakeApp) -> None:
 
     app.json = Own(app)
     app.add_url_rule("/answer", "answer", in_flask)
-    protected(app, POLICIES={"answer": {"outputs": {"round": 1}}})
+    protected(app, POLICIES={"answer": {"scores": {"round": 1}}})
     assert scores_of(app.test_client().get("/answer", base_url=HTTPS, headers=caller())) == EXPECTED["round"][1]
 
 
@@ -210,16 +210,16 @@ def test_only_declared_fields_leave(serve: Serve) -> None:
     value = {"label": "cat", "score": 0.123, "shown": 3, "secret": "x"}
     expected = {"label": "cat", "score": 0.123, "shown": 3}
     for view in (lambda: value, lambda: Response(json.dumps(value), mimetype="application/json")):
-        assert serve(view, returns=PREDICTION).json == expected
-        assert serve(view, returns=PREDICTION, outputs={"round": 1}).json == expected | {"score": 0.1}
-        assert serve(view, returns=PREDICTION, plan={"label_only": True}).json == {"label": "cat", "shown": 3}
+        assert serve(view, response=PREDICTION).json == expected
+        assert serve(view, response=PREDICTION, scores={"round": 1}).json == expected | {"score": 0.1}
+        assert serve(view, response=PREDICTION, plan={"label_only": True}).json == {"label": "cat", "shown": 3}
     assert serve(lambda: value).json == value
 
 
 def test_declared_arrays(serve: Serve) -> None:
     """They are shaped as arrays."""
     value = {"label": "cat", "scores": np.array([[0.123, 0.877]])}
-    answer = serve(lambda: value, returns=PREDICTION, outputs={"top_k": 1, "round": 1}).json
+    answer = serve(lambda: value, response=PREDICTION, scores={"top_k": 1, "round": 1}).json
     assert answer == {"label": "cat", "scores": [[0.0, 0.9]]}
 
 
@@ -230,8 +230,8 @@ def test_declared_arrays(serve: Serve) -> None:
 )
 def test_what_is_not_as_declared(value: Any, serve: Serve) -> None:
     """The whole answer is withheld."""
-    assert_withheld(serve(lambda: value, returns=PREDICTION))
-    assert_withheld(serve(lambda: np.zeros(2) if isinstance(value, list) else value, returns=PREDICTION))
+    assert_withheld(serve(lambda: value, response=PREDICTION))
+    assert_withheld(serve(lambda: np.zeros(2) if isinstance(value, list) else value, response=PREDICTION))
 
 
 # --- formats -----------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[
 
 def test_the_open_inference_protocol(infer: Callable[..., Any]) -> None:
     """Who asks in it is answered in it, with the terms of the route."""
-    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=42", outputs={"top_k": 1})
+    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=42", scores={"top_k": 1})
     assert answer.json == {
         "model_name": "digits",
         "id": "42",
@@ -278,7 +278,7 @@ def test_the_open_inference_protocol(infer: Callable[..., Any]) -> None:
         ],
     }
     assert answer.mimetype == "application/json"
-    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=%3Cb%3E", outputs={"label_only": True})
+    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=%3Cb%3E", scores={"label_only": True})
     assert answer.json == {"model_name": "digits", "outputs": [output("n", "INT64", [2], [1, 0])]}
     answer = infer(lambda: {"y": SCORES, "n": LABELS}, "output=n")
     assert [each["name"] for each in answer.json["outputs"]] == ["n"]
@@ -293,7 +293,7 @@ def test_a_request_in_the_open_inference_protocol(protected: MakeApp) -> None:
     app = Flask("model_app")
 
     @app.post("/v2/models/<model_name>/infer")
-    @protect(body=Inputs, outputs={"round": 1})
+    @protect(body=Inputs, scores={"round": 1})
     def infer(payload: Any, model_name: str) -> Any:
         return {"y": payload["x"] / 3, "n": LABELS}
 
@@ -310,14 +310,14 @@ def test_a_view_that_writes_the_protocol_itself(infer: Callable[..., Any], serve
     document = {"model_name": "m", "outputs": [output("y", "FP64", [2, 3], SCORES.ravel().tolist())]}
     for view in (lambda: document, lambda: Response(json.dumps(document), mimetype="application/json")):
         for ask in (infer, serve):
-            answer: Any = ask(view, outputs={"top_k": 1}).json
+            answer: Any = ask(view, scores={"top_k": 1}).json
             assert answer["outputs"] == [output("y", "FP64", [2, 3], [0, 0.456, 0, 0.999, 0, 0])]
 
 
 def test_npy(serve: Serve) -> None:
     """Whoever accepts it gets the one array of an answer as a file, with the terms of the route."""
     for view in (lambda: {"y": SCORES}, lambda: {"y": SCORES.tolist()}):
-        answer = serve(view, headers={"Accept": NPY}, outputs={"round": 1})
+        answer = serve(view, headers={"Accept": NPY}, scores={"round": 1})
         assert (answer.status_code, answer.mimetype) == (200, NPY)
         array = np.load(io.BytesIO(answer.data), allow_pickle=False)
         assert array.tolist() == EXPECTED["round"][1]
@@ -335,7 +335,7 @@ def test_an_array_alone(serve: Serve, place: str) -> None:
     assert serve(lambda: SCORES).json == serve(view).json == SCORES.tolist()
     file = io.BytesIO(serve(lambda: SCORES, headers={"Accept": NPY}).data)
     assert np.load(file).tolist() == SCORES.tolist()
-    answer = serve(lambda: (SCORES, 201, {"X-Mine": "1"}), outputs={"round": 1})
+    answer = serve(lambda: (SCORES, 201, {"X-Mine": "1"}), scores={"round": 1})
     assert (answer.status_code, answer.headers["X-Mine"], answer.json) == (201, "1", EXPECTED["round"][1])
 
 
@@ -343,9 +343,9 @@ def test_a_ready_npy_file(serve: Serve) -> None:
     """It is shaped too."""
     file = io.BytesIO()
     np.save(file, SCORES)
-    answer = serve(lambda: Response(file.getvalue(), mimetype=NPY), outputs={"round": 1})
+    answer = serve(lambda: Response(file.getvalue(), mimetype=NPY), scores={"round": 1})
     assert np.load(io.BytesIO(answer.data)).tolist() == EXPECTED["round"][1]
-    assert_withheld(serve(lambda: Response(file.getvalue(), mimetype=NPY), outputs={"label_only": True}))
+    assert_withheld(serve(lambda: Response(file.getvalue(), mimetype=NPY), scores={"label_only": True}))
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/x-npy", "application/json;q=0"])
@@ -381,11 +381,11 @@ def nan_in_pieces() -> Response:
 def test_nan(view: Any, serve: Serve) -> None:
     """It is refused without a word about it, and null where it is allowed, unless the other side refuses it."""
     assert_withheld(serve(view))
-    assert_withheld(serve(view, outputs={"round": 1}))
-    assert_withheld(serve(view, outputs=False))
-    assert_withheld(serve(view, outputs={"nan": "null"}, plan={"nan": "refuse"}))
-    assert_withheld(serve(view, outputs={"nan": "null", "top_k": 1}))
-    assert serve(view, outputs={"nan": "null"}).json == {"y": [None, 0.5]}
+    assert_withheld(serve(view, scores={"round": 1}))
+    assert_withheld(serve(view, scores=False))
+    assert_withheld(serve(view, scores={"nan": "null"}, plan={"nan": "refuse"}))
+    assert_withheld(serve(view, scores={"nan": "null", "top_k": 1}))
+    assert serve(view, scores={"nan": "null"}).json == {"y": [None, 0.5]}
     assert serve(view, plan={"nan": "null", "round": 0}).json == {"y": [None, 0.0]}
 
 
@@ -393,7 +393,7 @@ def test_nan_in_npy(serve: Serve) -> None:
     """A file can hold it; it is refused all the same."""
     view, headers = (lambda: {"y": np.array([np.nan])}), {"Accept": NPY}
     assert_withheld(serve(view, headers=headers))
-    answer = serve(view, headers=headers, outputs={"nan": "null"})
+    answer = serve(view, headers=headers, scores={"nan": "null"})
     assert np.isnan(np.load(io.BytesIO(answer.data))).all()
 
 

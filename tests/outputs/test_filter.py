@@ -20,8 +20,8 @@ from flask_secure_ml.testing import MemorySink
 from support import HTTPS, MakeApp, caller
 
 SCORE = float(f"0.{LEAK}")
-ROUND = {"outputs": {"round": 1}}
-PREDICTION = {"returns": "answer_schemas:Prediction"}
+ROUND = {"scores": {"round": 1}}
+PREDICTION = {"response": "answer_schemas:Prediction"}
 
 
 class Rows:
@@ -38,7 +38,7 @@ class Rows:
         self.closed += 1
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 def test_streams_are_withheld_and_closed(terms: dict[str, Any], serve: Serve) -> None:
     """What is not known before it is sent cannot be shaped; what it held open is let go."""
     rows = Rows()
@@ -46,7 +46,7 @@ def test_streams_are_withheld_and_closed(terms: dict[str, Any], serve: Serve) ->
     assert (rows.sent, rows.closed) == (0, 1)
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 def test_files_are_withheld(terms: dict[str, Any], serve: Serve) -> None:
     """A file that the server would send by itself is not looked at."""
     file = io.BytesIO(f"[{SCORE}]".encode())
@@ -58,10 +58,10 @@ def test_streams_and_files_without_terms(serve: Serve) -> None:
     """They leave as they are."""
     assert serve(lambda: Response(iter(["a", "b"]))).data == b"ab"
     assert serve(lambda: send_file(io.BytesIO(b"ab"), "text/plain")).data == b"ab"
-    assert serve(lambda: send_file(io.BytesIO(b"[NaN]"), "application/json"), outputs={"nan": "null"}).data == b"[NaN]"
+    assert serve(lambda: send_file(io.BytesIO(b"[NaN]"), "application/json"), scores={"nan": "null"}).data == b"[NaN]"
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize("status", [301, 303, 307, 308])
 def test_a_redirect_keeps_its_address_only(terms: dict[str, Any], status: int, serve: Serve) -> None:
     """Its body is for people without a browser, and could hold anything."""
@@ -70,7 +70,7 @@ def test_a_redirect_keeps_its_address_only(terms: dict[str, Any], status: int, s
     assert serve(lambda: redirect("/elsewhere", status)).data != b""
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize("status", [200, 204])
 def test_empty_answers(terms: dict[str, Any], status: int, serve: Serve) -> None:
     """There is nothing in them, so they leave."""
@@ -86,7 +86,7 @@ def test_a_stream_that_is_a_redirect(serve: Serve) -> None:
     assert (answer.status_code, answer.data) == (302, b"")
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize(
     "view",
     [
@@ -131,7 +131,7 @@ def test_our_own_errors_stay(serve: Serve) -> None:
         assert (answer.status_code, answer.headers["Retry-After"], answer.json["errors"]) == (403, "7", [0.123])  # type: ignore[index]
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["outputs", "returns"])
+@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 def test_error_handlers_of_the_app(terms: dict[str, Any], protected: MakeApp) -> None:
     """A page of theirs is replaced by the document that we would have sent, with its headers."""
     app = Flask("model_app")
@@ -257,10 +257,10 @@ def test_no_guess_is_compared_with_the_exact_answer(protected: MakeApp, method: 
 
 def test_plans_hold_for_every_route(protected: MakeApp) -> None:
     """A page is withheld from a caller whose plan has terms, until its route is freed from them."""
-    for policies, status in (({}, 500), ({"page": {"outputs": False}}, 200)):
+    for policies, status in (({}, 500), ({"page": {"scores": False}}, 200)):
         app = Flask("model_app")
         app.add_url_rule("/page", "page", lambda: "<p>")
-        protected(app, PLANS={"default": {"outputs": {"round": 1}}}, POLICIES=policies)
+        protected(app, PLANS={"default": {"scores": {"round": 1}}}, POLICIES=policies)
         assert app.test_client().get("/page", base_url=HTTPS, headers=caller()).status_code == status
 
 

@@ -82,8 +82,8 @@ def test_numbers_that_are_declared_as_texts(serve: Serve, *, is_ready: bool) -> 
     def view() -> Any:
         return Response(body, mimetype="application/json") if is_ready else value
 
-    assert serve(view, returns=AsText, outputs={"label_only": True}).json == {"count": "123456"}
-    rounded = serve(view, returns=AsText, outputs={"round": 1}).json
+    assert serve(view, response=AsText, scores={"label_only": True}).json == {"count": "123456"}
+    rounded = serve(view, response=AsText, scores={"round": 1}).json
     assert rounded == {"score": "1.0", "exact": "1.0", "count": "123456"}
 
 
@@ -100,4 +100,4 @@ class Label(Schema):
 
 def test_a_text_that_turns_into_another_one(serve: Serve) -> None:
     """What was looked at is what leaves: its characters, not what it says of itself."""
-    assert serve(lambda: {"label": Sly("cat")}, returns=Label).json == {"label": "cat"}
+    assert serve(lambda: {"label": Sly("cat")}, response=Label).json == {"label": "cat"}

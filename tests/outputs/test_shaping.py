@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from flask_secure_ml.outputs.masking import NotPlainError, shape_scores, unranked
 from flask_secure_ml.outputs.scores import NumberText, ShapingError
-from flask_secure_ml.policy.options import OutputTerms
+from flask_secure_ml.policy.options import ScoreOptions
 
-ROUND, TOP, LABEL = OutputTerms(round=1), OutputTerms(top_k=1), OutputTerms(label_only=True)
+ROUND, TOP, LABEL = ScoreOptions(round=1), ScoreOptions(top_k=1), ScoreOptions(label_only=True)
 GRID = np.array([[0.12, 0.88], [0.77, 0.23]])
 
 
@@ -26,7 +26,7 @@ class Level(enum.Enum):
     HIGH = 0.9
 
 
-def shaped(value: Any, terms: OutputTerms) -> Any:
+def shaped(value: Any, terms: ScoreOptions) -> Any:
     """Return what a client reads."""
     return read(shape_scores(value, terms))
 
@@ -79,7 +79,7 @@ CASES = [
 
 @pytest.mark.parametrize(("value", "rounded", "largest", "labels"), CASES)
 @pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
-def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: Any, terms: OutputTerms) -> None:
+def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: Any, terms: ScoreOptions) -> None:
     """Scores are shaped wherever they are, or the answer is refused."""
     expected = {ROUND: rounded, TOP: largest, LABEL: labels}[terms]
     if isinstance(expected, type):
@@ -106,7 +106,7 @@ def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: An
     ids=str,
 )
 @pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
-def test_labels_stay(value: Any, terms: OutputTerms) -> None:
+def test_labels_stay(value: Any, terms: ScoreOptions) -> None:
     """Integers, texts, booleans and null are no scores."""
     assert shape_scores(value, terms) == value
 
@@ -177,7 +177,7 @@ def test_scores_that_lie_about_their_datatype() -> None:
 
 def test_terms_together() -> None:
     """Ranking comes before rounding: what is kept is the largest of the exact scores."""
-    terms = OutputTerms(round=1, top_k=1)
+    terms = ScoreOptions(round=1, top_k=1)
     assert shaped({"y": [0.141, 0.142, 0.14]}, terms) == {"y": [0, 0.1, 0]}
 
 
@@ -188,7 +188,7 @@ _answers = st.recursive(
     max_leaves=20,
 )
 _terms = st.builds(
-    OutputTerms, round=st.none() | st.integers(0, 4), top_k=st.none() | st.integers(1, 3), label_only=st.booleans()
+    ScoreOptions, round=st.none() | st.integers(0, 4), top_k=st.none() | st.integers(1, 3), label_only=st.booleans()
 )
 
 
@@ -199,7 +199,7 @@ def floats_in(value: Any) -> list[float]:
     return [each for item in inside for each in floats_in(item)]
 
 
-def attempt(value: Any, terms: OutputTerms) -> Any:
+def attempt(value: Any, terms: ScoreOptions) -> Any:
     """Return what a client reads, or the refusal."""
     try:
         return shaped(value, terms)
@@ -208,7 +208,7 @@ def attempt(value: Any, terms: OutputTerms) -> Any:
 
 
 @given(_answers, _terms)
-def test_fuzz_every_answer(value: Any, terms: OutputTerms) -> None:
+def test_fuzz_every_answer(value: Any, terms: ScoreOptions) -> None:
     """An answer is shaped or refused, holds the terms then, and is not changed by them again."""
     found = attempt(value, terms)
     if found is ShapingError:
@@ -220,7 +220,7 @@ def test_fuzz_every_answer(value: Any, terms: OutputTerms) -> None:
 
 
 @given(_answers, _terms, _terms)
-def test_fuzz_stricter_terms_tell_no_more(value: Any, one: OutputTerms, other: OutputTerms) -> None:
+def test_fuzz_stricter_terms_tell_no_more(value: Any, one: ScoreOptions, other: ScoreOptions) -> None:
     """Under both terms no more different scores leave than under either alone, and no more that are not 0."""
     both = attempt(value, one.stricter(other))
     if both is ShapingError:
@@ -258,9 +258,9 @@ def test_scores_that_are_ranked_with_nothing(value: Any) -> None:
     for k in range(1, 4):
         if unranked(value) > k:
             with pytest.raises(ShapingError, match="elsewhere"):
-                shape_scores(value, OutputTerms(top_k=k))
+                shape_scores(value, ScoreOptions(top_k=k))
         else:
-            shape_scores(value, OutputTerms(top_k=k))
+            shape_scores(value, ScoreOptions(top_k=k))
     assert unranked(value) >= 2
 
 

@@ -43,7 +43,7 @@ def test_scores(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: py
 @pytest.mark.parametrize("case", cases("fields"))
 def test_fields(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
     """What is not as declared is withheld."""
-    assert_nothing_leaks(serve(view(case), returns="answer_schemas:Prediction"), sink, caplog)
+    assert_nothing_leaks(serve(view(case), response="answer_schemas:Prediction"), sink, caplog)
 
 
 @pytest.mark.parametrize("case", [*cases("scores"), *cases("fields")])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flask_secure_ml.outputs.filter import is_json, read_json, rewrite, write_json
 from flask_secure_ml.outputs.formats import read_npy, write_npy
 from flask_secure_ml.outputs.scores import ShapingError
-from flask_secure_ml.policy.options import NO_TERMS, OutputTerms
+from flask_secure_ml.policy.options import NO_TERMS, ScoreOptions
 
 
 def same(value: Any) -> Any:
@@ -113,7 +113,7 @@ def test_headers_that_tell_of_the_old_body() -> None:
     """A digest of the exact scores would let a client test its guesses of them."""
     response = Response(b"[0.123]", mimetype="application/json", headers={"Content-Digest": "x", "X-Mine": "y"})
     response.add_etag()
-    rewrite(response, lambda _value: [0.1], OutputTerms(round=1))
+    rewrite(response, lambda _value: [0.1], ScoreOptions(round=1))
     assert response.get_data() == b"[0.1]\n"
     assert response.headers["Content-Length"] == "6"
     assert not {"ETag", "Content-Digest"} & set(response.headers.keys())
@@ -128,7 +128,7 @@ def test_npy() -> None:
     response = Response(write_npy(np.array([np.nan])), mimetype="application/x-npy")
     with pytest.raises(Exception, match="500"):
         rewrite(response, same, NO_TERMS)
-    rewrite(response, same, OutputTerms(nan="null"))
+    rewrite(response, same, ScoreOptions(nan="null"))
     assert np.isnan(read_npy(response.get_data())).all()
 
 
@@ -150,5 +150,5 @@ def test_what_cannot_be_read(response: Response) -> None:
 def test_an_empty_body() -> None:
     """There is nothing to shape in it, whatever its media type."""
     response = Response(b"", mimetype="text/html")
-    rewrite(response, same, OutputTerms(round=1))
+    rewrite(response, same, ScoreOptions(round=1))
     assert response.get_data() == b""

@@ -60,9 +60,9 @@ def environ(tmp_path_factory: pytest.TempPathFactory, jwks_uri: str) -> dict[str
     settings = {
         "API_KEYS_FILE": str(tmp_path_factory.mktemp("keys") / "keys.json"),
         "API_KEY_PEPPER": "env:PEPPER",
-        "JWT_ISSUERS": json.dumps([issuer | {"insecure_http": True}]),
+        "TOKEN_ISSUERS": json.dumps([issuer | {"insecure_http": True}]),
         "PLANS": json.dumps({"default": {"requests": ["100000/hour"]}, "few": {"requests": ["20/hour"]}}),
-        "FAILED_AUTH_LIMIT": "[]",
+        "FAILED_AUTH_LIMITS": "[]",
         "MAX_BODY_BYTES": "20000",
     }
     return (

@@ -120,7 +120,7 @@ def introspection(trainer: tuple[Issued, Certificate]) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def mutual_environ(environ: dict[str, str], folder: Path, root: Issued, introspection: str) -> dict[str, str]:
     (folder / "ca.pem").write_bytes(root.pem)
-    (issuer,) = json.loads(environ["FLASK_SECURE_ML_JWT_ISSUERS"])
+    (issuer,) = json.loads(environ["FLASK_SECURE_ML_TOKEN_ISSUERS"])
     issuer |= {"introspection_uri": introspection, "client_id": "api", "client_secret": "env:PEPPER"}
     clients = [
         {"client": "trainer", "san_uri": TRAINER, "scopes": ["predict"]},
@@ -128,7 +128,7 @@ def mutual_environ(environ: dict[str, str], folder: Path, root: Issued, introspe
     ]
     return settings(
         environ,
-        JWT_ISSUERS=json.dumps([issuer]),
+        TOKEN_ISSUERS=json.dumps([issuer]),
         MTLS_CLIENTS=json.dumps(clients),
         MTLS_CA_FILE=str(folder / "ca.pem"),
     )

@@ -30,7 +30,7 @@ def served(
         "FLASK_SECURE_ML_WIRE_FORMATS": '["json", "oip", "npy", "msgpack", "csv"]',
         "FLASK_SECURE_ML_CONTENT_ENCODINGS": '["identity", "gzip", "zstd"]',
         "FLASK_SECURE_ML_MAX_ELEMENTS": "8000",
-        "FLASK_SECURE_ML_MAX_TEXT_LENGTH": "10000",
+        "FLASK_SECURE_ML_MAX_STRING_LENGTH": "10000",
     }
     folder = tmp_path_factory.mktemp("payloads")
     with gunicorn(folder, certificate, environ | settings, "--threads", "2") as served:

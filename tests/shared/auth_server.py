@@ -91,7 +91,7 @@ class AuthServer:
         return _setup(self.state, "--rotate").strip()
 
     def entry(self, audience: str = API) -> dict[str, Any]:
-        """Return the entry of ``SECURE_ML_JWT_ISSUERS`` that accepts the tokens of this server, of both kinds."""
+        """Return the entry of ``SECURE_ML_TOKEN_ISSUERS`` that accepts the tokens of this server, of both kinds."""
         secret = self.state / "introspection_secret"
         secret.write_text(self.secrets["models"])
         return {

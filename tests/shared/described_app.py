@@ -13,7 +13,7 @@ from flask_secure_ml.inputs import Base64Tensor, Categorical, Image, Tensor, Tex
 
 HIDDEN = ["acme-corp", "api-key:secret-customer", "only_on_sundays", "models.internal.example", "golden-plan"]
 PLANS = {
-    "default": {"requests": ["60/minute"], "cost": ["10000/day"], "outputs": {"label_only": True}},
+    "default": {"requests": ["60/minute"], "quotas": ["10000/day"], "scores": {"label_only": True}},
     "golden-plan": {"requests": ["123456/minute"]},
 }
 
@@ -69,7 +69,9 @@ def add_routes(app: Flask) -> Flask:
     """Put a route of every kind on an app."""
 
     @app.post("/v1/predict")
-    @protect(scopes=["predict"], body=Rows, returns=Prediction, cost="instances", limits=["600/minute"], max_bytes=5000)
+    @protect(
+        scopes=["predict"], body=Rows, response=Prediction, cost="instances", limits=["600/minute"], max_bytes=5000
+    )
     def predict(payload: dict[str, Any]) -> dict[str, Any]:
         """Tell the species of flowers.
 

@@ -77,7 +77,7 @@ def test_browsers_may_read_the_challenge(protected: MakeApp) -> None:
     """DP-16: with DPoP, scripts of other origins may read what they need to answer; without it, nothing more."""
     issuer = {"issuer": "https://a", "audience": "b", "algorithms": ["RS256"], "jwks_uri": "https://a/jwks"}
     exposed = [
-        protected(JWT_ISSUERS=[issuer], DPOP=mode, RESOURCE="https://a")
+        protected(TOKEN_ISSUERS=[issuer], DPOP=mode, RESOURCE_URI="https://a")
         .test_client()
         .get("/", base_url=HTTPS)
         .headers.get("Access-Control-Expose-Headers")

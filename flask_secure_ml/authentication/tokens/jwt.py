@@ -86,20 +86,20 @@ class JwtVerifier:
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock) -> JwtVerifier:
-        """Return the verifier for ``SECURE_ML_JWT_ISSUERS``; nothing is fetched before the first token.
+        """Return the verifier for ``SECURE_ML_TOKEN_ISSUERS``; nothing is fetched before the first token.
 
         :raises ConfigError: keys that are configured in place or in a file are not sound; names every issuer.
         """
         trusted, problems = {}, []
-        for each in settings.jwt_issuers:
+        for each in settings.token_issuers:
             try:
                 if each.key_sources:
                     trusted[each.issuer] = TrustedIssuer(each, key_source(each, settings, clock))
             except ValueError as error:
-                problems.append(f"SECURE_ML_JWT_ISSUERS: the keys of {each.issuer}: {error}")
+                problems.append(f"SECURE_ML_TOKEN_ISSUERS: the keys of {each.issuer}: {error}")
         if problems:
             raise ConfigError(problems)
-        return cls(trusted, clock, settings.jwt_leeway, settings.token_cache_size)
+        return cls(trusted, clock, settings.token_leeway, settings.token_cache_size)
 
     def accepts(self, token: str) -> bool:
         """Tell whether a token has the three parts of a signed one, or the five of an encrypted one (RFC 7516)."""

@@ -56,7 +56,7 @@ def _http_keys(issuer: IssuerConfig, settings: Settings, clock: Clock) -> HttpKe
         issuer.jwks_uri or issuer.issuer,
         issuer.algorithms,
         clock,
-        max_age=settings.jwks_max_age,
+        max_age=settings.jwks_cache_seconds,
         cooldown=settings.jwks_cooldown,
         get=_discovery(issuer).key_set if issuer.discover else partial(fetch, private_network=issuer.private_network),
     )

@@ -90,7 +90,7 @@ class Drain:
             return self._app(environ, start_response)
         environ[_SEEN] = True
         closing = _LingeringClose(self, environ, connection, server_response(start_response))
-        if closing.body is not None:
+        if closing.watches:
             start_response = closing.watch(start_response)
         return closing.of(self._app(environ, start_response))
 
@@ -180,9 +180,16 @@ class _LingeringClose:
         self._connection = connection
         self._response = response
         self._unread = False
+        # After a rejected handshake (RFC 6455 section 4.2.2) some clients wait for the end of the connection.
+        self._upgrading = "HTTP_UPGRADE" in environ
         self.body = RequestBody.announced(environ)
         if self.body is not None:
             environ["wsgi.input"] = self.body
+
+    @property
+    def watches(self) -> bool:
+        """Whether what the response is decides what becomes of the connection."""
+        return self.body is not None or self._upgrading
 
     def watch(self, start_response: StartResponse) -> StartResponse:
         """Return the function with which the application starts its response."""
@@ -190,7 +197,7 @@ class _LingeringClose:
         def start(
             status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
         ) -> Callable[[bytes], object]:
-            if status >= _FIRST_ERROR and not self._has_arrived():
+            if status >= _FIRST_ERROR and (self._upgrading or not self._has_arrived()):
                 self._force_close()
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 

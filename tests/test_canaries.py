@@ -27,7 +27,7 @@ CANARIES = {
 SETTINGS: dict[str, Any] = {
     "API_KEY_PEPPER": ["env:CANARY_PEPPER", "env:CANARY_OLD_PEPPER"],
     "DPOP": "accept",
-    "RESOURCE": "https://models.example.com",
+    "RESOURCE_URI": "https://models.example.com",
     "DPOP_NONCE_SECRET": "env:CANARY_NONCES",
     "STORE_PASSWORD": "env:CANARY_STORE",
     "TOKEN_ISSUERS": [

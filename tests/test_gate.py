@@ -534,7 +534,7 @@ def test_routes_are_guarded_once(mounting: Callable[..., Flask], sink: MemorySin
         responses = [client.post("/predict", headers=predictor, **sent) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
     assert responses[0].json == {"rows": 2, "by": "bob"}
-    assert heard == ["authenticated", "authenticated", "refused"]
+    assert heard == ["request_authenticated", "request_authenticated", "request_rejected"]
     assert client.post("/predict", headers=predictor, base_url=HTTPS, json={"instances": "x"}).status_code == 429
     assert [record["endpoint"] for record in sink.records] == ["predict"] * 6
     assert client.post("/predict", headers=caller("eve", "predict"), json={}, base_url=HTTPS).status_code == 422

@@ -70,7 +70,9 @@ def test_every_problem_at_once() -> None:
             {"MTLS_CLIENTS": [{"client": "a", "sha256": "0" * 64, "plan": "x"}]}, "plan 'x' of 'a'", id="unknown plan"
         ),
         pytest.param({"DPOP": "accept"}, "SECURE_ML_DPOP needs", id="proofs without tokens"),
-        pytest.param({"DPOP": "accept", "TOKEN_ISSUERS": [ISSUER]}, "RESOURCE is needed", id="DP-6 Host is believed"),
+        pytest.param(
+            {"DPOP": "accept", "TOKEN_ISSUERS": [ISSUER]}, "RESOURCE_URI is needed", id="DP-6 Host is believed"
+        ),
     ],
 )
 def test_contradictions(values: dict[str, Any], fault: str) -> None:
@@ -154,10 +156,10 @@ def test_contradictions(values: dict[str, Any], fault: str) -> None:
         pytest.param("DPOP_MAX_AGE", 601, "from 5 to 600", id="DP-8 proofs for too long"),
         pytest.param("DPOP_NONCE_SECRET", "short", "at least 32", id="guessable nonces"),
         pytest.param("CLIENT_CERTIFICATE_HEADER", "X-Cert", "one of", id="MT-4 unknown header"),
-        pytest.param("RESOURCE", "http://models.example.com", "https: URI", id="PR-2 clear text"),
-        pytest.param("RESOURCE", "https://models.example.com/#a", "no query", id="PR-2 fragment"),
-        pytest.param("RESOURCE", 'https://models.example.com/"', "quotes", id="quote in a header"),
-        pytest.param("RESOURCE", "models.example.com", "https: URI", id="PR-2 no scheme"),
+        pytest.param("RESOURCE_URI", "http://models.example.com", "https: URI", id="PR-2 clear text"),
+        pytest.param("RESOURCE_URI", "https://models.example.com/#a", "no query", id="PR-2 fragment"),
+        pytest.param("RESOURCE_URI", 'https://models.example.com/"', "quotes", id="quote in a header"),
+        pytest.param("RESOURCE_URI", "models.example.com", "https: URI", id="PR-2 no scheme"),
         pytest.param("STORE_URI", "mongodb://x", "redis: or valkey:", id="unknown store"),
         pytest.param("STORE_URI", "sqlite:", "redis: or valkey:", id="file without a path"),
         pytest.param("FAILED_KEY_LIMITS", ["often"], "not a limit", id="unreadable limit of a key"),

@@ -525,10 +525,10 @@ def test_routes_are_guarded_once(mounting: Callable[..., Flask], sink: MemorySin
     predictor = caller("bob", "predict")
 
     def on_authenticated(sender: Flask, **_: object) -> None:
-        heard.append("request_authenticated")
+        heard.append("authenticated")
 
     def on_refused(sender: Flask, **_: object) -> None:
-        heard.append("request_rejected")
+        heard.append("refused")
 
     with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_refused, app):
         responses = [client.post("/predict", headers=predictor, **sent) for _ in range(3)]

@@ -57,15 +57,15 @@ def test_mistakes_are_told(written: Any, fault: str) -> None:
     """A term that means nothing is an error where it is written, never one that shapes nothing."""
     with pytest.raises(ValueError, match=fault):
         ScoreOptions.build(written)
-    with pytest.raises(ValueError, match=f"outputs .*{fault}"):
+    with pytest.raises(ValueError, match=f"scores .*{fault}"):
         Policy.build(scores=written)
 
 
 @pytest.mark.parametrize("written", [{"round": 16}, {}, "round", False, None], ids=str)
 def test_mistakes_in_plans_are_told(written: Any) -> None:
     """With the name of the plan. A plan frees no route, so false is a mistake there."""
-    with pytest.raises(ValueError, match="plan 'free' that has outputs that must"):
-        checks.plans({"free": {"outputs": written}})
+    with pytest.raises(ValueError, match="plan 'free' that has scores that must"):
+        checks.plans({"free": {"scores": written}})
     assert checks.plans({"free": {"scores": {"round": 1}}})["free"].scores == ScoreOptions(round=1)
 
 

@@ -63,7 +63,9 @@ def test_other_process_is_seen(store: FileKeyStore) -> None:
     """A revocation by another process counts at the next look-up."""
     store.add(record())
     assert store.get("k1") == record()
-    program = "import sys, flask_secure_ml.authentication.file_key_store as m; m.FileKeyStore(sys.argv[1]).revoke('k1')"
+    program = (
+        "import sys, flask_secure_ml.authentication.api_keys.file_store as m; m.FileKeyStore(sys.argv[1]).revoke('k1')"
+    )
     root = Path(module.__file__).parents[2]
     subprocess.run([sys.executable, "-c", program, store.path], check=True, cwd=root)
     assert store.get("k1") == record(status="revoked")

@@ -232,9 +232,9 @@ import sys, warnings
 import flask_secure_ml
 print("authlib" in sys.modules)
 before = list(warnings.filters)
-from flask_secure_ml.authentication.introspection import Introspector
+from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.issuers import issuers
+from flask_secure_ml.config.issuers import issuers
 [issuer] = issuers([{"issuer": "https://i.example", "audience": "a", "introspection_uri": "https://i.example/x",
                      "client_id": "c", "client_secret": "sixteen characters"}])
 Introspector(issuer, SystemClock(), leeway=0, max_age=0)

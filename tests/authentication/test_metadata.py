@@ -23,7 +23,7 @@ WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 def make_app(**settings: Any) -> Flask:
     app = Flask("resource")
-    for name, value in {"RESOURCE": RESOURCE, "TOKEN_ISSUERS": [ISSUER], **settings}.items():
+    for name, value in {"RESOURCE_URI": RESOURCE, "TOKEN_ISSUERS": [ISSUER], **settings}.items():
         if value is not None:
             app.config[f"SECURE_ML_{name}"] = value
     SecureML(app)
@@ -96,7 +96,7 @@ def test_challenge_points_to_it() -> None:
 
 def test_without_the_setting_there_is_no_route() -> None:
     """Nobody is told of metadata that do not exist."""
-    app = make_app(RESOURCE=None)
+    app = make_app(RESOURCE_URI=None)
     assert fetch(app).status_code == 401
     assert "resource_metadata" not in fetch(app, "/predict").headers["WWW-Authenticate"]
 

@@ -20,7 +20,6 @@ from werkzeug.wrappers import Request as WerkzeugRequest
 
 from certificates import Issued, authority, issue, key_usage
 from flask_secure_ml.authentication import mtls
-from flask_secure_ml.authentication import mtls as certificates
 from flask_secure_ml.authentication.mtls import MAX_CERTIFICATE, MtlsAuthenticator
 from flask_secure_ml.config.clients import mtls_clients
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated
@@ -337,9 +336,11 @@ def test_a_known_certificate_is_not_examined_again(
     """The second time costs a hash and a look at the file; the file touched, the chain is checked again."""
     reads: list[bytes] = []
 
-    def read_certificate(der: bytes) -> certificates.ClientCertificate:
+    read = mtls.read_certificate
+
+    def read_certificate(der: bytes) -> mtls.ClientCertificate:
         reads.append(der)
-        return certificates.read_certificate(der)
+        return read(der)
 
     monkeypatch.setattr(mtls, "read_certificate", read_certificate)
     mine = issue(SUBJECT, root, now=NOW)

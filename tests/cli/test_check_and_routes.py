@@ -41,7 +41,7 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
         pytest.param({}, "RATELIMIT_STORAGE_URI is memory", id="limits of each worker"),
         pytest.param({}, "SECURE_ML_STORE_URI is memory", id="nothing can be revoked"),
         pytest.param(
-            {"TOKEN_ISSUERS": [ISSUER], "DPOP": "accept", "RESOURCE": "https://api.example"},
+            {"TOKEN_ISSUERS": [ISSUER], "DPOP": "accept", "RESOURCE_URI": "https://api.example"},
             "can be replayed at another",
             id="DP-13 replays",
         ),

@@ -25,7 +25,7 @@ KEYS = 200
 ADD_ALL = """
 import sys
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 print("ready", flush=True)
 sys.stdin.readline()

@@ -41,7 +41,7 @@ ACTIONS = [
 FORK = """
 import os, sys
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 store.put("a", "k", b"")
 child = os.fork() == 0
@@ -52,7 +52,7 @@ sys.exit(failed or (not child and os.wait()[1] != 0))
 FORK_WITH_A_LOCK = """
 import os, signal, sys, threading
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.stores.open import open_store
+from flask_secure_ml.stores import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 store.put("a", "k", b"1")
 thread = threading.Thread(target=store._client._made[1].connection_pool._lock.acquire)

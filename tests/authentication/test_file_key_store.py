@@ -66,7 +66,7 @@ def test_other_process_is_seen(store: FileKeyStore) -> None:
     program = (
         "import sys, flask_secure_ml.authentication.api_keys.file_store as m; m.FileKeyStore(sys.argv[1]).revoke('k1')"
     )
-    root = Path(module.__file__).parents[2]
+    root = Path(module.__file__).parents[3]
     subprocess.run([sys.executable, "-c", program, store.path], check=True, cwd=root)
     assert store.get("k1") == record(status="revoked")
 

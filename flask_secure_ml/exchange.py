@@ -218,8 +218,8 @@ def _current_principal() -> Principal | None:
     return _current_exchange().principal
 
 
-current_exchange = cast("Exchange", LocalProxy(_current_exchange))
+current_exchange: Exchange = cast("Exchange", LocalProxy(_current_exchange))
 """The exchange of the current request."""
 
-current_principal = cast("Principal", LocalProxy(_current_principal))
+current_principal: Principal = cast("Principal", LocalProxy(_current_principal))
 """The caller of the current request; falsy on a public route."""

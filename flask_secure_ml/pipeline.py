@@ -13,7 +13,7 @@ from flask import Request, Response
 from .errors import SecureMLError
 from .exchange import Exchange
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Stage(IntEnum):

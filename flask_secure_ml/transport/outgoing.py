@@ -21,7 +21,7 @@ from .bodies import Resumed, Stream, close_body, record_broken, unhandled
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 Headers = list[tuple[str, str]]
 

@@ -21,7 +21,6 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from flask_secure_ml import SecureML, protect
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key, make_token
 
 ISSUER = "https://as.example"
@@ -88,8 +87,7 @@ def secured(columns: int, folder: Path, **settings: Any) -> Flask:
 
 def api_key(app: Flask) -> dict[str, str]:
     """Return the header with a key of a secured app."""
-    state = app.extensions["secure_ml"]
-    return {"X-API-Key": make_api_key(state.keys, state.settings.api_key_pepper, SystemClock())}
+    return {"X-API-Key": make_api_key(app)}
 
 
 def by_hand(columns: int, key: Key) -> Contender:

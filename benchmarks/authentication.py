@@ -20,6 +20,7 @@ from joserfc import jwt
 from joserfc.jwk import Key, RSAKey
 from werkzeug.test import EnvironBuilder
 
+from flask_secure_ml.authentication.api_keys.lifecycle import issue_key
 from flask_secure_ml.authentication.setup import Authentication, build_authentication
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import NotAuthenticated
@@ -27,7 +28,7 @@ from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key, make_token
+from flask_secure_ml.testing import make_key_set, make_signing_key, make_token
 
 ISSUER, AUDIENCE = "https://as.example", "https://api.example"
 ROUNDS, CALLS = 15, 1000
@@ -64,8 +65,8 @@ def _api_key(folder: Path) -> Callable[[], Any]:
     authentication, loaded = _build(**settings)
     if authentication.keys is None or loaded.api_key_pepper is None:
         raise RuntimeError("API keys are not on")
-    text = make_api_key(authentication.keys, loaded.api_key_pepper, SystemClock())
-    return _asking(authentication, {"X-API-Key": text})
+    key, _ = issue_key(authentication.keys, loaded.api_key_pepper, client="b", scopes=["predict"], now=time.time())
+    return _asking(authentication, {"X-API-Key": key})
 
 
 def _token(folder: Path, key: Key, cache: int) -> Callable[[], Any]:

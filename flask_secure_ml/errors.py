@@ -53,7 +53,7 @@ class ConfigError(ValueError):
     """Raised at start-up; ``problems`` has one sentence for each wrong setting."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         super().__init__("flask-secure-ml is not configured safely:\n" + "\n".join(f"  - {p}" for p in self.problems))
 
 
@@ -72,8 +72,8 @@ class SecureMLError(http.HTTPException):
     def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
         super().__init__(description=self.detail)
         self.reason = reason
-        self.extra_headers = tuple(headers)
-        self.members = dict(members or {})
+        self.extra_headers: tuple[tuple[str, str], ...] = tuple(headers)
+        self.members: dict[str, Any] = dict(members or {})
 
     def get_response(self, environ: Any = None, scope: Any = None) -> Response:
         """Return the problem document (RFC 9457) for this error."""
@@ -189,7 +189,7 @@ class InternalError(SecureMLError, http.InternalServerError):
 
     def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason, headers=headers, members=members)
-        self.original_exception = None
+        self.original_exception: BaseException | None = None
 
 
 class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):

@@ -1,4 +1,4 @@
-"""What is known of one request: the :class:`Exchange`, the caller's :class:`Principal`, and the clock."""
+"""The context of one request: the :class:`Exchange`, and the proxies to the current one."""
 
 from __future__ import annotations
 
@@ -8,80 +8,133 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import request
+from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 
+from .errors import REQUEST_ID_KEY, SecureMLError, problem_response, slug_and_detail
 from .principal import Principal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+    from werkzeug.wrappers import Response
 
-    from .errors import SecureMLError
     from .policy.policy import Policy
 
 EXCHANGE_KEY = "flask_secure_ml.exchange"
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and its answer; each fact has one writer.
+    """One request and its response. Each slot has one writer; everything else only reads it.
 
-    The transport middleware writes the first block, guards the second, the response filters the third.
-    ``certificate`` is the client's certificate in DER, from the TLS socket or a trusted proxy; whether its chain was
-    verified is not said. ``reply_headers`` are headers that a guard wants on the answer, whatever it will be.
-    ``out_of_range`` counts the values that were accepted although they are out of range, by ``outside="clip"`` or
-    ``"report"``.
-    ``format`` is the wire format of the request's body, and ``format_options`` what that asks of the answer: ``id`` and
-    the names of ``outputs`` in the Open Inference Protocol. ``shaped`` is the body that may leave as it is, because the
-    terms of the route were applied when it was written; ``unacceptable`` tells that ``Accept`` allows no format of it.
-
-    ``answerable`` is True once a response may leave: the guards have run, and admitted the request or rejected it.
-    ``target`` is what they ran for before anything beneath the proxy middleware was called, and ``sockets`` what they
-    kept from it. ``flask_only`` is True where a policy in code opened Flask and nothing else. ``checked_by`` is the
-    pipeline whose guards admitted the request last, and ``charged`` has the limits that were charged, each with its
-    key. ``streamed`` is None for a response that did not come from Flask; ``stream_error`` is why the body of a stream
-    ended too early.
+    Guards read the exchange and may add to ``reply_headers``. Recorders get it when the response starts.
     """
 
+    # Written by transport/proxy.py, when the exchange is opened.
+
     request_id: str
+    """The id of the request: of a trusted proxy, or random."""
     time: float
+    """When the request began, in seconds since the epoch."""
     started: float
+    """The same on the monotonic clock."""
     peer: str
+    """The IP address of the connection; empty for a Unix socket."""
     client: str
+    """The IP address of the client, resolved through trusted proxies."""
     secure: bool
+    """Whether the client uses TLS."""
     certificate: bytes | None = None
+    """The client's certificate in DER, from the TLS socket or a trusted proxy; its chain may be unverified."""
+
+    # Written by transport/gate.py, which decides when the guards run.
 
     guarded: object = None
+    """The Flask request that was guarded last."""
     target: object = None
-    sockets: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+    """What was guarded before anything beneath the proxy middleware was called: method, mount and path."""
+    sockets: Mapping[str, Any] = field(default_factory=lambda: _EMPTY, repr=False)
+    """The parts of the environ that were withheld from the code beneath until Flask runs."""
     answerable: bool = False
+    """Whether a response may leave: the guards admitted the request or rejected it."""
     flask_only: bool = False
+    """Whether only Flask may respond: the policy in force is public in code."""
+
+    # Written by extension.py, which opens and closes a request in Flask.
+
     method: str = ""
+    """The HTTP method, as Flask reads it; until the guards run, as the server does."""
     endpoint: str | None = None
+    """The endpoint of Flask, or the configured path of what is mounted; None for an unknown URL."""
     path: str = ""
+    """The path, as Flask reads it; until the guards run, as the server does."""
     policy: Policy | None = None
+    """The policy in force."""
+    streamed: bool | None = None
+    """Whether the response is a stream; None for a response that did not pass Flask's ``after_request``."""
+    finished: float = 0.0
+    """When the response started or its stream ended, on the monotonic clock."""
+
+    # Written by pipeline.py.
+
     cleared: Policy | None = None
+    """The policy under which every guard admitted the request."""
     checked_by: object = None
-    payload: Any = None
-    refusal: SecureMLError | None = None
-    fault: BaseException | None = None
+    """The pipeline whose guards admitted the request last."""
+
+    # Written by authentication/guard.py. The principal is a property: it is set once.
+
     challenges: tuple[str, ...] = ()
-    reply_headers: dict[str, str] = field(default_factory=dict)
+    """The challenges of an error that asks for other credentials."""
+    _principal: Principal | None = None
+
+    # Written by inputs/guard.py.
+
+    payload: Any = None
+    """The validated body, on a route with a schema."""
     received_bytes: int = 0
+    """The length of the body as it was sent."""
     out_of_range: int = 0
+    """How many values were accepted although they are out of range (``outside="clip"`` or ``"report"``)."""
     format: str = "json"
-    format_options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
-    charged: set[tuple[int, str]] = field(default_factory=set)
+    """The wire format of the body."""
+    format_options: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    """What the body asks of the response: ``id`` and ``outputs`` of the Open Inference Protocol."""
+
+    # Written by guards, each under names of its own.
+
+    reply_headers: dict[str, str] = field(default_factory=dict)
+    """Headers for the response, whatever it will be."""
+
+    # Written by outputs/.
 
     shaped: object = None
+    """The body to which the response options of the route were applied when it was written."""
     unacceptable: bool = False
-    status: int = 0
-    code: str | None = None
-    streamed: bool | None = None
-    stream_error: str | None = None
-    finished: float = 0.0
+    """Whether ``Accept`` allows no format of the response."""
 
-    _principal: Principal | None = None
+    # Written by transport/outgoing.py.
+
+    status: int = 0
+    """The status that was sent."""
+
+    # Written by transport/bodies.py.
+
+    stream_error: str | None = None
+    """Why the body of a stream ended too early."""
+
+    # Written by exchange.py, in the methods below.
+
+    rejection: SecureMLError | None = None
+    """The error that rejected the request; its ``reason`` is private."""
+    code: str | None = None
+    """The code of the error response."""
+    problem_body: object = None
+    """The body of the problem document that was made for this request."""
+    fault: BaseException | None = None
+    """The first exception that the app raised and did not handle."""
+    _charged: set[tuple[int, str]] = field(default_factory=set, repr=False)
 
     @property
     def principal(self) -> Principal | None:
@@ -94,8 +147,45 @@ class Exchange:
             raise RuntimeError("the principal of a request is set once")
         self._principal = principal
 
-    def within(self, time: float, started: float) -> Exchange:
-        """Return an exchange for a request that a view makes of an app; the caller is who it was proven to be."""
+    @property
+    def milliseconds(self) -> float:
+        """How long the request took, until the response started or, for a stream, until its last byte."""
+        return (self.finished - self.started) * 1000
+
+    def reject(self, error: HTTPException) -> None:
+        """Record the error that the client gets.
+
+        An error of Flask or of another extension has no private reason, so the reason of an earlier rejection stays.
+        """
+        self.code = slug_and_detail(error)[0]
+        if isinstance(error, SecureMLError):
+            self.rejection = error
+
+    def problem(self, error: HTTPException) -> Response:
+        """Record the error and return its problem document."""
+        self.reject(error)
+        response = problem_response(error, {REQUEST_ID_KEY: self.request_id})
+        self.problem_body = response.response[0] if isinstance(response.response, list) else None
+        return response
+
+    def fail(self, error: BaseException) -> None:
+        """Record an exception that the app raised and did not handle; the first one counts."""
+        self.fault = self.fault or error
+
+    def charge_once(self, limit: object, key: str) -> bool:
+        """Return True if this request has not been charged to the limit yet; from now on it has."""
+        charge = (id(limit), key)
+        if charge in self._charged:
+            return False
+        self._charged.add(charge)
+        return True
+
+    def clear_charges(self) -> None:
+        """Charge the request again: another one is made of it."""
+        self._charged.clear()
+
+    def within(self, *, time: float, started: float, method: str, path: str) -> Exchange:
+        """Return an exchange for a request that a view makes of an app; its caller is the same."""
         return Exchange(
             self.request_id,
             time,
@@ -104,19 +194,16 @@ class Exchange:
             self.client,
             self.secure,
             self.certificate,
+            method=method,
+            path=path,
             checked_by=self.checked_by,
             challenges=self.challenges,
             _principal=self.principal,
         )
 
-    @property
-    def milliseconds(self) -> float:
-        """How long the request took, until the response started or, for a stream, until its last byte."""
-        return (self.finished - self.started) * 1000
-
 
 def exchange_of(environ: WSGIEnvironment) -> Exchange | None:
-    """Return the exchange that the transport middleware placed, or None when it did not run."""
+    """Return the exchange that the proxy middleware put into the environ; None where it did not run."""
     return cast("Exchange | None", environ.get(EXCHANGE_KEY))
 
 
@@ -131,8 +218,8 @@ def _current_principal() -> Principal | None:
     return _current_exchange().principal
 
 
-current_exchange = cast("Exchange", LocalProxy(_current_exchange))
-"""The exchange of the request being answered."""
+current_exchange: Exchange = cast("Exchange", LocalProxy(_current_exchange))
+"""The exchange of the current request."""
 
-current_principal = cast("Principal", LocalProxy(_current_principal))
-"""The caller of the request being answered; false on a public route."""
+current_principal: Principal = cast("Principal", LocalProxy(_current_principal))
+"""The caller of the current request; falsy on a public route."""

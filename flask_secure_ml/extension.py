@@ -1,8 +1,8 @@
-"""The extension object: declared parts, ``init_app``, and the three hooks on the way of a request."""
+"""The extension object: what the user declares, how the parts of an app are wired, and the hooks of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,10 +14,10 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from .authentication.guard import Authenticator
 from .authentication.resource_metadata import add_resource_metadata
-from .authentication.setup import build_authentication
+from .authentication.setup import Authentication, build_authentication
 from .authorization import AuthorizationGuard, OwnerHook
 from .config import Settings
-from .errors import REQUEST_ID_KEY, ConfigError, InternalError, SecureMLError, problem_response, slug_and_detail
+from .errors import ConfigError, InternalError, SecureMLError, problem_response
 from .exchange import Exchange, exchange_of
 from .inputs.guard import build_input_guard
 from .inputs.unseen import unseen_changes
@@ -26,7 +26,7 @@ from .limits.failure_throttle import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
 from .openapi import add_openapi
-from .outputs import Answers, ArrayJSONProvider, ConditionGuard, OutputFilter, sole_chunk
+from .outputs import Answers, ArrayJSONProvider, ConditionGuard, OutputFilter
 from .outputs.responses import Writer
 from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy.matching import PolicyTable
@@ -36,27 +36,31 @@ from .signals import request_authenticated, request_rejected
 from .state import EXTENSION, AppState, state_of
 from .stores import open_store
 from .transport.beneath import Beneath, beneath
-from .transport.gate import Admission, give_sockets, opaque_layers, outer_problems, target_of
+from .transport.gate import Admission, opaque_layers, outer_problems
 from .transport.guards import TargetGuard, TlsGuard
 from .transport.headers import ForeignHeaders, HeaderFilter
 from .transport.outgoing import FLASK_MARK
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
 
+# --- the object that users create ---------------------------------------------------------------------------------
+
 
 class SecureML:
-    """Protects every route of the apps it is given.
+    """Protects every route of a Flask app.
 
-    The object keeps what was declared here and nothing of any app, so one object may serve several apps.
+    Create one at import time and call :meth:`init_app` for each app. It keeps only its own arguments, never an app or
+    its configuration, so several apps can share it. Everything else is configured with ``SECURE_ML_*`` settings.
 
-    :param app: protect this app at once; the same as calling :meth:`init_app`.
-    :param authenticators: further ways to authenticate, beside those that the configuration turns on.
-    :param guards: further guards; each runs at its own :class:`~flask_secure_ml.pipeline.Stage`.
-    :param filters: further filters, run before the built-in ones, which hold their answers to the terms too.
-    :param recorders: further recorders, run after the built-in ones.
-    :param clock: the clock of all parts; a test passes :class:`flask_secure_ml.testing.FakeClock`.
+    :param app: the app to protect right away, instead of a call of :meth:`init_app`.
+    :param authenticators: authentication methods besides the configured ones; see
+        :class:`~flask_secure_ml.authentication.guard.Authenticator`.
+    :param guards: further checks of requests; each runs at its own :class:`~flask_secure_ml.Stage`.
+    :param filters: functions on responses. They run before the built-in filters, which mask what these return too.
+    :param recorders: readers of finished requests. They run after the built-in ones.
+    :param clock: the clock of all parts; tests pass :class:`flask_secure_ml.testing.FakeClock`.
     :param sink: where the request log goes, instead of ``SECURE_ML_REQUEST_LOG``.
-    :param owner: tells for policies with ``owner=True`` whether a principal may touch the object that the URL names:
-        a callable that takes the principal and the view's URL arguments and returns True or False.
+    :param owner: decides for policies with ``owner=True``: a callable that takes the principal and the view's URL
+        arguments, and returns True if the principal may use the object that the URL names.
     """
 
     def __init__(
@@ -78,93 +82,179 @@ class SecureML:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the configuration once and protect every route, also those that are added later.
+        """Read the configuration and protect every route of an app, also those that are added later.
 
-        :raises ConfigError: the configuration is not safe; it lists every problem.
+        Middleware that wraps ``app.wsgi_app`` belongs before this call; then its responses are protected too.
+
+        :raises ConfigError: the configuration is not safe; the error lists every problem.
         :raises RuntimeError: the app is protected already.
         """
         if EXTENSION in app.extensions:
             raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
-        below = beneath(app, app.wsgi_app)
-        state = build_state(app, self._parts, below)
+        settings = Settings.load(app.config)
+        answers = Answers(settings.plans)
+        state = build_state(app, settings, self._parts, answers)
         app.extensions[EXTENSION] = state
-        settings = state.settings
-        app.config["SESSION_COOKIE_SECURE"] = True
-        app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
-        hooks = _Hooks(app, state, Answers(settings.plans), ForeignHeaders(settings.hsts_max_age))
-        hooks.install()
-        opener = ExchangeOpener(settings.trusted_proxies, state.clock, settings.client_certificate_header)
-        admission = Admission(app, state.policies, below, settings, hooks.guard)
-        proxy = ProxyMiddleware(app, app.wsgi_app, opener=opener, admission=admission, site=hooks, clock=state.clock)
-        app.wsgi_app = proxy  # type: ignore[method-assign]
+        _secure_cookies(app, settings)
+        _Hooks(app, state, answers).install()
         add_resource_metadata(app, state)
         add_openapi(app, state, lambda: request)
-        if type(app.json) is DefaultJSONProvider:
-            app.json = ArrayJSONProvider(app, settings.max_json_depth, hooks.answer)
 
     @staticmethod
     def check(app: Flask) -> None:
-        """Hold the configured policies against the routes; call it when all routes are registered.
+        """Check the configured policies against the routes; call it when all routes are registered.
 
-        The first request does the same, and until it passes every request is answered with 500.
+        The first request does the same, and every request gets 500 until the check passes. What may be a mistake is
+        logged as a warning: a configured policy whose schema changes what it loads, which a view that reads the body
+        itself does not see; and middleware whose own paths are unknown.
 
-        A configured policy whose schema changes what it loads is logged as a warning: a view that reads the body
-        itself does not see the changes.
-
-        :raises ConfigError: a policy for a route that does not exist, or two policies for one route.
+        :raises ConfigError: a policy names no route, two policies name the same one, or unknown middleware wraps the
+            app.
         """
         state = state_of(app)
-        problems = [*state.policies.problems(), *outer_problems(app, state.settings.outer_middleware)]
+        settings = state.settings
+        problems = [*state.policies.problems(), *outer_problems(app, settings.outer_middleware)]
         if problems:
             raise ConfigError(problems)
-        settings = state.settings
-        for finding in (*unseen_changes(settings.policies), *opaque_layers(state.beneath, settings.mounts)):
-            app.logger.warning("%s", finding)
+        for warning in (*unseen_changes(settings.policies), *opaque_layers(state.beneath, settings.mounts)):
+            app.logger.warning("%s", warning)
+
+
+# --- the parts of one app -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Hooks:
-    """The hooks of one app."""
+class Parts:
+    """The arguments of :class:`SecureML`."""
 
-    app: Flask
-    state: AppState
-    answers: Answers
-    foreign_headers: ForeignHeaders
+    authenticators: tuple[Authenticator, ...]
+    guards: tuple[Guard, ...]
+    filters: tuple[Filter, ...]
+    recorders: tuple[Recorder, ...]
+    clock: Clock
+    sink: Sink | None
+    owner: OwnerHook | None
+
+
+def build_state(app: Flask, settings: Settings, parts: Parts, answers: Answers) -> AppState:
+    """Return the frozen state of one app.
+
+    :raises ConfigError: a part cannot work with its settings.
+    """
+    below = beneath(app, app.wsgi_app)
+    store = open_store(settings.store_uri, settings.store_password, parts.clock)
+    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
+    pipeline = Pipeline.build(
+        [*_guards(settings, parts, limiter, throttle, authentication, answers), *parts.guards],
+        [*parts.filters, *_filters(settings, answers)],
+        [*_recorders(settings, parts), *parts.recorders],
+    )
+    return AppState(
+        settings=settings,
+        pipeline=pipeline,
+        policies=_policies(app, settings, parts, below),
+        beneath=below,
+        clock=parts.clock,
+        store=store,
+        keys=authentication.keys,
+        revocations=authentication.revocations,
+    )
+
+
+def _guards(
+    settings: Settings,
+    parts: Parts,
+    limiter: Limiter,
+    throttle: FailureThrottle,
+    authentication: Authentication,
+    answers: Answers,
+) -> Iterator[Guard]:
+    if settings.require_tls:
+        yield TlsGuard()
+    yield TargetGuard()
+    yield throttle
+    yield authentication.guard
+    yield AuthorizationGuard(parts.owner, parts.clock)
+    yield RateGuard(limiter, settings.plans)
+    yield ConditionGuard(answers)
+    yield build_input_guard(settings)
+    yield CostGuard(limiter, settings.plans)
+
+
+def _filters(settings: Settings, answers: Answers) -> Iterator[Filter]:
+    yield OutputFilter(answers)
+    # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
+    exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
+    yield HeaderFilter(settings.hsts_max_age, exposed)
+
+
+def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
+    try:
+        sink = parts.sink or open_sink(settings.request_log, parts.clock)
+    except OSError as error:
+        raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
+    if sink is not None:
+        yield RequestLog(sink)
+
+
+def _policies(app: Flask, settings: Settings, parts: Parts, below: Beneath) -> PolicyTable:
+    mounts = (*below.mounts, *settings.mounts)
+    return PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
+
+
+def _secure_cookies(app: Flask, settings: Settings) -> None:
+    """Keep session cookies off clear text, unless the app is served in clear text."""
+    if settings.require_tls and not app.config["SESSION_COOKIE_SECURE"]:
+        app.logger.info("SESSION_COOKIE_SECURE is set to True, because SECURE_ML_REQUIRE_TLS is on")
+        app.config["SESSION_COOKIE_SECURE"] = True
+    app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
+
+
+# --- the lifecycle of a request -----------------------------------------------------------------------------------
+
+
+class _Hooks:
+    """The hooks of one app: Flask's, and those of the proxy middleware (``transport.outgoing.Site``)."""
+
+    def __init__(self, app: Flask, state: AppState, answers: Answers) -> None:
+        self._app = app
+        self._state = state
+        self._answers = answers
+        self._foreign_headers = ForeignHeaders(state.settings.hsts_max_age)
+        self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
-        # First in line: Flask stops at the first hook that answers, and none may answer before the guards. What
-        # processes URL values runs before those hooks, and may abort, so the guards go before that too.
-        self.app.url_value_preprocessors.setdefault(None, []).insert(0, lambda _endpoint, _values: self.before())
-        self.app.before_request_funcs.setdefault(None, []).insert(0, self.before)
+        """Put the hooks into the app, each where it cannot be bypassed."""
+        app, settings, clock = self._app, self._state.settings, self._state.clock
+        # First in line: Flask stops at the first hook that returns a response, and none may before the guards. The
+        # preprocessors of URL values run before those hooks, and may abort, so the guards run before them too.
+        app.url_value_preprocessors.setdefault(None, []).insert(0, lambda _endpoint, _values: self._before())
+        app.before_request_funcs.setdefault(None, []).insert(0, self._before)
         # Flask walks these lists backwards, so the first entry has the last word.
-        self.app.after_request_funcs.setdefault(None, []).insert(0, self.after)
-        self.app.teardown_request_funcs.setdefault(None, []).insert(0, self.teardown)
-        if HTTPException not in self.app.error_handler_spec[None][None]:
-            self.app.register_error_handler(HTTPException, self.problem)
+        app.after_request_funcs.setdefault(None, []).insert(0, self._after)
+        app.teardown_request_funcs.setdefault(None, []).insert(0, self._teardown)
+        if HTTPException not in app.error_handler_spec[None][None]:
+            app.register_error_handler(HTTPException, self._problem)
+        if type(app.json) is DefaultJSONProvider:
+            app.json = ArrayJSONProvider(app, settings.max_json_depth, self._respond)
+        opener = ExchangeOpener(settings.trusted_proxies, clock, settings.client_certificate_header)
+        app.wsgi_app = ProxyMiddleware(  # type: ignore[method-assign]
+            app, app.wsgi_app, opener=opener, admission=self._admission, site=self, clock=clock
+        )
 
-    def before(self) -> None:
-        # The request itself: each look through the proxy costs as much as a small guard.
+    def _before(self) -> None:
+        """Guard the request, before any other code of the app runs."""
+        # The request itself: each access through the proxy costs as much as a small guard.
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         exchange = exchange_of(current.environ)
         if exchange is None:
             raise InternalError("the proxy middleware did not run: was app.wsgi_app replaced?")
-        if exchange.guarded is current:
-            return
-        if exchange.guarded is not None and exchange.checked_by is self.state.pipeline:
-            # Middleware beneath makes several requests of one: what was checked and charged was for the first.
-            exchange.target = None
-            exchange.charged.clear()
-        exchange.guarded = current
-        exchange.answerable = True
-        self.state.policies.ensure_checked()
-        policy = self.state.policies.find(current.url_rule, current.method, current.path)
-        if exchange.target is None or exchange.cleared is not policy or exchange.target != target_of(current):
-            self.guard(current, exchange, policy, current.endpoint)
-            exchange.flask_only &= policy.public
-        if exchange.sockets:
-            give_sockets(current.environ, exchange.sockets)
+        exchange.streamed = None
+        self._admission.enter(current, exchange)
 
-    def guard(self, current: Request, exchange: Exchange, policy: Policy, endpoint: str | None) -> None:
+    def _guard(self, current: Request, exchange: Exchange, policy: Policy, endpoint: str | None) -> None:
         """Run the guards for a request under a policy.
 
         :param endpoint: the endpoint of Flask, or the configured path of what is mounted.
@@ -176,148 +266,67 @@ class _Hooks:
         exchange.path = current.path
         exchange.policy = policy
         try:
-            self.state.pipeline.check(current, exchange)
+            self._state.pipeline.check(current, exchange)
         except SecureMLError as error:
-            exchange.code = error.slug
-            request_rejected.send(self.app, exchange=exchange, error=error)
+            request_rejected.send(self._app, exchange=exchange, error=error)
             raise
         if exchange.principal is not None and not known:
-            request_authenticated.send(self.app, exchange=exchange)
+            request_authenticated.send(self._app, exchange=exchange)
 
-    def answer(self, value: Any, write: Writer) -> AnyResponse:
-        """Make the answer from what a view returned, before it is written."""
+    def _respond(self, value: Any, write: Writer) -> AnyResponse:
+        """Return the response for the value that a view returned."""
         if not has_request_context():
             return write(value)
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         exchange = exchange_of(current.environ)
-        return write(value) if exchange is None else self.answers.respond(value, write, current, exchange)
+        return write(value) if exchange is None else self._answers.respond(value, write, current, exchange)
 
-    def after(self, response: Response) -> Response:
+    def _problem(self, error: HTTPException) -> BaseResponse:
+        """Return the problem document for an HTTP error, also for one of another extension."""
         exchange = exchange_of(request.environ)
-        if exchange is None:
-            return response
-        exchange.status = response.status_code
-        self.state.pipeline.shape(response, exchange)
-        exchange.streamed = response.is_streamed
-        if exchange.flask_only:
-            response.headers[FLASK_MARK] = exchange.request_id
-        return response
+        if error.response is not None:
+            if exchange is not None:
+                exchange.reject(error)
+            return cast("BaseResponse", error.response)
+        return problem_response(error) if exchange is None else exchange.problem(error)
 
-    def teardown(self, error: BaseException | None) -> None:
+    def _after(self, response: Response) -> Response:
+        """Run the filters."""
         exchange = exchange_of(request.environ)
         if exchange is not None:
-            exchange.fault = exchange.fault or error
+            self._state.pipeline.filter(response, exchange)
+            exchange.streamed = response.is_streamed
+            if exchange.flask_only:
+                response.headers[FLASK_MARK] = exchange.request_id
+        return response
 
-    # What the proxy middleware asks of the app: see transport.outgoing.Site.
+    def _teardown(self, error: BaseException | None) -> None:
+        exchange = exchange_of(request.environ)
+        if exchange is not None and error is not None:
+            exchange.fail(error)
+
+    # What the proxy middleware asks for: see transport.outgoing.Site.
 
     @property
     def propagates(self) -> bool:
-        configured = self.app.config["PROPAGATE_EXCEPTIONS"]
-        return bool(self.app.testing or self.app.debug) if configured is None else bool(configured)
+        configured = self._app.config["PROPAGATE_EXCEPTIONS"]
+        return bool(self._app.testing or self._app.debug) if configured is None else bool(configured)
 
-    def error_response(self, exchange: Exchange, error: BaseException | None) -> BaseResponse:
-        if error is None:
-            found: SecureMLError = InternalError("the guards did not run: other code answered before them")
-            self.app.logger.critical("request %s: %s", exchange.request_id, found.reason)
-        elif isinstance(error, SecureMLError):
-            found = error
-        else:
-            found = InternalError(f"unhandled {type(error).__name__}")
-            self.app.logger.error("request %s failed", exchange.request_id, exc_info=error)
-        exchange.refusal, exchange.code = found, found.slug
-        problem = problem_response(found, {REQUEST_ID_KEY: exchange.request_id})
-        response = cast("Response", self.app.response_class.force_type(problem))
-        exchange.shaped = sole_chunk(response)
-        self.state.pipeline.shape(response, exchange)
+    def error_response(self, exchange: Exchange, error: BaseException) -> BaseResponse:
+        if not isinstance(error, SecureMLError):
+            self._app.logger.error("request %s failed", exchange.request_id, exc_info=error)
+            error = InternalError(f"unhandled {type(error).__name__}")
+        response = cast("Response", self._app.response_class.force_type(exchange.problem(error)))
+        self._state.pipeline.filter(response, exchange)
         return response
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return self.foreign_headers.completed(exchange, headers)
+        return self._foreign_headers.completed(exchange, headers)
 
     def record(self, exchange: Exchange) -> None:
-        exchange.finished = self.state.clock.monotonic()
-        self.state.pipeline.record(exchange)
+        exchange.finished = self._state.clock.monotonic()
+        self._state.pipeline.record(exchange)
 
     def record_stream_end(self, exchange: Exchange) -> None:
-        exchange.finished = self.state.clock.monotonic()
-        self.state.pipeline.record_stream_end(exchange)
-
-    def problem(self, error: HTTPException) -> BaseResponse:
-        """Turn every HTTP error, also of other extensions, into a problem document."""
-        exchange = exchange_of(request.environ)
-        if exchange is not None:
-            exchange.code = slug_and_detail(error)[0]
-            if isinstance(error, SecureMLError):
-                exchange.refusal = error
-        if error.response is not None:
-            return cast("BaseResponse", error.response)
-        response = problem_response(error, request.environ)
-        if exchange is not None:
-            exchange.shaped = sole_chunk(response)
-        return response
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the user declared on the extension object."""
-
-    authenticators: tuple[Authenticator, ...]
-    guards: tuple[Guard, ...]
-    filters: tuple[Filter, ...]
-    recorders: tuple[Recorder, ...]
-    clock: Clock
-    sink: Sink | None
-    owner: OwnerHook | None
-
-
-def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
-    """Return the frozen state of one app.
-
-    :raises ConfigError: the configuration is not safe.
-    """
-    settings = Settings.load(app.config)
-    store = open_store(settings.store_uri, settings.store_password, parts.clock)
-    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
-    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock)
-    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
-    guards = _guards(settings, parts, limiter, [throttle, authentication.guard])
-    pipeline = Pipeline.build(
-        [*guards, *parts.guards],
-        [
-            *parts.filters,
-            OutputFilter(Answers(settings.plans)),
-            HeaderFilter(settings.hsts_max_age, _exposed(settings)),
-        ],
-        [*_recorders(settings, parts), *parts.recorders],
-    )
-    mounts = (*below.mounts, *settings.mounts)
-    policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
-    return AppState(
-        settings, pipeline, policies, below, parts.clock, store, authentication.keys, authentication.revocations
-    )
-
-
-def _exposed(settings: Settings) -> tuple[str, ...]:
-    # A client in a browser needs them to answer a challenge (RFC 9449 section 8.2).
-    return () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
-
-
-def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Guard]) -> Iterator[Guard]:
-    if settings.require_tls:
-        yield TlsGuard()
-    yield TargetGuard()
-    yield from who
-    yield AuthorizationGuard(parts.owner, parts.clock)
-    yield RateGuard(limiter, settings.plans)
-    yield ConditionGuard(Answers(settings.plans))
-    yield build_input_guard(settings)
-    yield CostGuard(limiter, settings.plans)
-
-
-def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
-    try:
-        sink = parts.sink or open_sink(settings.request_log, parts.clock)
-    except OSError as error:
-        raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
-    if sink is not None:
-        yield RequestLog(sink)
+        exchange.finished = self._state.clock.monotonic()
+        self._state.pipeline.record_stream_end(exchange)

@@ -13,7 +13,7 @@ from flask import Request, Response
 from .errors import SecureMLError
 from .exchange import Exchange
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Stage(IntEnum):
@@ -88,7 +88,7 @@ class Pipeline:
             for guard in self._remaining(exchange):
                 guard.check(request, exchange)
         except SecureMLError as error:
-            exchange.refusal = error
+            exchange.reject(error)
             raise
         exchange.cleared = exchange.policy
         exchange.checked_by = self
@@ -100,7 +100,7 @@ class Pipeline:
         first = Stage.ADMISSION if exchange.principal is None else Stage.AUTHORIZE
         return [guard for guard in self.guards if guard.stage >= first]
 
-    def shape(self, response: Response, exchange: Exchange) -> None:
+    def filter(self, response: Response, exchange: Exchange) -> None:
         """Run every filter over the response."""
         for each in self.filters:
             each.apply(response, exchange)

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from blinker import Namespace
+from blinker import NamedSignal, Namespace
 
 _signals = Namespace()
 
-request_authenticated = _signals.signal("request_authenticated")
-request_rejected = _signals.signal("request_rejected")
+request_authenticated: NamedSignal = _signals.signal("request_authenticated")
+request_rejected: NamedSignal = _signals.signal("request_rejected")

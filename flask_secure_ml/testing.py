@@ -1,4 +1,4 @@
-"""Parts for the tests of apps that use flask-secure-ml: a clock, a log in memory, factories for keys and tokens."""
+"""For the tests of your app: a clock that stands still, an HTTPS client, a log in memory, and keys and tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from flask import Flask
+from flask.testing import FlaskClient
 from joserfc.jwk import ECKey, Key, KeyParameters, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
+from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
 
-from .authentication.api_keys.key import KeyStore
 from .authentication.api_keys.lifecycle import issue_key
-from .principal import Clock
-from .secrets import SecretRing
+from .state import state_of
 
 _EC_CURVES: Mapping[str, Literal["P-256", "P-384", "P-521"]] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 
@@ -34,7 +36,7 @@ class FakeClock:
         return self._now
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
+        """Return seconds of a clock that never runs backwards."""
         return self._now
 
     def advance(self, seconds: float) -> None:
@@ -43,29 +45,62 @@ class FakeClock:
 
 
 class MemorySink:
-    """Keeps the lines of the request log: ``SecureML(sink=MemorySink())``."""
+    """A request log in memory: ``SecureML(sink=MemorySink())``."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def write(self, line: str) -> None:
-        """Keep one line."""
+        """Append one line."""
         self.lines.append(line)
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Every line, parsed."""
+        """The lines, parsed."""
         return [json.loads(line) for line in self.lines]
 
 
-# --- factories for keys and tokens -----------------------------------------------------------------------
+class SecureClient(FlaskClient):
+    """A test client that sends every request over HTTPS, with a credential.
+
+    ``SecureClient(app, api_key=make_api_key(app))``, or as ``app.test_client_class``.
+
+    :param api_key: the API key of every request.
+    :param token: the access token of every request.
+    :param headers: further headers of every request, such as ``{"X-Forwarded-For": "192.0.2.1"}``.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        response_wrapper: type[Response] | None = None,
+        *,
+        use_cookies: bool = True,
+        api_key: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(app, response_wrapper or app.response_class, use_cookies=use_cookies)
+        credentials = {"X-API-Key": api_key, "Authorization": None if token is None else f"Bearer {token}"}
+        for name, value in {**credentials, **(headers or {})}.items():
+            if value is not None:
+                self.environ_base["HTTP_" + name.upper().replace("-", "_")] = value
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        """Send a request; ``base_url`` and ``url_scheme`` replace the scheme."""
+        if "base_url" not in kwargs and (not args or isinstance(args[0], str)):
+            kwargs.setdefault("url_scheme", "https")
+        return super().open(*args, **kwargs)
+
+
+# --- API keys, signing keys, tokens and proofs ------------------------------------------------------------------------
 
 
 def make_signing_key(algorithm: str = "RS256", kid: str | None = "test") -> Key:
-    """Return a new private key that signs with one algorithm.
+    """Return a new private key for one signature algorithm.
 
     :param algorithm: such as ``RS256``, ``PS256``, ``ES256`` or ``Ed25519``.
-    :param kid: the name under which :func:`make_key_set` publishes it; None for a key without a name.
+    :param kid: the id under which :func:`make_key_set` publishes it; None for a key without an id.
     """
     parameters: KeyParameters = {"alg": algorithm, "use": "sig"}
     if kid is not None:
@@ -78,7 +113,7 @@ def make_signing_key(algorithm: str = "RS256", kid: str | None = "test") -> Key:
 
 
 def make_key_set(*keys: Key) -> str:
-    """Return the JWK Set that publishes the public halves of some keys: the content of a ``jwks_file``."""
+    """Return the JWK Set with the public parts of some keys: the content of a ``jwks_file``."""
     return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
 
 
@@ -93,17 +128,16 @@ def make_token(
     header: Mapping[str, Any] | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return an RFC 9068 access token, right in every way that is not overridden.
+    """Return an access token (RFC 9068), valid unless something is overridden.
 
-    The token is always signed by the key with its own algorithm, whatever the header says, so a test can make
-    tokens that lie.
+    The key signs the token with its own algorithm, whatever the header names, so a test can make tokens that lie.
 
     :param now: the ``iat``, in seconds since the epoch.
     :param lifetime: seconds from ``iat`` to ``exp``.
-    :param header: members put over those of the header; ``...`` as a value leaves the member out.
-    :param claims: claims put over the usual ones; ``...`` as a value leaves the claim out.
+    :param header: members that replace those of the header; ``...`` as a value removes the member.
+    :param claims: claims that replace the default ones; ``...`` as a value removes the claim.
     """
-    usual = {
+    defaults = {
         "iss": issuer,
         "aud": audience,
         "sub": "alice",
@@ -114,7 +148,7 @@ def make_token(
         "scope": scope,
     }
     head = {"alg": key.alg, "typ": "at+jwt"} | ({"kid": key.kid} if key.kid else {})
-    return sign_parts(key, _overridden(head, header).encode(), _overridden(usual, claims).encode())
+    return sign_parts(key, _overridden(head, header).encode(), _overridden(defaults, claims).encode())
 
 
 def make_dpop_proof(
@@ -128,35 +162,33 @@ def make_dpop_proof(
     header: Mapping[str, Any] | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a DPoP proof (RFC 9449 section 4.2), right in every way that is not overridden.
+    """Return a DPoP proof (RFC 9449 section 4.2), valid unless something is overridden.
 
     The token must be bound to the key: ``make_token(..., claims={"cnf": {"jkt": key.thumbprint()}})``.
 
-    :param token: the access token that the proof goes with.
+    :param token: the access token that the proof is sent with.
     :param now: the ``iat``, in seconds since the epoch.
-    :param uri: the address of the request, without a query.
-    :param nonce: what an earlier answer gave in ``DPoP-Nonce``.
-    :param header: members put over those of the header; ``...`` as a value leaves the member out.
-    :param claims: claims put over the usual ones; ``...`` as a value leaves the claim out.
+    :param uri: the URL of the request, without its query.
+    :param nonce: the ``DPoP-Nonce`` of an earlier response.
+    :param header: members that replace those of the header; ``...`` as a value removes the member.
+    :param claims: claims that replace the default ones; ``...`` as a value removes the claim.
     """
     digest = _base64url(hashlib.sha256(token.encode()).digest())
-    usual = {"jti": secrets.token_hex(16), "htm": method, "htu": uri, "iat": now, "ath": digest}
-    given = usual | ({} if nonce is None else {"nonce": nonce})
+    defaults = {"jti": secrets.token_hex(16), "htm": method, "htu": uri, "iat": now, "ath": digest}
+    given = defaults | ({} if nonce is None else {"nonce": nonce})
     head = {"typ": "dpop+jwt", "alg": key.alg, "jwk": key.as_dict(private=False)}
     return sign_parts(key, _overridden(head, header).encode(), _overridden(given, claims).encode())
 
 
 def sign_parts(key: Key, header: bytes, payload: bytes) -> str:
-    """Return the compact JWS (RFC 7515) of a header and a payload byte by byte, sound JSON or not."""
+    """Return the compact JWS (RFC 7515) of a header and a payload, which need not be valid JSON."""
     algorithm = JWSRegistry.algorithms[str(key.alg)]
     signed = f"{_base64url(header)}.{_base64url(payload)}"
     return f"{signed}.{_base64url(algorithm.sign(signed.encode(), key))}"
 
 
 def make_api_key(
-    store: KeyStore,
-    pepper: SecretRing,
-    clock: Clock,
+    app: Flask,
     *,
     client: str = "tests",
     scopes: Iterable[str] = ("predict",),
@@ -164,22 +196,29 @@ def make_api_key(
     lifetime: float | None = None,
     endpoints: Iterable[str] | None = None,
 ) -> str:
-    """Store a new API key and return its text.
+    """Return a new API key of an app, which is in its key store from now on.
 
-    :param store: such as ``app.extensions["secure_ml"].keys``.
-    :param pepper: such as ``app.extensions["secure_ml"].settings.api_key_pepper``.
-    :param lifetime: seconds until it expires, or None for a key that does not.
-    :param endpoints: the endpoints or URL rules that it is for, or None for every one.
+    :param app: a protected app with ``SECURE_ML_API_KEYS``.
+    :param client: who the key is for, as the log has it.
+    :param plan: one of ``SECURE_ML_PLANS``.
+    :param lifetime: seconds until the key expires, or None for a key that does not.
+    :param endpoints: the endpoints or URL rules that the key is for, or None for every one.
+    :raises RuntimeError: the app is not protected, or has no API keys.
     """
-    now = clock.now()
+    state = state_of(app)
+    pepper = state.settings.api_key_pepper
+    if state.keys is None or pepper is None:
+        raise RuntimeError(f"{app.name!r} has no API keys: set SECURE_ML_API_KEYS and SECURE_ML_API_KEY_PEPPER")
+    now = state.clock.now()
     expires = None if lifetime is None else now + lifetime
-    return issue_key(
-        store, pepper, client=client, scopes=scopes, now=now, plan=plan, expires=expires, endpoints=endpoints
-    )[0]
+    key, _ = issue_key(
+        state.keys, pepper, client=client, scopes=scopes, now=now, plan=plan, expires=expires, endpoints=endpoints
+    )
+    return key
 
 
-def _overridden(usual: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:
-    return json.dumps({name: value for name, value in {**usual, **(given or {})}.items() if value is not ...})
+def _overridden(defaults: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:
+    return json.dumps({name: value for name, value in {**defaults, **(given or {})}.items() if value is not ...})
 
 
 def _base64url(value: bytes) -> str:

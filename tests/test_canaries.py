@@ -106,7 +106,7 @@ def place(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_that_is_written_holds_a_secret(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """After good, bad and crashing requests of every kind: answers, logs, files, commands and reprs are clean."""
     caplog.set_level(logging.DEBUG)
-    key = make_api_key(place.state.keys, place.state.settings.api_key_pepper, place.clock, scopes=())
+    key = make_api_key(place.app, scopes=())
     signer = make_signing_key("RS256")
     token = make_token(signer, issuer=ISSUER, audience=AUDIENCE, now=place.clock.now())
     opaque = "c4n4ry-opaque-token-88d1c0"

@@ -91,7 +91,7 @@ def test_an_answer_before_the_guards_is_withheld(app: Flask, caplog: pytest.LogC
         response = app.test_client().get("/any", base_url=HTTPS)
     assert (response.status_code, response.json["code"]) == (500, "internal_error")  # type: ignore[index]
     assert "secrets" not in response.text
-    assert "other code answered before" in caplog.text
+    assert "other code responded before" in caplog.text
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -517,3 +517,45 @@ def test_current_exchange_needs_a_protected_app(bare_app: Flask) -> None:
     """Without init_app the proxy says what is missing."""
     with bare_app.test_request_context(), pytest.raises(RuntimeError, match="init_app"):
         current_exchange.request_id  # noqa: B018
+
+
+@pytest.mark.parametrize("own_page", [False, True])
+def test_an_after_request_that_raises(app: Flask, sink: MemorySink, own_page: bool) -> None:
+    """Flask then sends what no filter has seen; it is replaced by an error response with every header."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.after_request
+    def broken(response: Response) -> Response:
+        raise RuntimeError("a fault in the app")
+
+    if own_page:
+        app.register_error_handler(500, lambda error: ("an error page with the score 0.123456789", 500))
+    app.add_url_rule("/x", view_func=lambda: {"scores": [0.123456789]})
+    response = app.test_client().get("/x", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.json and response.json["code"]) == (500, "internal_error")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Content-Security-Policy"]
+    assert b"0.1234" not in response.data
+    assert [record["status"] for record in sink.records] == [500]
+
+
+@pytest.mark.parametrize(
+    ("require_tls", "configured", "expected"),
+    [
+        pytest.param(True, False, True, id="over TLS"),
+        pytest.param(True, True, True, id="configured"),
+        pytest.param(False, False, False, id="in clear text, where a browser would drop a secure cookie"),
+        pytest.param(False, True, True, id="configured in clear text"),
+    ],
+)
+def test_session_cookies(
+    protected: MakeApp, caplog: pytest.LogCaptureFixture, require_tls: bool, configured: bool, expected: bool
+) -> None:
+    """They stay off clear text where it is rejected, and a changed setting is logged."""
+    app = Flask("model_app")
+    app.config["SESSION_COOKIE_SECURE"] = configured
+    caplog.set_level("INFO")
+    protected(app, REQUIRE_TLS=require_tls)
+    assert app.config["SESSION_COOKIE_SECURE"] is expected
+    assert app.config["SESSION_COOKIE_SAMESITE"] == "Lax"
+    assert ("SESSION_COOKIE_SECURE" in caplog.text) is (expected != configured)

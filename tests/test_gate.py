@@ -525,16 +525,16 @@ def test_routes_are_guarded_once(mounting: Callable[..., Flask], sink: MemorySin
     predictor = caller("bob", "predict")
 
     def on_authenticated(sender: Flask, **_: object) -> None:
-        heard.append("authenticated")
+        heard.append("request_authenticated")
 
     def on_refused(sender: Flask, **_: object) -> None:
-        heard.append("refused")
+        heard.append("request_rejected")
 
     with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_refused, app):
         responses = [client.post("/predict", headers=predictor, **sent) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
     assert responses[0].json == {"rows": 2, "by": "bob"}
-    assert heard == ["authenticated", "authenticated", "refused"]
+    assert heard == ["request_authenticated", "request_authenticated", "request_rejected"]
     assert client.post("/predict", headers=predictor, base_url=HTTPS, json={"instances": "x"}).status_code == 429
     assert [record["endpoint"] for record in sink.records] == ["predict"] * 6
     assert client.post("/predict", headers=caller("eve", "predict"), json={}, base_url=HTTPS).status_code == 422
@@ -940,7 +940,7 @@ def test_middleware_around_the_app(app: Flask, caplog: pytest.LogCaptureFixture,
     """Every request is a 500, with one line in the log, and the check says so beforehand."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"))
     app.wsgi_app = Outer(app.wsgi_app)  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match=r"test_gate\.Outer was put around the app .* SECURE_ML_OUTER_MIDDLEWARE"):
+    with pytest.raises(ConfigError, match=r"test_gate\.Outer wraps the app .* SECURE_ML_OUTER_MIDDLEWARE"):
         SecureML.check(app)
     with caplog.at_level(logging.CRITICAL):
         responses = [app.test_client().get("/open", base_url=HTTPS) for _ in range(3)]

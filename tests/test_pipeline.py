@@ -52,7 +52,7 @@ def test_a_refusal_ends_the_walk(request_: Request) -> None:
     with pytest.raises(RateLimited):
         Pipeline.build(guards).check(request_, exchange)
     assert trace == ["a"]
-    assert (exchange.cleared, exchange.refusal and exchange.refusal.reason) == (None, "refused by a")
+    assert (exchange.cleared, exchange.rejection and exchange.rejection.reason) == (None, "refused by a")
 
 
 def test_recorders_run_independently(caplog: pytest.LogCaptureFixture) -> None:

@@ -40,10 +40,7 @@ class RateGuard:
         """Charge one request, or raise :class:`~flask_secure_ml.errors.RateLimited` with ``Retry-After``."""
         for item, key in self._limits(exchange):
             # A request that is guarded again under another policy pays each limit once.
-            if (id(item), key) in exchange.charged:
-                continue
-            exchange.charged.add((id(item), key))
-            if not self._limiter.hit(item, key):
+            if exchange.charge_once(item, key) and not self._limiter.hit(item, key):
                 wait = str(self._limiter.retry_after(item, key))
                 raise RateLimited(f"over {item} of {caller_of(exchange)}", headers=[("Retry-After", wait)])
 
@@ -73,9 +70,8 @@ class CostGuard:
         price = _rows(exchange)
         key = key_for("cost", caller_of(exchange))
         for item in plan_of(self._plans, exchange).quotas if price else ():
-            if (id(item), key) in exchange.charged:
+            if not exchange.charge_once(item, key):
                 continue
-            exchange.charged.add((id(item), key))
             # The test comes first because a fixed window charges even what it refuses.
             if not self._limiter.test(item, key, price) or not self._limiter.hit(item, key, price):
                 wait = str(self._limiter.retry_after(item, key))

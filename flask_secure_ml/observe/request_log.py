@@ -101,7 +101,7 @@ def open_sink(where: str, clock: Clock) -> Sink | None:
 
 def entry(exchange: Exchange) -> dict[str, Any]:
     """Return what is logged of an exchange."""
-    refusal = exchange.refusal
+    rejection = exchange.rejection
     logged: dict[str, Any] = {
         "time": datetime.fromtimestamp(exchange.time, UTC).isoformat(timespec="milliseconds"),
         "request_id": exchange.request_id,
@@ -111,7 +111,7 @@ def entry(exchange: Exchange) -> dict[str, Any]:
         "endpoint": exchange.endpoint,
         "status": exchange.status,
         "code": exchange.code,
-        "reason": clean(refusal.reason) if refusal else _fault(exchange),
+        "reason": clean(rejection.reason) if rejection else _fault(exchange),
         "ms": round(exchange.milliseconds, 3),
         "bytes_in": exchange.received_bytes,
     }

@@ -12,15 +12,7 @@ import orjson
 from flask import Request, Response
 from werkzeug.exceptions import HTTPException
 
-from ..errors import (
-    PROBLEM_JSON,
-    REQUEST_ID_KEY,
-    InternalError,
-    NotAcceptable,
-    SecureMLError,
-    problem_response,
-    slug_and_detail,
-)
+from ..errors import PROBLEM_JSON, InternalError, NotAcceptable, SecureMLError
 from ..exchange import Exchange
 from ..pipeline import Stage
 from ..policy.options import ScoreOptions
@@ -61,10 +53,10 @@ class OutputFilter:
         body = sole_chunk(response)
         if policy.response is not None and response.status_code >= _ERRORS and response.mimetype != PROBLEM_JSON:
             _replace(response, exchange, _error_of(response, exchange))
-        elif body is None or body is not exchange.shaped:
+        elif body is None or (body is not exchange.shaped and body is not exchange.problem_body):
             self._hold(response, exchange, policy)
         elif exchange.unacceptable and response.status_code < _ERRORS:
-            _refuse(response, exchange, NotAcceptable("Accept allows none of the formats of this answer"))
+            _replace(response, exchange, NotAcceptable("Accept allows none of the formats of this answer"))
 
     def _hold(self, response: Response, exchange: Exchange, policy: Policy) -> None:
         try:
@@ -103,18 +95,13 @@ def _withhold(response: Response, exchange: Exchange, error: Exception) -> None:
     if response.status_code >= _ERRORS:
         _replace(response, exchange, _error_of(response, exchange))
     else:
-        _refuse(response, exchange, InternalError(f"the answer was withheld: {reason}"))
-
-
-def _refuse(response: Response, exchange: Exchange, error: SecureMLError) -> None:
-    exchange.refusal = error
-    _replace(response, exchange, error)
+        _replace(response, exchange, InternalError(f"the answer was withheld: {reason}"))
 
 
 def _error_of(response: Response, exchange: Exchange) -> HTTPException:
     """Return the error that an answer with this status stands for."""
-    if exchange.refusal is not None and exchange.refusal.code == response.status_code:
-        return exchange.refusal
+    if exchange.rejection is not None and exchange.rejection.code == response.status_code:
+        return exchange.rejection
     error = HTTPException()
     error.code = response.status_code
     return error
@@ -122,8 +109,7 @@ def _error_of(response: Response, exchange: Exchange) -> HTTPException:
 
 def _replace(response: Response, exchange: Exchange, error: HTTPException) -> None:
     """Turn a response into a problem document. Of its headers only those stay that say nothing of the body."""
-    exchange.code = slug_and_detail(error)[0]
-    problem = problem_response(error, {REQUEST_ID_KEY: exchange.request_id})
+    problem = exchange.problem(error)
     kept = [(name, value) for name, value in response.headers if _is_kept(name)]
     _close(response)
     response.direct_passthrough = False
@@ -132,7 +118,7 @@ def _replace(response: Response, exchange: Exchange, error: HTTPException) -> No
     response.headers.clear()
     for name, value in [*problem.headers, *(each for each in kept if each[0] not in problem.headers)]:
         response.headers.add(name, value)
-    exchange.shaped, exchange.unacceptable = sole_chunk(response), False
+    exchange.unacceptable = False
 
 
 def _is_kept(name: str) -> bool:

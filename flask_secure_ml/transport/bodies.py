@@ -62,6 +62,12 @@ class Stream:
                 self._record_end(self._exchange)
 
 
+def record_broken(exchange: Exchange, error: BaseException, record_end: Callable[[Exchange], None]) -> None:
+    """Record the end of a response that broke after it had started."""
+    exchange.stream_error = unhandled(error)
+    record_end(exchange)
+
+
 def unhandled(error: BaseException) -> str:
     """Return what is logged of an error: its message may quote the payload."""
     return f"unhandled {type(error).__name__}"

@@ -19,7 +19,7 @@ from .forwarded import environ_key
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 MAX_HEADER = 16_384
 """The longest header with a certificate, in characters."""
@@ -40,7 +40,7 @@ class CertificateSource:
 
     def __init__(self, header: str | None) -> None:
         self.header = header
-        self.key = "" if header is None else environ_key(header)
+        self.key: str = "" if header is None else environ_key(header)
 
     def of_client(self, environ: WSGIEnvironment) -> bytes | None:
         """Return the certificate of a client that is connected to this server, in DER, or None."""

@@ -1,7 +1,7 @@
-"""Runs the guards before anything beneath the proxy middleware is called.
+"""Decides when the guards run: before anything beneath the proxy middleware, or in Flask's first hook.
 
 Where Flask alone responds, its hooks are enough. Where a mounted WSGI app, Socket.IO or a class with its own dispatch
-stands beneath, these respond without Flask's hooks, so the guards run here, for every request.
+stands beneath, these respond without Flask's hooks, so the guards run before it is called, for every request.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from ..config import Settings
 from ..errors import InternalError
 from ..exchange import Exchange
+from ..pipeline import Pipeline
 from ..policy.matching import PolicyTable, in_mount
 from ..policy.policy import Policy
 from .beneath import Beneath, around, is_proxy_fix, layer_name
@@ -26,47 +27,53 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SOCKETS = ("gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket", "wsgi.early_hints")
-"""Where servers put the connection itself; who takes it can respond without ``start_response``."""
+"""The keys under which servers expose the connection itself; who takes it can respond without ``start_response``."""
 
 POLICY_VIOLATION = 1008
-"""How a WebSocket is closed whose handshake the server completed before any app was called (RFC 6455 section 7.4.1)."""
+"""The close code for a WebSocket whose handshake the server completed before it called any app (RFC 6455, 7.4.1)."""
 
 PROXY_FIX_MARK = "werkzeug.proxy_fix.orig"
 _PROXY_FIX = (
-    "ProxyFix stands around the app, where it believes the forwarded headers of strangers: remove it, and name your "
-    "proxies in SECURE_ML_TRUSTED_PROXIES"
+    "ProxyFix wraps the app, where it trusts the forwarded headers of any client: remove it, and name your proxies in "
+    "SECURE_ML_TRUSTED_PROXIES"
 )
 
 Guard = Callable[[Request, Exchange, Policy, str | None], None]
 
 
 class Admission:
-    """Admits a request to what stands beneath the proxy middleware, or returns the response that rejects it.
+    """Runs the guards once for each request, as early as what stands beneath demands.
 
-    :param below: what stands beneath.
+    :param pipeline: the pipeline whose guards are run.
+    :param below: what stands beneath the proxy middleware.
     :param guard: runs the guards for a request under a policy, or raises.
     """
 
-    def __init__(self, app: Flask, policies: PolicyTable, below: Beneath, settings: Settings, guard: Guard) -> None:
+    def __init__(
+        self, app: Flask, policies: PolicyTable, pipeline: Pipeline, below: Beneath, settings: Settings, guard: Guard
+    ) -> None:
         self._app = app
         self._policies = policies
+        self._pipeline = pipeline
         self._guard = guard
         self._plain = below.plain
         self._mounts = (*below.mounts, *settings.mounts)
         self._outer = OuterMiddleware(app, settings.outer_middleware)
 
     def admit(self, environ: WSGIEnvironment, exchange: Exchange) -> Response | None:
-        """Return None when what stands beneath may be called.
+        """Return the response that rejects the request, or None when what stands beneath may be called.
 
-        A plain app is guarded by its hooks. Otherwise the guards run here, under the policy of the path. A policy that
-        is public in code opens for Flask alone: until Flask's own hook has run, there is no socket to take, and every
-        other response is replaced.
+        A plain app is guarded in Flask's first hook. Otherwise the guards run here, under the policy of the path. A
+        policy that is public in code opens Flask alone: until Flask's first hook has run, the socket is withheld, and
+        every other response is replaced.
 
-        :raises InternalError: unknown middleware stands around the app.
+        :raises InternalError: unknown middleware wraps the app.
         """
+        # An outer app that admitted the request ran its own guards, not these.
+        exchange.answerable = False
         self._outer.check()
         if PROXY_FIX_MARK in environ and exchange.checked_by is None:
             raise InternalError(_PROXY_FIX)
@@ -82,6 +89,27 @@ class Admission:
             context.pop(None)
         return rejection
 
+    def enter(self, request: Request, exchange: Exchange) -> None:
+        """Guard a request in Flask's first hook, unless it was admitted for the same target and policy already.
+
+        :raises SecureMLError: the request is rejected.
+        """
+        if exchange.guarded is request:
+            return
+        if exchange.guarded is not None and exchange.checked_by is self._pipeline:
+            # Middleware beneath made another request of this one: the first was guarded and charged, not this.
+            exchange.target = None
+            exchange.clear_charges()
+        exchange.guarded = request
+        exchange.answerable = True
+        self._policies.ensure_checked()
+        policy = self._policies.find(request.url_rule, request.method, request.path)
+        if exchange.target is None or exchange.cleared is not policy or exchange.target != target_of(request):
+            self._guard(request, exchange, policy, request.endpoint)
+            exchange.flask_only &= policy.public
+        if exchange.sockets:
+            _give_sockets(request.environ, exchange.sockets)
+
     def _admit(self, request: Request, exchange: Exchange) -> Response | None:
         try:
             opens_all = self._check(request, exchange)
@@ -96,10 +124,11 @@ class Admission:
         return None
 
     def _check(self, request: Request, exchange: Exchange) -> bool:
+        """Run the guards; return False for a policy that opens Flask alone."""
         path = request.environ.get("PATH_INFO") or "/"
         mounted = in_mount(path, self._mounts)
         if mounted:
-            # The rule is of a route that is shadowed, and a key for that route is not one for the mount.
+            # The rule is of a route that the mount shadows, and a key for that route is not one for the mount.
             request.url_rule = request.view_args = None
         self._policies.ensure_checked()
         policy, name = self._policies.beneath(path, request.url_rule, request.method)
@@ -114,7 +143,7 @@ class Admission:
 
 
 class OuterMiddleware:
-    """Rejects every request until the configuration names all that was put around the app.
+    """Rejects every request until the configuration names everything that wraps the app.
 
     :param named: ``SECURE_ML_OUTER_MIDDLEWARE``.
     """
@@ -126,7 +155,7 @@ class OuterMiddleware:
         self._problem: str | None = None
 
     def check(self) -> None:
-        """Let a request pass if nothing unknown stands around the app.
+        """Let a request pass if nothing unknown wraps the app.
 
         :raises InternalError: something does.
         """
@@ -136,7 +165,7 @@ class OuterMiddleware:
             # Two threads may both see it for the first time; the log then has it twice.
             self._seen = outermost
             if self._problem is not None:
-                log.critical("every request is answered with 500: %s", self._problem)
+                log.critical("every request gets 500: %s", self._problem)
         if self._problem is not None:
             raise InternalError(self._problem)
 
@@ -149,13 +178,13 @@ def outer_problems(app: Flask, named: Collection[str]) -> Iterator[str]:
             yield _PROXY_FIX
         elif name not in named:
             yield (
-                f"{name} was put around the app after init_app and can respond without the guards: put it there "
-                f"before init_app, or name it in SECURE_ML_OUTER_MIDDLEWARE"
+                f"{name} wraps the app and can respond without the guards, as it was added after init_app: add it "
+                f"before, or name it in SECURE_ML_OUTER_MIDDLEWARE"
             )
 
 
 def opaque_layers(below: Beneath, mounts: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each layer beneath the guards of which it is not known where it responds itself."""
+    """Yield a sentence for each layer beneath the guards whose own paths are unknown."""
     for name in () if mounts else below.opaque:
         yield (
             f"{name} stands beneath the guards and may respond itself at paths of public routes: "
@@ -164,7 +193,7 @@ def opaque_layers(below: Beneath, mounts: Collection[str]) -> Iterator[str]:
 
 
 def target_of(request: Request) -> tuple[str, str, str]:
-    """Return what a request is for, as WSGI names it: method, mount and path."""
+    """Return the target of a request, as WSGI names it: method, mount and path."""
     environ = request.environ
     return request.method, environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
 
@@ -180,8 +209,8 @@ class _GuardContext(RequestContext):
         super().pop(exc)
 
 
-def give_sockets(environ: WSGIEnvironment, sockets: Mapping[str, Any]) -> None:
-    """Put back what was kept from the code beneath, except for a body that was read and replaced meanwhile."""
+def _give_sockets(environ: WSGIEnvironment, sockets: Mapping[str, Any]) -> None:
+    """Put back what was withheld from the code beneath, except for a body that was read and replaced meanwhile."""
     replaced = not isinstance(environ["wsgi.input"], _Readable)
     environ.update({name: taken for name, taken in sockets.items() if not (replaced and name == "wsgi.input")})
 

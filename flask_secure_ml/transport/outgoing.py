@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from werkzeug.wrappers import Response
 
+from ..errors import InternalError
 from ..exchange import Exchange
-from .bodies import Resumed, Stream, close_body, unhandled
+from .bodies import Resumed, Stream, close_body, record_broken, unhandled
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 Headers = list[tuple[str, str]]
 
 SWITCHING_PROTOCOLS = 101
+_SWITCHING = "101 Switching Protocols"
+_BYPASS = "the guards did not run: other code responded before them"
+_UNFILTERED = "the filters did not run"
 INTERNAL_SERVER_ERROR = 500
 
 FLASK_MARK = "X-Secure-ML-Flask"
@@ -43,10 +47,10 @@ class Site(Protocol):
     def propagates(self) -> bool:
         """Whether errors reach the caller, as in tests and under a debugger."""
 
-    def error_response(self, exchange: Exchange, error: BaseException | None) -> Response:
-        """Return what is sent instead of a response that must not leave.
+    def error_response(self, exchange: Exchange, error: BaseException) -> Response:
+        """Return the response that replaces one that must not leave.
 
-        :param error: what the app raised; None for a response of code that ran before the guards.
+        :param error: the exception of the app, or the reason why its response must not leave.
         """
 
     def finish_headers(self, exchange: Exchange, headers: Headers) -> Headers:
@@ -99,7 +103,7 @@ class Outgoing:
         """
         if self._head is None and _switched(self._environ):
             mark = [(FLASK_MARK, self._exchange.request_id)] if self._exchange.flask_only else []
-            self._head = (f"{SWITCHING_PROTOCOLS} Switching Protocols", mark)
+            self._head = (_SWITCHING, mark)
         if self._head is None:
             raise RuntimeError("the app returned a body without calling start_response")
 
@@ -156,7 +160,7 @@ class Outgoing:
             self._exchange.status = SWITCHING_PROTOCOLS
             self._record()
             raise error
-        self._exchange.fault = self._exchange.fault or error
+        self._exchange.fail(error)
         if self._site.propagates:
             self._exchange.status = INTERNAL_SERVER_ERROR
             self._record()
@@ -171,14 +175,14 @@ class Outgoing:
         if self._write is not None:
             self._abandoned(error)
             return
-        self._exchange.fault = self._exchange.fault or error
+        self._exchange.fail(error)
         self._exchange.status = INTERNAL_SERVER_ERROR
         self._record()
 
     def _send_head(self, error: Exception | None = None) -> Callable[[bytes], object]:
         exchange = self._exchange
-        if self._replacement is None and not (exchange.answerable and self._is_open()):
-            self._replacement = self._site.error_response(exchange, None)
+        if self._replacement is None and (reason := self._forbidden()) is not None:
+            self._replacement = self._site.error_response(exchange, InternalError(reason))
         if self._replacement is not None:
             replacement = self._replacement
             status, headers = replacement.status, list(replacement.get_wsgi_headers(self._environ))
@@ -197,11 +201,18 @@ class Outgoing:
         self._write = write
         return write
 
-    def _is_open(self) -> bool:
+    def _forbidden(self) -> str | None:
+        """Return why the response of the app must not leave, or None if it may."""
+        exchange, (status, headers) = self._exchange, self._head or ("", [])
         # Middleware that tries one app after another may respond when Flask has, for a public route, with 404.
-        if not self._exchange.flask_only or self._head is None:
-            return True
-        return (FLASK_MARK, self._exchange.request_id) in self._head[1]
+        is_foreign = exchange.flask_only and self._head is not None and (FLASK_MARK, exchange.request_id) not in headers
+        if is_foreign or not exchange.answerable:
+            log.critical("request %s: %s", exchange.request_id, _BYPASS)
+            return _BYPASS
+        if exchange.guarded is not None and exchange.streamed is None and not status.startswith(_SWITCHING):
+            # A function of the app that runs after the view failed, so the filters did not run. Flask has logged it.
+            return _UNFILTERED if exchange.fault is None else unhandled(exchange.fault)
+        return None
 
     def _server_start(self, status: str, headers: Headers, error: Exception | None) -> Callable[[bytes], object]:
         if self._started and error is not None:
@@ -246,8 +257,7 @@ class Outgoing:
 
     def _abandoned(self, error: BaseException) -> None:
         if self._records:
-            self._exchange.stream_error = unhandled(error)
-            self._site.record_stream_end(self._exchange)
+            record_broken(self._exchange, error, self._site.record_stream_end)
 
 
 class _Late:

@@ -91,8 +91,6 @@ class ProxyMiddleware:
     def _serve(
         self, environ: WSGIEnvironment, start_response: StartResponse, exchange: Exchange, *, records: bool = True
     ) -> Iterable[bytes]:
-        # What an outer app admitted says nothing of the guards of this one.
-        exchange.answerable = False
         outgoing = Outgoing(environ, start_response, exchange, self._site, records=records)
         try:
             rejection = self._admission.admit(environ, exchange)
@@ -137,8 +135,12 @@ class ExchangeOpener:
 
     def open_within(self, outer: Exchange, environ: WSGIEnvironment) -> Exchange:
         """Place an exchange in the environ of a request that is made while another is served."""
-        exchange = outer.within(self._clock.now(), self._clock.monotonic())
-        exchange.method, exchange.path = environ.get("REQUEST_METHOD") or "", environ.get("PATH_INFO") or ""
+        exchange = outer.within(
+            time=self._clock.now(),
+            started=self._clock.monotonic(),
+            method=environ.get("REQUEST_METHOD") or "",
+            path=environ.get("PATH_INFO") or "",
+        )
         environ[EXCHANGE_KEY] = exchange
         return exchange
 

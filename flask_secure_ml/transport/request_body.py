@@ -38,7 +38,7 @@ class RequestBody:
     def __init__(self, stream: Any, remaining: int | None) -> None:
         self._stream = stream
         self.remaining = remaining
-        self.ended = False
+        self.ended: bool = False
 
     @classmethod
     def announced(cls, environ: WSGIEnvironment) -> RequestBody | None:

@@ -20,7 +20,8 @@ from flask_secure_ml.authentication.api_keys.key import KeyHasher, checksum
 from flask_secure_ml.authentication.api_keys.lifecycle import disable_key, rotate_key
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.testing import FakeClock, make_api_key
+from flask_secure_ml.testing import FakeClock
+from stored_keys import stored_key
 from support import OLDER_SECRET, RANDOM_SECRET
 
 Ask = Callable[..., Any]
@@ -54,14 +55,14 @@ def fill(text: str, key: str) -> str:
 
 @pytest.fixture
 def key(store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> str:
-    return make_api_key(store, pepper, clock, client="ada", scopes=["predict", "metrics"], plan="gold")
+    return stored_key(store, pepper, clock, client="ada", scopes=["predict", "metrics"], plan="gold")
 
 
 @pytest.fixture
 def unusable(store: FileKeyStore, pepper: SecretRing, clock: FakeClock, key: str) -> dict[str, str]:
     """A text of each kind that is refused."""
-    made = {name: make_api_key(store, pepper, clock) for name in ("revoked", "disabled", "rotated")}
-    made["expired"] = make_api_key(store, pepper, clock, lifetime=0)
+    made = {name: stored_key(store, pepper, clock) for name in ("revoked", "disabled", "rotated")}
+    made["expired"] = stored_key(store, pepper, clock, lifetime=0)
     store.revoke(made["revoked"][4:16])
     disable_key(store, made["disabled"][4:16])
     rotate_key(store, pepper, made["rotated"][4:16], now=clock.now(), overlap=0)
@@ -88,7 +89,7 @@ def test_principal_of_a_key(ask: Ask, store: FileKeyStore, key: str, clock: Fake
 
 def test_endpoints_of_a_key(ask: Ask, store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> None:
     """A key that is for some endpoints says so to whoever decides."""
-    key = make_api_key(store, pepper, clock, endpoints=["predict", "/v1/model"])
+    key = stored_key(store, pepper, clock, endpoints=["predict", "/v1/model"])
     assert ask({"X-API-Key": key}).principal.endpoints == {"predict", "/v1/model"}
 
 
@@ -184,7 +185,7 @@ def test_an_unknown_id_is_hashed_under_every_secret(
 
 def test_expires_on_the_second(ask: Ask, store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> None:
     """A key works up to its last second and not after."""
-    text = make_api_key(store, pepper, clock, lifetime=10)
+    text = stored_key(store, pepper, clock, lifetime=10)
     clock.advance(9)
     assert ask({"X-API-Key": text}).status == 200
     clock.advance(1)

@@ -12,7 +12,8 @@ from joserfc.jwk import Key
 
 from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
 from flask_secure_ml.secrets import SecretRing
-from flask_secure_ml.testing import FakeClock, make_api_key, make_token, sign_parts
+from flask_secure_ml.testing import FakeClock, make_token, sign_parts
+from stored_keys import stored_key
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "jwt"
 Case = dict[str, Any]
@@ -79,7 +80,7 @@ def test_transport(
     clock: FakeClock,
 ) -> None:
     """Exactly one credential, in a header, in the syntax of its scheme; the challenge says what was wrong."""
-    key = make_api_key(store, pepper, clock)
+    key = stored_key(store, pepper, clock)
     filled = {name: fill(value, token(), key) for name, value in case["headers"].items()}
     answer = ask(filled, url=fill(case.get("url", "/"), token(), key))
     assert answer.status == case["status"], answer.reason

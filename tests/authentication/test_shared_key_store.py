@@ -24,7 +24,7 @@ from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.secrets import SecretRing
 from flask_secure_ml.stores import SharedStore, open_store
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.testing import FakeClock, MemorySink, make_api_key
+from flask_secure_ml.testing import FakeClock, MemorySink
 from servers import valkey
 
 HASH = "hmac-sha256:" + "a" * 64
@@ -355,12 +355,6 @@ def test_lock_that_cannot_be_given_back(spied: Spied, clock: FakeClock, monkeypa
     monkeypatch.setattr(spied, "delete", fail, raising=False)
     keys.revoke("k1")
     assert keys.list()[0].status == "revoked"
-
-
-def test_keys_for_tests_can_be_made_in_it(clock: FakeClock, pepper: SecretRing) -> None:
-    """make_api_key takes any key store."""
-    keys = SharedKeyStore(MemoryStore(clock), clock)
-    assert keys.get(make_api_key(keys, pepper, clock)[4:16]) is not None
 
 
 def test_change_reads_one_record(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

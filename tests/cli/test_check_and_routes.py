@@ -13,7 +13,6 @@ from flask_secure_ml import protect, public
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.cli.check import UNSEEN
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key
 from support import RANDOM_SECRET, MakeApp
 
@@ -84,7 +83,7 @@ def test_a_key_with_an_unknown_plan(
     """Its owner would be refused."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = protected(API_KEYS_FILE=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
-    make_api_key(app.extensions["secure_ml"].keys, SecretRing(Secret("env:PEPPER")), clock, plan="lost")
+    make_api_key(app, plan="lost")
     assert "has the plan 'lost', which is not in SECURE_ML_PLANS" in run(app, "check")[1]
 
 
@@ -112,7 +111,7 @@ def test_what_is_not_weak_is_not_named(
         TOKEN_ISSUERS=[issuer | {"jwks_uri": "https://as.example/jwks"}],
         STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
-    make_api_key(app.extensions["secure_ml"].keys, SecretRing(Secret("env:PEPPER")), clock)
+    make_api_key(app)
     output = run(app, "check")[1]
     assert output.splitlines()[-1] == "1 to mend or to accept"
     assert "RATELIMIT_STORAGE_URI" in output

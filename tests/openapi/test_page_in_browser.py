@@ -12,11 +12,8 @@ from typing import Any
 import pytest
 
 from certificates import Certificate, make_certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
-from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.testing import make_api_key
 from servers import Served, gunicorn
+from stored_keys import key_in_file
 from support import RANDOM_SECRET
 
 ARGUMENTS = [
@@ -69,7 +66,7 @@ def serve(folder: Path, certificate: Certificate, mode: str) -> Iterator[Site]:
     environ |= {f"FLASK_SECURE_ML_{name}": value for name, value in settings.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEPPER", RANDOM_SECRET)
-        api_key = make_api_key(FileKeyStore(str(keys)), SecretRing(Secret("env:PEPPER")), SystemClock())
+        api_key = key_in_file(str(keys))
     with gunicorn(folder, certificate, environ, "--threads", "8") as served:
         yield Site(served, api_key)
 

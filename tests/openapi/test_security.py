@@ -71,9 +71,7 @@ def schemes(app: Flask) -> dict[str, Any]:
 
 
 def api_key(app: Flask, clock: FakeClock) -> str:
-    state = app.extensions["secure_ml"]
-    pepper = state.settings.api_key_pepper
-    return make_api_key(state.keys, pepper, clock, scopes=["predict"])
+    return make_api_key(app)
 
 
 def token(clock: FakeClock, *, bound: bool = False) -> str:

@@ -15,12 +15,10 @@ import pytest
 from joserfc.jwk import Key
 
 from certificates import Certificate, make_certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
-from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key
+from flask_secure_ml.testing import make_key_set, make_signing_key
 from servers import WORKERS, Served, gunicorn
 from site_under_test import AUDIENCE, ISSUER, Site
+from stored_keys import key_in_file
 from support import RANDOM_SECRET
 
 
@@ -79,7 +77,7 @@ def site(
     keys_file = Path(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEPPER", environ["PEPPER"])
-        api_key = make_api_key(FileKeyStore(str(keys_file)), SecretRing(Secret("env:PEPPER")), SystemClock())
+        api_key = key_in_file(str(keys_file))
         folder = tmp_path_factory.mktemp("gunicorn")
         with gunicorn(folder, certificate, environ, "--workers", "2", "--threads", "2") as served:
             yield Site(served, api_key, signing_key, keys_file, environ)

@@ -13,13 +13,11 @@ from threading import Barrier
 import pytest
 
 from certificates import Certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
 from flask_secure_ml.authentication.revocation import Revocations
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores import open_store
-from flask_secure_ml.testing import make_api_key
 from servers import Served, gunicorn, valkey, wait_until
+from stored_keys import key_in_file
 
 CALLERS = 16
 GEVENT = ["--worker-class", "gevent", "--preload"]
@@ -36,8 +34,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def make_key(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
-    store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
-    return make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock())
+    return key_in_file(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
 
 
 def burst(served: Served, key: str) -> list[int]:

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore, key_id
-from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.testing import make_api_key, make_token
+from flask_secure_ml.testing import make_token
 from servers import gunicorn, wait_until
 from site_under_test import AUDIENCE, ISSUER, Site
+from stored_keys import key_in_file
 
 ROWS = {"instances": [[1, 2, 3, 4], [0.5, 0, 0, 0]]}
 
@@ -164,7 +163,7 @@ def test_keys_change_under_running_workers(site: Site, monkeypatch: pytest.Monke
     """A new key works and a revoked one stops at the next request, in every worker."""
     monkeypatch.setenv("PEPPER", site.environ["PEPPER"])
     store = FileKeyStore(str(site.keys_file))
-    key = make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock(), scopes=())
+    key = key_in_file(str(site.keys_file), scopes=())
     calls = [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]
     store.revoke(str(key_id(key)))
     calls += [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]

@@ -13,11 +13,9 @@ import pytest
 from flask import Flask
 
 from certificates import Certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
-from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.testing import FakeClock, make_api_key
+from flask_secure_ml.testing import FakeClock
 from servers import free_port, gunicorn, valkey
+from stored_keys import key_in_file
 from support import HTTPS, MakeApp, caller
 
 
@@ -41,8 +39,7 @@ def test_workers_share_one_count(
 ) -> None:
     """Two workers and eight threads of callers: exactly the limit passes (STANDARDS RL-11)."""
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
-    store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
-    key = make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock(), plan="few")
+    key = key_in_file(environ["FLASK_SECURE_ML_API_KEYS_FILE"], plan="few")
     shared = environ | {"FLASK_RATELIMIT_STORAGE_URI": uri(storage.port)}
     with gunicorn(tmp_path, certificate, shared, "--workers", "2", "--threads", "2") as served:
 

@@ -356,7 +356,7 @@ def test_a_response_before_the_guards_is_replaced(
     status, headers, body = call(app)
     assert (status, headers["Content-Type"]) == (500, "application/problem+json")
     assert b"one" not in body
-    assert "other code answered before" in caplog.text
+    assert "other code responded before" in caplog.text
     assert [record["code"] for record in sink.records] == ["internal_error"]
 
 
@@ -368,5 +368,15 @@ def test_cleared_hooks(protected: MakeApp, caplog: pytest.LogCaptureFixture) -> 
     app.url_value_preprocessors.clear()
     app.after_request_funcs.clear()
     assert call(app)[0] == 500
-    assert "other code answered before" in caplog.text
+    assert "other code responded before" in caplog.text
     assert call(app, "DELETE")[0] == 500
+
+
+def test_cleared_filters(protected: MakeApp, sink: MemorySink) -> None:
+    """A response that no filter has seen does not leave, although every guard admitted the request."""
+    app = protected()
+    app.add_url_rule("/x", view_func=lambda: "secret")
+    app.after_request_funcs.clear()
+    status, headers, body = call(app)
+    assert (status, headers["Cache-Control"], b"secret" in body) == (500, "no-store", False)
+    assert [record["reason"] for record in sink.records] == ["the filters did not run"]

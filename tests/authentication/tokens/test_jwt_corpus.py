@@ -14,7 +14,7 @@ from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
 from flask_secure_ml.secrets import SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key, make_token, sign_parts
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "jwt"
+CORPUS = Path(__file__).parents[2] / "corpus" / "jwt"
 Case = dict[str, Any]
 
 

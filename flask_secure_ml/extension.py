@@ -144,7 +144,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts, answers: Answers) 
     below = beneath(app, app.wsgi_app)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
-    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
     pipeline = Pipeline.build(
         [*_guards(settings, parts, limiter, throttle, authentication, answers), *parts.guards],

@@ -1,7 +1,7 @@
-"""One bounded exchange with an authorization server: key sets, metadata, introspection.
+"""The one HTTP client of this package: one bounded exchange with an authorization server.
 
-Nothing that a name resolves to is trusted: the address is looked at, and exactly that address is connected to, so that
-a changed DNS entry cannot point this server at its own network. TLS still checks the name.
+No name is trusted to resolve to a public IP address: the addresses are checked, and exactly these are connected to, so
+that a changed DNS record cannot point this server at its own network. TLS still verifies the name.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 TIMEOUT = 2.0
-"""Seconds for the whole exchange once the name is resolved, from connect to the last byte."""
+"""Seconds for the whole exchange once the name is resolved, from the connection to the last byte."""
 
 MAX_BYTES = 256 * 1024
 """The largest document in bytes."""
 
 _PORTS = {"http": 80, "https": 443}
 Address = IPv4Address | IPv6Address
-Place = tuple[str, int]
+Endpoint = tuple[str, int]
 
 
 class FetchError(Exception):
-    """The document could not be had; the text is private and names no more than the kind of the fault."""
+    """The document cannot be fetched; the message is private and names no more than the kind of the fault."""
 
 
-class BrokenAnswerError(FetchError):
-    """The server is there, and this one answer of it cannot be used."""
+class BrokenResponseError(FetchError):
+    """The server is up, and this one response cannot be used."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What the server answered; the media type is in lower case and without parameters, empty when none was given."""
+class Response:
+    """The response of a server; the media type is in lower case and without parameters, or empty."""
 
     status: int
     body: bytes
@@ -47,24 +47,24 @@ class Reply:
 
 
 def fetch(uri: str, *, private_network: bool = False, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the document at a configured address.
+    """Return the document at a configured URL.
 
-    :raises FetchError: as :func:`exchange_with`, or a status other than 200.
+    :raises FetchError: as :func:`send`, or a status other than 200.
     """
-    return good(exchange_with(uri, private_network=private_network, timeout=timeout, max_bytes=max_bytes)).body
+    return require_ok(send(uri, private_network=private_network, timeout=timeout, max_bytes=max_bytes)).body
 
 
-def good(reply: Reply) -> Reply:
-    """Return a reply that is a document.
+def require_ok(response: Response) -> Response:
+    """Return a response that has a document.
 
     :raises FetchError: its status is not 200.
     """
-    if reply.status != HTTPStatus.OK:
-        raise FetchError(f"its server answered {reply.status}")
-    return reply
+    if response.status != HTTPStatus.OK:
+        raise FetchError(f"its server responded with status {response.status}")
+    return response
 
 
-def exchange_with(
+def send(
     uri: str,
     *,
     body: bytes | None = None,
@@ -73,41 +73,41 @@ def exchange_with(
     timeout: float = TIMEOUT,
     max_bytes: int = MAX_BYTES,
     context: ssl.SSLContext | None = None,
-) -> Reply:
-    """Send one GET, or with a body one POST, to a configured address, and return the answer whatever its status.
+) -> Response:
+    """Send one GET request, or with a body one POST request, to a configured URL; return any response.
 
-    No redirect is followed, no proxy of the environment is used, no cookie is kept, and a server that sends one
-    byte now and then is cut off when the time is up, in the TLS handshake too. How long resolving the name takes is
-    for the resolver to say: its time cannot be bounded from here.
+    No redirect is followed, no proxy of the environment is used, and no cookie is stored. A server that sends one
+    byte now and then is disconnected at the time limit, in the TLS handshake too. The resolver's own time cannot be
+    bounded from here.
 
-    :param private_network: the address may be one that is not public. An ``http:`` address must be on loopback.
+    :param private_network: the host may have a private IP address. An ``http:`` URL must be on loopback.
     :param timeout: seconds for the whole exchange.
-    :param max_bytes: what the answer may have.
-    :param context: how TLS is spoken; to make one reads every known authority and takes some 20 ms, so who asks often
-        keeps one.
-    :raises FetchError: no such address, no answer in time, one that breaks off, or too many bytes.
+    :param max_bytes: the largest body of a response.
+    :param context: the TLS context; creating one reads every known authority and takes some 20 ms, so frequent callers
+        pass their own.
+    :raises FetchError: no such host, no response in time, a truncated one, or too many bytes.
     """
     try:
         parts = urlsplit(uri)
-        places = _places(parts, private_network=private_network)
-        with _channel(parts, places, timeout, context) as channel:
-            return _ask(channel, parts, body, headers or {}, max_bytes)
+        endpoints = _resolve(parts, private_network=private_network)
+        with _channel(parts, endpoints, timeout, context) as channel:
+            return _exchange(channel, parts, body, headers or {}, max_bytes)
     except (OSError, HTTPException, ValueError) as error:
-        # The text of the error may quote what was sent.
+        # The message of the error may quote what was sent.
         raise FetchError(f"{type(error).__name__} while fetching it") from None
 
 
-def _places(parts: SplitResult, *, private_network: bool) -> list[Place]:
-    """Return the addresses of the host that may be connected to."""
+def _resolve(parts: SplitResult, *, private_network: bool) -> list[Endpoint]:
+    """Return the IP addresses of the host that may be connected to, each with the port."""
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise FetchError("its address is not one of http or https")
+        raise FetchError("its URL is not an http or https one")
     port = parts.port or _PORTS[parts.scheme]
     found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     # Without a scope: an address that needs one is link-local, and no server of this kind has it.
     hosts = dict.fromkeys(ip_address(str(each[4][0]).partition("%")[0]) for each in found)
     allowed = [host for host in hosts if _allowed(host, parts.scheme, private_network=private_network)]
     if not allowed:
-        raise FetchError("its host has no address that may be connected to")
+        raise FetchError("its host has no IP address that may be connected to")
     return [(str(host), port) for host in allowed]
 
 
@@ -117,52 +117,52 @@ def _allowed(host: Address, scheme: str, *, private_network: bool) -> bool:
 
 @contextmanager
 def _channel(
-    parts: SplitResult, places: Sequence[Place], timeout: float, context: ssl.SSLContext | None
+    parts: SplitResult, endpoints: Sequence[Endpoint], timeout: float, context: ssl.SSLContext | None
 ) -> Iterator[socket.socket]:
-    """Yield a connection, over TLS for ``https:``, that is cut when the time is up, whatever it is doing then."""
+    """Yield a connection, over TLS for ``https:``, that is shut down at the time limit whatever it is doing."""
     ends = time.monotonic() + timeout
-    channel = _connected(places, ends)
+    channel = _connect_to_any(endpoints, ends)
     if parts.scheme == "https":
-        channel = _tls(channel, parts.hostname, context)
-    with closing(channel), _cut_off(channel, ends):
+        channel = _wrap_in_tls(channel, parts.hostname, context)
+    with closing(channel), _shut_down_at(channel, ends):
         if isinstance(channel, ssl.SSLSocket):
             channel.do_handshake()
         yield channel
-        # What a cut leaves looks like an answer that ends with the connection.
-        _left(ends)
+        # What a shutdown leaves looks like a response that ends with the connection.
+        _remaining(ends)
 
 
-def _connected(places: Sequence[Place], ends: float) -> socket.socket:
-    """Connect to the first address that answers; each gets its share of the time."""
+def _connect_to_any(endpoints: Sequence[Endpoint], ends: float) -> socket.socket:
+    """Connect to the first endpoint that accepts; each gets its share of the time."""
     fault = OSError()
-    for number, place in enumerate(places):
+    for number, endpoint in enumerate(endpoints):
         try:
-            return _connect(place, _left(ends) / (len(places) - number))
+            return _connect(endpoint, _remaining(ends) / (len(endpoints) - number))
         except OSError as error:
             fault = error
     raise fault
 
 
-def _connect(place: Place, seconds: float) -> socket.socket:
-    channel = socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET)
+def _connect(endpoint: Endpoint, seconds: float) -> socket.socket:
+    channel = socket.socket(socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET)
     try:
         channel.settimeout(seconds)
-        channel.connect(place)
+        channel.connect(endpoint)
     except BaseException:
         channel.close()
         raise
     return channel
 
 
-def _left(ends: float) -> float:
+def _remaining(ends: float) -> float:
     seconds = ends - time.monotonic()
     if seconds <= 0:
         raise TimeoutError
     return seconds
 
 
-def _tls(plain: socket.socket, host: str | None, context: ssl.SSLContext | None) -> ssl.SSLSocket:
-    """Prepare TLS; the handshake comes when the timer runs."""
+def _wrap_in_tls(plain: socket.socket, host: str | None, context: ssl.SSLContext | None) -> ssl.SSLSocket:
+    """Prepare TLS; the handshake follows once the timer runs."""
     try:
         context = context or ssl.create_default_context()
         return context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
@@ -172,11 +172,11 @@ def _tls(plain: socket.socket, host: str | None, context: ssl.SSLContext | None)
 
 
 @contextmanager
-def _cut_off(channel: socket.socket, ends: float) -> Iterator[None]:
-    """Shut a connection when the time is up; its own timeout starts anew with every byte received."""
-    seconds = _left(ends)
+def _shut_down_at(channel: socket.socket, ends: float) -> Iterator[None]:
+    """Shut a connection down at the time limit; its own timeout starts again with every byte received."""
+    seconds = _remaining(ends)
     channel.settimeout(seconds)
-    timer = threading.Timer(seconds, _shut, (channel,))
+    timer = threading.Timer(seconds, _shut_down, (channel,))
     timer.daemon = True
     timer.start()
     try:
@@ -185,15 +185,15 @@ def _cut_off(channel: socket.socket, ends: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _shut(channel: socket.socket) -> None:
-    # The method of the plain socket: that of a TLS socket would pull its state from under the reading thread.
+def _shut_down(channel: socket.socket) -> None:
+    # The method of the plain socket: that of a TLS socket would change its state under the reading thread.
     with suppress(OSError):
         socket.socket.shutdown(channel, socket.SHUT_RDWR)
 
 
-def _ask(
+def _exchange(
     channel: socket.socket, parts: SplitResult, body: bytes | None, headers: Mapping[str, str], max_bytes: int
-) -> Reply:
+) -> Response:
     connection = HTTPConnection(parts.hostname or "", parts.port)
     connection.sock = channel
     usual = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Connection": "close"}
@@ -201,39 +201,47 @@ def _ask(
     connection.request("GET" if body is None else "POST", target, body, {**usual, **headers})
     with connection.getresponse() as response:
         given = response.headers.get("Content-Type", "").partition(";")[0]
-        return Reply(response.status, _read(response, max_bytes), given.strip().lower())
+        return Response(response.status, _read(response, max_bytes), given.strip().lower())
 
 
 def _read(response: HTTPResponse, max_bytes: int) -> bytes:
     body = response.read(max_bytes + 1)
     if len(body) > max_bytes:
-        raise BrokenAnswerError(f"it has more than {max_bytes} bytes")
+        raise BrokenResponseError(f"it has more than {max_bytes} bytes")
     if response.length:
-        raise BrokenAnswerError("it breaks off before its end")
+        raise BrokenResponseError("it is truncated")
     return body
 
 
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
-# Protocol assignments, documentation, 6to4 and its relays, by the registries of November 2024.
-_SPECIAL = tuple(
-    map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
+# From the special-purpose registries of IANA (RFC 6890), without what is registered as reachable from everywhere, plus
+# multicast and all of 192.0.0.0/24, 2001::/23 and 6to4 with its relays. Written out, because what ``is_global`` knows
+# of them differs between releases of Python.
+_SPECIAL_V4 = tuple(
+    map(
+        IPv4Network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+            *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+            *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+        ),
+    )
 )
+_SPECIAL_V6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
 
-def is_public(address: str | IPv4Address | IPv6Address) -> bool:
-    """Return True if an IP address is reachable from everywhere, and does not lead to one that is not."""
+def is_public(address: str | Address) -> bool:
+    """Return True if an IP address is reachable from everywhere, and embeds none that is not."""
     if isinstance(address, str):
         try:
             address = ip_address(address)
         except ValueError:
             return False
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if address in _NAT64:
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-        if address not in _UNICAST or address.scope_id is not None:
-            return False
-    special = any(network.version == address.version and address in network for network in _SPECIAL)
-    return address.is_global and not address.is_multicast and not special
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _SPECIAL_V4)
+    if address.scope_id is not None:
+        return False
+    if address.ipv4_mapped is not None or address in _NAT64:
+        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _UNICAST and not any(address in network for network in _SPECIAL_V6)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from .principal import Clock, SystemClock
-from .refresh import WatchedFile
+from .refresh import Attempt, Outage, Refreshed, WatchedFile
 
 MINIMUM_BYTES = 32
 MINIMUM_CLIENT_BYTES = 16
@@ -19,30 +17,39 @@ MAXIMUM_RING = 4
 """The most secrets of one rotation; each unknown key or token may cost one try with each."""
 
 MINIMUM_BITS = 96
-"""The least information in a secret, by the frequency of its bytes; 32 random hexadecimal digits have about 115."""
+"""The least entropy of a secret, by the frequency of its bytes; 32 random hexadecimal digits have about 115 bits."""
 
 _EXAMPLES = (b"your-256-bit-secret", b"your-384-bit-secret", b"your-512-bit-secret", b"a-string-secret-at-least-")
 _SCHEMES = ("env", "file", "vault")
 
 
+class SecretUnavailable(ValueError):
+    """The source of a secret is down; the reference may be right."""
+
+
 class Secret:
     """A reference to a secret: ``env:NAME``, ``file:/path`` or ``vault:mount/path#field``; read when it is used.
 
-    A file is read again when it changes, as Kubernetes and Docker secrets do, and Vault every minute. Any other text
+    A file is read again when it changes, as Kubernetes and Docker secrets do, and Vault every minute. Any other string
     is the secret itself: ``literal`` is true, and only apps in debug or testing accept it.
 
     :param minimum: the fewest bytes that the value must have.
+    :param random: reject a value that does not look random: one that people type can be guessed from one hash or one
+        token (RFC 8725bis section 3.5).
     :raises ValueError: the reference is not complete.
     """
 
-    def __init__(self, reference: str, minimum: int = MINIMUM_BYTES) -> None:
+    def __init__(self, reference: str, minimum: int = MINIMUM_BYTES, *, random: bool = False) -> None:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
             raise ValueError(f'must say what follows "{scheme}:"')
         self.literal = scheme not in _SCHEMES
         self.reference = "a literal secret" if self.literal else reference
         self._minimum = minimum
+        self._random = random
         self._fetch = self._source(reference, scheme, rest)
+        self._checked: bytes | None = None
+        self._outage = Outage(f"{self.reference} cannot be used", f"{self.reference} can be used again")
 
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
@@ -50,24 +57,56 @@ class Secret:
     def read(self) -> bytes:
         """Return the secret's bytes, without the line end that editors leave in files.
 
-        :raises ValueError: it is missing or too short; the text names the reference only.
+        A secret that could be used and no longer can is logged once.
+
+        :raises ValueError: it is missing, too short or not random; the message names the reference only.
+        :raises SecretUnavailable: Vault does not respond.
         """
         try:
+            value = self._read()
+        except ValueError as error:
+            if self._checked is not None:
+                self._outage.failed(str(error))
+            raise
+        self._outage.ended()
+        return value
+
+    def _read(self) -> bytes:
+        try:
             value = self._fetch()
+        except VaultError as error:
+            kind = SecretUnavailable if error.temporary else ValueError
+            raise kind(f"{self.reference} cannot be read: {error.reason}") from None
         except OSError as error:
             raise ValueError(f"{self.reference} cannot be read: {error.strerror}") from None
-        if len(value) < self._minimum:
-            raise ValueError(f"{self.reference} must hold at least {self._minimum} bytes and holds {len(value)}")
+        if value != self._checked:
+            self._check(value)
+            self._checked = value
         return value
+
+    def _check(self, value: bytes) -> None:
+        if len(value) < self._minimum:
+            raise ValueError(f"{self.reference} must have at least {self._minimum} bytes and has {len(value)}")
+        if self._random and not _looks_random(value):
+            raise ValueError(
+                f"{self.reference} does not look random; make one with: "
+                "python -c 'import secrets; print(secrets.token_hex(32))'"
+            )
 
     def _source(self, reference: str, scheme: str, rest: str) -> Callable[[], bytes]:
         if self.literal:
             return reference.encode
         if scheme == "env":
-            return lambda: os.environ.get(rest, "").encode()
+            return lambda: _environment(rest)
         if scheme == "vault":
             return VaultValue(rest).read
         return WatchedFile(rest, lambda content: content.rstrip(b"\r\n")).read
+
+
+def _environment(name: str) -> bytes:
+    if name not in os.environ:
+        raise ValueError(f"environment variable {name} is not set")
+    return os.environ[name].encode()
 
 
 class SecretRing:
@@ -81,11 +120,11 @@ class SecretRing:
 
     @property
     def literal(self) -> bool:
-        """Whether the configuration holds one of the secrets itself."""
+        """Whether the configuration contains one of the secrets itself."""
         return any(each.literal for each in self._secrets)
 
     def newest(self) -> bytes:
-        """Return the secret to use for new things.
+        """Return the secret to sign and hash with.
 
         :raises ValueError: it cannot be read.
         """
@@ -98,71 +137,87 @@ class SecretRing:
         """
         return tuple([each.read() for each in self._secrets])
 
+    def check(self) -> tuple[bytes, ...]:
+        """Return the secrets that can be read at start-up: those of a Vault that is down are checked when it responds.
+
+        :raises ValueError: one is missing, too short or not random.
+        """
+        found = []
+        for each in self._secrets:
+            try:
+                found.append(each.read())
+            except SecretUnavailable:
+                continue
+        return tuple(found)
+
 
 def secret_ring(value: Any) -> SecretRing:
-    """Accept a reference to a secret of ours or a list of them; no value is ever repeated in the message.
+    """Return the ring for a reference to a secret of ours, or for a list of them; no message contains a value.
 
-    :raises ValueError: it is not that, or a secret is missing, shorter than 32 bytes or no random one.
+    :raises ValueError: it is neither, or a secret is missing, shorter than 32 bytes or not random.
     """
-    secrets = _secrets(value, MINIMUM_BYTES)
-    for each in secrets:
-        _check_random(each)
-    return SecretRing(*secrets)
+    return _ring(value, MINIMUM_BYTES, random=True)
 
 
 def client_secret_ring(value: Any) -> SecretRing:
-    """Accept a reference to a secret that another party chose, such as an OAuth2 client's, or a list of them.
+    """Return the ring for a secret that another party chose, such as an OAuth2 client's, or for a list of them.
 
-    :raises ValueError: it is not that, or a secret is missing or shorter than 16 bytes.
+    :raises ValueError: it is neither, or a secret is missing or shorter than 16 bytes.
     """
-    secrets = _secrets(value, MINIMUM_CLIENT_BYTES)
-    for each in secrets:
-        each.read()
-    return SecretRing(*secrets)
+    return _ring(value, MINIMUM_CLIENT_BYTES, random=False)
 
 
-def _secrets(value: Any, minimum: int) -> list[Secret]:
+def _ring(value: Any, minimum: int, *, random: bool) -> SecretRing:
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in entries):
         raise ValueError('must be a reference such as "env:NAME" or "file:/path", or a list of them, newest first')
     if not 0 < len(entries) <= MAXIMUM_RING:
         raise ValueError(f"must be one reference or a list of at most {MAXIMUM_RING}")
-    return [Secret(entry, minimum) for entry in entries]
+    ring = SecretRing(*(Secret(entry, minimum, random=random) for entry in entries))
+    ring.check()
+    return ring
 
 
-def _check_random(secret: Secret) -> None:
-    """Refuse what a person typed (RFC 8725bis section 3.5): it can be guessed from one hash or one token."""
-    value = secret.read()
+def _looks_random(value: bytes) -> bool:
     bits = -sum(count * math.log2(count / len(value)) for count in Counter(value).values())
-    if bits < MINIMUM_BITS or _repeats_itself(value) or value.startswith(_EXAMPLES):
-        raise ValueError(
-            f"{secret.reference} does not look random; make one with: "
-            "python -c 'import secrets; print(secrets.token_hex(32))'"
-        )
+    return bits >= MINIMUM_BITS and not _repeats_itself(value) and not value.startswith(_EXAMPLES)
 
 
 def _repeats_itself(value: bytes) -> bool:
-    """Tell whether more than a quarter of the runs of four bytes are there twice; in a random secret almost none is."""
+    """Return True if more than a quarter of the runs of four bytes occur twice; in a random secret almost none does."""
     runs = [value[start : start + 4] for start in range(len(value) - 3)]
     return 4 * len(set(runs)) < 3 * len(runs)
 
 
-log = logging.getLogger(__name__)
-
-KEPT = 60.0
-"""Seconds after which the secret is read again."""
+FRESH = 60.0
+"""Seconds after which a secret in Vault is read again."""
 
 LAST_GOOD = 3600.0
-"""Seconds for which the last value serves while Vault does not answer."""
+"""Seconds for which the last value is used while Vault does not respond."""
 
 TIMEOUT = 2
-"""Seconds to wait for Vault."""
+"""Seconds for a request to Vault."""
+
+_PAUSE = 10.0
+_PROMISED = FRESH + 2 * TIMEOUT
+# By name: the client is an extra. Whatever else it raises means that the reference or the token is wrong.
+_TEMPORARY = frozenset({"BadGateway", "InternalServerError", "RateLimitExceeded", "VaultDown"})
+
+
+class VaultError(OSError):
+    """A secret in Vault cannot be read, and there is no value of the last hour.
+
+    :param temporary: Vault is down; otherwise it has no such secret for this app.
+    """
+
+    def __init__(self, reason: str, *, temporary: bool) -> None:
+        super().__init__(0, reason)
+        self.reason = reason
+        self.temporary = temporary
 
 
 class VaultValue:
     """One field of a secret of the key-value engine, version 2.
-
-    One thread reads at a time; the others go on with the last value.
 
     :param reference: what follows ``vault:``: the mount, the path, ``#`` and the field.
     :raises ValueError: the reference lacks one of them.
@@ -171,53 +226,54 @@ class VaultValue:
     def __init__(
         self, reference: str, clock: Clock | None = None, read: Callable[[str, str, str], str] | None = None
     ) -> None:
-        place, _, self._field = reference.partition("#")
-        self._mount, _, self._path = place.partition("/")
+        location, _, self._field = reference.partition("#")
+        self._mount, _, self._path = location.partition("/")
         if not (self._mount and self._path and self._field):
             raise ValueError('must name mount, path and field, such as "vault:secret/model#pepper"')
-        self._clock = clock or SystemClock()
         self._read = read or read_vault
-        self._lock = threading.Lock()
-        self._value: bytes | None = None
-        self._fetched = self._due = -math.inf
+        self._fault = VaultError("Vault does not respond", temporary=True)
+        self._value: Refreshed[bytes] = Refreshed(
+            self._fetch,
+            clock or SystemClock(),
+            name=f"the secrets at vault:{location}",
+            fresh=FRESH,
+            timeout=TIMEOUT,
+            promised=_PROMISED,
+            keep=LAST_GOOD,
+            pause=_PAUSE,
+            errors=(VaultError,),
+            unavailable=lambda _: VaultError(self._fault.reason, temporary=self._fault.temporary),
+        )
 
     def read(self) -> bytes:
         """Return the value.
 
-        :raises OSError: Vault does not answer, or has no such secret, and there is no value of the last hour.
+        :raises VaultError: Vault does not respond, or has no such secret, and there is no value of the last hour.
         """
-        now = self._clock.monotonic()
-        if now >= self._due and self._lock.acquire(blocking=self._too_old(now)):
-            try:
-                self._refresh()
-            finally:
-                self._lock.release()
-        if self._value is None or self._too_old(now):
-            raise OSError(0, "Vault does not answer with this secret; see the log")
-        return self._value
+        return self._value.get()
 
-    def _too_old(self, now: float) -> bool:
-        return now >= self._fetched + LAST_GOOD
-
-    def _refresh(self) -> None:
-        now = self._clock.monotonic()
-        if now < self._due:
-            return
+    def _fetch(self, _value: bytes | None, _attempt: Attempt) -> bytes:
         try:
-            self._value = self._read(self._mount, self._path, self._field).encode()
-            self._fetched = now
+            return self._read(self._mount, self._path, self._field).encode()
         except Exception as error:  # noqa: BLE001  the client raises errors of three packages
-            # Their texts may quote the answer.
-            log.error("the secret at vault:%s/%s could not be read: %s", self._mount, self._path, type(error).__name__)
-        finally:
-            # Last: a thread that has no good value waits for this one until then.
-            self._due = now + KEPT
+            self._fault = _vault_error(error)
+            raise self._fault from None
+
+
+def _vault_error(error: Exception) -> VaultError:
+    # The messages of the client may quote the response.
+    kind = type(error).__name__
+    if isinstance(error, ImportError):
+        return VaultError('it needs: pip install "flask-secure-ml[vault]"', temporary=False)
+    if kind in _TEMPORARY or (isinstance(error, OSError) and not isinstance(error, ValueError)):
+        return VaultError(f"Vault does not respond ({kind})", temporary=True)
+    return VaultError(f"Vault has no such secret for this app ({kind})", temporary=False)
 
 
 def read_vault(mount: str, path: str, field: str) -> str:
-    """Ask Vault once.
+    """Read one field of a secret from Vault.
 
-    :raises Exception: whatever the client raises, and KeyError for a field that is not there.
+    :raises Exception: whatever the client raises, and KeyError for a field that does not exist.
     """
     # The client is an extra, and only this kind of reference needs it.
     import hvac

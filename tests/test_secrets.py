@@ -43,10 +43,37 @@ def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 def test_short_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer than 32 bytes is no secret; the message names the reference, not the value."""
     monkeypatch.setenv("SHORT", "correct horse")
-    for reference, words in (("env:SHORT", "holds 13"), (f"file:{tmp_path}/none", "cannot be read")):
+    for reference, words in (("env:SHORT", "has 13"), (f"file:{tmp_path}/none", "cannot be read")):
         with pytest.raises(ValueError, match=words) as caught:
             Secret(reference).read()
         assert "horse" not in str(caught.value)
+
+
+def test_variable_that_is_not_set() -> None:
+    """The message names the variable."""
+    with pytest.raises(ValueError, match="environment variable NO_SUCH_SECRET is not set"):
+        Secret("env:NO_SUCH_SECRET").read()
+
+
+def test_secret_that_is_lost_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When it can no longer be used and when it can again; at start, the error says so instead."""
+    path = tmp_path / "secret"
+    secret = Secret(f"file:{path}", random=True)
+    with pytest.raises(ValueError, match="cannot be read"):
+        secret.read()
+    assert caplog.records == []
+    for content, usable in ((RANDOM_SECRET, True), ("short", False), ("hunter2" * 8, False), (OLDER_SECRET, True)):
+        path.write_text(content)
+        for _ in range(3):
+            if usable:
+                secret.read()
+            else:
+                with pytest.raises(ValueError, match=r"must have|random"):
+                    secret.read()
+    assert [each.getMessage() for each in caplog.records] == [
+        f"file:{path} cannot be used: file:{path} must have at least 32 bytes and has 5",
+        f"file:{path} can be used again",
+    ]
 
 
 def test_ring_is_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.secrets import Secret, VaultValue
+from flask_secure_ml.secrets import Secret, SecretUnavailable, VaultValue, secret_ring
 from flask_secure_ml.testing import FakeClock
 from support import OLDER_SECRET, RANDOM_SECRET
 
@@ -89,11 +90,48 @@ def test_last_value_serves_for_an_hour(vault: Vault, fault: str, caplog: pytest.
         vault.token = "another"
     clock.advance(3599)
     assert value.read() == RANDOM_SECRET.encode()
-    assert "vault:secret/team/model could not be read" in caplog.text
+    assert "the secrets at vault:secret/team/model are not up to date: Vault" in caplog.text
     assert RANDOM_SECRET not in caplog.text
     clock.advance(1)
-    with pytest.raises(OSError, match="Vault does not answer"):
+    with pytest.raises(OSError, match="Vault"):
         value.read()
+
+
+def test_vault_that_is_down_at_start(vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
+    """The setting is accepted: a worker that starts in an outage must not take the server down. It is logged once."""
+    vault.status = 503
+    clock = FakeClock()
+    value = VaultValue(PLACE, clock)
+    for _ in range(3):
+        with pytest.raises(OSError, match="does not respond") as caught:
+            value.read()
+    assert getattr(caught.value, "temporary", False)
+    vault.status = 200
+    clock.advance(12)
+    assert value.read() == RANDOM_SECRET.encode()
+    assert [each.getMessage() for each in caplog.records if each.name.startswith("flask")] == [
+        "the secrets at vault:secret/team/model are not up to date: Vault does not respond (VaultDown)",
+        "the secrets at vault:secret/team/model are up to date again",
+    ]
+    vault.status = 503
+    ring = secret_ring("vault:" + PLACE)
+    assert ring.check() == ()
+    with pytest.raises(SecretUnavailable, match="vault:"):
+        ring.read()
+
+
+def test_value_is_checked_when_vault_responds(vault: Vault) -> None:
+    """What could not be checked at start is checked when it is first read."""
+    vault.value = "hunter2" * 8
+    with pytest.raises(ValueError, match="does not look random"):
+        Secret("vault:" + PLACE, random=True).read()
+
+
+def test_client_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the message says what to install."""
+    monkeypatch.setitem(sys.modules, "hvac", None)
+    with pytest.raises(ValueError, match=r"pip install \"flask-secure-ml\[vault\]\""):
+        Secret("vault:" + PLACE).read()
 
 
 @pytest.mark.parametrize("place", ["secret/other#pepper", "secret/team/model#other"], ids=["no secret", "no field"])

@@ -51,7 +51,7 @@ def shared_secrets(settings: Settings) -> Iterator[str]:
         ("SECURE_ML_DPOP_NONCE_SECRET", settings.dpop_nonce_secret),
         *((f"SECURE_ML_TOKEN_ISSUERS: the secret of {each.issuer}", each.secret) for each in settings.token_issuers),
     ):
-        for value in ring.read() if ring else ():
+        for value in ring.check() if ring else ():
             if seen.setdefault(value, name) != name:
                 other = seen[value].removeprefix("SECURE_ML_TOKEN_ISSUERS: ")
                 yield f"{name} is also that of {other}; make one for each"

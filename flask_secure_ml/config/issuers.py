@@ -114,7 +114,7 @@ def _contradictions(found: IssuerConfig) -> Iterator[str]:
 
 def _secret_lengths(found: IssuerConfig) -> Iterator[str]:
     needed = max((HMAC_BYTES.get(name, 0) for name in found.algorithms), default=0)
-    if found.secret is not None and any(len(value) < needed for value in found.secret.read()):
+    if found.secret is not None and any(len(value) < needed for value in found.secret.check()):
         yield f"secret must hold at least {needed} bytes for these algorithms (RFC 7518 section 3.2)"
 
 

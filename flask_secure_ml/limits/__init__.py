@@ -1,1 +1,1 @@
-"""LIMIT, COST and ADMISSION: how much a caller may use, and how often an address may fail."""
+"""LIMIT, COST and ADMISSION: how much a caller may use, and how often a network may fail to authenticate."""

@@ -1,121 +1,179 @@
-"""Counting against a storage that may be down.
+"""Counting in a limit storage that may be down.
 
-Flask-Limiter reads its own ``RATELIMIT_*`` configuration and builds the storage and the strategy. What is
-counted, for whom and when is ours: its hooks never limit unknown URLs or static files, let an empty key pass,
-join key parts ambiguously, and answer 500 while the storage is down.
+Flask-Limiter reads its own ``RATELIMIT_*`` configuration and creates the storage. What is counted, for whom and when is
+decided here: its hooks never limit unknown URLs or static files, let an empty key pass, join parts of keys ambiguously,
+and respond with 500 while the storage is down.
 """
 
 from __future__ import annotations
 
-import logging
 import math
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from typing import Any, TypeVar
 
-import flask_limiter
 from flask import Flask
 from limits import RateLimitItem
-from limits.storage import MemoryStorage
-from limits.strategies import RateLimiter
+from limits.errors import ConfigurationError
+from limits.storage import Storage
+from limits.strategies import STRATEGIES, RateLimiter
 
 from ..errors import ConfigError, DependencyUnavailable
 from ..exchange import Exchange
 from ..principal import Clock
+from ..refresh import Breaker, Outage, PerProcess
+from .memory import ProcessStorage
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
+Action = Callable[[RateLimiter], T]
 
-RETRY_SECONDS = 1.0
-"""How long a storage that failed is left alone: requests in between pay nothing for it."""
+PAUSE = 1.0
+"""Seconds for which a storage that failed is not called, so that requests in between do not wait for it."""
 
 SOCKET_TIMEOUT = 0.25
 """Seconds to wait for a remote storage; the client library's own default is to wait for ever."""
 
+# What a storage raises when it can never work; anything else is an outage.
+_MISCONFIGURED = (ConfigurationError, AssertionError, ImportError, NotImplementedError, TypeError, ValueError)
+
 
 class Limiter:
-    """Limits by caller, with a policy for the time when the storage is down.
+    """Counts by caller, with a policy for the time when the storage is down.
 
-    :param strategy: the strategy over the configured storage.
-    :param outage: ``memory`` counts in this process meanwhile, ``closed`` refuses with 503.
+    :param strategy: how windows move.
+    :param connect: returns the storage. Each process calls it for itself: clients of a server have locks and
+        connections, which must not be carried over a fork.
+    :param outage: ``memory`` counts in this process meanwhile, ``closed`` rejects with 503.
     """
 
-    def __init__(self, strategy: RateLimiter, clock: Clock, outage: str) -> None:
-        self._strategy = strategy
-        self._fallback = type(strategy)(MemoryStorage())
-        self._clock = clock
+    def __init__(self, strategy: type[RateLimiter], connect: Callable[[], Storage], clock: Clock, outage: str) -> None:
+        self._strategy = PerProcess(lambda: strategy(connect()))
+        self._fallback = strategy(ProcessStorage(clock))
         self._outage = outage
-        self._retry_at = -math.inf
-        errors = strategy.storage.base_exceptions
-        self._errors: tuple[type[Exception], ...] = (*(errors if isinstance(errors, tuple) else (errors,)), OSError)
+        log = Outage(
+            f"the limit storage is down (outage policy {outage!r})", "the limit storage is up again", clock.monotonic
+        )
+        self._breaker = Breaker(clock, pause=PAUSE, outage=log)
+
+    def connect(self) -> None:
+        """Create the storage at start-up; one that is down is created when it is up.
+
+        :raises Exception: the configuration can never work.
+        """
+        try:
+            self._strategy.get()
+        except _MISCONFIGURED:
+            raise
+        except Exception as error:  # noqa: BLE001  each storage raises errors of its own
+            self._breaker.failed(type(error).__name__)
 
     def hit(self, item: RateLimitItem, key: str, cost: int = 1) -> bool:
-        """Charge ``cost``; False, with nothing charged, when it does not fit.
+        """Charge ``cost``; return False, with nothing charged, if it does not fit.
 
         :raises DependencyUnavailable: the storage is down and the outage policy is ``closed``.
         """
         return self._run(lambda strategy: strategy.hit(item, key, cost=cost))
 
     def test(self, item: RateLimitItem, key: str, cost: int = 1) -> bool:
-        """Return whether ``cost`` would fit, without charging it."""
+        """Return True if ``cost`` would fit, without charging it."""
         return self._run(lambda strategy: strategy.test(item, key, cost=cost))
 
     def retry_after(self, item: RateLimitItem, key: str) -> int:
-        """Return whole seconds, at least 1, until the window of this key moves on."""
+        """Return whole seconds, at least 1, until the window of a key moves on."""
         reset = self._run(lambda strategy: strategy.get_window_stats(item, key).reset_time)
-        return min(max(1, math.ceil(reset - self._clock.now())), item.get_expiry())
+        return min(max(1, _seconds_until(reset)), item.get_expiry())
 
     def count(self, key: str, seconds: int, amount: int = 1) -> int:
-        """Add to a plain number and return the sum; the number is forgotten some seconds after its first use.
+        """Add to a plain counter and return the sum; it expires some seconds after its first use.
 
         :raises DependencyUnavailable: as :meth:`hit`.
         """
         return self._run(lambda strategy: strategy.storage.incr(key, seconds, amount))
 
     def counted(self, key: str) -> int:
-        """Return the plain number of a key; 0 for one that was never counted or is forgotten."""
+        """Return a plain counter; 0 for one that was never used or has expired."""
         return self._run(lambda strategy: strategy.storage.get(key))
 
-    def _run(self, action: Callable[[RateLimiter], T]) -> T:
-        if self._clock.monotonic() < self._retry_at:
+    def remaining(self, key: str) -> int:
+        """Return whole seconds until a plain counter expires; 0 for one that was never used or has expired."""
+        return max(0, _seconds_until(self._run(lambda strategy: strategy.storage.get_expiry(key))))
+
+    def _run(self, action: Action[T]) -> T:
+        if self._breaker.wait():
             return self._degraded(action)
         try:
-            return action(self._strategy)
-        except self._errors as error:
-            self._retry_at = self._clock.monotonic() + RETRY_SECONDS
-            log.error("the limit storage failed (%s): outage policy %r", type(error).__name__, self._outage)
-            return self._degraded(action)
+            strategy = self._strategy.get()
+        except Exception as error:  # noqa: BLE001  each storage raises errors of its own
+            return self._failed(error, action)
+        try:
+            result = action(strategy)
+        except _errors(strategy.storage) as error:
+            return self._failed(error, action)
+        self._breaker.succeeded()
+        return result
 
-    def _degraded(self, action: Callable[[RateLimiter], T]) -> T:
+    def _failed(self, error: Exception, action: Action[T]) -> T:
+        self._breaker.failed(type(error).__name__)
+        return self._degraded(action)
+
+    def _degraded(self, action: Action[T]) -> T:
         if self._outage == "closed":
             raise DependencyUnavailable("the limit storage is down", headers=[("Retry-After", "1")])
         return action(self._fallback)
 
 
-def build_limiter(config: Mapping[str, Any], clock: Clock, outage: str) -> Limiter:
-    """Let Flask-Limiter read ``RATELIMIT_*``, on an app of its own so that none of its hooks reach the user's.
+def _errors(storage: Storage) -> tuple[type[Exception], ...]:
+    errors = storage.base_exceptions
+    return (*(errors if isinstance(errors, tuple) else (errors,)), OSError)
 
-    :raises ConfigError: the storage or the strategy cannot be used.
+
+def _seconds_until(instant: float) -> int:
+    # Storages convert the seconds that are left to the time of day; the difference is theirs again.
+    return math.ceil(round(instant - time.time(), 3))
+
+
+def build_limiter(config: Mapping[str, Any], clock: Clock, outage: str) -> Limiter:
+    """Return the limiter for the ``RATELIMIT_*`` keys.
+
+    :raises ConfigError: the storage or the strategy can never work.
     """
+    if not config.get("RATELIMIT_ENABLED", True):
+        raise ConfigError(["RATELIMIT_ENABLED must be true; to lift limits, leave them out of plans and policies"])
+    name = config.get("RATELIMIT_STRATEGY", "sliding-window-counter")
+    if name not in STRATEGIES:
+        raise ConfigError([f"RATELIMIT_STRATEGY cannot be used: it must be one of {', '.join(sorted(STRATEGIES))}"])
+    uri = config.get("RATELIMIT_STORAGE_URI", "memory://")
+    storage = ProcessStorage(clock)
+    connect = (lambda: storage) if uri.startswith("memory:") else partial(_connect, dict(config), uri)
+    limiter = Limiter(STRATEGIES[name], connect, clock, outage)
+    try:
+        limiter.connect()
+    except Exception as error:  # noqa: BLE001  see _MISCONFIGURED
+        # The URI may contain a password.
+        reason = str(error).replace(uri, "the URI")
+        raise ConfigError([f"RATELIMIT_STORAGE_URI cannot be used: {reason}"]) from None
+    return limiter
+
+
+def _connect(config: Mapping[str, Any], uri: str) -> Storage:
+    """Let Flask-Limiter create the storage, on an app of its own so that none of its hooks reach the user's."""
+    # Importing it takes longer than most apps need to start, and counting in memory does not need it.
+    import flask_limiter
+
     wiring = Flask("flask_secure_ml.limits")
     wiring.config.update({key: value for key, value in config.items() if key.startswith("RATELIMIT_")})
-    if not wiring.config.setdefault("RATELIMIT_ENABLED", True):
-        raise ConfigError(["RATELIMIT_ENABLED must be true; to lift limits, leave them out of plans and policies"])
-    wiring.config.setdefault("RATELIMIT_STRATEGY", "sliding-window-counter")
-    wiring.config.setdefault("RATELIMIT_STORAGE_URI", "memory://")
-    wiring.config["RATELIMIT_STORAGE_OPTIONS"] = _storage_options(wiring.config)
+    wiring.config["RATELIMIT_STORAGE_OPTIONS"] = _storage_options(config, uri)
     limiter = flask_limiter.Limiter(flask_limiter.util.get_remote_address)
-    try:
-        limiter.init_app(wiring)
-    except Exception as error:  # noqa: BLE001  each storage raises errors of its own
-        raise ConfigError([f"RATELIMIT_STORAGE_URI or RATELIMIT_STRATEGY cannot be used: {error}"]) from None
-    return Limiter(limiter.limiter, clock, outage)
+    limiter.init_app(wiring)
+    return limiter.limiter.storage
 
 
-def _storage_options(config: Mapping[str, Any]) -> dict[str, Any]:
+def _storage_options(config: Mapping[str, Any], uri: str) -> dict[str, Any]:
     given = dict(config.get("RATELIMIT_STORAGE_OPTIONS") or {})
-    if config["RATELIMIT_STORAGE_URI"].partition(":")[0].startswith(("redis", "valkey")):
+    if uri.partition(":")[0].startswith(("redis", "valkey")):
         timeouts = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
         return timeouts | given
     return given
@@ -129,12 +187,12 @@ def key_for(*parts: str) -> str:
 
 
 def caller_of(exchange: Exchange) -> str:
-    """Return who pays: the principal, or the network address of an anonymous caller."""
+    """Return who is charged: the principal, or the network of an anonymous caller."""
     return exchange.principal.id if exchange.principal else f"address:{network_of(exchange.client)}"
 
 
 def network_of(address: str) -> str:
-    """Return the address, and for IPv6 the /64 network that one subscriber commonly holds."""
+    """Return the IP address, and for IPv6 the /64 network that one subscriber usually has."""
     if ":" not in address:
         return address or "unknown"
     try:

@@ -1,4 +1,4 @@
-"""What a caller may use: the plan over all routes, the route's own limits, and the quota in rows."""
+"""The limits of a caller: the plan over all routes, the route's own limits, and the quota in rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .engine import Limiter, caller_of, key_for
 
 
 def plan_of(plans: Plans, exchange: Exchange) -> Plan:
-    """Return the caller's plan; everyone without a plan of their own has ``default``.
+    """Return the caller's plan; callers without a plan of their own have ``default``.
 
-    :raises InternalError: the credential names a plan that is not configured. Refused rather than unlimited.
+    :raises InternalError: the credential names a plan that is not configured; better rejected than unlimited.
     """
     name = exchange.principal.plan if exchange.principal else "default"
     if name not in plans:
@@ -27,7 +27,7 @@ def plan_of(plans: Plans, exchange: Exchange) -> Plan:
 
 
 class RateGuard:
-    """Requests in a window: of the plan, then of the route."""
+    """Limits the requests in a window: by the plan, then by the route."""
 
     name = "rate"
     stage = Stage.LIMIT
@@ -56,7 +56,7 @@ class RateGuard:
 
 
 class CostGuard:
-    """The price of these inputs, in rows, against the plan's quota. Charged before the view runs."""
+    """Charges the price of the inputs, in rows, to the plan's quota before the view runs."""
 
     name = "cost"
     stage = Stage.COST
@@ -72,7 +72,7 @@ class CostGuard:
         for item in plan_of(self._plans, exchange).quotas if price else ():
             if not exchange.charge_once(item, key):
                 continue
-            # The test comes first because a fixed window charges even what it refuses.
+            # The test comes first because a fixed window charges even what it rejects.
             if not self._limiter.test(item, key, price) or not self._limiter.hit(item, key, price):
                 wait = str(self._limiter.retry_after(item, key))
                 reason = f"{price} rows are over {item} of {caller_of(exchange)}"
@@ -82,7 +82,7 @@ class CostGuard:
 def _rows(exchange: Exchange) -> int:
     """Return the price; a field that was not sent, or is null, costs nothing.
 
-    :raises InternalError: the schema turns its payload into something without fields, so there is no price.
+    :raises InternalError: the schema loads a payload without fields, so there is no price.
     """
     policy = exchange.policy
     if policy is None or policy.cost is None or policy.body is None:

@@ -1,7 +1,7 @@
-"""Access tokens as they come with a request: the schemes ``Bearer`` and ``DPoP``, whichever kind of token it is.
+"""The authenticators for access tokens: the schemes ``Bearer`` and ``DPoP``, for every kind of token.
 
-The token itself is verified elsewhere. Here it is decided who verifies it, and whether the one who sends it may: a
-token that is bound to a key or a certificate is worth nothing without it (RFC 8705 section 3, RFC 9449 section 7).
+They choose the verifier of a token, and check that its sender may use it: a token that is bound to a key or a
+certificate is worthless without it (RFC 8705 section 3, RFC 9449 section 7).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
 from flask import Request
@@ -21,11 +20,15 @@ from flask import Request
 from ...errors import NotAuthenticated
 from ...exchange import Exchange
 from ...principal import Principal
+from ...refresh import process_lock
 from ..credentials import token68
+
+MAX_TOKEN = 8192
+"""The longest token in characters; servers limit a header line to about as many."""
 
 
 class ProofOfPossession(Protocol):
-    """Checks the proof that comes with a token."""
+    """Checks the proof that is sent with a token."""
 
     def check(self, request: Request, exchange: Exchange, token: str) -> str:
         """Return the thumbprint of the key that made the proof (RFC 7638).
@@ -35,9 +38,9 @@ class ProofOfPossession(Protocol):
 
 
 class AccessTokens:
-    """Asks the first verifier that knows the form of a token.
+    """Passes a token to the first verifier that accepts its form.
 
-    :param verifiers: the more particular first.
+    :param verifiers: the more specific first.
     """
 
     def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
@@ -46,13 +49,13 @@ class AccessTokens:
     def verify(self, token: str) -> VerifiedToken:
         """Return what the token proves.
 
-        :raises NotAuthenticated: it is invalid, or of a form that no verifier knows.
-        :raises DependencyUnavailable: what is needed to tell is down.
+        :raises NotAuthenticated: it is invalid, or no verifier accepts its form.
+        :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
         for verifier in self._verifiers:
             if verifier.accepts(token):
                 return verifier.verify(token)
-        raise NotAuthenticated("no verifier knows tokens of this form")
+        raise NotAuthenticated("no verifier accepts tokens of this form")
 
 
 class BearerAuthenticator:
@@ -72,10 +75,10 @@ class BearerAuthenticator:
         return token68(request, "bearer")
 
     def verify(self, credential: str, exchange: Exchange) -> Principal:
-        """Return who the token speaks for.
+        """Return the principal of the token.
 
         :raises NotAuthenticated: it is invalid, bound to a DPoP key, or bound to another client's certificate.
-        :raises DependencyUnavailable: what is needed to tell is down.
+        :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
         verified = self._tokens.verify(credential)
         if verified.confirmation is not None:
@@ -94,7 +97,7 @@ class DPoPAuthenticator:
         self._proofs = proofs
 
     def find(self, request: Request, exchange: Exchange) -> tuple[Request, str] | None:
-        """Return the request, which the proof speaks of, and the token.
+        """Return the request, which the proof is about, and the token.
 
         :raises MalformedRequest: what follows ``DPoP`` is not one b64token.
         """
@@ -102,14 +105,14 @@ class DPoPAuthenticator:
         return None if token is None else (request, token)
 
     def verify(self, credential: tuple[Request, str], exchange: Exchange) -> Principal:
-        """Return who the token speaks for.
+        """Return the principal of the token.
 
         :raises NotAuthenticated: the token is invalid, or bound to another key or to none.
         :raises InvalidProof: the proof is missing or wrong.
-        :raises DependencyUnavailable: what is needed to tell is down.
+        :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
         request, token = credential
-        # The token first: who has none that is valid cannot fill the store of proofs that were seen.
+        # The token first: without a valid one nobody can fill the store of proofs.
         verified = self._tokens.verify(token)
         thumbprint = self._proofs.check(request, exchange, token)
         check_binding(verified.confirmation, thumbprint=thumbprint, certificate=exchange.certificate)
@@ -120,42 +123,42 @@ T = TypeVar("T")
 
 
 class TokenCache(Generic[T]):
-    """A bounded memory by the digest of a token; the token itself is not kept.
+    """A bounded cache by the digest of a token; the token itself is not stored.
 
-    Whether what it returns still holds is for the caller to check. Only what was verified should be put in: then
-    nobody without a valid token can fill it.
+    The caller checks whether a cached value is still valid. Only what was verified should be cached: then nobody
+    without a valid token can fill it.
 
-    :param size: the most tokens; the one that was put in first is forgotten first. 0 remembers nothing. What a usual
-        JWT proves takes about 2 KB.
+    :param size: the most tokens; the oldest is evicted first. 0 caches nothing. An entry for a usual JWT takes about
+        2 KB.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._lock = Lock()
+        self._lock = process_lock()
         self._entries: dict[bytes, T] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, token: str) -> T | None:
-        """Return what is remembered of a token, or None."""
-        # Most of the cost is the digest.
+        """Return the cached value of a token, or None."""
+        # Most of the cost is the digest, which an empty cache does not need.
         return self._entries.get(_digest(token)) if self._entries else None
 
     def put(self, token: str, value: T) -> None:
-        """Remember something of a token."""
+        """Cache a value for a token."""
         if not self._size:
             return
-        with self._lock:
+        with self._lock.get():
             key = _digest(token)
             self._entries.pop(key, None)
             while len(self._entries) >= self._size:
                 del self._entries[next(iter(self._entries))]
             self._entries[key] = value
 
-    def forget(self, token: str) -> None:
-        """Forget a token."""
-        with self._lock:
+    def evict(self, token: str) -> None:
+        """Remove the value of a token."""
+        with self._lock.get():
             self._entries.pop(_digest(token), None)
 
 
@@ -173,15 +176,15 @@ _KNOWN = frozenset({DPOP_KEY, CERTIFICATE})
 
 
 def check_binding(confirmation: Any, *, thumbprint: str | None, certificate: bytes | None) -> None:
-    """Refuse a token that is bound to something else than what came with it.
+    """Reject a token whose binding does not match the proof or the certificate of the request.
 
-    A plain bearer token, bound to nothing, passes where no proof was made. Every binding of a token must hold.
+    A plain bearer token, bound to nothing, passes if there is no proof. Every binding of a token must match.
 
     :param confirmation: the claim ``cnf`` of the token, or the member of its introspection; None for an unbound token.
-    :param thumbprint: of the key behind the verified DPoP proof (RFC 7638); None for the scheme ``Bearer``.
+    :param thumbprint: of the key of the verified DPoP proof (RFC 7638); None for the scheme ``Bearer``.
     :param certificate: the client's certificate on this connection in DER, or None.
-    :raises NotAuthenticated: a binding does not hold or is of an unknown kind, or a proof was made for a token that no
-        key is bound to (RFC 9449 section 7.1, RFC 8705 section 3).
+    :raises NotAuthenticated: a binding does not match or is of an unknown kind, or the request has a proof and the
+        token is bound to no key (RFC 9449 section 7.1, RFC 8705 section 3).
     """
     bound = {} if confirmation is None else _bindings(confirmation)
     if thumbprint is not None and DPOP_KEY not in bound:
@@ -196,10 +199,10 @@ def _bindings(confirmation: Any) -> Mapping[str, str]:
     if not isinstance(confirmation, Mapping) or not confirmation:
         raise NotAuthenticated("cnf is not an object with members")
     if not confirmation.keys() <= _KNOWN:
-        # RFC 7800 section 3.1 allows to ignore these; what we do not understand we cannot check.
+        # RFC 7800 section 3.1 allows to ignore these; a binding that is not understood cannot be checked.
         raise NotAuthenticated("cnf has a member that is neither jkt nor x5t#S256")
     if not all(isinstance(value, str) for value in confirmation.values()):
-        raise NotAuthenticated("a member of cnf is not a text")
+        raise NotAuthenticated("a member of cnf is not a string")
     return confirmation
 
 
@@ -207,31 +210,31 @@ def _check_key(expected: str, thumbprint: str | None) -> None:
     if thumbprint is None:
         raise NotAuthenticated("a token bound to a DPoP key was sent without the scheme DPoP")
     if not _same(expected, thumbprint):
-        raise NotAuthenticated("the DPoP proof was made with another key than the token is bound to")
+        raise NotAuthenticated("the key of the DPoP proof is not the one that the token is bound to")
 
 
 def _check_certificate(expected: str, certificate: bytes | None) -> None:
     if certificate is None:
-        raise NotAuthenticated("a token bound to a certificate came over a connection without one")
+        raise NotAuthenticated("a token bound to a certificate was sent over a connection without one")
     digest = urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode()
     if not _same(expected, digest):
-        raise NotAuthenticated("the token is bound to another certificate than that of the connection")
+        raise NotAuthenticated("the certificate of the connection is not the one that the token is bound to")
 
 
 def _same(expected: str, actual: str) -> bool:
-    # compare_digest takes ASCII texts only; a digest is never anything else.
+    # compare_digest takes ASCII strings only, which every digest is.
     return expected.isascii() and hmac.compare_digest(expected, actual)
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token whose signature (or introspection) and claims are all right.
+    """A token whose signature (or introspection) and claims are valid.
 
-    It is not enough to let its bearer in: its binding and its revocation are looked at for every request.
+    That alone does not authenticate its sender: binding and revocation are checked for every request.
 
-    :param principal: who it speaks for.
-    :param expires: seconds since the epoch after which it must not be used without verifying it again.
-    :param confirmation: its claim ``cnf`` (RFC 7800), whatever type it has; None when there is none.
+    :param principal: the caller that it identifies.
+    :param expires: seconds since the epoch after which it must be verified again.
+    :param confirmation: its claim ``cnf`` (RFC 7800), of whatever type; None without one.
     """
 
     principal: Principal
@@ -240,17 +243,14 @@ class VerifiedToken:
 
 
 class TokenVerifier(Protocol):
-    """Turns the text of an access token into a :class:`VerifiedToken`."""
+    """Verifies access tokens of one form."""
 
     def accepts(self, token: str) -> bool:
-        """Tell from its form whether a token is one for this verifier."""
+        """Return True if a token has the form that this verifier is for."""
 
     def verify(self, token: str) -> VerifiedToken:
         """Return what the token proves.
 
         :raises NotAuthenticated: it is invalid; the reason is private.
-        :raises DependencyUnavailable: what is needed to tell is down.
+        :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
-
-
-Claims = Mapping[str, Any]

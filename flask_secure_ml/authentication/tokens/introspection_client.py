@@ -1,12 +1,10 @@
-"""The conversation with an introspection endpoint (RFC 7662 section 2), through Authlib's client and our own HTTP."""
+"""The client of an introspection endpoint (RFC 7662 section 2): Authlib's client over our own HTTP."""
 
 from __future__ import annotations
 
 import base64
-import logging
 import math
 import ssl
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -16,199 +14,163 @@ from urllib.parse import quote_plus, urlencode
 
 from ...config.issuers import IssuerConfig
 from ...errors import DependencyUnavailable
-from ...fetch import TIMEOUT, BrokenAnswerError, FetchError, exchange_with
+from ...fetch import TIMEOUT, BrokenResponseError, FetchError, send
 from ...principal import Clock
+from ...refresh import Breaker, Outage
+from ...secrets import SecretRing
 
-log = logging.getLogger(__name__)
+PAUSE = 5
+"""Seconds for which an endpoint that failed is not called, give or take a fifth."""
 
-COOLDOWN = 5
-"""Seconds for which an endpoint that failed is not asked again."""
-
-MAX_ANSWER = 65_536
-"""The largest answer in bytes; thousands of them are kept."""
+MAX_RESPONSE = 65_536
+"""The largest response in bytes; what thousands of them prove is cached."""
 
 IN_A_ROW = 3
-"""How many answers in a row may say that the endpoint cannot tell now, before it is taken for down."""
+"""How many responses in a row may say "not now" before the endpoint counts as down."""
 
-# That this app is not known concerns every token; the others one odd token can provoke, in a proxy or by a fault.
+# A client that is not known concerns every token; the others one odd token can provoke, in a proxy or by a fault.
 _CONCERNS_ALL = frozenset({401})
 _MAY_CONCERN_ALL = frozenset({429, 502, 503, 504})
-_REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_REJECTED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
-Answer = tuple[int, bytes]
+Response = tuple[int, bytes]
 """A status and a body."""
 
-Send = Callable[[str, bytes, Mapping[str, str]], Answer]
-"""POSTs a body with headers to an address; raises :class:`~flask_secure_ml.fetch.FetchError`."""
+Send = Callable[[str, bytes, Mapping[str, str]], Response]
+"""POSTs a body with headers to a URL; raises :class:`~flask_secure_ml.fetch.FetchError`."""
 
 
 class IntrospectionClient:
-    """Asks the endpoint of one issuer about tokens, in the name of this app.
+    """Introspects tokens at the endpoint of one issuer, as the client that this app is there.
 
-    Each call uses the newest client secret; when the endpoint does not know it, the next older one is tried once, so
+    Each call uses the newest client secret; if the endpoint does not accept it, the next older one is tried once, so
     that a secret can be changed on one side first.
 
     :param config: has ``introspection_uri``, ``client_id`` and ``client_secret``.
-    :param send: the HTTP below; it follows no redirect and gives up in time.
+    :param send: sends the request; it follows no redirect and has a time limit.
     :raises ValueError: the issuer does not introspect.
     """
 
     def __init__(self, config: IssuerConfig, clock: Clock, send: Send) -> None:
-        if config.introspection_uri is None or config.client_id is None or config.client_secret is None:
-            raise ValueError("introspection needs introspection_uri, client_id and client_secret together")
-        self._uri = config.introspection_uri
-        self._id = config.client_id
-        self._secrets = config.client_secret
-        self._breaker = Breaker(clock)
+        self._uri, self._id, self._secrets = _endpoint(config)
+        where = f"the introspection endpoint {self._uri}"
+        down = Outage(f"{where} is down", f"{where} is up again", clock.monotonic)
+        self._rejected = Outage(
+            f"{where} rejects this app's credentials", f"{where} accepts this app's credentials again", clock.monotonic
+        )
+        self._breaker = Breaker(clock, pause=PAUSE, outage=down, doubts=IN_A_ROW)
         self._client, self._credentials = _authlib(_Session(send))
 
-    def ask(self, token: str) -> Answer:
-        """Return the answer about a token.
+    def introspect(self, token: str) -> Response:
+        """Return the response about a token.
 
         :param token: one b64token; it goes into the body of the request and nowhere else.
-        :raises DependencyUnavailable: no answer in time, one that says the endpoint cannot tell now, or one that
-            refuses this app's credentials.
+        :raises DependencyUnavailable: there is no response in time, it says "not now", or it rejects this app's
+            credentials.
         """
-        self._breaker.enter()
+        seconds = self._breaker.wait()
+        if seconds:
+            raise unavailable("the introspection endpoint failed a moment ago", seconds)
         try:
-            status, body = self._with_known_secret(token)
+            status, body = self._with_accepted_secret(token)
         except FetchError as error:
-            if isinstance(error, BrokenAnswerError):
-                self._breaker.doubted()
+            reason = f"the introspection endpoint cannot be reached: {error}"
+            if isinstance(error, BrokenResponseError):
+                self._breaker.doubted(str(error))
             else:
-                self._breaker.failed()
-            log.warning("the introspection endpoint %s cannot be asked: %s", self._uri, error)
-            raise unavailable(f"the introspection endpoint cannot be asked: {error}") from None
+                self._breaker.failed(str(error))
+            raise unavailable(reason) from None
         self._check(status)
         return status, body
 
-    def _with_known_secret(self, token: str) -> Answer:
-        answer: Answer = (HTTPStatus.UNAUTHORIZED, b"")
+    def _with_accepted_secret(self, token: str) -> Response:
+        response: Response = (HTTPStatus.UNAUTHORIZED, b"")
         for secret in self._two_secrets():
-            answer = self._post(token, secret)
-            if answer[0] != HTTPStatus.UNAUTHORIZED:
+            response = self._post(token, secret)
+            if response[0] != HTTPStatus.UNAUTHORIZED:
                 break
-        return answer
+        return response
 
     def _two_secrets(self) -> Iterator[bytes]:
         try:
             yield self._secrets.newest()
             yield from self._secrets.read()[1:2]
         except ValueError as error:
-            self._breaker.failed()
-            log.error("no client secret for the introspection endpoint: %s", error)
+            self._breaker.failed(f"no client secret: {error}")
             raise unavailable(f"no client secret: {error}") from None
 
-    def _post(self, token: str, secret: bytes) -> Answer:
-        answer: Answer = self._client.introspect_token(
+    def _post(self, token: str, secret: bytes) -> Response:
+        response: Response = self._client.introspect_token(
             self._uri,
             token=token,
             token_type_hint="access_token",  # noqa: S106 a kind of token, not one
             auth=self._credentials(self._id, secret, client_secret_basic),
             headers={"Accept": "application/json"},
         )
-        return answer
+        return response
 
     def _check(self, status: int) -> None:
-        """Refuse what says nothing about the token (RFC 7662 section 2.3)."""
+        """Reject a response that says nothing about the token (RFC 7662 section 2.3)."""
+        reason = f"the introspection endpoint responded with status {status}"
         if status in _CONCERNS_ALL:
-            self._breaker.failed()
+            self._breaker.failed(reason)
         elif status in _MAY_CONCERN_ALL:
-            self._breaker.doubted()
+            self._breaker.doubted(reason)
         else:
             self._breaker.succeeded()
-        if status in _REFUSED:
-            log.error("this app's credentials are refused by the introspection endpoint %s: %d", self._uri, status)
-            raise unavailable("this app's credentials are refused by the introspection endpoint")
+        if status in _REJECTED:
+            self._rejected.failed(f"status {status}")
+            raise unavailable("the introspection endpoint rejects this app's credentials")
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.warning("the introspection endpoint %s answered %d", self._uri, status)
-            raise unavailable(f"the introspection endpoint answered {status}")
+            raise unavailable(reason)
+        if status == HTTPStatus.OK:
+            self._rejected.ended()
+
+
+def _endpoint(config: IssuerConfig) -> tuple[str, str, SecretRing]:
+    if config.introspection_uri is None or config.client_id is None or config.client_secret is None:
+        raise ValueError("introspection needs introspection_uri, client_id and client_secret together")
+    return config.introspection_uri, config.client_id, config.client_secret
 
 
 def bounded(config: IssuerConfig, timeout: float = TIMEOUT) -> Send:
-    """Return what sends over the network, to such addresses as the issuer may have.
+    """Return a function that sends over the network, to such IP addresses as the issuer may have.
 
     :param timeout: seconds for one exchange.
     """
-    # Made once, when it is first needed: that takes longer than most endpoints take to answer.
+    # Created once, when it is first needed: that takes longer than most endpoints take to respond.
     tls = cache(ssl.create_default_context)
 
-    def send(uri: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        reply = exchange_with(
+    def post(uri: str, body: bytes, headers: Mapping[str, str]) -> Response:
+        response = send(
             uri,
             body=body,
             headers=headers,
             private_network=config.private_network,
             timeout=timeout,
-            max_bytes=MAX_ANSWER,
+            max_bytes=MAX_RESPONSE,
             context=tls() if uri.startswith("https:") else None,
         )
-        return reply.status, reply.body
+        return response.status, response.body
 
-    return send
-
-
-class Breaker:
-    """Keeps a process from waiting for an endpoint that just failed.
-
-    When the pause is over one thread asks, and the others wait for what it learns.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failing = False
-        self._doubts = 0
-        self._until = -math.inf
-
-    def enter(self) -> None:
-        """Let the caller ask.
-
-        :raises DependencyUnavailable: not before the pause is over.
-        """
-        with self._lock:
-            now = self._clock.monotonic()
-            if now < self._until:
-                raise unavailable("the introspection endpoint failed just now", self._until - now)
-            if self._failing:
-                self._until = now + COOLDOWN
-
-    def failed(self) -> None:
-        """Begin a pause."""
-        with self._lock:
-            self._failing = True
-            self._until = self._clock.monotonic() + COOLDOWN
-
-    def doubted(self) -> None:
-        """Count a fault that may be about one token; so many in a row begin a pause."""
-        with self._lock:
-            self._doubts += 1
-        if self._doubts >= IN_A_ROW:
-            self.failed()
-
-    def succeeded(self) -> None:
-        """End the pause."""
-        with self._lock:
-            self._failing = False
-            self._doubts = 0
-            self._until = -math.inf
+    return post
 
 
-def unavailable(reason: str, seconds: float = COOLDOWN) -> DependencyUnavailable:
-    """Return the error that asks the caller to come back.
+def unavailable(reason: str, seconds: float = PAUSE) -> DependencyUnavailable:
+    """Return the error that asks the client to retry.
 
-    :param seconds: after which it makes sense.
+    :param seconds: after which a retry makes sense.
     """
     return DependencyUnavailable(reason, headers=[("Retry-After", str(max(1, math.ceil(seconds))))])
 
 
 class _Session:
-    """What Authlib takes for a session of HTTP."""
+    """The HTTP session that Authlib expects."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
-    def post(self, url: str, *, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> Answer:
+    def post(self, url: str, *, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> Response:
         uri, prepared, body = auth.prepare("POST", url, dict(headers), urlencode(data))
         return self._send(uri, body.encode("ascii"), prepared)
 
@@ -219,7 +181,7 @@ def client_secret_basic(
     """Authenticate with HTTP Basic.
 
     RFC 6749 section 2.3.1 has both halves form-encoded first. Authlib's own method leaves that out, so that a colon in
-    the id, a percent sign, or a letter beyond Latin-1 would be read as something else or fail.
+    the id, a percent sign, or a letter beyond Latin-1 would be misread or fail.
     """
     pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")

@@ -1,36 +1,43 @@
-"""The public keys of an issuer behind an address, with a cache: when it fetches, and what it does when it cannot."""
+"""The public keys that an issuer publishes, cached, and the metadata that name their URL."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from ...fetch import TIMEOUT, FetchError, Reply, fetch, good
+from ...fetch import TIMEOUT, FetchError, Response, fetch, require_ok
 from ...principal import Clock
+from ...refresh import JITTER, Attempt, Refreshed
 from ...strictjson import StrictJSONError, loads
-from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, parse_key_set, usable
-
-log = logging.getLogger(__name__)
+from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, no_usable_keys, parse_key_set
 
 LAST_GOOD = 86_400
-"""Seconds for which the last good set serves while its server is down."""
+"""Seconds for which the last good key set is used while its server is down."""
+
+_READS = 3
+"""Discovery takes up to three requests: two URLs for the metadata, then the key set."""
+
+Get = Callable[[str, Attempt], bytes]
+"""Returns the document at a URL within the time of an attempt; raises :class:`~flask_secure_ml.fetch.FetchError`."""
+
+
+def get_document(uri: str, attempt: Attempt, *, private_network: bool = False) -> bytes:
+    """Return the document at a URL.
+
+    :raises FetchError: as :func:`~flask_secure_ml.fetch.fetch`.
+    """
+    return fetch(uri, private_network=private_network, timeout=attempt.remaining())
 
 
 class HttpKeys(PublishedKeys):
-    """Keys behind a ``jwks_uri``, fetched when they are needed and kept.
-
-    One thread of the process fetches at a time. The others go on with the set there is; only when there is none
-    do they wait. After a fork every process fetches for itself: the lock is made with the object and is held
-    during a fetch only, so fork before the first request, as gunicorn does.
+    """Keys at a ``jwks_uri``, fetched when they are needed, and cached.
 
     :param uri: ``https:``, or ``http:`` on loopback.
-    :param algorithms: what the issuer may sign with.
+    :param algorithms: the algorithms that the issuer may sign with.
     :param max_age: seconds after which the set is fetched again.
     :param cooldown: the fewest seconds between two fetches caused by an unknown ``kid`` or after a failure.
-    :param get: fetches the document; raises :class:`~flask_secure_ml.fetch.FetchError`.
+    :param get: fetches the document.
     """
 
     def __init__(
@@ -41,123 +48,121 @@ class HttpKeys(PublishedKeys):
         *,
         max_age: float = 300,
         cooldown: float = 60,
-        get: Callable[[str], bytes] = fetch,
+        get: Get = get_document,
     ) -> None:
         self._uri = uri
         self._algorithms = tuple(algorithms)
-        self._clock = clock
-        self._max_age = max_age
         self._cooldown = cooldown
         self._get = get
-        self._lock = threading.Lock()
-        self._keys: VerificationKeys | None = None
-        self._fetched = self._tried = float("-inf")
-        self._due = float("-inf")
+        promised = max_age + 2 * TIMEOUT
+        self._keys: Refreshed[VerificationKeys] = Refreshed(
+            self._fetch,
+            clock,
+            name=f"the keys at {uri}",
+            fresh=max_age,
+            timeout=TIMEOUT,
+            promised=promised,
+            keep=max(LAST_GOOD, promised),
+            # Never shorter than the cooldown.
+            pause=cooldown / (1 - JITTER),
+            total=_READS * TIMEOUT,
+            errors=(FetchError, KeySetError),
+            unavailable=lambda _: no_usable_keys(uri, cooldown),
+        )
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """Return the key, or None when the issuer has none with this name for this algorithm.
 
         :raises DependencyUnavailable: no set could be fetched in the last 24 hours, or it has no usable key.
         """
-        self._refresh(lambda now: now >= self._due)
-        keys = self._current()
+        keys = self._usable(self._keys.get())
         if not keys.has(kid):
-            self._refresh(lambda now: now >= self._tried + self._cooldown)
-            keys = self._current()
+            keys = self._usable(self._keys.get(max_age=self._cooldown))
         return keys.find(kid, algorithm)
 
-    def _current(self) -> VerificationKeys:
-        return usable(None if self._too_old() else self._keys, self._uri, self._cooldown)
+    def _usable(self, keys: VerificationKeys) -> VerificationKeys:
+        if not keys:
+            raise no_usable_keys(self._uri, self._cooldown)
+        return keys
 
-    def _too_old(self) -> bool:
-        return self._clock.monotonic() >= self._fetched + LAST_GOOD
-
-    def _refresh(self, wanted: Callable[[float], bool]) -> None:
-        """Fetch if it is still wanted once this thread's turn has come."""
-        if not wanted(self._clock.monotonic()):
-            return
-        if not self._lock.acquire(timeout=2 * TIMEOUT if self._too_old() else 0):
-            return
-        try:
-            if wanted(self._clock.monotonic()):
-                self._fetch()
-        finally:
-            self._lock.release()
-
-    def _fetch(self) -> None:
-        now, wait = self._clock.monotonic(), self._cooldown
-        try:
-            self._keys = parse_key_set(self._get(self._uri), self._algorithms)
-            self._fetched, wait = now, self._max_age
-        except (FetchError, KeySetError) as error:
-            log.warning("the key set %s cannot be used: %s", self._uri, error)
-        finally:
-            # Last: until then a thread that has no set yet waits for this one instead of giving up.
-            self._tried, self._due = now, now + wait
+    def _fetch(self, _: VerificationKeys | None, attempt: Attempt) -> VerificationKeys:
+        return parse_key_set(self._get(self._uri, attempt), self._algorithms)
 
 
-Ask = Callable[[str], Reply]
+class Request(Protocol):
+    """Sends a GET request to a URL."""
+
+    def __call__(self, uri: str, *, timeout: float) -> Response:
+        """Return the response.
+
+        :raises FetchError: there is none in time.
+        """
 
 
 class Discovery:
     """Fetches the key set that the metadata of an issuer name.
 
-    Both are read again whenever the key set is due, so a moved key set is found as soon as a changed one.
+    Both are fetched again whenever the key set is due, so a moved key set is found as soon as a changed one.
 
     :param issuer: exactly as configured; metadata that name another are not used (RFC 8414 section 3.3).
-    :param ask: GETs a document; raises :class:`~flask_secure_ml.fetch.FetchError`.
+    :param request: sends a GET request.
     :param clear_text: ``http:`` is allowed for the key set too; the issuer is on loopback then.
-    :raises ValueError: the issuer has a query, so no place is defined for its metadata (RFC 8414 section 2).
+    :raises ValueError: the issuer has a query, so no URL is defined for its metadata (RFC 8414 section 2).
     """
 
-    def __init__(self, issuer: str, ask: Ask, *, clear_text: bool = False) -> None:
+    def __init__(self, issuer: str, request: Request, *, clear_text: bool = False) -> None:
         if "?" in issuer:
             raise ValueError("an issuer with a query cannot be discovered (RFC 8414 section 2)")
         self._issuer = issuer
-        self._ask = ask
+        self._request = request
         self._schemes = ("https", "http") if clear_text else ("https",)
 
-    def key_set(self, _uri: str) -> bytes:
+    def key_set(self, _uri: str, attempt: Attempt) -> bytes:
         """Return the key set, unparsed.
 
-        :raises FetchError: no metadata, or none that can be used, or no key set.
+        :raises FetchError: the metadata or the key set cannot be fetched, or the metadata cannot be used.
         """
-        return good(self._ask(self._jwks_uri())).body
+        return self._fetched(self._jwks_uri(attempt), attempt).body
 
-    def _jwks_uri(self) -> str:
+    def _jwks_uri(self, attempt: Attempt) -> str:
         fault: FetchError | None = None
-        for place in metadata_places(self._issuer):
+        for uri in metadata_uris(self._issuer):
             try:
-                return self._checked(good(self._ask(place)))
+                return self._checked(self._fetched(uri, attempt))
             except FetchError as error:
-                # The first fault is that of the standard place, and says more.
+                # The fault at the standard URL says more than that at the second one.
                 fault = fault or error
-        raise fault or FetchError("no metadata")
+            finally:
+                attempt.read_on()
+        raise fault or FetchError("there are no metadata")
 
-    def _checked(self, reply: Reply) -> str:
-        if reply.media_type != "application/json":
+    def _fetched(self, uri: str, attempt: Attempt) -> Response:
+        return require_ok(self._request(uri, timeout=attempt.remaining()))
+
+    def _checked(self, response: Response) -> str:
+        if response.media_type != "application/json":
             raise FetchError("the metadata are not application/json")
         try:
-            metadata: Any = loads(reply.body)
+            metadata: Any = loads(response.body)
         except StrictJSONError:
             raise FetchError("the metadata are not strict JSON") from None
         if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
             raise FetchError("the metadata are not those of the configured issuer")
         uri = metadata.get("jwks_uri")
-        if not isinstance(uri, str) or not _usable(uri, self._schemes):
-            raise FetchError("the metadata have no jwks_uri that can be used")
+        if not isinstance(uri, str) or not _is_usable(uri, self._schemes):
+            raise FetchError("the metadata have no usable jwks_uri")
         return uri
 
 
-def metadata_places(issuer: str) -> Iterator[str]:
-    """Yield where the metadata of an issuer can be: RFC 8414 section 3.1, then OpenID Connect Discovery section 4."""
+def metadata_uris(issuer: str) -> Iterator[str]:
+    """Yield the URLs of an issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery section 4."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     yield f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}"
     yield f"{parts.scheme}://{parts.netloc}{path}/.well-known/openid-configuration"
 
 
-def _usable(uri: str, schemes: tuple[str, ...]) -> bool:
+def _is_usable(uri: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(uri)
         return parts.scheme in schemes and bool(parts.hostname) and parts.username is None and parts.port != 0

@@ -1,7 +1,7 @@
 """A JWK Set (RFC 7517) reduced to the keys that may verify a token of one issuer.
 
-What is not a sound public signing key is left out and logged; what makes the whole document doubtful refuses
-it. Every key that is left is tied to exactly one algorithm (RFC 8725bis section 3.1).
+An entry that is not a sound public signing key is skipped and logged; a fault that makes the whole document doubtful
+rejects it. Every key that is left is bound to exactly one algorithm (RFC 8725bis section 3.1).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _ROCA_PRIMES = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 
 
 
 class KeySetError(ValueError):
-    """The document cannot be used as a key set; the text is private."""
+    """The document cannot be used as a key set; the message is private."""
 
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A public key, the one algorithm that it verifies, and the name the issuer gave it."""
+    """A key, the one algorithm that it verifies, and the ``kid`` that the issuer gave it."""
 
     key: Key
     algorithm: str
@@ -55,50 +55,45 @@ class VerificationKeys:
         return len(self._all)
 
     def has(self, kid: str | None) -> bool:
-        """Tell whether a fresh copy of the set could not say more about this ``kid``."""
+        """Return True if a current copy of the set could not have more about this ``kid``."""
         return kid is None or kid in self._by_kid
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key for a token; without a ``kid``, only where one key alone fits the algorithm."""
+        """Return the key for a token; without a ``kid``, only if exactly one key fits the algorithm."""
         named = self._all if kid is None else tuple(filter(None, [self._by_kid.get(kid)]))
         fitting = [each for each in named if each.algorithm == algorithm]
         return fitting[0] if len(fitting) == 1 else None
 
 
 class PublishedKeys:
-    """What sources of public keys have in common: one key at most fits a token."""
+    """A source of public keys, of which at most one fits a token."""
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """Return the key, or None when there is none with this name for this algorithm."""
         raise NotImplementedError
 
     def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
-        """Return the one key, or none."""
+        """Return at most one key to try."""
         found = self.find(kid, algorithm)
         return () if found is None else (found,)
 
 
-def usable(keys: VerificationKeys | None, where: str, retry_after: float) -> VerificationKeys:
-    """Return a set that has keys.
-
-    :raises DependencyUnavailable: there is none, or it is empty.
-    """
-    if not keys:
-        raise DependencyUnavailable(f"no usable keys from {where}", headers=[("Retry-After", str(int(retry_after)))])
-    return keys
+def no_usable_keys(source: str, retry_after: float) -> DependencyUnavailable:
+    """Return the error for an issuer whose keys are not known."""
+    return DependencyUnavailable(f"no usable keys from {source}", headers=[("Retry-After", str(int(retry_after)))])
 
 
 def parse_key_set(raw: bytes, algorithms: Sequence[str], *, strict: bool = False) -> VerificationKeys:
-    """Read a JWK Set.
+    """Parse a JWK Set.
 
     :param algorithms: what this issuer may sign with; a key without ``alg`` gets the first that fits it.
-    :param strict: refuse the whole set for a signing key that is secret, weak or damaged, whoever may use it.
-    :raises KeySetError: not an object with a list of keys, more than 50, or a ``kid`` that is there twice.
+    :param strict: reject the whole set for a signing key that is secret, weak or damaged.
+    :raises KeySetError: not an object with a list of keys, more than 50 keys, or a duplicate ``kid``.
     """
     entries = _entries(raw)
     kids = [entry["kid"] for entry in entries if isinstance(entry.get("kid"), str)]
     if len(set(kids)) < len(kids):
-        raise KeySetError("a kid is there twice")
+        raise KeySetError("it has a duplicate kid")
     if strict and (problems := list(_unsound(entries))):
         raise KeySetError("; ".join(problems))
     found = list(_imported(entries, algorithms))
@@ -127,7 +122,7 @@ def _imported(entries: Sequence[Mapping[str, Any]], algorithms: Sequence[str]) -
 
 
 def _unsound(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Say what is wrong with each key that no issuer could use, whatever its algorithms are."""
+    """Yield a problem for each key that no issuer could use, whatever its algorithms."""
     for number, entry in enumerate(entries, start=1):
         try:
             import_key(entry, sorted(ASYMMETRIC))
@@ -140,11 +135,11 @@ def _why(error: Exception) -> str:
 
 
 def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> VerificationKey:
-    """Return the key of a public JWK (RFC 7517 section 4), made of those members alone that the key consists of.
+    """Return the key of a public JWK (RFC 7517 section 4), built from the key material alone.
 
     :param algorithms: what it may verify; a key without ``alg`` gets the first that fits it.
     :raises KeySetError: it is secret, weak, not for verifying signatures, or fits none of the algorithms.
-    :raises JoseError: its members make no key; also a plain ``ValueError`` or ``TypeError``.
+    :raises JoseError: its members are no key; also a plain ``ValueError`` or ``TypeError``.
     """
     if _PRIVATE & entry.keys() or entry.get("kty") == "oct":
         raise KeySetError("it is secret, and a published key set must not hold secrets")
@@ -153,13 +148,13 @@ def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> Verificat
         raise KeySetError("it is not for verifying signatures")
     kid = entry.get("kid")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID):
-        raise KeySetError(f"its kid is not a text of 1 to {MAX_KID} characters")
+        raise KeySetError(f"its kid is not a string of 1 to {MAX_KID} characters")
     algorithm = _algorithm(entry, algorithms)
     return VerificationKey(_IMPORTERS[entry["kty"]](entry), algorithm, kid)
 
 
 def _algorithm(entry: Mapping[str, Any], algorithms: Collection[str]) -> str:
-    """Return the algorithm that the key says, or else the first allowed one that fits its type and curve."""
+    """Return the ``alg`` of a key, or without one the first allowed algorithm that fits its type and curve."""
     fitting = [name for name in algorithms if _fits(name, entry) and entry.get("alg", name) == name]
     if not fitting:
         raise KeySetError("no algorithm that this issuer may use fits its kty, crv and alg")
@@ -174,9 +169,9 @@ def _fits(algorithm: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _members(entry: Mapping[str, Any], *names: str) -> dict[str, str | list[str]]:
-    """Return only what makes the key, so that no other member can change what it does."""
+    """Return the key material only, so that no other member can change how the key is used."""
     if not all(isinstance(entry.get(name), str) for name in names):
-        raise KeySetError(f"it needs the texts {', '.join(names)}")
+        raise KeySetError(f"it needs the strings {', '.join(names)}")
     return {name: entry[name] for name in names}
 
 
@@ -186,15 +181,15 @@ def _import_rsa(entry: Mapping[str, Any]) -> Key:
     return RSAKey.import_key(members)
 
 
-def _integer(text: str) -> int:
-    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")
+def _integer(encoded: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)), "big")
 
 
 def check_rsa(modulus: int, exponent: int) -> None:
-    """Refuse RSA keys that can be forged or cost too much.
+    """Reject RSA keys that are weak or too expensive.
 
-    :raises KeySetError: under 2048 or over 8192 bits, an exponent under 65537 or even, or the form of modulus
-        that CVE-2017-15361 (ROCA) makes easy to factor.
+    :raises KeySetError: under 2048 or over 8192 bits, an exponent that is even or under 65537, or a modulus of the
+        form that is easy to factor (CVE-2017-15361, ROCA).
     """
     bits = modulus.bit_length()
     if not MINIMUM_RSA_BITS <= bits <= MAXIMUM_RSA_BITS:
@@ -206,7 +201,7 @@ def check_rsa(modulus: int, exponent: int) -> None:
 
 
 def _powers(prime: int) -> set[int]:
-    # Moduli of that library are powers of 65537 modulo every small prime; others are so by chance of 1 in 2^27.
+    # Moduli of that library are powers of 65537 modulo every small prime; of others, 1 in 2^27 is.
     return {pow(65_537, exponent, prime) for exponent in range(prime)}
 
 

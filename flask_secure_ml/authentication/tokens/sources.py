@@ -1,9 +1,8 @@
-"""Where the keys of an issuer are found, by its configuration."""
+"""The sources of an issuer's keys: its configuration, a secret, a file or a URL."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,12 +16,12 @@ from joserfc.jwk import OctKey
 from ...config import Settings
 from ...config.issuers import HMAC_BYTES, IssuerConfig
 from ...errors import DependencyUnavailable
-from ...fetch import exchange_with, fetch
+from ...fetch import send
 from ...principal import Clock
-from ...refresh import WatchedFile
-from ...secrets import SecretRing
-from .jwks import Discovery, HttpKeys
-from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, parse_key_set, usable
+from ...refresh import Outage, WatchedFile
+from ...secrets import SecretRing, SecretUnavailable
+from .jwks import Discovery, HttpKeys, get_document
+from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, no_usable_keys, parse_key_set
 
 
 class KeySource(Protocol):
@@ -36,9 +35,9 @@ class KeySource(Protocol):
 
 
 def key_source(issuer: IssuerConfig, settings: Settings, clock: Clock) -> KeySource:
-    """Return where the keys of a configured issuer are found.
+    """Return the source of a configured issuer's keys.
 
-    :raises ValueError: they are configured in place, in a file or as a secret, and not sound.
+    :raises ValueError: keys in the configuration, in a file or in a secret are not sound.
     """
     if issuer.secret is not None:
         return SecretKeys(issuer.secret, issuer.algorithms)
@@ -58,29 +57,28 @@ def _http_keys(issuer: IssuerConfig, settings: Settings, clock: Clock) -> HttpKe
         clock,
         max_age=settings.jwks_cache_seconds,
         cooldown=settings.jwks_cooldown,
-        get=_discovery(issuer).key_set if issuer.discover else partial(fetch, private_network=issuer.private_network),
+        get=_discovery(issuer).key_set
+        if issuer.discover
+        else partial(get_document, private_network=issuer.private_network),
     )
 
 
 def _discovery(issuer: IssuerConfig) -> Discovery:
-    ask = partial(exchange_with, private_network=issuer.private_network)
-    return Discovery(issuer.issuer, ask, clear_text=issuer.insecure_http)
-
-
-log = logging.getLogger(__name__)
+    request = partial(send, private_network=issuer.private_network)
+    return Discovery(issuer.issuer, request, clear_text=issuer.insecure_http)
 
 
 class InlineKeys(PublishedKeys):
     """Public keys in the configuration itself.
 
-    :raises ValueError: a key is secret, weak or damaged, or none is left.
+    :raises ValueError: a key is secret, weak or damaged, or there is no usable one.
     """
 
     def __init__(self, key_set: Mapping[str, Any], algorithms: Sequence[str]) -> None:
         try:
             raw = json.dumps(key_set).encode()
         except (TypeError, RecursionError):
-            raise KeySetError("it is no JSON value") from None
+            raise KeySetError("it is not a JSON value") from None
         self._keys = _sound(raw, algorithms)
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
@@ -89,9 +87,9 @@ class InlineKeys(PublishedKeys):
 
 
 class SecretKeys:
-    """HMAC secrets, newest first, read anew for every token, so a changed file counts at once.
+    """HMAC secrets, newest first, read again for every token, so that a changed file takes effect at once.
 
-    A token's ``kid`` is not looked at: there are a few secrets, and each is tried.
+    A token's ``kid`` is ignored: there are few secrets, and each is tried.
 
     :param ring: the secrets.
     :param algorithms: the one algorithm that they verify (RFC 8725bis section 3.1).
@@ -103,8 +101,10 @@ class SecretKeys:
             raise ValueError("a secret is for one algorithm; name one of HS256, HS384 and HS512")
         self._ring = ring
         self._algorithm = algorithms[0]
-        self._made: tuple[tuple[bytes, ...], tuple[VerificationKey, ...]] = ((), ())
-        self._current()
+        self._imported: tuple[tuple[bytes, ...], tuple[VerificationKey, ...]] = ((), ())
+        # While Vault is down at start-up, tokens are rejected until it responds.
+        with suppress(SecretUnavailable):
+            self._current()
 
     def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
         """Return the secrets as keys, newest first; none for another algorithm.
@@ -119,11 +119,11 @@ class SecretKeys:
             raise DependencyUnavailable(f"no HMAC secret: {error}", headers=[("Retry-After", "60")]) from None
 
     def _current(self) -> tuple[VerificationKey, ...]:
-        secrets, keys = self._made
-        now = self._ring.read()
-        if secrets != now:
-            keys = tuple(_secret_key(each, self._algorithm) for each in now)
-            self._made = (now, keys)
+        secrets, keys = self._imported
+        current = self._ring.read()
+        if secrets != current:
+            keys = tuple(_secret_key(each, self._algorithm) for each in current)
+            self._imported = (current, keys)
         return keys
 
 
@@ -131,12 +131,12 @@ def _secret_key(secret: bytes, algorithm: str) -> VerificationKey:
     if len(secret) < HMAC_BYTES[algorithm]:
         raise ValueError(f"a secret for {algorithm} must hold at least {HMAC_BYTES[algorithm]} bytes")
     if _is_public(secret):
-        raise ValueError("a secret is a public key or a certificate, which everybody knows")
+        raise ValueError("a secret is a public key or a certificate, which is not secret")
     return VerificationKey(OctKey.import_key(secret), algorithm, None)
 
 
 def _is_public(secret: bytes) -> bool:
-    """Tell what a mixed-up configuration gives; joserfc only warns of it before its release 1.8."""
+    """Return True for a public key or a certificate; joserfc only warns of one before its release 1.8."""
     if b"-----BEGIN " in secret:
         return True
     loaders: tuple[Callable[[bytes], object], ...] = (
@@ -154,25 +154,26 @@ def _is_public(secret: bytes) -> bool:
 def _sound(raw: bytes, algorithms: Sequence[str]) -> VerificationKeys:
     keys = parse_key_set(raw, algorithms, strict=True)
     if not keys:
-        raise KeySetError("no key in it can be used")
+        raise KeySetError("it has no usable key")
     return keys
 
 
 class FileKeys(PublishedKeys):
-    """Keys in a file, read again when it changes.
+    """Keys in a file, which is read again when it changes.
 
     :param path: a JWK Set.
-    :param algorithms: what the issuer may sign with.
+    :param algorithms: the algorithms that the issuer may sign with.
     """
 
     def __init__(self, path: str, algorithms: Sequence[str]) -> None:
         self._file = WatchedFile(path, partial(parse_key_set, algorithms=algorithms))
         self._algorithms = tuple(algorithms)
+        self._outage = Outage(f"the key set file {path} cannot be used", f"the key set file {path} can be used again")
 
     def check(self) -> None:
-        """Hold the file at start to what a configuration must be.
+        """Check the file at start-up as strictly as the configuration.
 
-        :raises ValueError: it cannot be read, a key in it is secret, weak or damaged, or none can be used.
+        :raises ValueError: it cannot be read, a key in it is secret, weak or damaged, or there is no usable one.
         """
         try:
             _sound(self._file.path.read_bytes(), self._algorithms)
@@ -184,11 +185,12 @@ class FileKeys(PublishedKeys):
 
         :raises DependencyUnavailable: the file is missing, damaged or without a usable key.
         """
-        return usable(self._read(), "the key set file", 60).find(kid, algorithm)
-
-    def _read(self) -> VerificationKeys | None:
         try:
-            return self._file.read()
+            keys = self._file.read()
         except (OSError, ValueError) as error:
-            log.warning("the key set file %s cannot be used: %s", self._file.path, error)
-            return None
+            self._outage.failed(str(error))
+            raise no_usable_keys("the key set file", 60) from None
+        self._outage.ended()
+        if not keys:
+            raise no_usable_keys("the key set file", 60)
+        return keys.find(kid, algorithm)

@@ -272,6 +272,67 @@ def test_own_change_is_seen_at_once(source: Source, refreshed: Refreshed[int]) -
     thread.join(10)
 
 
+def test_caller_that_needs_a_younger_value(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
+    """It makes a fetch happen earlier than usual, and no more often than the value is as old as it says."""
+    refreshed.get()
+    clock.advance(0.125)
+    assert [refreshed.get(max_age=0.25), source.fetches] == [1, 1]
+    source.value = 2
+    clock.advance(0.125)
+    assert [refreshed.get() for _ in range(3)] == [1] * 3
+    assert [refreshed.get(max_age=0.25) for _ in range(3)] == [2] * 3
+    assert source.fetches == 2
+    clock.advance(0.5)
+    assert refreshed.get(max_age=60) == 2
+    assert source.fetches == 3
+
+
+def test_younger_value_of_a_source_that_is_down(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
+    """The last good value serves such a caller too, and the pause holds."""
+    refreshed.get()
+    source.fault = DependencyUnavailable("no route")
+    clock.advance(0.25)
+    assert [refreshed.get(max_age=0.25) for _ in range(5)] == [1] * 5
+    assert source.fetches == 2
+
+
+def test_poll(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
+    """It keeps the value current for others, and costs nothing while it is young enough."""
+    for _ in range(3):
+        refreshed.poll(10)
+    assert source.fetches == 1
+    clock.advance(10)
+    source.value = 2
+    refreshed.poll(10)
+    source.fault = DependencyUnavailable("no route")
+    assert refreshed.get() == 2
+    clock.advance(59)
+    assert refreshed.get() == 2
+
+
+@pytest.mark.parametrize("fault", [DependencyUnavailable("no route"), KeyError("bug")], ids=repr)
+def test_poll_raises_nothing(
+    source: Source, refreshed: Refreshed[int], fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A source that is down is logged once, and left alone for the pause."""
+    source.fault = fault
+    for _ in range(5):
+        refreshed.poll(10)
+    assert source.fetches == (1 if isinstance(fault, DependencyUnavailable) else 5)
+    assert len(caplog.records) == isinstance(fault, DependencyUnavailable)
+
+
+def test_poll_waits_for_nobody(source: Source, refreshed: Refreshed[int]) -> None:
+    """While another caller fetches there is nothing to do."""
+    source.hang()
+    fetching = started(refreshed.get)
+    assert source.asked.wait(10)
+    refreshed.poll(10)
+    assert source.fetches == 1
+    source.go.set()
+    fetching.join(10)
+
+
 # --- several reads ---------------------------------------------------------------------------------------
 
 
@@ -405,7 +466,7 @@ def test_fetch_that_hangs_is_logged(
     fetching.join(10)
     refreshed.get()
     assert [each.getMessage() for each in caplog.records] == [
-        "values are not up to date: the source does not answer in time",
+        "values are not up to date: the source does not respond in time",
         "values are up to date again",
     ]
 
@@ -490,7 +551,7 @@ os._exit(0)
 FORK_WITH_THE_MUTEX = (
     FORK
     + """
-with made._mutex():
+with made._lock.get():
     time.sleep(0.05)
     child = os.fork()
     if child == 0:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.tokens.jwks import Discovery, metadata_places
-from flask_secure_ml.fetch import FetchError, Reply
+from flask_secure_ml.authentication.tokens.jwks import Discovery, metadata_uris
+from flask_secure_ml.fetch import FetchError, Response
+from flask_secure_ml.refresh import Attempt
+from flask_secure_ml.testing import FakeClock
 
 ISSUER = "https://as.example/tenant"
 FIRST = "https://as.example/.well-known/oauth-authorization-server/tenant"
@@ -24,15 +26,21 @@ class Web:
         self.status = status
         self.documents = documents
         self.asked: list[str] = []
+        self.timeouts: list[float] = []
 
-    def ask(self, uri: str) -> Reply:
+    def request(self, uri: str, *, timeout: float) -> Response:
+        self.timeouts.append(timeout)
         self.asked.append(uri)
         name = {FIRST: "first", SECOND: "second", KEYS: "keys"}.get(uri, "")
         if name not in self.documents:
-            return Reply(404, b"")
+            return Response(404, b"")
         document = self.documents[name]
         raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-        return Reply(self.status, raw, "" if name == "keys" else self.media_type)
+        return Response(self.status, raw, "" if name == "keys" else self.media_type)
+
+
+def attempt() -> Attempt:
+    return Attempt(FakeClock(), 2, 6, 4, object())
 
 
 GOOD = {"issuer": ISSUER, "jwks_uri": KEYS}
@@ -62,20 +70,20 @@ GOOD = {"issuer": ISSUER, "jwks_uri": KEYS}
 )
 def test_places(issuer: str, places: list[str]) -> None:
     """AS-3: the well-known text goes before the path, and then, as OpenID has it, after it."""
-    assert list(metadata_places(issuer)) == places
+    assert list(metadata_uris(issuer)) == places
 
 
 def test_first_place() -> None:
     """The standard place is enough."""
     web = Web(first=GOOD, keys=b"the keys")
-    assert Discovery(ISSUER, web.ask).key_set("") == b"the keys"
+    assert Discovery(ISSUER, web.request).key_set("", attempt()) == b"the keys"
     assert web.asked == [FIRST, KEYS]
 
 
 def test_second_place() -> None:
     """AS-3: OpenID's place is tried when the standard one has nothing to use."""
     web = Web(second=GOOD, keys=b"the keys")
-    assert Discovery(ISSUER, web.ask).key_set("") == b"the keys"
+    assert Discovery(ISSUER, web.request).key_set("", attempt()) == b"the keys"
     assert web.asked == [FIRST, SECOND, KEYS]
 
 
@@ -101,7 +109,7 @@ def test_metadata_that_are_not_believed(metadata: Any) -> None:
     """AS-1, AS-2, AS-4: such metadata are not used, and no address in them is asked."""
     web = Web(first=metadata, keys=b"the keys")
     with pytest.raises(FetchError):
-        Discovery(ISSUER, web.ask).key_set("")
+        Discovery(ISSUER, web.request).key_set("", attempt())
     assert web.asked == [FIRST, SECOND]
 
 
@@ -110,7 +118,7 @@ def test_media_type(media_type: str) -> None:
     """AS-4: metadata are application/json."""
     web = Web(media_type, first=GOOD, keys=b"the keys")
     with pytest.raises(FetchError, match="not application/json"):
-        Discovery(ISSUER, web.ask).key_set("")
+        Discovery(ISSUER, web.request).key_set("", attempt())
     assert KEYS not in web.asked
 
 
@@ -119,25 +127,25 @@ def test_status(status: int) -> None:
     """AS-4: metadata come with 200 and nothing else."""
     web = Web(status=status, first=GOOD, second=GOOD, keys=b"the keys")
     with pytest.raises(FetchError, match=str(status)):
-        Discovery(ISSUER, web.ask).key_set("")
+        Discovery(ISSUER, web.request).key_set("", attempt())
     assert KEYS not in web.asked
 
 
 def test_issuer_with_a_query() -> None:
     """RFC 8414 section 2: such an issuer has no metadata, which is told at start."""
     with pytest.raises(ValueError, match="query"):
-        Discovery("https://as.example/?tenant=1", Web().ask)
+        Discovery("https://as.example/?tenant=1", Web().request)
 
 
 def test_clear_text_on_loopback() -> None:
     """With insecure_http the key set may be http: too."""
     web = Web(first={**GOOD, "jwks_uri": "http://127.0.0.1/jwks"})
     with pytest.raises(FetchError):
-        Discovery(ISSUER, web.ask, clear_text=True).key_set("")
+        Discovery(ISSUER, web.request, clear_text=True).key_set("", attempt())
     assert web.asked == [FIRST, "http://127.0.0.1/jwks"]
 
 
 def test_fault_of_the_standard_place_is_told() -> None:
     """The log says what is wrong where the metadata should be."""
     with pytest.raises(FetchError, match="not those of the configured issuer"):
-        Discovery(ISSUER, Web(first={"issuer": "x"}).ask).key_set("")
+        Discovery(ISSUER, Web(first={"issuer": "x"}).request).key_set("", attempt())

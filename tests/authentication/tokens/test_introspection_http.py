@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from flask_secure_ml import current_principal
 from flask_secure_ml.authentication.tokens.introspection import Introspector
-from flask_secure_ml.authentication.tokens.introspection_client import MAX_ANSWER, bounded
+from flask_secure_ml.authentication.tokens.introspection_client import MAX_RESPONSE, bounded
 from flask_secure_ml.config.issuers import issuers
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.testing import FakeClock, MemorySink
@@ -145,7 +145,7 @@ def test_redirect_is_not_followed(site: Site, status: int) -> None:
         assert not other.seen
 
 
-@pytest.mark.parametrize(("size", "status"), [(MAX_ANSWER, 200), (MAX_ANSWER + 1, 503)])
+@pytest.mark.parametrize(("size", "status"), [(MAX_RESPONSE, 200), (MAX_RESPONSE + 1, 503)])
 def test_size_of_an_answer(site: Site, size: int, status: int) -> None:
     """API10: an answer has a largest size."""
     body = json.dumps(USUAL).encode()
@@ -166,7 +166,7 @@ def test_slow_server(site: Site) -> None:
     for _ in range(2):
         with pytest.raises(DependencyUnavailable) as caught:
             verifier.verify(TOKEN)
-        assert dict(caught.value.extra_headers) == {"Retry-After": "5"}
+        assert dict(caught.value.extra_headers)["Retry-After"] in {"4", "5", "6"}
     done.set()
     assert len(site.seen) == 1
 
@@ -178,7 +178,7 @@ def test_nobody_listens() -> None:
     assert status_of(verifier) == 503
 
 
-@pytest.mark.parametrize(("private", "fault"), [(False, "no address that may be connected to"), (True, "SSLError")])
+@pytest.mark.parametrize(("private", "fault"), [(False, "no IP address that may be connected to"), (True, "SSLError")])
 def test_private_address(site: Site, private: bool, fault: str) -> None:
     """IN-1, API7: without private_network nothing but public addresses is connected to, and https is TLS."""
     address = site.address.replace("http:", "https:")

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from flask_secure_ml.authentication.tokens.authenticator import MAX_TOKEN
 from flask_secure_ml.authentication.tokens.introspection import Introspector
-from flask_secure_ml.authentication.tokens.jwt import MAX_TOKEN
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.testing import FakeClock
 from introspection_endpoint import ISSUER, NOW, TOKEN, USUAL, Endpoint, make_introspector, status_of
 from support import RANDOM_SECRET
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "introspection"
+CORPUS = Path(__file__).parents[2] / "corpus" / "introspection"
 Case = dict[str, Any]
 
 
@@ -177,7 +177,6 @@ def test_token_and_secret_are_nowhere(
         introspector.verify(TOKEN)
     client = vars(introspector)["_client"]
     seen = [caplog.text, repr(caught.value), str(caught.value), caught.value.reason, repr(caught.value.__cause__)]
-    seen += [
-        repr(vars(each)) for each in (introspector, client, vars(introspector)["_bad"], vars(introspector)["_good"])
-    ]
+    caches = [vars(introspector)[name] for name in ("_rejected", "_valid")]
+    seen += [repr(vars(each)) for each in (introspector, client, *caches)]
     assert not [text for text in seen if TOKEN in text or RANDOM_SECRET in text]

@@ -15,7 +15,7 @@ from flask_secure_ml.secrets import SecretRing
 from flask_secure_ml.testing import FakeClock, make_token, sign_parts
 from stored_keys import stored_key
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "jwt"
+CORPUS = Path(__file__).parents[2] / "corpus" / "jwt"
 Case = dict[str, Any]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.tokens.claims import client_of, read_only, roles_of, until
+from flask_secure_ml.authentication.tokens.claims import client_of, end_of, read_only, roles_of
 from flask_secure_ml.errors import NotAuthenticated
 
 
@@ -36,9 +36,9 @@ def test_read_only() -> None:
     ],
     ids=["by its word", "with a fraction", "by its age"],
 )
-def test_until(claims: dict[str, Any], expected: float) -> None:
+def test_end_of(claims: dict[str, Any], expected: float) -> None:
     """A token ends at its exp, or when it is too old."""
-    assert until(claims, 1_000) == expected
+    assert end_of(claims, 1_000) == expected
 
 
 @pytest.mark.parametrize("claims", [{"client_id": 1}, {"client_id": None, "azp": "a"}, {"azp": "a\n"}], ids=str)

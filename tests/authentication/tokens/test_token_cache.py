@@ -19,6 +19,7 @@ from flask_secure_ml.config import Settings
 from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.fetch import FetchError
+from flask_secure_ml.refresh import Attempt
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key
 
 Counted = Callable[..., tuple[JwtVerifier, list[str]]]
@@ -77,7 +78,7 @@ def test_setting(token: Any, clock: FakeClock, signing_keys: Mapping[str, Key]) 
     verifier = JwtVerifier.from_settings(settings, clock)
     for _ in range(5):
         verifier.verify(token())
-    assert len(verifier._known) == 2
+    assert len(verifier._cache) == 2
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_invalid_tokens_are_not_remembered(counted: Counted, token: Any) -> None
     for number in range(20):
         with pytest.raises(NotAuthenticated):
             verifier.verify(token(header={"kid": f"invented-{number}"}))
-    assert len(verifier._known) == 0
+    assert len(verifier._cache) == 0
 
 
 def test_bounded() -> None:
@@ -179,7 +180,7 @@ def test_within_the_leeway_it_is_not_remembered(counted: Counted, token: Any, cl
     clock.advance(300)
     for _ in range(2):
         verifier.verify(text)
-    assert len(verifier._known) == 0
+    assert len(verifier._cache) == 0
     assert len(seen) == 3
 
 
@@ -191,7 +192,7 @@ def test_token_that_ended_is_forgotten(counted: Counted, token: Any, clock: Fake
     clock.advance(1_000)
     with pytest.raises(NotAuthenticated):
         verifier.verify(text)
-    assert len(verifier._known) == 0
+    assert len(verifier._cache) == 0
 
 
 class Published:
@@ -201,7 +202,7 @@ class Published:
         self.body = make_key_set(*keys).encode()
         self.fetches = 0
 
-    def get(self, uri: str) -> bytes:
+    def get(self, uri: str, attempt: Attempt) -> bytes:
         self.fetches += 1
         if not self.body:
             raise FetchError("down")
@@ -259,7 +260,7 @@ def test_threads(counted: Counted, token: Any) -> None:
     def work() -> None:
         for _ in range(20):
             for text, subject in texts.items():
-                if verifier.verify(text).principal.subject != subject or len(verifier._known) > 5:
+                if verifier.verify(text).principal.subject != subject or len(verifier._cache) > 5:
                     wrong.append(subject)
 
     threads = [threading.Thread(target=work) for _ in range(6)]
@@ -268,7 +269,7 @@ def test_threads(counted: Counted, token: Any) -> None:
     for each in threads:
         each.join(30)
     assert wrong == []
-    assert len(verifier._known) == 5
+    assert len(verifier._cache) == 5
 
 
 def test_headers_are_bounded_too(counted: Counted, token: Any) -> None:

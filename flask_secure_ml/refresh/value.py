@@ -1,22 +1,21 @@
-"""A value that one caller refreshes while the others use the last good one.
+"""A cached value that one caller refreshes while the others use the last good one.
 
-The primitive behind everything that is read from somewhere else and kept for a while: it says who fetches, who waits,
-for how long, and what is returned while the source is down. It starts no thread and holds no lock during I/O.
+It decides who fetches, who waits and for how long, and what is returned while the source is down.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from .errors import DependencyUnavailable
+from ..errors import DependencyUnavailable
+from .outage import Outage
+from .process import process_lock
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 JITTER = 0.2
@@ -26,14 +25,14 @@ _ROUNDS = 3
 
 
 class Monotonic(Protocol):
-    """The clock that measures ages."""
+    """A clock that measures ages."""
 
     def monotonic(self) -> float:
         """Return seconds that never run backwards."""
 
 
 class Attempt:
-    """One fetch in progress: the time it has, and the instant that its result stands for.
+    """One fetch in progress: its time limit, and the instant from which the age of its result counts.
 
     :param timeout: seconds for one read.
     :param total: seconds for all reads.
@@ -42,8 +41,7 @@ class Attempt:
 
     def __init__(self, clock: Monotonic, timeout: float, total: float, patience: float, generation: object) -> None:
         self.generation = generation
-        # Made for each attempt and never before a fork: its lock belongs to this process, and under gevent, which may
-        # patch the modules of a worker after the app was loaded, to its greenlets.
+        # Created for each attempt, so that it belongs to this process and, under gevent, to its greenlets.
         self.landed = threading.Event()
         self.pid = os.getpid()
         self.reads = 1
@@ -58,7 +56,7 @@ class Attempt:
         return max(0.0, min(self.as_of + self._timeout, self._ends) - self._clock.monotonic())
 
     def read_on(self) -> None:
-        """Begin another read, for a value that takes several; its age then counts from here."""
+        """Begin another read of a value that takes several; its age then counts from here."""
         self.as_of = self._clock.monotonic()
         self.reads += 1
 
@@ -84,21 +82,21 @@ class _Good(NamedTuple, Generic[T]):
 
 
 class Refreshed(Generic[T]):
-    """A value with bounds on its age: :meth:`get` returns it, and refreshes it when it is due.
+    """A value with a bounded age: :meth:`get` returns it, and refreshes it when it is due.
 
     A value that is older than ``promised`` is returned only while the source is down: when a fetch failed a moment ago
     or does not end in time. ``fetch`` runs in the thread of one of the callers, never twice at once in a process, and
-    must observe :meth:`Attempt.remaining` itself: nothing can interrupt it. The age of what it returns counts from its
-    start. It may return the object that it was given, brought up to date in place.
+    must observe :meth:`Attempt.remaining` itself: nothing can interrupt it. The age of its result counts from its
+    start. It may update the object that it was given in place and return it.
 
     :param name: what the log calls the value, in the plural.
-    :param fresh: seconds for which a value is returned without a look at the source.
+    :param fresh: seconds for which the value is returned without a call of the source.
     :param timeout: seconds for a fetch.
     :param promised: seconds after which no value is returned while the source works.
     :param keep: seconds for which the last good value is returned while the source is down.
-    :param pause: seconds for which a source that failed is left alone, give or take a fifth.
+    :param pause: seconds for which a source that failed is not called, give or take a fifth.
     :param total: seconds for a fetch of several reads (:meth:`Attempt.read_on`), each of which has ``timeout``.
-    :param errors: what ``fetch`` raises when the source fails. Anything else is passed on to the caller that fetched.
+    :param errors: what ``fetch`` raises when the source fails. Anything else reaches the caller that fetched.
     :param unavailable: returns the error to raise when there is no value to return, from a private reason.
     :param uniform: returns a random number between two others.
     :raises ValueError: the durations cannot keep the promise.
@@ -138,14 +136,17 @@ class Refreshed(Generic[T]):
         self._generation = object()
         self._paused = (0.0, 0.0)
         self._attempt: Attempt | None = None
-        self._mutexes: dict[int, threading.Lock] = {}
-        self._down = False
+        self._lock = process_lock()
+        self._outage = Outage(f"{name} are not up to date", f"{name} are up to date again", clock.monotonic)
 
-    def get(self) -> T:
-        """Return the value: the last one while it is fresh, otherwise one that is as current as can be had.
+    def get(self, max_age: float | None = None) -> T:
+        """Return the value: the last one while it is fresh, otherwise the most current one available.
 
+        :param max_age: seconds after which this caller does not consider the value fresh, if fewer than usual.
         :raises Exception: what ``unavailable`` returns: the source is down, and the last good value is too old.
         """
+        if max_age is not None:
+            return self._current(min(max_age, self._fresh))
         good = self._good
         if (
             good is not None
@@ -153,18 +154,28 @@ class Refreshed(Generic[T]):
             and good.generation is self._generation
         ):
             return good.value
-        return self._current()
+        return self._current(self._fresh)
+
+    def poll(self, max_age: float) -> None:
+        """Refresh the value if it is older than ``max_age`` seconds; wait for no other caller, and raise nothing."""
+        good, paused = self._good, self._paused
+        if good is not None and self._within(good, max_age):
+            return
+        if not paused[0] <= self._clock.monotonic() < paused[1]:
+            # An unforeseen error: the next get() raises it to a caller that needs the value.
+            with suppress(Exception):
+                self._fetch_or_join(good, paused)
 
     def invalidate(self) -> None:
-        """Let the next :meth:`get` of any caller return what the source has from now on: this process changed it."""
+        """Make the next :meth:`get` of any caller return the source's present value: this process changed it."""
         self._generation = object()
         # Whoever changed it has just reached it.
         self._paused = (0.0, 0.0)
 
-    def _current(self) -> T:
+    def _current(self, fresh: float) -> T:
         for _ in range(_ROUNDS):
             seen, paused = self._good, self._paused
-            if seen is not None and self._within(seen, self._fresh):
+            if seen is not None and self._within(seen, fresh):
                 return seen.value
             if paused[0] <= self._clock.monotonic() < paused[1]:
                 return self._kept()
@@ -174,7 +185,7 @@ class Refreshed(Generic[T]):
                 return good.value
             if other is not None and not other.wait():
                 # Until it ends, nobody waits for it again.
-                self._report("the source does not answer in time")
+                self._outage.failed("the source does not respond in time")
                 return self._kept()
         return self._kept()
 
@@ -203,7 +214,7 @@ class Refreshed(Generic[T]):
             self._land(attempt)
 
     def _take_off(self, attempt: Attempt, seen: _Good[T] | None, paused: tuple[float, float]) -> Attempt | None:
-        with self._mutex():
+        with self._lock.get():
             other = self._attempt
             # After a fork, the caller that made it is in another process.
             if other is not None and other.pid == attempt.pid:
@@ -214,7 +225,7 @@ class Refreshed(Generic[T]):
 
     def _land(self, attempt: Attempt) -> None:
         if self._attempt is attempt:
-            with self._mutex():
+            with self._lock.get():
                 self._attempt = None
             attempt.landed.set()
 
@@ -225,57 +236,7 @@ class Refreshed(Generic[T]):
         except self._errors as error:
             now = self._clock.monotonic()
             self._paused = (now, now + self._pause * self._uniform(1 - JITTER, 1 + JITTER))
-            self._report(getattr(error, "reason", None) or str(error) or type(error).__name__)
+            self._outage.failed(getattr(error, "reason", None) or str(error) or type(error).__name__)
         else:
             self._good = _Good(value, attempt.as_of, attempt.as_of + self._fresh, attempt.generation)
-            self._report("")
-
-    def _mutex(self) -> threading.Lock:
-        # One for each process: a lock that another thread holds during a fork stays locked in the child.
-        return self._mutexes.setdefault(os.getpid(), threading.Lock())
-
-    def _report(self, failure: str) -> None:
-        """Log the beginning and the end of an outage, not every failure in between."""
-        was, self._down = self._down, bool(failure)
-        if failure and not was:
-            log.error("%s are not up to date: %s", self._name, failure)
-        if was and not failure:
-            log.warning("%s are up to date again", self._name)
-
-
-_Version = tuple[int, int, int]
-
-
-class WatchedFile(Generic[T]):
-    """Reads and parses a file again whenever its time, inode or size differ; costs one ``stat`` a call.
-
-    Nothing old is served: when the file is missing or cannot be parsed, :meth:`read` raises.
-
-    :param path: the file; it need not exist yet.
-    :param parse: makes the value from the bytes; raises ValueError for bytes that it refuses.
-    """
-
-    def __init__(self, path: str | Path, parse: Callable[[bytes], T]) -> None:
-        self.path = Path(path)
-        self._name = str(path)
-        self._parse = parse
-        self._kept: tuple[_Version, T] | None = None
-
-    def read(self) -> T:
-        """Return the parsed content.
-
-        :raises OSError: the file cannot be read.
-        :raises ValueError: the file is not what ``parse`` accepts.
-        """
-        kept = self._kept
-        if kept is not None and kept[0] == _version(os.stat(self._name)):  # noqa: PTH116  once a request, and half as long
-            return kept[1]
-        with self.path.open("rb") as stream:
-            version = _version(os.fstat(stream.fileno()))
-            value = self._parse(stream.read())
-        self._kept = (version, value)
-        return value
-
-
-def _version(status: os.stat_result) -> _Version:
-    return status.st_mtime_ns, status.st_ino, status.st_size
+            self._outage.ended()

@@ -113,7 +113,7 @@ def weak_rsa(key: Key) -> dict[str, Any]:
         pytest.param(lambda key: key.as_dict(private=True), "it is secret", id="A8 private key"),
         pytest.param(lambda _: {"kty": "oct", "k": "AAAA"}, "it is secret", id="A8 symmetric key"),
         pytest.param(lambda key: {**key.as_dict(private=False), "e": "AQ"}, "exponent", id="A8 e=1"),
-        pytest.param(lambda key: {**key.as_dict(private=False), "n": 5}, "texts", id="A8 damaged"),
+        pytest.param(lambda key: {**key.as_dict(private=False), "n": 5}, "strings", id="A8 damaged"),
     ],
 )
 def test_unsound_keys_stop_the_app(
@@ -130,7 +130,7 @@ def test_unsound_keys_stop_the_app(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "cannot be read"), ("{", "not JSON"), ('{"keys": []}', "no key in it"), ('{"keys": 1}', "not an object")],
+    [(None, "cannot be read"), ("{", "not JSON"), ('{"keys": []}', "no usable key"), ('{"keys": 1}', "not an object")],
 )
 def test_unusable_file_stops_the_app(verifier: Make, tmp_path: Path, content: str | None, words: str) -> None:
     """A key file that cannot be used at start is a mistake to mend."""
@@ -202,8 +202,8 @@ def test_relaxations(
     [
         pytest.param(0, 600, "alice", id="fresh"),
         pytest.param(629, 600, "alice", id="within the leeway"),
-        pytest.param(631, 700, "the token", id="C3 too old"),
-        pytest.param(0, 601, "the token lives longer", id="C1 lives too long"),
+        pytest.param(631, 700, "the lifetime of the token", id="C3 too old"),
+        pytest.param(0, 601, "the lifetime of the token", id="C1 lives too long"),
     ],
 )
 def test_max_age(
@@ -282,7 +282,7 @@ def test_sources(clock: FakeClock, tmp_path: Path, signing_keys: Mapping[str, Ke
     for source in sources:
         keys = key_source(IssuerConfig("https://i", "a", ("RS256",), **source), settings, clock)
         assert isinstance(keys, HttpKeys)
-        assert (keys._max_age, keys._cooldown) == (7, 5)
+        assert (keys._keys._fresh, keys._cooldown) == (7, 5)
 
 
 def test_rsa_and_ed25519_names(verifier: Make, token: Any, signing_keys: Mapping[str, Key]) -> None:
@@ -389,7 +389,7 @@ def test_other_family_at_an_hmac_issuer(verifier: Make, token: Any, clock: FakeC
 @pytest.mark.parametrize("keys", [{"keys": [{"n": {1, 2}}]}, {"keys": [object()]}], ids=["set", "object"])
 def test_inline_keys_that_are_no_json(verifier: Make, keys: Any) -> None:
     """A key set in Python's configuration has only what JSON has."""
-    with pytest.raises(ConfigError, match="no JSON value"):
+    with pytest.raises(ConfigError, match="not a JSON value"):
         verifier(algorithms=["RS256"], jwks=keys)
 
 

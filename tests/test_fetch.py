@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from certificates import make_certificate
-from flask_secure_ml.fetch import FetchError, exchange_with, fetch, good, is_public
+from flask_secure_ml.fetch import FetchError, fetch, is_public, require_ok, send
 
 Behaviour = Callable[[socket.socket], None]
 Serve = Callable[[Behaviour], str]
@@ -237,34 +237,69 @@ def test_post(serve: Serve) -> None:
             seen.append(channel.recv(65_536))
         channel.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nContent-Type: Text/Plain; charset=x\r\n\r\nno")
 
-    reply = exchange_with(serve(note), body=b"token=x", headers={"X-Own": "1"})
+    reply = send(serve(note), body=b"token=x", headers={"X-Own": "1"})
     assert (reply.status, reply.body, reply.media_type) == (401, b"no", "text/plain")
     head, _, body = b"".join(seen).partition(b"\r\n\r\n")
     assert head.startswith(b"POST /jwks?x=1 HTTP/1.1\r\n")
     assert b"\r\nX-Own: 1" in head
     assert body == b"token=x"
     with pytest.raises(FetchError, match="401"):
-        good(reply)
+        require_ok(reply)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
-        *("224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
-        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2002:a00:1::"),
-        *("fec0::1", "::7f00:1", "4000::1", "2001:db8::1", "64:ff9b:1::7f00:1", "198.18.0.1", "2001::7f00:1"),
-    ],
+NOT_PUBLIC = (
+    # Private, shared, loopback and link-local, with the first and last of each.
+    *("0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.127.255.255", "127.0.0.1"),
+    *("127.255.255.255", "169.254.169.254", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255"),
+    # Protocol assignments, documentation, benchmarks, 6to4 relays, multicast, reserved.
+    *(
+        "192.0.0.1",
+        "192.0.0.9",
+        "192.0.0.10",
+        "192.0.0.170",
+        "192.0.2.1",
+        "192.88.99.1",
+        "198.18.0.1",
+        "198.19.255.255",
+    ),
+    *("198.51.100.7", "203.0.113.7", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"),
+    # IPv6: unspecified, loopback, discard-only, unique local, link-local, site-local, multicast, not allocated.
+    *("::", "::1", "100::1", "100:0:0:1::1", "fc00::1", "fd12:3456::1", "fe80::1", "fec0::1", "ff02::1", "4000::1"),
+    *("5f00::1", "1fff::1", "fe80::1%eth0", "2606:4700::1111%eth0", "::ffff:8.8.8.8%eth0"),
+    # Protocol assignments (Teredo, benchmarks, ORCHID, drones), documentation, 6to4.
+    *("2001::1", "2001::7f00:1", "2001:1::1", "2001:2::1", "2001:3::1", "2001:10::1", "2001:20::1", "2001:30::1"),
+    *("2001:1ff:ffff::1", "2001:db8::1", "3fff::1", "3fff:fff::1", "2002:7f00:1::", "2002:808:808::1"),
+    # IPv4 inside IPv6: mapped, compatible, and NAT64 with a well-known and a local prefix.
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:192.0.0.9", "::7f00:1", "::8.8.8.8", "64:ff9b::7f00:1"),
+    *("64:ff9b::a00:1", "64:ff9b::c058:6301", "64:ff9b:1::7f00:1", "64:ff9b:1::808:808"),
 )
+PUBLIC = (
+    *("8.8.8.8", "1.0.0.1", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.1", "192.0.3.1"),
+    *("192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255"),
+    # Registered for AS112 and AMT, and reachable from everywhere.
+    *("192.31.196.1", "192.52.193.1", "192.175.48.1", "2620:4f:8000::1"),
+    *("2606:4700::1111", "2001:200::1", "2003::1", "3ffe::1", "3fff:1000::1", "::ffff:8.8.8.8", "64:ff9b::808:808"),
+)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
 def test_addresses_that_are_not_public(address: str) -> None:
-    """JB-14, AS-4: no spelling of an address inside is a public one."""
+    """JB-14, AS-4: no spelling of an internal or special address is public, on any release of Python."""
+    assert not is_public(address)
     assert not is_public(ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
-    """Addresses of the internet are."""
+    """Addresses of the internet are, up to the edges of what is special."""
+    assert is_public(address)
     assert is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "8.8.8", "8.8.8.8/32", "08.8.8.8", "[::1]"])
+def test_strings_that_are_no_addresses(address: str) -> None:
+    """They are not public."""
+    assert not is_public(address)
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
@@ -272,7 +307,7 @@ def test_private_address_is_not_connected_to(place: str) -> None:
     """JB-14, AS-4, J2: whatever its name is, a private address gets no connection unless it is allowed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
-        with pytest.raises(FetchError, match="no address that may be connected to"):
+        with pytest.raises(FetchError, match="no IP address that may be connected to"):
             fetch(f"https://{place}:{server.getsockname()[1]}/jwks")
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -283,7 +318,7 @@ def test_clear_text_stays_on_loopback(private_network: bool, monkeypatch: pytest
     """A name that leads elsewhere than to loopback gets no clear text."""
     place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place])
-    with pytest.raises(FetchError, match="no address"):
+    with pytest.raises(FetchError, match="no IP address"):
         fetch("http://localhost/jwks", private_network=private_network)
 
 
@@ -339,7 +374,7 @@ def test_kept_context(serve: Serve, tmp_path: Path) -> None:
     """A caller may keep what reading all authorities costs."""
     address = serve(over_tls(answering(ok(b"secured")), tmp_path)).replace("http:", "https:")
     context = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
-    assert exchange_with(address, private_network=True, context=context).body == b"secured"
+    assert send(address, private_network=True, context=context).body == b"secured"
 
 
 def test_resolved_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flask_secure_ml.authentication.tokens.authenticator import check_binding
 from flask_secure_ml.errors import InvalidProof, NotAuthenticated
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "binding"
+CORPUS = Path(__file__).parents[2] / "corpus" / "binding"
 PROOFS = {None: None, "own": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", "other": "A" * 43}
 CERTIFICATES = {None: None, "own": b"the certificate in DER", "other": b"another one", "empty": b""}
 OWN = hashlib.sha256(b"the certificate in DER")

@@ -25,7 +25,7 @@ from stored_keys import stored_key
 from support import OLDER_SECRET, RANDOM_SECRET
 
 Ask = Callable[..., Any]
-CORPUS = Path(__file__).parents[1] / "corpus" / "api_keys"
+CORPUS = Path(__file__).parents[2] / "corpus" / "api_keys"
 SECRET_START = len("sml_") + 12 + 1
 
 

@@ -115,7 +115,7 @@ def test_failure_is_no_answer(make: Callable[..., Introspector], endpoint: Endpo
     endpoint.down = True
     assert status_of(introspector) == 503
     endpoint.down = False
-    clock.advance(5)
+    clock.advance(6)
     assert status_of(introspector) == 200
 
 
@@ -136,7 +136,7 @@ def test_invented_tokens_do_not_push_good_ones_out(
     make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flood of tokens that are refused costs nobody else an answer."""
-    monkeypatch.setattr(introspection, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(introspection, "MAX_CACHED", 3)
     introspector = make()
     introspector.verify(TOKEN)
     endpoint.say(active=False)
@@ -149,7 +149,7 @@ def test_memory_is_bounded(
     make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest of the good answers makes room."""
-    monkeypatch.setattr(introspection, "MAX_ANSWERS", 2)
+    monkeypatch.setattr(introspection, "MAX_CACHED", 2)
     introspector = make()
     for token in ("a", "b", "c", "c", "b", "a"):
         introspector.verify(token)

@@ -13,6 +13,7 @@ from joserfc.jwk import Key
 from flask_secure_ml.authentication.tokens.jwks import HttpKeys
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.fetch import TIMEOUT, FetchError
+from flask_secure_ml.refresh import Attempt
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key
 
 ALGORITHMS = ("RS256", "ES256")
@@ -25,7 +26,7 @@ class Server:
         self.body: str | None = body
         self.fetches = 0
 
-    def get(self, uri: str) -> bytes:
+    def get(self, uri: str, attempt: Attempt) -> bytes:
         self.fetches += 1
         if self.body is None:
             raise FetchError("down")
@@ -122,12 +123,15 @@ def test_j2_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body
 
 
 def test_j2_recovers_after_the_cooldown(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
-    """J2: the issuer is asked again when the cooldown is over."""
+    """J2: the issuer is asked again after the cooldown, which is up to a half longer after a failure."""
     good, server.body = server.body, None
     with pytest.raises(DependencyUnavailable):
         keys.find("RS256", "RS256")
     server.body = good
-    clock.advance(60)
+    clock.advance(59)
+    with pytest.raises(DependencyUnavailable):
+        keys.find("RS256", "RS256")
+    clock.advance(31)
     assert keys.find("RS256", "RS256") is not None
 
 
@@ -148,10 +152,10 @@ class SlowServer(Server):
         self.asked = threading.Event()
         self.go = threading.Event()
 
-    def get(self, uri: str) -> bytes:
+    def get(self, uri: str, attempt: Attempt) -> bytes:
         self.asked.set()
         self.go.wait(10)
-        return super().get(uri)
+        return super().get(uri, attempt)
 
 
 def test_as_6_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:

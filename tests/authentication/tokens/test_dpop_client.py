@@ -23,7 +23,7 @@ from flask_secure_ml.testing import FakeClock, make_dpop_proof, make_signing_key
 from proofs import NOW, TOKEN, Seen, request_of
 from support import RANDOM_SECRET
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "dpop.rst"
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "dpop.rst"
 CODE = re.compile(r"^\.\. code-block:: python\n   :class: client\n\n((?:(?:   .*)?\n)+)", re.MULTILINE)
 ROOT = "https://localhost"
 URI = ROOT + "/predict"

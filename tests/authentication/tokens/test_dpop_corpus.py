@@ -20,7 +20,7 @@ from flask_secure_ml.testing import FakeClock, make_dpop_proof, sign_parts
 from proofs import NOW, TOKEN, Seen, request_of
 from support import OLDER_SECRET, RANDOM_SECRET
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "dpop"
+CORPUS = Path(__file__).parents[2] / "corpus" / "dpop"
 ALGORITHMS = ("ES256", "ES384", "PS256", "RS256", "Ed25519", "EdDSA")
 Case = dict[str, Any]
 

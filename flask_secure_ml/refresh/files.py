@@ -1,0 +1,89 @@
+"""The parsed content of a file that may change at any time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from .process import SingleFlight
+
+T = TypeVar("T")
+
+SETTLED_NS = 50_000_000
+"""Nanoseconds after which another change of a file is sure to have another time; clocks of kernels tick coarsely."""
+
+_PATIENCE = 10.0
+_Version = tuple[int, int, int, int]
+
+
+class _Content(NamedTuple, Generic[T]):
+    version: _Version
+    settled: bool
+    digest: bytes
+    value: T | None
+    fault: str
+
+
+class WatchedFile(Generic[T]):
+    """Reads and parses a file again whenever its times, inode or size differ; a call costs one ``stat``.
+
+    No old content is returned: when the file is missing or cannot be parsed, :meth:`read` raises. A changed file is
+    parsed by one thread, and the others wait for it. A damaged one is parsed once.
+
+    :param path: the file; it need not exist yet.
+    :param parse: returns the value, never None, of the bytes; raises ValueError for bytes that it rejects.
+    """
+
+    def __init__(self, path: str | Path, parse: Callable[[bytes], T]) -> None:
+        self.path = Path(path)
+        self._name = str(path)
+        self._parse = parse
+        self._content: _Content[T] | None = None
+        self._flights = SingleFlight()
+
+    def read(self) -> T:
+        """Return the parsed content: the same object for as long as the bytes are the same.
+
+        :raises OSError: the file cannot be read.
+        :raises ValueError: ``parse`` rejects the content.
+        """
+        version = _version(os.stat(self._name))  # noqa: PTH116  for each request, and half as long
+        content = self._cached(version)
+        if content is None:
+            content = self._flights.run(version, lambda: self._cached(version), self._load, _PATIENCE)
+        if content.value is None:
+            raise ValueError(content.fault)
+        return content.value
+
+    def _cached(self, version: _Version) -> _Content[T] | None:
+        content = self._content
+        return content if content is not None and content.settled and content.version == version else None
+
+    def _load(self) -> _Content[T]:
+        before = self._content
+        with self.path.open("rb") as stream:
+            version, now = _version(os.fstat(stream.fileno())), time.time_ns()
+            raw = stream.read()
+        settled = not 0 <= now - version[1] < SETTLED_NS
+        digest = blake2b(raw).digest()
+        if before is not None and before.digest == digest:
+            content = before._replace(version=version, settled=settled)
+        else:
+            content = _Content(version, settled, digest, *self._parsed(raw))
+        self._content = content
+        return content
+
+    def _parsed(self, raw: bytes) -> tuple[T | None, str]:
+        try:
+            return self._parse(raw), ""
+        except ValueError as error:
+            return None, str(error) or type(error).__name__
+
+
+def _version(status: os.stat_result) -> _Version:
+    # The time of the last status change too: the modification time can be set, and is by tools that copy files.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

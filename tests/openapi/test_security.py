@@ -35,7 +35,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "API_KEYS_FILE": str(tmp_path / "keys.json"),
         "API_KEY_PEPPER": "env:PEPPER",
         "TOKEN_ISSUERS": [issuer],
-        "RESOURCE": HTTPS,
+        "RESOURCE_URI": HTTPS,
     }
 
 
@@ -123,7 +123,7 @@ def test_every_way_opens(settings: dict[str, Any], clock: FakeClock, dpop: str, 
 
 def test_a_way_that_is_off_is_not_described(settings: dict[str, Any], clock: FakeClock) -> None:
     """Without API keys there is no scheme for them, and a key opens nothing."""
-    own = {name: settings[name] for name in ("TOKEN_ISSUERS", "RESOURCE")}
+    own = {name: settings[name] for name in ("TOKEN_ISSUERS", "RESOURCE_URI")}
     app = made(own, clock)
     assert set(schemes(app)) == {"Bearer"}
     assert (

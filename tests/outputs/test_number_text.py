@@ -40,7 +40,7 @@ WITH_DECIMALS = [
 def test_decimals_are_scores(value: Any, make: Callable[[Any], Any], serve: Serve) -> None:
     """Flask writes them as texts, and a text is a label, so they are numbers before it does."""
     for terms in ({"label_only": True}, {"round": 1}):
-        answer = serve(lambda: make(value), outputs=terms)
+        answer = serve(lambda: make(value), scores=terms)
         assert answer.status_code == 200
         assert LEAK not in answer.text
 
@@ -64,7 +64,7 @@ def test_what_is_refused_does_not_leave_as_text(
     value: Any, terms: dict[str, Any], make: Callable[[Any], Any], serve: Serve
 ) -> None:
     """An answer that cannot be shaped is no more so when its decimals are texts."""
-    assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), outputs=terms))
+    assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), scores=terms))
 
 
 class AsText(Schema):

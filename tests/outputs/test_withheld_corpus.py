@@ -36,7 +36,7 @@ def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCapt
 @pytest.mark.parametrize("case", cases("scores"))
 def test_scores(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
     """What cannot be shaped is withheld, and the log says why without a value of it."""
-    terms = {"outputs": case["outputs"]} if "outputs" in case else {}
+    terms = {"scores": case["scores"]} if "scores" in case else {}
     assert_nothing_leaks(serve(view(case), **terms), sink, caplog)
 
 

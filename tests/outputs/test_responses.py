@@ -67,7 +67,7 @@ VIEWS = [in_flask, by_jsonify, ready, in_pieces]
 @pytest.mark.parametrize(("terms", "scores"), TERMS)
 def test_terms_of_the_route(view: Any, terms: dict[str, Any], scores: Any, serve: Serve) -> None:
     """Scores are as the route says, whoever wrote them; without terms they are exact."""
-    assert serve(view, outputs=terms).json == {"labels": [1, 0], "probabilities": scores, "model": "digits"}
+    assert serve(view, scores=terms).json == {"labels": [1, 0], "probabilities": scores, "model": "digits"}
     assert scores_of(serve(view)) == SCORES.tolist()
 
 
@@ -90,7 +90,7 @@ def test_the_stricter_of_route_and_plan(view: Any, serve: Serve) -> None:
     """Term by term."""
     for one, other in (({"round": 1, "top_k": 2}, {"round": 2, "top_k": 1}), ({"top_k": 1}, {"round": 1})):
         for route, plan in ((one, other), (other, one)):
-            assert scores_of(serve(view, outputs=route, plan=plan)) == [[0, 0.5, 0], [1, 0, 0]]
+            assert scores_of(serve(view, scores=route, plan=plan)) == [[0, 0.5, 0], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -18,7 +18,7 @@ from flask_secure_ml.inputs.fields.base import collect
 from flask_secure_ml.inputs.profiles.file import MAX_BYTES
 from flask_secure_ml.inputs.profiles.fit import Column, columns_of, fit
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "profiles"
+CORPUS = Path(__file__).parents[2] / "corpus" / "profiles"
 TABLE = np.array([[0.0, 10.0], [1.0, 20.0], [2.0, 30.0], [4.0, 40.0]])
 
 

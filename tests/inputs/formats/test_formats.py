@@ -22,7 +22,7 @@ from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.inputs.guard import build_formats
 from support import HTTPS, MakeApp, NameAuthenticator, caller
 
-CORPUS = Path(__file__).parents[1] / "corpus"
+CORPUS = Path(__file__).parents[2] / "corpus"
 SETTINGS = {
     "MAX_BODY_BYTES": CAPS.max_bytes,
     "MAX_JSON_DEPTH": CAPS.max_depth,

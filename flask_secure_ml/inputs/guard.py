@@ -19,14 +19,14 @@ from ..pipeline import Stage
 from ..policy.options import CapTerms
 from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
 from .encodings import Encodings
-from .fields import base as reports
 from .formats import Format, Formats, check_charset
 from .formats.csv import CsvFormat
 from .formats.json import JSON, JsonFormat, parse_json
 from .formats.messagepack import MessagePackFormat
 from .formats.npy import NpyFormat
 from .formats.oip import OipFormat
-from .loading import load
+from .load_context import collect_out_of_range
+from .loading import Loader
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -49,6 +49,7 @@ class InputGuard:
         self._build = build
         self._rules: dict[CapTerms, tuple[Caps, Formats]] = {(): (caps, build(caps))}
         self._encodings = encodings
+        self._loaders: dict[int, tuple[Schema, Loader]] = {}
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Check the body, and set the exchange's ``received_bytes`` and, with a schema, its ``payload`` and ``format``.
@@ -78,9 +79,17 @@ class InputGuard:
         found = self._rules_of(exchange)[1].find(request, schema)
         decoded = found.decode(self._body(request, exchange, encoding), request, schema)
         exchange.format, exchange.format_options = decoded.format, decoded.options
-        with reports.collect() as found_outside:
-            exchange.payload = load(schema, decoded.value)
+        with collect_out_of_range() as found_outside:
+            exchange.payload = self._loader(schema).load(decoded.value)
         exchange.out_of_range = sum(each.count for each in found_outside)
+
+    def _loader(self, schema: Schema) -> Loader:
+        found = self._loaders.get(id(schema))
+        if found is None:
+            # Two threads may both make one; they are the same, and there are no more than policies. The schema is kept
+            # beside it, so that its id cannot become that of another one.
+            found = self._loaders[id(schema)] = (schema, Loader(schema))
+        return found[1]
 
     def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
         terms = exchange.policy.caps if exchange.policy else ()

@@ -195,7 +195,7 @@ def test_what_a_shape_claims(shape: tuple[int, ...], itemsize: int, fits: bool) 
 
 def test_the_caps_are_the_settings() -> None:
     """Each setting is the cap of its name."""
-    keys = ("BODY_BYTES", "JSON_DEPTH", "JSON_MEMBERS", "TEXT_LENGTH", "ELEMENTS", "DECODED_BYTES")
+    keys = ("BODY_BYTES", "JSON_DEPTH", "JSON_MEMBERS", "STRING_LENGTH", "ELEMENTS", "DECODED_BYTES")
     settings = Settings.load({f"SECURE_ML_MAX_{key}": number for number, key in enumerate(keys, 1)})
     assert Caps.of(settings) == Caps(1, 2, 3, 4, 5, 6)
 

@@ -81,9 +81,7 @@ def test_two_open_lengths_need_a_shape() -> None:
 
 def test_sizes_are_checked_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shape that is too large, or does not fit, costs nothing."""
-    monkeypatch.setattr(
-        "flask_secure_ml.inputs.fields.base64_tensor.decode", lambda _text: pytest.fail("decoded")
-    )
+    monkeypatch.setattr("flask_secure_ml.inputs.fields.base64_tensor.decode", lambda _text: pytest.fail("decoded"))
     for shape in ([501, 2], [2**62, 2], [10**4000, 2]):
         assert errors(FIELD, {"b64": ONE_TWO, "shape": shape}) == {"shape": ["Must have at most 1000 elements in all."]}
     assert list(errors(FIELD, {"b64": ONE_TWO, "shape": [500, 2]})) == ["b64"]

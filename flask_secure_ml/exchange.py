@@ -32,8 +32,7 @@ class Exchange:
     ``out_of_range`` counts the values that were accepted although they are out of range, by ``outside="clip"`` or
     ``"report"``.
     ``format`` is the wire format of the request's body, and ``format_options`` what that asks of the answer: ``id`` and
-    the names of ``outputs`` in the Open Inference Protocol. ``shaped`` is the body that may leave as it is, because the
-    terms of the route were applied when it was written; ``unacceptable`` tells that ``Accept`` allows no format of it.
+    the names of ``outputs`` in the Open Inference Protocol.
 
     ``answerable`` is True once a response may leave: the guards have run, and admitted the request or rejected it.
     ``target`` is what they ran for before anything beneath the proxy middleware was called, and ``sockets`` what they
@@ -73,8 +72,6 @@ class Exchange:
     format_options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     charged: set[tuple[int, str]] = field(default_factory=set)
 
-    shaped: object = None
-    unacceptable: bool = False
     status: int = 0
     code: str | None = None
     streamed: bool | None = None

@@ -25,9 +25,8 @@ from .limits.engine import Limiter, build_limiter
 from .limits.failure_throttle import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
-from .openapi import add_openapi
-from .outputs import Answers, ArrayJSONProvider, ConditionGuard, OutputFilter, sole_chunk
-from .outputs.responses import Writer
+from .outputs import ArrayJSONProvider, ConditionGuard, OutputFilter, ResponseRules, mark_checked
+from .outputs.json_provider import Writer
 from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy.matching import PolicyTable
 from .policy.policy import Policy
@@ -91,16 +90,20 @@ class SecureML:
         settings = state.settings
         app.config["SESSION_COOKIE_SECURE"] = True
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
-        hooks = _Hooks(app, state, Answers(settings.plans), ForeignHeaders(settings.hsts_max_age))
+        hooks = _Hooks(app, state, ForeignHeaders(settings.hsts_max_age))
         hooks.install()
         opener = ExchangeOpener(settings.trusted_proxies, state.clock, settings.client_certificate_header)
         admission = Admission(app, state.policies, below, settings, hooks.guard)
         proxy = ProxyMiddleware(app, app.wsgi_app, opener=opener, admission=admission, site=hooks, clock=state.clock)
         app.wsgi_app = proxy  # type: ignore[method-assign]
         add_resource_metadata(app, state)
-        add_openapi(app, state, lambda: request)
+        if settings.openapi != "off":
+            # Imported for those who serve it.
+            from .openapi.page import add_openapi
+
+            add_openapi(app, state, lambda: request)
         if type(app.json) is DefaultJSONProvider:
-            app.json = ArrayJSONProvider(app, settings.max_json_depth, hooks.answer)
+            app.json = ArrayJSONProvider(app, settings.max_json_depth, hooks.respond)
 
     @staticmethod
     def check(app: Flask) -> None:
@@ -128,7 +131,6 @@ class _Hooks:
 
     app: Flask
     state: AppState
-    answers: Answers
     foreign_headers: ForeignHeaders
 
     def install(self) -> None:
@@ -184,13 +186,13 @@ class _Hooks:
         if exchange.principal is not None and not known:
             request_authenticated.send(self.app, exchange=exchange)
 
-    def answer(self, value: Any, write: Writer) -> AnyResponse:
-        """Make the answer from what a view returned, before it is written."""
+    def respond(self, value: Any, write: Writer) -> AnyResponse:
+        """Return the response for a view's value, before it is written."""
         if not has_request_context():
             return write(value)
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         exchange = exchange_of(current.environ)
-        return write(value) if exchange is None else self.answers.respond(value, write, current, exchange)
+        return write(value) if exchange is None else self.state.responses.respond(value, write, current, exchange)
 
     def after(self, response: Response) -> Response:
         exchange = exchange_of(request.environ)
@@ -227,7 +229,7 @@ class _Hooks:
         exchange.refusal, exchange.code = found, found.slug
         problem = problem_response(found, {REQUEST_ID_KEY: exchange.request_id})
         response = cast("Response", self.app.response_class.force_type(problem))
-        exchange.shaped = sole_chunk(response)
+        mark_checked(response)
         self.state.pipeline.shape(response, exchange)
         return response
 
@@ -252,8 +254,7 @@ class _Hooks:
         if error.response is not None:
             return cast("BaseResponse", error.response)
         response = problem_response(error, request.environ)
-        if exchange is not None:
-            exchange.shaped = sole_chunk(response)
+        mark_checked(response)
         return response
 
 
@@ -280,12 +281,13 @@ def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
-    guards = _guards(settings, parts, limiter, [throttle, authentication.guard])
+    responses = ResponseRules(settings.plans)
+    guards = _guards(settings, parts, limiter, [throttle, authentication.guard, ConditionGuard(responses)])
     pipeline = Pipeline.build(
         [*guards, *parts.guards],
         [
             *parts.filters,
-            OutputFilter(Answers(settings.plans)),
+            OutputFilter(responses),
             HeaderFilter(settings.hsts_max_age, _exposed(settings)),
         ],
         [*_recorders(settings, parts), *parts.recorders],
@@ -293,7 +295,15 @@ def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
     mounts = (*below.mounts, *settings.mounts)
     policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
     return AppState(
-        settings, pipeline, policies, below, parts.clock, store, authentication.keys, authentication.revocations
+        settings,
+        pipeline,
+        policies,
+        below,
+        parts.clock,
+        store,
+        responses,
+        authentication.keys,
+        authentication.revocations,
     )
 
 
@@ -302,14 +312,13 @@ def _exposed(settings: Settings) -> tuple[str, ...]:
     return () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
 
 
-def _guards(settings: Settings, parts: Parts, limiter: Limiter, who: Sequence[Guard]) -> Iterator[Guard]:
+def _guards(settings: Settings, parts: Parts, limiter: Limiter, others: Sequence[Guard]) -> Iterator[Guard]:
     if settings.require_tls:
         yield TlsGuard()
     yield TargetGuard()
-    yield from who
+    yield from others
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, settings.plans)
-    yield ConditionGuard(Answers(settings.plans))
     yield build_input_guard(settings)
     yield CostGuard(limiter, settings.plans)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, Request, Response, has_request_context, request
+from flask import Flask, Request, Response, got_request_exception, has_request_context, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
@@ -143,6 +143,7 @@ class _Hooks:
         self.app.teardown_request_funcs.setdefault(None, []).insert(0, self.teardown)
         if HTTPException not in self.app.error_handler_spec[None][None]:
             self.app.register_error_handler(HTTPException, self.problem)
+        got_request_exception.connect(self.unhandled, self.app)
 
     def before(self) -> None:
         # The request itself: each look through the proxy costs as much as a small guard.
@@ -158,6 +159,7 @@ class _Hooks:
             exchange.charged.clear()
         exchange.guarded = current
         exchange.answerable = True
+        exchange.streamed = None
         self.state.policies.ensure_checked()
         policy = self.state.policies.find(current.url_rule, current.method, current.path)
         if exchange.target is None or exchange.cleared is not policy or exchange.target != target_of(current):
@@ -205,6 +207,12 @@ class _Hooks:
             response.headers[FLASK_MARK] = exchange.request_id
         return response
 
+    def unhandled(self, _app: Flask, exception: BaseException, **_extra: Any) -> None:
+        """Note an exception for which Flask makes the response, before it does."""
+        exchange = exchange_of(request.environ)
+        if exchange is not None:
+            exchange.fault = exchange.fault or exception
+
     def teardown(self, error: BaseException | None) -> None:
         exchange = exchange_of(request.environ)
         if exchange is not None:
@@ -230,7 +238,11 @@ class _Hooks:
         problem = problem_response(found, {REQUEST_ID_KEY: exchange.request_id})
         response = cast("Response", self.app.response_class.force_type(problem))
         mark_checked(response)
-        self.state.pipeline.shape(response, exchange)
+        for each in self.state.pipeline.filters:
+            try:
+                each.apply(response, exchange)
+            except Exception:
+                self.app.logger.exception("a filter failed for the error response of %s", exchange.request_id)
         return response
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -70,7 +70,7 @@ def mark_checked(
 
 def sole_chunk(response: AnyResponse) -> bytes | None:
     """Return the bytes that are the whole body; None for a stream, a file and a body in several pieces."""
-    chunks = getattr(response, "response", None)
+    chunks: Any = getattr(response, "response", None)
     # Bytes only: they cannot change after they were checked.
     is_sole = type(chunks) in (list, CheckedBody) and len(chunks) == 1 and type(chunks[0]) is bytes
     return chunks[0] if is_sole else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from werkzeug.wrappers import Response
 
+from ..errors import InternalError
 from ..exchange import Exchange
 from .bodies import Resumed, Stream, close_body, unhandled
 
@@ -179,6 +180,9 @@ class Outgoing:
         exchange = self._exchange
         if self._replacement is None and not (exchange.answerable and self._is_open()):
             self._replacement = self._site.error_response(exchange, None)
+        elif self._replacement is None and self._is_unfiltered():
+            unhandled_error = InternalError(f"unhandled {type(exchange.fault).__name__}")
+            self._replacement = self._site.error_response(exchange, exchange.refusal or unhandled_error)
         if self._replacement is not None:
             replacement = self._replacement
             status, headers = replacement.status, list(replacement.get_wsgi_headers(self._environ))
@@ -202,6 +206,12 @@ class Outgoing:
         if not self._exchange.flask_only or self._head is None:
             return True
         return (FLASK_MARK, self._exchange.request_id) in self._head[1]
+
+    def _is_unfiltered(self) -> bool:
+        """Return True if Flask gave up on its after_request functions: it then responds without the last of them."""
+        exchange = self._exchange
+        began = exchange.guarded is not None and exchange.streamed is None
+        return began and isinstance(exchange.fault, Exception) and not self._site.propagates
 
     def _server_start(self, status: str, headers: Headers, error: Exception | None) -> Callable[[bytes], object]:
         if self._started and error is not None:

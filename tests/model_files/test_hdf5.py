@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_secure_ml.model_files import UnsafeModel, file_digest, find_code, load_verified
-from flask_secure_ml.model_files import hdf5_messages
+from flask_secure_ml.model_files import UnsafeModel, file_digest, find_code, hdf5_messages, load_verified
 from flask_secure_ml.model_files.hdf5_bytes import HDF5
 from model_samples import sample
 

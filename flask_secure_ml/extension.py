@@ -20,7 +20,6 @@ from .config import Settings
 from .errors import REQUEST_ID_KEY, ConfigError, InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Exchange, exchange_of
 from .inputs.guard import build_input_guard
-from .inputs.unseen import unseen_changes
 from .limits.engine import Limiter, build_limiter
 from .limits.failure_throttle import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
@@ -116,6 +115,8 @@ class SecureML:
 
         :raises ConfigError: a policy for a route that does not exist, or two policies for one route.
         """
+        from .inputs.unseen import unseen_changes
+
         state = state_of(app)
         problems = [*state.policies.problems(), *outer_problems(app, state.settings.outer_middleware)]
         if problems:

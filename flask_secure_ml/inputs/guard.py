@@ -6,7 +6,7 @@ older app can still call ``request.get_json()`` or ``request.get_data()``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,8 @@ from ..pipeline import Stage
 from ..policy.options import CapTerms
 from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
 from .encodings import Encodings
-from .formats import Format, Formats, check_charset
-from .formats.csv import CsvFormat
-from .formats.json import JSON, JsonFormat, parse_json
-from .formats.messagepack import MessagePackFormat
-from .formats.npy import NpyFormat
-from .formats.oip import OipFormat
+from .formats import Formats, build_formats, check_charset
+from .formats.json import JSON, parse_json
 from .load_context import collect_out_of_range
 from .loading import Loader
 
@@ -129,13 +125,6 @@ def _length(request: Request, exchange: Exchange, cap: int) -> int | None:
     return length
 
 
-_OTHERS: Mapping[str, Callable[[Caps], Format]] = {
-    "npy": NpyFormat,
-    "msgpack": MessagePackFormat,
-    "csv": CsvFormat,
-}
-
-
 def build_input_guard(settings: Settings) -> InputGuard:
     """Return the guard of one app.
 
@@ -143,22 +132,3 @@ def build_input_guard(settings: Settings) -> InputGuard:
     """
     build = partial(build_formats, settings.wire_formats)
     return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings))
-
-
-def build_formats(names: Collection[str], caps: Caps) -> Formats:
-    """Return the formats of these names: ``json``, ``oip``, ``npy``, ``msgpack`` and ``csv``.
-
-    :raises ConfigError: a format needs a package that is not installed.
-    """
-    return Formats(list(_formats(names, caps)))
-
-
-def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
-    # Both are JSON, so one of them must tell them apart.
-    if "oip" in names:
-        yield OipFormat(caps, plain_json="json" in names)
-    elif "json" in names:
-        yield JsonFormat(caps)
-    for name, make in _OTHERS.items():
-        if name in names:
-            yield make(caps)

@@ -107,13 +107,6 @@ class Exchange:
     reply_headers: dict[str, str] = field(default_factory=dict)
     """Headers for the response, whatever it will be."""
 
-    # Written by outputs/.
-
-    shaped: object = None
-    """The body to which the response options of the route were applied when it was written."""
-    unacceptable: bool = False
-    """Whether ``Accept`` allows no format of the response."""
-
     # Written by transport/outgoing.py.
 
     status: int = 0
@@ -130,8 +123,6 @@ class Exchange:
     """The error that rejected the request; its ``reason`` is private."""
     code: str | None = None
     """The code of the error response."""
-    problem_body: object = None
-    """The body of the problem document that was made for this request."""
     fault: BaseException | None = None
     """The first exception that the app raised and did not handle."""
     _charged: set[tuple[int, str]] = field(default_factory=set, repr=False)
@@ -164,9 +155,7 @@ class Exchange:
     def problem(self, error: HTTPException) -> Response:
         """Record the error and return its problem document."""
         self.reject(error)
-        response = problem_response(error, {REQUEST_ID_KEY: self.request_id})
-        self.problem_body = response.response[0] if isinstance(response.response, list) else None
-        return response
+        return problem_response(error, {REQUEST_ID_KEY: self.request_id})
 
     def fail(self, error: BaseException) -> None:
         """Record an exception that the app raised and did not handle; the first one counts."""

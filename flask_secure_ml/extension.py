@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, Request, Response, has_request_context, request
+from flask import Flask, Request, Response, got_request_exception, has_request_context, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
@@ -20,14 +20,12 @@ from .config import Settings
 from .errors import ConfigError, InternalError, SecureMLError, problem_response
 from .exchange import Exchange, exchange_of
 from .inputs.guard import build_input_guard
-from .inputs.unseen import unseen_changes
 from .limits.engine import Limiter, build_limiter
 from .limits.failure_throttle import FailureThrottle
 from .limits.plans import CostGuard, RateGuard
 from .observe.request_log import RequestLog, Sink, open_sink
-from .openapi import add_openapi
-from .outputs import Answers, ArrayJSONProvider, ConditionGuard, OutputFilter
-from .outputs.responses import Writer
+from .outputs import ArrayJSONProvider, ConditionGuard, OutputFilter, ResponseRules, mark_checked
+from .outputs.json_provider import Writer
 from .pipeline import Filter, Guard, Pipeline, Recorder
 from .policy.matching import PolicyTable
 from .policy.policy import Policy
@@ -92,13 +90,16 @@ class SecureML:
         if EXTENSION in app.extensions:
             raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
         settings = Settings.load(app.config)
-        answers = Answers(settings.plans)
-        state = build_state(app, settings, self._parts, answers)
+        state = build_state(app, settings, self._parts)
         app.extensions[EXTENSION] = state
         _secure_cookies(app, settings)
-        _Hooks(app, state, answers).install()
+        _Hooks(app, state).install()
         add_resource_metadata(app, state)
-        add_openapi(app, state, lambda: request)
+        if settings.openapi != "off":
+            # Imported for those who serve it.
+            from .openapi.page import add_openapi
+
+            add_openapi(app, state, lambda: request)
 
     @staticmethod
     def check(app: Flask) -> None:
@@ -111,6 +112,8 @@ class SecureML:
         :raises ConfigError: a policy names no route, two policies name the same one, or unknown middleware wraps the
             app.
         """
+        from .inputs.unseen import unseen_changes
+
         state = state_of(app)
         settings = state.settings
         problems = [*state.policies.problems(), *outer_problems(app, settings.outer_middleware)]
@@ -136,7 +139,7 @@ class Parts:
     owner: OwnerHook | None
 
 
-def build_state(app: Flask, settings: Settings, parts: Parts, answers: Answers) -> AppState:
+def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     """Return the frozen state of one app.
 
     :raises ConfigError: a part cannot work with its settings.
@@ -146,9 +149,10 @@ def build_state(app: Flask, settings: Settings, parts: Parts, answers: Answers) 
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
+    responses = ResponseRules(settings.plans)
     pipeline = Pipeline.build(
-        [*_guards(settings, parts, limiter, throttle, authentication, answers), *parts.guards],
-        [*parts.filters, *_filters(settings, answers)],
+        [*_guards(settings, parts, limiter, throttle, authentication, responses), *parts.guards],
+        [*parts.filters, *_filters(settings, responses)],
         [*_recorders(settings, parts), *parts.recorders],
     )
     return AppState(
@@ -158,6 +162,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts, answers: Answers) 
         beneath=below,
         clock=parts.clock,
         store=store,
+        responses=responses,
         keys=authentication.keys,
         revocations=authentication.revocations,
     )
@@ -169,7 +174,7 @@ def _guards(
     limiter: Limiter,
     throttle: FailureThrottle,
     authentication: Authentication,
-    answers: Answers,
+    responses: ResponseRules,
 ) -> Iterator[Guard]:
     if settings.require_tls:
         yield TlsGuard()
@@ -178,13 +183,13 @@ def _guards(
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, settings.plans)
-    yield ConditionGuard(answers)
+    yield ConditionGuard(responses)
     yield build_input_guard(settings)
     yield CostGuard(limiter, settings.plans)
 
 
-def _filters(settings: Settings, answers: Answers) -> Iterator[Filter]:
-    yield OutputFilter(answers)
+def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
+    yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
     yield HeaderFilter(settings.hsts_max_age, exposed)
@@ -218,10 +223,9 @@ def _secure_cookies(app: Flask, settings: Settings) -> None:
 class _Hooks:
     """The hooks of one app: Flask's, and those of the proxy middleware (``transport.outgoing.Site``)."""
 
-    def __init__(self, app: Flask, state: AppState, answers: Answers) -> None:
+    def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._answers = answers
         self._foreign_headers = ForeignHeaders(state.settings.hsts_max_age)
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
@@ -237,6 +241,7 @@ class _Hooks:
         app.teardown_request_funcs.setdefault(None, []).insert(0, self._teardown)
         if HTTPException not in app.error_handler_spec[None][None]:
             app.register_error_handler(HTTPException, self._problem)
+        got_request_exception.connect(self._unhandled, app)
         if type(app.json) is DefaultJSONProvider:
             app.json = ArrayJSONProvider(app, settings.max_json_depth, self._respond)
         opener = ExchangeOpener(settings.trusted_proxies, clock, settings.client_certificate_header)
@@ -279,7 +284,7 @@ class _Hooks:
             return write(value)
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         exchange = exchange_of(current.environ)
-        return write(value) if exchange is None else self._answers.respond(value, write, current, exchange)
+        return write(value) if exchange is None else self._state.responses.respond(value, write, current, exchange)
 
     def _problem(self, error: HTTPException) -> BaseResponse:
         """Return the problem document for an HTTP error, also for one of another extension."""
@@ -288,7 +293,9 @@ class _Hooks:
             if exchange is not None:
                 exchange.reject(error)
             return cast("BaseResponse", error.response)
-        return problem_response(error) if exchange is None else exchange.problem(error)
+        response = problem_response(error) if exchange is None else exchange.problem(error)
+        mark_checked(response)
+        return response
 
     def _after(self, response: Response) -> Response:
         """Run the filters."""
@@ -299,6 +306,12 @@ class _Hooks:
             if exchange.flask_only:
                 response.headers[FLASK_MARK] = exchange.request_id
         return response
+
+    def _unhandled(self, _app: Flask, exception: BaseException, **_extra: Any) -> None:
+        """Record an exception for which Flask makes the response, before it does."""
+        exchange = exchange_of(request.environ)
+        if exchange is not None:
+            exchange.fail(exception)
 
     def _teardown(self, error: BaseException | None) -> None:
         exchange = exchange_of(request.environ)
@@ -317,7 +330,12 @@ class _Hooks:
             self._app.logger.error("request %s failed", exchange.request_id, exc_info=error)
             error = InternalError(f"unhandled {type(error).__name__}")
         response = cast("Response", self._app.response_class.force_type(exchange.problem(error)))
-        self._state.pipeline.filter(response, exchange)
+        mark_checked(response)
+        for each in self._state.pipeline.filters:
+            try:
+                each.apply(response, exchange)
+            except Exception:
+                self._app.logger.exception("a filter failed for the error response of %s", exchange.request_id)
         return response
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

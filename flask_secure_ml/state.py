@@ -17,6 +17,7 @@ from .transport.beneath import Beneath
 if TYPE_CHECKING:
     from .authentication.api_keys.key import KeyStore
     from .authentication.revocation import Revocations
+    from .outputs.responses import ResponseRules
 
 EXTENSION = "secure_ml"
 
@@ -31,6 +32,7 @@ class AppState:
     beneath: Beneath
     clock: Clock
     store: SharedStore
+    responses: ResponseRules
     keys: KeyStore | None
     revocations: Revocations
 

@@ -13,7 +13,7 @@ import flask_secure_ml
 PACKAGE = Path(flask_secure_ml.__file__).parent
 # From the bottom to the top: what stands in one line may import what stands in the lines above it, and its own kind.
 LAYERS = (
-    ("errors", "strictjson", "refresh", "principal", "secrets", "fetch"),
+    ("errors", "strictjson", "npy", "refresh", "principal", "secrets", "fetch"),
     ("principal",),
     ("exchange", "policy"),
     ("pipeline",),

@@ -6,7 +6,7 @@ older app can still call ``request.get_json()`` or ``request.get_data()``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,10 @@ from ..pipeline import Stage
 from ..policy.options import CapTerms
 from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
 from .encodings import Encodings
-from .fields import base as reports
-from .formats import Format, Formats, check_charset
-from .formats.csv import CsvFormat
-from .formats.json import JSON, JsonFormat, parse_json
-from .formats.messagepack import MessagePackFormat
-from .formats.npy import NpyFormat
-from .formats.oip import OipFormat
-from .loading import load
+from .formats import Formats, build_formats, check_charset
+from .formats.json import JSON, parse_json
+from .load_context import collect_out_of_range
+from .loading import Loader
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -49,6 +45,7 @@ class InputGuard:
         self._build = build
         self._rules: dict[CapTerms, tuple[Caps, Formats]] = {(): (caps, build(caps))}
         self._encodings = encodings
+        self._loaders: dict[int, tuple[Schema, Loader]] = {}
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Check the body, and set the exchange's ``received_bytes`` and, with a schema, its ``payload`` and ``format``.
@@ -78,9 +75,17 @@ class InputGuard:
         found = self._rules_of(exchange)[1].find(request, schema)
         decoded = found.decode(self._body(request, exchange, encoding), request, schema)
         exchange.format, exchange.format_options = decoded.format, decoded.options
-        with reports.collect() as found_outside:
-            exchange.payload = load(schema, decoded.value)
+        with collect_out_of_range() as found_outside:
+            exchange.payload = self._loader(schema).load(decoded.value)
         exchange.out_of_range = sum(each.count for each in found_outside)
+
+    def _loader(self, schema: Schema) -> Loader:
+        found = self._loaders.get(id(schema))
+        if found is None:
+            # Two threads may both make one; they are the same, and there are no more than policies. The schema is kept
+            # beside it, so that its id cannot become that of another one.
+            found = self._loaders[id(schema)] = (schema, Loader(schema))
+        return found[1]
 
     def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
         terms = exchange.policy.caps if exchange.policy else ()
@@ -120,13 +125,6 @@ def _length(request: Request, exchange: Exchange, cap: int) -> int | None:
     return length
 
 
-_OTHERS: Mapping[str, Callable[[Caps], Format]] = {
-    "npy": NpyFormat,
-    "msgpack": MessagePackFormat,
-    "csv": CsvFormat,
-}
-
-
 def build_input_guard(settings: Settings) -> InputGuard:
     """Return the guard of one app.
 
@@ -134,22 +132,3 @@ def build_input_guard(settings: Settings) -> InputGuard:
     """
     build = partial(build_formats, settings.wire_formats)
     return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings))
-
-
-def build_formats(names: Collection[str], caps: Caps) -> Formats:
-    """Return the formats of these names: ``json``, ``oip``, ``npy``, ``msgpack`` and ``csv``.
-
-    :raises ConfigError: a format needs a package that is not installed.
-    """
-    return Formats(list(_formats(names, caps)))
-
-
-def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
-    # Both are JSON, so one of them must tell them apart.
-    if "oip" in names:
-        yield OipFormat(caps, plain_json="json" in names)
-    elif "json" in names:
-        yield JsonFormat(caps)
-    for name, make in _OTHERS.items():
-        if name in names:
-            yield make(caps)

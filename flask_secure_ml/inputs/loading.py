@@ -1,57 +1,65 @@
-"""Loading what a body says with a schema, so that a million wrong items cost no more than the first few.
+"""Loading a value with a schema, so that a million wrong items cost no more than the first few.
 
-marshmallow looks at every item of a list and keeps an error for each. So long lists are loaded in steps here, and
-after twenty wrong items nothing more is looked at: no more than twenty are told anyway. And it asks a ``Length``
-validator of a list after all items are loaded, which may be thousands of pictures. So the list as it was sent is held
-to it here first.
+marshmallow loads every item of a list and keeps an error for each. Here long lists are loaded in steps, and after
+twenty wrong items the rest is skipped: a response reports no more than twenty. marshmallow also checks a ``Length``
+validator of a list after its items are loaded, which may be thousands of pictures; here the length is checked first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
+from .load_context import budgets
+from .marshmallow_internals import (
+    AnyList,
+    copy_as,
+    has_collection_hook,
+    inner_fields,
+    with_inner_fields,
+    with_load_fields,
+)
 from .problems import MAX_ERRORS, validation_failed
 
 _STEP = 100
 
-if TYPE_CHECKING:
-    ListField = fields.List[Any]
-else:
-    # List takes type parameters from marshmallow 4 on.
-    ListField = fields.List
 
+class Loader:
+    """Loads values with a schema, of which it uses a copy where a field must stop early.
 
-def load(schema: Schema, value: Any) -> Any:
-    """Return the loaded value.
+    Plain ``List`` and ``Nested`` fields stop after twenty wrong items. The ``Length`` of a ``List``, a ``Dict`` or a
+    ``Nested`` of many is checked before anything in it is loaded. Where a hook of the schema takes the collection as
+    a whole (``pass_collection``), the objects of ``many`` are loaded at once, and all of them. Subclasses of these
+    fields are left as they are: only marshmallow's own are known to take their items one by one.
 
-    From the first load on, the fields of the schema that are plain ``List`` and ``Nested`` stop after twenty wrong
-    items. With a hook of the schema that takes the collection as a whole (``pass_collection``), objects of ``many`` are
-    loaded at once, and all of them. The ``Length`` of a ``List``, a ``Dict`` or a ``Nested`` of many is checked before
-    anything in it is loaded. What fields may use together is counted for each load.
-
-    :raises ValidationFailed: 422, with at most 20 errors and JSON pointers.
+    :param schema: the user's; nothing of it is changed.
     """
-    try:
-        with opened():
-            return _load_all(schema, schema.load, value)
-    except ValidationError as error:
-        raise validation_failed(error) from None
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = _bounded_schema(schema)
+
+    def load(self, value: Any) -> Any:
+        """Return the loaded value; what fields may use together is counted from 0.
+
+        :raises ValidationFailed: 422, with at most 20 errors and JSON pointers.
+        """
+        try:
+            with budgets():
+                return _load_all(self._schema, self._schema.load, value)
+        except ValidationError as error:
+            raise validation_failed(error) from None
 
 
 def _load_all(schema: Schema, load_some: Callable[[Any], Any], value: Any) -> Any:
-    _bound_fields(schema.load_fields.values())
-    if schema.many and type(value) is list and not _has_collection_hooks(schema):
+    if schema.many and type(value) is list and not has_collection_hook(schema):
         return _in_steps(load_some, value)
     return load_some(value)
 
 
 def _in_steps(load_some: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Load some items after the others, until enough of them are wrong.
+    """Load the items in steps, until enough of them are wrong.
 
     :raises ValidationError: the errors by item.
     """
@@ -61,7 +69,7 @@ def _in_steps(load_some: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
         try:
             found += load_some(items[start : start + _STEP])
         except ValidationError as error:
-            errors |= _moved(error, start)
+            errors |= _shifted(error, start)
             if len(errors) >= MAX_ERRORS:
                 break
     if errors:
@@ -69,24 +77,19 @@ def _in_steps(load_some: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
     return found
 
 
-def _moved(error: ValidationError, start: int) -> Mapping[Any, Any]:
-    """Return the errors of items with their places in the whole list.
+def _shifted(error: ValidationError, start: int) -> Mapping[Any, Any]:
+    """Return the errors by the position of the item in the whole list.
 
-    :raises ValidationError: they are not by item, because the schema says ``index_errors = False``.
+    :raises ValidationError: they are not by item, because the schema sets ``index_errors = False``.
     """
     messages = error.messages
     if not isinstance(messages, dict) or not {int}.issuperset(map(type, messages)):
         raise error
-    return {start + place: message for place, message in messages.items()}
-
-
-def _has_collection_hooks(schema: Schema) -> bool:
-    hooks: Any = schema._hooks  # noqa: SLF001 - of each tag: name, whether it takes the collection, arguments
-    return any(takes_collection for tagged in hooks.values() for _, takes_collection, _ in tagged)
+    return {start + position: message for position, message in messages.items()}
 
 
 def _check_length(value: Any, validators: Sequence[Any]) -> None:
-    """Ask the validators of the length alone, with the messages that they have; the others need what is loaded.
+    """Run the validators of the length alone, with their own messages; the others need what is loaded.
 
     :raises ValidationError: it is too short or too long.
     """
@@ -97,8 +100,8 @@ def _check_length(value: Any, validators: Sequence[Any]) -> None:
             _check_length(value, each.validators)
 
 
-class _BoundedList(ListField):
-    """A list that stops after enough wrong items, and of the wrong length before the first."""
+class _BoundedList(AnyList):
+    """A list that stops after enough wrong items, and before the first if its length is wrong."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if type(value) is not list:
@@ -108,19 +111,8 @@ class _BoundedList(ListField):
         return _in_steps(lambda items: plain(items, attr, data, **kwargs), value)
 
 
-class _BoundedNested(fields.Nested):
-    """Objects that stop after enough wrong ones, and whose own fields do the same."""
-
-    def _load(self, value: Any, partial: Any = None) -> Any:
-        plain = super()._load
-        # A hook of the collection may change how many there are.
-        if type(value) is list and not _has_collection_hooks(self.schema):
-            _check_length(value, self.validators)
-        return _load_all(self.schema, lambda items: plain(items, partial=partial), value)
-
-
 class _BoundedDict(fields.Dict):
-    """An object with any members; of the wrong number of them, none is loaded."""
+    """An object that is not loaded at all if it has the wrong number of members."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if type(value) is dict:
@@ -129,50 +121,47 @@ class _BoundedDict(fields.Dict):
         return load_items(value, attr, data, **kwargs)
 
 
-_BOUNDED: Mapping[type, type[fields.Field[Any]]] = {
-    fields.List: _BoundedList,
-    fields.Nested: _BoundedNested,
-    fields.Dict: _BoundedDict,
-}
+class _BoundedNested(fields.Nested):
+    """Objects that stop after enough wrong ones, with a schema that does the same."""
+
+    original: fields.Nested
+    bounded: Schema | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """The bounded copy of the nested schema, made at its first use because a schema may contain itself."""
+        if self.bounded is None:
+            self.bounded = _bounded_schema(self.original.schema)
+        return self.bounded
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, partial: Any = None, **kwargs: Any
+    ) -> Any:
+        # A hook of the collection may change how many there are.
+        if type(value) is list and not has_collection_hook(self.schema):
+            _check_length(value, self.validators)
+        plain: Any = super()._deserialize
+        return _load_all(self.schema, lambda items: plain(items, attr, data, partial=partial, **kwargs), value)
 
 
-def _bound_fields(found: Any) -> None:
-    """Change what a plain field does with many items, in place: the schema made it for itself when it was made."""
-    for field in found:
-        kind = type(field)
-        if kind in _BOUNDED:
-            # Its items first, so that another thread sees a list that is done, or does it once more.
-            _bound_fields(_items_of(field))
-            field.__class__ = _BOUNDED[kind]
-        elif kind is fields.Tuple:
-            _bound_fields(field.tuple_fields)
+def _bounded_schema(schema: Schema) -> Schema:
+    """Return a schema whose fields are bounded: a copy, or the schema itself where no field must change."""
+    bounded = {name: _bounded_field(field) for name, field in schema.load_fields.items()}
+    if all(bounded[name] is field for name, field in schema.load_fields.items()):
+        return schema
+    return with_load_fields(schema, bounded)
 
 
-def _items_of(field: Any) -> list[Any]:
-    if type(field) is fields.Dict:
-        return [field.key_field, field.value_field]
-    return [field.inner] if type(field) is fields.List else []
-
-
-Used = Literal["pixels", "lookups"]
-
-_opened: ContextVar[dict[Used, int] | None] = ContextVar("flask_secure_ml_budget", default=None)
-
-
-@contextmanager
-def opened() -> Iterator[None]:
-    """Count from 0 while the block runs."""
-    token = _opened.set({})
-    try:
-        yield
-    finally:
-        _opened.reset(token)
-
-
-def is_spent(what: Used, amount: int, limit: int) -> bool:
-    """Count some more, also where that is too much, and tell whether the load is over the limit now."""
-    used = _opened.get()
-    if used is None:
-        return False
-    used[what] = used.get(what, 0) + amount
-    return used[what] > limit
+def _bounded_field(field: Any) -> Any:
+    """Return a bounded copy of a field; the field itself where it cannot have many items."""
+    kind = type(field)
+    if kind is fields.Nested:
+        nested = copy_as(field, _BoundedNested)
+        nested.original = field
+        return nested
+    if kind is fields.List or kind is fields.Dict:
+        bounded = _BoundedList if kind is fields.List else _BoundedDict
+        return with_inner_fields(field, bounded, map(_bounded_field, inner_fields(field)))
+    if kind is fields.Tuple:
+        return with_inner_fields(field, fields.Tuple, map(_bounded_field, inner_fields(field)))
+    return field

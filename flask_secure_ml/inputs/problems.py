@@ -49,7 +49,12 @@ def _walk(messages: Any, pointer: str) -> Iterator[tuple[str, str]]:
 
 
 def _token(name: Any) -> str:
-    return _cut(str(name), _MAX_NAME).replace("~", "~0").replace("/", "~1")
+    return pointer_token(_cut(str(name), _MAX_NAME))
+
+
+def pointer_token(name: str) -> str:
+    """Return a name as a reference token of a JSON pointer (RFC 6901 section 3)."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _cut(text: str, size: int) -> str:

@@ -6,7 +6,7 @@ A policy of ``SECURE_ML_POLICIES`` is for views that were written without this p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, missing
@@ -15,6 +15,7 @@ from ..policy.policy import Policy
 from .fields.tensor import Tensor
 from .fields.text import Text
 from .fields.url import Url
+from .marshmallow_internals import has_hook, inner_fields
 
 
 def unseen_changes(policies: Mapping[str, Policy]) -> Iterator[str]:
@@ -45,9 +46,8 @@ def _of_schema(schema: Schema, unknown: str | None, path: str, seen: set[type[Sc
 
 
 def _of_hooks(schema: Schema, path: str) -> Iterator[str]:
-    hooks: Mapping[str, Any] = schema._hooks  # noqa: SLF001 - the methods by tag
     for tag in ("pre_load", "post_load"):
-        if hooks.get(tag):
+        if has_hook(schema, tag):
             yield f"{f'{path}.' if path else ''}{tag}"
 
 
@@ -55,16 +55,8 @@ def _of_field(field: Any, path: str, seen: set[type[Schema]]) -> Iterator[str]:
     yield from (f"{path} ({term})" for term in _terms(field))
     if isinstance(field, fields.Nested):
         yield from _of_schema(field.schema, field.unknown or field.schema.unknown, path, seen)
-    for inner in _inner(field):
+    for inner in inner_fields(field):
         yield from _of_field(inner, path, seen)
-
-
-def _inner(field: Any) -> Iterable[Any]:
-    if isinstance(field, fields.List):
-        return [field.inner]
-    if isinstance(field, fields.Mapping):
-        return [inner for inner in (field.key_field, field.value_field) if inner is not None]
-    return field.tuple_fields if isinstance(field, fields.Tuple) else []
 
 
 def _terms(field: Any) -> Iterator[str]:

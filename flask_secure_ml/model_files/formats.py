@@ -1,8 +1,10 @@
-"""Telling which NumPy files hold objects: those are pickles inside (``numpy.lib.format``, format versions 1 to 3)."""
+"""Finding what a model file would do when it is loaded: run code, or read other files.
+
+Every part of the file is examined: what a compressed file holds, and the members of archives, four deep.
+"""
 
 from __future__ import annotations
 
-import ast
 import io
 import lzma
 import tarfile
@@ -15,45 +17,11 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import BinaryIO, TypeVar, cast
 
-import numpy as np
-
-# MANUAL: module flask_secure_ml.models.arrays is now part of this one
-from . import hdf5, keras, protobuf
-from . import keras as keras_text
-from . import onnx as onnx_files
-from . import xml as xml_files
+from .. import npy
+from . import hdf5, keras, onnx, protobuf, xml
 from .hdf5_bytes import hdf5_begins
 from .pickles import is_pickle, runs_code
 from .streams import WRAPPERS, Opaque, Part, Wrapper, container, salvage
-
-MAGIC = b"\x93NUMPY"
-
-# How each major version stores the length of the header, and the header itself.
-_VERSIONS = {1: (2, "latin-1"), 2: (4, "latin-1"), 3: (4, "utf-8")}
-# NumPy itself refuses longer ones, because reading them as a Python literal could exhaust the stack.
-_MAX_HEADER = 10_000
-
-
-def holds_objects(stream: BinaryIO) -> bool:
-    """Return whether an ``.npy`` file has a dtype with objects, or a header that cannot be understood.
-
-    :param stream: at the beginning of the file, which begins with :data:`MAGIC`.
-    """
-    version = stream.read(len(MAGIC) + 2)[len(MAGIC) :]
-    if not version or version[0] not in _VERSIONS:
-        return True
-    size, encoding = _VERSIONS[version[0]]
-    length = int.from_bytes(stream.read(size), "little")
-    return length > _MAX_HEADER or _names_objects(stream.read(length), encoding)
-
-
-def _names_objects(header: bytes, encoding: str) -> bool:
-    try:
-        members = ast.literal_eval(header.decode(encoding).strip())
-        return np.lib.format.descr_to_dtype(members["descr"]).hasobject
-    except (KeyError, IndexError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
-        return True
-
 
 T = TypeVar("T")
 
@@ -145,7 +113,7 @@ def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
     # A zip archive begins with the P of a persistent id, and what follows could complete a pickle by chance.
     if _test(part, runs_code if head.startswith(_ZIP) else is_pickle):
         yield Finding("torch" if part.in_archive else "pickle", part.where)
-    if head.startswith(MAGIC) and _test(part, holds_objects):
+    if head.startswith(npy.MAGIC) and _test(part, _holds_objects):
         yield Finding("numpy-objects", part.where)
     yield from _model(part, head, limit)
     if packed := _test(part, container):
@@ -157,6 +125,14 @@ def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
         yield from _zip(part, limit, certain=head.startswith(_ZIP))
     if _begins_tar(head):
         yield from _tar(part, limit)
+
+
+def _holds_objects(stream: BinaryIO) -> bool:
+    """Return True if an npy file is a pickle inside, or has a header that cannot be understood."""
+    try:
+        return npy.read_header(stream.read(npy.MAX_PREFIX)).has_objects
+    except npy.NpyError:
+        return True
 
 
 def _unwrapped(part: Part, wrapper: Wrapper, limit: int) -> Iterator[Finding]:
@@ -224,7 +200,7 @@ def _names_code(part: Part, head: bytes, limit: int) -> bool:
     limit = min(limit, keras.MAX_CONFIG)
     if part.in_archive and part.where[-1] == "config.json":
         return keras.config_holds_code(part.whole(limit))
-    if keras.begins_json(head) and _test(part, keras_text.names_classes):
+    if keras.begins_json(head) and _test(part, keras.names_classes):
         return keras.json_holds_code(part.whole(limit))
     return False
 
@@ -239,15 +215,15 @@ def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
         yield from _onnx(part, limit)
     if _names_files(part, head, limit):
         yield Finding("external", part.where, "ONNX as text names other files")
-    if xml_files.begins(head) and _test(part, xml_files.names_files):
+    if xml.begins(head) and _test(part, xml.names_files):
         yield Finding("external", part.where, "XML with a document type can name other files")
 
 
 def _names_files(part: Part, head: bytes, limit: int) -> bool:
-    if onnx_files.is_text(head) and _test(part, onnx_files.text_names_files):
+    if onnx.is_text(head) and _test(part, onnx.text_names_files):
         return True
-    if keras.begins_json(head) and _test(part, keras_text.names_classes):
-        return onnx_files.json_names_files(part.whole(min(limit, keras.MAX_CONFIG)))
+    if keras.begins_json(head) and _test(part, keras.names_classes):
+        return onnx.json_names_files(part.whole(min(limit, keras.MAX_CONFIG)))
     return False
 
 
@@ -268,9 +244,9 @@ def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:
 
 
 def _onnx(part: Part, limit: int) -> Iterator[Finding]:
-    files = onnx_files.other_files(part.whole(limit))
+    files = onnx.other_files(part.whole(limit))
     if files is not None:
-        yield Finding("external", part.where, f"ONNX names {onnx_files.listed(files)}", files)
+        yield Finding("external", part.where, f"ONNX names {onnx.listed(files)}", files)
 
 
 def _refuse_depth(part: Part) -> None:

@@ -1,16 +1,17 @@
-"""The routes that show the description: ``/openapi.json``, the page ``/docs``, and the files that the page needs.
+"""The routes that serve the description: ``/openapi.json``, the page ``/docs``, and the files that the page needs.
 
-The page is static and tells nothing of the app, so it is open to everyone; with ``protected`` it asks for a credential
-before it fetches the description, and keeps it in memory only. It loads nothing from outside, runs no script and no
-style that is not a file of its own, and lets no text become markup (Trusted Types).
+The page is static and reveals nothing about the app, so it is public; with ``protected`` it asks for a credential
+before it fetches the description, and keeps it in memory only. It loads nothing from other hosts, runs no script and
+no style that is not a file of its own, and no string becomes markup (Trusted Types).
 
-All three have an ``ETag`` and answer ``If-None-Match`` with 304 (RFC 9110 section 13.1.2). A browser keeps what is open
-to everyone, and asks each time whether it still holds; it does not keep a protected description.
+All three have an ``ETag`` and respond to ``If-None-Match`` with 304 (RFC 9110 section 13.1.2). A browser may store what
+is public, and revalidates it each time; it does not store a protected description.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from threading import Lock
@@ -43,53 +44,70 @@ _ASSETS = {
     "try.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
+# An app is mounted in one or two places; whoever can choose the script root must not fill the memory.
+_MAX_ROOTS = 8
 
 
 def add_openapi(app: Flask, state: AppState, request: Callable[[], Request]) -> None:
-    """Serve description and page, if ``SECURE_ML_OPENAPI`` says so.
+    """Serve the description and the page: to everyone, or the description to callers with a credential only.
 
-    :param request: returns the request that is being answered.
-    :raises ConfigError: the extra ``[openapi]`` is missing, or the app has a route of its own at one of the addresses.
+    :param request: returns the current request.
+    :raises ConfigError: the extra ``[openapi]`` is missing, or the app has a route of its own at one of the URLs.
     """
     mode = state.settings.openapi
-    if mode == "off":
-        return
     check_apispec()
     _check_free(app)
     site = _Site(app, asks=mode == "protected")
     views = ((DESCRIPTION, site.description, mode == "public"), (PAGE, site.page, True), (ASSET, site.asset, True))
-    for endpoint, view, public in views:
-        # No terms of outputs: these are no answers of the model, and their numbers must not be rounded.
-        answer = _answering(view, request, kept=public)
-        setattr(answer, MARK, Policy.build(public=public, scores=False))
+    for endpoint, content, public in views:
+        view = _view(content, request, may_be_stored=public)
+        # No score options: these are not responses of the model, and their numbers must not be rounded.
+        setattr(view, MARK, Policy.build(public=public, scores=False))
         path = PATHS[endpoint].format(names=",".join(f"'{name}'" for name in _ASSETS))
-        app.add_url_rule(path, endpoint, answer, methods=["GET"])
+        app.add_url_rule(path, endpoint, view, methods=["GET"])
 
 
 def _check_free(app: Flask) -> None:
-    # Routes that the app gets later are held against these by PolicyTable.check.
+    # PolicyTable.check finds routes that the app adds later at these URLs.
     wanted = {PATHS[DESCRIPTION], PATHS[PAGE], f"{PATHS[PAGE]}/"}
     if taken := sorted(wanted & {rule.rule for rule in app.url_map.iter_rules()}):
         raise ConfigError([f"SECURE_ML_OPENAPI needs {taken[0]}, where this app has a route of its own"])
 
 
-def _answering(view: Callable[..., Response], request: Callable[[], Request], *, kept: bool) -> Callable[..., Response]:
-    """Return a view that answers conditional requests too, and says whether browsers may keep what it answers."""
+@dataclass(frozen=True)
+class _Content:
+    """The content of a response, serialized once, with its entity tag."""
 
-    def answer(**names: str) -> Response:
+    body: bytes
+    media_type: str
+    etag: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str, *headers: tuple[str, str]) -> _Content:
+        return cls(body, media_type, sha256(body).hexdigest(), headers)
+
+
+def _view(
+    content: Callable[..., _Content], request: Callable[[], Request], *, may_be_stored: bool
+) -> Callable[..., Response]:
+    """Return a view of the content that also handles conditional requests."""
+
+    def view(**names: str) -> Response:
         current = request()
-        response = view(current, **names)
-        response.set_etag(sha256(response.get_data()).hexdigest())
-        if kept:
+        found = content(current, **names)
+        response = Response(found.body, mimetype=found.media_type, headers=list(found.headers))
+        response.set_etag(found.etag)
+        if may_be_stored:
             response.headers["Cache-Control"] = "no-cache"
         response.make_conditional(current)
         return response
 
-    return answer
+    return view
 
 
 class _Site:
-    """What is served.
+    """The contents of the three routes.
 
     :param asks: the page asks for a credential before it fetches the description.
     """
@@ -97,33 +115,39 @@ class _Site:
     def __init__(self, app: Flask, *, asks: bool) -> None:
         self._app = app
         folder = files(__package__) / "static"
-        self._files = {name: (folder / name).read_bytes() for name in _ASSETS}
+        self._assets = {name: _Content.of((folder / name).read_bytes(), kind) for name, kind in _ASSETS.items()}
         page = (folder / "page.html").read_text(encoding="utf-8")
-        self._page = page.replace("{{access}}", "protected" if asks else "public").encode()
+        access = "protected" if asks else "public"
+        header = ("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        self._page = _Content.of(page.replace("{{access}}", access).encode(), "text/html", header)
         self._lock = Lock()
-        self._built: dict[str, Any] | None = None
+        self._document: dict[str, Any] | None = None
+        self._descriptions: dict[str, _Content] = {}
 
-    def _document(self) -> dict[str, Any]:
-        # Made at the first request, when every route is known: Flask takes no more after it.
-        with self._lock:
-            if self._built is None:
-                self._built = build_document(self._app)
-            return self._built
-
-    def description(self, request: Request) -> Response:
-        """Return the OpenAPI document; its servers are where this app is mounted."""
+    def description(self, request: Request) -> _Content:
+        """Return the OpenAPI document; its server is where this app is mounted."""
         # Not url_for, which an app's own URL defaults change.
         root = quote(request.script_root)
+        found = self._descriptions.get(root)
+        if found is None:
+            found = self._described(root)
+            if len(self._descriptions) < _MAX_ROOTS:
+                self._descriptions[root] = found
+        return found
+
+    def _described(self, root: str) -> _Content:
+        # Made at the first request, when every route is known: Flask takes no more after it.
+        with self._lock:
+            if self._document is None:
+                self._document = build_document(self._app)
         servers = {"servers": [{"url": root}]} if root else {}
-        body = orjson.dumps(self._document() | servers, option=orjson.OPT_APPEND_NEWLINE)
-        return Response(body, mimetype="application/json")
+        body = orjson.dumps(self._document | servers, option=orjson.OPT_APPEND_NEWLINE)
+        return _Content.of(body, "application/json")
 
-    def page(self, _request: Request) -> Response:
+    def page(self, _request: Request) -> _Content:
         """Return the page."""
-        response = Response(self._page, mimetype="text/html")
-        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-        return response
+        return self._page
 
-    def asset(self, _request: Request, name: str) -> Response:
+    def asset(self, _request: Request, name: str) -> _Content:
         """Return a file of the page."""
-        return Response(self._files[name], mimetype=_ASSETS[name])
+        return self._assets[name]

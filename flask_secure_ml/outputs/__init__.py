@@ -1,6 +1,8 @@
-"""What an answer may carry: its format, the fields of its schema, and how precise its scores are."""
+"""Responses: their format, the fields that their schema declares, and how precise their scores may be."""
 
+from .bodies import mark_checked
 from .filter import ConditionGuard, OutputFilter
-from .responses import Answers, ArrayJSONProvider, sole_chunk
+from .json_provider import ArrayJSONProvider
+from .responses import ResponseRules
 
-__all__ = ["Answers", "ArrayJSONProvider", "ConditionGuard", "OutputFilter", "sole_chunk"]
+__all__ = ["ArrayJSONProvider", "ConditionGuard", "OutputFilter", "ResponseRules", "mark_checked"]

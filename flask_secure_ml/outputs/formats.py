@@ -1,27 +1,30 @@
-"""Which media type a client accepts (RFC 9110 section 12.5.1)."""
+"""The formats of responses: JSON, npy files and the Open Inference Protocol, and which of them a client accepts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from flask import Request
 
-from .scores import Array, ShapingError
+from ..npy import NpyError, read_array, read_header
+from .scores import Array, MaskingError
 
-_ANYTHING = frozenset({None, "", "*/*", "application/json", "application/json, */*"})
+JSON = "application/json"
+
+_ANYTHING = frozenset({None, "", "*/*", JSON, f"{JSON}, */*"})
 
 
 def accepted(request: Request, possible: Sequence[str]) -> str | None:
-    """Return the best of the possible media types, the first of equals; None when none is accepted.
+    """Return the best of the possible media types (RFC 9110 section 12.5.1), the first of equals; None without any.
 
-    Parameters of a media range other than ``q`` are not looked at: ``application/json;charset=utf-8`` means JSON.
+    Parameters of a media range other than ``q`` are ignored: ``application/json;charset=utf-8`` means JSON.
     """
     header = request.environ.get("HTTP_ACCEPT")
-    if header in _ANYTHING and possible[0] == "application/json":
+    if header in _ANYTHING and possible[0] == JSON:
         return possible[0]
     ranges = [(name.partition(";")[0].strip().lower(), quality) for name, quality in request.accept_mimetypes]
     if not ranges:
@@ -39,11 +42,8 @@ def _quality(name: str, ranges: Sequence[tuple[str, float]]) -> float:
     return 0.0
 
 
-NPY = "application/x-npy"
-
-
 def single_array(value: Any) -> Array | None:
-    """Return the one array that an answer is, or is an object of; None when there is no such one."""
+    """Return the array that a response is, or that is its only member; None if there is none."""
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
     if type(value) is np.ndarray and not value.dtype.hasobject:
@@ -52,7 +52,7 @@ def single_array(value: Any) -> Array | None:
 
 
 def write_npy(array: Array) -> bytes:
-    """Return the file of an array.
+    """Return an array as an npy file.
 
     :raises ValueError: it holds objects.
     """
@@ -62,18 +62,17 @@ def write_npy(array: Array) -> bytes:
 
 
 def read_npy(raw: bytes) -> Array:
-    """Return the array of a file.
+    """Return the array of an npy file.
 
-    :raises ShapingError: it is no such file, or holds objects, records, or more than one array.
+    :raises MaskingError: it is not such a file, has anything after its array, or holds objects or records.
     """
-    file = BytesIO(raw)
     try:
-        found: Array = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - its header is parsed as Python
-        raise ShapingError(f"the answer is no npy file: {type(error).__name__}") from None
-    if found.dtype.kind == "V" or file.read(1):
-        raise ShapingError("the npy file holds records, or something after its array")
-    return found
+        header = read_header(raw)
+        if header.dtype is None or header.dtype.kind == "V":
+            raise MaskingError("the npy file of the response holds objects or records")
+        return read_array(raw, header, header.dtype)
+    except NpyError as error:
+        raise MaskingError(f"the response is not an npy file: {error}") from None
 
 
 _SAFE = re.compile(r"[A-Za-z0-9._:@/-]{1,128}", re.ASCII)
@@ -89,31 +88,31 @@ def oip_document(value: Any, options: Mapping[str, Any], model_name: str) -> Any
     """Return the inference response for a view's value: an object of arrays by name, or one array.
 
     The shape of an output is that of its array, and its data are flat, in C order. ``model_name`` and
-    ``model_version`` of the view are not outputs. What has ``outputs`` already stays as the view made it, and so does
-    what has a member that is no array, number, text or list of these, or ``error`` alone.
+    ``model_version`` of the view are not outputs. A value that has ``outputs`` already stays as the view made it, and
+    so does one with a member that is not an array, a number, a string or a list of these, or with ``error`` alone.
 
-    :param options: what the request asks: its ``id``, which is echoed when it is a short text without anything that
-        a log or a page could read as more, and the names of ``outputs`` if not all are wanted.
-    :param model_name: the name that is told where the view tells none.
+    :param options: what the request asks for: its ``id``, which is echoed if it is a short string without characters
+        that mean something to a log or a page, and the names of ``outputs`` if not all are wanted.
+    :param model_name: the name of the model where the view returns none.
     """
     members = dict(value) if isinstance(value, Mapping) else {"output-0": value}
     if "outputs" in members or members.keys() == {"error"}:
         return value
     document: dict[str, Any] = {"model_name": model_name}
     document |= {name: members.pop(name) for name in _NAMES if isinstance(members.get(name), str)}
-    if safe(options.get("id")):
+    if is_safe(options.get("id")):
         document["id"] = options["id"]
     wanted = options.get("outputs") or members
     try:
         document["outputs"] = [_output(str(name), each) for name, each in members.items() if name in wanted]
-    except ShapingError:
+    except MaskingError:
         return value
     return document
 
 
-def safe(text: Any) -> bool:
-    """Say whether a text of the client may be repeated to it."""
-    return isinstance(text, str) and _SAFE.fullmatch(text) is not None
+def is_safe(value: Any) -> TypeGuard[str]:
+    """Return True if a value of the client is a string that may be echoed."""
+    return isinstance(value, str) and _SAFE.fullmatch(value) is not None
 
 
 def _output(name: str, value: Any) -> dict[str, Any]:
@@ -124,21 +123,21 @@ def _output(name: str, value: Any) -> dict[str, Any]:
 
 def _array(value: Any) -> Array:
     if not isinstance(value, (np.ndarray, np.generic, list, tuple, str, int, float)):
-        raise ShapingError("an output of the Open Inference Protocol must be an array")
+        raise MaskingError("an output of the Open Inference Protocol must be an array")
     try:
         array = np.atleast_1d(np.asarray(value))
     except ValueError:
-        raise ShapingError("an output of the Open Inference Protocol must not be ragged") from None
-    if array.dtype.kind == "U" and not (isinstance(value, np.ndarray) or _are_texts(value)):
-        raise ShapingError("an output of the Open Inference Protocol mixes texts and numbers")
+        raise MaskingError("an output of the Open Inference Protocol must not be ragged") from None
+    if array.dtype.kind == "U" and not (isinstance(value, np.ndarray) or _are_strings(value)):
+        raise MaskingError("an output of the Open Inference Protocol mixes strings and numbers")
     if array.dtype.kind == "O" and not all(isinstance(each, str) for each in array.flat):
-        raise ShapingError("an output of the Open Inference Protocol holds objects")
+        raise MaskingError("an output of the Open Inference Protocol holds objects")
     if array.dtype.kind not in "UO" and array.dtype.name not in _DATATYPES:
-        raise ShapingError("an output of the Open Inference Protocol has a type that it does not know")
+        raise MaskingError("an output of the Open Inference Protocol has a dtype that it does not define")
     return array
 
 
-def _are_texts(value: Any) -> bool:
+def _are_strings(value: Any) -> bool:
     level = [value]
     while any(isinstance(each, (list, tuple)) for each in level):
         level = [item for each in level for item in (each if isinstance(each, (list, tuple)) else [each])]

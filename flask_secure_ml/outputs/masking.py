@@ -1,9 +1,9 @@
-"""A response with :class:`~flask_secure_ml.policy.options.ScoreOptions` applied to every score in it.
+"""Masking the scores of a response by :class:`~flask_secure_ml.policy.options.ScoreOptions`.
 
-A score is a float: in an array or nested lists of numbers, or alone. Integers, texts and booleans are labels, which no
-term touches. ``top_k`` ranks along the last dimension of an array that is longer than 1. Scores in other places, such
-as a list of objects or beside texts, could be one for each row or one for each class, and are ranked with nothing; so
-an answer with more than k of them is refused.
+A score is a float: in an array or nested lists of numbers, or alone. Integers, strings and booleans are labels, which
+no option changes. ``top_k`` ranks along the last dimension of an array that is longer than 1. Scores elsewhere, such as
+in a list of objects or beside strings, could be one for each row or one for each class, and cannot be ranked; a
+response with more than k of them is an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..policy.options import ScoreOptions
-from .scores import Array, NumberText, ShapingError, array_of, rounded, top_k
+from .scores import Array, MaskingError, NumberString, array_of, rounded, top_k
 
 # float has np.float64 among its subclasses, and int has bool.
 _SCORES = (float, np.floating, Decimal)
@@ -31,29 +31,29 @@ _REMOVED = object()
 
 
 class NotPlainError(TypeError):
-    """There is a value in the answer whose form as JSON only the writer knows."""
+    """The response has a value whose form as JSON only the writer knows."""
 
 
-def shape_scores(value: Any, terms: ScoreOptions) -> Any:
-    """Return a value of dicts, lists, arrays and scalars with the terms applied; lists of scores become arrays.
+def mask_scores(value: Any, options: ScoreOptions) -> Any:
+    """Return a value of dicts, lists, arrays and scalars with its scores masked; lists of scores become arrays.
 
     A dict with ``datatype``, ``shape`` and ``data`` is a tensor of the Open Inference Protocol, v2: its data are flat,
     and their last dimension is that of ``shape``.
 
-    :raises ShapingError: the terms cannot be met, or leave nothing.
+    :raises MaskingError: the options cannot be met, or leave nothing.
     :raises NotPlainError: there is something else in it, such as a date.
     """
-    if terms.top_k is not None and unranked(value) > terms.top_k:
-        raise ShapingError("top_k is for arrays, and the answer has more scores than that elsewhere")
-    found = _Shaper(terms).value(value)
+    if options.top_k is not None and unranked(value) > options.top_k:
+        raise MaskingError("top_k is for arrays, and the response has more scores than that elsewhere")
+    found = _Masker(options).value(value)
     if found is _REMOVED:
-        raise ShapingError("label_only leaves nothing of the answer")
+        raise MaskingError("label_only leaves nothing of the response")
     return found
 
 
 @dataclass(frozen=True)
-class _Shaper:
-    terms: ScoreOptions
+class _Masker:
+    options: ScoreOptions
 
     def value(self, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -64,19 +64,19 @@ class _Shaper:
             return self._array(value)
         if isinstance(value, _SCORES):
             return self._score(value)
-        if isinstance(value, NumberText):
-            return self._text(value)
+        if isinstance(value, NumberString):
+            return self._number_string(value)
         if isinstance(value, _LABELS):
             return value
-        raise NotPlainError(f"the answer holds a {type(value).__name__}")
+        raise NotPlainError(f"the response holds a {type(value).__name__}")
 
     def _members(self, value: Mapping[Any, Any]) -> Any:
         if not set(map(type, value)) <= {str}:
-            raise NotPlainError("the answer has keys that are no strings")
+            raise NotPlainError("the response has keys that are not strings")
         if value.keys() >= _PACKED and _may_be_scores(value["dtype"]):
-            raise ShapingError("scores in base64 cannot be shaped")
-        shaped = {name: self.value(each) for name, each in value.items()}
-        return {name: each for name, each in shaped.items() if each is not _REMOVED}
+            raise MaskingError("scores in base64 cannot be masked")
+        masked = {name: self.value(each) for name, each in value.items()}
+        return {name: each for name, each in masked.items() if each is not _REMOVED}
 
     def _items(self, value: Sequence[Any]) -> Any:
         if set(map(type, value)) <= _PLAIN:
@@ -90,28 +90,28 @@ class _Shaper:
         if _holds_objects(array):
             return self.value(array.tolist())
         if array.dtype.kind == "c":
-            raise ShapingError("complex numbers are no scores")
+            raise MaskingError("complex numbers cannot be masked")
         if array.dtype.kind != "f":
             return array
-        if self.terms.label_only:
+        if self.options.label_only:
             return _REMOVED
-        if self.terms.top_k is not None:
+        if self.options.top_k is not None:
             # A last dimension of 1 ranks nothing: the scores are along the one before.
-            array = top_k(array.reshape(_without_ones(array.shape)), self.terms.top_k).reshape(array.shape)
-        return array if self.terms.round is None else rounded(array, self.terms.round)
+            array = top_k(array.reshape(_without_ones(array.shape)), self.options.top_k).reshape(array.shape)
+        return array if self.options.round is None else rounded(array, self.options.round)
 
     def _score(self, score: Any) -> Any:
-        if self.terms.label_only:
+        if self.options.label_only:
             return _REMOVED
-        if self.terms.round is None:
+        if self.options.round is None:
             return float(score) if isinstance(score, Decimal) else score
-        # Not round(): for a double near its limits it fails, and it is not what arrays get.
-        return float(rounded(np.array(score, np.float64), self.terms.round))
+        # Not round(): it fails for a double near its limits, and rounds otherwise than arrays do.
+        return float(rounded(np.array(score, np.float64), self.options.round))
 
-    def _text(self, score: NumberText) -> Any:
-        if self.terms.label_only:
+    def _number_string(self, score: NumberString) -> Any:
+        if self.options.label_only:
             return _REMOVED
-        return score if self.terms.round is None else score.rounded(self.terms.round)
+        return score if self.options.round is None else score.rounded(self.options.round)
 
     def _tensor(self, tensor: Mapping[str, Any]) -> Any:
         data = _data_of(tensor)
@@ -119,12 +119,12 @@ class _Shaper:
             return self._members(tensor)
         shape = tensor["shape"]
         if not _is_shape(shape) or prod(shape) != data.size:
-            raise ShapingError("the shape of a tensor does not fit its data")
-        shaped = self._array(data.reshape(shape))
-        if shaped is _REMOVED:
+            raise MaskingError("the shape of a tensor does not fit its data")
+        masked = self._array(data.reshape(shape))
+        if masked is _REMOVED:
             return _REMOVED
         others = self._members({name: each for name, each in tensor.items() if name != "data"})
-        return others | {"data": shaped.reshape(data.shape)}
+        return others | {"data": masked.reshape(data.shape)}
 
 
 def _data_of(tensor: Mapping[str, Any]) -> Array | None:
@@ -140,7 +140,7 @@ def _data_of(tensor: Mapping[str, Any]) -> Array | None:
     # Whole numbers may be written without a point.
     whole = np.asarray(data)
     if whole.dtype.kind not in "iu" and whole.size:
-        raise ShapingError("the data of a tensor are not of its datatype")
+        raise MaskingError("the data of a tensor are not of its datatype")
     return whole.astype(np.float64)
 
 
@@ -150,7 +150,7 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _holds_objects(array: Array) -> bool:
-    """Say whether it is read as lists, as the JSON writer does: masks, records and objects."""
+    """Return True for masked arrays, records and objects, which the JSON writer writes as lists."""
     return type(array) is not np.ndarray or array.dtype.kind in "OV"
 
 
@@ -168,7 +168,7 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def unranked(value: Any) -> int:
-    """Return how many scores of a value stand in no array in which they could be ranked."""
+    """Return how many scores of a value are in no array in which they could be ranked."""
     if isinstance(value, Mapping):
         data = _data_of(value) if value.keys() >= _TENSOR else None
         if data is None:
@@ -181,4 +181,4 @@ def unranked(value: Any) -> int:
         return sum(map(unranked, value)) if array is None else int(array.size == 1)
     if isinstance(value, np.ndarray):
         return unranked(value.tolist()) if _holds_objects(value) else int(value.dtype.kind == "f" and value.size == 1)
-    return int(isinstance(value, (*_SCORES, NumberText)))
+    return int(isinstance(value, (*_SCORES, NumberString)))

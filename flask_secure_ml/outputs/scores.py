@@ -1,4 +1,7 @@
-"""NaN and Infinity in what is to be written. JSON has no such numbers (RFC 8259 section 6)."""
+"""The arithmetic of scores: finding NaN and Infinity, rounding, keeping the largest.
+
+Nothing here is called for each number of a list or an array.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,21 @@ from numpy.typing import NDArray
 
 from ..errors import InternalError
 
-# As deep as the writer goes.
+# As deep as the JSON writer goes.
 _DEEPEST = 1_024
-_TEXTS = (str, int, type(None))
+_WITHOUT_NUMBERS = (str, int, type(None), np.generic)
 
 
 def names_null(body: bytes) -> bool:
-    """Say whether null could stand in JSON. One letter is found at many times the speed of a word."""
+    """Return True if JSON could have null in it."""
+    # One letter is found at many times the speed of a word.
     return b"u" in body and b"null" in body
 
 
 def has_non_finite(value: Any, default: Callable[[Any], Any]) -> bool:
-    """Say whether a value that was written holds NaN or Infinity. Numbers in lists are looked at without a loop.
+    """Return True if a value holds NaN or Infinity, which JSON has no numbers for (RFC 8259 section 6).
 
-    :param default: what the writer makes of values that it does not know.
+    :param default: returns what the writer makes of a value that it does not know.
     """
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
@@ -51,7 +55,7 @@ def _inside(value: Any, default: Callable[[Any], Any]) -> Iterator[Any]:
         yield float(value)
     elif isinstance(value, np.ndarray):
         yield from _inside_array(value)
-    elif not isinstance(value, (_TEXTS, np.generic)):
+    elif not isinstance(value, _WITHOUT_NUMBERS):
         yield default(value)
 
 
@@ -72,14 +76,14 @@ _NO_NUMBERS = (bool, Enum)
 _EXACT = 2**53
 
 
-class ShapingError(ValueError):
-    """The terms cannot be met for this answer. The message repeats no value of it."""
+class MaskingError(ValueError):
+    """The score options cannot be met for this response. The message repeats no value of it."""
 
 
 def rounded(array: Array, decimals: int) -> Array:
     """Round half to even, as :func:`numpy.round`, in the array's own dtype.
 
-    A narrow float is rounded as a double, so that it becomes the nearest one that has the decimals. A number so large
+    A narrow float is rounded as a double, so that it becomes the nearest float with these decimals. A number so large
     that its product with a power of ten overflows has no decimals, and stays.
     """
     wide = array if array.dtype.itemsize >= np.dtype(np.float64).itemsize else array.astype(np.float64)
@@ -87,21 +91,21 @@ def rounded(array: Array, decimals: int) -> Array:
         found = np.round(wide, decimals)
     if not np.isfinite(found).all():
         found = np.where(np.isfinite(found), found, wide)
-    # Adding zero turns -0.0, which would still tell the sign of what was rounded away, into 0.0.
+    # Adding zero turns -0.0, which would still reveal the sign of what was rounded away, into 0.0.
     return (found + 0.0).astype(array.dtype, copy=False)
 
 
 def top_k(array: Array, k: int) -> Array:
-    """Keep the k largest along the last dimension; among equal ones, which are kept is not said.
+    """Keep the k largest along the last dimension; which of equal ones are kept is undefined.
 
-    The shape stays. What is not kept becomes 0; where that would not be below what is kept, as among logits and
-    logarithms of probabilities, it becomes a number below it that is made from it alone. So the order of those that are
-    kept, and the index of the largest, can still be read.
+    The shape stays. The others become 0; where 0 would not be below what is kept, as among logits and logarithms of
+    probabilities, they become a lower number that is computed from what is kept alone. So the order of the kept ones
+    and the index of the largest are still correct.
 
-    :raises ShapingError: there is NaN or Infinity, which have no place in the order.
+    :raises MaskingError: there is NaN or Infinity, which have no rank.
     """
     if not np.isfinite(array).all():
-        raise ShapingError("top_k cannot rank NaN or Infinity")
+        raise MaskingError("top_k cannot rank NaN or Infinity")
     if array.ndim == 0 or array.shape[-1] <= k:
         return array
     kept = np.argpartition(array, -k, axis=-1)[..., -k:]
@@ -123,9 +127,9 @@ def _below(least: Array) -> Array:
 def array_of(value: Sequence[Any]) -> NDArray[np.float64] | None:
     """Return nested lists of numbers, at least one of them a float, as an array; None for any other lists.
 
-    None, too, where lists beside each other differ in length. Nothing is called for each number.
+    Lists of different lengths are not an array either.
 
-    :raises ShapingError: integers beyond 53 bits stand among the floats, and would be changed.
+    :raises MaskingError: integers beyond 53 bits are among the floats, and would be changed.
     """
     shape: tuple[int, ...] = ()
     level: Sequence[Any] = [value]
@@ -145,41 +149,41 @@ def as_floats(numbers: Sequence[float], *, mixed: bool = True) -> NDArray[np.flo
     """Return numbers as a flat array of doubles.
 
     :param mixed: whether some are integers.
-    :raises ShapingError: an integer is beyond 53 bits.
+    :raises MaskingError: an integer is beyond 53 bits.
     """
     try:
         array = np.array(numbers, np.float64)
     except OverflowError:
-        raise ShapingError("integers beyond 53 bits stand among scores") from None
+        raise MaskingError("integers beyond 53 bits are among the scores") from None
     large = mixed and (np.abs(array) >= _EXACT).any()
     if large and any(isinstance(each, _INTEGERS) and abs(each) > _EXACT for each in numbers):
-        raise ShapingError("integers beyond 53 bits stand among scores")
+        raise MaskingError("integers beyond 53 bits are among the scores")
     return array
 
 
-class NumberText(str):
-    """The text of a score; orjson and :mod:`json` write it as any other text."""
+class NumberString(str):
+    """A score as a string; orjson and :mod:`json` write it as any other string."""
 
     __slots__ = ()
 
-    def rounded(self, decimals: int) -> NumberText:
-        """Return the text of the rounded number, half to even.
+    def rounded(self, decimals: int) -> NumberString:
+        """Return the rounded number as a string, half to even.
 
-        :raises ShapingError: it is the text of no number.
+        :raises MaskingError: the string is not a number.
         """
         try:
             # Adding zero turns -0 into 0, as for other scores.
-            return NumberText(round(Decimal(self), decimals) + 0)
+            return NumberString(round(Decimal(self), decimals) + 0)
         except InvalidOperation:
-            raise ShapingError("a number as a text is none, or cannot be rounded") from None
+            raise MaskingError("a number as a string is not a number, or cannot be rounded") from None
 
 
 def with_floats(value: Any) -> Any:
-    """Return a value with floats for its decimals, which Flask would write as texts, and texts are labels.
+    """Return a value with floats for its decimals, which Flask would write as strings, and strings are labels.
 
-    Dataclasses become dicts on the way; everything else that JSON has no form for stays for the writer.
+    Dataclasses become dicts; everything else that JSON has no form for stays for the writer.
 
-    :raises InternalError: a key is a float: it, too, would be written as a text.
+    :raises InternalError: a key is a float: it, too, would be written as a string.
     """
     if isinstance(value, Decimal):
         return float(value)
@@ -187,7 +191,7 @@ def with_floats(value: Any) -> Any:
         value = asdict(value)
     if isinstance(value, dict):
         if any(isinstance(name, float) for name in value):
-            raise InternalError("scores that are keys cannot be shaped")
+            raise InternalError("scores that are keys cannot be masked")
         return {name: with_floats(each) for name, each in value.items()}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OV":
         value = value.tolist()

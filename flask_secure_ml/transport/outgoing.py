@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from werkzeug.wrappers import Response
 
-from ..errors import InternalError
+from ..errors import InternalError, SecureMLError
 from ..exchange import Exchange
 from .bodies import Resumed, Stream, close_body, record_broken, unhandled
 
@@ -181,8 +181,8 @@ class Outgoing:
 
     def _send_head(self, error: Exception | None = None) -> Callable[[bytes], object]:
         exchange = self._exchange
-        if self._replacement is None and (reason := self._forbidden()) is not None:
-            self._replacement = self._site.error_response(exchange, InternalError(reason))
+        if self._replacement is None and (forbidding := self._forbidden()) is not None:
+            self._replacement = self._site.error_response(exchange, forbidding)
         if self._replacement is not None:
             replacement = self._replacement
             status, headers = replacement.status, list(replacement.get_wsgi_headers(self._environ))
@@ -201,17 +201,22 @@ class Outgoing:
         self._write = write
         return write
 
-    def _forbidden(self) -> str | None:
-        """Return why the response of the app must not leave, or None if it may."""
+    def _forbidden(self) -> SecureMLError | None:
+        """Return the error that replaces the response of the app, or None if it may leave."""
         exchange, (status, headers) = self._exchange, self._head or ("", [])
         # Middleware that tries one app after another may respond when Flask has, for a public route, with 404.
         is_foreign = exchange.flask_only and self._head is not None and (FLASK_MARK, exchange.request_id) not in headers
         if is_foreign or not exchange.answerable:
             log.critical("request %s: %s", exchange.request_id, _BYPASS)
-            return _BYPASS
-        if exchange.guarded is not None and exchange.streamed is None and not status.startswith(_SWITCHING):
-            # A function of the app that runs after the view failed, so the filters did not run. Flask has logged it.
-            return _UNFILTERED if exchange.fault is None else unhandled(exchange.fault)
+            return InternalError(_BYPASS)
+        if exchange.guarded is None or exchange.streamed is not None or status.startswith(_SWITCHING):
+            return None
+        # A function of the app that runs after the view failed, so the filters did not run. Flask has logged it.
+        fault = exchange.fault
+        if fault is None:
+            return InternalError(_UNFILTERED)
+        if isinstance(fault, Exception) and not self._site.propagates:
+            return exchange.rejection or InternalError(unhandled(fault))
         return None
 
     def _server_start(self, status: str, headers: Headers, error: Exception | None) -> Callable[[bytes], object]:

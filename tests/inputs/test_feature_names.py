@@ -13,7 +13,7 @@ from marshmallow import Schema, ValidationError
 
 from flask_secure_ml import protect
 from flask_secure_ml.inputs import Profile, Tensor
-from flask_secure_ml.inputs.profiles.features import order_of
+from flask_secure_ml.inputs.feature_names import order_of
 from flask_secure_ml.inputs.profiles.fit import columns_of, fit
 from support import HTTPS, MakeApp, caller
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.loading import load
+from flask_secure_ml.inputs.loading import Loader
+from flask_secure_ml.inputs.marshmallow_internals import inner_fields
 from flask_secure_ml.inputs.problems import validation_failed
 
 
@@ -45,6 +46,10 @@ class Body(Schema):
 
 BAD = ["x"] * 4_000
 SCHEMA = Body()
+
+
+def load(schema: Schema, value: Any) -> Any:
+    return Loader(schema).load(value)
 
 
 def pointers(schema: Schema, value: Any) -> list[str]:
@@ -239,10 +244,50 @@ def test_fields_of_the_authors_own_are_left_alone() -> None:
     assert load(schema, {"x": [1] * 250}) == {"x": 250}
 
 
-def test_other_schemas_of_the_class_are_left_alone() -> None:
-    """What a load changes belongs to the one schema."""
-    first, second = Body(), Body()
-    load(first, {})
-    assert type(second.fields["numbers"]) is fields.List
-    assert isinstance(first.fields["numbers"], fields.List)
-    assert type(Body().fields["many"]) is fields.Nested
+def test_the_schema_itself_is_left_as_it_is() -> None:
+    """Neither a schema, nor a field of it, nor a schema that it nests is changed by loading with it."""
+    schema, nested = Body(), Row()
+    own: dict[str, Any] = {"rows": fields.List(fields.Nested(nested)), "pair": fields.Tuple((fields.List(Counting()),))}
+    nesting = Schema.from_dict(own)()
+    for each in (schema, nesting):
+        before = snapshot(each)
+        load(each, {})
+        pointers(each, {"rows": [{"values": BAD}], "pair": [BAD]})
+        assert snapshot(each) == before
+    assert type(nested.fields["values"]) is fields.List
+    inner: Any = nesting.fields["rows"]
+    assert type(inner.inner.schema.fields["values"]) is fields.List
+
+
+def snapshot(schema: Schema) -> Any:
+    """Return each field of a schema and of what is in it, with its class and its attributes."""
+    found: list[Any] = [vars(schema).copy()]
+    for field in schema.load_fields.values():
+        for each in (field, *inner_fields(field)):
+            # marshmallow keeps the nested schema there when it is first asked for.
+            attributes = {name: vars(each)[name] for name in vars(each) if name != "_schema"}
+            found += [each, type(each), attributes]
+    return found
+
+
+def test_a_schema_without_lists_needs_no_copy() -> None:
+    """Nothing of it can have many items, so it is used as it is."""
+    schema = Schema.from_dict({"instances": Tensor((None,)), "name": fields.String()})()
+    assert Loader(schema)._schema is schema
+
+
+def test_what_a_hook_keeps_on_its_schema() -> None:
+    """A hook of the schema reads what its author put there, also after the first load."""
+
+    class Scaled(Schema):
+        numbers = fields.List(Counting())
+        scales: ClassVar[list[float]] = [2.0]
+
+        @post_load
+        def scale(self, data: Any, **_kwargs: Any) -> Any:
+            return [each * self.scales[0] for each in data["numbers"]]
+
+    loader = Loader(Scaled())
+    assert loader.load({"numbers": [1.0]}) == [2.0]
+    Scaled.scales[0] = 3.0
+    assert loader.load({"numbers": [1.0]}) == [3.0]

@@ -11,8 +11,10 @@ from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
+from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from flask import Flask
 
@@ -165,6 +167,28 @@ def test_built_once(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: app.test_client().get("/openapi.json", base_url=HTTPS).get_json(), range(8)))
     assert answers == [{"number": 1}] * 8
+
+
+def test_serialized_once_for_each_root(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request costs neither the document nor its tag; more places than an app is mounted in are not kept."""
+    written: list[Any] = []
+
+    def dumps(document: Any, **options: Any) -> bytes:
+        written.append(document)
+        return orjson.dumps(document, **options)
+
+    monkeypatch.setattr(page_module, "orjson", SimpleNamespace(dumps=dumps, OPT_APPEND_NEWLINE=1024))
+    client = protected(OPENAPI="public").test_client()
+    for root in ("", "/one", "", "/one", "", "/one"):
+        servers = client.get("/openapi.json", base_url=f"{HTTPS}{root}").get_json().get("servers")
+        assert servers == ([{"url": root}] if root else None)
+    assert len(written) == 2
+    for _ in range(2):
+        for number in range(20):
+            answer = client.get("/openapi.json", base_url=f"{HTTPS}/{number}").get_json()
+            assert answer["servers"] == [{"url": f"/{number}"}]
+    # Of the second round, some were kept and most were not.
+    assert 2 + 20 + 10 < len(written) < 2 + 20 + 20
 
 
 def test_a_description_that_cannot_be_made(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from flask import Flask, Response, abort, jsonify, redirect, request, send_file
 from answering import LEAK, Serve, assert_withheld
 from flask_secure_ml import Exchange
 from flask_secure_ml.errors import Forbidden
-from flask_secure_ml.outputs import sole_chunk
 from flask_secure_ml.testing import MemorySink
 from support import HTTPS, MakeApp, caller
 
@@ -262,16 +261,6 @@ def test_plans_hold_for_every_route(protected: MakeApp) -> None:
         app.add_url_rule("/page", "page", lambda: "<p>")
         protected(app, PLANS={"default": {"scores": {"round": 1}}}, POLICIES=policies)
         assert app.test_client().get("/page", base_url=HTTPS, headers=caller()).status_code == status
-
-
-def test_what_counts_as_the_shaped_body() -> None:
-    """The same bytes only: what can still be changed, or is in several pieces, is looked at anew."""
-    body = b"[0.1]"
-    assert sole_chunk(Response(body)) is body
-    for chunks in ([bytearray(body)], [body, b""], [], (body,), iter([body])):
-        response = Response()
-        response.response = chunks  # type: ignore[assignment]
-        assert sole_chunk(response) is None
 
 
 def test_jsonify_outside_a_protected_request(bare_app: Flask, protected: MakeApp) -> None:

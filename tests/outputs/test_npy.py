@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flask_secure_ml.outputs.formats import read_npy, single_array, write_npy
-from flask_secure_ml.outputs.scores import ShapingError
+from flask_secure_ml.outputs.scores import MaskingError
 
 GRID = np.arange(6.0).reshape(2, 3)
 
@@ -75,7 +75,7 @@ def pickled() -> bytes:
 )
 def test_what_is_no_file_of_one_array(raw: bytes) -> None:
     """It is refused."""
-    with pytest.raises(ShapingError):
+    with pytest.raises(MaskingError):
         read_npy(raw)
 
 
@@ -83,5 +83,5 @@ def test_what_is_no_file_of_one_array(raw: bytes) -> None:
 def test_fuzz_reading(noise: bytes, place: int) -> None:
     """Whatever a view wrote, it is an array or refused."""
     raw = write_npy(GRID)
-    with suppress(ShapingError):
+    with suppress(MaskingError):
         assert isinstance(read_npy(raw[:place] + noise), np.ndarray)

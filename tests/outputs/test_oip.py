@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flask_secure_ml.outputs.formats import oip_document, safe
+from flask_secure_ml.outputs.formats import is_safe, oip_document
 
 
 def outputs(value: Any, **options: Any) -> Any:
@@ -104,7 +104,7 @@ def test_what_stays_as_it_is(value: Any) -> None:
 def test_the_id_of_the_request(sent: Any, echoed: bool) -> None:
     """It is echoed only as a short text without anything that means more than itself somewhere."""
     document = oip_document({"y": np.zeros(1)}, {"id": sent}, "digits")
-    assert ("id" in document) is safe(sent) is echoed
+    assert ("id" in document) is is_safe(sent) is echoed
     assert not echoed or document["id"] == sent
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flask_secure_ml.outputs.scores import ShapingError, array_of, as_floats, rounded, top_k
+from flask_secure_ml.outputs.scores import MaskingError, array_of, as_floats, rounded, top_k
 
 FLOATS = ["float16", "float32", "float64", ">f4"]
 
@@ -104,7 +104,7 @@ def test_the_largest_are_kept(value: Any, k: int, expected: Any) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_has_no_rank(value: float) -> None:
     """NaN would sort above every score."""
-    with pytest.raises(ShapingError, match="rank"):
+    with pytest.raises(MaskingError, match="rank"):
         top_k(np.array([0.5, value]), 1)
 
 
@@ -162,5 +162,5 @@ def test_lists_of_scores(value: Any, expected: Any) -> None:
 @pytest.mark.parametrize("integer", [2**53 + 1, -(2**53) - 1, 2**70, 10**400])
 def test_large_integers_among_scores(integer: int) -> None:
     """They would be changed without a word."""
-    with pytest.raises(ShapingError, match="53 bits"):
+    with pytest.raises(MaskingError, match="53 bits"):
         as_floats([0.5, integer])

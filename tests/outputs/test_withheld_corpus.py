@@ -28,9 +28,9 @@ def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCapt
     assert_withheld(response)
     (line,) = sink.records
     assert (line["status"], line["code"]) == (500, "internal_error")
-    assert line["reason"].startswith("the answer was withheld: ")
+    assert line["reason"].startswith("the response was replaced by an error response: ")
     assert LEAK not in str(line) + caplog.text
-    assert line["reason"].removeprefix("the answer was withheld: ") in caplog.text
+    assert line["reason"].removeprefix("the response was replaced by an error response: ") in caplog.text
 
 
 @pytest.mark.parametrize("case", cases("scores"))

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..problems import MAX_ERRORS, Message, Shape, at
-from .base import required_by_default
-from .tensor_options import DimensionedField, checked_count, checked_shape
+from .base import checked_count, required_by_default
+from .tensor_options import DimensionedField, checked_shape
 
 Array = NDArray[Any]
 _WIDEST_FLOAT = 8

@@ -1,25 +1,13 @@
-"""What the fields of this room have in common: a base that marshmallow 3 and 4 both take, and being required."""
+"""What all fields of this package have in common: they are required, and their options are checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-from marshmallow import fields
-from numpy.typing import NDArray
+from ..marshmallow_internals import AnyField
 
-from ..problems import MAX_ERRORS
-
-if TYPE_CHECKING:
-    AnyField = fields.Field[Any]
-else:
-    # Field takes type parameters from marshmallow 4 on.
-    AnyField = fields.Field
+__all__ = ["AnyField", "checked_count", "is_count", "required_by_default"]
 
 
 def required_by_default(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,46 +18,16 @@ def required_by_default(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"required": "load_default" not in options} | dict(options)
 
 
-MAX_REPORTS = 20
+def checked_count(name: str, value: int) -> int:
+    """Return an option that must be a whole number from 1.
 
-
-@dataclass(frozen=True, slots=True)
-class OutOfRange:
-    """Values of one field that are out of its range.
-
-    :param pointers: JSON pointers (RFC 6901) to the first of them, from the object that has the field.
-    :param count: how many there are.
-    :param clipped: they were changed to the bound; otherwise they were let through.
+    :raises ValueError: it is not.
     """
-
-    pointers: tuple[str, ...]
-    count: int
-    clipped: bool
-
-
-_collected: ContextVar[list[OutOfRange] | None] = ContextVar("flask_secure_ml_out_of_range", default=None)
+    if not is_count(value):
+        raise ValueError(f"{name} must be a whole number from 1")
+    return value
 
 
-@contextmanager
-def collect() -> Iterator[list[OutOfRange]]:
-    """Yield the list that fields fill while the block runs: one entry for a field, 20 at most."""
-    found: list[OutOfRange] = []
-    token = _collected.set(found)
-    try:
-        yield found
-    finally:
-        _collected.reset(token)
-
-
-def note_each(wrong: NDArray[np.bool_], field: str | None, *, clipped: bool) -> None:
-    """Add the places that are true to the list that is open, if there is one."""
-    found = _collected.get()
-    if found is not None and len(found) < MAX_REPORTS:
-        flat = np.flatnonzero(wrong)
-        found.append(OutOfRange(tuple(_pointers(flat, wrong.shape, field)), len(flat), clipped))
-
-
-def _pointers(flat: NDArray[np.intp], shape: tuple[int, ...], field: str | None) -> Iterator[str]:
-    start = "" if field is None else "/" + field.replace("~", "~0").replace("/", "~1")
-    for place in islice(flat, MAX_ERRORS):
-        yield "/".join([start, *map(str, np.unravel_index(place, shape))])
+def is_count(value: Any) -> bool:
+    """Return True for a whole number from 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

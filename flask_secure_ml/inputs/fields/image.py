@@ -16,10 +16,9 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from .. import loading as budgets
-from . import base64_tensor as base64_text
-from .base import AnyField, required_by_default
-from .tensor_options import checked_count
+from ..load_context import is_spent
+from .base import AnyField, checked_count, required_by_default
+from .base64_tensor import decode, decoded_size
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -240,11 +239,11 @@ class Image(AnyField):
     def _file(self, value: Any) -> bytes:
         if type(value) not in (str, bytes):
             raise self.make_error("text")
-        size = len(value) if type(value) is bytes else base64_text.decoded_size(value)
+        size = len(value) if type(value) is bytes else decoded_size(value)
         if size is not None and size > self.max_bytes:
             raise self.make_error("max_bytes", max_bytes=self.max_bytes)
         try:
-            return value if type(value) is bytes else base64_text.decode(value)
+            return value if type(value) is bytes else decode(value)
         except ValueError:
             raise self.make_error("base64") from None
 
@@ -276,7 +275,7 @@ class Image(AnyField):
         self._spend(max(0, image.width * image.height - _LEAST_COUNTED))
 
     def _spend(self, pixels: int) -> None:
-        if budgets.is_spent("pixels", pixels, self.max_total_pixels):
+        if is_spent("pixels", pixels, self.max_total_pixels):
             raise ImageError("max_total_pixels")
 
     def _converted(self, image: ImageFile) -> Pixels:

@@ -13,16 +13,14 @@ import marshal
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..model_inputs import only_input_of
+from ..feature_names import checked_features
+from ..load_context import report_out_of_range
 from ..problems import Message, Shape, at_each, shown
-from ..profiles import Bounds, Profile, learned_terms
-from ..profiles.features import checked_features
-from . import base as reports
 from .arrays import ArrayField, has_odd_booleans, is_taken, of_array, of_leaves, own
 from .tensor_options import (
     OUTSIDE,
@@ -37,6 +35,9 @@ from .tensor_options import (
     off_total,
     values_of,
 )
+
+if TYPE_CHECKING:
+    from ..profiles import Bounds, Profile
 
 # The last version that writes every item in full; later ones refer to items written before.
 _VERSION = 2
@@ -132,7 +133,8 @@ class Tensor(ArrayField):
     :param minimum: the least allowed value, or one for each place of the last dimension.
     :param maximum: the greatest allowed value, given like ``minimum``.
     :param outside: what becomes of values beyond these two: ``refuse``, ``clip`` changes them to the bound, and
-        ``report`` lets them through; the last two are noted, see :mod:`flask_secure_ml.inputs.fields.base`.
+        ``report`` lets them through; the last two are reported, see
+        :func:`flask_secure_ml.inputs.collect_out_of_range`.
     :param allowed: the only values that a number may have.
     :param total: the least and the greatest sum over the last dimension; of integers, exactly.
     :param norm: the least and the greatest Euclidean norm over the last dimension.
@@ -167,7 +169,7 @@ class Tensor(ArrayField):
         **options: Any,
     ) -> None:
         given = {"shape": shape, "dtype": dtype, "features": features, "minimum": minimum, "maximum": maximum}
-        terms = learned_terms(profile, bounds, margin, features or ()) | {
+        terms = _learned(profile, bounds, margin, features or ()) | {
             name: term for name, term in given.items() if term is not None
         }
         if "shape" not in terms:
@@ -192,6 +194,8 @@ class Tensor(ArrayField):
         :raises ModelInputsError: the model does not say what its input is, it has several, or it takes text.
         :raises ValueError: the definition itself is wrong.
         """
+        from ..model_inputs import only_input_of
+
         return cls(**only_input_of(model).tensor_terms() | options)
 
     def _check_meaning(self, **terms: Any) -> None:
@@ -269,7 +273,7 @@ class Tensor(ArrayField):
         if self.outside == "refuse":
             bound, wrong = broken[0]
             raise at_each(wrong, self._says_bound(bound, sent.shape))
-        reports.note_each(np.logical_or.reduce([wrong for _, wrong in broken]), attr, clipped=self.outside == "clip")
+        report_out_of_range(np.logical_or.reduce([wrong for _, wrong in broken]), attr, clipped=self.outside == "clip")
         if self.outside == "clip":
             for bound, _ in broken:
                 cast = bound.clipped(cast)
@@ -292,3 +296,12 @@ class Tensor(ArrayField):
     def _says_span(self, key: str, span: tuple[float, float]) -> Message:
         low, high = map(shown, span)
         return self._says(key, low=low, high=high)
+
+
+def _learned(profile: Any, bounds: Bounds, margin: float, names: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments that a profile gives; the module about profiles is imported for those who have one."""
+    if profile is None and (bounds, margin) == ("range", 0.0):
+        return {}
+    from ..profiles import learned_terms
+
+    return learned_terms(profile, bounds, margin, names)

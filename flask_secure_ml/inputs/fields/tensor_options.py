@@ -15,8 +15,9 @@ import numpy as np
 from marshmallow import Schema
 from numpy.typing import DTypeLike, NDArray
 
+from ..marshmallow_internals import has_pre_load
 from ..problems import Shape
-from .base import AnyField
+from .base import AnyField, is_count
 
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "dimension": 'Its dimension "{name}" must be as long as that of "{other}".',
@@ -40,7 +41,7 @@ class DimensionedField(AnyField):
     def _bind_to_schema(self, field_name: str, parent: Any) -> None:
         if self.is_named and not isinstance(parent, Schema):
             raise TypeError(f"{field_name}: a named dimension needs a field of its own, not one inside another field")
-        if self.is_named and getattr(self, "pre_load", None):
+        if self.is_named and has_pre_load(self):
             raise TypeError(f"{field_name}: a field with a named dimension cannot have pre_load")
         super()._bind_to_schema(field_name, parent)
 
@@ -116,18 +117,6 @@ def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if found.kind not in KINDS or (found.kind == "f" and found.itemsize > _WIDEST_FLOAT):
         raise ValueError(f"dtype must be bool, an integer or a float of up to 64 bits, not {found.name}")
     return found
-
-
-def checked_count(name: str, value: int) -> int:
-    """Return a whole number from 1."""
-    if not is_count(value):
-        raise ValueError(f"{name} must be a whole number from 1")
-    return value
-
-
-def is_count(value: Any) -> bool:
-    """Tell whether it is a whole number from 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def checked_bound(

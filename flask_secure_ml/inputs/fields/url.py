@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...fetch import is_public
-from .. import loading as budgets
-from .base import AnyField, required_by_default
-from .tensor_options import checked_count
+from ..load_context import is_spent
+from .base import AnyField, checked_count, required_by_default
 
 Resolver = Callable[[str, int], Iterable[str]]
 
@@ -130,7 +129,7 @@ class Url(AnyField):
         return port
 
     def _addresses(self, host: str, port: int) -> tuple[str, ...]:
-        if budgets.is_spent("lookups", 1, self.max_lookups):
+        if is_spent("lookups", 1, self.max_lookups):
             raise self.make_error("max_lookups", max_lookups=self.max_lookups)
         try:
             found = tuple(dict.fromkeys(self._resolver(host, port)))

@@ -6,8 +6,9 @@ JSON gives nested lists, a binary or tabular format gives an array for the schem
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from flask import Request
 from marshmallow import Schema
 
 from ...errors import UnsupportedMediaType
+from ..body_stream import Caps
 from ..fields.tensor import Tensor
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -57,6 +59,39 @@ class Format(Protocol):
         :raises UnsupportedMediaType: 415, a parameter of the media type asks for what is not supported.
         :raises ValidationFailed: 422, it is well formed, and what it says of itself does not fit together.
         """
+
+
+_OTHERS: Mapping[str, tuple[str, str]] = {
+    "npy": ("npy", "NpyFormat"),
+    "msgpack": ("messagepack", "MessagePackFormat"),
+    "csv": ("csv", "CsvFormat"),
+}
+"""The module and the class of each format that is not JSON."""
+
+
+def build_formats(names: Collection[str], caps: Caps) -> Formats:
+    """Return the formats of these names: ``json``, ``oip``, ``npy``, ``msgpack`` and ``csv``.
+
+    Their modules are imported here, so that an app pays for the formats that it accepts only.
+
+    :raises ConfigError: a format needs a package that is not installed.
+    """
+    return Formats(list(_formats(names, caps)))
+
+
+def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
+    # Both are JSON, so one of them must tell them apart.
+    if "oip" in names:
+        from .oip import OipFormat
+
+        yield OipFormat(caps, plain_json="json" in names)
+    elif "json" in names:
+        from .json import JsonFormat
+
+        yield JsonFormat(caps)
+    for name, (module, class_name) in _OTHERS.items():
+        if name in names:
+            yield getattr(import_module(f".{module}", __name__), class_name)(caps)
 
 
 class Formats:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ...errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from ..body_stream import Caps
+from ..feature_names import order_of
 from ..problems import MAX_ERRORS, validation_failed
-from ..profiles.features import order_of
 from . import Decoded, check_charset, single_tensor
 
 CSV = "text/csv"

@@ -12,6 +12,7 @@ from ... import strictjson
 from ...errors import MalformedRequest, PayloadTooLarge
 from ..body_stream import Caps
 from ..fields.tensor import Tensor
+from ..marshmallow_internals import has_hook, has_pre_load
 from . import Decoded, check_charset
 
 JSON = "application/json"
@@ -90,13 +91,11 @@ def check_structure(body: bytes, schema: Schema, spare: int = _FREE) -> None:
 
 
 def _is_plain(schema: Schema) -> bool:
-    hooks: Any = schema._hooks  # noqa: SLF001 - of each tag
     return (
         not schema.many
         and schema.unknown == RAISE
-        and not hooks.get("pre_load")
-        # A field has hooks of its own from marshmallow 4 on.
-        and all(type(each) is Tensor and not getattr(each, "pre_load", ()) for each in schema.load_fields.values())
+        and not has_hook(schema, "pre_load")
+        and all(type(each) is Tensor and not has_pre_load(each) for each in schema.load_fields.values())
     )
 
 

@@ -16,7 +16,7 @@ from marshmallow import Schema, ValidationError, fields
 from ...errors import MalformedRequest, PayloadTooLarge
 from ..body_stream import Caps, whole_number
 from ..fields.arrays import ArrayField
-from ..loading import load
+from ..loading import Loader
 from ..problems import validation_failed
 from . import Decoded, check_charset, field_of
 from .json import JSON, check_structure, parse_json
@@ -43,7 +43,7 @@ class OipFormat:
     def __init__(self, caps: Caps, *, plain_json: bool = False) -> None:
         self._caps = caps
         self._plain_json = plain_json
-        self._form = InferenceRequest()
+        self._form = Loader(InferenceRequest())
 
     def fits(self, schema: Schema) -> bool:
         """Tell whether the schema is of one object."""
@@ -66,7 +66,7 @@ class OipFormat:
         if length is None and self._plain_json and not _is_inference(document, schema):
             return Decoded(document, "json")
         self._check_counts(document)
-        inference = load(self._form, document)
+        inference = self._form.load(document)
         binary = None if length is None else Binary(body, length)
         value = dict(self._inputs(inference["inputs"], schema, binary))
         if binary is not None and not binary.is_used_up:

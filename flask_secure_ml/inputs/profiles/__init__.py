@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from marshmallow import ValidationError
 
-from .features import order_of
+from ..feature_names import order_of
 from .file import VERSION, ProfileError, read_members
 
 Bounds = Literal["range", "quantiles"]

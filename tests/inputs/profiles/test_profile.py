@@ -14,11 +14,11 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 
 from flask_secure_ml.inputs import Base64Tensor, Profile, ProfileError, Tensor
-from flask_secure_ml.inputs.fields.base import collect
+from flask_secure_ml.inputs.load_context import collect_out_of_range
 from flask_secure_ml.inputs.profiles.file import MAX_BYTES
 from flask_secure_ml.inputs.profiles.fit import Column, columns_of, fit
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "profiles"
+CORPUS = Path(__file__).parents[2] / "corpus" / "profiles"
 TABLE = np.array([[0.0, 10.0], [1.0, 20.0], [2.0, 30.0], [4.0, 40.0]])
 
 
@@ -171,7 +171,7 @@ def test_margin_beyond_what_floats_hold() -> None:
 @pytest.mark.parametrize(("outside", "value"), [("clip", 4.0), ("report", 5.0)])
 def test_outside(outside: Literal["clip", "report"], value: float) -> None:
     """Values outside can be clipped or let through; both are noted."""
-    with collect() as found:
+    with collect_out_of_range() as found:
         loaded = Tensor(profile=profile(), outside=outside).deserialize([[5, 10]], "rows")
     assert loaded.tolist() == [[value, 10]]
     assert [(note.pointers, note.clipped) for note in found] == [(("/rows/0/0",), outside == "clip")]

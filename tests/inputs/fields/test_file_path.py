@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 
 from flask_secure_ml.inputs import FilePath
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "fields" / "file_path.json"
+CORPUS = Path(__file__).parents[2] / "corpus" / "fields" / "file_path.json"
 CASES = json.loads(CORPUS.read_text(encoding="utf-8"))["cases"]
 
 

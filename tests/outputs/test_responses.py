@@ -133,7 +133,7 @@ def test_what_flask_writes_is_not_read_again(
 ) -> None:
     """Shaping comes before writing, but for what only the writer knows."""
     counted = Counting(orjson.loads)
-    monkeypatch.setattr("flask_secure_ml.outputs.filter.orjson.loads", counted)
+    monkeypatch.setattr("flask_secure_ml.outputs.bodies.orjson.loads", counted)
     response = serve(value, scores={"round": 1})
     monkeypatch.undo()
     assert scores_of(response) == EXPECTED["round"][1]

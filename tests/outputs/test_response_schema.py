@@ -14,7 +14,7 @@ import pytest
 from marshmallow import Schema, fields, post_dump, pre_dump, validate
 
 from flask_secure_ml.inputs import Base64Tensor, Tensor
-from flask_secure_ml.outputs.response_schema import UndeclaredError, declared
+from flask_secure_ml.outputs.response_schema import UndeclaredError, dump_declared
 
 
 class Level(enum.IntEnum):
@@ -88,7 +88,7 @@ def plain(value: Any) -> Any:
 )  # fmt: skip
 def test_what_leaves(value: Any, expected: Any) -> None:
     """Declared members leave in the form of JSON, others do not."""
-    found = plain(declared(Answer(), value))
+    found = plain(dump_declared(Answer(), value))
     assert (found.pop("version"), found.pop("length")) == ("2", 2)
     assert found == expected
 
@@ -143,7 +143,7 @@ def test_what_leaves(value: Any, expected: Any) -> None:
 def test_what_is_refused(value: Any, place: str) -> None:
     """A value that is not what its field declares is refused; the reason has its place, and nothing of it."""
     with pytest.raises(UndeclaredError) as raised:
-        declared(Answer(), value)
+        dump_declared(Answer(), value)
     assert place in str(raised.value) or "cannot be dumped" in str(raised.value)
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None
@@ -153,17 +153,17 @@ def test_required_fields() -> None:
     """One that is missing is told by its place; marshmallow's dump says nothing of it."""
     assert Item().dump({"name": "a"}) == {"name": "a"}
     with pytest.raises(UndeclaredError, match="/score: missing"):
-        declared(Item(), {"name": "a"})
+        dump_declared(Item(), {"name": "a"})
 
 
 def test_many() -> None:
     """A schema of many takes a list, and nothing else."""
     schema = Item(many=True)
-    assert declared(schema, [{"name": "a", "score": 1, "x": 1}]) == [{"name": "a", "score": 1.0}]
-    assert declared(schema, []) == []
+    assert dump_declared(schema, [{"name": "a", "score": 1, "x": 1}]) == [{"name": "a", "score": 1.0}]
+    assert dump_declared(schema, []) == []
     for value in ({"name": "a", "score": 1}, None, "ab", [{"name": "a"}], [5]):
         with pytest.raises(UndeclaredError):
-            declared(schema, value)
+            dump_declared(schema, value)
 
 
 class Hooked(Schema):
@@ -180,7 +180,7 @@ class Hooked(Schema):
 
 def test_hooks() -> None:
     """They run, and still only declared fields leave."""
-    assert declared(Hooked(), {"name": "a"}) == {"label": "a"}
+    assert dump_declared(Hooked(), {"name": "a"}) == {"label": "a"}
 
 
 def test_a_hook_that_hides_everything() -> None:
@@ -194,7 +194,7 @@ def test_a_hook_that_hides_everything() -> None:
             return [value]
 
     with pytest.raises(UndeclaredError, match="its top"):
-        declared(Wrapped(), {"label": "a"})
+        dump_declared(Wrapped(), {"label": "a"})
 
 
 def test_plucked_fields_are_not_supported() -> None:
@@ -204,7 +204,7 @@ def test_plucked_fields_are_not_supported() -> None:
         name = fields.Pluck(Item, "name")
 
     with pytest.raises(UndeclaredError):
-        declared(Plucked(), {"name": {"name": {"secret": 1}}})
+        dump_declared(Plucked(), {"name": {"name": {"secret": 1}}})
 
 
 def test_other_fields_for_arrays() -> None:
@@ -213,7 +213,7 @@ def test_other_fields_for_arrays() -> None:
     class Packed(Schema):
         scores = Base64Tensor((2,), "float32")
 
-    found = declared(Packed(), {"scores": np.array([0.5, 1], "f4")})
+    found = dump_declared(Packed(), {"scores": np.array([0.5, 1], "f4")})
     assert found == Packed().dump({"scores": np.array([0.5, 1], "f4")})
 
 
@@ -229,5 +229,5 @@ def test_validators_that_fail_in_their_own_way() -> None:
 
     for value in ({"one": "a"}, {"all": ["a"]}):
         with pytest.raises(UndeclaredError) as raised:
-            declared(Broken(), value)
+            dump_declared(Broken(), value)
         assert "secret" not in str(raised.value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,10 +14,19 @@ from flask import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.outputs.filter import is_json, read_json, rewrite, write_json
+from flask_secure_ml.outputs.bodies import (
+    CheckedBody,
+    is_json,
+    mark_checked,
+    read_json,
+    rewrite,
+    sole_chunk,
+    write_json,
+)
 from flask_secure_ml.outputs.formats import read_npy, write_npy
-from flask_secure_ml.outputs.scores import ShapingError
+from flask_secure_ml.outputs.scores import MaskingError
 from flask_secure_ml.policy.options import NO_TERMS, ScoreOptions
+from flask_secure_ml.policy.policy import Policy
 
 
 def same(value: Any) -> Any:
@@ -49,16 +60,16 @@ def test_reading_and_writing(body: bytes, expected: Any) -> None:
 )  # fmt: skip
 def test_what_is_no_json(body: bytes) -> None:
     """It is refused, and so are numbers that JSON has not."""
-    with pytest.raises(ShapingError):
+    with pytest.raises(MaskingError):
         read_json(body, allow_nan=False)
 
 
 def test_an_overflow_beside_a_long_integer() -> None:
     """A number too large for a double becomes Infinity in the parser that keeps digits; it is not written."""
     found = read_json(b"[1e999, 99999999999999999999]", allow_nan=False)
-    with pytest.raises(ShapingError):
+    with pytest.raises(MaskingError):
         write_json(found, allow_nan=False)
-    with pytest.raises(ShapingError):
+    with pytest.raises(MaskingError):
         write_json([float("inf"), None], allow_nan=False)
 
 
@@ -66,7 +77,7 @@ def test_nan_where_it_is_allowed() -> None:
     """It is null afterwards, and stays refused where an integer is too long for the writer that makes it so."""
     found = read_json(b"[NaN, Infinity, 0.5]", allow_nan=True)
     assert write_json(found, allow_nan=True) == b"[null,null,0.5]\n"
-    with pytest.raises(ShapingError):
+    with pytest.raises(MaskingError):
         write_json([float("nan"), 2**70], allow_nan=True)
 
 
@@ -95,7 +106,7 @@ def test_fuzz_round_trip(value: Any) -> None:
 def test_fuzz_reading(body: bytes) -> None:
     """Any bytes are JSON or refused."""
     for allow_nan in (True, False):
-        with suppress(ShapingError):
+        with suppress(MaskingError):
             json.dumps(read_json(body, allow_nan=allow_nan))
 
 
@@ -143,7 +154,7 @@ def test_npy() -> None:
 )
 def test_what_cannot_be_read(response: Response) -> None:
     """The reason says so."""
-    with pytest.raises(ShapingError, match="a stream, a file or an encoded body"):
+    with pytest.raises(MaskingError, match="a stream, a file or an encoded body"):
         rewrite(response, same, NO_TERMS)
 
 
@@ -152,3 +163,78 @@ def test_an_empty_body() -> None:
     response = Response(b"", mimetype="text/html")
     rewrite(response, same, ScoreOptions(round=1))
     assert response.get_data() == b""
+
+
+MASKED = ScoreOptions(round=1)
+POLICY = Policy(scores=MASKED)
+
+
+def checked(policy: Policy | None = POLICY, options: ScoreOptions = MASKED) -> Response:
+    response = Response(b"[0.1]", mimetype="application/json")
+    mark_checked(response, policy, options)
+    return response
+
+
+def meets(response: Response, policy: Policy = POLICY, options: ScoreOptions = MASKED) -> bool:
+    body = response.response
+    return isinstance(body, CheckedBody) and body.meets(policy, lambda: options)
+
+
+def test_a_checked_body_is_sent_as_any_other() -> None:
+    """To Werkzeug it is a list of bytes: with a length, and not a stream."""
+    response = checked()
+    assert (response.get_data(), response.is_sequence, response.is_streamed) == (b"[0.1]", True, False)
+    assert response.headers["Content-Length"] == "5"
+    assert b"".join(response({"REQUEST_METHOD": "GET"}, lambda *_: None)) == b"[0.1]"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "met"),
+    [
+        pytest.param(POLICY, MASKED, True, id="same"),
+        pytest.param(POLICY, ScoreOptions(round=1), True, id="equal options"),
+        pytest.param(POLICY, ScoreOptions(round=0), False, id="options of another plan"),
+        pytest.param(Policy(scores=MASKED), MASKED, False, id="another policy"),
+    ],
+)
+def test_a_mark_is_for_one_policy_and_its_options(policy: Policy, options: ScoreOptions, met: bool) -> None:
+    """A response that was made for another caller, and cached, is not taken for one that is masked for this one."""
+    assert meets(checked(), policy, options) is met
+    assert meets(checked(None), policy, options)
+
+
+def _compressed(response: Response) -> None:
+    response.set_data(gzip.compress(response.get_data()))
+
+
+CHANGES: list[Any] = [
+    pytest.param(lambda response: response.set_data(b"[0.123]"), id="set"),
+    pytest.param(lambda response: response.set_data(response.get_data()), id="set again"),
+    pytest.param(lambda response: setattr(response, "response", [b"[0.123]"]), id="replaced"),
+    pytest.param(lambda response: setattr(response, "response", iter([b"[0.1]"])), id="streamed"),
+    pytest.param(lambda response: response.response.append(b"0.123"), id="appended"),
+    pytest.param(lambda response: response.response.insert(0, b"0.123"), id="inserted"),
+    pytest.param(lambda response: response.response.__setitem__(0, b"[0.123]"), id="item"),
+    pytest.param(lambda response: response.response.clear(), id="cleared"),
+    pytest.param(lambda response: response.stream.write(b"0.123"), id="written"),
+    pytest.param(_compressed, id="compressed"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_body_loses_the_mark(change: Callable[[Response], None]) -> None:
+    """Whatever the app does to a body, it does not stay marked as checked."""
+    response = checked()
+    assert meets(response)
+    change(response)
+    assert not meets(response)
+
+
+@pytest.mark.parametrize("body", [[bytearray(b"1")], [b"1", b""], [], (b"1",), iter([b"1"])], ids=repr)
+def test_only_one_piece_of_bytes_is_marked(body: Any) -> None:
+    """What can still change, or is in several pieces, is checked when it leaves."""
+    response = Response()
+    response.response = body
+    mark_checked(response, POLICY, MASKED)
+    assert response.response is body
+    assert sole_chunk(response) is None

@@ -11,8 +11,8 @@ from marshmallow import Schema, fields
 
 from field_loading import errors, load
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.fields.base import MAX_REPORTS, OutOfRange, collect
 from flask_secure_ml.inputs.fields.tensor_options import off_total
+from flask_secure_ml.inputs.load_context import MAX_REPORTS, OutOfRange, collect_out_of_range
 
 NOT_ALLOWED = ["Not an allowed value."]
 
@@ -156,7 +156,7 @@ class Both(Schema):
 def test_what_is_let_through_is_reported() -> None:
     """A loader that asks gets the places of each field, and whether they were changed."""
     value = {"low": [[-1, 0], [0.5, 2]], "a/b~c": [3, 0], "fine": [1]}
-    with collect() as found:
+    with collect_out_of_range() as found:
         loaded = Both().load(value)
     assert loaded["low"].tolist() == value["low"]
     assert loaded["high"].tolist() == [1, 0]
@@ -170,7 +170,7 @@ def test_reports_are_bounded() -> None:
     """Neither many values nor many fields make a long report."""
     field = Tensor((None,), maximum=0, outside="report")
     many = Schema.from_dict({"x": fields.List(field)})()
-    with collect() as found:
+    with collect_out_of_range() as found:
         many.load({"x": [[1.0] * 500] * 50})
     assert len(found) == MAX_REPORTS
     assert {(len(report.pointers), report.count) for report in found} == {(20, 500)}
@@ -181,11 +181,11 @@ def test_each_loader_has_its_own_reports() -> None:
     """Nothing is kept outside of a loader, and none sees what another thread or an inner loader loads."""
     field = Tensor((1,), maximum=0, outside="report")
     load(field, [1])
-    with collect() as outer:
+    with collect_out_of_range() as outer:
         other = threading.Thread(target=load, args=(field, [1]))
         other.start()
         other.join()
-        with collect() as inner:
+        with collect_out_of_range() as inner:
             load(field, [1])
         assert (len(outer), len(inner)) == (0, 1)
         load(field, [1])

@@ -201,14 +201,14 @@ def test_null_is_no_number(app: Flask, value: Any) -> None:
 
 
 def test_an_answer_of_somebody_else(app: Flask) -> None:
-    """What is given as ``answer`` gets the value and the writer, and decides what becomes of them."""
+    """``respond`` gets the value and the writer, and makes the response."""
     seen: list[Any] = []
 
     def answer(value: Any, write: Any) -> Any:
         seen.append(value)
         return write({"other": value})
 
-    provider = ArrayJSONProvider(app, answer=answer)
+    provider = ArrayJSONProvider(app, respond=answer)
     assert (written(provider, a=1), seen) == (b'{"other":{"a":1}}\n', [{"a": 1}])
 
 

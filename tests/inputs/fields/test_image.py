@@ -24,7 +24,7 @@ from field_loading import load, message
 from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.inputs import Image
 from flask_secure_ml.inputs.fields.image import ImageError, bare_jpeg, bare_png, orientation
-from flask_secure_ml.inputs.loading import load as load_body
+from flask_secure_ml.inputs.loading import Loader
 
 UNREADABLE = "Not a whole image of a format that is accepted here: PNG, JPEG."
 RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
@@ -209,7 +209,7 @@ class Album(Schema):
 
 def too_much(value: Any) -> list[str]:
     with pytest.raises(ValidationFailed) as caught:
-        load_body(Album(), value)
+        Loader(Album()).load(value)
     found: list[dict[str, str]] = caught.value.members["errors"]
     assert {each["message"] for each in found} == {"All images together must have at most 16777216 pixels."}
     return [each["pointer"] for each in found]
@@ -225,13 +225,13 @@ def test_pixels_of_a_whole_body_are_counted(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Image, "_converted", converted)
     page = text(file(Pillow.new("1", (2_048, 2_048))))
-    assert len(load_body(Album(), {"pages": [page] * 4})["pages"]) == 4
+    assert len(Loader(Album()).load({"pages": [page] * 4})["pages"]) == 4
     decoded.clear()
     assert too_much({"pages": [page] * 200})[0] == "/pages/4"
     assert too_much({"cover": page, "pages": [page] * 4}) == ["/pages/3"]
     assert too_much({"named": {str(number): page for number in range(5)}}) == ["/named/4/value"]
     assert decoded == [(2_048, 2_048)] * 3 * 4
-    assert len(load_body(Album(), {"pages": [page] * 4})["pages"]) == 4
+    assert len(Loader(Album()).load({"pages": [page] * 4})["pages"]) == 4
 
 
 def test_small_images_count_for_their_opening() -> None:
@@ -247,9 +247,9 @@ def test_the_total_of_a_field_is_its_own() -> None:
     field = Image("L", max_pixels=20_000, max_total_pixels=32_768)
     pages = Schema.from_dict({"pages": fields.List(field)})
     dots = {"pages": [text(file(Pillow.new("L", (1, 1))))] * 3}
-    assert len(load_body(pages(), {"pages": dots["pages"][:2]})["pages"]) == 2
+    assert len(Loader(pages()).load({"pages": dots["pages"][:2]})["pages"]) == 2
     with pytest.raises(ValidationFailed):
-        load_body(pages(), dots)
+        Loader(pages()).load(dots)
     assert len(pages().load(dots)["pages"]) == 3
     for wrong in (0, 19_999):
         with pytest.raises(ValueError, match="max_total_pixels must"):

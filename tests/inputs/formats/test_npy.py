@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from marshmallow import Schema
 
-from bodies import DTYPES, a_guard, a_request, an_exchange, as_npy, loaded, mutated
-from flask_secure_ml.errors import MalformedRequest, PayloadTooLarge, ValidationFailed
+from bodies import DTYPES, a_guard, a_request, an_exchange, as_npy, loaded
+from flask_secure_ml.errors import PayloadTooLarge, ValidationFailed
 from flask_secure_ml.inputs import Base64Tensor, Tensor
-from flask_secure_ml.inputs.formats.npy import read_header
 
 NPY = "application/x-npy"
 GUARD = a_guard(["npy"])
@@ -93,40 +90,3 @@ def test_a_fault_points_to_the_field() -> None:
         load(np.array([["secret"]]))
     message = "Not an array of booleans, integers or floats."
     assert caught.value.members["errors"] == [{"pointer": "/instances", "message": message}]
-
-
-FILES = [
-    as_npy(array)[0]
-    for array in (ROWS, ROWS.astype(">f4"), np.asfortranarray(ROWS), np.zeros(()), np.zeros((0,)), np.array(["a"]))
-]
-
-
-@given(raw=mutated(FILES))
-def test_fuzz_headers_are_read_as_numpy_reads_them(raw: bytes) -> None:
-    """What is accepted means to numpy what it means here; nothing else than a refusal comes out."""
-    try:
-        header = read_header(raw)
-    except MalformedRequest:
-        return
-    file = BytesIO(raw)
-    version = np.lib.format.read_magic(file)
-    read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        shape, is_fortran, dtype = read(file)
-    except ValueError:
-        # A dtype that numpy does not know either.
-        assert header.dtype is None
-        return
-    assert (header.shape, header.is_fortran, header.start) == (shape, is_fortran, file.tell())
-    assert header.dtype in (None, dtype)
-
-
-@given(shape=st.lists(st.integers(0, 10**19 - 1), max_size=32).map(tuple), is_fortran=st.booleans())
-def test_fuzz_every_header_of_numpy_is_read(shape: tuple[int, ...], is_fortran: bool) -> None:
-    """Whatever shape numpy writes, with lengths of up to 19 digits, is the shape that is read."""
-    for write in (np.lib.format.write_array_header_1_0, np.lib.format.write_array_header_2_0):
-        file = BytesIO()
-        write(file, {"descr": "<f4", "fortran_order": is_fortran, "shape": shape})
-        header = read_header(file.getvalue())
-        assert (header.dtype, header.shape, header.is_fortran) == (np.dtype("<f4"), shape, is_fortran)
-        assert header.start == file.tell()

@@ -19,10 +19,10 @@ from flask_secure_ml import SecureML, protect, public
 from flask_secure_ml.errors import ConfigError, UnsupportedMediaType
 from flask_secure_ml.exchange import current_exchange
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.guard import build_formats
+from flask_secure_ml.inputs.formats import build_formats
 from support import HTTPS, MakeApp, NameAuthenticator, caller
 
-CORPUS = Path(__file__).parents[1] / "corpus"
+CORPUS = Path(__file__).parents[2] / "corpus"
 SETTINGS = {
     "MAX_BODY_BYTES": CAPS.max_bytes,
     "MAX_JSON_DEPTH": CAPS.max_depth,

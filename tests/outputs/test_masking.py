@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.outputs.masking import NotPlainError, shape_scores, unranked
-from flask_secure_ml.outputs.scores import NumberText, ShapingError
+from flask_secure_ml.outputs.masking import NotPlainError, mask_scores, unranked
+from flask_secure_ml.outputs.scores import MaskingError, NumberString
 from flask_secure_ml.policy.options import ScoreOptions
 
 ROUND, TOP, LABEL = ScoreOptions(round=1), ScoreOptions(top_k=1), ScoreOptions(label_only=True)
@@ -28,7 +28,7 @@ class Level(enum.Enum):
 
 def shaped(value: Any, terms: ScoreOptions) -> Any:
     """Return what a client reads."""
-    return read(shape_scores(value, terms))
+    return read(mask_scores(value, terms))
 
 
 def read(value: Any) -> Any:
@@ -54,23 +54,23 @@ CASES = [
     pytest.param({"y": Decimal("0.123")}, {"y": 0.1}, {"y": 0.123}, {}, id="decimal"),
     pytest.param({"a": {"b": [{"y": [0.12, 0.88]}]}}, {"a": {"b": [{"y": [0.1, 0.9]}]}},
                  {"a": {"b": [{"y": [0, 0.88]}]}}, {"a": {"b": [{}]}}, id="deep"),
-    pytest.param([0.12, 0.88], [0.1, 0.9], [0, 0.88], ShapingError, id="top is a list"),
-    pytest.param(GRID[0], [0.1, 0.9], [0, 0.88], ShapingError, id="top is an array"),
-    pytest.param(0.123, 0.1, 0.123, ShapingError, id="top is a score"),
+    pytest.param([0.12, 0.88], [0.1, 0.9], [0, 0.88], MaskingError, id="top is a list"),
+    pytest.param(GRID[0], [0.1, 0.9], [0, 0.88], MaskingError, id="top is an array"),
+    pytest.param(0.123, 0.1, 0.123, MaskingError, id="top is a score"),
     pytest.param(["cat", 0.123], ["cat", 0.1], ["cat", 0.123], ["cat"], id="pair"),
-    pytest.param([["cat", 0.12], ["dog", 0.88]], [["cat", 0.1], ["dog", 0.9]], ShapingError, [["cat"], ["dog"]],
+    pytest.param([["cat", 0.12], ["dog", 0.88]], [["cat", 0.1], ["dog", 0.9]], MaskingError, [["cat"], ["dog"]],
                  id="pairs"),
     pytest.param([{"label": "cat", "y": 0.12}], [{"label": "cat", "y": 0.1}], [{"label": "cat", "y": 0.12}],
                  [{"label": "cat"}], id="objects with scores"),
-    pytest.param({"cat": 0.12, "dog": 0.88}, {"cat": 0.1, "dog": 0.9}, ShapingError, {}, id="scores by name"),
+    pytest.param({"cat": 0.12, "dog": 0.88}, {"cat": 0.1, "dog": 0.9}, MaskingError, {}, id="scores by name"),
     pytest.param({"y": [0.12, None]}, {"y": [0.1, None]}, {"y": [0.12, None]}, {"y": [None]}, id="null among scores"),
     pytest.param(OrderedDict(y=(0.12, 0.88)), {"y": [0.1, 0.9]}, {"y": [0, 0.88]}, {}, id="subclasses"),
     pytest.param({"y": np.array(0.123)}, {"y": 0.1}, {"y": 0.123}, {}, id="array of no dimension"),
-    pytest.param({"y": [float("nan"), 0.12]}, {"y": [None, 0.1]}, ShapingError, {}, id="nan"),
-    pytest.param({"y": {"b64": "zczMPQ==", "dtype": "float32", "shape": [1]}}, ShapingError, ShapingError, ShapingError,
+    pytest.param({"y": [float("nan"), 0.12]}, {"y": [None, 0.1]}, MaskingError, {}, id="nan"),
+    pytest.param({"y": {"b64": "zczMPQ==", "dtype": "float32", "shape": [1]}}, MaskingError, MaskingError, MaskingError,
                  id="base64"),
-    pytest.param({"y": np.array([0.5j])}, ShapingError, ShapingError, ShapingError, id="complex"),
-    pytest.param({"y": [2**60, 0.5]}, ShapingError, ShapingError, ShapingError, id="large integer among scores"),
+    pytest.param({"y": np.array([0.5j])}, MaskingError, MaskingError, MaskingError, id="complex"),
+    pytest.param({"y": [2**60, 0.5]}, MaskingError, MaskingError, MaskingError, id="large integer among scores"),
     pytest.param({"when": datetime(2024, 1, 1, tzinfo=UTC)}, NotPlainError, NotPlainError, NotPlainError, id="date"),
     pytest.param({1: 0.5}, NotPlainError, NotPlainError, NotPlainError, id="number as key"),
     pytest.param({"y": Level.HIGH}, NotPlainError, NotPlainError, NotPlainError, id="enum"),
@@ -84,7 +84,7 @@ def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: An
     expected = {ROUND: rounded, TOP: largest, LABEL: labels}[terms]
     if isinstance(expected, type):
         with pytest.raises(expected):
-            shape_scores(value, terms)
+            mask_scores(value, terms)
     else:
         assert shaped(value, terms) == read(expected)
 
@@ -108,14 +108,14 @@ def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: An
 @pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
 def test_labels_stay(value: Any, terms: ScoreOptions) -> None:
     """Integers, texts, booleans and null are no scores."""
-    assert shape_scores(value, terms) == value
+    assert mask_scores(value, terms) == value
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u1", "bool", "U3", "M8[s]"])
 def test_arrays_of_labels_stay(dtype: str) -> None:
     """So are arrays of them."""
     array = np.zeros((2, 2), dtype)
-    assert shape_scores(array, LABEL) is array
+    assert mask_scores(array, LABEL) is array
 
 
 def tensor(data: Any, shape: Any, datatype: str = "FP32", **others: Any) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_tensors_of_the_open_inference_protocol(data: Any, shape: list[int], exp
 def test_tensors_of_labels_stay(data: Any, datatype: str) -> None:
     """Their data are no scores. Nor is what is not there: binary data follow the JSON."""
     value = tensor(data, [2], datatype)
-    assert shape_scores(value, TOP) == value
+    assert mask_scores(value, TOP) == value
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_tensors_of_labels_stay(data: Any, datatype: str) -> None:
 )
 def test_tensors_that_contradict_themselves(data: Any, shape: Any, datatype: str) -> None:
     """Where rows begin is then not known."""
-    with pytest.raises(ShapingError):
-        shape_scores(tensor(data, shape, datatype), ROUND)
+    with pytest.raises(MaskingError):
+        mask_scores(tensor(data, shape, datatype), ROUND)
 
 
 def test_scores_that_lie_about_their_datatype() -> None:
@@ -203,15 +203,15 @@ def attempt(value: Any, terms: ScoreOptions) -> Any:
     """Return what a client reads, or the refusal."""
     try:
         return shaped(value, terms)
-    except ShapingError:
-        return ShapingError
+    except MaskingError:
+        return MaskingError
 
 
 @given(_answers, _terms)
 def test_fuzz_every_answer(value: Any, terms: ScoreOptions) -> None:
     """An answer is shaped or refused, holds the terms then, and is not changed by them again."""
     found = attempt(value, terms)
-    if found is ShapingError:
+    if found is MaskingError:
         return
     scores = floats_in(found)
     assert not (terms.label_only and scores)
@@ -223,11 +223,11 @@ def test_fuzz_every_answer(value: Any, terms: ScoreOptions) -> None:
 def test_fuzz_stricter_terms_tell_no_more(value: Any, one: ScoreOptions, other: ScoreOptions) -> None:
     """Under both terms no more different scores leave than under either alone, and no more that are not 0."""
     both = attempt(value, one.stricter(other))
-    if both is ShapingError:
+    if both is MaskingError:
         return
     for each in (one, other):
         alone = attempt(value, each)
-        if alone is not ShapingError:
+        if alone is not MaskingError:
             assert np.count_nonzero(floats_in(both)) <= np.count_nonzero(floats_in(alone))
 
 
@@ -257,10 +257,10 @@ def test_scores_that_are_ranked_with_nothing(value: Any) -> None:
     """More of them than k are refused wherever they are; as many as k tell no more than k."""
     for k in range(1, 4):
         if unranked(value) > k:
-            with pytest.raises(ShapingError, match="elsewhere"):
-                shape_scores(value, ScoreOptions(top_k=k))
+            with pytest.raises(MaskingError, match="elsewhere"):
+                mask_scores(value, ScoreOptions(top_k=k))
         else:
-            shape_scores(value, ScoreOptions(top_k=k))
+            mask_scores(value, ScoreOptions(top_k=k))
     assert unranked(value) >= 2
 
 
@@ -283,20 +283,20 @@ def test_a_last_dimension_of_one_ranks_nothing(value: Any, expected: Any) -> Non
 def test_bytes_of_unknown_numbers() -> None:
     """Only what is surely no float may leave in base64."""
     for dtype in ("float32", "<f4", "f8", "bfloat16", "complex64", "O", "no dtype", None, 7, "(2,)f4"):
-        with pytest.raises(ShapingError, match="base64"):
-            shape_scores({"b64": "AACAPw==", "dtype": dtype}, ROUND)
+        with pytest.raises(MaskingError, match="base64"):
+            mask_scores({"b64": "AACAPw==", "dtype": dtype}, ROUND)
     for dtype in ("int8", "<i4", "bool", "uint8"):
-        assert shape_scores({"b64": "AQ==", "dtype": dtype}, ROUND)["b64"] == "AQ=="
+        assert mask_scores({"b64": "AQ==", "dtype": dtype}, ROUND)["b64"] == "AQ=="
 
 
 def test_texts_of_numbers() -> None:
     """A score that a field writes as a text is a score, and stays a text."""
-    value = {"y": NumberText("0.12345"), "n": "0.12345"}
-    assert shape_scores(value, ROUND) == {"y": "0.1", "n": "0.12345"}
-    assert shape_scores(value, LABEL) == {"n": "0.12345"}
-    assert shape_scores(value, TOP) == value
-    assert NumberText("-0.04").rounded(1) == "0.0"
-    with pytest.raises(ShapingError):
-        shape_scores({"a": NumberText("0.1"), "b": 0.2}, TOP)
-    with pytest.raises(ShapingError):
-        NumberText("a").rounded(1)
+    value = {"y": NumberString("0.12345"), "n": "0.12345"}
+    assert mask_scores(value, ROUND) == {"y": "0.1", "n": "0.12345"}
+    assert mask_scores(value, LABEL) == {"n": "0.12345"}
+    assert mask_scores(value, TOP) == value
+    assert NumberString("-0.04").rounded(1) == "0.0"
+    with pytest.raises(MaskingError):
+        mask_scores({"a": NumberString("0.1"), "b": 0.2}, TOP)
+    with pytest.raises(MaskingError):
+        NumberString("a").rounded(1)

@@ -14,7 +14,7 @@ from flask_secure_ml.errors import ValidationFailed
 from flask_secure_ml.fetch import is_public
 from flask_secure_ml.inputs import Url, VettedUrl
 from flask_secure_ml.inputs.fields.url import system_resolver
-from flask_secure_ml.inputs.loading import load as load_body
+from flask_secure_ml.inputs.loading import Loader
 
 PUBLIC = "93.184.215.14"
 HOSTS = ["images.example.com", ".cdn.example.com"]
@@ -168,16 +168,16 @@ def test_lookups_of_a_whole_body_are_counted() -> None:
         "x": ["https://images.example.com/"] * 60,
         "y": dict.fromkeys("abc", "https://images.example.com/"),
     }
-    assert len(load_body(many(), value)["x"]) == 60
+    assert len(Loader(many()).load(value)["x"]) == 60
     value["x"] *= 1_000
     asked.clear()
     with pytest.raises(ValidationFailed) as caught:
-        load_body(many(), value)
+        Loader(many()).load(value)
     assert len(asked) == 100
     assert caught.value.members["errors"][0] == {"pointer": "/x/100", "message": "Comes after 100 other addresses."}
     few = Schema.from_dict({"x": fields.List(url(max_lookups=2))})
     with pytest.raises(ValidationFailed):
-        load_body(few(), {"x": value["x"][:3]})
+        Loader(few()).load({"x": value["x"][:3]})
 
 
 PIECES = st.sampled_from(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from marshmallow import ValidationError
 
-from ..problems import MAX_ERRORS
+from .problems import MAX_ERRORS
 
 
 def checked_features(features: Sequence[str], shape: Sequence[int | None]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 # Two commands need nothing but Python and make:
 #   make demo    serves the example over HTTPS
 #   make test    runs every test
-# Beside them: make demo-oauth, make bench, make fuzz, make docs.
+# The other targets are listed by "make help".
 # HOST, PORT and AUTH_PORT move the demos; PYTHON chooses the interpreter.
 
 HOST ?= 127.0.0.1
@@ -12,6 +12,7 @@ PYTHON ?=
 FUZZ_EXAMPLES ?= 25000
 PARALLEL ?= 2
 TABLES ?=
+PROOFS ?=
 
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -19,14 +20,15 @@ VENV = .venv
 BIN = $(VENV)/bin
 METADATA = pyproject.toml setup.cfg
 
-.PHONY: help demo demo-oauth test test-fast bench fuzz docs clean
+.PHONY: help demo demo-oauth test test-fast prove bench fuzz docs clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make demo    serve the example on https://$(HOST):$(PORT) (HOST=... and PORT=... override)'
 	@echo 'make demo-oauth  the same, and an authorization server on https://$(HOST):$(AUTH_PORT) (AUTH_PORT=... overrides)'
 	@echo 'make test    run every test with tox, on every Python found, $(PARALLEL) environments at a time'
-	@echo 'make test-fast  run the tests that need no server, on one Python'
+	@echo 'make test-fast  run the tests that start no server, on one Python, $(PARALLEL) at a time: for daily work'
+	@echo 'make prove   run the long proofs in full, and print a table of their results (PROOFS=... for some of them)'
 	@echo 'make bench   measure against the bare app, a hand-assembled stack and FastAPI (TABLES=... for some tables)'
 	@echo 'make fuzz    try FUZZ_EXAMPLES random inputs ($(FUZZ_EXAMPLES)) on each parser that strangers reach'
 	@echo 'make docs    build the documentation into docs/_build/html'
@@ -48,8 +50,12 @@ test: export UV_PYTHON_DOWNLOADS = never
 test: $(VENV)/.installed-tox
 	@$(BIN)/tox run-parallel --parallel $(PARALLEL) --parallel-no-spinner
 
-test-fast: $(VENV)/.installed-test
-	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -m 'not server' --ignore=tests/example_app tests
+test-fast: $(VENV)/.installed-fast
+	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server' --ignore=tests/example_app tests
+
+prove: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
+prove: $(VENV)/.installed-prove
+	@$(BIN)/python .ci/prove.py $(PROOFS)
 
 bench: $(VENV)/.installed-bench
 	@$(BIN)/python -m benchmarks $(TABLES)

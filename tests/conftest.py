@@ -28,20 +28,22 @@ settings.register_profile(
 settings.load_profile("suite")
 
 _IMPORTS_FLASK = re.compile(r"^\s*(from|import) (flask|werkzeug)\b", re.MULTILINE)
+_STARTS_SERVERS = re.compile(r"^from servers import .*\bgunicorn\b", re.MULTILINE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests whose outcome can differ between releases of Flask and Werkzeug."""
+    """Mark the tests whose outcome can differ between releases of Flask and Werkzeug, and those that start servers."""
     for item in items:
-        if "app" in getattr(item, "fixturenames", ()) or _imports_flask(item.path):
+        source = _source(item.path)
+        if "app" in getattr(item, "fixturenames", ()) or _IMPORTS_FLASK.search(source):
             item.add_marker(pytest.mark.flask)
-        if "servers" in item.path.parts:
+        if "servers" in item.path.parts or _STARTS_SERVERS.search(source):
             item.add_marker(pytest.mark.server)
 
 
 @cache
-def _imports_flask(path: Path) -> bool:
-    return _IMPORTS_FLASK.search(path.read_text(encoding="utf-8")) is not None
+def _source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.hookimpl(wrapper=True)

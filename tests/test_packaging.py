@@ -1,0 +1,66 @@
+"""The metadata claims what is tested and names what exists."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def parsed(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / name, encoding="utf-8")
+    return parser
+
+
+def pythons_of_tox() -> set[str]:
+    """Return the minor versions of Python that tox runs the tests on."""
+    found = re.search(r"py\{([\d,]+)\}", parsed("tox.ini")["tox"]["env_list"])
+    assert found is not None
+    return {f"{each[0]}.{each[1:]}" for each in found[1].split(",")}
+
+
+def test_only_pythons_of_tox_are_claimed() -> None:
+    """In the classifiers, in the README, and in the job that runs everything."""
+    classified = {each.rpartition(" ")[2] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)}
+    readme = re.search(r"Python (3\.\d+) to (3\.\d+)", (ROOT / "README.rst").read_text(encoding="utf-8"))
+    assert readme is not None
+    assert classified == pythons_of_tox()
+    assert sorted(readme.groups()) == [min(classified), max(classified)]
+    assert PROJECT["requires-python"] == f">={min(classified)}"
+
+
+def test_package_data_exists() -> None:
+    """Each pattern finds a file."""
+    patterns = parsed("setup.cfg")["options.package_data"]["flask_secure_ml"].split()
+    assert [pattern for pattern in patterns if not list((ROOT / "flask_secure_ml").glob(pattern))] == []
+
+
+def test_every_file_beside_the_code_is_package_data() -> None:
+    """What the package reads at run time is in the wheel."""
+    package = ROOT / "flask_secure_ml"
+    patterns = parsed("setup.cfg")["options.package_data"]["flask_secure_ml"].split()
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
+    beside = {path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    assert beside - shipped == set()
+
+
+def test_the_sdist_has_what_a_distributor_needs() -> None:
+    """Folders whole, and the files that the tools read."""
+    lines = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+    named = {word for line in lines for word in line.split()[1:] if line.startswith(("graft", "include"))}
+    assert {".ci", "benchmarks", "docs", "example_app", "tests", "tox.ini", "Makefile", "CHANGES.rst"} <= named
+    assert [each for each in named if not (ROOT / each).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["Documentation", "Source", "Changelog", "Issues"])
+def test_links(name: str) -> None:
+    """The package index shows where to read on and where to report."""
+    assert PROJECT["urls"][name].startswith("https://github.com/flask-secure-ml/flask-secure-ml")

@@ -17,6 +17,7 @@ from .authentication.resource_metadata import add_resource_metadata
 from .authentication.setup import build_authentication
 from .authorization import AuthorizationGuard, OwnerHook
 from .config import Settings
+from .config.cross_checks import session_cookie
 from .errors import REQUEST_ID_KEY, ConfigError, InternalError, SecureMLError, problem_response, slug_and_detail
 from .exchange import Exchange, exchange_of
 from .inputs.guard import build_input_guard
@@ -89,9 +90,15 @@ class SecureML:
         state = build_state(app, self._parts, below)
         app.extensions[EXTENSION] = state
         settings = state.settings
-        app.config["SESSION_COOKIE_SECURE"] = True
-        app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
-        hooks = _Hooks(app, state, Answers(settings.plans), ForeignHeaders(settings.hsts_max_age))
+        for key, value in session_cookie(app.config, require_tls=settings.require_tls).items():
+            app.logger.info("%s was %r and is now %r", key, app.config[key], value)
+            app.config[key] = value
+        hooks = _Hooks(
+            app,
+            state,
+            Answers(settings.plans),
+            ForeignHeaders(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains),
+        )
         hooks.install()
         opener = ExchangeOpener(settings.trusted_proxies, state.clock, settings.client_certificate_header)
         admission = Admission(app, state.policies, below, settings, hooks.guard)
@@ -275,7 +282,7 @@ def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
 
     :raises ConfigError: the configuration is not safe.
     """
-    settings = Settings.load(app.config)
+    settings = Settings.load(app.config, own_limiter="limiter" in app.extensions)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock)
@@ -286,7 +293,7 @@ def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
         [
             *parts.filters,
             OutputFilter(Answers(settings.plans)),
-            HeaderFilter(settings.hsts_max_age, _exposed(settings)),
+            HeaderFilter(settings.hsts_max_age, _exposed(settings), subdomains=settings.hsts_include_subdomains),
         ],
         [*_recorders(settings, parts), *parts.recorders],
     )

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from .principal import Clock, SystemClock
@@ -24,6 +25,8 @@ MINIMUM_BITS = 96
 _EXAMPLES = (b"your-256-bit-secret", b"your-384-bit-secret", b"your-512-bit-secret", b"a-string-secret-at-least-")
 _SCHEMES = ("env", "file", "vault")
 
+NO_LITERAL = 'must be a reference such as "env:NAME" or "file:/path", never the secret itself'
+
 
 class Secret:
     """A reference to a secret: ``env:NAME``, ``file:/path`` or ``vault:mount/path#field``; read when it is used.
@@ -39,6 +42,8 @@ class Secret:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
             raise ValueError(f'must say what follows "{scheme}:"')
+        if scheme == "vault" and find_spec("hvac") is None:
+            raise ValueError(f"{reference} needs the package hvac: pip install 'flask-secure-ml[vault]'")
         self.literal = scheme not in _SCHEMES
         self.reference = "a literal secret" if self.literal else reference
         self._minimum = minimum
@@ -56,6 +61,8 @@ class Secret:
             value = self._fetch()
         except OSError as error:
             raise ValueError(f"{self.reference} cannot be read: {error.strerror}") from None
+        if self.literal and len(value) < self._minimum:
+            raise ValueError(f"{NO_LITERAL}; a literal one must hold at least {self._minimum} bytes")
         if len(value) < self._minimum:
             raise ValueError(f"{self.reference} must hold at least {self._minimum} bytes and holds {len(value)}")
         return value
@@ -64,10 +71,16 @@ class Secret:
         if self.literal:
             return reference.encode
         if scheme == "env":
-            return lambda: os.environ.get(rest, "").encode()
+            return lambda: _variable(rest)
         if scheme == "vault":
             return VaultValue(rest).read
         return WatchedFile(rest, lambda content: content.rstrip(b"\r\n")).read
+
+
+def _variable(name: str) -> bytes:
+    if name not in os.environ:
+        raise ValueError(f"environment variable {name} is not set")
+    return os.environ[name].encode()
 
 
 class SecretRing:
@@ -135,6 +148,8 @@ def _check_random(secret: Secret) -> None:
     value = secret.read()
     bits = -sum(count * math.log2(count / len(value)) for count in Counter(value).values())
     if bits < MINIMUM_BITS or _repeats_itself(value) or value.startswith(_EXAMPLES):
+        if secret.literal:
+            raise ValueError(f"{NO_LITERAL}; this one does not look random")
         raise ValueError(
             f"{secret.reference} does not look random; make one with: "
             "python -c 'import secrets; print(secrets.token_hex(32))'"

@@ -8,10 +8,10 @@ from threading import Lock
 
 from flask import Request
 
-from ..config.checks import Limits
 from ..errors import RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage
+from ..policy.fields import Limits
 from ..principal import Clock
 from .engine import Limiter, key_for, network_of
 

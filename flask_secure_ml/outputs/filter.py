@@ -69,7 +69,7 @@ class OutputFilter:
     def _hold(self, response: Response, exchange: Exchange, policy: Policy) -> None:
         try:
             terms = self._answers.terms(exchange, policy)
-            if terms.shapes or policy.response is not None or (terms.allows_nan and _names_nan(response)):
+            if terms.masks or policy.response is not None or (terms.allows_nan and _names_nan(response)):
                 _drop_body_of_redirect(response)
                 rewrite(response, lambda value: self._answers.shape(value, policy, terms), terms)
             elif _names_nan(response):
@@ -268,6 +268,6 @@ class ConditionGuard:
         policy, environ = exchange.policy, request.environ
         if policy is None or request.method not in _METHODS or not any(name in environ for name in _CONDITIONS):
             return
-        if policy.response is not None or self._answers.terms(exchange, policy).shapes:
+        if policy.response is not None or self._answers.terms(exchange, policy).masks:
             for name in _CONDITIONS:
                 environ.pop(name, None)

@@ -12,10 +12,10 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.sansio.response import Response as AnyResponse
 
 from .. import strictjson
-from ..config.checks import Plans
+from ..config.plans import Plans
 from ..errors import InternalError
 from ..exchange import Exchange
-from ..policy.options import NO_TERMS, ScoreOptions
+from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from ..policy.policy import Policy
 from .formats import NPY, accepted, oip_document, safe, single_array, write_npy
 from .masking import shape_scores
@@ -171,12 +171,12 @@ class Answers:
         :raises InternalError: the credential names a plan that is not configured.
         """
         if policy.scores is None:
-            return NO_TERMS
+            return NO_SCORE_OPTIONS
         name = exchange.principal.plan if exchange.principal else "default"
         plan = self._plans.get(name)
         if plan is None:
             raise InternalError(f"the plan {name!r} is not in SECURE_ML_PLANS")
-        return policy.scores if plan.scores is NO_TERMS else policy.scores.stricter(plan.scores)
+        return policy.scores if plan.scores is NO_SCORE_OPTIONS else policy.scores.stricter(plan.scores)
 
     def respond(self, value: Any, write: Writer, request: Request, exchange: Exchange) -> AnyResponse:
         """Return the answer for a view's value: shaped before it is written, in the format that the client accepts.
@@ -194,7 +194,7 @@ class Answers:
             shaped = self.shape(value, exchange.policy, terms)
         except Exception:  # noqa: BLE001 - the filter meets the same fault, and tells it
             # It must still find the scores: a decimal that was written is a text, and texts are labels.
-            return write(with_floats(value) if terms.shapes else value, allow_nan=terms.allows_nan)
+            return write(with_floats(value) if terms.masks else value, allow_nan=terms.allows_nan)
         response = _written(shaped, write, request, exchange, allow_nan=terms.allows_nan)
         exchange.shaped = sole_chunk(response)
         return response
@@ -208,7 +208,7 @@ class Answers:
         """
         if policy.response is not None:
             value = declared(policy.response, value)
-        return shape_scores(value, terms) if terms.shapes else value
+        return shape_scores(value, terms) if terms.masks else value
 
 
 def npy_body(array: Array, *, allow_nan: bool) -> bytes:

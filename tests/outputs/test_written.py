@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flask_secure_ml.outputs.filter import is_json, read_json, rewrite, write_json
 from flask_secure_ml.outputs.formats import read_npy, write_npy
 from flask_secure_ml.outputs.scores import ShapingError
-from flask_secure_ml.policy.options import NO_TERMS, ScoreOptions
+from flask_secure_ml.policy.options import NO_SCORE_OPTIONS, ScoreOptions
 
 
 def same(value: Any) -> Any:
@@ -123,11 +123,11 @@ def test_headers_that_tell_of_the_old_body() -> None:
 def test_npy() -> None:
     """An npy file is read, shaped and written, and NaN in it is refused."""
     response = Response(write_npy(np.array([0.123])), mimetype="application/x-npy")
-    rewrite(response, lambda value: value.round(1), NO_TERMS)
+    rewrite(response, lambda value: value.round(1), NO_SCORE_OPTIONS)
     assert read_npy(response.get_data()).tolist() == [0.1]
     response = Response(write_npy(np.array([np.nan])), mimetype="application/x-npy")
     with pytest.raises(Exception, match="500"):
-        rewrite(response, same, NO_TERMS)
+        rewrite(response, same, NO_SCORE_OPTIONS)
     rewrite(response, same, ScoreOptions(nan="null"))
     assert np.isnan(read_npy(response.get_data())).all()
 
@@ -144,7 +144,7 @@ def test_npy() -> None:
 def test_what_cannot_be_read(response: Response) -> None:
     """The reason says so."""
     with pytest.raises(ShapingError, match="a stream, a file or an encoded body"):
-        rewrite(response, same, NO_TERMS)
+        rewrite(response, same, NO_SCORE_OPTIONS)
 
 
 def test_an_empty_body() -> None:

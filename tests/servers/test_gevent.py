@@ -36,7 +36,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def make_key(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
-    store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
+    store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS"])
     return make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock())
 
 

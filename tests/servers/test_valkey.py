@@ -41,7 +41,7 @@ def test_workers_share_one_count(
 ) -> None:
     """Two workers and eight threads of callers: exactly the limit passes (STANDARDS RL-11)."""
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
-    store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
+    store = FileKeyStore(environ["FLASK_SECURE_ML_API_KEYS"])
     key = make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock(), plan="few")
     shared = environ | {"FLASK_RATELIMIT_STORAGE_URI": uri(storage.port)}
     with gunicorn(tmp_path, certificate, shared, "--workers", "2", "--threads", "2") as served:

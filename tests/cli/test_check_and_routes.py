@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,13 @@ def test_an_app_without_protection(bare_app: Flask, command: str) -> None:
     result = bare_app.test_cli_runner().invoke(secure_ml, [command])
     assert result.exit_code == 1
     assert "SecureML().init_app(app)" in result.output
+
+
+def test_json(app: Flask) -> None:
+    """--json prints what a program reads."""
+    app.add_url_rule("/healthz", endpoint="healthz", view_func=public(lambda: "ok"))
+    listed = json.loads(run(app, "routes", "--json")[1])
+    methods = "GET,HEAD,OPTIONS"
+    assert {"methods": methods, "rule": "/healthz", "access": "public", "limits": "-", "body": "-"} in listed
+    found = json.loads(run(app, "check", "--json")[1])
+    assert any("RATELIMIT_STORAGE_URI is memory" in each for each in found["warnings"])

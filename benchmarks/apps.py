@@ -64,7 +64,7 @@ def secured(columns: int, folder: Path, **settings: Any) -> Flask:
     os.environ["BENCHMARK_PEPPER"] = "benchmark-pepper-of-forty-characters-long"
     issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["RS256"], "jwks_file": str(folder / "jwks.json")}
     app.config.update(
-        SECURE_ML_API_KEYS_FILE=str(folder / "keys.json"),
+        SECURE_ML_API_KEYS=str(folder / "keys.json"),
         SECURE_ML_API_KEY_PEPPER="env:BENCHMARK_PEPPER",
         SECURE_ML_TOKEN_ISSUERS=[issuer],
         SECURE_ML_PLANS={"default": {"requests": [LIMIT]}},

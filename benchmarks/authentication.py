@@ -61,7 +61,7 @@ def _round(call: Callable[[], Any]) -> float:
 
 def _api_key(folder: Path) -> Callable[[], Any]:
     os.environ["BENCHMARK_PEPPER"] = "benchmark-pepper-of-forty-characters-long"
-    settings = {"API_KEYS_FILE": str(folder / "auth-keys.json"), "API_KEY_PEPPER": "env:BENCHMARK_PEPPER"}
+    settings = {"API_KEYS": str(folder / "auth-keys.json"), "API_KEY_PEPPER": "env:BENCHMARK_PEPPER"}
     authentication, loaded = _build(**settings)
     if authentication.keys is None or loaded.api_key_pepper is None:
         raise RuntimeError("API keys are not on")

@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 highlight_language = "none"
 default_role = "literal"
+smartquotes = False  # JSON is to be copied
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

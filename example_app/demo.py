@@ -111,7 +111,7 @@ def prepare(environ: Mapping[str, str], host: str) -> Api:
     say("Made a fresh API key with the scopes predict and metrics; those of earlier starts no longer work.")
     settings = {
         "FLASK_MODEL_FILE": str(trained),
-        "FLASK_SECURE_ML_API_KEYS_FILE": str(keys),
+        "FLASK_SECURE_ML_API_KEYS": str(keys),
         "FLASK_SECURE_ML_API_KEY_PEPPER": f"file:{pepper}",
         "FLASK_SECURE_ML_OPENAPI": "public",
     }

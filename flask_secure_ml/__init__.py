@@ -4,7 +4,8 @@ from .errors import ConfigError, SecureMLError
 from .exchange import Exchange, current_exchange, current_principal
 from .extension import SecureML
 from .pipeline import Filter, Guard, Pipeline, Recorder, Stage
-from .policy.policy import Policy, protect, public
+from .policy.decorators import protect, public
+from .policy.policy import Policy
 from .principal import Principal
 from .signals import request_authenticated, request_rejected
 

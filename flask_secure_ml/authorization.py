@@ -13,7 +13,7 @@ from werkzeug.routing import Rule
 from .errors import Forbidden, InsufficientScope, SecureMLError, StepUpRequired
 from .exchange import Exchange
 from .pipeline import Stage
-from .policy.options import AccessTerms, OwnerHook, Scalar
+from .policy.options import AccessOptions, OwnerHook, Scalar
 from .principal import Clock, Principal
 
 __all__ = ["AuthorizationGuard", "OwnerHook"]
@@ -54,7 +54,7 @@ class AuthorizationGuard:
         principal = exchange.principal
         if principal is None:
             raise _forbidden(exchange, "no principal on a route that is not public")
-        access = AccessTerms() if policy is None else policy.access
+        access = AccessOptions() if policy is None else policy.access
         _check_caller(request.url_rule, exchange, principal, access)
         _check_scopes(exchange, principal, access)
         _check_identity(exchange, principal, access)
@@ -62,7 +62,7 @@ class AuthorizationGuard:
         if access.owner:
             self._check_owner(request, exchange, principal, access.owner)
 
-    def _check_authentication(self, exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+    def _check_authentication(self, exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
         acr, time = principal.claims.get("acr"), principal.claims.get("auth_time")
         if access.acr_values and acr not in access.acr_values:
             raise _step_up(exchange, access, "the authentication context is not one that the route asks for")
@@ -83,14 +83,14 @@ class AuthorizationGuard:
             raise _forbidden(exchange, "the owner hook did not say that the principal may touch this object")
 
 
-def _check_caller(rule: Rule | None, exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+def _check_caller(rule: Rule | None, exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
     if principal.endpoints is not None and not _names(principal.endpoints, rule):
         raise _forbidden(exchange, "the credential is for other endpoints")
     if access.principals and principal.id not in access.principals:
         raise _forbidden(exchange, "the route is for other principals")
 
 
-def _check_scopes(exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+def _check_scopes(exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
     missing = access.scopes - principal.scopes
     alternatives = access.any_scopes if access.any_scopes.isdisjoint(principal.scopes) else frozenset[str]()
     if not missing and not alternatives:
@@ -101,7 +101,7 @@ def _check_scopes(exchange: Exchange, principal: Principal, access: AccessTerms)
     raise InsufficientScope(reason, headers=[("WWW-Authenticate", challenge)])
 
 
-def _check_identity(exchange: Exchange, principal: Principal, access: AccessTerms) -> None:
+def _check_identity(exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
     if access.roles and access.roles.isdisjoint(principal.roles):
         raise _forbidden(exchange, f"none of the roles: {', '.join(sorted(access.roles))}")
     for name, allowed in access.claims:
@@ -140,7 +140,7 @@ def _forbidden(exchange: Exchange, reason: str) -> Forbidden:
     return Forbidden(reason, headers=[("WWW-Authenticate", _challenge(exchange, _INSUFFICIENT))])
 
 
-def _step_up(exchange: Exchange, access: AccessTerms, reason: str) -> StepUpRequired:
+def _step_up(exchange: Exchange, access: AccessOptions, reason: str) -> StepUpRequired:
     parameters = [f'error="{StepUpRequired.oauth_error}"']
     if access.acr_values:
         parameters.append(f'acr_values="{" ".join(access.acr_values)}"')

@@ -17,6 +17,7 @@ from .authentication.resource_metadata import add_resource_metadata
 from .authentication.setup import Authentication, build_authentication
 from .authorization import AuthorizationGuard, OwnerHook
 from .config import Settings
+from .config.cross_checks import session_cookie
 from .errors import ConfigError, InternalError, SecureMLError, problem_response
 from .exchange import Exchange, exchange_of
 from .inputs.guard import build_input_guard
@@ -89,7 +90,7 @@ class SecureML:
         """
         if EXTENSION in app.extensions:
             raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
-        settings = Settings.load(app.config)
+        settings = Settings.load(app.config, own_limiter="limiter" in app.extensions)
         state = build_state(app, settings, self._parts)
         app.extensions[EXTENSION] = state
         _secure_cookies(app, settings)
@@ -192,7 +193,7 @@ def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
     yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
-    yield HeaderFilter(settings.hsts_max_age, exposed)
+    yield HeaderFilter(settings.hsts_max_age, exposed, subdomains=settings.hsts_include_subdomains)
 
 
 def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
@@ -211,10 +212,9 @@ def _policies(app: Flask, settings: Settings, parts: Parts, below: Beneath) -> P
 
 def _secure_cookies(app: Flask, settings: Settings) -> None:
     """Keep session cookies off clear text, unless the app is served in clear text."""
-    if settings.require_tls and not app.config["SESSION_COOKIE_SECURE"]:
-        app.logger.info("SESSION_COOKIE_SECURE is set to True, because SECURE_ML_REQUIRE_TLS is on")
-        app.config["SESSION_COOKIE_SECURE"] = True
-    app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
+    for key, value in session_cookie(app.config, require_tls=settings.require_tls).items():
+        app.logger.info("%s was %r and is now %r", key, app.config[key], value)
+        app.config[key] = value
 
 
 # --- the lifecycle of a request -----------------------------------------------------------------------------------
@@ -226,7 +226,8 @@ class _Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._foreign_headers = ForeignHeaders(state.settings.hsts_max_age)
+        subdomains = state.settings.hsts_include_subdomains
+        self._foreign_headers = ForeignHeaders(state.settings.hsts_max_age, subdomains=subdomains)
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from .principal import Clock, SystemClock
@@ -21,6 +22,8 @@ MINIMUM_BITS = 96
 
 _EXAMPLES = (b"your-256-bit-secret", b"your-384-bit-secret", b"your-512-bit-secret", b"a-string-secret-at-least-")
 _SCHEMES = ("env", "file", "vault")
+
+NO_LITERAL = 'must be a reference such as "env:NAME" or "file:/path", never the secret itself'
 
 
 class SecretUnavailable(ValueError):
@@ -43,6 +46,8 @@ class Secret:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
             raise ValueError(f'must say what follows "{scheme}:"')
+        if scheme == "vault" and find_spec("hvac") is None:
+            raise ValueError(f"{reference} needs the package hvac: pip install 'flask-secure-ml[vault]'")
         self.literal = scheme not in _SCHEMES
         self.reference = "a literal secret" if self.literal else reference
         self._minimum = minimum
@@ -85,9 +90,13 @@ class Secret:
         return value
 
     def _check(self, value: bytes) -> None:
+        if self.literal and len(value) < self._minimum:
+            raise ValueError(f"{NO_LITERAL}; a literal one must have at least {self._minimum} bytes")
         if len(value) < self._minimum:
             raise ValueError(f"{self.reference} must have at least {self._minimum} bytes and has {len(value)}")
         if self._random and not _looks_random(value):
+            if self.literal:
+                raise ValueError(f"{NO_LITERAL}; this one does not look random")
             raise ValueError(
                 f"{self.reference} does not look random; make one with: "
                 "python -c 'import secrets; print(secrets.token_hex(32))'"

@@ -298,7 +298,7 @@ def test_a_missing_owner_hook_closes_its_routes_only(protected: MakeApp) -> None
         client.get(path, base_url=HTTPS, headers={"X-Test-Principal": "{}"}).status_code for path in ("/a/1", "/b")
     ]
     assert found == [403, 200]
-    with pytest.raises(ValueError, match=r"'first' asks for the owner hook of SecureML\(owner=...\)"):
+    with pytest.raises(ValueError, match=r"'first' has a policy with owner=True, which needs SecureML\(owner=...\)"):
         SecureML.check(app)
 
 

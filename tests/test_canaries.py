@@ -58,7 +58,7 @@ class Place:
     def _make(self) -> Flask:
         app = Flask("canaries")
         app.config.update({f"SECURE_ML_{name}": value for name, value in SETTINGS.items()})
-        app.config["SECURE_ML_API_KEYS_FILE"] = str(self.folder / "keys.json")
+        app.config["SECURE_ML_API_KEYS"] = str(self.folder / "keys.json")
         app.config["SECURE_ML_STORE_URI"] = f"sqlite:{self.folder / 'state.db'}"
         SecureML(app, clock=self.clock, sink=self.sink)
 

@@ -475,7 +475,9 @@ def test_the_policy_check_at_the_first_request(protected: MakeApp, sink: MemoryS
 
 def test_an_app_that_cannot_be_edited(protected: MakeApp) -> None:
     """Policies from the configuration hold for views of others, which still read the request themselves."""
-    app = protected(POLICIES={"/invocations": {"scopes": ["predict"], "max_bytes": 50}, "ping": {"public": True}})
+    app = protected(
+        POLICIES={"/invocations": {"scopes": ["predict"], "caps": {"max_body_bytes": 50}}, "ping": {"public": True}}
+    )
     app.add_url_rule("/invocations", view_func=lambda: {"echo": request.get_json()}, methods=["POST"])
     app.add_url_rule("/ping", endpoint="ping", view_func=lambda: "pong")
     client = app.test_client()

@@ -1,9 +1,10 @@
-"""Directives for the reference pages that are made from the code, so that they cannot drift from it."""
+"""Directives for the reference pages that are generated from the code, so that they cannot drift from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field
 from typing import Any
 
 import click
@@ -13,11 +14,14 @@ from sphinx.util.docutils import SphinxDirective
 
 from flask_secure_ml import errors
 from flask_secure_ml.cli import secure_ml
-from flask_secure_ml.config import key_of, settings_fields
+from flask_secure_ml.config import key_of, settings_by_group
+from flask_secure_ml.policy.fields import ListOf, MappingOf
+from flask_secure_ml.policy.policy import Policy
+from flask_secure_ml.policy.schema import options_of
 
 
 class Generated(SphinxDirective):
-    """A directive whose content is text that :meth:`lines` makes."""
+    """A directive whose content is what :meth:`lines` returns."""
 
     def lines(self) -> Iterable[str]:
         """Return lines of reStructuredText."""
@@ -30,21 +34,21 @@ class Generated(SphinxDirective):
 
 
 class SettingsPage(Generated):
-    """One section for each configuration key."""
+    """One section for each group of settings, and in it one for each setting."""
 
     def lines(self) -> Iterator[str]:
-        """Return the key as a heading, then its default and its help."""
-        for record in settings_fields():
-            key = key_of(record)
-            yield from (f".. _{key}:", "", key, "-" * len(key), "")
-            yield from (f"Default: {_shown(record.metadata['shown'])}", "", record.metadata["help"], "")
+        """Yield the title and the summary of each group, then its settings."""
+        for title, summary, records in settings_by_group():
+            yield from (title, "-" * len(title), "", summary, "")
+            for record in records:
+                yield from _setting(record)
 
 
 class ErrorsTable(Generated):
     """One row for each code of a problem document."""
 
     def lines(self) -> Iterator[str]:
-        """Return a list-table of status, code, public text and meaning."""
+        """Yield a list-table of status, code, public detail and meaning."""
         yield from (".. list-table::", "   :header-rows: 1", "   :widths: 8 22 35 35", "")
         yield from _row("Status", "code", "detail", "When")
         for error in sorted(_leaves(), key=lambda each: (each.code or 0, each.slug)):
@@ -56,12 +60,34 @@ class CliPage(Generated):
     """One section for each command."""
 
     def lines(self) -> Iterator[str]:
-        """Return the help of the group and of every command in it, as the terminal shows it."""
+        """Yield the help of the group and of every command in it, as the terminal prints it."""
         yield from _help(secure_ml, "flask secure-ml", None)
 
 
-def _shown(default: Any) -> str:
+def _setting(record: Field[Any]) -> Iterator[str]:
+    """Yield the key as a heading, then its environment variable, type and default, and its help."""
+    key, kind = key_of(record.name), record.metadata["field"]
+    yield from (f".. _{key}:", "", key, "~" * len(key), "")
+    yield from (f":Environment: ``FLASK_{key}``", f":Type: {kind.takes}", f":Default: {_default(record)}", "")
+    yield from (record.metadata["help"], "")
+    # The options of a policy have a how-to of their own.
+    if isinstance(kind, (ListOf, MappingOf)) and kind.inner.kind is not Policy:
+        yield from _options(kind.inner.kind)
+
+
+def _default(record: Field[Any]) -> str:
+    default = record.metadata["default"]
     return "not set" if default is None else f"``{json.dumps(default)}``"
+
+
+def _options(kind: type[Any]) -> Iterator[str]:
+    """Yield a table of the options of an object in a setting."""
+    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 20 35 45", "")
+    yield from _row("Option", "Type", "Meaning")
+    for name, record in options_of(kind).items():
+        needed = " (required)" if record.default_factory is MISSING else ""
+        yield from _row(f"``{name}``{needed}", record.metadata["field"].takes, record.metadata["help"])
+    yield ""
 
 
 def _row(*cells: str) -> Iterator[str]:

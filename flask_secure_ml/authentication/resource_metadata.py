@@ -14,7 +14,7 @@ from flask import Flask
 from werkzeug.sansio.response import Response
 
 from ..config import Settings
-from ..policy.policy import public
+from ..policy.decorators import public
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 MAX_AGE = 3600

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..config import Settings
+from ..config.settings import IN_STORE
 from ..principal import Clock
 from ..stores import SharedStore
 from .api_keys.authenticator import ApiKeyAuthenticator
@@ -50,9 +51,9 @@ def build_authentication(
 
 
 def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore | None:
-    if settings.api_keys_in_store:
+    if settings.api_keys == IN_STORE:
         return SharedKeyStore(store, clock)
-    return FileKeyStore(settings.api_keys_file) if settings.api_keys_file else None
+    return None if settings.api_keys is None else FileKeyStore(settings.api_keys)
 
 
 def _api_keys(settings: Settings, clock: Clock, keys: KeyStore | None) -> Iterator[Authenticator]:

@@ -1,7 +1,8 @@
-"""``flask secure-ml check``: whether this app is configured as one wants on the internet."""
+"""``flask secure-ml check``: errors of a setup, and what is allowed but weaker than it could be."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from ..inputs.unseen import unseen_changes
 from ..state import AppState
 from ..transport.beneath import around, layer_name
 from ..transport.gate import opaque_layers, outer_problems
-from .context import command_app, command_state
+from .context import command_app, command_state, json_option
 
 UNSEEN = (
     "note: middleware that holds the app under another name, such as application = DispatcherMiddleware(app, ...), "
@@ -25,70 +26,83 @@ UNSEEN = (
 
 
 @click.command()
+@json_option
 @with_appcontext
-def check() -> None:
-    """Hold the policies against the routes, and name what is weaker than it could be.
+def check(as_json: bool) -> None:
+    """Check the policies against the routes, and warn of what is weaker than it could be.
 
-    Exit code 1 for an error; weak points alone exit with 0.
+    Exit code 1 for an error; warnings alone exit with 0.
     """
     app, state = command_app(), command_state()
     problems = [*state.policies.problems(), *outer_problems(app, state.settings.outer_middleware)]
     if problems:
-        raise click.ClickException(str(ConfigError(problems)))
-    weak = list(weak_points(app, state))
-    for point in weak:
-        click.echo(f"weak: {point}")
+        raise ConfigError(problems)
+    warnings = list(findings(app, state))
+    if as_json:
+        click.echo(json.dumps({"warnings": warnings}))
+        return
+    for warning in warnings:
+        click.echo(f"warning: {warning}")
     click.echo(UNSEEN)
-    click.echo(f"{len(weak)} to mend or to accept" if weak else "ok: no weak point found")
+    click.echo(f"warnings: {len(warnings)}" if warnings else "ok: no warnings")
 
 
-def weak_points(app: Flask, state: AppState) -> Iterator[str]:
-    """Yield one sentence for each setting that is weaker than it could be."""
+def findings(app: Flask, state: AppState) -> Iterator[str]:
+    """Yield a sentence for each setting that is weaker than it could be."""
     settings = state.settings
     if app.debug:
         yield "debug is on: the interactive debugger runs code for whoever reaches it"
-    if not settings.require_tls:
-        yield "SECURE_ML_REQUIRE_TLS is off: credentials cross the wire in clear text"
+    yield from _clear_text(app, settings)
     if state.keys is None and not settings.token_issuers and not settings.mtls_clients:
-        yield "no API keys, issuers or client certificates are configured: every route that is not public answers 401"
+        yield (
+            "no API keys, issuers or client certificates are configured: every route that is not public responds "
+            "with 401"
+        )
     if not settings.failed_auth_limits:
         yield "SECURE_ML_FAILED_AUTH_LIMITS is empty: credentials can be guessed without a pause"
-    yield from _issuer_points(settings)
-    yield from _store_points(settings)
-    if not state.store.shared:
-        yield "SECURE_ML_STORE_URI is memory: nothing can be revoked by command, and each worker remembers for itself"
-        if settings.dpop != "off":
-            yield "a DPoP proof that one worker has seen can be replayed at another: set SECURE_ML_STORE_URI"
-    if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
-        yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
-    yield from _plan_points(state)
-    yield from _outer_points(app)
+    yield from _issuers(settings)
+    yield from _stores(app, state)
+    yield from _plans(state)
+    for layer in around(app):
+        yield f"{layer_name(layer)} stands around the app (SECURE_ML_OUTER_MIDDLEWARE): what it responds is not guarded"
     yield from opaque_layers(state.beneath, settings.mounts)
     yield from unseen_changes(settings.policies)
 
 
-def _outer_points(app: Flask) -> Iterator[str]:
-    for layer in around(app):
-        yield f"{layer_name(layer)} stands around the app (SECURE_ML_OUTER_MIDDLEWARE): what it responds is not guarded"
+def _clear_text(app: Flask, settings: Settings) -> Iterator[str]:
+    if not settings.require_tls:
+        yield "SECURE_ML_REQUIRE_TLS is off: credentials cross the network in clear text"
+    if not app.config["SESSION_COOKIE_SECURE"]:
+        yield "SESSION_COOKIE_SECURE is off: the session cookie is sent in clear text too"
 
 
-def _store_points(settings: Settings) -> Iterator[str]:
+def _stores(app: Flask, state: AppState) -> Iterator[str]:
+    settings = state.settings
     parts = urlsplit(settings.store_uri)
     if parts.scheme in {"redis", "valkey"} and parts.hostname not in LOOPBACK:
         yield "SECURE_ML_STORE_URI reaches another machine without TLS; begin it with rediss: or valkeys:"
+    if not state.store.shared:
+        yield "SECURE_ML_STORE_URI is memory: nothing can be revoked by command, and workers share no state"
+        if settings.dpop != "off":
+            yield "a DPoP proof that one worker has seen can be replayed at another: set SECURE_ML_STORE_URI"
+    if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
+        yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
 
 
-def _issuer_points(settings: Settings) -> Iterator[str]:
+def _issuers(settings: Settings) -> Iterator[str]:
     for issuer in settings.token_issuers:
         if issuer.insecure_http:
-            yield f"{issuer.issuer} is asked without TLS (insecure_http)"
+            yield f"{issuer.issuer} is reached without TLS (insecure_http)"
         if issuer.private_network:
-            yield f"{issuer.issuer} may be at a private address (private_network): a changed DNS entry reaches inside"
+            yield (
+                f"{issuer.issuer} may have a private IP address (private_network): a changed DNS entry reaches your "
+                "network"
+            )
         if issuer.omits:
             yield f"tokens of {issuer.issuer} may lack {', '.join(sorted(issuer.omits))} (omits)"
 
 
-def _plan_points(state: AppState) -> Iterator[str]:
+def _plans(state: AppState) -> Iterator[str]:
     for name, plan in state.settings.plans.items():
         if not plan.requests:
             yield f"the plan {name!r} has no request limit"

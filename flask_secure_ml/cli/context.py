@@ -1,11 +1,33 @@
-"""What every command needs first: the state of the app it was called for."""
+"""What the commands share: the app, and mistakes of the user as messages without a traceback."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import click
 from flask import Flask, current_app
+from flask.cli import AppGroup
 
+from ..errors import ConfigError, DependencyUnavailable
 from ..state import AppState, state_of
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class SecureMLGroup(AppGroup):
+    """A group whose commands print the problems of a configuration, wherever it is read."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        :raises click.ClickException: the configuration is wrong; the message has a line for each problem.
+        """
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from None
 
 
 def command_app() -> Flask:
@@ -22,6 +44,20 @@ def command_state() -> AppState:
     try:
         return state_of(command_app())
     except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def mistakes_as_messages(hint: str = "") -> Iterator[None]:
+    """Turn what a store or a check raises into a message without a traceback.
+
+    :param hint: what to do when the store is down.
+    """
+    try:
+        yield
+    except DependencyUnavailable as error:
+        raise click.ClickException(error.reason + hint) from None
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""``flask secure-ml keys``: the whole life of API keys."""
+"""``flask secure-ml keys``: API keys from creation to revocation."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from flask.cli import AppGroup
 
 from ..authentication.api_keys.key import KeyRecord, KeyStore, to_members
 from ..authentication.api_keys.lifecycle import disable_key, enable_key, issue_key, revoke_key, rotate_key
-from ..errors import DependencyUnavailable
 from ..policy.matching import PolicyTable
 from ..secrets import SecretRing
 from ..state import AppState
-from .context import command_state, print_table
+from .context import command_state, json_option, mistakes_as_messages, print_table
 
 keys = AppGroup("keys", help="Create, list, rotate, disable and revoke API keys.")
 
 DAY = 86_400
 HOUR = 3_600
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _key_id = click.argument("key_id")
 
 
 @keys.command("create")
 @click.option("--client", required=True, help="Who the key is for.")
-@click.option("--scope", "scopes", multiple=True, help="What the key allows; repeat it for several scopes.")
-@click.option("--endpoint", "endpoints", multiple=True, help="An endpoint or URL rule it is for; all without it.")
+@click.option("--scope", "scopes", multiple=True, help="A scope of the key; repeat the option for several.")
+@click.option(
+    "--endpoint",
+    "endpoints",
+    multiple=True,
+    help="An endpoint or URL rule that it is for; repeat the option for several. Default: all.",
+)
 @click.option("--plan", default="default", show_default=True, help="The plan in SECURE_ML_PLANS.")
-@click.option("--expires-days", type=click.IntRange(min=1), help="Days until the key expires; never without it.")
-@_as_json
+@click.option("--expires-days", type=click.IntRange(min=1), help="Days until the key expires. Default: never.")
+@json_option
 def create(
     client: str,
     scopes: Sequence[str],
@@ -42,13 +45,13 @@ def create(
     expires_days: int | None,
     as_json: bool,
 ) -> None:
-    """Make an API key and print it, this once."""
+    """Create an API key and print it; it cannot be printed again."""
     state = command_state()
     if plan not in state.settings.plans:
         raise click.ClickException(f"SECURE_ML_PLANS has no plan {plan!r}; it has {', '.join(state.settings.plans)}")
     now = state.clock.now()
-    with _in_one_sentence():
-        text, record = issue_key(
+    with _mistakes_as_messages():
+        key, record = issue_key(
             _store(state),
             _pepper(state),
             client=client,
@@ -58,17 +61,17 @@ def create(
             expires=None if expires_days is None else now + expires_days * DAY,
             endpoints=endpoints or None,
         )
-    _hand_out(text, record, as_json)
-    for warning in unused_terms(record, state.policies):
+    _print_new(key, record, as_json)
+    for warning in unknown_names(record, state.policies):
         click.echo(f"Warning: {warning}", err=True)
 
 
 @keys.command("list")
-@_as_json
+@json_option
 def list_keys(as_json: bool) -> None:
     """List every key, without its secret."""
     state = command_state()
-    with _in_one_sentence():
+    with _mistakes_as_messages():
         records, uses = _store(state).list(), _store(state).last_used()
     if as_json:
         click.echo(json.dumps([as_members(record, uses) for record in records]))
@@ -78,11 +81,11 @@ def list_keys(as_json: bool) -> None:
 
 @keys.command("show")
 @_key_id
-@_as_json
+@json_option
 def show(key_id: str, as_json: bool) -> None:
-    """Show all that is known of one key, without its secret."""
+    """Show one key, without its secret."""
     state = command_state()
-    with _in_one_sentence():
+    with _mistakes_as_messages():
         records = {record.id: record for record in _store(state).list()}
         record, uses = records[key_id], _store(state).last_used()
     if as_json:
@@ -98,39 +101,39 @@ def show(key_id: str, as_json: bool) -> None:
     type=click.IntRange(0, 8760),
     default=24,
     show_default=True,
-    help="Hours for which the old key goes on working; 0 ends it at once.",
+    help="Hours for which the old key still works; 0 ends it at once.",
 )
-@_as_json
+@json_option
 def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
-    """Put a new key with the same terms in the place of one, and print it, this once."""
+    """Replace a key by a new one with the same scopes, plan and endpoints, and print that one."""
     state = command_state()
-    with _in_one_sentence():
-        text, record = rotate_key(
+    with _mistakes_as_messages():
+        key, record = rotate_key(
             _store(state), _pepper(state), key_id, now=state.clock.now(), overlap=overlap_hours * HOUR
         )
-    _hand_out(text, record, as_json)
+    _print_new(key, record, as_json)
     click.echo(f"{key_id} is accepted for {overlap_hours} more hours at most.", err=True)
 
 
 @keys.command("revoke")
 @_key_id
-@_as_json
+@json_option
 def revoke(key_id: str, as_json: bool) -> None:
-    """Refuse a key from the next request on, for good."""
+    """Reject a key from the next request on, for good."""
     _change(revoke_key, key_id, as_json)
 
 
 @keys.command("disable")
 @_key_id
-@_as_json
+@json_option
 def disable(key_id: str, as_json: bool) -> None:
-    """Refuse a key until it is enabled again."""
+    """Reject a key until it is enabled again."""
     _change(disable_key, key_id, as_json)
 
 
 @keys.command("enable")
 @_key_id
-@_as_json
+@json_option
 def enable(key_id: str, as_json: bool) -> None:
     """Accept a disabled key again."""
     _change(enable_key, key_id, as_json)
@@ -138,21 +141,22 @@ def enable(key_id: str, as_json: bool) -> None:
 
 def _change(change: Callable[[KeyStore, str], KeyRecord], key_id: str, as_json: bool) -> None:
     store = _store(command_state())
-    with _in_one_sentence():
+    with _mistakes_as_messages():
         record = change(store, key_id)
         members = as_members(record, store.last_used()) if as_json else {}
     click.echo(json.dumps(members) if as_json else f"{record.id} is {record.status}")
 
 
-def _hand_out(text: str, record: KeyRecord, as_json: bool) -> None:
-    click.echo(json.dumps({"key": text, **as_members(record, {})}) if as_json else text)
-    click.echo("Keep this key now: only its hash is stored, so it cannot be shown again.", err=True)
+def _print_new(key: str, record: KeyRecord, as_json: bool) -> None:
+    click.echo(json.dumps({"key": key, **as_members(record, {})}) if as_json else key)
+    click.echo("Keep this key now: only its hash is stored, so it cannot be printed again.", err=True)
 
 
 def _store(state: AppState) -> KeyStore:
     if state.keys is None:
-        where = "set SECURE_ML_API_KEYS_FILE to the file that shall hold the hashed API keys"
-        raise click.ClickException(f"{where}, or SECURE_ML_API_KEYS_IN_STORE")
+        raise click.ClickException(
+            'set SECURE_ML_API_KEYS to the path of the file that holds the hashed API keys, or to "store"'
+        )
     return state.keys
 
 
@@ -163,17 +167,13 @@ def _pepper(state: AppState) -> SecretRing:
 
 
 @contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    """Turn what a store raises into a message without a trace."""
+def _mistakes_as_messages() -> Iterator[None]:
     try:
-        yield
+        with mistakes_as_messages():
+            yield
     except KeyError as error:
-        text = f"there is no key with the id {error.args[0]!r}; see: flask secure-ml keys list"
-        raise click.ClickException(text) from None
-    except DependencyUnavailable as error:
-        raise click.ClickException(error.reason) from None
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        message = f"there is no key with the id {error.args[0]!r}; see: flask secure-ml keys list"
+        raise click.ClickException(message) from None
 
 
 HEADINGS = ("Id", "Client", "Scopes", "Plan", "Created", "Expires", "Last used", "Status")
@@ -194,7 +194,7 @@ def as_table(records: Sequence[KeyRecord], uses: Uses, now: float) -> list[tuple
 
 def as_rows(record: KeyRecord, uses: Uses, now: float) -> list[tuple[str, ...]]:
     """Return one row for each fact of a record."""
-    endpoints = "every one" if record.endpoints is None else " ".join(sorted(record.endpoints))
+    endpoints = "all" if record.endpoints is None else " ".join(sorted(record.endpoints))
     return [
         *zip(HEADINGS, _row(record, uses, now, "%Y-%m-%d %H:%M:%S UTC"), strict=True),
         ("Endpoints", endpoints or "-"),
@@ -202,13 +202,13 @@ def as_rows(record: KeyRecord, uses: Uses, now: float) -> list[tuple[str, ...]]:
     ]
 
 
-def unused_terms(record: KeyRecord, policies: PolicyTable) -> Iterator[str]:
-    """Yield a sentence for scopes and endpoints of a key that the app does not know: most likely typing errors."""
+def unknown_names(record: KeyRecord, policies: PolicyTable) -> Iterator[str]:
+    """Yield a sentence for each scope and endpoint of a key that the app does not know: most likely a typing error."""
     routes = list(policies.routes())
-    asked = frozenset[str]().union(*(policy.scopes for _, _, policy in routes))
+    needed = frozenset[str]().union(*(policy.scopes for _, _, policy in routes))
     names = {name for rule, _, _ in routes for name in (rule.rule, rule.endpoint)}
-    for scope in sorted(record.scopes - asked):
-        yield f"no route asks for the scope {scope!r}; they ask for {', '.join(sorted(asked)) or 'none'}"
+    for scope in sorted(record.scopes - needed):
+        yield f"no route needs the scope {scope!r}; the scopes of the routes are {', '.join(sorted(needed)) or 'none'}"
     for endpoint in sorted((record.endpoints or frozenset()) - names):
         yield f"the app has neither an endpoint nor a URL rule {endpoint!r}; see: flask secure-ml routes"
 

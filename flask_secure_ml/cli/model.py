@@ -1,4 +1,4 @@
-"""``flask secure-ml model``: what one wants to know of a model file before an app loads it."""
+"""``flask secure-ml model`` and ``profile``: model files before an app loads them, and profiles of training data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from ..inputs.profiles.fit import QUANTILES
 from ..inputs.profiles.fit import fit as fit_columns
 from ..model_files import ModelFileError, directory_digest, file_digest, find_code, read_directory, read_file
 from ..model_files.files import MAX_BYTES, Files
+from .context import mistakes_as_messages
 
-model = AppGroup("model", help="Look at model files.")
+model = AppGroup("model", help="Inspect model files.")
 
 
 @model.command("digest", with_appcontext=False)
@@ -45,7 +46,7 @@ def digest(path: Path, max_bytes: int) -> None:
                 click.echo(f"Warning: {name} is {finding}; loading it can {finding.consequence}", err=True)
 
 
-profile = AppGroup("profile", help="Learn what inputs look like, from data or from a model.")
+profile = AppGroup("profile", help="Profile training data.")
 
 
 @profile.command("fit", with_appcontext=False)
@@ -63,7 +64,7 @@ def fit(data: Path, output: Path | None, targets: Sequence[str], quantiles: str)
 
     DATA is an .npy file, a .csv file whose first line has names, or a .parquet file.
     """
-    with _in_one_sentence():
+    with mistakes_as_messages():
         found = fit_columns(read_columns(data, targets), _numbers(quantiles))
         if output is not None:
             found.save(output)
@@ -72,18 +73,18 @@ def fit(data: Path, output: Path | None, targets: Sequence[str], quantiles: str)
     click.echo(f"{found.rows} rows, {len(found.features)} features", err=True)
 
 
-@profile.command("schema", with_appcontext=False)
-@click.argument("model")
-def schema(model: str) -> None:
+@model.command("schema", with_appcontext=False)
+@click.argument("name", metavar="MODEL")
+def schema(name: str) -> None:
     """Print the Python source of a schema for the inputs of a model.
 
     MODEL is an .onnx file, the directory of an MLflow model, or module:object, which is imported: a fitted scikit-learn
     estimator, for example. Pickles are never loaded.
     """
-    module, colon, name = model.partition(":")
-    with _in_one_sentence():
-        is_import = colon and not Path(model).exists()
-        click.echo(schema_source(inputs_of(_imported(module, name) if is_import else model)))
+    module, colon, attribute = name.partition(":")
+    with mistakes_as_messages():
+        is_import = colon and not Path(name).exists()
+        click.echo(schema_source(inputs_of(_imported(module, attribute) if is_import else name)))
 
 
 def _numbers(text: str) -> list[float]:
@@ -110,11 +111,3 @@ def _from_here() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
-
-
-@contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    try:
-        yield
-    except (ProfileError, ModelInputsError) as error:
-        raise click.ClickException(str(error)) from None

@@ -1,4 +1,4 @@
-"""``flask secure-ml openapi``: the description of the app, for tools that make clients or look for changes."""
+"""``flask secure-ml openapi``: the description of the app, for tools that generate clients or find changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import IO
 import click
 from flask.cli import with_appcontext
 
-from ..errors import ConfigError
 from ..openapi import build_document
 from .context import command_app, command_state
 
@@ -18,14 +17,11 @@ from .context import command_app, command_state
     "--output",
     type=click.File("w", encoding="utf-8", lazy=True, atomic=True),
     default="-",
-    help="Write it to this file instead, which is replaced as a whole.",
+    help="Write it to this file instead; the file is replaced as a whole.",
 )
 @with_appcontext
 def openapi(output: IO[str]) -> None:
     """Print the OpenAPI 3.1 description of the app, whether it is served or not."""
     command_state()
-    try:
-        document = build_document(command_app())
-    except ConfigError as error:
-        raise click.ClickException("; ".join(error.problems)) from None
+    document = build_document(command_app())
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=output)

@@ -1,4 +1,4 @@
-"""``flask secure-ml routes``: who may call what."""
+"""``flask secure-ml routes``: the policy of every route."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from collections.abc import Iterator
 import click
 from flask.cli import with_appcontext
 
-from ..policy.options import AccessTerms
+from ..policy.options import AccessOptions
 from ..policy.policy import Policy
-from .context import command_state, print_table
+from .context import command_state, json_option, print_table
 
 HEADINGS = ("Methods", "Rule", "Access", "Limits", "Body")
 
 
 @click.command()
+@json_option
 @with_appcontext
-def routes() -> None:
+def routes(as_json: bool) -> None:
     """List every route with the policy that is enforced for it."""
-    print_table([HEADINGS, *rows()])
+    if as_json:
+        click.echo(json.dumps([dict(zip(map(str.lower, HEADINGS), row, strict=True)) for row in rows()]))
+    else:
+        print_table([HEADINGS, *rows()])
 
 
 def rows() -> Iterator[tuple[str, ...]]:
-    """Yield a row for each rule and policy; methods under one policy stand together."""
+    """Yield a row for each rule and policy; methods with the same policy share a row."""
     grouped: dict[tuple[str, int], tuple[list[str], Policy]] = {}
     for rule, method, policy in command_state().policies.routes():
         grouped.setdefault((rule.rule, id(policy)), ([], policy))[0].append(method)
@@ -37,8 +41,8 @@ def _row(methods: list[str], rule: str, policy: Policy) -> tuple[str, ...]:
     return ",".join(methods), rule, access, limits, type(policy.body).__name__ if policy.body else "-"
 
 
-def access_words(access: AccessTerms) -> Iterator[str]:
-    """Yield what is asked of a caller, one term after the other as they are checked."""
+def access_words(access: AccessOptions) -> Iterator[str]:
+    """Yield what a caller needs, in the order in which it is checked."""
     for label, words in (
         ("principals: ", access.principals),
         ("", access.scopes),

@@ -1,63 +1,77 @@
-"""The settings of one app: read, checked, and every problem told at once.
+"""The settings of one app: read and checked once, with every problem reported together.
 
-Every key is ``SECURE_ML_`` and the upper-case name of the field. The records, from which the reference page in the
-documentation is generated, stand by topic in :mod:`flask_secure_ml.settings`.
+Every key is ``SECURE_ML_`` and the upper-case name of the setting. Their records are in :mod:`.settings` by group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
-from typing import Any, cast
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, cast
+
+from marshmallow import ValidationError
 
 from ..errors import ConfigError
-from .cross_checks import contradictions, literal_secrets, shared_secrets, unknown_keys
-from .settings import InputSettings, SharedSettings, ShownSettings, TokenSettings, TransportSettings, WayInSettings
+from ..policy.schema import Check, load_options, options_of, sentences, unknown_names
+from .cross_checks import CROSS_CHECKS, ratelimit_problems
+from .fields import literal_secrets
+from .settings import (
+    GROUPS,
+    AuthenticationSettings,
+    InputSettings,
+    ObservabilitySettings,
+    SharedSettings,
+    TokenSettings,
+    TransportSettings,
+)
 
 PREFIX = "SECURE_ML_"
 
 
-# A dataclass takes its fields from the last base first.
 @dataclass(frozen=True)
-class Settings(ShownSettings, InputSettings, SharedSettings, TokenSettings, WayInSettings, TransportSettings):
+class Settings(
+    ObservabilitySettings,
+    InputSettings,
+    SharedSettings,
+    TokenSettings,
+    AuthenticationSettings,
+    TransportSettings,
+):
     """The checked settings of one app. Read once by ``init_app``; later changes have no effect."""
 
-    @classmethod
-    def load(cls, config: Mapping[str, Any]) -> Settings:
-        """Read and check every ``SECURE_ML_*`` key.
+    cross_checks: ClassVar[tuple[Check, ...]] = CROSS_CHECKS
 
-        :raises ConfigError: one sentence for each unknown key, wrong value and contradiction.
+    @classmethod
+    def load(cls, config: Mapping[str, Any], *, own_limiter: bool = False) -> Settings:
+        """Return the settings of a configuration.
+
+        :param own_limiter: the app has a ``flask_limiter.Limiter`` of its own, for which ``RATELIMIT_*`` can be meant.
+        :raises ConfigError: a line for each unknown key, wrong value and contradiction.
         """
+        names = {key_of(name): name for name in options_of(cls)}
         given = {key: value for key, value in config.items() if key.startswith(PREFIX)}
-        problems = list(unknown_keys(given, {key_of(record) for record in settings_fields()}))
-        values: dict[str, Any] = {}
-        for record in settings_fields():
-            if (name := key_of(record)) in given:
-                _read(record, given[name], values, problems)
-        settings = cls(**values)
-        # What was given and is wrong is told once, not a second time as if it were missing.
-        wrong = {problem.split(" ", 1)[0] for problem in problems}
-        problems += [each for each in contradictions(settings) if each.split(" ", 1)[0] not in wrong]
-        problems += shared_secrets(settings)
-        if not (config.get("DEBUG") or config.get("TESTING")):
-            problems += literal_secrets(settings)
+        problems = [f"{key}: {sentence}" for (key,), sentence in unknown_names(sorted(given), names)]
+        problems += ratelimit_problems(config, own_limiter=own_limiter)
+        values = {names[key]: value for key, value in given.items() if key in names}
+        try:
+            with literal_secrets(allowed=bool(config.get("DEBUG") or config.get("TESTING"))):
+                settings = load_options(cls, values)
+        except ValidationError as error:
+            # The messages of a schema are by option.
+            for name, messages in cast("Mapping[str, Any]", error.messages).items():
+                problems += sentences(messages, key_of(name))
         if problems:
             raise ConfigError(problems)
         return settings
 
 
-def settings_fields() -> tuple[Field[Any], ...]:
-    """Return the record of every setting, in the order of the reference page."""
-    return fields(cast("Any", Settings))
+def settings_by_group() -> Iterator[tuple[str, str, tuple[Field[Any], ...]]]:
+    """Yield the title and the summary of each group of settings, and their records."""
+    for title, group in GROUPS.items():
+        yield title, " ".join((group.__doc__ or "").split()), dataclasses.fields(group)
 
 
-def key_of(record: Field[Any]) -> str:
+def key_of(name: str) -> str:
     """Return the configuration key of a setting."""
-    return PREFIX + record.name.upper()
-
-
-def _read(record: Field[Any], value: Any, values: dict[str, Any], problems: list[str]) -> None:
-    try:
-        values[record.name] = record.metadata["check"](value)
-    except (TypeError, ValueError) as error:
-        problems.append(f"{key_of(record)} {error}")
+    return PREFIX + name.upper()

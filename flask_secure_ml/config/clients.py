@@ -1,20 +1,22 @@
-"""The check of ``SECURE_ML_MTLS_CLIENTS``: which certificate is which client (RFC 8705 section 2)."""
+"""Which client certificate is which caller (``SECURE_ML_MTLS_CLIENTS``, RFC 8705 section 2)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from cryptography.x509 import Name
 from cryptography.x509.oid import NameOID
+from marshmallow import ValidationError
 
-from ..policy.options import SCOPE_TOKEN
+from ..policy.fields import ListOf, String, Strings
+from ..policy.options import scope
+from ..policy.schema import Check, Problem, option
 
-NAMES = ("subject_dn", "san_dns", "san_uri", "san_ip", "san_email", "sha256")
 Identity = tuple[str, Hashable]
 """One of ``NAMES`` and the value in the one form in which it is compared."""
 
@@ -25,107 +27,34 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MORE_ATTRIBUTES = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
 
 
-@dataclass(frozen=True)
-class MtlsClient:
-    """A client and the one property of its certificate that names it.
-
-    :param client: the name in logs, limits and revocations.
-    :param scopes: what it may do.
-    :param plan: the plan in ``SECURE_ML_PLANS`` that limits it.
-    :param subject_dn: the whole subject as RFC 4514 writes it, such as ``CN=trainer,O=Example``.
-    :param san_dns: a DNS name; compared without regard to case, and a wildcard stands for nothing.
-    :param san_uri: a URI, compared character by character.
-    :param san_ip: an IP address, in any spelling.
-    :param san_email: an email address, compared character by character.
-    :param sha256: the fingerprint of its certificate, 64 hexadecimal digits; its chain is not looked at.
-    """
-
-    client: str
-    scopes: frozenset[str] = frozenset()
-    plan: str = "default"
-    subject_dn: str = ""
-    san_dns: str = ""
-    san_uri: str = ""
-    san_ip: str = ""
-    san_email: str = ""
-    sha256: str = ""
-
-    @property
-    def named_by(self) -> tuple[str, str]:
-        """The property and its value."""
-        return next((name, getattr(self, name)) for name in NAMES if getattr(self, name))
-
-    @property
-    def identity(self) -> Identity:
-        """The property and its value in the form in which it is compared.
-
-        :raises ValueError: the value is not one of its kind.
-        """
-        name, value = self.named_by
-        return name, _PARSERS[name](value)
-
-
-def mtls_clients(value: Any) -> tuple[MtlsClient, ...]:
-    """Accept a list of client objects; no two of one name or one certificate.
-
-    :raises ValueError: names the entry by its number.
-    """
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"must be a list of objects with client, scopes and one of {', '.join(NAMES)}")
-    found = tuple(_client(f"[{number}]", entry) for number, entry in enumerate(value))
-    if len({each.client for each in found}) < len(found) or len({each.identity for each in found}) < len(found):
-        raise ValueError("names a client or a certificate twice")
-    return found
-
-
 def ascii_lower(name: str) -> str:
     """Return an ASCII name in lower case and any other as it is: some letters beyond ASCII become ASCII ones."""
     return name.lower() if name.isascii() else name
 
 
-def _client(where: str, entry: Any) -> MtlsClient:
-    known = {"client", "scopes", "plan", *NAMES}
-    if not isinstance(entry, Mapping) or "client" not in entry or not entry.keys() <= known:
-        raise ValueError(f"{where} must be an object with client, scopes, plan and one of {', '.join(NAMES)}")
-    if any(not isinstance(entry[name], str) or not entry[name] for name in entry.keys() - {"scopes"}):
-        raise ValueError(f"{where} has a member that is not a text")
-    if len(entry.keys() & set(NAMES)) != 1:
-        raise ValueError(f"{where} needs exactly one of {', '.join(NAMES)}")
-    client = MtlsClient(**{**entry, "scopes": _scopes(where, entry.get("scopes", []))})
-    try:
-        _ = client.identity
-    except ValueError as error:
-        raise ValueError(f"{where} {client.named_by[0]} {error}") from None
-    return client
-
-
-def _scopes(where: str, value: Any) -> frozenset[str]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(scope, str) for scope in value):
-        raise ValueError(f"{where} scopes must be a list of texts")
-    if not all(SCOPE_TOKEN.fullmatch(scope) for scope in value):
-        raise ValueError(f"{where} has a scope with characters that RFC 6749 section 3.3 forbids")
-    return frozenset(value)
-
-
 def _subject(value: str) -> Name:
     if "=#" in value:
-        # The library would take the encoding for the text that is encoded, and match nothing.
-        raise ValueError("must not have values in hexadecimal")
+        # The library would take the encoding for the string that is encoded, and match nothing.
+        raise ValidationError("must not have values in hexadecimal")
     try:
         return Name.from_rfc4514_string(value, _MORE_ATTRIBUTES)
     except ValueError:
-        raise ValueError("must be a name as RFC 4514 writes it, such as 'CN=trainer,O=Example'") from None
+        raise ValidationError("must be a name as RFC 4514 writes it, such as 'CN=trainer,O=Example'") from None
 
 
 def _dns(value: str) -> str:
     if not _DNS_NAME.fullmatch(value):
-        raise ValueError("must be one DNS name in ASCII; wildcards are not looked at")
+        raise ValidationError("must be one DNS name in ASCII; a wildcard matches no certificate")
     return ascii_lower(value)
 
 
 def _uri(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or " " in value or not urlsplit(value).scheme:
-        raise ValueError("must be an absolute URI such as 'spiffe://example.com/trainer'")
+    try:
+        scheme = urlsplit(value).scheme
+    except ValueError:
+        scheme = ""
+    if not value.isascii() or not value.isprintable() or " " in value or not scheme:
+        raise ValidationError("must be an absolute URI such as 'spiffe://example.com/trainer'")
     return value
 
 
@@ -133,19 +62,19 @@ def _ip(value: str) -> Hashable:
     try:
         return ip_address(value)
     except ValueError:
-        raise ValueError("must be an IP address") from None
+        raise ValidationError(f"must be an IP address, not {value!r}") from None
 
 
 def _email(value: str) -> str:
     if not _EMAIL.fullmatch(value):
-        raise ValueError("must be an email address in ASCII")
+        raise ValidationError("must be an email address in ASCII")
     return value
 
 
 def _fingerprint(value: str) -> str:
     digits = value.replace(":", "").lower()
     if not _FINGERPRINT.fullmatch(digits):
-        raise ValueError("must be 64 hexadecimal digits")
+        raise ValidationError("must be 64 hexadecimal digits")
     return digits
 
 
@@ -157,3 +86,72 @@ _PARSERS: Mapping[str, Callable[[str], Hashable]] = {
     "san_email": _email,
     "sha256": _fingerprint,
 }
+NAMES = tuple(_PARSERS)
+
+
+class CertificateName(String):
+    """One property of a certificate, kept as it was written."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        found = super()._deserialize(value, attr, data, **kwargs)
+        _PARSERS[self.kind](found)
+        return found
+
+
+def check_one_name(client: MtlsClient) -> Iterator[Problem]:
+    """Yield whether not exactly one property names the certificate."""
+    if sum(bool(getattr(client, name)) for name in NAMES) != 1:
+        yield (), f"needs exactly one of {', '.join(NAMES)}"
+
+
+@dataclass(frozen=True)
+class MtlsClient:
+    """A client and the one property of its certificate that names it."""
+
+    cross_checks: ClassVar[tuple[Check, ...]] = (check_one_name,)
+
+    client: str = option(String(), help_text="The name in logs, limits and revocations.")
+    scopes: frozenset[str] = option(Strings("predict", scope, unordered=True), frozenset(), "What it may do.")
+    plan: str = option(String(), "default", "The plan in ``SECURE_ML_PLANS`` that limits it.")
+    subject_dn: str = option(
+        CertificateName("subject_dn"), "", "The whole subject as RFC 4514 writes it: ``CN=trainer,O=Example``."
+    )
+    san_dns: str = option(
+        CertificateName("san_dns"), "", "A DNS name, compared without regard to case; a wildcard matches nothing."
+    )
+    san_uri: str = option(CertificateName("san_uri"), "", "A URI, compared character by character.")
+    san_ip: str = option(CertificateName("san_ip"), "", "An IP address, in any spelling.")
+    san_email: str = option(CertificateName("san_email"), "", "An email address, compared character by character.")
+    sha256: str = option(
+        CertificateName("sha256"),
+        "",
+        "The fingerprint of its certificate, 64 hexadecimal digits; its chain is not verified.",
+    )
+
+    @property
+    def named_by(self) -> tuple[str, str]:
+        """The property and its value."""
+        return next((name, getattr(self, name)) for name in NAMES if getattr(self, name))
+
+    @property
+    def identity(self) -> Identity:
+        """The property and its value in the form in which it is compared."""
+        name, value = self.named_by
+        return name, _PARSERS[name](value)
+
+
+def _check_unique(clients: Mapping[int, MtlsClient]) -> Iterator[Problem]:
+    seen: dict[Hashable, int] = {}
+    for index, each in clients.items():
+        for key, path in ((each.client, "client"), (each.identity, each.named_by[0])):
+            if seen.setdefault(key, index) != index:
+                yield (index, path), f"is also that of entry {seen[key]}; name every client and certificate once"
+
+
+def clients_field() -> ListOf:
+    """Return the field of ``SECURE_ML_MTLS_CLIENTS``."""
+    return ListOf(MtlsClient, _check_unique)

@@ -1,70 +1,158 @@
-"""What no single setting shows: keys that are none, contradictions, and secrets that stand in the configuration."""
+"""What no single setting shows: contradictions, shared secrets, missing packages, and keys of Flask and Flask-Limiter.
+
+Each check takes the settings, yields a path (a setting in lower case, then names and indexes) and a sentence, and ends
+where it reads a setting that has a problem of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from .checks import closest
+from ..policy.schema import Check, Problem, known
+from .issuers import IssuerConfig
+from .settings import IN_STORE
 
 if TYPE_CHECKING:
     from . import Settings
 
-
-def unknown_keys(given: Collection[str], known: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each key that is no setting; a typing error in a security key must not pass."""
-    for key in sorted(set(given) - set(known)):
-        guess = closest(key, known)
-        yield f"{key} is not a setting" + (f"; did you mean {guess}?" if guess else "")
+EXAMPLE = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
-def contradictions(settings: Settings) -> Iterator[str]:
-    """Yield a sentence for each pair of settings that do not go together."""
-    keys = settings.api_keys_file or settings.api_keys_in_store
-    if keys and settings.api_key_pepper is None:
+def check_api_keys(settings: Settings) -> Iterator[Problem]:
+    """Yield what API keys lack."""
+    if settings.api_keys is not None and settings.api_key_pepper is None:
         yield (
-            "SECURE_ML_API_KEY_PEPPER is needed for API keys, such as "
-            '"env:API_KEY_PEPPER" or "file:/run/secrets/pepper"'
+            ("api_key_pepper",),
+            f'is needed for API keys; set it to "env:API_KEY_PEPPER", a secret made with {EXAMPLE}',
         )
-    if settings.api_keys_file and settings.api_keys_in_store:
-        yield "SECURE_ML_API_KEYS_FILE and SECURE_ML_API_KEYS_IN_STORE name two places for API keys; keep one"
-    if settings.api_keys_in_store and settings.store_uri.startswith("memory:"):
-        yield "SECURE_ML_STORE_URI must not be memory: with SECURE_ML_API_KEYS_IN_STORE"
+
+
+def check_key_store(settings: Settings) -> Iterator[Problem]:
+    """Yield whether API keys would be in a store that no other process sees."""
+    if settings.api_keys == IN_STORE and settings.store_uri.startswith("memory:"):
+        yield (
+            ("store_uri",),
+            "must not be memory: with SECURE_ML_API_KEYS=store; set it to sqlite:/path or redis://host",
+        )
+
+
+def check_certificates(settings: Settings) -> Iterator[Problem]:
+    """Yield whether certificates cannot be verified."""
     if settings.mtls_ca_file is None and any(not each.sha256 for each in settings.mtls_clients):
-        yield "SECURE_ML_MTLS_CA_FILE is needed for every client of SECURE_ML_MTLS_CLIENTS without sha256"
-    if settings.dpop != "off" and not settings.token_issuers:
-        yield "SECURE_ML_DPOP needs SECURE_ML_TOKEN_ISSUERS: a proof goes with an access token"
+        yield ("mtls_ca_file",), "is needed for every client of SECURE_ML_MTLS_CLIENTS without sha256"
+
+
+def check_proofs(settings: Settings) -> Iterator[Problem]:
+    """Yield whether DPoP proofs cannot name this API."""
     if settings.dpop != "off" and settings.resource_uri is None:
-        yield "SECURE_ML_RESOURCE_URI is needed with SECURE_ML_DPOP: a proof must name this API, not what Host says"
-    if "default" not in settings.plans:
-        yield "SECURE_ML_PLANS must have a plan named 'default'"
-    for client in settings.mtls_clients:
+        yield ("resource_uri",), "is needed with SECURE_ML_DPOP: a proof must name this API, not what Host says"
+
+
+def check_proof_tokens(settings: Settings) -> Iterator[Problem]:
+    """Yield whether there are no tokens that DPoP proofs could go with."""
+    if settings.dpop != "off" and not settings.token_issuers:
+        yield ("dpop",), "needs SECURE_ML_TOKEN_ISSUERS: a proof goes with an access token"
+
+
+def check_plans(settings: Settings) -> Iterator[Problem]:
+    """Yield the clients whose plan does not exist."""
+    for index, client in enumerate(settings.mtls_clients):
         if client.plan not in settings.plans:
-            yield f"SECURE_ML_MTLS_CLIENTS: the plan {client.plan!r} of {client.client!r} is not in SECURE_ML_PLANS"
+            names = ", ".join(settings.plans)
+            yield ("mtls_clients", index, "plan"), f"{client.plan!r} is not in SECURE_ML_PLANS, which has {names}"
 
 
-def shared_secrets(settings: Settings) -> Iterator[str]:
-    """Name the secrets that stand for two things: whoever may use one could forge the other (RFC 8725bis 3.8)."""
+def needs_package(setting: str, module: str, extra: str, wanted: Callable[[Any], bool]) -> Check:
+    """Return a check for a value of a setting that needs an optional package."""
+
+    def check(settings: Settings) -> Iterator[Problem]:
+        if wanted(getattr(settings, setting)) and not _installed(module):
+            yield (setting,), f"needs the package {module}: pip install 'flask-secure-ml[{extra}]'"
+
+    return check
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check_shared_secrets(settings: Settings) -> Iterator[Problem]:
+    """Yield the secrets that serve two purposes: whoever may use one could forge the other (RFC 8725bis 3.8)."""
     seen: dict[bytes, str] = {}
-    for name, ring in (
-        ("SECURE_ML_API_KEY_PEPPER", settings.api_key_pepper),
-        ("SECURE_ML_DPOP_NONCE_SECRET", settings.dpop_nonce_secret),
-        *((f"SECURE_ML_TOKEN_ISSUERS: the secret of {each.issuer}", each.secret) for each in settings.token_issuers),
+    for path, ring in (
+        *(((name,), known(settings, name)) for name in ("api_key_pepper", "dpop_nonce_secret")),
+        *((("token_issuers", index, "secret"), each.secret) for index, each in _issuers(settings)),
     ):
+        name = f"SECURE_ML_{str(path[0]).upper()}" + "".join(f"[{step}]" for step in path[1:2])
         for value in ring.check() if ring else ():
             if seen.setdefault(value, name) != name:
-                other = seen[value].removeprefix("SECURE_ML_TOKEN_ISSUERS: ")
-                yield f"{name} is also that of {other}; make one for each"
+                yield path, f"is also the secret of {seen[value]}; make one for each"
 
 
-def literal_secrets(settings: Settings) -> Iterator[str]:
-    """Name the settings that hold a secret itself; outside debug and testing that is an error."""
-    for key, ring in (
-        ("API_KEY_PEPPER", settings.api_key_pepper),
-        ("DPOP_NONCE_SECRET", settings.dpop_nonce_secret),
-        ("STORE_PASSWORD", settings.store_password),
-        *((f"TOKEN_ISSUERS secret of {each.issuer}", each.secret) for each in settings.token_issuers),
-        *((f"TOKEN_ISSUERS client_secret of {each.issuer}", each.client_secret) for each in settings.token_issuers),
-    ):
-        if ring is not None and ring.literal:
-            yield f'SECURE_ML_{key} must be a reference such as "env:NAME" or "file:/path", never the secret itself'
+def _issuers(settings: Settings) -> Iterable[tuple[int, IssuerConfig]]:
+    return enumerate(known(settings, "token_issuers") or ())
+
+
+CROSS_CHECKS: tuple[Check, ...] = (
+    check_api_keys,
+    check_key_store,
+    check_certificates,
+    check_proofs,
+    check_proof_tokens,
+    check_plans,
+    check_shared_secrets,
+    needs_package("store_uri", "redis", "redis", lambda uri: uri.startswith(("redis", "valkey", "unix"))),
+    needs_package("wire_formats", "msgpack", "msgpack", lambda formats: "msgpack" in formats),
+    needs_package("openapi", "apispec", "openapi", lambda mode: mode != "off"),
+    needs_package(
+        "content_encodings",
+        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",
+        "zstd",
+        lambda encodings: "zstd" in encodings,
+    ),
+)
+
+RATELIMIT = {"RATELIMIT_STORAGE_URI", "RATELIMIT_STORAGE_OPTIONS", "RATELIMIT_STRATEGY", "RATELIMIT_ENABLED"}
+"""The keys of Flask-Limiter that have their documented effect."""
+
+_INSTEAD = {
+    "RATELIMIT_DEFAULT": "write these limits as requests of a plan in SECURE_ML_PLANS",
+    "RATELIMIT_APPLICATION": "write these limits as requests of a plan in SECURE_ML_PLANS",
+    "RATELIMIT_SWALLOW_ERRORS": "SECURE_ML_LIMIT_OUTAGE says what happens while the storage is down",
+    "RATELIMIT_IN_MEMORY_FALLBACK": "SECURE_ML_LIMIT_OUTAGE says what happens while the storage is down",
+    "RATELIMIT_KEY_FUNC": "limits count for each caller",
+}
+
+
+def ratelimit_problems(config: Mapping[str, Any], *, own_limiter: bool = False) -> Iterator[str]:
+    """Yield a sentence for each ``RATELIMIT_*`` key that would have no effect.
+
+    :param own_limiter: the app has a ``flask_limiter.Limiter`` of its own, for which these keys can be meant.
+    """
+    for key in sorted(key for key in config if key.startswith("RATELIMIT_")):
+        if key not in RATELIMIT and not own_limiter:
+            instead = next((hint for prefix, hint in _INSTEAD.items() if key.startswith(prefix)), None)
+            remove = "remove it" if instead is None else f"{instead}; remove it"
+            yield f"{key}: has no effect; {remove}, or create your own Limiter before SecureML"
+    if config.get("RATELIMIT_ENABLED", True) is not True:
+        yield "RATELIMIT_ENABLED: must be true; to lift limits, leave them out of plans and policies"
+
+
+def session_cookie(config: Mapping[str, Any], *, require_tls: bool) -> dict[str, Any]:
+    """Return what must change in the settings of Flask's session cookie.
+
+    Where TLS is required, a cookie never has to cross clear text. Where it is not, ``Secure`` stays as the app has it:
+    a browser would drop such a cookie, and the session with it.
+    """
+    changes: dict[str, Any] = {}
+    if require_tls and not config["SESSION_COOKIE_SECURE"]:
+        changes["SESSION_COOKIE_SECURE"] = True
+    if not config["SESSION_COOKIE_SAMESITE"]:
+        changes["SESSION_COOKIE_SAMESITE"] = "Lax"
+    return changes

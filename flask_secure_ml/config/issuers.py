@@ -1,13 +1,16 @@
-"""The check of ``SECURE_ML_TOKEN_ISSUERS``: whose access tokens are accepted, and how they are verified."""
+"""Whose access tokens are accepted, and how they are verified (``SECURE_ML_TOKEN_ISSUERS``)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from ..policy.fields import Boolean, Choices, Integer, ListOf, StrictField, String
+from ..policy.schema import Check, Problem, option
 from ..secrets import SecretRing, client_secret_ring, secret_ring
+from .fields import SecretReference
 
 ASYMMETRIC = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
@@ -15,179 +18,153 @@ ASYMMETRIC = frozenset(
 HMAC_BYTES: Mapping[str, int] = {"HS256": 32, "HS384": 48, "HS512": 64}
 """The shortest secret of each HMAC algorithm in bytes: that of its digest (RFC 7518 section 3.2)."""
 
-ALGORITHMS = ASYMMETRIC | HMAC_BYTES.keys()
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-RELAXATIONS = frozenset({"typ", "jti", "client_id", "sub"})
 KEY_SOURCES = ("jwks_uri", "jwks_file", "jwks", "secret", "discover")
 MAX_AGE = 86_400
 LONGEST_AGE = 30 * 86_400
-"""The most that ``max_age`` can be, in seconds; the revocation of a token is remembered for longer."""
-
-_EXAMPLE = "an object with issuer, audience, algorithms and one of " + ", ".join((*KEY_SOURCES, "introspection_uri"))
+"""The most that ``max_age`` can be, in seconds; the revocation of a token is kept for longer."""
 
 
-@dataclass(frozen=True)
-class IssuerConfig:
-    """One authorization server: who it is, for whom its tokens are, and how they are verified.
+class KeySet(StrictField):
+    """A JWK Set (RFC 7517)."""
 
-    :param issuer: the exact ``iss``.
-    :param audience: must be in ``aud``.
-    :param algorithms: what its tokens may be signed with; empty where it only introspects.
-    :param jwks_uri: where its public keys are.
-    :param jwks_file: a file with its public keys.
-    :param jwks: its public keys themselves, a JWK Set.
-    :param secret: the HMAC secrets, newest first.
-    :param discover: read ``jwks_uri`` from the issuer's metadata (RFC 8414).
-    :param introspection_uri: where opaque tokens are introspected (RFC 7662).
-    :param client_id: who this app is at the introspection endpoint.
-    :param client_secret: and its secret there, newest first.
-    :param omits: which of ``typ``, ``jti`` and ``client_id`` its tokens may lack; with ``sub``, introspection may leave
-        it out, and the client's id stands for it.
-    :param max_age: the most seconds since ``iat``.
-    :param private_network: its addresses may be private or loopback ones.
-    :param insecure_http: its addresses may be ``http:`` on loopback.
-    """
+    def __init__(self) -> None:
+        super().__init__('a JWK Set: an object with the list "keys"')
 
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...] = ()
-    jwks_uri: str | None = None
-    jwks_file: str | None = None
-    jwks: Mapping[str, Any] | None = None
-    secret: SecretRing | None = None
-    discover: bool = False
-    introspection_uri: str | None = None
-    client_id: str | None = None
-    client_secret: SecretRing | None = None
-    omits: frozenset[str] = frozenset()
-    max_age: int = MAX_AGE
-    private_network: bool = False
-    insecure_http: bool = False
-
-    @property
-    def key_sources(self) -> tuple[str, ...]:
-        """The names of the members that say where keys are."""
-        return tuple(name for name in KEY_SOURCES if getattr(self, name))
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping) or not isinstance(value.get("keys"), (list, tuple)):
+            raise self.wrong(value, secret=True)
+        return value
 
 
-def issuers(value: Any) -> tuple[IssuerConfig, ...]:
-    """Accept a list of issuer objects; every issuer once, and at most one that introspects.
+class Relaxations(Choices):
+    """Which members a token may lack."""
 
-    :raises ValueError: names the entry by its number, and never a secret.
-    """
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"must be a list, each entry {_EXAMPLE}")
-    found = tuple(_issuer(f"[{number}]", entry) for number, entry in enumerate(value))
-    if len({each.issuer for each in found}) < len(found):
-        raise ValueError("names an issuer twice")
-    if sum(each.introspection_uri is not None for each in found) > 1:
-        raise ValueError("has two issuers with introspection_uri, and an opaque token does not say whose it is")
-    return found
+    def joined(self, found: list[Any]) -> frozenset[str]:
+        """Return the members."""
+        return frozenset(found)
 
 
-def _issuer(where: str, entry: Any) -> IssuerConfig:
-    known = {each.name for each in fields(IssuerConfig)}
-    if not isinstance(entry, Mapping) or not {"issuer", "audience"} <= entry.keys() <= known:
-        raise ValueError(f"{where} must be {_EXAMPLE}")
-    try:
-        found = IssuerConfig(**{name: _MEMBERS[name](member) for name, member in entry.items()})
-    except ValueError as error:
-        raise ValueError(f"{where} {error}") from None
-    for problem in _contradictions(found):
-        raise ValueError(f"{where} {problem}")
-    return found
-
-
-def _contradictions(found: IssuerConfig) -> Iterator[str]:
+def check_issuer(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield whether the issuer is not an identifier (RFC 8414 section 2)."""
     if "#" in found.issuer:
-        yield "issuer must not have a fragment (RFC 8414 section 2)"
+        yield ("issuer",), "must not have a fragment (RFC 8414 section 2)"
+
+
+def check_sources(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield whether there are several sources of keys, or nothing to verify a token with."""
     if len(found.key_sources) > 1 or not (found.key_sources or found.introspection_uri):
-        yield f"needs exactly one of {', '.join(KEY_SOURCES)}, or introspection_uri"
-    if bool(found.algorithms) != bool(found.key_sources):
-        yield "needs algorithms for its keys, and only for keys"
+        named = f", not {' and '.join(found.key_sources)}" if found.key_sources else ""
+        yield (), f"needs exactly one of {', '.join(KEY_SOURCES)}, or introspection_uri{named}"
+
+
+def check_algorithms(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield whether algorithms and keys do not fit."""
+    if found.key_sources and not found.algorithms:
+        yield ("algorithms",), 'is missing; name what its tokens are signed with, such as ["RS256"]'
+    if found.algorithms and not found.key_sources and found.introspection_uri:
+        yield ("algorithms",), "is only for keys, and this issuer only introspects"
     if found.key_sources and set(found.algorithms) & (ASYMMETRIC if found.secret else HMAC_BYTES.keys()):
-        yield "algorithms and keys do not fit: a secret verifies HMAC and nothing else, public keys never do"
-    yield from _secret_lengths(found)
-    yield from _introspection(found)
-    yield from _addresses(found)
+        wanted = "a secret verifies HMAC and nothing else" if found.secret else "public keys never verify HMAC"
+        yield ("algorithms",), f"does not fit {found.key_sources[0]}: {wanted}"
 
 
-def _secret_lengths(found: IssuerConfig) -> Iterator[str]:
+def check_secret_length(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield whether a secret is shorter than the digest of its algorithm."""
     needed = max((HMAC_BYTES.get(name, 0) for name in found.algorithms), default=0)
     if found.secret is not None and any(len(value) < needed for value in found.secret.check()):
-        yield f"secret must hold at least {needed} bytes for these algorithms (RFC 7518 section 3.2)"
+        yield ("secret",), f"must hold at least {needed} bytes for these algorithms (RFC 7518 section 3.2)"
 
 
-def _introspection(found: IssuerConfig) -> Iterator[str]:
-    members = (found.introspection_uri, found.client_id, found.client_secret)
-    if any(member is not None for member in members) and None in members:
-        yield "introspection needs introspection_uri, client_id and client_secret together"
+def check_introspection(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield each option of introspection that the others lack."""
+    options = {name: getattr(found, name) for name in ("introspection_uri", "client_id", "client_secret")}
+    if any(value is not None for value in options.values()):
+        for name, value in options.items():
+            if value is None:
+                others = " and ".join(other for other in options if other != name)
+                yield (name,), f"is missing; introspection needs it together with {others}"
 
 
-def _addresses(found: IssuerConfig) -> Iterator[str]:
-    named = {"jwks_uri": found.jwks_uri, "introspection_uri": found.introspection_uri}
-    if found.discover:
-        named["issuer (with discover)"] = found.issuer
-    for name, address in named.items():
-        if address is not None and not _allowed(address, insecure=found.insecure_http):
-            yield f"{name} must begin with https: (or be http: on loopback with insecure_http)"
+def _check_url(name: str) -> Check:
+    def check(found: IssuerConfig) -> Iterator[Problem]:
+        url = getattr(found, name)
+        if url is not None and (name != "issuer" or found.discover) and not _allowed(url, found.insecure_http):
+            why = ", because its metadata are fetched from there (discover)" if name == "issuer" else ""
+            yield (name,), f"must begin with https:{why} (or be http: on loopback with insecure_http)"
+
+    return check
 
 
-def _allowed(address: str, *, insecure: bool) -> bool:
+def _allowed(url: str, insecure: bool) -> bool:
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         usable = bool(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:
         return False
     return usable and (parts.scheme == "https" or (insecure and parts.scheme == "http" and parts.hostname in LOOPBACK))
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("has a member that is not a text")
-    return value
+@dataclass(frozen=True)
+class IssuerConfig:
+    """One authorization server: who it is, for whom its tokens are, and how they are verified."""
+
+    cross_checks: ClassVar[tuple[Check, ...]] = (
+        check_issuer,
+        check_sources,
+        check_algorithms,
+        check_secret_length,
+        check_introspection,
+        _check_url("issuer"),
+        _check_url("jwks_uri"),
+        _check_url("introspection_uri"),
+    )
+
+    issuer: str = option(String(), help_text="The exact ``iss``.")
+    audience: str = option(String(), help_text="What must be in ``aud``.")
+    algorithms: tuple[str, ...] = option(
+        Choices(*sorted(ASYMMETRIC), *HMAC_BYTES), (), "What its tokens are signed with; only where it has keys."
+    )
+    jwks_uri: str | None = option(String(), None, "The URL of its public keys.")
+    jwks_file: str | None = option(String(), None, "A file with its public keys.")
+    jwks: Mapping[str, Any] | None = option(KeySet(), None, "Its public keys themselves, a JWK Set.")
+    secret: SecretRing | None = option(
+        SecretReference(secret_ring), None, "A reference to the HMAC secret, or a list of them, newest first."
+    )
+    discover: bool = option(Boolean(), False, "Read ``jwks_uri`` from the issuer's metadata (RFC 8414).")
+    introspection_uri: str | None = option(String(), None, "The URL where opaque tokens are introspected (RFC 7662).")
+    client_id: str | None = option(String(), None, "The name of this app at the introspection endpoint.")
+    client_secret: SecretRing | None = option(
+        SecretReference(client_secret_ring), None, "A reference to its secret there, or a list, newest first."
+    )
+    omits: frozenset[str] = option(
+        Relaxations("typ", "jti", "client_id", "sub"),
+        frozenset(),
+        "What its tokens may lack; without ``sub``, which only introspection may leave out, the client's id is used.",
+    )
+    max_age: int = option(Integer(1, LONGEST_AGE, unit="seconds"), MAX_AGE, "The most seconds since ``iat``.")
+    private_network: bool = option(Boolean(), False, "Its IP addresses may be private or loopback ones.")
+    insecure_http: bool = option(Boolean(), False, "Its URLs may be ``http:`` on loopback.")
+
+    @property
+    def key_sources(self) -> tuple[str, ...]:
+        """The names of the options that say where keys are."""
+        return tuple(name for name in KEY_SOURCES if getattr(self, name))
 
 
-def _true_or_false(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"has a switch that is neither true nor false but {value!r}")
-    return value
+def _check_together(issuers: Mapping[int, IssuerConfig]) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    introspecting: int | None = None
+    for index, each in issuers.items():
+        if seen.setdefault(each.issuer, index) != index:
+            yield (index, "issuer"), f"is also that of entry {seen[each.issuer]}; name every issuer once"
+        if each.introspection_uri is not None and introspecting is not None:
+            why = "an opaque token does not say whose it is"
+            yield (index, "introspection_uri"), f"is set for entry {introspecting} too, and {why}; keep one"
+        elif each.introspection_uri is not None:
+            introspecting = index
 
 
-def _names(value: Any, known: Collection[str], what: str) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{what} must be a list")
-    if not value or not set(value) <= set(known):
-        raise ValueError(f"{what} must be a list of {', '.join(sorted(known))}")
-    return tuple(value)
-
-
-def _key_set(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not isinstance(value.get("keys"), (list, tuple)):
-        raise ValueError("jwks must be a JWK Set: an object with the list keys")
-    return value
-
-
-def _seconds(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST_AGE:
-        raise ValueError(f"max_age must be a whole number of seconds from 1 to {LONGEST_AGE}")
-    return value
-
-
-_MEMBERS: Mapping[str, Any] = {
-    "issuer": _text,
-    "audience": _text,
-    "algorithms": lambda value: _names(value, ALGORITHMS, "algorithms"),
-    "jwks_uri": _text,
-    "jwks_file": _text,
-    "jwks": _key_set,
-    "secret": secret_ring,
-    "discover": _true_or_false,
-    "introspection_uri": _text,
-    "client_id": _text,
-    "client_secret": client_secret_ring,
-    "omits": lambda value: frozenset(_names(value, RELAXATIONS, "omits")),
-    "max_age": _seconds,
-    "private_network": _true_or_false,
-    "insecure_http": _true_or_false,
-}
+def issuers_field() -> ListOf:
+    """Return the field of ``SECURE_ML_TOKEN_ISSUERS``."""
+    return ListOf(IssuerConfig, _check_together)

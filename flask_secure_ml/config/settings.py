@@ -1,122 +1,136 @@
-"""What a body may be."""
+"""The record of every setting, by group; the reference page is generated from them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..policy.policy import Policy, policies_from_config
+from ..policy.fields import Boolean, Choice, Choices, Integer, LimitList, Limits, MappingOf, String, Strings
+from ..policy.policy import Policy
 from ..secrets import SecretRing, client_secret_ring, secret_ring
-from . import checks
-from .checks import setting
-from .clients import MtlsClient, mtls_clients
-from .issuers import ASYMMETRIC, IssuerConfig, issuers
+from .clients import MtlsClient, clients_field
+from .fields import (
+    HttpsUri,
+    Location,
+    MountPaths,
+    NetworkList,
+    Networks,
+    SecretReference,
+    StoreUri,
+    middleware_name,
+    setting,
+)
+from .issuers import ASYMMETRIC, IssuerConfig, issuers_field
+from .plans import Plans, plans_field
+
+IN_STORE = "store"
+"""The value of ``SECURE_ML_API_KEYS`` that stands for the shared store."""
 
 
 @dataclass(frozen=True)
-class InputSettings:
-    """What a body may be."""
+class TransportSettings:
+    """How a request reaches the app."""
 
-    max_body_bytes: int = setting(
-        4_194_304,
-        checks.integer(0),
-        """The largest request body in bytes, also for chunked bodies, and again when its content encoding is undone.
-        A policy's ``max_bytes`` comes before it.""",
+    require_tls: bool = setting(
+        Boolean(),
+        True,
+        """Reject clear text with 403 ``tls_required``. Turn it off only where no other machine can reach the port, such
+        as for a local development server; ``flask secure-ml check`` warns of it.""",
     )
-    max_json_depth: int = setting(
-        32, checks.integer(1, 1_000), "How deep the arrays and objects of JSON and MessagePack may nest."
+    trusted_proxies: Networks = setting(
+        NetworkList(),
+        [],
+        """Networks whose ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``X-Request-ID`` are believed, such as
+        ``["10.0.3.0/24"]``; ``unix`` means a Unix socket. From anyone else these headers are removed.""",
     )
-    max_json_members: int = setting(
-        1_000, checks.integer(1), "How many members one object of JSON or MessagePack may have; more are a 413."
+    hsts_max_age: int = setting(
+        Integer(0, unit="seconds"),
+        31_536_000,
+        """Seconds for which browsers use HTTPS only (``Strict-Transport-Security``), sent on TLS connections only; 0
+        ends this in browsers that have it.""",
     )
-    max_string_length: int = setting(
-        1_048_576,
-        checks.integer(1),
-        """How many bytes one text or name in a body may have, escapes as they are written; more are a 413. Images and
-        tensors in base64 are texts too.""",
+    hsts_include_subdomains: bool = setting(
+        Boolean(),
+        True,
+        """Whether HSTS holds for the subdomains of this host too (``includeSubDomains``). Browsers then reach none of
+        them in clear text for as long as ``SECURE_ML_HSTS_MAX_AGE``; see :doc:`/howto/tls`.""",
     )
-    max_elements: int = setting(
-        1_000_000,
-        checks.integer(1),
-        """How many values a body of JSON, MessagePack or CSV may have in all (numbers, texts, literals, empty arrays
-        and objects), and how many arrays and objects; more are a 413, which is found by counting, before parsing.""",
+    mounts: tuple[str, ...] = setting(
+        MountPaths(),
+        [],
+        """Paths at which WSGI middleware beneath the guards responds itself, such as ``["/metrics"]``. They take no
+        policy from a route: theirs is in ``SECURE_ML_POLICIES`` by path, or the default one. The mounts of Werkzeug's
+        ``DispatcherMiddleware`` and ``SharedDataMiddleware`` and the path of Socket.IO are known without this.""",
     )
-    max_decoded_bytes: int = setting(
-        67_108_864,
-        checks.integer(1),
-        """How many bytes an array may have that a body of npy, CSV or the Open Inference Protocol claims, found by
-        arithmetic before anything is allocated; more are a 413.""",
-    )
-    wire_formats: tuple[str, ...] = setting(
-        ["json"],
-        checks.some_of("json", "oip", "npy", "msgpack", "csv"),
-        """The formats that routes with a schema take: ``json``, ``oip`` (Open Inference Protocol v2 with its binary
-        extension), ``npy`` (``application/x-npy``), ``msgpack`` (extra ``[msgpack]``) and ``csv``.""",
-    )
-    content_encodings: tuple[str, ...] = setting(
-        ["identity"],
-        checks.some_of("identity", "gzip", "zstd"),
-        """What a body may be compressed with, beside not at all: ``gzip``, ``zstd`` (extra ``[zstd]`` before
-        Python 3.14).""",
+    outer_middleware: tuple[str, ...] = setting(
+        Strings("whitenoise.base.WhiteNoise", middleware_name),
+        [],
+        """WSGI middleware that may stand around the app, by the import name of its class or function, such as
+        ``["whitenoise.base.WhiteNoise"]``. Requests that it responds to itself are not guarded, so put it there before
+        ``init_app`` instead where you can. ``ProxyFix`` is never accepted.""",
     )
 
 
 @dataclass(frozen=True)
-class SharedSettings:
-    """What all routes share: the store of the workers, plans, and policies by configuration."""
+class AuthenticationSettings:
+    """Who may call: the realm, API keys, client certificates, and the throttles of those who guess."""
 
-    store_uri: str = setting(
-        "memory:",
-        checks.store_uri,
-        """Where state lives that workers share: revocations, DPoP proofs that were seen, and API keys if they are to.
-        ``sqlite:/path`` serves all workers of one machine, ``redis://`` or ``valkey://`` many machines; ``memory:``
-        is for one process only. A password may stand in it, or better in ``SECURE_ML_STORE_PASSWORD``.""",
-        secret=True,
+    realm: str = setting(
+        String("1 to 64 letters, digits, spaces or ._-", re.compile(r"[A-Za-z0-9 ._-]{1,64}")),
+        "model",
+        "The realm that ``WWW-Authenticate`` names: letters, digits, spaces and ``-._``.",
     )
-    store_password: SecretRing | None = setting(
+    resource_uri: str | None = setting(
+        HttpsUri(),
         None,
-        client_secret_ring,
-        "A reference to the password of the store, instead of one in its address; in a list, the newest first.",
+        """The URL of this API as clients know it, such as ``https://models.example.com``. With it, the metadata of
+        RFC 9728 are served under ``/.well-known/oauth-protected-resource``, and challenges point there.""",
     )
-    plans: checks.Plans = setting(
-        {"default": {"requests": ["600/minute"], "quotas": []}},
-        checks.plans,
-        """What callers may use, by plan: ``requests`` are rate limits over all routes, ``quotas`` are quotas in
-        rows of input for routes with ``cost=``, ``scores`` is what answers say of scores, such as
-        ``{"round": 2, "top_k": 3}``. API keys name their plan; everyone else has ``default``.""",
+    api_keys: str | None = setting(
+        Location(IN_STORE),
+        None,
+        """Where the hashed API keys are: the path of a file, which ``flask secure-ml keys`` writes and running workers
+        read again when it changes, or ``store`` for ``SECURE_ML_STORE_URI``, for several machines. Without it, API keys
+        are not accepted.""",
     )
-    limit_outage: str = setting(
-        "memory",
-        checks.one_of("memory", "closed"),
-        """What happens while the limit storage (``RATELIMIT_STORAGE_URI``) is down: ``memory`` counts in each
-        worker, ``closed`` answers 503.""",
+    api_key_pepper: SecretRing | None = setting(
+        SecretReference(secret_ring),
+        None,
+        """A reference to the secret that keys the hash of API keys, at least 32 bytes: ``env:NAME``, ``file:/path``
+        or ``vault:mount/path#field``. To rotate it, a list of references, newest first: new keys are hashed with the
+        first, and a key of an older one is hashed again when it is next used. Needed for API keys.""",
     )
-    policies: Mapping[str, Policy] = setting(
-        {},
-        policies_from_config,
-        """Policies for routes whose code cannot be edited, by endpoint or URL rule:
-        ``{"/invocations": {"scopes": ["predict"]}}``. Terms: ``public``, ``scopes``, ``any_scopes``, ``roles``,
-        ``claims``, ``principals``, ``owner`` (true, or the import name of a function), ``acr_values``,
-        ``max_auth_age``, ``limits``, ``max_bytes``, ``caps``, ``cost``, ``scores``, and ``body`` and ``response`` (the
-        import names of schemas). An unknown name is a start-up error.""",
+    client_certificate_header: str | None = setting(
+        Choice("Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"),
+        None,
+        """The header in which a trusted proxy passes the client's certificate on: ``Client-Cert`` (RFC 9440),
+        ``X-SSL-Client-Cert`` (the escaped PEM of nginx) or ``X-Forwarded-Client-Cert`` (Envoy). Believed from
+        ``SECURE_ML_TRUSTED_PROXIES`` only. gunicorn's own TLS needs no header.""",
     )
-
-
-@dataclass(frozen=True)
-class ShownSettings:
-    """What is told of requests and routes."""
-
-    request_log: str = setting(
-        "stderr",
-        checks.text,
-        """Where the request log goes, one JSON line a request: ``stderr``, ``stdout``, ``off`` or the path of a
-        file, which is reopened when it is rotated.""",
+    mtls_clients: tuple[MtlsClient, ...] = setting(
+        clients_field(),
+        [],
+        """Clients that authenticate with a certificate (RFC 8705 section 2), each named by exactly one property of
+        it.""",
     )
-    openapi: str = setting(
-        "off",
-        checks.one_of("off", "public", "protected"),
-        """Serve the OpenAPI description of the app as ``/openapi.json`` and a page to read and try it as ``/docs``
-        (extra ``[openapi]``): ``public`` to everyone, ``protected`` to every caller with a valid credential.""",
+    mtls_ca_file: str | None = setting(
+        String("the path of a file"),
+        None,
+        """The certificate authorities, in PEM, that the certificates of ``SECURE_ML_MTLS_CLIENTS`` must lead to; needed
+        for clients that are not named by fingerprint. It is read again when it changes.""",
+    )
+    failed_auth_limits: Limits = setting(
+        LimitList(),
+        ["30/minute"],
+        """How many invalid credentials one IP address may present before it gets 429. An empty list turns the throttle
+        off.""",
+    )
+    failed_key_limits: Limits = setting(
+        LimitList(),
+        ["100/hour"],
+        """How many wrong secrets one API key may be presented with, from all IP addresses together, before wrong ones
+        get 429. The right secret always passes, so nobody can lock the owner out.""",
     )
 
 
@@ -125,162 +139,170 @@ class TokenSettings:
     """Access tokens: whose, how they are verified, and what binds them to a key."""
 
     token_issuers: tuple[IssuerConfig, ...] = setting(
+        issuers_field(),
         [],
-        issuers,
-        """Authorization servers whose access tokens are accepted: a list of objects with ``issuer``, ``audience``,
-        ``algorithms`` and the source of its keys, one of ``jwks_uri``, ``jwks_file``, ``jwks`` (a JWK Set), ``secret``
-        (a reference, or a list of them, newest first, for HMAC) or ``discover: true`` (RFC 8414). Opaque tokens are
-        introspected (RFC 7662) with ``introspection_uri``, ``client_id`` and ``client_secret``. ``omits`` lists
-        which of ``typ``, ``jti``, ``client_id`` and (introspected) ``sub`` its tokens may lack; ``max_age`` is the most
-        seconds since ``iat`` (86400); ``private_network: true`` allows addresses that are not public,
-        ``insecure_http: true`` a ``http:`` address on the loopback interface.""",
+        """Authorization servers whose access tokens are accepted: each with the source of its keys, one of
+        ``jwks_uri``, ``jwks_file``, ``jwks``, ``secret`` and ``discover``, or for opaque tokens with
+        ``introspection_uri``, ``client_id`` and ``client_secret``.""",
     )
     token_leeway: int = setting(
-        30, checks.integer(0, 300), "Seconds by which the clocks of issuer and server may differ (at most 300)."
+        Integer(0, 300, unit="seconds"), 30, "Seconds by which the clocks of issuer and server may differ."
     )
     jwks_cache_seconds: int = setting(
-        300, checks.integer(1, 86_400), "Seconds for which a fetched key set is used before it is fetched again."
+        Integer(1, 86_400, unit="seconds"),
+        300,
+        "Seconds for which a fetched key set is used before it is fetched again.",
     )
     jwks_cooldown: int = setting(
+        Integer(1, 3_600, unit="seconds"),
         60,
-        checks.integer(1, 3_600),
         "Seconds between two fetches of a key set that an unknown ``kid`` or a failure can cause.",
     )
     token_cache_size: int = setting(
+        Integer(0, 1_000_000),
         10_000,
-        checks.integer(0, 1_000_000),
-        """How many verified access tokens each worker remembers, so that a known one costs microseconds. Expiry, the
-        issuer's keys and revocations are looked at again every time. 0 turns the cache off.""",
+        """How many verified access tokens each worker caches, so that a known one costs microseconds. Expiry, the
+        issuer's keys and revocations are checked again every time. 0 turns the cache off.""",
     )
     introspection_cache_seconds: int = setting(
+        Integer(0, 3_600, unit="seconds"),
         60,
-        checks.integer(0, 3_600),
-        """Seconds for which the answer of an introspection endpoint is used again, never beyond the token's ``exp``;
-        0 asks for every request.""",
+        """Seconds for which the response of an introspection endpoint is used again, never beyond the token's ``exp``;
+        0 introspects for every request.""",
     )
     dpop: str = setting(
+        Choice("off", "accept", "require"),
         "off",
-        checks.one_of("off", "accept", "require"),
         """DPoP (RFC 9449): ``accept`` takes tokens bound to a key with their proof, beside plain bearer tokens;
         ``require`` takes no token without a proof. Whatever is set here, a bound token is never taken without its
         proof. Needs ``SECURE_ML_RESOURCE_URI``.""",
     )
     dpop_algorithms: tuple[str, ...] = setting(
+        Choices(*sorted(ASYMMETRIC)),
         ["ES256", "ES384", "PS256", "RS256", "Ed25519", "EdDSA"],
-        checks.some_of(*sorted(ASYMMETRIC)),
         "What DPoP proofs may be signed with.",
     )
     dpop_max_age: int = setting(
-        60, checks.integer(5, 600), "Seconds for which a DPoP proof is good; each is taken once."
+        Integer(5, 600, unit="seconds"), 60, "Seconds for which a DPoP proof is valid; each is taken once."
     )
     dpop_nonce_secret: SecretRing | None = setting(
+        SecretReference(secret_ring),
         None,
-        secret_ring,
         """A reference to a secret; with it, DPoP proofs need a nonce of this server that is at most ten minutes old.
         All workers and machines need the same secret.""",
     )
 
 
 @dataclass(frozen=True)
-class TransportSettings:
-    """How a request reaches the app."""
+class SharedSettings:
+    """What all routes share: the store of the workers, plans, and policies by configuration."""
 
-    require_tls: bool = setting(
-        True,
-        checks.boolean,
-        """Refuse clear text with 403 ``tls_required``. Turn it off only where no other machine can reach the
-        port, such as a local development server; ``flask secure-ml check`` names it.""",
+    store_uri: str = setting(
+        StoreUri(),
+        "memory:",
+        """Where the state is that workers share: revocations, DPoP proofs that were seen, and API keys with
+        ``SECURE_ML_API_KEYS=store``. ``sqlite:/path`` serves all workers of one machine, ``redis://`` or ``valkey://``
+        many machines; ``memory:`` is for one process only. It may hold a password, which is better in
+        ``SECURE_ML_STORE_PASSWORD``.""",
+        secret=True,
     )
-    trusted_proxies: checks.Networks = setting(
-        [],
-        checks.networks,
-        """Networks whose ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``X-Request-ID`` are believed, such as
-        ``["10.0.3.0/24"]``; ``unix`` means a Unix socket. From anyone else these headers are removed.""",
+    store_password: SecretRing | None = setting(
+        SecretReference(client_secret_ring),
+        None,
+        "A reference to the password of the store, instead of one in its URL; in a list, the newest first.",
     )
-    hsts_max_age: int = setting(
-        31_536_000,
-        checks.integer(0),
-        """Seconds for which browsers shall use HTTPS only (``Strict-Transport-Security``), sent on TLS
-        connections only; 0 tells browsers to forget it.""",
+    plans: Plans = setting(
+        plans_field(),
+        {"default": {"requests": ["600/minute"], "quotas": []}},
+        """What callers may use, by plan. API keys and client certificates name their plan; everyone else has
+        ``default``.""",
     )
-    mounts: tuple[str, ...] = setting(
-        [],
-        checks.mount_paths,
-        """Paths at which WSGI middleware beneath the guards responds itself, such as ``["/metrics"]``. They take no
-        policy from a route: theirs is in ``SECURE_ML_POLICIES`` by path, or the default one. The mounts of Werkzeug's
-        ``DispatcherMiddleware`` and ``SharedDataMiddleware`` and the path of Socket.IO are known without this.""",
+    limit_outage: str = setting(
+        Choice("memory", "closed"),
+        "memory",
+        """What happens while the limit storage (``RATELIMIT_STORAGE_URI``) is down: ``memory`` counts in each worker,
+        ``closed`` responds with 503.""",
     )
-    outer_middleware: tuple[str, ...] = setting(
-        [],
-        checks.middleware_names,
-        """WSGI middleware that may stand around the app, by the import name of its class or function, such as
-        ``["whitenoise.base.WhiteNoise"]``. Requests that it responds to itself are not guarded, so put it there before
-        ``init_app`` instead where you can. ``ProxyFix`` is never accepted.""",
+    policies: Mapping[str, Policy] = setting(
+        MappingOf(Policy, '{"/invocations": {"scopes": ["predict"]}}'),
+        {},
+        """Policies for routes whose code cannot be edited, by endpoint or URL rule:
+        ``{"/invocations": {"scopes": ["predict"]}}``. The options are those of :doc:`/howto/policies` and ``public``;
+        ``owner``, ``body`` and ``response`` take import names. See :doc:`/howto/foreign_apps`.""",
     )
 
 
 @dataclass(frozen=True)
-class WayInSettings:
-    """Who may come in: the realm, API keys, client certificates, and the throttles of those who guess."""
+class InputSettings:
+    """How much a request body may have, and in which formats. The ``caps`` of a policy come before these limits."""
 
-    realm: str = setting(
-        "model",
-        checks.token_text,
-        "The realm that ``WWW-Authenticate`` names: letters, digits, spaces and ``-._``.",
+    max_body_bytes: int = setting(
+        Integer(0, unit="bytes"),
+        4_194_304,
+        "The largest request body, also for chunked bodies, and again when its content encoding is undone.",
     )
-    resource_uri: str | None = setting(
-        None,
-        checks.https_uri,
-        """The address of this API as clients know it, such as ``https://models.example.com``. With it, the metadata of
-        RFC 9728 are served under ``/.well-known/oauth-protected-resource``, and challenges point there.""",
+    max_json_depth: int = setting(
+        Integer(1, 1_000), 32, "How deep the arrays and objects of JSON and MessagePack may nest."
     )
-    api_keys_file: str | None = setting(
-        None,
-        checks.text,
-        """The file that holds the hashed API keys, written by ``flask secure-ml keys``. Running workers see a
-        change at their next request. Without it, API keys are not accepted.""",
+    max_json_members: int = setting(
+        Integer(1), 1_000, "How many members one object of JSON or MessagePack may have; more are a 413."
     )
-    api_keys_in_store: bool = setting(
-        False,
-        checks.boolean,
-        """Keep the hashed API keys in ``SECURE_ML_STORE_URI`` instead of a file, for several machines.""",
+    max_string_length: int = setting(
+        Integer(1, unit="bytes"),
+        1_048_576,
+        """How many bytes one string or name in a body may have, escapes as they are written; more are a 413. Images and
+        tensors in base64 are strings too.""",
     )
-    api_key_pepper: SecretRing | None = setting(
-        None,
-        secret_ring,
-        """A reference to the secret that keys the hash of API keys, at least 32 bytes: ``env:NAME``, ``file:/path``
-        or ``vault:mount/path#field``. To rotate it, a list of references, newest first: new keys are hashed with the
-        first, and a key of an older one is hashed anew when it is next used. Needed for API keys.""",
+    max_elements: int = setting(
+        Integer(1),
+        1_000_000,
+        """How many values a body of JSON, MessagePack or CSV may have in all (numbers, strings, literals, empty arrays
+        and objects), and how many arrays and objects; more are a 413, which is found by counting, before parsing.""",
     )
-    client_certificate_header: str | None = setting(
-        None,
-        checks.one_of("Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"),
-        """The header in which a trusted proxy passes the client's certificate on: ``Client-Cert`` (RFC 9440),
-        ``X-SSL-Client-Cert`` (the escaped PEM of nginx) or ``X-Forwarded-Client-Cert`` (Envoy). Believed from
-        ``SECURE_ML_TRUSTED_PROXIES`` only. gunicorn's own TLS needs no header.""",
+    max_decoded_bytes: int = setting(
+        Integer(1, unit="bytes"),
+        67_108_864,
+        """How many bytes an array may have that a body of npy, CSV or the Open Inference Protocol declares, found by
+        arithmetic before anything is allocated; more are a 413.""",
     )
-    mtls_clients: tuple[MtlsClient, ...] = setting(
-        [],
-        mtls_clients,
-        """Clients that prove themselves with a certificate (RFC 8705 section 2): a list of objects with ``client``,
-        ``scopes``, ``plan``, and one of ``subject_dn`` (RFC 4514), ``san_dns``, ``san_uri``, ``san_ip``,
-        ``san_email`` or ``sha256`` (the fingerprint of one certificate, in hexadecimal).""",
+    wire_formats: tuple[str, ...] = setting(
+        Choices("json", "oip", "npy", "msgpack", "csv"),
+        ["json"],
+        """The formats that routes with a schema take: ``json``, ``oip`` (Open Inference Protocol v2 with its binary
+        extension), ``npy`` (``application/x-npy``), ``msgpack`` (extra ``[msgpack]``) and ``csv``.""",
     )
-    mtls_ca_file: str | None = setting(
-        None,
-        checks.text,
-        """The certificate authorities, in PEM, that the certificates of ``SECURE_ML_MTLS_CLIENTS`` must lead to; needed
-        for clients that are not named by fingerprint. It is read again when it changes.""",
+    content_encodings: tuple[str, ...] = setting(
+        Choices("identity", "gzip", "zstd"),
+        ["identity"],
+        """What a body may be compressed with, beside not at all: ``gzip``, ``zstd`` (extra ``[zstd]`` before
+        Python 3.14).""",
     )
-    failed_auth_limits: checks.Limits = setting(
-        ["30/minute"],
-        checks.limits,
-        """How many invalid credentials one address may present before it gets 429. An empty list turns
-        the throttle off.""",
+
+
+@dataclass(frozen=True)
+class ObservabilitySettings:
+    """What is logged of requests and published about routes."""
+
+    request_log: str = setting(
+        Location("stderr", "stdout", "off"),
+        "stderr",
+        """Where the request log goes, one JSON line a request: ``stderr``, ``stdout``, ``off`` or the path of a
+        file, which is opened again when it is rotated.""",
     )
-    failed_key_limits: checks.Limits = setting(
-        ["100/hour"],
-        checks.limits,
-        """How many wrong secrets one API key may be presented with, from all addresses together, before wrong ones get
-        429. The right secret always passes, so nobody can lock the owner out.""",
+    openapi: str = setting(
+        Choice("off", "public", "protected"),
+        "off",
+        """Serve the OpenAPI description of the app as ``/openapi.json`` and a page to read and try it as ``/docs``
+        (extra ``[openapi]``): ``public`` to everyone, ``protected`` to every caller with a valid credential.""",
     )
+
+
+GROUPS: Mapping[str, type] = {
+    "Transport": TransportSettings,
+    "Authentication": AuthenticationSettings,
+    "Access tokens": TokenSettings,
+    "Stores, plans and policies": SharedSettings,
+    "Request bodies": InputSettings,
+    "Observability": ObservabilitySettings,
+}
+"""The groups of the reference page, in its order."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Request
 
 from ..errors import MalformedRequest, PayloadTooLarge
-from ..policy.options import CapTerms
+from ..policy.options import CapOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,9 +177,10 @@ class Caps:
             settings.max_decoded_bytes,
         )
 
-    def changed(self, terms: CapTerms) -> Caps:
+    def changed(self, options: CapOptions) -> Caps:
         """Return the caps of a route that says some of them itself."""
-        return replace(self, **{_FIELDS[name]: cap for name, cap in terms})
+        own = {field: getattr(options, name) for name, field in _FIELDS.items()}
+        return replace(self, **{field: cap for field, cap in own.items() if cap is not None})
 
     def check_declared(self, shape: Sequence[int], itemsize: int) -> None:
         """Check what a shape claims, by arithmetic on unbounded integers, before anything is allocated.

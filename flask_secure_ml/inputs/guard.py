@@ -16,7 +16,7 @@ from marshmallow import Schema
 from ..errors import PayloadTooLarge
 from ..exchange import Exchange
 from ..pipeline import Stage
-from ..policy.options import CapTerms
+from ..policy.options import NO_CAPS, CapOptions
 from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
 from .encodings import Encodings
 from .formats import Formats, build_formats, check_charset
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class InputGuard:
     """Caps the body, undoes its content encoding, holds JSON to strict rules, and loads it with the route's schema.
 
-    :param caps: how much a body may have; a policy's own ``max_bytes`` and ``caps`` come before them. Where the app
+    :param caps: how much a body may have; a policy's own ``caps`` come before them. Where the app
         sets Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two holds.
     :param build: makes, within some caps, the formats that a route with a schema takes.
     :param encodings: the content encodings that every route takes.
@@ -43,7 +43,7 @@ class InputGuard:
     def __init__(self, caps: Caps, build: Callable[[Caps], Formats], encodings: Encodings) -> None:
         self._caps = caps
         self._build = build
-        self._rules: dict[CapTerms, tuple[Caps, Formats]] = {(): (caps, build(caps))}
+        self._rules: dict[CapOptions, tuple[Caps, Formats]] = {NO_CAPS: (caps, build(caps))}
         self._encodings = encodings
         self._loaders: dict[int, tuple[Schema, Loader]] = {}
 
@@ -88,7 +88,7 @@ class InputGuard:
         return found[1]
 
     def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
-        terms = exchange.policy.caps if exchange.policy else ()
+        terms = exchange.policy.caps if exchange.policy else NO_CAPS
         found = self._rules.get(terms)
         if found is None:
             # Two threads may both make them; they are the same, and there are no more than policies.
@@ -109,7 +109,7 @@ class InputGuard:
         return body
 
     def _cap(self, request: Request, exchange: Exchange) -> int:
-        own = exchange.policy.max_bytes if exchange.policy else None
+        own = exchange.policy.caps.max_body_bytes if exchange.policy else None
         cap = self._caps.max_bytes if own is None else own
         app_wide = request.max_content_length
         return cap if app_wide is None else min(cap, app_wide)

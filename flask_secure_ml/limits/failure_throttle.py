@@ -6,10 +6,10 @@ import logging
 
 from flask import Request
 
-from ..config.checks import Limits
 from ..errors import RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage
+from ..policy.fields import Limits
 from ..refresh import SingleFlight
 from .engine import Limiter, key_for, network_of
 

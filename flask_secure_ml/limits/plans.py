@@ -8,7 +8,7 @@ from typing import Any
 from flask import Request
 from limits import RateLimitItem
 
-from ..config.checks import Plan, Plans
+from ..config.plans import Plan, Plans
 from ..errors import InternalError, QuotaExceeded, RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage

@@ -143,11 +143,14 @@ class _Builder:
 
     def _caps(self, policy: Policy) -> dict[str, Any]:
         """Return how much a body may have; of several caps on its bytes the smallest holds."""
-        settings, own = self._state.settings, dict(policy.caps)
-        most = settings.max_body_bytes if policy.max_bytes is None else policy.max_bytes
+        settings, own = self._state.settings, policy.caps
+        holding = {
+            name: getattr(settings, name) if (cap := getattr(own, name)) is None else cap
+            for name in CapArguments.__annotations__
+        }
+        most = holding.pop("max_body_bytes")
         app_wide = self._app.config.get("MAX_CONTENT_LENGTH")
-        caps = {name: own.get(name, getattr(settings, name)) for name in CapArguments.__annotations__}
-        return {"x-max-bytes": most if app_wide is None else min(most, app_wide), "x-caps": caps}
+        return {"x-max-bytes": most if app_wide is None else min(most, app_wide), "x-caps": holding}
 
 
 def _version(app: Flask) -> str:

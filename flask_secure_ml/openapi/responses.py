@@ -11,12 +11,12 @@ from werkzeug import exceptions as http
 
 from .. import errors
 from ..config import Settings
-from ..config.checks import Plan
+from ..config.plans import Plan
 from ..errors import PROBLEM_JSON, problem_document, slug_and_detail
 from ..inputs.fields.arrays import ArrayField
 from ..inputs.fields.base64_tensor import Base64Tensor
 from ..inputs.fields.categorical import Categorical
-from ..policy.options import NO_TERMS, ScoreOptions
+from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from ..policy.policy import Policy
 from ..state import AppState
 from .answered import Answered
@@ -202,7 +202,7 @@ def _remarks(policy: Policy, settings: Settings) -> list[str]:
 def _terms(policy: Policy, settings: Settings) -> ScoreOptions:
     """Return the terms for a caller without a plan of its own."""
     if policy.scores is None:
-        return NO_TERMS
+        return NO_SCORE_OPTIONS
     return policy.scores.stricter(settings.plans.get("default", Plan()).scores)
 
 

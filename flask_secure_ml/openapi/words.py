@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from limits import RateLimitItem
 
-from ..config.checks import Plan, Plans
-from ..policy.options import AccessTerms, ScoreOptions
+from ..config.plans import Plan, Plans
+from ..policy.options import AccessOptions, ScoreOptions
 from ..policy.policy import Policy
 
 
@@ -41,7 +41,7 @@ def rate_limits(policy: Policy, plans: Plans) -> list[str]:
     return found
 
 
-def access(terms: AccessTerms) -> Iterator[str]:
+def access(terms: AccessOptions) -> Iterator[str]:
     """Yield what is asked of a caller beside scopes.
 
     Names of callers, values of claims and names of functions are not told: they say who the other customers are.

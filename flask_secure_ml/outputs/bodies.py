@@ -18,7 +18,7 @@ from werkzeug.sansio.response import Response as AnyResponse
 
 from ..errors import InternalError
 from ..npy import NPY
-from ..policy.options import NO_TERMS, ScoreOptions
+from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from ..policy.policy import Policy
 from .formats import JSON, read_npy, write_npy
 from .scores import Array, MaskingError, has_non_finite, names_null
@@ -57,7 +57,7 @@ class CheckedBody(list[bytes]):
 
 
 def mark_checked(
-    response: AnyResponse, policy: Policy | None = None, options: ScoreOptions = NO_TERMS, *, acceptable: bool = True
+    response: AnyResponse, policy: Policy | None = None, options: ScoreOptions = NO_SCORE_OPTIONS, *, acceptable: bool = True
 ) -> None:
     """Mark the body of a response as checked; a stream, a file and a body in several pieces get no mark.
 

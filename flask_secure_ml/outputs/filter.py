@@ -59,7 +59,7 @@ class OutputFilter:
                 _replace(response, exchange, NotAcceptable("Accept allows none of the formats of this response"))
             return
         options = self._rules.options(exchange, policy)
-        if options.shapes or policy.response is not None or (options.allows_nan and could_name_nan(response)):
+        if options.masks or policy.response is not None or (options.allows_nan and could_name_nan(response)):
             _drop_body_of_redirect(response)
             rewrite(response, lambda value: self._rules.mask(value, policy, options), options)
             mark_checked(response, policy, options)
@@ -150,6 +150,6 @@ class ConditionGuard:
         policy, environ = exchange.policy, request.environ
         if policy is None or request.method not in _METHODS or not any(name in environ for name in _CONDITIONS):
             return
-        if policy.response is not None or self._rules.options(exchange, policy).shapes:
+        if policy.response is not None or self._rules.options(exchange, policy).masks:
             for name in _CONDITIONS:
                 environ.pop(name, None)

@@ -11,11 +11,11 @@ from typing import Any
 from flask import Request, Response
 from werkzeug.sansio.response import Response as AnyResponse
 
-from ..config.checks import Plans
+from ..config.plans import Plans
 from ..errors import InternalError
 from ..exchange import Exchange
 from ..npy import NPY
-from ..policy.options import NO_TERMS, ScoreOptions
+from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from ..policy.policy import Policy
 from .bodies import mark_checked, npy_body
 from .formats import JSON, accepted, is_safe, oip_document, single_array
@@ -41,7 +41,7 @@ class ResponseRules:
         :raises InternalError: the credential names a plan that is not configured.
         """
         if policy.scores is None:
-            return NO_TERMS
+            return NO_SCORE_OPTIONS
         key = (policy.scores, exchange.principal.plan if exchange.principal else "default")
         found = self._options.get(key)
         if found is None:
@@ -53,7 +53,7 @@ class ResponseRules:
         plan = self._plans.get(name)
         if plan is None:
             raise InternalError(f"the plan {name!r} is not in SECURE_ML_PLANS")
-        return scores if plan.scores is NO_TERMS else scores.stricter(plan.scores)
+        return scores if plan.scores is NO_SCORE_OPTIONS else scores.stricter(plan.scores)
 
     def respond(self, value: Any, write: Writer, request: Request, exchange: Exchange) -> AnyResponse:
         """Return the response for a view's value: masked before it is written, in the format that the client accepts.
@@ -72,7 +72,7 @@ class ResponseRules:
             masked = self.mask(value, policy, options)
         except Exception:  # noqa: BLE001 - the filter meets the same fault, and reports it
             # The filter must still find the scores: a decimal is written as a string, and strings are labels.
-            return write(with_floats(value) if options.shapes else value, allow_nan=options.allows_nan)
+            return write(with_floats(value) if options.masks else value, allow_nan=options.allows_nan)
         array = single_array(masked)
         chosen = accepted(request, (JSON,) if array is None else (JSON, NPY))
         if array is not None and chosen == NPY:
@@ -92,7 +92,7 @@ class ResponseRules:
         """
         if policy.response is not None:
             value = dump_declared(policy.response, value)
-        return mask_scores(value, options) if options.shapes else value
+        return mask_scores(value, options) if options.masks else value
 
 
 def _protocol_value(value: Any, request: Request, exchange: Exchange) -> Any:

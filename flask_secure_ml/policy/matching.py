@@ -1,12 +1,14 @@
-"""Which policy holds for a route, and whether the configured ones fit the routes that exist."""
+"""Which policy holds for a request, and whether policies fit the routes that exist."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
+from flask.views import MethodView
 from werkzeug.routing import Rule
 
 from ..errors import ConfigError
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 OWN_ENDPOINTS = "secure_ml_"
-"""How the names of the endpoints begin that this extension adds."""
+"""The prefix of the endpoints that this extension adds."""
 
 
 class PolicyTable:
@@ -27,7 +29,7 @@ class PolicyTable:
     ``/*`` is for a path and all paths below it: for mounts, and for routes that have no policy of their own.
 
     :param configured: policies by endpoint, URL rule or path.
-    :param owner_hook: whether the app has a function that answers for policies with ``owner=True``.
+    :param owner_hook: ``SecureML(owner=...)`` was given, which policies with ``owner=True`` need.
     :param mounts: the paths of what is mounted beneath the guards.
     """
 
@@ -64,7 +66,7 @@ class PolicyTable:
             found = self._found.get(key)
             policy = self._found.setdefault(key, self._resolve(rule, method)) if found is None else found
         if self._trees and policy is self._default:
-            # Not by an exact path: that is the name of another rule, whose policy says nothing of this view.
+            # Not by an exact path: that is the name of another rule, whose policy is not for this view.
             name = self._tree(canonical(path))
             return policy if name is None else self._named(name, path)[0]
         return policy
@@ -89,15 +91,15 @@ class PolicyTable:
         return (self._default, None) if policy.public and canonical(path) != path else (policy, name)
 
     def _tree(self, path: str) -> str | None:
-        """Return the longest configured name with ``/*`` that a path is of."""
+        """Return the longest configured name with ``/*`` that matches a path."""
         return next((f"{root}/*" for root in self._trees if path == root or path.startswith(f"{root}/")), None)
 
     def ensure_checked(self) -> None:
         """Check once, when the first request is served and every route is known.
 
-        A missing owner hook is left to :meth:`check`: its routes answer 403, and the others are sound.
+        A missing owner hook is left to :meth:`problems`: its routes respond with 403, and the others are sound.
 
-        :raises ConfigError: as :meth:`check`, for every request until the configuration is mended.
+        :raises ConfigError: a policy does not fit; raised for every request until that is fixed.
         """
         if not self._checked:
             _raise_any(self._misfits())
@@ -106,8 +108,8 @@ class PolicyTable:
     def problems(self) -> Iterator[str]:
         """Yield a sentence for each policy that does not fit the routes that exist now.
 
-        That is a name without a route, a route with two policies, or one that nobody could call because its owner hook
-        is missing.
+        That is a name without a route, a route with two policies, a view that cannot take its payload, or a route that
+        nobody could call because its owner hook is missing.
         """
         yield from self._misfits()
         yield from self._without_owner_hook()
@@ -148,12 +150,14 @@ class PolicyTable:
         yield from self._partly_configured()
         yield from self._several_hosts()
         yield from self._shadowed()
+        yield from dict.fromkeys(self._wrapped_twice())
+        yield from dict.fromkeys(self._without_payload_argument())
 
     def _without_owner_hook(self) -> Iterator[str]:
         if self._owner_hook:
             return
         for endpoint in sorted({rule.endpoint for rule, _, policy in self.routes() if policy.access.owner is True}):
-            yield f"{endpoint!r} asks for the owner hook of SecureML(owner=...), which was not given"
+            yield f"{endpoint!r} has a policy with owner=True, which needs SecureML(owner=...)"
 
     def _unknown_names(self) -> Iterator[str]:
         known = {rule.rule for rule in self._app.url_map.iter_rules()}
@@ -168,11 +172,11 @@ class PolicyTable:
     def _doubled(self) -> Iterator[str]:
         for rule in self._app.url_map.iter_rules():
             methods = rule.methods or ()
-            if self._from_config(rule) and any(self._wrapped(rule, method) for method in methods):
+            if self._from_config(rule) and any(any(self._wrapped(rule, method)) for method in methods):
                 yield f"{rule.endpoint!r} has a policy in SECURE_ML_POLICIES and another in its code; keep one"
 
     def _partly_configured(self) -> Iterator[str]:
-        """Name views with a policy for one of their URLs only: it would leave the others as they were."""
+        """Yield the views with a policy for one of their URLs only: it would leave the others as they were."""
         for endpoint, rules in self._by(lambda rule: rule.endpoint).items():
             names = {rule.rule for rule in rules}
             if endpoint not in self._configured and names & self._configured.keys() and names - self._configured.keys():
@@ -185,11 +189,37 @@ class PolicyTable:
                 yield f"SECURE_ML_POLICIES names {text!r}, which several hosts have; name the endpoints"
 
     def _shadowed(self) -> Iterator[str]:
-        """Name addresses of this extension where the app has a route too, which would never answer."""
+        """Yield the URL rules of this extension that are rules of the app too, whose views would never run."""
         for rules in self._by(lambda rule: f"{rule.host}|{rule.subdomain}|{rule.rule.rstrip('/')}").values():
             if len({rule.endpoint.startswith(OWN_ENDPOINTS) for rule in rules}) > 1:
                 text = rules[0].rule.rstrip("/")
-                yield f"{text!r} is an address of flask-secure-ml, and of a route of this app; change one of them"
+                yield f"{text!r} is a URL rule of flask-secure-ml, and of a route of this app; change one of them"
+
+    def _wrapped_twice(self) -> Iterator[str]:
+        """Yield the views that run under two policies: only one is cleared, so the other would always reject."""
+        for rule, method, _ in self._views():
+            names = [name for name, function in _called(self._view(rule), method) if _policy_of(function)]
+            if len({id(each) for each in self._wrapped(rule, method)}) > 1:
+                yield f"{rule.endpoint!r} has two policies in its code, on {' and '.join(names)}; keep one"
+
+    def _without_payload_argument(self) -> Iterator[str]:
+        """Yield the views that a policy hands a payload which they do not take: each request would be a 500."""
+        for rule, method, _ in self._views():
+            takers = dict(_takers(self._view(rule), method))
+            for name, function in takers.items():
+                if not _takes_payload(function):
+                    yield f"{name} ({rule.endpoint!r}) has body= in its policy, but takes no argument named payload"
+            if takers and "payload" in rule.arguments:
+                yield f"{rule.rule!r} has an argument named payload, as the validated body has; rename it"
+
+    def _views(self) -> Iterator[tuple[Rule, str, Policy]]:
+        """Yield the routes whose views run."""
+        for rule, method, policy in self.routes():
+            if not is_automatic_options(rule, method):
+                yield rule, method, policy
+
+    def _view(self, rule: Rule) -> Any:
+        return self._app.view_functions.get(rule.endpoint)
 
     def _by(self, part: Callable[[Rule], str]) -> dict[str, list[Rule]]:
         grouped: dict[str, list[Rule]] = {}
@@ -197,10 +227,59 @@ class PolicyTable:
             grouped.setdefault(part(rule), []).append(rule)
         return grouped
 
-    def _wrapped(self, rule: Rule, method: str) -> bool:
-        view = self._app.view_functions.get(rule.endpoint)
-        method_view = _method_of(getattr(view, "view_class", None), method)
-        return hasattr(view, MARK) or hasattr(method_view, MARK)
+    def _wrapped(self, rule: Rule, method: str) -> list[Policy]:
+        """Return the policies that wrap what runs for a request."""
+        found = [_policy_of(function) for _, function in _called(self._view(rule), method)]
+        return [policy for policy in found if policy is not None]
+
+
+def _called(view: Any, method: str) -> Iterator[tuple[str, Any]]:
+    """Yield what runs for a request, outermost first: the view, and of a class its dispatch and its method."""
+    cls = getattr(view, "view_class", None)
+    if view is not None:
+        yield f"{cls.__qualname__}.decorators" if cls else _name(view), view
+    if cls is not None:
+        dispatch = cls.dispatch_request
+        yield _name(dispatch), dispatch
+        if issubclass(cls, MethodView) and (found := _method_of(cls, method)) is not None:
+            yield _name(found), found
+
+
+def _takers(view: Any, method: str) -> Iterator[tuple[str, Any]]:
+    """Yield what gets the payload that a policy asks for: what it wraps, and what that hands its arguments on to."""
+    handed_on = False
+    for name, function in _called(view, method):
+        policy = _policy_of(function)
+        if handed_on or (policy and policy.body):
+            yield name, function.__wrapped__ if policy else function
+            # Another dispatch_request may do with the payload what it likes.
+            handed_on = function is view or function is MethodView.dispatch_request
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _policy_of(function: Any) -> Policy | None:
+    mark = getattr(function, MARK, None)
+    return mark if isinstance(mark, Policy) else None
+
+
+def _takes_payload(function: Any) -> bool:
+    """Return True if a function takes the keyword argument ``payload``, or if its signature does not show it."""
+    while True:
+        try:
+            parameters = signature(function, follow_wrapped=False).parameters
+        except (TypeError, ValueError):
+            return True
+        if "payload" in parameters:
+            return parameters["payload"].kind not in {Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL}
+        if all(each.kind is not Parameter.VAR_KEYWORD for each in parameters.values()):
+            return False
+        if not hasattr(function, "__wrapped__"):
+            return True
+        # A decorator hands on what it takes; one that takes the payload away names it.
+        function = function.__wrapped__
 
 
 def _is_tree(name: str) -> bool:
@@ -228,12 +307,12 @@ def _raise_any(found: Iterable[str]) -> None:
 
 
 def _inherits_public(cls: Any, mark: Policy) -> bool:
-    """Say whether a class is open by inheritance only; its own methods were never seen by who opened the base."""
+    """Return True if a class is open by inheritance only: whoever opened the base never saw its own methods."""
     return mark.public and MARK not in vars(cls)
 
 
 def _method_of(cls: type | None, method: str) -> Any:
-    """Return the method of a class-based view that answers; HEAD falls back to ``get`` as in Flask."""
+    """Return the method of a class-based view that runs; HEAD falls back to ``get`` as in Flask."""
     if cls is None:
         return None
     found = getattr(cls, method.lower(), None)

@@ -1,28 +1,99 @@
-"""The terms of a policy that are about the caller: what a credential, its issuer and the object must say."""
+"""The options of a policy that are about the caller, the size of a body, and the precision of scores."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict
 
+from marshmallow import ValidationError
 from werkzeug.utils import import_string
 
 from ..principal import Principal
+from .fields import Boolean, Choice, Integer, StrictField, Strings
+from .schema import option
 
 Scalar = str | bool | int | float
 Predicate = Callable[[Principal], bool]
 OwnerHook = Callable[[Principal, Mapping[str, Any]], bool]
-"""Tells whether a principal may touch the object that the arguments of the URL name."""
+"""Returns True if a principal may touch the object that the arguments of the URL name."""
 
 SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """One scope (RFC 6749 section 3.3); what fits between the quotes of a header and has no space."""
 
 
+def scope(entry: str) -> str:
+    """Return a scope.
+
+    :raises ValidationError: it is not one.
+    """
+    if not SCOPE_TOKEN.fullmatch(entry):
+        raise ValidationError(f"{entry!r} has a space, a quote or another character that RFC 6749 section 3.3 forbids")
+    return entry
+
+
+def imported(name: str) -> Any:
+    """Return the object of an import name such as ``package.module:object``.
+
+    :raises ValidationError: there is none.
+    """
+    try:
+        return import_string(name)
+    except ImportError as error:
+        raise ValidationError(f"cannot import {name!r}: {error}") from None
+
+
+class Claims(StrictField):
+    """Names of claims, and for each the values that are allowed."""
+
+    def __init__(self) -> None:
+        super().__init__('an object such as {"tenant": ["acme"]}', nullable=True)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise self.wrong(value)
+        if not value:
+            raise ValidationError("is empty; leave it out, or name at least one claim")
+        errors = {name: [error] for name, given in value.items() if (error := _claim_error(given))}
+        if errors:
+            raise ValidationError(errors)
+        return tuple((name, _allowed(given)) for name, given in value.items())
+
+
+def _claim_error(given: Any) -> str | None:
+    values = () if isinstance(given, Mapping) else _allowed(given)
+    if isinstance(given, Mapping) or not all(isinstance(each, (str, bool, int, float)) for each in values):
+        return "must be a string, a number, true or false, or a list of these"
+    return None if values else "has no value, so nobody could call"
+
+
+def _allowed(given: Any) -> tuple[Scalar, ...]:
+    return tuple(given) if isinstance(given, Collection) and not isinstance(given, str) else (given,)
+
+
+class Function(StrictField):
+    """A function that is not async: what an async one returns is true in every condition, and never True.
+
+    :param named: an import name, and true or false, will do too.
+    """
+
+    def __init__(self, *, named: bool = False) -> None:
+        super().__init__("a function that is not async" + (", the import name of one, or true" if named else ""))
+        self.named = named
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if self.named and isinstance(value, bool):
+            return value
+        found = imported(value) if self.named and isinstance(value, str) else value
+        if not callable(found) or iscoroutinefunction(found):
+            raise self.wrong(value)
+        return found
+
+
 class AccessArguments(TypedDict, total=False):
-    """What users write of :class:`AccessTerms`."""
+    """What users write of :class:`AccessOptions`."""
 
     scopes: Collection[str]
     any_scopes: Collection[str] | None
@@ -31,19 +102,19 @@ class AccessArguments(TypedDict, total=False):
     principals: Collection[str] | None
     when: Predicate | None
     owner: bool | str | OwnerHook
-    acr_values: Collection[str] | None
+    acr_values: Sequence[str] | None
     max_auth_age: int | None
 
 
 @dataclass(frozen=True)
-class AccessTerms:
-    """Who may call a route. Every term that is given must be met; without any, every principal may.
+class AccessOptions:
+    """Who may call a route. Every option that is given must be met; without any, every principal may.
 
     :param scopes: all of these scopes are needed.
     :param any_scopes: at least one of these scopes is needed.
     :param roles: at least one of these roles of the principal is needed.
-    :param claims: a name and the values that are allowed for it, for each claim of the token that is asked for. A claim
-        that is a list must contain one of them. Types count: ``true`` is not ``1``.
+    :param claims: for each claim of the token by its name, the values that are allowed. A claim that is a list must
+        contain one of them. Types count: ``true`` is not ``1``.
     :param principals: the only callers, each by its :attr:`~flask_secure_ml.Principal.id`.
     :param when: a function of the principal; only ``True`` itself lets it pass.
     :param owner: a function of the principal and the arguments of the URL; only ``True`` itself lets it pass. True
@@ -52,130 +123,23 @@ class AccessTerms:
     :param max_auth_age: the most seconds since the user authenticated, as the claim ``auth_time`` (RFC 9470).
     """
 
-    scopes: frozenset[str] = frozenset()
-    any_scopes: frozenset[str] = frozenset()
-    roles: frozenset[str] = frozenset()
-    claims: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
-    principals: frozenset[str] = frozenset()
-    when: Predicate | None = None
-    owner: bool | OwnerHook = False
-    acr_values: tuple[str, ...] = ()
-    max_auth_age: int | None = None
-
-    @classmethod
-    def build(
-        cls,
-        *,
-        scopes: Collection[str] = (),
-        any_scopes: Collection[str] | None = None,
-        roles: Collection[str] | None = None,
-        claims: Mapping[str, Scalar | Collection[Scalar]] | None = None,
-        principals: Collection[str] | None = None,
-        when: Predicate | None = None,
-        owner: bool | str | OwnerHook = False,
-        acr_values: Collection[str] | None = None,
-        max_auth_age: int | None = None,
-    ) -> AccessTerms:
-        """Make the terms from what users write; ``owner`` may be an import name such as ``package.module:function``.
-
-        :raises TypeError: a value of another kind, such as a single string where a list is meant.
-        :raises ValueError: a value that could never be met or cannot be sent in a header.
-        :raises ImportError: ``owner`` names nothing that can be imported.
-        """
-        return cls(
-            scopes=frozenset(_tokens("scopes", strings("scopes", scopes))),
-            any_scopes=frozenset(_tokens("any_scopes", _some("any_scopes", any_scopes))),
-            roles=frozenset(_some("roles", roles)),
-            claims=_claims(claims),
-            principals=frozenset(_some("principals", principals)),
-            when=_predicate(when),
-            owner=_owner(owner),
-            acr_values=_tokens("acr_values", _some("acr_values", acr_values)),
-            max_auth_age=_age(max_auth_age),
-        )
-
-
-def strings(name: str, value: Any) -> tuple[str, ...]:
-    """Return the entries of a list of strings.
-
-    :raises TypeError: it is something else; one string would otherwise be taken for a list of letters.
-    """
-    listed = isinstance(value, Collection) and not isinstance(value, (str, Mapping))
-    if not listed or not all(isinstance(each, str) for each in value):
-        raise TypeError(f"{name} must be a list of strings")
-    return tuple(value)
-
-
-def _some(name: str, value: Any) -> tuple[str, ...]:
-    """Return the entries of a list that is not empty; an empty one could be meant to let all in, or nobody."""
-    if value is None:
-        return ()
-    found = strings(name, value)
-    if not found or not all(each.strip() for each in found):
-        raise ValueError(f"{name} is empty or has an empty entry; leave it out to ask for nothing")
-    return found
-
-
-def _tokens(name: str, found: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(SCOPE_TOKEN.fullmatch(each) for each in found):
-        raise ValueError(f"{name} has a space, a quote or another character that RFC 6749 section 3.3 forbids")
-    return found
-
-
-def _claims(value: Any) -> tuple[tuple[str, tuple[Scalar, ...]], ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise TypeError('claims must be an object such as {"tenant": ["acme"]}')
-    if not value:
-        raise ValueError("claims is empty; leave it out to ask for nothing")
-    return tuple((name, _allowed(name, given)) for name, given in value.items())
-
-
-def _allowed(name: str, given: Any) -> tuple[Scalar, ...]:
-    listed = isinstance(given, Collection) and not isinstance(given, str)
-    values = tuple(given) if listed else (given,)
-    if isinstance(given, Mapping) or not all(isinstance(each, (str, bool, int, float)) for each in values):
-        raise TypeError(f"claims must name a text, a number, true or false, or a list of these for {name!r}")
-    if not values:
-        raise ValueError(f"claims has no value for {name!r}, so nobody could call")
-    return values
-
-
-def _predicate(when: Any) -> Predicate | None:
-    if when is not None:
-        _check_callable("when", when)
-    found: Predicate | None = when
-    return found
-
-
-def _owner(owner: Any) -> bool | OwnerHook:
-    if isinstance(owner, bool):
-        return owner
-    found: OwnerHook = import_string(owner) if isinstance(owner, str) else owner
-    _check_callable("owner", found)
-    return found
-
-
-def _check_callable(name: str, hook: Any) -> None:
-    # What an async function returns is true in every condition, and never True.
-    if not callable(hook) or iscoroutinefunction(hook):
-        raise TypeError(f"{name} must be a function that is not async")
-
-
-def _age(seconds: Any) -> int | None:
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1):
-        raise ValueError("max_auth_age must be a whole number of seconds, 1 or more")
-    found: int | None = seconds
-    return found
-
-
-CapTerms = tuple[tuple[str, int], ...]
+    scopes: frozenset[str] = option(Strings("predict", scope, unordered=True), frozenset())
+    any_scopes: frozenset[str] = option(
+        Strings("predict", scope, minimum=1, unordered=True, nullable=True), frozenset()
+    )
+    roles: frozenset[str] = option(Strings("admin", minimum=1, unordered=True, nullable=True), frozenset())
+    claims: tuple[tuple[str, tuple[Scalar, ...]], ...] = option(Claims(), ())
+    principals: frozenset[str] = option(Strings("mtls:trainer", minimum=1, unordered=True, nullable=True), frozenset())
+    when: Predicate | None = option(Function(), None)
+    owner: bool | OwnerHook = option(Function(named=True), False)
+    acr_values: tuple[str, ...] = option(Strings("phr", scope, minimum=1, nullable=True), ())
+    max_auth_age: int | None = option(Integer(1, unit="seconds"), None)
 
 
 class CapArguments(TypedDict, total=False):
-    """Some caps by the names of their settings, in lower case and without the prefix."""
+    """What users write of :class:`CapOptions`."""
 
+    max_body_bytes: int
     max_json_depth: int
     max_json_members: int
     max_string_length: int
@@ -183,23 +147,30 @@ class CapArguments(TypedDict, total=False):
     max_decoded_bytes: int
 
 
-def checked_caps(given: Any) -> CapTerms:
-    """Return the caps in the order of their names.
+@dataclass(frozen=True)
+class CapOptions:
+    """How much one route takes, each instead of the setting of that name (``SECURE_ML_MAX_BODY_BYTES`` and so on).
 
-    :raises ValueError: anything but an object of known caps, each a number from 1; the message completes a sentence
-        that begins with the name of the term.
+    :param max_body_bytes: the bytes of the body.
+    :param max_json_depth: how deep arrays and objects may nest.
+    :param max_json_members: the members of one object.
+    :param max_string_length: the bytes of one string.
+    :param max_elements: the values in all.
+    :param max_decoded_bytes: the bytes of an array that a body declares.
     """
-    known = CapArguments.__annotations__.keys()
-    if not isinstance(given, Mapping) or not given or not known >= given.keys():
-        raise ValueError(f"must be an object with at least one of {', '.join(known)}")
-    for name, cap in given.items():
-        if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
-            raise ValueError(f"has a {name} that is no whole number from 1")
-    return tuple(sorted(given.items()))
 
+    max_body_bytes: int | None = option(Integer(0, unit="bytes"), None)
+    max_json_depth: int | None = option(Integer(1, 1_000), None)
+    max_json_members: int | None = option(Integer(1), None)
+    max_string_length: int | None = option(Integer(1, unit="bytes"), None)
+    max_elements: int | None = option(Integer(1), None)
+    max_decoded_bytes: int | None = option(Integer(1, unit="bytes"), None)
+
+
+NO_CAPS = CapOptions()
 
 MOST_DECIMALS = 15
-"""A double names about as many digits, so more would round nothing."""
+"""A double has about as many digits, so more would round nothing."""
 
 
 class ScoreArguments(TypedDict, total=False):
@@ -213,81 +184,41 @@ class ScoreArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What happens to the scores of an answer, which are its numbers with a fraction part by type: its floats.
+    """How precise the scores of a response may be. Scores are its floats: numbers with a fraction part by type.
 
     :param round: the decimals that scores keep.
     :param top_k: how many of the scores along the last dimension of an array keep their value.
-    :param label_only: scores are removed; integers, texts and booleans stay.
-    :param nan: ``refuse`` withholds an answer with NaN or Infinity, which is also what happens without this term;
-        ``null`` lets them pass, as null in JSON, which has no such numbers (RFC 8259 section 6).
+    :param label_only: scores are removed; integers, strings and booleans stay.
+    :param nan: ``reject`` replaces a response with NaN or Infinity by an error response, which is also the default;
+        ``null`` sends them as null, since JSON has no such numbers (RFC 8259 section 6).
     """
 
-    round: int | None = None
-    top_k: int | None = None
-    label_only: bool = False
-    nan: str | None = None
-
-    @classmethod
-    def build(cls, terms: Any) -> ScoreOptions:
-        """Make the terms from what users write, such as ``{"round": 3, "top_k": 2}``.
-
-        :raises ValueError: anything else; the message completes a sentence that begins with the name of the setting.
-        """
-        if not isinstance(terms, Mapping) or not terms:
-            raise ValueError('must be an object such as {"round": 3, "top_k": 2}, with at least one term')
-        unknown = sorted(map(str, terms.keys() - cls.__dataclass_fields__.keys()))
-        if unknown:
-            raise ValueError(f"has no term {unknown[0]!r}; the terms are round, top_k, label_only and nan")
-        return cls(
-            round=_whole("round", terms.get("round"), 0, MOST_DECIMALS),
-            top_k=_whole("top_k", terms.get("top_k"), 1),
-            label_only=_flag(terms.get("label_only", False)),
-            nan=_nan(terms.get("nan")),
-        )
+    round: int | None = option(Integer(0, MOST_DECIMALS), None)
+    top_k: int | None = option(Integer(1), None)
+    label_only: bool = option(Boolean(), False)
+    nan: str | None = option(Choice("reject", "null"), None)
 
     @property
-    def shapes(self) -> bool:
-        """Whether any term changes scores."""
+    def masks(self) -> bool:
+        """Return True if any option changes scores."""
         return self.round is not None or self.top_k is not None or self.label_only
 
     @property
     def allows_nan(self) -> bool:
-        """Whether NaN and Infinity may pass. They have no rank, so never beside ``top_k``."""
+        """Return True if NaN and Infinity may pass. They have no rank, so never beside ``top_k``."""
         return self.nan == "null" and self.top_k is None
 
     def stricter(self, other: ScoreOptions) -> ScoreOptions:
-        """Return terms that are as strict as both, term by term."""
+        """Return options that are as strict as both, option by option."""
         return ScoreOptions(
             round=_least(self.round, other.round),
             top_k=_least(self.top_k, other.top_k),
             label_only=self.label_only or other.label_only,
-            nan="refuse" if "refuse" in (self.nan, other.nan) else self.nan or other.nan,
+            nan="reject" if "reject" in {self.nan, other.nan} else self.nan or other.nan,
         )
 
 
-NO_TERMS = ScoreOptions()
-
-
-def _whole(name: str, value: Any, low: int, high: int | None = None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-        limits = f"{low} or more" if high is None else f"from {low} to {high}"
-        raise ValueError(f"must have a whole number for {name}, {limits}")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must have true or false for label_only")
-    return value
-
-
-def _nan(value: Any) -> str | None:
-    if value not in (None, "refuse", "null"):
-        raise ValueError("must have 'refuse' or 'null' for nan")
-    found: str | None = value
-    return found
+NO_SCORE_OPTIONS = ScoreOptions()
 
 
 def _least(one: int | None, other: int | None) -> int | None:

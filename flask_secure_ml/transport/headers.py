@@ -29,10 +29,11 @@ class HeaderFilter:
 
     :param hsts_max_age: seconds for which browsers shall use HTTPS only.
     :param exposed: headers that scripts of other origins may read, where CORS lets them in.
+    :param subdomains: HSTS holds for the subdomains of the host too.
     """
 
-    def __init__(self, hsts_max_age: int, exposed: Sequence[str] = ()) -> None:
-        policy = [*_BEYOND_TALISMAN, *_talisman_policy(hsts_max_age)]
+    def __init__(self, hsts_max_age: int, exposed: Sequence[str] = (), *, subdomains: bool = True) -> None:
+        policy = [*_BEYOND_TALISMAN, *_talisman_policy(hsts_max_age, subdomains=subdomains)]
         if exposed:
             policy.append(("Access-Control-Expose-Headers", ", ".join(exposed)))
         self._secure = tuple((name, name.lower(), value) for name, value in policy)
@@ -57,10 +58,12 @@ class ForeignHeaders:
     """Completes the headers of a response that came from a mounted app: what no page can break over.
 
     :param hsts_max_age: as for :class:`HeaderFilter`.
+    :param subdomains: as for :class:`HeaderFilter`.
     """
 
-    def __init__(self, hsts_max_age: int) -> None:
-        policy = [header for header in _talisman_policy(hsts_max_age) if header[0].lower() in _FOR_EVERYONE]
+    def __init__(self, hsts_max_age: int, *, subdomains: bool = True) -> None:
+        whole = _talisman_policy(hsts_max_age, subdomains=subdomains)
+        policy = [header for header in whole if header[0].lower() in _FOR_EVERYONE]
         self._secure = tuple(policy)
         self._clear = tuple(header for header in policy if header[0].lower() != _HSTS)
 
@@ -74,7 +77,7 @@ class ForeignHeaders:
         return [*kept, *added, *own.items()]
 
 
-def _talisman_policy(hsts_max_age: int) -> Iterator[tuple[str, str]]:
+def _talisman_policy(hsts_max_age: int, *, subdomains: bool) -> Iterator[tuple[str, str]]:
     """Let Flask-Talisman say the policy (OWASP REST security cheat sheet), once, on an app of its own.
 
     As a hook on the user's app it would redirect clear text or believe ``X-Forwarded-Proto`` from anyone, share
@@ -86,7 +89,7 @@ def _talisman_policy(hsts_max_age: int) -> Iterator[tuple[str, str]]:
         force_https=False,
         frame_options="DENY",
         strict_transport_security_max_age=hsts_max_age,
-        strict_transport_security_include_subdomains=True,
+        strict_transport_security_include_subdomains=subdomains,
         content_security_policy={"default-src": "'none'", "frame-ancestors": "'none'"},
         referrer_policy="no-referrer",
         permissions_policy={"geolocation": "()", "camera": "()", "microphone": "()"},

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Protocol
 
-from ..config.checks import Networks
+from ..config.fields import Networks
 from ..errors import REQUEST_ID_KEY
 from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
 from ..principal import Clock

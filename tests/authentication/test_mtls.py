@@ -21,7 +21,7 @@ from werkzeug.wrappers import Request as WerkzeugRequest
 from certificates import Issued, authority, issue, key_usage
 from flask_secure_ml.authentication import mtls
 from flask_secure_ml.authentication.mtls import MAX_CERTIFICATE, MtlsAuthenticator
-from flask_secure_ml.config.clients import mtls_clients
+from flask_secure_ml.config.clients import clients_field
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.principal import Principal
@@ -66,7 +66,7 @@ class Door:
 
     def __init__(self, ca_file: Path | None, clock: FakeClock, *entries: dict[str, Any]) -> None:
         path = None if ca_file is None else str(ca_file)
-        self.authenticator = MtlsAuthenticator(mtls_clients(list(entries)), path, clock)
+        self.authenticator = MtlsAuthenticator(clients_field().deserialize(list(entries)), path, clock)
 
     def show(self, certificate: Issued | bytes) -> Principal:
         der = certificate if isinstance(certificate, bytes) else certificate.der

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
             id="DP-13 replays",
         ),
         pytest.param({"TOKEN_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
-        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"private_network": True}]}, "private address", id="JB-14 inside"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"private_network": True}]}, "private IP address", id="JB-14 inside"),
         pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),
         pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
     ],
 )
-def test_weak_points(protected: MakeApp, settings: dict[str, Any], words: str) -> None:
-    """Each weak setting is named; the exit code stays 0."""
+def test_warnings(protected: MakeApp, settings: dict[str, Any], words: str) -> None:
+    """Each weak setting has a warning; the exit code stays 0."""
     code, output = run(protected(**settings), "check")
     assert code == 0
     assert words in output
@@ -67,7 +68,7 @@ def test_a_configured_schema_that_changes_what_it_loads(protected: MakeApp) -> N
     app.add_url_rule("/view", endpoint="view", view_func=lambda: "ok", methods=["POST"])
     code, output = run(app, "check")
     assert code == 0
-    assert "weak: a view at 'view' that reads the body itself" in output
+    assert "warning: a view at 'view' that reads the body itself" in output
     assert 'x (outside="clip")' in output
 
 
@@ -82,7 +83,7 @@ def test_a_key_with_an_unknown_plan(
 ) -> None:
     """Its owner would be refused."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
-    app = protected(API_KEYS_FILE=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
+    app = protected(API_KEYS=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
     make_api_key(app, plan="lost")
     assert "has the plan 'lost', which is not in SECURE_ML_PLANS" in run(app, "check")[1]
 
@@ -91,12 +92,12 @@ def test_nothing_weak(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.Mo
     """A sound setup says so."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = protected(
-        API_KEYS_FILE=str(tmp_path / "keys.json"),
+        API_KEYS=str(tmp_path / "keys.json"),
         API_KEY_PEPPER="env:PEPPER",
         RATELIMIT_STORAGE_URI="redis://127.0.0.1:1",
         STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
-    assert run(app, "check") == (0, f"{UNSEEN}\nok: no weak point found\n")
+    assert run(app, "check") == (0, f"{UNSEEN}\nok: no warnings\n")
 
 
 def test_what_is_not_weak_is_not_named(
@@ -106,14 +107,14 @@ def test_what_is_not_weak_is_not_named(
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     issuer = {name: value for name, value in ISSUER.items() if name != "insecure_http"}
     app = protected(
-        API_KEYS_FILE=str(tmp_path / "keys.json"),
+        API_KEYS=str(tmp_path / "keys.json"),
         API_KEY_PEPPER="env:PEPPER",
         TOKEN_ISSUERS=[issuer | {"jwks_uri": "https://as.example/jwks"}],
         STORE_URI=f"sqlite:{tmp_path}/state.db",
     )
     make_api_key(app)
     output = run(app, "check")[1]
-    assert output.splitlines()[-1] == "1 to mend or to accept"
+    assert output.splitlines()[-1] == "warnings: 1"
     assert "RATELIMIT_STORAGE_URI" in output
 
 
@@ -147,3 +148,13 @@ def test_an_app_without_protection(bare_app: Flask, command: str) -> None:
     result = bare_app.test_cli_runner().invoke(secure_ml, [command])
     assert result.exit_code == 1
     assert "SecureML().init_app(app)" in result.output
+
+
+def test_json(app: Flask) -> None:
+    """--json prints what a program reads."""
+    app.add_url_rule("/healthz", endpoint="healthz", view_func=public(lambda: "ok"))
+    listed = json.loads(run(app, "routes", "--json")[1])
+    methods = "GET,HEAD,OPTIONS"
+    assert {"methods": methods, "rule": "/healthz", "access": "public", "limits": "-", "body": "-"} in listed
+    found = json.loads(run(app, "check", "--json")[1])
+    assert any("RATELIMIT_STORAGE_URI is memory" in each for each in found["warnings"])

@@ -40,7 +40,7 @@ def clock() -> FakeClock:
 def configured(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Flask:
     monkeypatch.setenv("TEST_PEPPER", RANDOM_SECRET)
     app = Flask("model_app")
-    app.config["SECURE_ML_API_KEYS_FILE"] = str(tmp_path / "keys.json")
+    app.config["SECURE_ML_API_KEYS"] = str(tmp_path / "keys.json")
     app.config["SECURE_ML_API_KEY_PEPPER"] = "env:TEST_PEPPER"
     app.config["SECURE_ML_PLANS"] = {"default": {}, "gold": {}}
     SecureML(clock=clock, sink=MemorySink()).init_app(app)
@@ -76,7 +76,7 @@ def test_created_key_works_at_once(run: Run, configured: Flask) -> None:
     key = result.stdout.strip()
     assert result.exit_code == 0
     assert key_id(key) == key[4:16]
-    assert "cannot be shown again" in result.stderr
+    assert "cannot be printed again" in result.stderr
     assert status(configured, key) == 200
 
 
@@ -104,7 +104,7 @@ def test_unknown_terms_are_named(run: Run) -> None:
     assert result.exit_code == 0
     assert key_id(result.stdout.strip())
     assert [line for line in result.stderr.splitlines() if line.startswith("Warning")] == [
-        "Warning: no route asks for the scope 'predct'; they ask for metrics, predict",
+        "Warning: no route needs the scope 'predct'; the scopes of the routes are metrics, predict",
         "Warning: the app has neither an endpoint nor a URL rule '/predct'; see: flask secure-ml routes",
     ]
 
@@ -172,7 +172,7 @@ def test_rotate(run: Run, configured: Flask, clock: FakeClock) -> None:
     new = result.stdout.strip()
     assert key_id(new) == new[4:16] != old[4:16]
     assert "accepted for 24 more hours" in result.stderr
-    assert "cannot be shown again" in result.stderr
+    assert "cannot be printed again" in result.stderr
     clock.advance(86_399)
     assert [status(configured, key) for key in (old, new)] == [200, 200]
     clock.advance(1)
@@ -217,7 +217,7 @@ def test_show(run: Run, configured: Flask, clock: FakeClock) -> None:
 def test_show_a_key_for_every_endpoint(run: Run) -> None:
     """A key without --endpoint is for every one."""
     key = run("create", "--client", "ada").stdout.strip()
-    assert ["Endpoints", "every one"] in [list_of(line) for line in run("show", key[4:16]).stdout.splitlines()]
+    assert ["Endpoints", "all"] in [list_of(line) for line in run("show", key[4:16]).stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_mistakes(run: Run, arguments: list[str], told: str) -> None:
 def test_not_configured(run: Run, command: list[str], protected: Callable[..., Flask]) -> None:
     """Without a key file the message says which setting to make."""
     result = run(*command, app=protected())
-    assert (result.exit_code, "SECURE_ML_API_KEYS_FILE" in result.stderr) == (1, True)
+    assert (result.exit_code, "SECURE_ML_API_KEYS" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("change", [["enable"], ["disable"], ["rotate"]], ids=lambda words: words[0])
@@ -274,7 +274,7 @@ def test_not_protected(run: Run) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
 def test_damaged_file(run: Run, command: list[str], configured: Flask) -> None:
     """A damaged key file is named, and left as it is."""
-    path = Path(configured.config["SECURE_ML_API_KEYS_FILE"])
+    path = Path(configured.config["SECURE_ML_API_KEYS"])
     path.write_text("{")
     result: Any = run(*command)
     assert (result.exit_code, "damaged" in result.stderr, path.read_text()) == (1, True, "{")

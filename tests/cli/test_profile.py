@@ -1,4 +1,4 @@
-"""``flask secure-ml profile``."""
+"""``flask secure-ml profile fit`` and ``model schema``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import MakeApp
 
 
 def run(make_app: MakeApp, *arguments: object) -> tuple[int, str, str]:
-    result = make_app().test_cli_runner().invoke(secure_ml, ["profile", *map(str, arguments)])
+    result = make_app().test_cli_runner().invoke(secure_ml, [*map(str, arguments)])
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -28,7 +28,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_fit_prints(protected: MakeApp, data: Path) -> None:
     """Without a path, the profile is alone on stdout."""
-    code, output, note = run(protected, "fit", data)
+    code, output, note = run(protected, "profile", "fit", data)
     profile = json.loads(output)
     assert (code, note) == (0, "3 rows, 3 features\n")
     assert (profile["version"], profile["rows"], profile["quantiles"]) == (1, 3, [0.001, 0.999])
@@ -38,7 +38,7 @@ def test_fit_prints(protected: MakeApp, data: Path) -> None:
 def test_fit_writes(protected: MakeApp, data: Path) -> None:
     """What is written is what a field loads, without the target."""
     path = data.with_name("profile.json")
-    assert run(protected, "fit", data, "-o", path, "--target", "label", "--quantiles", "0.1,0.5,0.9") == (
+    assert run(protected, "profile", "fit", data, "-o", path, "--target", "label", "--quantiles", "0.1,0.5,0.9") == (
         0,
         "",
         "3 rows, 2 features\n",
@@ -50,7 +50,7 @@ def test_fit_writes(protected: MakeApp, data: Path) -> None:
 def test_fit_target_by_number(protected: MakeApp, tmp_path: Path) -> None:
     """Columns of an array have numbers, also negative ones."""
     np.save(tmp_path / "data.npy", np.arange(6).reshape(2, 3))
-    assert run(protected, "fit", tmp_path / "data.npy", "--target", "-1")[2] == "2 rows, 2 features\n"
+    assert run(protected, "profile", "fit", tmp_path / "data.npy", "--target", "-1")[2] == "2 rows, 2 features\n"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_fit_target_by_number(protected: MakeApp, tmp_path: Path) -> None:
 )
 def test_fit_fails_in_a_sentence(protected: MakeApp, data: Path, arguments: list[str]) -> None:
     """Nothing is written, and no trace is shown."""
-    code, output, error = run(protected, "fit", data, *arguments)
+    code, output, error = run(protected, "profile", "fit", data, *arguments)
     assert (code, output) == (1, "")
     assert error.startswith("Error: ")
     assert "Traceback" not in error
@@ -70,7 +70,7 @@ def test_schema_of_an_object(protected: MakeApp, tmp_path: Path, monkeypatch: py
     """An object of a module in the working directory is imported, and the source is that of a schema."""
     (tmp_path / "profiled_model.py").write_text("class Holder:\n    class model:\n        n_features_in_ = 4\n")
     monkeypatch.chdir(tmp_path)
-    code, output, error = run(protected, "schema", "profiled_model:Holder.model")
+    code, output, error = run(protected, "model", "schema", "profiled_model:Holder.model")
     assert (code, error) == (0, "")
     assert 'instances = Tensor((None, 4), dtype="float64")' in output
 
@@ -79,14 +79,14 @@ def test_schema_of_an_mlflow_model(protected: MakeApp, tmp_path: Path) -> None:
     """A directory is read, without mlflow."""
     pytest.importorskip("yaml")
     (tmp_path / "MLmodel").write_text("""signature:\n  inputs: '[{"type": "double", "name": "age"}]'\n""")
-    assert "Tensor((None, 1)" in run(protected, "schema", tmp_path)[1]
+    assert "Tensor((None, 1)" in run(protected, "model", "schema", tmp_path)[1]
 
 
 @pytest.mark.parametrize("name", ["none.onnx", "none", "none:model", "json:none", "json:", ":loads", "json:loads"])
 def test_schema_fails_in_a_sentence(protected: MakeApp, name: str) -> None:
     """What is no model is named."""
     pytest.importorskip("onnx")
-    code, output, error = run(protected, "schema", name)
+    code, output, error = run(protected, "model", "schema", name)
     assert (code, output) == (1, "")
     assert error.startswith("Error: ")
     assert "Traceback" not in error
@@ -96,6 +96,6 @@ def test_schema_fails_in_a_sentence(protected: MakeApp, name: str) -> None:
 def test_schema_never_loads_pickles(protected: MakeApp, tmp_path: Path, name: str) -> None:
     """A file of scikit-learn is refused with the way out; loading it would end the test."""
     (tmp_path / name).write_bytes(pickle.dumps(pytest.fail))
-    code, _, error = run(protected, "schema", tmp_path / name)
+    code, _, error = run(protected, "model", "schema", tmp_path / name)
     assert code == 1
     assert "load yours in your own module" in error

@@ -56,7 +56,7 @@ def test_a_missing_owner_hook(owner: Any, code: int, protected: MakeApp) -> None
     app.add_url_rule("/jobs/<job_id>", endpoint="job", view_func=protect(owner=True)(lambda job_id: "ok"))
     found, output = run(app, "check")
     assert found == code
-    assert output.count("'job' asks for the owner hook of SecureML(owner=...), which was not given") == code
+    assert output.count("'job' has a policy with owner=True, which needs SecureML(owner=...)") == code
 
 
 def run(app: Flask, *arguments: str) -> tuple[int, str]:

@@ -26,7 +26,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
     monkeypatch.setenv("FLASK_APP", "app")
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     monkeypatch.setenv("FLASK_SECURE_ML_API_KEY_PEPPER", "env:PEPPER")
-    monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS_FILE", str(tmp_path / "keys.json"))
+    monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS", str(tmp_path / "keys.json"))
     (tmp_path / "app.py").write_text(secured_app())
     namespace: dict[str, Any] = {"__name__": "tutorial"}
     exec(secured_app(), namespace)

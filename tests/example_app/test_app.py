@@ -36,7 +36,7 @@ def state(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "pepper").write_text(RANDOM_SECRET)
     monkeypatch.setenv("FLASK_MODEL_FILE", str(tmp_path / "model.npz"))
-    monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS_FILE", str(tmp_path / "keys.json"))
+    monkeypatch.setenv("FLASK_SECURE_ML_API_KEYS", str(tmp_path / "keys.json"))
     monkeypatch.setenv("FLASK_SECURE_ML_API_KEY_PEPPER", f"file:{tmp_path / 'pepper'}")
     monkeypatch.setenv("FLASK_SECURE_ML_REQUEST_LOG", "off")
     return tmp_path

@@ -151,9 +151,10 @@ def test_a_policy_and_the_app_have_caps_of_their_own(own: int, app_wide: int | N
     class Limited(Request):
         max_content_length = app_wide
 
-    guard.check(Limited(a_request(b"1" * effective, "text/plain").environ), an_exchange(max_bytes=own))
+    caps: dict[str, Any] = {"caps": {"max_body_bytes": own}}
+    guard.check(Limited(a_request(b"1" * effective, "text/plain").environ), an_exchange(**caps))
     with pytest.raises(PayloadTooLarge):
-        guard.check(Limited(a_request(b"1" * (effective + 1), "text/plain").environ), an_exchange(max_bytes=own))
+        guard.check(Limited(a_request(b"1" * (effective + 1), "text/plain").environ), an_exchange(**caps))
 
 
 def test_an_upload_of_known_length_stays_in_its_stream() -> None:

@@ -164,12 +164,14 @@ def test_a_bomb_costs_no_more_than_the_cap(name: str) -> None:
 def test_the_compressed_body_has_the_same_cap() -> None:
     """What is too large already is not read, and a policy's own cap holds for both sizes."""
     raw = gzip.compress(os.urandom(2_000))
-    for terms, size in (({}, 1_000), ({"max_bytes": 30}, 30)):
+    for terms, size in (({}, 1_000), ({"caps": {"max_body_bytes": 30}}, 30)):
         with pytest.raises(PayloadTooLarge, match="413") as caught:
             GUARD.check(a_request(raw, HTTP_CONTENT_ENCODING="gzip"), an_exchange(**terms))
         assert caught.value.reason.endswith(f"over the cap of {size} bytes")
     with pytest.raises(PayloadTooLarge):
-        GUARD.check(a_request(gzip.compress(b"a" * 90), HTTP_CONTENT_ENCODING="gzip"), an_exchange(max_bytes=80))
+        GUARD.check(
+            a_request(gzip.compress(b"a" * 90), HTTP_CONTENT_ENCODING="gzip"), an_exchange(caps={"max_body_bytes": 80})
+        )
 
 
 def test_a_missing_package_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> None:

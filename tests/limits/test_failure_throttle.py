@@ -16,10 +16,10 @@ import redis
 from flask import Flask, Request
 
 from flask_secure_ml import Exchange, Policy, Principal
-from flask_secure_ml.config.checks import limits
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, RateLimited
 from flask_secure_ml.limits.engine import build_limiter
 from flask_secure_ml.limits.failure_throttle import DAY, LONGEST, FailureThrottle
+from flask_secure_ml.policy.fields import LimitList
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey, wait_until
 from support import HTTPS, MakeApp
@@ -35,7 +35,11 @@ def throttle_of(clock: FakeClock) -> MakeThrottle:
 
     def make(address: str = "3/day", key: str = "5/day", uri: str = "memory://", outage: str = "memory") -> Any:
         limiter = build_limiter({"RATELIMIT_STORAGE_URI": uri}, clock, outage)
-        return FailureThrottle(limiter, limits([address] if address else []), limits([key] if key else []))
+        return FailureThrottle(
+            limiter,
+            LimitList().deserialize([address] if address else []),
+            LimitList().deserialize([key] if key else []),
+        )
 
     return make
 
@@ -134,7 +138,7 @@ def test_time_of_day_that_is_set(step: float, monkeypatch: pytest.MonkeyPatch) -
     """A block lasts as long as it said, neither longer nor shorter."""
     clock = SteppedClock()
     monkeypatch.setattr(time, "time", clock.now)
-    throttle = FailureThrottle(build_limiter({}, clock, "memory"), limits(["1/day"]), ())
+    throttle = FailureThrottle(build_limiter({}, clock, "memory"), LimitList().deserialize(["1/day"]), ())
     failed(throttle)
     assert failed(throttle) == 60
     clock.step = step
@@ -157,7 +161,7 @@ def test_ipv6_is_blocked_by_network(throttle_of: MakeThrottle) -> None:
 def test_every_limit_counts(throttle_of: MakeThrottle, clock: FakeClock) -> None:
     """The one that is used up first blocks, and the others were charged meanwhile."""
     limiter = build_limiter({}, clock, "memory")
-    throttle = FailureThrottle(limiter, limits(["2/day", "9/day"]), ())
+    throttle = FailureThrottle(limiter, LimitList().deserialize(["2/day", "9/day"]), ())
     assert [failed(throttle) for _ in range(3)] == [0, 0, 60]
 
 

@@ -72,10 +72,10 @@ def test_where_the_app_stands(protected: MakeApp) -> None:
     ("terms", "settings", "cap"),
     [
         pytest.param({}, {}, 900, id="settings"),
-        pytest.param({"max_bytes": 300}, {}, 300, id="route"),
-        pytest.param({"max_bytes": 0}, {}, 0, id="nothing"),
-        pytest.param({"max_bytes": 300}, {"MAX_CONTENT_LENGTH": 100}, 100, id="app"),
-        pytest.param({"max_bytes": 50}, {"MAX_CONTENT_LENGTH": 100}, 50, id="route before app"),
+        pytest.param({"caps": {"max_body_bytes": 300}}, {}, 300, id="route"),
+        pytest.param({"caps": {"max_body_bytes": 0}}, {}, 0, id="nothing"),
+        pytest.param({"caps": {"max_body_bytes": 300}}, {"MAX_CONTENT_LENGTH": 100}, 100, id="app"),
+        pytest.param({"caps": {"max_body_bytes": 50}}, {"MAX_CONTENT_LENGTH": 100}, 50, id="route before app"),
     ],
 )
 def test_bytes_of_a_body(protected: MakeApp, terms: dict[str, Any], settings: dict[str, int], cap: int) -> None:

@@ -61,7 +61,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 def serve(folder: Path, certificate: Certificate, mode: str) -> Iterator[Site]:
     keys = folder / "keys.json"
-    settings = {"API_KEYS_FILE": str(keys), "API_KEY_PEPPER": "env:PEPPER", "OPENAPI": mode}
+    settings = {"API_KEYS": str(keys), "API_KEY_PEPPER": "env:PEPPER", "OPENAPI": mode}
     environ = dict(os.environ) | {"PEPPER": RANDOM_SECRET}
     environ |= {f"FLASK_SECURE_ML_{name}": value for name, value in settings.items()}
     with pytest.MonkeyPatch.context() as patch:

@@ -32,7 +32,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "jwks_file": str(tmp_path / "jwks.json"),
     }
     return {
-        "API_KEYS_FILE": str(tmp_path / "keys.json"),
+        "API_KEYS": str(tmp_path / "keys.json"),
         "API_KEY_PEPPER": "env:PEPPER",
         "TOKEN_ISSUERS": [issuer],
         "RESOURCE_URI": HTTPS,

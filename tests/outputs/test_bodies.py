@@ -25,7 +25,7 @@ from flask_secure_ml.outputs.bodies import (
 )
 from flask_secure_ml.outputs.formats import read_npy, write_npy
 from flask_secure_ml.outputs.scores import MaskingError
-from flask_secure_ml.policy.options import NO_TERMS, ScoreOptions
+from flask_secure_ml.policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from flask_secure_ml.policy.policy import Policy
 
 
@@ -134,11 +134,11 @@ def test_headers_that_tell_of_the_old_body() -> None:
 def test_npy() -> None:
     """An npy file is read, shaped and written, and NaN in it is refused."""
     response = Response(write_npy(np.array([0.123])), mimetype="application/x-npy")
-    rewrite(response, lambda value: value.round(1), NO_TERMS)
+    rewrite(response, lambda value: value.round(1), NO_SCORE_OPTIONS)
     assert read_npy(response.get_data()).tolist() == [0.1]
     response = Response(write_npy(np.array([np.nan])), mimetype="application/x-npy")
     with pytest.raises(Exception, match="500"):
-        rewrite(response, same, NO_TERMS)
+        rewrite(response, same, NO_SCORE_OPTIONS)
     rewrite(response, same, ScoreOptions(nan="null"))
     assert np.isnan(read_npy(response.get_data())).all()
 
@@ -155,7 +155,7 @@ def test_npy() -> None:
 def test_what_cannot_be_read(response: Response) -> None:
     """The reason says so."""
     with pytest.raises(MaskingError, match="a stream, a file or an encoded body"):
-        rewrite(response, same, NO_TERMS)
+        rewrite(response, same, NO_SCORE_OPTIONS)
 
 
 def test_an_empty_body() -> None:

@@ -383,7 +383,7 @@ def test_nan(view: Any, serve: Serve) -> None:
     assert_withheld(serve(view))
     assert_withheld(serve(view, scores={"round": 1}))
     assert_withheld(serve(view, scores=False))
-    assert_withheld(serve(view, scores={"nan": "null"}, plan={"nan": "refuse"}))
+    assert_withheld(serve(view, scores={"nan": "null"}, plan={"nan": "reject"}))
     assert_withheld(serve(view, scores={"nan": "null", "top_k": 1}))
     assert serve(view, scores={"nan": "null"}).json == {"y": [None, 0.5]}
     assert serve(view, plan={"nan": "null", "round": 0}).json == {"y": [None, 0.0]}

@@ -56,7 +56,7 @@ def jwks_uri(signing_key: Key) -> Iterator[str]:
 def environ(tmp_path_factory: pytest.TempPathFactory, jwks_uri: str) -> dict[str, str]:
     issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks_uri": jwks_uri}
     settings = {
-        "API_KEYS_FILE": str(tmp_path_factory.mktemp("keys") / "keys.json"),
+        "API_KEYS": str(tmp_path_factory.mktemp("keys") / "keys.json"),
         "API_KEY_PEPPER": "env:PEPPER",
         "TOKEN_ISSUERS": json.dumps([issuer | {"insecure_http": True}]),
         "PLANS": json.dumps({"default": {"requests": ["100000/hour"]}, "few": {"requests": ["20/hour"]}}),
@@ -74,7 +74,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory, jwks_uri: str) -> dict[str
 def site(
     tmp_path_factory: pytest.TempPathFactory, certificate: Certificate, environ: dict[str, str], signing_key: Key
 ) -> Iterator[Site]:
-    keys_file = Path(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
+    keys_file = Path(environ["FLASK_SECURE_ML_API_KEYS"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEPPER", environ["PEPPER"])
         api_key = key_in_file(str(keys_file))

@@ -34,7 +34,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def make_key(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
-    return key_in_file(environ["FLASK_SECURE_ML_API_KEYS_FILE"])
+    return key_in_file(environ["FLASK_SECURE_ML_API_KEYS"])
 
 
 def burst(served: Served, key: str) -> list[int]:

@@ -39,7 +39,7 @@ def test_workers_share_one_count(
 ) -> None:
     """Two workers and eight threads of callers: exactly the limit passes (STANDARDS RL-11)."""
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
-    key = key_in_file(environ["FLASK_SECURE_ML_API_KEYS_FILE"], plan="few")
+    key = key_in_file(environ["FLASK_SECURE_ML_API_KEYS"], plan="few")
     shared = environ | {"FLASK_RATELIMIT_STORAGE_URI": uri(storage.port)}
     with gunicorn(tmp_path, certificate, shared, "--workers", "2", "--threads", "2") as served:
 

@@ -70,7 +70,12 @@ def add_routes(app: Flask) -> Flask:
 
     @app.post("/v1/predict")
     @protect(
-        scopes=["predict"], body=Rows, response=Prediction, cost="instances", limits=["600/minute"], max_bytes=5000
+        scopes=["predict"],
+        body=Rows,
+        response=Prediction,
+        cost="instances",
+        limits=["600/minute"],
+        caps={"max_body_bytes": 5000},
     )
     def predict(payload: dict[str, Any]) -> dict[str, Any]:
         """Tell the species of flowers.

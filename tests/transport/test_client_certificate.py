@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from certificates import issue
-from flask_secure_ml.config.checks import networks
+from flask_secure_ml.config.fields import NetworkList
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.client_certificate import MAX_HEADER, certificate_in
 from flask_secure_ml.transport.forwarded import environ_key
@@ -69,7 +69,7 @@ def certificate_of(
     environ.update(sent)
     if connection is not None:
         environ["gunicorn.socket"] = connection
-    exchange = ExchangeOpener(networks(["10.0.0.0/8"]), FakeClock(), header).open(environ)
+    exchange = ExchangeOpener(NetworkList().deserialize(["10.0.0.0/8"]), FakeClock(), header).open(environ)
     return exchange.certificate, environ
 
 

@@ -8,7 +8,7 @@ import pytest
 from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml import Exchange
-from flask_secure_ml.config.checks import networks
+from flask_secure_ml.config.fields import NetworkList
 from flask_secure_ml.exchange import exchange_of
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.forwarded import BELIEVED, HOP_FAMILIES, HOP_HEADERS
@@ -24,7 +24,9 @@ def opened(peer: str | None, trusted: list[str] | None = None, /, **headers: str
     if peer is not None:
         environ["REMOTE_ADDR"] = peer
     environ.update({f"HTTP_{name.upper()}": value for name, value in headers.items()})
-    exchange = ExchangeOpener(networks(TRUSTED if trusted is None else trusted), FakeClock()).open(environ)
+    exchange = ExchangeOpener(NetworkList().deserialize(TRUSTED if trusted is None else trusted), FakeClock()).open(
+        environ
+    )
     if exchange_of(environ) is not exchange:
         raise LookupError("the exchange is not in the environ")
     return exchange, environ

@@ -87,5 +87,5 @@ def mistakes_are_found(app: Flask) -> None:
     SecureML(app, guards=[Filter()])  # type: ignore[list-item]
     SecureML(authenticators=[Recorder()])  # type: ignore[list-item]
     protect(scope=["predict"])  # type: ignore[call-overload]
-    protect(max_bytes="1 MB")  # type: ignore[call-overload]
+    protect(caps={"max_body_bytes": "1 MB"})  # type: ignore[call-overload]
     public(scopes=["predict"])  # type: ignore[call-overload]

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
 
-from ...policy.policy import SCOPE_TOKEN
+from ...policy.options import SCOPE_TOKEN
 from ...principal import Principal
 from ...secrets import SecretRing
 from ...strictjson import loads

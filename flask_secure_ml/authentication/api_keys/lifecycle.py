@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ...policy.policy import SCOPE_TOKEN
+from ...policy.options import SCOPE_TOKEN
 from ...secrets import SecretRing
 from .key import ACTIVE, DISABLED, LATEST, REVOKED, KeyRecord, KeyStore, hash_key, id_part, new_key
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...config.issuers import IssuerConfig
 from ...errors import NotAuthenticated
-from ...policy.policy import SCOPE_TOKEN
+from ...policy.options import SCOPE_TOKEN
 
 MAX_STRING = 512
 """The longest ``sub``, ``client_id`` and ``jti`` in characters; they become limiter keys and log fields."""

@@ -84,7 +84,7 @@ def only_input_of(model: Any) -> ModelInput:
     if others:
         raise ModelInputsError(
             f"the model has {len(others) + 1} inputs, so it takes a field for each: "
-            "flask secure-ml profile schema prints such a schema"
+            "flask secure-ml model schema prints such a schema"
         )
     return first
 

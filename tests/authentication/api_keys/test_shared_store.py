@@ -175,7 +175,7 @@ def test_parallel_changes_lose_nothing(keys: SharedKeyStore, shared: SharedStore
 
 @pytest.mark.parametrize("uri", ["sqlite", "valkey"], indirect=True)
 def test_an_app_with_keys_in_the_store(uri: str, clock: FakeClock, pepper: SecretRing) -> None:
-    """SECURE_ML_API_KEYS_IN_STORE: two apps share their keys, and the commands work on them."""
+    """SECURE_ML_API_KEYS=store: two apps share their keys, and the commands work on them."""
     apps = [served(uri, clock) for _ in range(2)]
     key = apps[0].test_cli_runner().invoke(secure_ml, ["keys", "create", "--client", "ada"]).stdout.strip()
     assert [status(app, key) for app in apps] == [200, 200]
@@ -187,7 +187,7 @@ def test_an_app_with_keys_in_the_store(uri: str, clock: FakeClock, pepper: Secre
 
 def served(uri: str, clock: FakeClock) -> Flask:
     app = Flask("model_app")
-    app.config["SECURE_ML_API_KEYS_IN_STORE"] = True
+    app.config["SECURE_ML_API_KEYS"] = "store"
     app.config["SECURE_ML_API_KEY_PEPPER"] = "env:TEST_PEPPER"
     app.config["SECURE_ML_STORE_URI"] = uri
     SecureML(clock=clock, sink=MemorySink()).init_app(app)

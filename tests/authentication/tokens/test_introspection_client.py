@@ -238,8 +238,8 @@ print("authlib" in sys.modules)
 before = list(warnings.filters)
 from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.config.issuers import issuers
-[issuer] = issuers([{"issuer": "https://i.example", "audience": "a", "introspection_uri": "https://i.example/x",
+from flask_secure_ml.config.issuers import issuers_field
+[issuer] = issuers_field().deserialize([{"issuer": "https://i.example", "audience": "a", "introspection_uri": "https://i.example/x",
                      "client_id": "c", "client_secret": "sixteen characters"}])
 Introspector(issuer, SystemClock(), leeway=0, max_age=0)
 print("authlib.oauth2.client" in sys.modules, warnings.filters == before, {"requests", "httpx"} & set(sys.modules))

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 from flask_secure_ml import current_principal
 from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.authentication.tokens.introspection_client import MAX_RESPONSE, bounded
-from flask_secure_ml.config.issuers import issuers
+from flask_secure_ml.config.issuers import issuers_field
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.testing import FakeClock, MemorySink
 from introspection_endpoint import AUDIENCE, ISSUER, NOW, TOKEN, USUAL, status_of
@@ -108,7 +108,7 @@ def entry(site: Site, **members: Any) -> dict[str, Any]:
 
 
 def introspector(site: Site, *, timeout: float | None = None, **members: Any) -> Introspector:
-    [config] = issuers([entry(site, **members)])
+    [config] = issuers_field().deserialize([entry(site, **members)])
     send = bounded(config, timeout) if timeout else None
     return Introspector(config, FakeClock(NOW), leeway=30, max_age=0, send=send)
 

@@ -101,7 +101,7 @@ def test_automatic_options_keeps_access_and_limits(protected: MakeApp) -> None:
     app.add_url_rule(
         "/predict",
         methods=["POST"],
-        view_func=protect(scopes=["predict"], limits=["2/hour"], max_bytes=10, **PREDICTION)(function),
+        view_func=protect(scopes=["predict"], limits=["2/hour"], caps={"max_body_bytes": 10}, **PREDICTION)(function),
     )
     client = app.test_client()
     able = caller("ada", "predict")

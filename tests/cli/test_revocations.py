@@ -1,4 +1,4 @@
-"""``flask secure-ml revoke``: what an operator types, and what comes back."""
+"""``flask secure-ml revocations``: what an operator types, and what comes back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def configured(protected: MakeApp, tmp_path: Path) -> Flask:
 
 @pytest.fixture
 def run(configured: Flask) -> Run:
-    return lambda *words, app=configured: app.test_cli_runner().invoke(secure_ml, ["revoke", *words])
+    return lambda *words, app=configured: app.test_cli_runner().invoke(secure_ml, ["revocations", *words])
 
 
 def refused(app: Flask, principal: Principal) -> bool:
@@ -62,8 +62,8 @@ def test_token(run: Run, configured: Flask) -> None:
     """A token is named by its jti and its issuer; the message says how to go back."""
     done = run("token", "t1", "--issuer", ISSUER)
     assert done.exit_code == 0
-    assert done.stdout == f"Refused: token t1 of {ISSUER}; every worker knows within a second.\n"
-    assert re.fullmatch(r"To undo it: flask secure-ml revoke undo [0-9a-f]{24}\n", done.stderr)
+    assert done.stdout == f"Revoked: token t1 of {ISSUER}; every worker knows within a second.\n"
+    assert re.fullmatch(r"To undo it: flask secure-ml revocations undo [0-9a-f]{24}\n", done.stderr)
     assert refused(configured, Principal("jwt", "a", ISSUER, token_id="t1"))
     assert not refused(configured, Principal("jwt", "a", ISSUER, token_id="t2"))
 
@@ -89,7 +89,7 @@ def test_app_refuses_the_caller(run: Run, configured: Flask) -> None:
     assert run("undo", key).stdout == f"{key} is undone; every worker knows within a second.\n"
     assert status() == 404
     again = run("undo", key)
-    assert (again.exit_code, "flask secure-ml revoke list" in again.stderr) == (1, True)
+    assert (again.exit_code, "flask secure-ml revocations list" in again.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_before_of_some(run: Run, configured: Flask, words: list[str], hit: list
 
 
 def test_list_is_a_table(run: Run, clock: FakeClock) -> None:
-    """Oldest first: what is refused, since when, until when, and the id to undo it by."""
+    """Oldest first: what is revoked, since when, until when, and the id to undo it by."""
     for words in (
         ["token", "t1", "--issuer", ISSUER, "--days", "1"],
         ["principal", f"{ISSUER}#ada"],
@@ -136,10 +136,10 @@ def test_list_is_a_table(run: Run, clock: FakeClock) -> None:
         clock.advance(60)
     rows = [re.split(r"  +", line.strip()) for line in run("list").stdout.splitlines()]
     assert [row[1:] for row in rows] == [
-        ["Refused", "Since", "Until"],
+        ["Revoked", "Created", "Expires"],
         [f"token t1 of {ISSUER}", "2027-01-15 08:00", "2027-01-16 08:00"],
-        [f"principal {ISSUER}#ada", "2027-01-15 08:01", "undone"],
-        ["what was issued to anyone until 2027-01-15 08:02:00 UTC", "2027-01-15 08:02", "undone"],
+        [f"principal {ISSUER}#ada", "2027-01-15 08:01", "never"],
+        ["what was issued to anyone until 2027-01-15 08:02:00 UTC", "2027-01-15 08:02", "never"],
     ]
     assert run("undo", rows[1][0]).exit_code == 0
 
@@ -176,7 +176,7 @@ def test_json(run: Run) -> None:
         pytest.param(["before", "2027-01-16"], "in the future", id="in the future"),
         pytest.param(["before", "1969-12-31"], "since the epoch", id="before the epoch"),
         pytest.param(["before", "now", "--issuer", ISSUER, "--principal", "x:y"], "not both", id="both"),
-        pytest.param(["undo", "nothing"], "no revocation 'nothing'; see: flask secure-ml revoke list", id="undo"),
+        pytest.param(["undo", "nothing"], "no revocation 'nothing'; see: flask secure-ml revocations list", id="undo"),
     ],
 )
 def test_mistakes(run: Run, words: list[str], told: str) -> None:
@@ -216,7 +216,7 @@ def test_store_that_is_down(run: Run, protected: MakeApp, command: list[str]) ->
     done = run(*command, app=app)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "the shared store failed: ConnectionError" in done.stderr
-    assert "flask secure-ml revoke list" in done.stderr
+    assert "flask secure-ml revocations list" in done.stderr
     assert "hunter2" not in done.stderr
 
 

@@ -1,0 +1,177 @@
+"""Fields of settings: networks, URIs, paths and secrets; and how a setting is declared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError
+
+from ..policy.fields import StrictField, String, Strings
+from ..policy.matching import canonical
+from ..policy.schema import AnyField, closest
+from ..secrets import NO_LITERAL, SecretRing
+
+
+def setting(kind: AnyField, default: Any, help_text: str, *, secret: bool = False) -> Any:
+    """Return the dataclass field of one setting: what it takes, its default as users write it, and its help.
+
+    :param secret: the value may hold a password, so it is not part of the repr of the settings.
+    """
+    kind.allow_none = default is None
+    return field(
+        default_factory=lambda: None if default is None else kind.deserialize(default),
+        repr=not secret,
+        metadata={"field": kind, "default": default, "help": " ".join(help_text.split())},
+    )
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The trusted networks; ``unix`` is the peer of a Unix socket."""
+
+    unix: bool = False
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+class NetworkList(Strings):
+    """A list of networks in CIDR notation, and ``unix``."""
+
+    def __init__(self) -> None:
+        super().__init__("10.0.3.0/24", _network)
+        self.takes = 'a list of networks such as ["10.0.3.0/24"]'
+
+    def joined(self, found: list[Any]) -> Networks:
+        """Return the networks."""
+        return Networks("unix" in found, tuple(each for each in found if each != "unix"))
+
+
+def _network(entry: str) -> IPv4Network | IPv6Network | str:
+    if entry == "unix":
+        return entry
+    try:
+        network = ip_network(entry)
+    except ValueError as error:
+        raise ValidationError(f"{entry!r} is not a network ({error}); write '10.0.3.0/24'") from None
+    if network.prefixlen < (8 if network.version == 4 else 7):  # noqa: PLR2004  10.0.0.0/8 and fc00::/7
+        raise ValidationError(f"{entry!r} trusts too many; name the networks of your proxies")
+    return network
+
+
+class HttpsUri(StrictField):
+    """An absolute ``https:`` URI without query, fragment and user."""
+
+    def __init__(self) -> None:
+        super().__init__("an https: URI such as 'https://models.example.com'")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        try:
+            parts = urlsplit(value) if isinstance(value, str) else None
+        except ValueError:
+            parts = None
+        if parts is None or parts.scheme != "https" or not parts.hostname or parts.username is not None:
+            raise self.wrong(value)
+        if parts.query or parts.fragment or not value.isascii() or not value.isprintable() or set(value) & set(' "\\'):
+            raise ValidationError("must have no query, no fragment and only ASCII characters without spaces and quotes")
+        return str(value)
+
+
+class StoreUri(StrictField):
+    """Where shared state is: this process, a SQLite file, or a Redis or Valkey server."""
+
+    schemes = ("memory", "sqlite", "redis", "rediss", "valkey", "valkeys", "unix")
+
+    def __init__(self) -> None:
+        super().__init__("'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        scheme, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if scheme not in self.schemes or (scheme != "memory" and not rest.strip("/")):
+            # The value may hold a password, so it is not repeated.
+            raise ValidationError(f"must be {self.takes}")
+        return str(value)
+
+
+class Location(String):
+    """One of a few words, or a path. Any other bare word is most likely one of these, misspelt."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(" or ".join((*map(repr, words), "the path of a file")))
+        self.words = words
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        found = super()._deserialize(value, attr, data, **kwargs)
+        if found not in self.words and not {"/", "."} & set(found):
+            guess = closest(found.lower(), self.words)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise ValidationError(f"must be {self.takes}, such as './{found}', not {found!r}{hint}")
+        return found
+
+
+class MountPaths(Strings):
+    """A list of paths without a slash at the end."""
+
+    def __init__(self) -> None:
+        super().__init__("/metrics", _mount_path)
+
+    def joined(self, found: list[Any]) -> tuple[str, ...]:
+        """Return each path once."""
+        return tuple(dict.fromkeys(found))
+
+
+def _mount_path(path: str) -> str:
+    if not path.startswith("/") or path.endswith(("/", "*")) or path != canonical(path):
+        raise ValidationError(f"{path!r} is not a path such as '/metrics', without a slash or star at its end")
+    return path
+
+
+def middleware_name(entry: str) -> str:
+    """Return the import name of a middleware, with dots only.
+
+    :raises ValidationError: it is not one, or is that of ProxyFix.
+    """
+    name = entry.replace(":", ".")
+    if name.endswith(".ProxyFix"):
+        raise ValidationError("must not name ProxyFix, which trusts every peer there; use SECURE_ML_TRUSTED_PROXIES")
+    if not re.fullmatch(r"[\w<>]+(\.[\w<>]+)+", name):
+        raise ValidationError(f"{entry!r} is not an import name such as 'whitenoise.base.WhiteNoise'")
+    return name
+
+
+_literals_allowed: ContextVar[bool] = ContextVar("flask_secure_ml_literals_allowed", default=True)
+
+
+@contextmanager
+def literal_secrets(*, allowed: bool) -> Iterator[None]:
+    """Say whether the configuration that is read in this block may hold a secret itself."""
+    token = _literals_allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _literals_allowed.reset(token)
+
+
+class SecretReference(StrictField):
+    """A reference to a secret, or a list of them; the value is never part of a message.
+
+    :param ring: makes the secrets, and raises ValueError for those that cannot be used.
+    """
+
+    def __init__(self, ring: Callable[[Any], SecretRing]) -> None:
+        super().__init__('a reference such as "env:NAME" or "file:/path", or a list of them, newest first')
+        self.ring = ring
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> SecretRing:
+        try:
+            ring = self.ring(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        if ring.literal and not _literals_allowed.get():
+            raise ValidationError(f"{NO_LITERAL}; a literal is for debug and testing only")
+        return ring

@@ -1,0 +1,31 @@
+"""Plans: what one caller may use over all routes (``SECURE_ML_PLANS``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..policy.fields import LimitList, Limits, MappingOf, Options
+from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
+from ..policy.schema import option
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a caller may use over all routes."""
+
+    requests: Limits = option(LimitList(), (), "Rate limits over all routes.")
+    quotas: Limits = option(LimitList(), (), "Quotas in rows of input, for routes with ``cost=``.")
+    scores: ScoreOptions = option(
+        Options(ScoreOptions, minimum=1),
+        NO_SCORE_OPTIONS,
+        'How precise the scores of responses may be, such as ``{"round": 2, "top_k": 3}``.',
+    )
+
+
+Plans = Mapping[str, Plan]
+
+
+def plans_field() -> MappingOf:
+    """Return the field of ``SECURE_ML_PLANS``."""
+    return MappingOf(Plan, '{"default": {"requests": ["600/minute"]}}', needed=["default"])

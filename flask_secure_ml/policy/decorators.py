@@ -1,0 +1,106 @@
+"""How code declares a policy: :func:`protect` and :func:`public`, on a view, a class-based view or a blueprint.
+
+The decorators only mark and wrap. The hook of :class:`~flask_secure_ml.SecureML` enforces, for every route, so a route
+that nobody thought of gets the default policy: authenticated, no scopes, all limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import isclass, iscoroutinefunction
+from typing import Any, TypeVar, Unpack, overload
+
+import numpy as np
+from flask import Blueprint, current_app
+
+from ..errors import InternalError
+from ..exchange import current_exchange
+from .policy import MARK, Policy, PolicyArguments, PublicArguments
+
+T = TypeVar("T")
+
+
+@overload
+def protect(target: T, /) -> T: ...
+@overload
+def protect(**options: Unpack[PolicyArguments]) -> Callable[[T], T]: ...
+def protect(target: Any = None, /, **options: Any) -> Any:
+    """Set the policy of a view, a class-based view or a whole blueprint.
+
+    The wrapped view runs only if exactly this policy was cleared for the request, so the order of decorators cannot
+    open a hole. With ``body``, the view gets the loaded value as ``payload``. It may return an array, which is sent in
+    a format that the client accepts.
+
+    :param options: those of :class:`~flask_secure_ml.policy.options.AccessOptions`, and ``body``, ``limits``, ``cost``,
+        ``caps``, ``response`` and ``scores`` of :class:`Policy`.
+    :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
+    """
+    return _decorator(target, Policy.build(**options))
+
+
+@overload
+def public(target: T, /) -> T: ...
+@overload
+def public(**options: Unpack[PublicArguments]) -> Callable[[T], T]: ...
+def public(target: Any = None, /, **options: Any) -> Any:
+    """Open a view, a class-based view or a blueprint to callers without a credential.
+
+    :param options: ``body``, ``limits``, ``caps``, ``response`` and ``scores``, as for :func:`protect`; limits are
+        counted for each IP address.
+    :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
+    """
+    return _decorator(target, Policy.build(public=True, **options))
+
+
+def _decorator(target: Any, policy: Policy) -> Any:
+    return (lambda view: _mark(view, policy)) if target is None else _mark(target, policy)
+
+
+def _mark(target: Any, policy: Policy) -> Any:
+    if isinstance(target, Blueprint) or isclass(target):
+        if policy.body is not None:
+            raise TypeError("put body on the view function or method that takes the payload")
+        _check_unmarked(target, vars(target))
+        setattr(target, MARK, policy)
+        return target
+    _check_unmarked(target, getattr(target, "__dict__", {}))
+    return _wrap(target, policy)
+
+
+def _check_unmarked(target: Any, own: Mapping[str, Any]) -> None:
+    if MARK in own:
+        raise TypeError(f"{target!r} has a policy already; merge the two into one decorator")
+
+
+def _wrap(view: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+    if iscoroutinefunction(view):
+
+        @wraps(view)
+        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+            return _response(await view(*args, **kwargs, **_cleared_arguments(policy)))
+
+        guarded: Callable[..., Any] = guarded_async
+    else:
+
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            return _response(view(*args, **kwargs, **_cleared_arguments(policy)))
+
+    setattr(guarded, MARK, policy)
+    return guarded
+
+
+def _cleared_arguments(policy: Policy) -> dict[str, Any]:
+    if current_exchange.cleared is not policy:
+        raise InternalError("the view ran without its own policy being cleared; is its mark hidden by a decorator?")
+    return {} if policy.body is None else {"payload": current_exchange.payload}
+
+
+def _response(value: Any) -> Any:
+    """Return the response for an array, alone or before a status and headers: Flask does not know arrays."""
+    if isinstance(value, np.ndarray):
+        return current_app.json.response(value)
+    if type(value) is tuple and value and isinstance(value[0], np.ndarray):
+        return current_app.json.response(value[0]), *value[1:]
+    return value

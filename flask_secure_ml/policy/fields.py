@@ -1,0 +1,299 @@
+"""Strict marshmallow fields for options.
+
+Those of marshmallow convert: ``Boolean`` loads ``"n"`` and ``0``, ``Float`` takes ``"1e3"``, ``List`` takes sets. In a
+security setting each of these would be a mistake that passes. A field here takes one type and says which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from limits import RateLimitItem, parse_many
+from marshmallow import ValidationError
+from marshmallow.exceptions import SCHEMA
+
+from .schema import AnyField, Problem, closest, load_options, options_of
+
+Limits = tuple[RateLimitItem, ...]
+
+LONGEST_SHOWN = 80
+
+
+def described(value: Any, *, secret: bool = False) -> str:
+    """Return how a message names a wrong value; the content of objects and lists is never repeated.
+
+    :param secret: a string is not repeated either.
+    """
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, str) and secret:
+        return "a string (or it is JSON with a mistake in it)"
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return repr(value) if len(repr(value)) <= LONGEST_SHOWN else f"{repr(value)[:LONGEST_SHOWN]}..."
+    return f"a {type(value).__name__}"
+
+
+class StrictField(AnyField):
+    """A field that takes one type.
+
+    :param takes: completes the sentence "must be ...".
+    """
+
+    def __init__(self, takes: str, *, nullable: bool = False) -> None:
+        # marshmallow formats these messages.
+        plain = takes.replace("{", "{{").replace("}", "}}")
+        super().__init__(
+            allow_none=nullable,
+            error_messages={"required": f"is missing; it must be {plain}", "null": f"must be {plain}, not None"},
+        )
+        self.takes = takes
+
+    def wrong(self, value: Any, *, secret: bool = False) -> ValidationError:
+        """Return the error for a value that is not what the field takes."""
+        return ValidationError(f"must be {self.takes}, not {described(value, secret=secret)}")
+
+
+class Boolean(StrictField):
+    """True or false; no string and no number."""
+
+    def __init__(self) -> None:
+        super().__init__("true or false")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.wrong(value)
+        return value
+
+
+class Integer(StrictField):
+    """A whole number between two bounds, both allowed."""
+
+    def __init__(self, low: int, high: int | None = None, *, unit: str = "") -> None:
+        bounds = f", {low} or more" if high is None else f" from {low} to {high}"
+        super().__init__(f"a whole number{unit and f' of {unit}'}{bounds}")
+        self.low, self.high = low, high
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        # True is an integer in Python.
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.low:
+            raise self.wrong(value)
+        if self.high is not None and value > self.high:
+            raise self.wrong(value)
+        return value
+
+
+class String(StrictField):
+    """A string that is not blank.
+
+    :param pattern: what the whole string must match.
+    """
+
+    def __init__(self, takes: str = "a string that is not empty", pattern: re.Pattern[str] | None = None) -> None:
+        super().__init__(takes)
+        self.pattern = pattern
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(value)
+        if self.pattern is not None and not self.pattern.fullmatch(value):
+            raise self.wrong(value)
+        return value
+
+
+class Choice(StrictField):
+    """One of a few words."""
+
+    def __init__(self, *choices: str, nullable: bool = False) -> None:
+        super().__init__(f"one of {', '.join(map(repr, choices))}", nullable=nullable)
+        self.choices = choices
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str) or value not in self.choices:
+            raise self.wrong(value)
+        return value
+
+
+class Strings(StrictField):
+    """A list of strings, as a tuple; a single string would otherwise be taken for a list of letters.
+
+    :param example: one entry, for messages.
+    :param entry: returns an entry as it is used.
+    :param minimum: the fewest entries.
+    :param unordered: a set is as good as a list, and is what is returned.
+    """
+
+    def __init__(
+        self,
+        example: str,
+        entry: Callable[[str], Any] | None = None,
+        *,
+        minimum: int = 0,
+        unordered: bool = False,
+        nullable: bool = False,
+    ) -> None:
+        super().__init__(f'a list of strings such as ["{example}"]', nullable=nullable)
+        self.entry = entry
+        self.minimum = minimum
+        self.unordered = unordered
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str):
+            raise ValidationError(f"must be a list, not one string; write {_as_list(value)}")
+        is_set = isinstance(value, (set, frozenset)) and self.unordered
+        if not isinstance(value, (list, tuple)) and not is_set:
+            raise self.wrong(value)
+        if len(value) < self.minimum:
+            raise ValidationError("is empty; leave it out, or name at least one")
+        found = _each(value, self._checked)
+        return frozenset(found) if self.unordered else self.joined(found)
+
+    def joined(self, found: list[Any]) -> Any:
+        """Return the checked entries as they are used."""
+        return tuple(found)
+
+    def _checked(self, entry: Any) -> Any:
+        if not isinstance(entry, str):
+            raise ValidationError(f"must be a string, not {described(entry)}")
+        if self.minimum and not entry.strip():
+            raise ValidationError("must not be empty")
+        return entry if self.entry is None else self.entry(entry)
+
+
+def _as_list(value: str) -> str:
+    return f"[{value!r}]" if len(value) <= LONGEST_SHOWN else "[...] around it"
+
+
+class Choices(Strings):
+    """A list of a few words, at least one; each counts once."""
+
+    def __init__(self, *choices: str) -> None:
+        super().__init__(choices[0], minimum=1)
+        self.takes = f"a list of {', '.join(map(repr, choices))}"
+        self.choices = choices
+
+    def _checked(self, entry: Any) -> Any:
+        if entry not in self.choices:
+            guess = closest(entry, self.choices)
+            known = f"did you mean {guess!r}?" if guess else f"known are {', '.join(self.choices)}"
+            raise ValidationError(f"{described(entry)} is not known; {known}")
+        return entry
+
+    def joined(self, found: list[Any]) -> Any:
+        """Return each word once."""
+        return tuple(dict.fromkeys(found))
+
+
+class LimitList(Strings):
+    """A list of limits such as ``600/minute``."""
+
+    def __init__(self) -> None:
+        super().__init__("600/minute", _limits)
+        self.takes = 'a list of limits such as ["600/minute", "10000/day"]'
+
+    def joined(self, found: list[Any]) -> Any:
+        """Return the limits of all entries; one entry can hold several."""
+        return tuple(item for items in found for item in items)
+
+
+def _limits(entry: str) -> list[RateLimitItem]:
+    try:
+        return parse_many(entry)
+    except ValueError:
+        raise ValidationError(f"{entry!r} is not a limit; write '10/minute', '100/15 minutes' or '10000/day'") from None
+
+
+class Options(StrictField):
+    """An object with the options of a class.
+
+    :param minimum: the fewest options.
+    """
+
+    def __init__(self, kind: type[Any], *, minimum: int = 0, nullable: bool = False) -> None:
+        super().__init__("an object", nullable=nullable)
+        self.kind = kind
+        self.minimum = minimum
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise self.wrong(value, secret=True)
+        if len(value) < self.minimum:
+            raise ValidationError(f"is empty; it must have at least one of {', '.join(options_of(self.kind))}")
+        try:
+            return load_options(self.kind, value)
+        except ValidationError as error:
+            # Without what is valid of it: that is no instance.
+            raise ValidationError(error.messages) from None
+
+
+class ListOf(StrictField):
+    """A list of objects with the options of a class.
+
+    :param together: yields what is wrong with several entries, from the valid ones by their index.
+    """
+
+    def __init__(self, kind: type[Any], together: Callable[[Mapping[int, Any]], Iterator[Problem]]) -> None:
+        super().__init__("a list of objects")
+        self.inner = Options(kind)
+        self.together = together
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Mapping):
+            raise ValidationError("must be a list of objects, not one object; put it in a list")
+        if not isinstance(value, (list, tuple)):
+            raise self.wrong(value, secret=True)
+        found, errors = _split(enumerate(value), self.inner.deserialize)
+        for (index, *path), sentence in self.together(found):
+            _add(errors, index, {".".join(map(str, path)) or SCHEMA: [sentence]})
+        if errors:
+            raise ValidationError(errors)
+        return tuple(found.values())
+
+
+class MappingOf(StrictField):
+    """An object whose names users choose.
+
+    :param example: the whole object, for messages.
+    :param needed: names that must be there.
+    """
+
+    def __init__(self, kind: type[Any], example: str, needed: Collection[str] = ()) -> None:
+        super().__init__(f"an object such as {example}")
+        self.inner = Options(kind)
+        self.needed = needed
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise self.wrong(value, secret=True)
+        found, errors = _split(value.items(), self.inner.deserialize)
+        errors |= {name: "must be a string" for name in value if not isinstance(name, str)}
+        for name in self.needed:
+            if name not in value:
+                _add(errors, name, {SCHEMA: [f"is missing; there must be one named {name!r}"]})
+        if errors:
+            raise ValidationError(errors)
+        return found
+
+
+def _each(values: Iterable[Any], check: Callable[[Any], Any]) -> list[Any]:
+    found, errors = _split(enumerate(values), check)
+    if errors:
+        raise ValidationError(errors)
+    return list(found.values())
+
+
+def _split(pairs: Iterable[tuple[Any, Any]], check: Callable[[Any], Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Return what is valid and the messages of what is not, each by its name or index."""
+    found: dict[Any, Any] = {}
+    errors: dict[Any, Any] = {}
+    for key, value in pairs:
+        try:
+            found[key] = check(value)
+        except ValidationError as error:
+            errors[key] = error.messages
+    return found, errors
+
+
+def _add(errors: dict[Any, Any], key: Any, messages: Mapping[str, Any]) -> None:
+    errors[key] = [errors[key], messages] if key in errors else messages

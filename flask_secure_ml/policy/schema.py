@@ -1,0 +1,222 @@
+"""Options as dataclasses, checked by marshmallow: each option is declared once, with its field, default and help.
+
+:func:`option` declares, :func:`schema_of` makes the schema when it is first needed, :func:`load_options` checks, and
+:func:`sentences` turns the errors of marshmallow into lines such as ``plans.gold.requests[1]: 'often' is not a limit``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, field, fields
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from marshmallow import EXCLUDE, Schema, ValidationError, post_load, pre_load, validates_schema
+from marshmallow import fields as marshmallow_fields
+from marshmallow.exceptions import SCHEMA
+
+if TYPE_CHECKING:
+    AnyField = marshmallow_fields.Field[Any]
+else:
+    # Field takes type parameters from marshmallow 4 on.
+    AnyField = marshmallow_fields.Field
+
+T = TypeVar("T")
+Path = tuple[str | int, ...]
+Problem = tuple[Path, str]
+"""The names and indexes that lead to an option, and a sentence that goes on after them."""
+
+Check = Callable[[Any], Iterator[Problem]]
+"""Yields what is wrong with several options together. A check that reads an option with a problem of its own ends."""
+
+REQUIRED = object()
+
+
+def option(kind: AnyField, default: Any = REQUIRED, help_text: str = "") -> Any:
+    """Return a dataclass field for one option.
+
+    :param kind: what users may write. None stands for the default where that is None.
+    :param default: the loaded default; without it, the option is required.
+    :param help_text: what the option does, for the reference page.
+    """
+    if default is REQUIRED:
+        kind.required = True
+        return field(metadata={"field": kind, "help": help_text})
+    kind.allow_none = kind.allow_none or default is None
+    # A factory leaves no attribute on the class, so an incomplete object lacks the option: see _incomplete.
+    return field(default_factory=lambda: default, metadata={"field": kind, "help": help_text})
+
+
+def inlined(kind: type[Any]) -> Any:
+    """Return a dataclass field for a group of options that users write beside the others."""
+    return field(default_factory=kind, metadata={"inlined": kind})
+
+
+def options_of(kind: type[Any]) -> dict[str, Field[Any]]:
+    """Return the record of each option that users can write."""
+    found: dict[str, Field[Any]] = {}
+    for each in fields(kind):
+        group = each.metadata.get("inlined")
+        found |= {each.name: each} if group is None else options_of(group)
+    return found
+
+
+@cache
+def schema_of(kind: Any) -> type[OptionsSchema]:
+    """Return the schema of a dataclass of options."""
+    declared = {name: each.metadata["field"] for name, each in options_of(kind).items()}
+    return type(f"{kind.__name__}Schema", (OptionsSchema,), {"kind": kind, **declared})
+
+
+def load_options(kind: type[T], given: Any) -> T:
+    """Return the options that users wrote, checked one by one and by the ``cross_checks`` of the class.
+
+    :raises ValidationError: every problem, in the nested form of marshmallow.
+    """
+    return cast("T", schema_of(cast("Hashable", kind))().load(given))
+
+
+class OptionsSchema(Schema):
+    """The schema of one dataclass; loads an instance of it."""
+
+    class Meta:
+        """Unknown options are reported by :meth:`check_together`, which can name the nearest one."""
+
+        unknown = EXCLUDE
+        register = False
+
+    kind: ClassVar[type[Any]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error_messages["type"] = "must be an object"
+
+    @pre_load
+    def drop_null(self, data: Any, **_: Any) -> Any:
+        """Return the data without the options that are null and may be."""
+        if not isinstance(data, Mapping):
+            return data
+        return {
+            name: value
+            for name, value in data.items()
+            if value is not None or name not in self.fields or not self.fields[name].allow_none
+        }
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def check_together(self, data: Mapping[str, Any], original: Any, **_: Any) -> None:
+        """Check what no single option shows, also when some of them failed.
+
+        :raises ValidationError: an unknown option, or options that contradict each other.
+        """
+        if not isinstance(original, Mapping):
+            return
+        found: dict[str | int, Any] = {}
+        checks = getattr(self.kind, "cross_checks", ())
+        incomplete = _incomplete(self.kind, data, original)
+        for path, sentence in (*unknown_names(original, self.fields), *_run(checks, incomplete)):
+            _nest(found, path, sentence)
+        if found:
+            raise ValidationError(found)
+
+    @post_load
+    def make(self, data: Mapping[str, Any], **_: Any) -> Any:
+        """Return the instance."""
+        return self.kind(**dict(_arguments(self.kind, data)))
+
+
+def unknown_names(given: Iterable[Any], known: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for each name that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            guess = closest(name, known)
+            yield (
+                (name if isinstance(name, int) and not isinstance(name, bool) else str(name),),
+                "is not known" + (f"; did you mean {guess}?" if guess else f"; known are {', '.join(known)}"),
+            )
+
+
+def closest(name: Any, known: Collection[str]) -> str | None:
+    """Return the known name that looks most like a misspelt one."""
+    return next(iter(get_close_matches(str(name), sorted(known), 1, 0.7)), None)
+
+
+def sentences(messages: Any, path: str = "") -> Iterator[str]:
+    """Yield one line for each error of marshmallow: where it is, a colon, and what to do.
+
+    :param messages: the ``messages`` of a ``ValidationError``.
+    :param path: what stands before each name, such as the name of a setting.
+    """
+    if isinstance(messages, Mapping):
+        for step, inner in messages.items():
+            yield from sentences(inner, path if step == SCHEMA else path + _written(step, first=not path))
+    elif isinstance(messages, (list, tuple)):
+        for each in messages:
+            yield from sentences(each, path)
+    else:
+        yield f"{path}: {messages}" if path else str(messages)
+
+
+def _written(step: Any, *, first: bool) -> str:
+    if isinstance(step, str) and step.isidentifier():
+        return step if first else f".{step}"
+    return f"[{json.dumps(step, ensure_ascii=False)}]"
+
+
+class _HasProblemError(Exception):
+    """The option that a check reads has a problem of its own."""
+
+
+def _unreadable(_: Any, name: str) -> Any:
+    raise _HasProblemError(name)
+
+
+def known(options: Any, name: str) -> Any:
+    """Return an option for a check that goes on without it; None where it has a problem of its own."""
+    try:
+        return getattr(options, name)
+    except _HasProblemError:
+        return None
+
+
+def _run(checks: Iterable[Check], options: Any) -> Iterator[Problem]:
+    for check in checks:
+        try:
+            yield from check(options)
+        except _HasProblemError:
+            continue
+
+
+def _incomplete(kind: type[Any], loaded: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return an instance without the options that failed; reading one of these ends the check that does."""
+    found: Any = object.__new__(type(kind.__name__, (kind,), {"__getattr__": _unreadable}))
+    failed = {
+        name
+        for name, each in options_of(kind).items()
+        if name not in loaded and (given.get(name) is not None or each.default_factory is MISSING)
+    }
+    for name, value in _arguments(kind, loaded):
+        found.__dict__[name] = value
+    for each in fields(kind):
+        names = options_of(each.metadata["inlined"]) if "inlined" in each.metadata else {each.name}
+        if failed & set(names):
+            found.__dict__.pop(each.name, None)
+        elif each.name not in found.__dict__ and each.default_factory is not MISSING:
+            found.__dict__[each.name] = each.default_factory()
+    return found
+
+
+def _arguments(kind: type[Any], loaded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for each in fields(kind):
+        group = each.metadata.get("inlined")
+        if group is not None:
+            yield each.name, group(**{name: loaded[name] for name in options_of(group) if name in loaded})
+        elif each.name in loaded:
+            yield each.name, loaded[each.name]
+
+
+def _nest(found: dict[str | int, Any], path: Path, sentence: str) -> None:
+    for step in path:
+        found = found.setdefault(step, {})
+    found.setdefault(SCHEMA, []).append(sentence)

@@ -16,7 +16,7 @@ from support import RANDOM_SECRET, MakeApp
 @pytest.fixture
 def app(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
-    app = protected(API_KEYS_FILE=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
+    app = protected(API_KEYS=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
 
     @app.get("/whoami")
     @protect(scopes=["predict"])

@@ -17,7 +17,7 @@ from ..inputs.unseen import unseen_changes
 from ..state import AppState
 from ..transport.beneath import around, layer_name
 from ..transport.gate import opaque_layers, outer_problems
-from .context import command_app, command_state, json_option
+from .context import command_app, command_state, json_option, mistakes_as_messages
 
 UNSEEN = (
     "note: middleware that holds the app under another name, such as application = DispatcherMiddleware(app, ...), "
@@ -37,7 +37,8 @@ def check(as_json: bool) -> None:
     problems = [*state.policies.problems(), *outer_problems(app, state.settings.outer_middleware)]
     if problems:
         raise ConfigError(problems)
-    warnings = list(findings(app, state))
+    with mistakes_as_messages():
+        warnings = list(findings(app, state))
     if as_json:
         click.echo(json.dumps({"warnings": warnings}))
         return

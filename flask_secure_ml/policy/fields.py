@@ -267,7 +267,7 @@ class MappingOf(StrictField):
         if not isinstance(value, Mapping):
             raise self.wrong(value, secret=True)
         found, errors = _split(value.items(), self.inner.deserialize)
-        errors |= {name: "must be a string" for name in value if not isinstance(name, str)}
+        errors |= {name: "must have a string for its name" for name in value if not isinstance(name, str)}
         for name in self.needed:
             if name not in value:
                 _add(errors, name, {SCHEMA: [f"is missing; there must be one named {name!r}"]})

@@ -64,10 +64,11 @@ def options_of(kind: type[Any]) -> dict[str, Field[Any]]:
 
 
 @cache
-def schema_of(kind: Any) -> type[OptionsSchema]:
-    """Return the schema of a dataclass of options."""
+def schema_of(kind: Any) -> OptionsSchema:
+    """Return the schema of a dataclass of options, made when it is first needed."""
     declared = {name: each.metadata["field"] for name, each in options_of(kind).items()}
-    return type(f"{kind.__name__}Schema", (OptionsSchema,), {"kind": kind, **declared})
+    made: type[OptionsSchema] = type(f"{kind.__name__}Schema", (OptionsSchema,), {"kind": kind, **declared})
+    return made()
 
 
 def load_options(kind: type[T], given: Any) -> T:
@@ -75,7 +76,7 @@ def load_options(kind: type[T], given: Any) -> T:
 
     :raises ValidationError: every problem, in the nested form of marshmallow.
     """
-    return cast("T", schema_of(cast("Hashable", kind))().load(given))
+    return cast("T", schema_of(cast("Hashable", kind)).load(given))
 
 
 class OptionsSchema(Schema):
@@ -113,12 +114,19 @@ class OptionsSchema(Schema):
         if not isinstance(original, Mapping):
             return
         found: dict[str | int, Any] = {}
-        checks = getattr(self.kind, "cross_checks", ())
-        incomplete = _incomplete(self.kind, data, original)
-        for path, sentence in (*unknown_names(original, self.fields), *_run(checks, incomplete)):
+        for path, sentence in (*unknown_names(original, self.fields), *self._cross_check(data, original)):
             _nest(found, path, sentence)
         if found:
             raise ValidationError(found)
+
+    def _cross_check(self, data: Mapping[str, Any], original: Mapping[str, Any]) -> Iterator[Problem]:
+        checks: Iterable[Check] = getattr(self.kind, "cross_checks", ())
+        options = _incomplete(self.kind, data, original) if checks else None
+        for check in checks:
+            try:
+                yield from check(options)
+            except _HasProblemError:
+                continue
 
     @post_load
     def make(self, data: Mapping[str, Any], **_: Any) -> Any:
@@ -161,7 +169,7 @@ def sentences(messages: Any, path: str = "") -> Iterator[str]:
 def _written(step: Any, *, first: bool) -> str:
     if isinstance(step, str) and step.isidentifier():
         return step if first else f".{step}"
-    return f"[{json.dumps(step, ensure_ascii=False)}]"
+    return f"[{json.dumps(step, ensure_ascii=False, default=repr)}]"
 
 
 class _HasProblemError(Exception):
@@ -180,22 +188,14 @@ def known(options: Any, name: str) -> Any:
         return None
 
 
-def _run(checks: Iterable[Check], options: Any) -> Iterator[Problem]:
-    for check in checks:
-        try:
-            yield from check(options)
-        except _HasProblemError:
-            continue
-
-
 def _incomplete(kind: type[Any], loaded: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """Return an instance without the options that failed; reading one of these ends the check that does."""
-    found: Any = object.__new__(type(kind.__name__, (kind,), {"__getattr__": _unreadable}))
     failed = {
         name
         for name, each in options_of(kind).items()
-        if name not in loaded and (given.get(name) is not None or each.default_factory is MISSING)
+        if name not in loaded and (_is_given(each, given) or each.default_factory is MISSING)
     }
+    found: Any = object.__new__(type(kind.__name__, (kind,), {"__getattr__": _unreadable}) if failed else kind)
     for name, value in _arguments(kind, loaded):
         found.__dict__[name] = value
     for each in fields(kind):
@@ -205,6 +205,10 @@ def _incomplete(kind: type[Any], loaded: Mapping[str, Any], given: Mapping[str, 
         elif each.name not in found.__dict__ and each.default_factory is not MISSING:
             found.__dict__[each.name] = each.default_factory()
     return found
+
+
+def _is_given(record: Field[Any], given: Mapping[str, Any]) -> bool:
+    return record.name in given and (given[record.name] is not None or not record.metadata["field"].allow_none)
 
 
 def _arguments(kind: type[Any], loaded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

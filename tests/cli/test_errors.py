@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flask_secure_ml.cli import secure_ml
+from servers import free_port
+from support import RANDOM_SECRET, MakeApp
+
 APP = """
 from flask import Flask
 from flask_secure_ml import SecureML, protect
@@ -61,3 +65,12 @@ def test_a_policy_that_fits_no_route(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "'/predct', which is neither an endpoint nor a URL rule" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_is_down(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``check`` reads the plans of the keys; a message says why it cannot."""
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
+    app = protected(API_KEYS="store", API_KEY_PEPPER="env:PEPPER", STORE_URI=f"redis://127.0.0.1:{free_port()}")
+    done = app.test_cli_runner().invoke(secure_ml, ["check"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: the shared store failed")

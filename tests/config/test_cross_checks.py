@@ -76,6 +76,9 @@ def test_contradictions(values: dict[str, Any], problem: str) -> None:
             {"DPOP": "accept", "RESOURCE_URI": "https://a", "TOKEN_ISSUERS": [{**ISSUER, "jwks_uri": 5}]}, id="issuers"
         ),
         pytest.param({"API_KEYS": 5, "API_KEY_PEPPER": None}, id="keys"),
+        pytest.param(
+            {"PLANS": None, "MTLS_CLIENTS": [{"client": "a", "sha256": "0" * 64, "plan": "gold"}]}, id="null for plans"
+        ),
     ],
 )
 def test_one_mistake_is_one_problem(values: dict[str, Any]) -> None:

@@ -255,6 +255,8 @@ def test_every_problem_inside_structured_settings() -> None:
             'must be an object such as {"default": {"requests": ["600/minute"]}}, not a list',
             id="plans as list",
         ),
+        pytest.param("PLANS", {"default": {}, b"x": {}}, "[\"b'x'\"]: must have a string for its name", id="bytes"),
+        pytest.param("PLANS", {"default": {}, 5: {}}, "[5]: must have a string for its name", id="number as a name"),
         pytest.param("PLANS", {"default": ["1/hour"]}, ".default: must be an object, not a list", id="plan as list"),
         pytest.param(
             "POLICIES", {"x": {"scopes": "a"}}, ".x.scopes: must be a list, not one string; write ['a']", id="one scope"

@@ -154,23 +154,21 @@ def test_mistakes_in_the_configuration(options: dict[str, Any], fault: str) -> N
 
 def test_the_typed_arguments_are_those_of_the_schema() -> None:
     """What a type checker accepts is what the schema knows, option by option."""
-    known = schema_of(Policy)().fields.keys()
+    known = schema_of(Policy).fields.keys()
     assert get_type_hints(BuildArguments).keys() == known
     assert get_type_hints(PolicyArguments).keys() == known - {"public"}
-    assert (
-        get_type_hints(PublicArguments).keys() == known - {"public", "cost"} - schema_of(AccessOptions)().fields.keys()
-    )
+    assert get_type_hints(PublicArguments).keys() == known - {"public", "cost"} - schema_of(AccessOptions).fields.keys()
     for arguments, kind in (
         (AccessArguments, AccessOptions),
         (CapArguments, CapOptions),
         (ScoreArguments, ScoreOptions),
     ):
-        assert get_type_hints(arguments).keys() == schema_of(kind)().fields.keys()
+        assert get_type_hints(arguments).keys() == schema_of(kind).fields.keys()
 
 
 def test_caps_are_those_of_the_settings() -> None:
     """Each cap has the name and the bounds of the setting that it replaces."""
-    for name, field in schema_of(CapOptions)().fields.items():
+    for name, field in schema_of(CapOptions).fields.items():
         assert vars(Settings.__dataclass_fields__[name].metadata["field"])["takes"] == vars(field)["takes"]
 
 

@@ -1,4 +1,4 @@
-"""Every way a request or a configuration can be refused.
+"""The errors that reject a request or a configuration, and the problem documents that clients get.
 
 The tree, and the HTTP status of each leaf::
 
@@ -21,8 +21,8 @@ The tree, and the HTTP status of each leaf::
      +- InternalError               500  internal_error
      +- DependencyUnavailable       503  dependency_unavailable
 
-Each error has two texts. The public one (``detail``) is a constant of the class and is all that a client
-ever reads. The private one (``reason``) goes to the log and the audit only.
+Each error has two descriptions. The public one (``detail``) is a constant of the class, and the only one that clients
+see. The private one (``reason``) goes to the log and the audit only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PROBLEM_JSON = "application/problem+json"
 REQUEST_ID_KEY = "flask_secure_ml.request_id"
 RETRY_SECONDS = 5
-"""When to try again if whoever reports the outage does not know."""
+"""The ``Retry-After`` of an outage whose length is unknown, in seconds."""
 
 IANA = "https://iana.org/assignments/http-problem-types#"
 
@@ -50,7 +50,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 class ConfigError(ValueError):
-    """Raised at start-up; ``problems`` has one sentence for each wrong setting."""
+    """The configuration is not safe. ``problems`` has one sentence for each problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems: tuple[str, ...] = tuple(problems)
@@ -58,15 +58,15 @@ class ConfigError(ValueError):
 
 
 class SecureMLError(http.HTTPException):
-    """Base of every refusal.
+    """Base class of every error response.
 
-    :param reason: the private text: what really happened, for the log only.
+    :param reason: the private description: what happened, for the log only. No secrets, and no values of the client.
     :param headers: extra response headers, such as ``WWW-Authenticate`` or ``Retry-After``.
     :param members: extra members of the problem document (RFC 9457 section 3.2).
     """
 
     slug: ClassVar[str] = "internal_error"
-    detail: ClassVar[str] = "The server could not answer this request."
+    detail: ClassVar[str] = "The server could not process this request."
     problem_type: ClassVar[str] = "about:blank"
 
     def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
@@ -81,7 +81,7 @@ class SecureMLError(http.HTTPException):
 
 
 class MalformedRequest(SecureMLError, http.BadRequest):
-    """The request breaks its own format: bad JSON, duplicate members, two credentials at once."""
+    """The request cannot be parsed: invalid JSON, duplicate members, several credentials."""
 
     slug = "malformed_request"
     detail = "The request is malformed."
@@ -89,11 +89,11 @@ class MalformedRequest(SecureMLError, http.BadRequest):
 
 
 class NotAuthenticated(SecureMLError, http.Unauthorized):
-    """No credential, or one that is invalid, expired or revoked: one body for every reason.
+    """No credential, or an invalid, expired or revoked one. The body is the same for every reason.
 
-    ``oauth_error`` is the code that ``WWW-Authenticate`` gives for the scheme that was used (RFC 6750 section 3.1,
-    RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the id that an invalid API key
-    names, whether there is such a key or not, and empty for every other credential.
+    ``oauth_error`` is the error code in ``WWW-Authenticate`` for the scheme of the credential (RFC 6750 section 3.1,
+    RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the key id in an invalid API key, whether the key exists or
+    not, and empty for other credentials.
     """
 
     slug = "not_authenticated"
@@ -109,40 +109,40 @@ class InvalidProof(NotAuthenticated):
 
 
 class NonceRequired(InvalidProof):
-    """The DPoP proof lacks the nonce that this server wants; the answer carries one (RFC 9449 section 9)."""
+    """The DPoP proof lacks the nonce that this server requires; the response has one (RFC 9449 section 9)."""
 
     oauth_error = "use_dpop_nonce"
 
 
 class StepUpRequired(NotAuthenticated):
-    """The user must authenticate again, or by stronger means, for this operation (RFC 9470)."""
+    """The operation requires a more recent or a stronger authentication of the user (RFC 9470)."""
 
     oauth_error = "insufficient_user_authentication"
 
 
 class InsufficientScope(SecureMLError, http.Forbidden):
-    """The principal is known and lacks a scope that the route asks for."""
+    """The principal lacks a scope that the route requires."""
 
     slug = "insufficient_scope"
     detail = "The credentials do not allow this operation."
 
 
 class Forbidden(SecureMLError, http.Forbidden):
-    """The principal is known and this operation is not for it, whatever the scopes."""
+    """The principal may not perform this operation, whatever its scopes."""
 
     slug = "forbidden"
     detail = "This operation is not allowed."
 
 
 class TlsRequired(SecureMLError, http.Forbidden):
-    """The request came in clear text. It is refused, never redirected: its secrets were already sent."""
+    """The request came in clear text. It is rejected, never redirected: its secrets were sent already."""
 
     slug = "tls_required"
-    detail = "This service answers over HTTPS only."
+    detail = "This service requires HTTPS."
 
 
 class NotAcceptable(SecureMLError, http.NotAcceptable):
-    """``Accept`` allows none of the media types that the answer can have."""
+    """``Accept`` allows no media type of the response."""
 
     slug = "not_acceptable"
     detail = "No acceptable representation is available."
@@ -156,28 +156,28 @@ class PayloadTooLarge(SecureMLError, http.RequestEntityTooLarge):
 
 
 class UnsupportedMediaType(SecureMLError, http.UnsupportedMediaType):
-    """The media type or the content encoding is not one that the route accepts."""
+    """The route does not accept the media type or the content encoding of the body."""
 
     slug = "unsupported_media_type"
     detail = "The media type or encoding of the request body is not supported."
 
 
 class ValidationFailed(SecureMLError, http.UnprocessableEntity):
-    """The body parsed, and is not what the schema says."""
+    """The body was parsed and does not match the schema of the route."""
 
     slug = "validation_failed"
     detail = "The request body does not match the schema."
 
 
 class RateLimited(SecureMLError, http.TooManyRequests):
-    """Too many requests in a window."""
+    """The caller exceeded a rate limit."""
 
     slug = "rate_limited"
     detail = "Too many requests. Slow down and try again later."
 
 
 class QuotaExceeded(SecureMLError, http.TooManyRequests):
-    """The price of these inputs is more than what is left of the quota."""
+    """The cost of these inputs exceeds the rest of the quota."""
 
     slug = "quota_exceeded"
     detail = "The quota is used up. Try again later."
@@ -185,7 +185,7 @@ class QuotaExceeded(SecureMLError, http.TooManyRequests):
 
 
 class InternalError(SecureMLError, http.InternalServerError):
-    """Anything unforeseen, and every fault of the setup found while answering."""
+    """An unexpected error, or a configuration error that only a request reveals."""
 
     def __init__(self, reason: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason, headers=headers, members=members)
@@ -193,9 +193,9 @@ class InternalError(SecureMLError, http.InternalServerError):
 
 
 class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
-    """An identity provider, or a store that a ``closed`` policy needs, is down.
+    """An identity provider or a store that the request needs is down.
 
-    The response always has ``Retry-After``, by itself when ``headers`` has none.
+    The response always has ``Retry-After``, of its own where ``headers`` has none.
     """
 
     slug = "dependency_unavailable"
@@ -212,8 +212,8 @@ _FOREIGN: Mapping[int, tuple[str, str]] = {
     400: (MalformedRequest.slug, MalformedRequest.detail),
     401: (NotAuthenticated.slug, NotAuthenticated.detail),
     403: (Forbidden.slug, Forbidden.detail),
-    404: ("not_found", "There is nothing at this address."),
-    405: ("method_not_allowed", "This method is not allowed here."),
+    404: ("not_found", "There is no resource at this URL."),
+    405: ("method_not_allowed", "This method is not allowed for this URL."),
     406: (NotAcceptable.slug, NotAcceptable.detail),
     413: (PayloadTooLarge.slug, PayloadTooLarge.detail),
     415: (UnsupportedMediaType.slug, UnsupportedMediaType.detail),
@@ -226,7 +226,7 @@ _DROPPED = {"content-type", "content-length"}
 
 
 def slug_and_detail(error: http.HTTPException) -> tuple[str, str]:
-    """Return the stable code and the public text for any HTTP error, ours or not."""
+    """Return the stable code and the public description of any HTTP error."""
     if isinstance(error, SecureMLError):
         return error.slug, error.detail
     status = error.code or 500
@@ -250,14 +250,14 @@ def problem_document(error: http.HTTPException, request_id: str | None) -> dict[
 
 
 def problem_headers(error: http.HTTPException) -> list[tuple[str, str]]:
-    """Return what the error says in headers (``Allow``, ``Retry-After``, ``WWW-Authenticate``)."""
+    """Return the headers of the error, such as ``Allow``, ``Retry-After`` and ``WWW-Authenticate``."""
     if isinstance(error, SecureMLError):
         return list(error.extra_headers)
     return [(name, value) for name, value in error.get_headers() if name.lower() not in _DROPPED]
 
 
 def problem_response(error: http.HTTPException, environ: WSGIEnvironment | None = None) -> Response:
-    """Return ``application/problem+json`` for any HTTP error; its own description is never shown."""
+    """Return the problem document of any HTTP error; its own description is never exposed."""
     document = problem_document(error, (environ or {}).get(REQUEST_ID_KEY))
     response = Response(json.dumps(document), status=error.code or 500, content_type=PROBLEM_JSON)
     for name, value in problem_headers(error):

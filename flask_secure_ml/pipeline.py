@@ -1,4 +1,4 @@
-"""The order of things: guards before the view, filters on the response, recorders at the end."""
+"""The pipeline of an app: guards before the view, filters on the response, recorders at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class Stage(IntEnum):
-    """Where a guard stands on the request's way. The stage decides, not the order of registration."""
+    """The position of a guard in the request lifecycle, whatever the order of registration."""
 
     TRANSPORT = 10
     ADMISSION = 20
@@ -29,41 +29,41 @@ class Stage(IntEnum):
 
 
 class Guard(Protocol):
-    """Looks at the request and writes one fact on the exchange, or raises a :class:`SecureMLError`."""
+    """Checks a request, and writes one fact on the exchange or raises a :class:`SecureMLError`."""
 
     @property
     def name(self) -> str:
-        """A short name for logs."""
+        """The name in logs."""
 
     @property
     def stage(self) -> Stage:
-        """Where the guard stands."""
+        """The stage at which the guard runs."""
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Let the request pass, or raise."""
 
 
 class Filter(Protocol):
-    """Changes the response on its way out."""
+    """Changes the response."""
 
     def apply(self, response: Response, exchange: Exchange) -> None:
-        """Change the response in place. Called again when a later hook fails, so it must be idempotent."""
+        """Change the response in place. It must be idempotent: it runs again when a later hook fails."""
 
 
 class Recorder(Protocol):
-    """Reads the exchange when its response starts; may write to a store, never to the exchange.
+    """Reads the exchange when the response starts. It may write to a store, never to the exchange.
 
-    A recorder may have a second method, ``record_stream_end(exchange)``, which is called when the body of a stream
-    ended or broke; ``exchange.stream_error`` says why it broke.
+    A recorder may have a second method, ``record_stream_end(exchange)``. It runs when the body of a stream has ended;
+    ``exchange.stream_error`` is the reason if it ended too early.
     """
 
     def record(self, exchange: Exchange) -> None:
-        """Write down what happened. One that raises is logged, and the others still run."""
+        """Record the exchange. An exception is logged, and the other recorders still run."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The parts of one app, in order."""
+    """The guards, filters and recorders of one app, in order."""
 
     guards: tuple[Guard, ...] = ()
     filters: tuple[Filter, ...] = ()
@@ -73,15 +73,17 @@ class Pipeline:
     def build(
         cls, guards: Iterable[Guard], filters: Iterable[Filter] = (), recorders: Iterable[Recorder] = ()
     ) -> Pipeline:
-        """Sort the guards by stage; guards of one stage keep the order in which they were given."""
+        """Return a pipeline with the guards sorted by stage; guards of one stage keep their order."""
         ordered = sorted(guards, key=lambda guard: guard.stage)
         return cls(tuple(ordered), tuple(filters), tuple(recorders))
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Run every guard; only when all let the request pass is its policy cleared.
+        """Run the guards, and mark the policy as cleared when all of them have admitted the request.
 
-        Where they have admitted the request under another policy, its transport was checked, and a caller that is known
-        stays the same; what remains is whether the new policy admits it.
+        If they admitted the request under another policy before, its transport is not checked again, and an
+        authenticated caller stays the same.
+
+        :raises SecureMLError: a guard rejected the request.
         """
         exchange.cleared = None
         try:
@@ -94,29 +96,29 @@ class Pipeline:
         exchange.checked_by = self
 
     def _remaining(self, exchange: Exchange) -> Iterable[Guard]:
-        # What another app has admitted says nothing of the guards of this one.
+        # Another app that admitted the request ran its own guards, not these.
         if exchange.checked_by is not self:
             return self.guards
         first = Stage.ADMISSION if exchange.principal is None else Stage.AUTHORIZE
         return [guard for guard in self.guards if guard.stage >= first]
 
     def filter(self, response: Response, exchange: Exchange) -> None:
-        """Run every filter over the response."""
+        """Run the filters on the response."""
         for each in self.filters:
             each.apply(response, exchange)
 
     def record(self, exchange: Exchange) -> None:
-        """Let every recorder write the exchange down."""
+        """Run the recorders."""
         run_each([recorder.record for recorder in self.recorders], exchange)
 
     def record_stream_end(self, exchange: Exchange) -> None:
-        """Let every recorder that cares for streams write down how one ended."""
+        """Run the recorders that record the ends of streams."""
         ends = [getattr(recorder, "record_stream_end", None) for recorder in self.recorders]
         run_each([record for record in ends if record is not None], exchange)
 
 
 def run_each(recorders: Sequence[Callable[[Exchange], None]], exchange: Exchange) -> None:
-    """Call each recorder; a failing one is logged and does not stop the others or the answer."""
+    """Call each recorder; an exception is logged and stops neither the others nor the response."""
     for recorder in recorders:
         try:
             recorder(exchange)

@@ -1,7 +1,10 @@
-"""Signals for code that wants to know, without being part of the pipeline. The sender is the app.
+"""Signals for code outside the pipeline. The sender is the app.
 
-``request_authenticated``: a credential was accepted; argument ``exchange``.
-``request_rejected``: a request was refused by a guard; arguments ``exchange`` and ``error`` (a ``SecureMLError``).
+``request_authenticated``
+    A credential was accepted. Argument: ``exchange``.
+
+``request_rejected``
+    A guard rejected a request. Arguments: ``exchange`` and ``error``, a :class:`~flask_secure_ml.SecureMLError`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one app has: frozen at ``init_app``, kept in ``app.extensions["secure_ml"]``."""
+"""The state of one app: created by ``init_app``, frozen, and kept in ``app.extensions["secure_ml"]``."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""JSON as RFC 8259 writes it and RFC 7493 narrows it: what two parsers could read differently is refused.
+"""Strict JSON (RFC 8259, RFC 7493): documents that two parsers could read differently are rejected.
 
-orjson parses. It refuses what is not JSON: NaN and Infinity, numbers too large for a double (``1e999``, or an
-integer of 5,000 digits), lone surrogates, a byte order mark, encodings other than UTF-8, an empty text, and
-anything after the value. Two rules are added here:
+orjson parses. It rejects NaN and Infinity, numbers too large for a double (``1e999``, or an integer of 5,000 digits),
+lone surrogates, a byte order mark, encodings other than UTF-8, an empty document, and anything after the value. Two
+rules are added here:
 
-* arrays and objects nest at most ``max_depth`` deep;
-* an object names each member once. Parsers differ over which of two values counts, so what one part of a
-  system checks would not be what another part uses (RFC 7493 section 2.3).
+* Arrays and objects are nested at most ``max_depth`` levels deep.
+* The member names of an object are unique. Parsers differ over which of two values counts, so one part of a system could
+  check a value that another part does not use (RFC 7493 section 2.3).
 
-Both look at the *outline*, the few bytes that give a text its structure, with whole-array operations. Their
-time is linear in the size of the text for any shape of text.
+Both rules are checked on the *outline* of a document, the few bytes that give it its structure, with whole-array
+operations. Their time is linear in the size of the document, whatever its shape.
 
-What a text may have in all can be capped. That is counted in its bytes before it is parsed, so a text over a cap
-costs less than any other one, whatever its values would take in memory.
+Further limits bound the size of a document. They are checked on its bytes before it is parsed, so a document over a
+limit costs less than any other, whatever its values would take in memory.
 
 Integers beyond 64 bits become floats, with the precision of a double (RFC 7493 section 2.2).
 """
@@ -37,11 +37,11 @@ _BRACKETS_TO_BRACES = np.uint8(0x20)
 
 
 class StrictJSONError(ValueError):
-    """The text is not strict JSON. The message says why and where, and repeats nothing of the text."""
+    """The document is not strict JSON. The message has the reason and the position, and no content."""
 
 
 class TooLargeError(StrictJSONError):
-    """The text has more of something than a cap allows."""
+    """The document exceeds a limit."""
 
 
 def loads(
@@ -49,49 +49,49 @@ def loads(
     *,
     max_depth: int = 32,
     max_members: int | None = None,
-    max_text: int | None = None,
+    max_string: int | None = None,
     max_elements: int | None = None,
 ) -> Any:
     """Parse strict JSON.
 
-    :param raw: the text in UTF-8.
-    :param max_depth: how deep arrays and objects may nest; a number alone has depth 0. The parser's own limit
-        of 1,024 holds as well.
-    :param max_members: the most members of one object.
-    :param max_text: the most bytes between the quotation marks of one text or name, escapes as they are written.
-    :param max_elements: the most values that hold no other value (numbers, texts, literals, empty arrays and
-        objects), and the most arrays and objects, empty or not; each in all.
-    :raises StrictJSONError: for anything that RFC 8259 does not allow, deeper nesting, and duplicate members.
-    :raises TooLargeError: for more than one of the last three.
+    :param raw: the document in UTF-8.
+    :param max_depth: the maximum depth of arrays and objects; a number alone has depth 0. The parser has a limit of
+        1,024 of its own.
+    :param max_members: the maximum number of members of one object.
+    :param max_string: the maximum length of one string or name: the bytes between its quotation marks, with escapes.
+    :param max_elements: the maximum number, in the whole document, of values that contain no other value (numbers,
+        strings, literals, empty arrays and objects), and also of arrays and objects, empty or not.
+    :raises StrictJSONError: the document breaks RFC 8259, is nested too deep, or has duplicate members.
+    :raises TooLargeError: the document exceeds one of the other limits.
     """
-    _check_size(raw, max_members, max_text, max_elements)
+    _check_size(raw, max_members, max_string, max_elements)
     value = _parse(raw)
-    if len(raw) < _SMALL and _plainly_fine(raw, value, max_depth, max_members):
+    if len(raw) < _SMALL and _is_plainly_strict(raw, value, max_depth, max_members):
         return value
     outline = _outline(raw)
     if _depth(outline) > max_depth:
-        raise StrictJSONError(f"arrays and objects nest deeper than {max_depth}")
+        raise StrictJSONError(f"arrays and objects are nested deeper than {max_depth}")
     colons = int(np.count_nonzero(outline == _COLON))
     if _members(value, colons, max_members) < colons:
         raise StrictJSONError("an object has duplicate members")
     return value
 
 
-def _check_size(raw: bytes, max_members: int | None, max_text: int | None, max_elements: int | None) -> None:
-    """Hold the text against the caps, by its length where that is enough; it need not be valid JSON."""
+def _check_size(raw: bytes, max_members: int | None, max_string: int | None, max_elements: int | None) -> None:
+    """Check the limits, by the length of the document where that is enough; it need not be valid JSON."""
     # A member takes a comma, a colon, two quotation marks and a value.
     if max_members is not None and len(raw) > 5 * max_members and _has_members_over(max_members, raw):
         raise TooLargeError(f"an object has more than {max_members} members")
     # Each value but the last is followed by a comma, and an array or object takes two brackets.
     if max_elements is not None and len(raw) >= 2 * max_elements and _has_more_than(max_elements, raw):
         raise TooLargeError(f"there are more than {max_elements} values, or arrays and objects")
-    if max_text is not None and len(raw) > max_text and _has_text_over(max_text, raw):
-        raise TooLargeError(f"a text or name has more than {max_text} bytes")
+    if max_string is not None and len(raw) > max_string and _has_string_over(max_string, raw):
+        raise TooLargeError(f"a string or name has more than {max_string} bytes")
 
 
 def _has_more_than(most: int, raw: bytes) -> bool:
-    text = np.frombuffer(raw, np.uint8)
-    counted = [_commas_and_openings(text[start : start + _BLOCK]) for start in range(0, len(text), _BLOCK)]
+    content = np.frombuffer(raw, np.uint8)
+    counted = [_commas_and_openings(content[start : start + _BLOCK]) for start in range(0, len(content), _BLOCK)]
     if not _are_more_than(most, *map(sum, zip(*counted, strict=True))):
         return False
     # Some of them are only characters in strings.
@@ -99,9 +99,9 @@ def _has_more_than(most: int, raw: bytes) -> bool:
 
 
 def _has_members_over(most: int, raw: bytes) -> bool:
-    """Say whether the objects are too few for as many members; how these are shared out is seen after parsing."""
-    text = np.frombuffer(raw, np.uint8)
-    blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
+    """Return True if there are too few objects for the members; which object has how many is known after parsing."""
+    content = np.frombuffer(raw, np.uint8)
+    blocks = (content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK))
     colons = sum(int(np.count_nonzero(block == _COLON)) for block in blocks)
     if colons <= most * max(1, raw.count(b"{") if colons > most else 1):
         return False
@@ -112,10 +112,10 @@ def _has_members_over(most: int, raw: bytes) -> bool:
 
 def _outside_strings(raw: bytes) -> tuple[int, int]:
     """Count commas, and opening brackets and braces, outside strings."""
-    text = np.frombuffer(_unescaped(raw), np.uint8)
+    content = np.frombuffer(_unescaped(raw), np.uint8)
     commas, openings, inside = 0, 0, np.bool_(False)
-    for start in range(0, len(text), _BLOCK):
-        block = text[start : start + _BLOCK]
+    for start in range(0, len(content), _BLOCK):
+        block = content[start : start + _BLOCK]
         quotes = block == _QUOTE
         if quotes.any():
             within = np.bitwise_xor.accumulate(quotes) ^ inside
@@ -132,26 +132,26 @@ def _are_more_than(most: int, commas: int, openings: int) -> bool:
     return commas + 1 > most or openings > most
 
 
-def _commas_and_openings(text: NDArray[np.uint8]) -> tuple[int, int]:
-    openings = np.count_nonzero(text | _BRACKETS_TO_BRACES == _OPEN)
-    return int(np.count_nonzero(text == _COMMA)), int(openings)
+def _commas_and_openings(content: NDArray[np.uint8]) -> tuple[int, int]:
+    openings = np.count_nonzero(content | _BRACKETS_TO_BRACES == _OPEN)
+    return int(np.count_nonzero(content == _COMMA)), int(openings)
 
 
-def _has_text_over(most: int, raw: bytes) -> bool:
-    """Look for a stretch without quotation marks, in steps that no longer text can hide between, linear in all."""
-    text = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in raw else raw
-    is_text, start, place = False, 0, most
-    while place < len(text):
-        before = text.rfind(b'"', start, place)
+def _has_string_over(most: int, raw: bytes) -> bool:
+    """Return True if a string is longer: search in steps of that length, so that no longer string lies between two."""
+    content = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in raw else raw
+    in_string, start, position = False, 0, most
+    while position < len(content):
+        before = content.rfind(b'"', start, position)
         if before >= 0:
-            is_text ^= bool(text.count(b'"', start, before + 1) % 2)
+            in_string ^= bool(content.count(b'"', start, before + 1) % 2)
             start = before + 1
-        end = text.find(b'"', place)
-        if is_text and (len(text) if end < 0 else end) - start > most:
+        end = content.find(b'"', position)
+        if in_string and (len(content) if end < 0 else end) - start > most:
             return True
         if end < 0:
             return False
-        is_text, start, place = not is_text, end + 1, end + 1 + most
+        in_string, start, position = not in_string, end + 1, end + 1 + most
     return False
 
 
@@ -159,36 +159,36 @@ def _parse(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        # Not chained: the parser's error carries the whole text.
+        # Not chained: the parser's error contains the whole document.
         raise StrictJSONError(f"{error.msg} at character {error.pos}") from None
 
 
-def _plainly_fine(raw: bytes, value: Any, max_depth: int, max_members: int | None) -> bool:
-    """Say whether a small text holds both rules, by counting; False may also mean that counting cannot tell."""
+def _is_plainly_strict(raw: bytes, value: Any, max_depth: int, max_members: int | None) -> bool:
+    """Return True if counting proves that a small document meets both rules; False may mean that it cannot."""
     structure = b"".join(_unescaped(raw).split(b'"')[::2])
     colons = structure.count(b":")
     return structure.count(b"[") + structure.count(b"{") <= max_depth and _members(value, colons, max_members) == colons
 
 
 def _unescaped(raw: bytes) -> bytes:
-    """Return the text without what would hide the ends of its strings: every quotation mark left is one."""
+    """Return the document without escapes: each quotation mark that is left begins or ends a string."""
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
 
 
 def _outline(raw: bytes) -> NDArray[np.uint8]:
     """Return the brackets, braces and colons that are outside strings."""
-    text = np.frombuffer(_unescaped(raw), np.uint8)
-    blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
+    content = np.frombuffer(_unescaped(raw), np.uint8)
+    blocks = (content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK))
     marks = np.concatenate([_marks(block) for block in blocks])
     quotes = marks == _QUOTE
     outside: NDArray[np.uint8] = marks[~(np.bitwise_xor.accumulate(quotes) | quotes)]
     return outside
 
 
-def _marks(text: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    braces = text | _BRACKETS_TO_BRACES
-    wanted = (braces == _OPEN) | (braces == _CLOSE) | (text == _QUOTE) | (text == _COLON)
-    marks: NDArray[np.uint8] = text[wanted]
+def _marks(content: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    braces = content | _BRACKETS_TO_BRACES
+    wanted = (braces == _OPEN) | (braces == _CLOSE) | (content == _QUOTE) | (content == _COLON)
+    marks: NDArray[np.uint8] = content[wanted]
     return marks
 
 
@@ -201,11 +201,11 @@ def _depth(outline: NDArray[np.uint8]) -> int:
 
 
 def _members(value: Any, expected: int, most: int | None) -> int:
-    """Count the members of all objects, level by level, until the expected number is found.
+    """Return the number of members of all objects, counted level by level until the expected number is found.
 
-    Stopping early is what keeps ``{"instances": [[...]]}`` from being walked down to its numbers.
+    Stopping early avoids a walk down to the numbers of ``{"instances": [[...]]}``.
 
-    :raises TooLargeError: an object has more than the most members.
+    :raises TooLargeError: an object has too many members.
     """
     found = 0
     level = [value]

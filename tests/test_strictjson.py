@@ -34,8 +34,8 @@ def test_accepts(raw: bytes, padding: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", corpus("refuse"))
-def test_refuses(raw: bytes, padding: bytes) -> None:
-    """What is not JSON, or could be read in two ways, is refused in every size."""
+def test_rejects(raw: bytes, padding: bytes) -> None:
+    """What is not JSON, or could be read in two ways, is rejected in every size."""
     with pytest.raises(strictjson.StrictJSONError):
         strictjson.loads(raw + padding)
 
@@ -53,7 +53,7 @@ def test_refuses(raw: bytes, padding: bytes) -> None:
         pytest.param(b'["' + b"\\" * 100_001 + b'"]', id="backslashes"),
     ],
 )
-def test_refuses_floods_of_structure(raw: bytes) -> None:
+def test_rejects_floods_of_structure(raw: bytes) -> None:
     """A flood of one character is an error as any other: no recursion, no crash."""
     with pytest.raises(strictjson.StrictJSONError):
         strictjson.loads(raw)

@@ -82,15 +82,15 @@ def test_values_are_counted(raw: bytes, values: int, padding: bytes) -> None:
 def test_texts_are_measured(name: str, text: bytes | str, size: int, padding: bytes) -> None:
     """A text or a name is as long as it is written."""
     raw = name.encode() % (text.encode() if isinstance(text, str) else text) + padding
-    assert strictjson.loads(raw, max_text=size) == json.loads(raw)
+    assert strictjson.loads(raw, max_string=size) == json.loads(raw)
     with pytest.raises(strictjson.TooLargeError, match=f"more than {size - 1} bytes"):
-        strictjson.loads(raw, max_text=size - 1)
+        strictjson.loads(raw, max_string=size - 1)
 
 
 def test_what_is_between_texts_is_no_text(padding: bytes) -> None:
     """A long array between two short texts is not a long text."""
     raw = b'["a",' + b"1," * 200 + b'"b"]' + padding
-    assert strictjson.loads(raw, max_text=1)[0] == "a"
+    assert strictjson.loads(raw, max_string=1)[0] == "a"
 
 
 @pytest.mark.parametrize("place", ["%s", "[%s]", '[1,{"a":[%s]}]', "[{},%s]"], ids=["top", "array", "deep", "second"])
@@ -136,7 +136,7 @@ def test_fuzz_counting_agrees_with_walking(value: Any, most: int) -> None:
 def test_fuzz_caps_of_what_is_no_json(raw: bytes) -> None:
     """Counting does not need valid JSON."""
     try:
-        strictjson.loads(raw, max_elements=3, max_text=3, max_members=1)
+        strictjson.loads(raw, max_elements=3, max_string=3, max_members=1)
     except strictjson.StrictJSONError:
         return
     json.loads(raw)
@@ -159,7 +159,7 @@ def test_what_is_over_a_cap_is_not_parsed(body: bytes, monkeypatch: pytest.Monke
 def test_a_plain_body_is_not_even_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that is too short to have too many values pays nothing for the caps."""
     monkeypatch.setattr(strictjson, "_has_more_than", lambda *_: pytest.fail("it was counted"))
-    monkeypatch.setattr(strictjson, "_has_text_over", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(strictjson, "_has_string_over", lambda *_: pytest.fail("it was measured"))
     a_guard().check(a_request(b"[" + b"10," * 300 + b"0]"), an_exchange())
 
 

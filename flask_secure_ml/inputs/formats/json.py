@@ -29,7 +29,7 @@ def parse_json(body: bytes, caps: Caps) -> Any:
             body,
             max_depth=caps.max_depth,
             max_members=caps.max_members,
-            max_text=caps.max_text,
+            max_string=caps.max_text,
             max_elements=caps.max_elements,
         )
     except strictjson.TooLargeError as error:

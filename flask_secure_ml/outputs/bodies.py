@@ -57,7 +57,11 @@ class CheckedBody(list[bytes]):
 
 
 def mark_checked(
-    response: AnyResponse, policy: Policy | None = None, options: ScoreOptions = NO_SCORE_OPTIONS, *, acceptable: bool = True
+    response: AnyResponse,
+    policy: Policy | None = None,
+    options: ScoreOptions = NO_SCORE_OPTIONS,
+    *,
+    acceptable: bool = True,
 ) -> None:
     """Mark the body of a response as checked; a stream, a file and a body in several pieces get no mark.
 

@@ -1,4 +1,4 @@
-"""``flask secure-ml check``: errors of a setup, and what is allowed but weaker than it could be."""
+"""``flask secure-ml check``: errors and warnings about a setup."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNSEEN = (
 @json_option
 @with_appcontext
 def check(as_json: bool) -> None:
-    """Check the policies against the routes, and warn of what is weaker than it could be.
+    """Check the policies against the routes, and warn of insecure settings.
 
     Exit code 1 for an error; warnings alone exit with 0.
     """
@@ -49,7 +49,7 @@ def check(as_json: bool) -> None:
 
 
 def findings(app: Flask, state: AppState) -> Iterator[str]:
-    """Yield a sentence for each setting that is weaker than it could be."""
+    """Yield a sentence for each setting that is allowed but insecure."""
     settings = state.settings
     if app.debug:
         yield "debug is on: the interactive debugger runs code for whoever reaches it"
@@ -65,7 +65,7 @@ def findings(app: Flask, state: AppState) -> Iterator[str]:
     yield from _stores(app, state)
     yield from _plans(state)
     for layer in around(app):
-        yield f"{layer_name(layer)} stands around the app (SECURE_ML_OUTER_MIDDLEWARE): what it responds is not guarded"
+        yield f"{layer_name(layer)} is around the app (SECURE_ML_OUTER_MIDDLEWARE): its own responses are not guarded"
     yield from opaque_layers(state.beneath, settings.mounts)
     yield from unseen_changes(settings.policies)
 

@@ -87,9 +87,9 @@ def schema(name: str) -> None:
         click.echo(schema_source(inputs_of(_imported(module, attribute) if is_import else name)))
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(quantiles: str) -> list[float]:
     try:
-        return list(map(float, text.split(",")))
+        return list(map(float, quantiles.split(",")))
     except ValueError:
         raise ProfileError("--quantiles must be numbers with commas between them, such as 0.001,0.999") from None
 

@@ -103,7 +103,7 @@ class CertificateName(String):
 
 
 def check_one_name(client: MtlsClient) -> Iterator[Problem]:
-    """Yield whether not exactly one property names the certificate."""
+    """Yield a problem if not exactly one property names the certificate."""
     if sum(bool(getattr(client, name)) for name in NAMES) != 1:
         yield (), f"needs exactly one of {', '.join(NAMES)}"
 

@@ -1,4 +1,4 @@
-"""What no single setting shows: contradictions, shared secrets, missing packages, and keys of Flask and Flask-Limiter.
+"""Checks across settings: contradictions, shared secrets, missing packages, and keys of Flask and Flask-Limiter.
 
 Each check takes the settings, yields a path (a setting in lower case, then names and indexes) and a sentence, and ends
 where it reads a setting that has a problem of its own.
@@ -31,7 +31,7 @@ def check_api_keys(settings: Settings) -> Iterator[Problem]:
 
 
 def check_key_store(settings: Settings) -> Iterator[Problem]:
-    """Yield whether API keys would be in a store that no other process sees."""
+    """Yield a problem if API keys would be in a store that no other process sees."""
     if settings.api_keys == IN_STORE and settings.store_uri.startswith("memory:"):
         yield (
             ("store_uri",),
@@ -40,19 +40,19 @@ def check_key_store(settings: Settings) -> Iterator[Problem]:
 
 
 def check_certificates(settings: Settings) -> Iterator[Problem]:
-    """Yield whether certificates cannot be verified."""
+    """Yield a problem if certificates cannot be verified."""
     if settings.mtls_ca_file is None and any(not each.sha256 for each in settings.mtls_clients):
         yield ("mtls_ca_file",), "is needed for every client of SECURE_ML_MTLS_CLIENTS without sha256"
 
 
 def check_proofs(settings: Settings) -> Iterator[Problem]:
-    """Yield whether DPoP proofs cannot name this API."""
+    """Yield a problem if DPoP proofs cannot name this API."""
     if settings.dpop != "off" and settings.resource_uri is None:
-        yield ("resource_uri",), "is needed with SECURE_ML_DPOP: a proof must name this API, not what Host says"
+        yield ("resource_uri",), "is needed with SECURE_ML_DPOP: a proof must name this API, not the Host header"
 
 
 def check_proof_tokens(settings: Settings) -> Iterator[Problem]:
-    """Yield whether there are no tokens that DPoP proofs could go with."""
+    """Yield a problem if there are no tokens that DPoP proofs could go with."""
     if settings.dpop != "off" and not settings.token_issuers:
         yield ("dpop",), "needs SECURE_ML_TOKEN_ISSUERS: a proof goes with an access token"
 
@@ -124,8 +124,8 @@ RATELIMIT = {"RATELIMIT_STORAGE_URI", "RATELIMIT_STORAGE_OPTIONS", "RATELIMIT_ST
 _INSTEAD = {
     "RATELIMIT_DEFAULT": "write these limits as requests of a plan in SECURE_ML_PLANS",
     "RATELIMIT_APPLICATION": "write these limits as requests of a plan in SECURE_ML_PLANS",
-    "RATELIMIT_SWALLOW_ERRORS": "SECURE_ML_LIMIT_OUTAGE says what happens while the storage is down",
-    "RATELIMIT_IN_MEMORY_FALLBACK": "SECURE_ML_LIMIT_OUTAGE says what happens while the storage is down",
+    "RATELIMIT_SWALLOW_ERRORS": "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down",
+    "RATELIMIT_IN_MEMORY_FALLBACK": "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down",
     "RATELIMIT_KEY_FUNC": "limits count for each caller",
 }
 

@@ -149,7 +149,7 @@ _literals_allowed: ContextVar[bool] = ContextVar("flask_secure_ml_literals_allow
 
 @contextmanager
 def literal_secrets(*, allowed: bool) -> Iterator[None]:
-    """Say whether the configuration that is read in this block may hold a secret itself."""
+    """Allow or forbid literal secrets in the configuration that is loaded in this block."""
     token = _literals_allowed.set(allowed)
     try:
         yield

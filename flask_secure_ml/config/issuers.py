@@ -46,20 +46,20 @@ class Relaxations(Choices):
 
 
 def check_issuer(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield whether the issuer is not an identifier (RFC 8414 section 2)."""
+    """Yield a problem if the issuer is not an identifier (RFC 8414 section 2)."""
     if "#" in found.issuer:
         yield ("issuer",), "must not have a fragment (RFC 8414 section 2)"
 
 
 def check_sources(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield whether there are several sources of keys, or nothing to verify a token with."""
+    """Yield a problem if there are several sources of keys, or nothing to verify a token with."""
     if len(found.key_sources) > 1 or not (found.key_sources or found.introspection_uri):
         named = f", not {' and '.join(found.key_sources)}" if found.key_sources else ""
         yield (), f"needs exactly one of {', '.join(KEY_SOURCES)}, or introspection_uri{named}"
 
 
 def check_algorithms(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield whether algorithms and keys do not fit."""
+    """Yield a problem if algorithms and keys do not fit."""
     if found.key_sources and not found.algorithms:
         yield ("algorithms",), 'is missing; name what its tokens are signed with, such as ["RS256"]'
     if found.algorithms and not found.key_sources and found.introspection_uri:
@@ -70,7 +70,7 @@ def check_algorithms(found: IssuerConfig) -> Iterator[Problem]:
 
 
 def check_secret_length(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield whether a secret is shorter than the digest of its algorithm."""
+    """Yield a problem if a secret is shorter than the digest of its algorithm."""
     needed = max((HMAC_BYTES.get(name, 0) for name in found.algorithms), default=0)
     if found.secret is not None and any(len(value) < needed for value in found.secret.check()):
         yield ("secret",), f"must hold at least {needed} bytes for these algorithms (RFC 7518 section 3.2)"
@@ -148,7 +148,7 @@ class IssuerConfig:
 
     @property
     def key_sources(self) -> tuple[str, ...]:
-        """The names of the options that say where keys are."""
+        """The names of the options that are sources of keys."""
         return tuple(name for name in KEY_SOURCES if getattr(self, name))
 
 
@@ -159,7 +159,7 @@ def _check_together(issuers: Mapping[int, IssuerConfig]) -> Iterator[Problem]:
         if seen.setdefault(each.issuer, index) != index:
             yield (index, "issuer"), f"is also that of entry {seen[each.issuer]}; name every issuer once"
         if each.introspection_uri is not None and introspecting is not None:
-            why = "an opaque token does not say whose it is"
+            why = "an opaque token does not name its issuer"
             yield (index, "introspection_uri"), f"is set for entry {introspecting} too, and {why}; keep one"
         elif each.introspection_uri is not None:
             introspecting = index

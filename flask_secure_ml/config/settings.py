@@ -25,7 +25,7 @@ from .issuers import ASYMMETRIC, IssuerConfig, issuers_field
 from .plans import Plans, plans_field
 
 IN_STORE = "store"
-"""The value of ``SECURE_ML_API_KEYS`` that stands for the shared store."""
+"""The value of ``SECURE_ML_API_KEYS`` that means the shared store."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TransportSettings:
     hsts_include_subdomains: bool = setting(
         Boolean(),
         True,
-        """Whether HSTS holds for the subdomains of this host too (``includeSubDomains``). Browsers then reach none of
+        """Extend HSTS to the subdomains of this host (``includeSubDomains``). Browsers then reach none of
         them in clear text for as long as ``SECURE_ML_HSTS_MAX_AGE``; see :doc:`/howto/tls`.""",
     )
     mounts: tuple[str, ...] = setting(
@@ -66,7 +66,7 @@ class TransportSettings:
     outer_middleware: tuple[str, ...] = setting(
         Strings("whitenoise.base.WhiteNoise", middleware_name),
         [],
-        """WSGI middleware that may stand around the app, by the import name of its class or function, such as
+        """WSGI middleware that may be around the app, by the import name of its class or function, such as
         ``["whitenoise.base.WhiteNoise"]``. Requests that it responds to itself are not guarded, so put it there before
         ``init_app`` instead where you can. ``ProxyFix`` is never accepted.""",
     )

@@ -1,1 +1,1 @@
-"""What a route asks of its callers: options, decorators, and which policy a request has."""
+"""Policies of routes: their options, the decorators, and which policy holds for a request."""

@@ -1,7 +1,7 @@
 """Strict marshmallow fields for options.
 
 Those of marshmallow convert: ``Boolean`` loads ``"n"`` and ``0``, ``Float`` takes ``"1e3"``, ``List`` takes sets. In a
-security setting each of these would be a mistake that passes. A field here takes one type and says which.
+security setting, each of these is a mistake that passes. A field here takes one type, and its messages name it.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ class PolicyTable:
         return policy
 
     def beneath(self, path: str, rule: Rule | None, method: str) -> tuple[Policy, str | None]:
-        """Return the policy of a request to whatever stands beneath the guards, and the configured name of its path.
+        """Return the policy of a request to whatever is beneath the guards, and the configured name of its path.
 
-        A public policy never opens another spelling of its path: what stands beneath may read it in its own way.
+        A public policy never opens another spelling of its path: what is beneath may read it differently.
 
         :param path: the path as WSGI gives it.
         :param rule: the rule that matched; None as for :meth:`find`, and for what is mounted.
@@ -184,16 +184,16 @@ class PolicyTable:
                 yield f"SECURE_ML_POLICIES has a URL rule of {endpoint!r}, which is also at {others}; name the endpoint"
 
     def _several_hosts(self) -> Iterator[str]:
-        for text, rules in self._by(lambda rule: rule.rule).items():
-            if text in self._configured and len({(rule.host, rule.subdomain) for rule in rules}) > 1:
-                yield f"SECURE_ML_POLICIES names {text!r}, which several hosts have; name the endpoints"
+        for name, rules in self._by(lambda rule: rule.rule).items():
+            if name in self._configured and len({(rule.host, rule.subdomain) for rule in rules}) > 1:
+                yield f"SECURE_ML_POLICIES names {name!r}, which several hosts have; name the endpoints"
 
     def _shadowed(self) -> Iterator[str]:
         """Yield the URL rules of this extension that are rules of the app too, whose views would never run."""
         for rules in self._by(lambda rule: f"{rule.host}|{rule.subdomain}|{rule.rule.rstrip('/')}").values():
             if len({rule.endpoint.startswith(OWN_ENDPOINTS) for rule in rules}) > 1:
-                text = rules[0].rule.rstrip("/")
-                yield f"{text!r} is a URL rule of flask-secure-ml, and of a route of this app; change one of them"
+                name = rules[0].rule.rstrip("/")
+                yield f"{name!r} is a URL rule of flask-secure-ml, and of a route of this app; change one of them"
 
     def _wrapped_twice(self) -> Iterator[str]:
         """Yield the views that run under two policies: only one is cleared, so the other would always reject."""
@@ -203,7 +203,7 @@ class PolicyTable:
                 yield f"{rule.endpoint!r} has two policies in its code, on {' and '.join(names)}; keep one"
 
     def _without_payload_argument(self) -> Iterator[str]:
-        """Yield the views that a policy hands a payload which they do not take: each request would be a 500."""
+        """Yield the views that do not take the payload of their policy: each request would be a 500."""
         for rule, method, _ in self._views():
             takers = dict(_takers(self._view(rule), method))
             for name, function in takers.items():
@@ -246,14 +246,14 @@ def _called(view: Any, method: str) -> Iterator[tuple[str, Any]]:
 
 
 def _takers(view: Any, method: str) -> Iterator[tuple[str, Any]]:
-    """Yield what gets the payload that a policy asks for: what it wraps, and what that hands its arguments on to."""
-    handed_on = False
+    """Yield what gets the payload: what a policy with body wraps, and what that passes its arguments to."""
+    passed_on = False
     for name, function in _called(view, method):
         policy = _policy_of(function)
-        if handed_on or (policy and policy.body):
+        if passed_on or (policy and policy.body):
             yield name, function.__wrapped__ if policy else function
             # Another dispatch_request may do with the payload what it likes.
-            handed_on = function is view or function is MethodView.dispatch_request
+            passed_on = function is view or function is MethodView.dispatch_request
 
 
 def _name(function: Any) -> str:
@@ -278,7 +278,7 @@ def _takes_payload(function: Any) -> bool:
             return False
         if not hasattr(function, "__wrapped__"):
             return True
-        # A decorator hands on what it takes; one that takes the payload away names it.
+        # A decorator passes on what it takes; one that consumes the payload names it.
         function = function.__wrapped__
 
 

@@ -118,7 +118,7 @@ class AccessOptions:
     :param principals: the only callers, each by its :attr:`~flask_secure_ml.Principal.id`.
     :param when: a function of the principal; only ``True`` itself lets it pass.
     :param owner: a function of the principal and the arguments of the URL; only ``True`` itself lets it pass. True
-        stands for the function that ``SecureML(owner=...)`` was given.
+        means the function that ``SecureML(owner=...)`` was given.
     :param acr_values: one of these authentication contexts is needed, as the claim ``acr`` (RFC 9470).
     :param max_auth_age: the most seconds since the user authenticated, as the claim ``auth_time`` (RFC 9470).
     """

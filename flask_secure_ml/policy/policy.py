@@ -79,13 +79,13 @@ class ScoresOption(Options):
 
 
 def check_openness(policy: Policy) -> Iterator[Problem]:
-    """Yield whether a public policy asks who calls."""
+    """Yield a problem if a public policy has options about the caller."""
     if policy.public and (policy.access != AccessOptions() or policy.cost):
-        yield ("public",), "is for a route without a caller, so the policy cannot ask who calls or charge a quota"
+        yield ("public",), "is for a route without a caller, so the policy can have no access options and no cost"
 
 
 def check_cost(policy: Policy) -> Iterator[Problem]:
-    """Yield whether the rows that ``cost`` names cannot be counted."""
+    """Yield a problem if the rows that ``cost`` names cannot be counted."""
     if policy.cost is None:
         return
     if policy.body is None or policy.cost not in policy.body.fields:
@@ -105,7 +105,7 @@ class Policy:
     :param cost: the field of ``body`` whose rows are the price that is charged against the plan's quota.
     :param caps: how much this route takes, by the names of the settings, such as ``max_body_bytes``.
     :param response: the marshmallow schema of the response; only its fields are sent.
-    :param scores: how precise the scores of the response may be, beside what the caller's plan says; None for a
+    :param scores: how precise the scores of the response may be, beside what the caller's plan allows; None for a
         response that is not the model's, to which no such options apply, also not those of a plan.
     """
 
@@ -127,7 +127,7 @@ class Policy:
 
     @classmethod
     def build(cls, **options: Unpack[BuildArguments]) -> Policy:
-        """Return the policy of what users write; the options of :class:`AccessOptions` stand beside the others.
+        """Return the policy of what users write; the options of :class:`AccessOptions` are beside the others.
 
         :raises ConfigError: a line for each option that is unknown, wrong or contradicts another.
         """

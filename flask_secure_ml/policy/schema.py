@@ -37,7 +37,7 @@ REQUIRED = object()
 def option(kind: AnyField, default: Any = REQUIRED, help_text: str = "") -> Any:
     """Return a dataclass field for one option.
 
-    :param kind: what users may write. None stands for the default where that is None.
+    :param kind: what users may write. None means the default where that is None.
     :param default: the loaded default; without it, the option is required.
     :param help_text: what the option does, for the reference page.
     """
@@ -107,7 +107,7 @@ class OptionsSchema(Schema):
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def check_together(self, data: Mapping[str, Any], original: Any, **_: Any) -> None:
-        """Check what no single option shows, also when some of them failed.
+        """Check options together, also when some of them failed.
 
         :raises ValidationError: an unknown option, or options that contradict each other.
         """
@@ -146,7 +146,7 @@ def unknown_names(given: Iterable[Any], known: Collection[str]) -> Iterator[Prob
 
 
 def closest(name: Any, known: Collection[str]) -> str | None:
-    """Return the known name that looks most like a misspelt one."""
+    """Return the known name that is nearest to a misspelt one."""
     return next(iter(get_close_matches(str(name), sorted(known), 1, 0.7)), None)
 
 
@@ -154,7 +154,7 @@ def sentences(messages: Any, path: str = "") -> Iterator[str]:
     """Yield one line for each error of marshmallow: where it is, a colon, and what to do.
 
     :param messages: the ``messages`` of a ``ValidationError``.
-    :param path: what stands before each name, such as the name of a setting.
+    :param path: what to put before each name, such as the name of a setting.
     """
     if isinstance(messages, Mapping):
         for step, inner in messages.items():

@@ -81,7 +81,7 @@ def test_debug_is_weak(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_with_an_unknown_plan(
     protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
-    """Its owner would be refused."""
+    """Its owner would be rejected."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = protected(API_KEYS=str(tmp_path / "keys.json"), API_KEY_PEPPER="env:PEPPER")
     make_api_key(app, plan="lost")
@@ -89,7 +89,7 @@ def test_a_key_with_an_unknown_plan(
 
 
 def test_nothing_weak(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sound setup says so."""
+    """A sound setup has no warnings."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = protected(
         API_KEYS=str(tmp_path / "keys.json"),
@@ -144,7 +144,7 @@ def test_routes(app: Flask) -> None:
 
 @pytest.mark.parametrize("command", ["check", "routes"])
 def test_an_app_without_protection(bare_app: Flask, command: str) -> None:
-    """The message says what to call."""
+    """The message names what to call."""
     result = bare_app.test_cli_runner().invoke(secure_ml, [command])
     assert result.exit_code == 1
     assert "SecureML().init_app(app)" in result.output

@@ -81,11 +81,11 @@ def test_created_key_works_at_once(run: Run, configured: Flask) -> None:
 
 
 def test_create_as_json(run: Run) -> None:
-    """--json prints the key and its terms."""
+    """--json prints the key and its record."""
     words = "create --client ada --scope b --scope a --plan gold --expires-days 90 --endpoint x --endpoint /y"
-    told = json.loads(run(*words.split(), "--json").stdout)
-    assert told.pop("key")[4:16] == told.pop("id")
-    assert told == {
+    printed = json.loads(run(*words.split(), "--json").stdout)
+    assert printed.pop("key")[4:16] == printed.pop("id")
+    assert printed == {
         "client": "ada",
         "scopes": ["a", "b"],
         "plan": "gold",
@@ -98,8 +98,8 @@ def test_create_as_json(run: Run) -> None:
     }
 
 
-def test_unknown_terms_are_named(run: Run) -> None:
-    """A scope that no route asks for, or an endpoint that is not there, is most likely a typing error."""
+def test_unknown_names_are_named(run: Run) -> None:
+    """A scope that no route needs, or an endpoint that is not there, is most likely a typing error."""
     result = run("create", "--client", "ada", "--scope", "predct", "--scope", "metrics", "--endpoint", "/predct")
     assert result.exit_code == 0
     assert key_id(result.stdout.strip())
@@ -109,7 +109,7 @@ def test_unknown_terms_are_named(run: Run) -> None:
     ]
 
 
-def test_known_terms_are_not_named(run: Run) -> None:
+def test_known_names_are_not_named(run: Run) -> None:
     """An endpoint may be named by itself or by its URL rule."""
     words = "create --client ada --scope predict --endpoint whoami --endpoint /predict"
     assert "Warning" not in run(*words.split()).stderr
@@ -147,7 +147,7 @@ def test_list_as_json(run: Run) -> None:
     ]
 
 
-def test_revoked_key_is_refused_at_the_next_request(run: Run, configured: Flask) -> None:
+def test_revoked_key_is_rejected_at_the_next_request(run: Run, configured: Flask) -> None:
     """A revocation reaches the running app without a restart."""
     key = run("create", "--client", "ada").stdout.strip()
     assert status(configured, key) == 200
@@ -157,7 +157,7 @@ def test_revoked_key_is_refused_at_the_next_request(run: Run, configured: Flask)
 
 
 def test_disabled_key_comes_back(run: Run, configured: Flask) -> None:
-    """Disabling is for a time; each command says what it did, as JSON too."""
+    """Disabling is for a time; each command prints what it did, as JSON too."""
     key = run("create", "--client", "ada").stdout.strip()
     assert run("disable", key[4:16]).stdout == f"{key[4:16]} is disabled\n"
     assert status(configured, key) == 401
@@ -186,8 +186,8 @@ def test_rotate(run: Run, configured: Flask, clock: FakeClock) -> None:
 def test_rotate_a_leaked_key(run: Run, configured: Flask) -> None:
     """--overlap-hours 0 ends the old key at once."""
     old = run("create", "--client", "ada").stdout.strip()
-    told = json.loads(run("rotate", old[4:16], "--overlap-hours", "0", "--json").stdout)
-    assert [status(configured, key) for key in (old, told["key"])] == [401, 200]
+    printed = json.loads(run("rotate", old[4:16], "--overlap-hours", "0", "--json").stdout)
+    assert [status(configured, key) for key in (old, printed["key"])] == [401, 200]
 
 
 def test_show(run: Run, configured: Flask, clock: FakeClock) -> None:
@@ -208,9 +208,9 @@ def test_show(run: Run, configured: Flask, clock: FakeClock) -> None:
         ["Endpoints", "whoami"],
         ["Replaced by", "-"],
     ]
-    told = run("show", key[4:16], "--json").stdout
-    assert json.loads(told)["last_used"] == NOW + 3600
-    assert all(secret not in output + told for secret in (key[17:], "hmac"))
+    printed = run("show", key[4:16], "--json").stdout
+    assert json.loads(printed)["last_used"] == NOW + 3600
+    assert all(secret not in output + printed for secret in (key[17:], "hmac"))
     assert "2027-01-15" in list_of(run("list").stdout.splitlines()[1])[-2]
 
 
@@ -221,7 +221,7 @@ def test_show_a_key_for_every_endpoint(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "printed"),
     [
         pytest.param(
             ["create", "--client", "ada", "--plan", "golden"], "no plan 'golden'; it has default, gold", id="plan"
@@ -241,16 +241,16 @@ def test_show_a_key_for_every_endpoint(run: Run) -> None:
         pytest.param(["rotate", "nobody", "--overlap-hours", "nan"], "overlap-hours", id="no number of hours"),
     ],
 )
-def test_mistakes(run: Run, arguments: list[str], told: str) -> None:
+def test_mistakes(run: Run, arguments: list[str], printed: str) -> None:
     """A mistake is one sentence and a failing exit code, never a trace."""
     result = run(*arguments)
     assert result.exit_code in {1, 2}
-    assert told in result.stderr
+    assert printed in result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
 def test_not_configured(run: Run, command: list[str], protected: Callable[..., Flask]) -> None:
-    """Without a key file the message says which setting to make."""
+    """Without a key file the message names the setting."""
     result = run(*command, app=protected())
     assert (result.exit_code, "SECURE_ML_API_KEYS" in result.stderr) == (1, True)
 
@@ -266,7 +266,7 @@ def test_revoked_key_is_not_changed(run: Run, configured: Flask, change: list[st
 
 
 def test_not_protected(run: Run) -> None:
-    """An app without SecureML is told so."""
+    """The message names what to call."""
     result = run("list", app=Flask("bare"))
     assert (result.exit_code, "init_app" in result.stderr) == (1, True)
 

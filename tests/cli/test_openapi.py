@@ -23,7 +23,7 @@ def test_it_prints_the_description(protected: MakeApp) -> None:
 
 
 def test_it_writes_a_file(protected: MakeApp, tmp_path: Path) -> None:
-    """With --output the same text goes to a file, whose old content is gone, and nothing is printed."""
+    """With --output the same document goes to a file, whose old content is gone, and nothing is printed."""
     app = add_routes(protected())
     file = tmp_path / "openapi.json"
     file.write_text("x" * 1_000_000)
@@ -33,14 +33,14 @@ def test_it_writes_a_file(protected: MakeApp, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written(protected: MakeApp, tmp_path: Path) -> None:
-    """The command says so, without a traceback."""
+    """The message names it, without a traceback."""
     done = protected().test_cli_runner().invoke(secure_ml, ["openapi", "--output", str(tmp_path / "no" / "x.json")])
     assert done.exit_code != 0
     assert "x.json" in done.output
 
 
 def test_the_package_is_missing(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence says what to install, and a file that is there stays as it is."""
+    """The message has what to install, and a file that is there stays as it is."""
     app = protected()
     file = tmp_path / "openapi.json"
     file.write_text("old")

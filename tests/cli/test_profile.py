@@ -59,7 +59,7 @@ def test_fit_target_by_number(protected: MakeApp, tmp_path: Path) -> None:
     ids=str,
 )
 def test_fit_fails_in_a_sentence(protected: MakeApp, data: Path, arguments: list[str]) -> None:
-    """Nothing is written, and no trace is shown."""
+    """Nothing is written, and no traceback is printed."""
     code, output, error = run(protected, "profile", "fit", data, *arguments)
     assert (code, output) == (1, "")
     assert error.startswith("Error: ")
@@ -94,7 +94,7 @@ def test_schema_fails_in_a_sentence(protected: MakeApp, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.joblib"])
 def test_schema_never_loads_pickles(protected: MakeApp, tmp_path: Path, name: str) -> None:
-    """A file of scikit-learn is refused with the way out; loading it would end the test."""
+    """A file of scikit-learn is rejected with what to do instead; loading it would end the test."""
     (tmp_path / name).write_bytes(pickle.dumps(pytest.fail))
     code, _, error = run(protected, "model", "schema", tmp_path / name)
     assert code == 1

@@ -46,7 +46,7 @@ def run(configured: Flask) -> Run:
     return lambda *words, app=configured: app.test_cli_runner().invoke(secure_ml, ["revocations", *words])
 
 
-def refused(app: Flask, principal: Principal) -> bool:
+def rejected(app: Flask, principal: Principal) -> bool:
     try:
         app.extensions["secure_ml"].revocations.check(principal)
     except NotAuthenticated:
@@ -59,17 +59,17 @@ def last_word(result: Result) -> str:
 
 
 def test_token(run: Run, configured: Flask) -> None:
-    """A token is named by its jti and its issuer; the message says how to go back."""
+    """A token is named by its jti and its issuer; the message has the command to undo it."""
     done = run("token", "t1", "--issuer", ISSUER)
     assert done.exit_code == 0
     assert done.stdout == f"Revoked: token t1 of {ISSUER}; every worker knows within a second.\n"
     assert re.fullmatch(r"To undo it: flask secure-ml revocations undo [0-9a-f]{24}\n", done.stderr)
-    assert refused(configured, Principal("jwt", "a", ISSUER, token_id="t1"))
-    assert not refused(configured, Principal("jwt", "a", ISSUER, token_id="t2"))
+    assert rejected(configured, Principal("jwt", "a", ISSUER, token_id="t1"))
+    assert not rejected(configured, Principal("jwt", "a", ISSUER, token_id="t2"))
 
 
 def test_days(run: Run, clock: FakeClock) -> None:
-    """A token is remembered for 31 days, longer than any can live, or for as long as was asked for."""
+    """A revocation is kept for 31 days, longer than any token can live, or for --days."""
     run("token", "t1", "--issuer", ISSUER)
     run("token", "t2", "--issuer", ISSUER, "--days", "90")
     clock.advance(31 * 86_400 - 1)
@@ -78,8 +78,8 @@ def test_days(run: Run, clock: FakeClock) -> None:
     assert [each["token_id"] for each in json.loads(run("list", "--json").stdout)] == ["t2"]
 
 
-def test_app_refuses_the_caller(run: Run, configured: Flask) -> None:
-    """The running app refuses it, and takes it again after an undo."""
+def test_app_rejects_the_caller(run: Run, configured: Flask) -> None:
+    """The running app rejects it, and accepts it again after an undo."""
 
     def status() -> int:
         return configured.test_client().get("/x", base_url=HTTPS, headers=caller("ada")).status_code
@@ -106,8 +106,8 @@ def test_app_refuses_the_caller(run: Run, configured: Flask) -> None:
 def test_before(run: Run, configured: Flask, instant: str, hit: bool) -> None:
     """What was issued at that time or earlier."""
     assert run("before", instant).exit_code == 0
-    assert refused(configured, Principal("jwt", "a", ISSUER, issued=NOW)) is hit
-    assert not refused(configured, Principal("jwt", "a", ISSUER, issued=NOW + 1))
+    assert rejected(configured, Principal("jwt", "a", ISSUER, issued=NOW)) is hit
+    assert not rejected(configured, Principal("jwt", "a", ISSUER, issued=NOW + 1))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_before(run: Run, configured: Flask, instant: str, hit: bool) -> None:
     ],
 )
 def test_before_of_some(run: Run, configured: Flask, words: list[str], hit: list[str]) -> None:
-    """An option says whose."""
+    """An option limits whose."""
     assert run("before", "now", *words).exit_code == 0
     principals = [Principal("jwt", "a", ISSUER, issued=NOW), Principal("api_key", "k", issued=NOW)]
-    assert [each.kind for each in principals if refused(configured, each)] == hit
+    assert [each.kind for each in principals if rejected(configured, each)] == hit
 
 
 def test_list_is_a_table(run: Run, clock: FakeClock) -> None:
@@ -164,7 +164,7 @@ def test_json(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         pytest.param(["token", "t1", "--issuer", ISSUER + "/"], f"no issuer '{ISSUER}/'; it has {ISSUER}", id="issuer"),
         pytest.param(["before", "now", "--issuer", "x"], f"no issuer 'x'; it has {ISSUER}", id="issuer of before"),
@@ -179,30 +179,30 @@ def test_json(run: Run) -> None:
         pytest.param(["undo", "nothing"], "no revocation 'nothing'; see: flask secure-ml revocations list", id="undo"),
     ],
 )
-def test_mistakes(run: Run, words: list[str], told: str) -> None:
+def test_mistakes(run: Run, words: list[str], message: str) -> None:
     """A mistake is one sentence and a failing exit code; nothing is revoked."""
     done = run(*words)
     assert done.exit_code in {1, 2}
-    assert told in done.stderr
+    assert message in done.stderr
     assert json.loads(run("list", "--json").stdout) == []
 
 
 def test_going_back_takes_an_undo(run: Run) -> None:
-    """An earlier instant would let in what is kept out; the message says what to do first."""
+    """An earlier instant would let in what is kept out; the message has what to do first."""
     key = last_word(run("before", "now"))
     done = run("before", "2027-01-14")
     assert (done.exit_code, f"undo {key} first" in done.stderr) == (1, True)
 
 
 def test_no_issuers(run: Run, protected: MakeApp, tmp_path: Path) -> None:
-    """The message says that there are none."""
+    """The message names what is configured."""
     app = protected(STORE_URI=f"sqlite:{tmp_path}/other.db")
     assert "SECURE_ML_TOKEN_ISSUERS has no issuer" in run(*COMMANDS[0], app=app).stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda words: words[0])
 def test_memory_cannot_be_reached(run: Run, protected: MakeApp, command: list[str]) -> None:
-    """A command is a process of its own: it says what to set instead of doing nothing."""
+    """A command is a process of its own: it names what to set instead of doing nothing."""
     done = run(*command, app=protected())
     assert (done.exit_code, done.stdout) == (1, "")
     assert "SECURE_ML_STORE_URI is memory:" in done.stderr
@@ -211,7 +211,7 @@ def test_memory_cannot_be_reached(run: Run, protected: MakeApp, command: list[st
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda words: words[0])
 def test_store_that_is_down(run: Run, protected: MakeApp, command: list[str]) -> None:
-    """One sentence that says what is known, without a trace and without the password."""
+    """The message has what is known, without a traceback and without the password."""
     app = protected(STORE_URI=f"redis://:hunter2@127.0.0.1:{free_port()}")
     done = run(*command, app=app)
     assert (done.exit_code, done.stdout) == (1, "")

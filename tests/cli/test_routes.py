@@ -1,4 +1,4 @@
-"""``flask secure-ml routes`` and ``check``: every term of a policy, and an owner hook that is missing."""
+"""``flask secure-ml routes`` and ``check``: every option of a policy, and an owner hook that is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Weekdays:
 
 
 @pytest.mark.parametrize(
-    ("terms", "shown"),
+    ("options", "cell"),
     [
         pytest.param({}, "any principal", id="none"),
         pytest.param({"scopes": ["b", "a"]}, "a b", id="scopes"),
@@ -39,14 +39,14 @@ class Weekdays:
     ],
 )
 @pytest.mark.parametrize("where", ["code", "configured"])
-def test_every_term_is_shown(terms: dict[str, Any], shown: str, where: str, protected: MakeApp) -> None:
+def test_every_option_is_listed(options: dict[str, Any], cell: str, where: str, protected: MakeApp) -> None:
     """The column Access reads as what is enforced."""
-    app = protected(**({"POLICIES": {"job": terms}} if where == "configured" else {}))
-    view = protect(**terms)(lambda: "ok") if where == "code" else lambda: "ok"
+    app = protected(**({"POLICIES": {"job": options}} if where == "configured" else {}))
+    view = protect(**options)(lambda: "ok") if where == "code" else lambda: "ok"
     app.add_url_rule("/jobs", endpoint="job", view_func=view)
     lines = run(app, "routes")[1].splitlines()
     row = next(line for line in lines if " /jobs " in line)
-    assert [cell.strip() for cell in row.split("  ") if cell.strip()][2] == shown
+    assert [each.strip() for each in row.split("  ") if each.strip()][2] == cell
 
 
 @pytest.mark.parametrize(("owner", "code"), [(None, 1), (owns_job, 0)])

@@ -151,8 +151,8 @@ def test_missing_packages(values: Any, module: str, line: str, monkeypatch: pyte
     [
         ("RATELIMIT_DEFAULT", "write these limits as requests of a plan in SECURE_ML_PLANS; remove it"),
         ("RATELIMIT_APPLICATION_PER_METHOD", "write these limits as requests of a plan in SECURE_ML_PLANS; remove it"),
-        ("RATELIMIT_SWALLOW_ERRORS", "SECURE_ML_LIMIT_OUTAGE says what happens while the storage is down; remove it"),
-        ("RATELIMIT_IN_MEMORY_FALLBACK_ENABLED", "SECURE_ML_LIMIT_OUTAGE says"),
+        ("RATELIMIT_SWALLOW_ERRORS", "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down; remove it"),
+        ("RATELIMIT_IN_MEMORY_FALLBACK_ENABLED", "SECURE_ML_LIMIT_OUTAGE is the policy"),
         ("RATELIMIT_KEY_FUNC", "limits count for each caller; remove it"),
         ("RATELIMIT_KEY_PREFIX", "remove it"),
         ("RATELIMIT_HEADERS_ENABLED", "remove it"),
@@ -160,7 +160,7 @@ def test_missing_packages(values: Any, module: str, line: str, monkeypatch: pyte
     ],
 )
 def test_keys_of_flask_limiter_without_effect(key: str, instead: str) -> None:
-    """What would be ignored is an error that says what to do."""
+    """What would be ignored is an error with what to do."""
     (line,) = problems({key: "x"})
     assert line.startswith(f"{key}: has no effect; {instead}")
 
@@ -168,8 +168,8 @@ def test_keys_of_flask_limiter_without_effect(key: str, instead: str) -> None:
 def test_every_key_of_flask_limiter_works_or_is_an_error() -> None:
     """The keys of the installed release: none is silently ignored."""
     keys = {value for value in vars(flask_limiter.constants.ConfigVars).values() if str(value).startswith("RATELIMIT_")}
-    refused = {line.partition(":")[0] for line in problems(dict.fromkeys(keys - {"RATELIMIT_ENABLED"}, "x"))}
-    assert keys - refused == {
+    rejected = {line.partition(":")[0] for line in problems(dict.fromkeys(keys - {"RATELIMIT_ENABLED"}, "x"))}
+    assert keys - rejected == {
         "RATELIMIT_STORAGE_URI",
         "RATELIMIT_STORAGE_OPTIONS",
         "RATELIMIT_STRATEGY",
@@ -194,7 +194,7 @@ def test_a_limiter_of_the_apps_own() -> None:
 
 
 def test_the_session_cookie(caplog: pytest.LogCaptureFixture) -> None:
-    """Where TLS is required, Secure is set and the log says so."""
+    """Where TLS is required, Secure is set, and that is logged."""
     app = Flask("cookie")
     app.config["SESSION_COOKIE_SECURE"] = False
     app.logger.setLevel(logging.INFO)

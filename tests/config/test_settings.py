@@ -100,8 +100,8 @@ def test_every_problem_inside_structured_settings() -> None:
         'SECURE_ML_POLICIES["/a"].caps.max_bytes: is not known; did you mean max_body_bytes?',
         'SECURE_ML_POLICIES["/a"].scope: is not known; did you mean scopes?',
         (
-            "SECURE_ML_POLICIES.b.public: is for a route without a caller, so the policy cannot ask who calls or "
-            "charge a quota"
+            "SECURE_ML_POLICIES.b.public: is for a route without a caller, so the policy can have no access options "
+            "and no cost"
         ),
     ]
 
@@ -344,7 +344,7 @@ def test_wrong_issuers(issuer: Any, path: str, problem: str) -> None:
         pytest.param([ISSUER, ISSUER], "[1].issuer: is also that of entry 0; name every issuer once", id="twice"),
         pytest.param(
             [OPAQUE, OPAQUE | {"issuer": "https://b"}],
-            "[1].introspection_uri: is set for entry 0 too, and an opaque token does not say whose it is; keep one",
+            "[1].introspection_uri: is set for entry 0 too, and an opaque token does not name its issuer; keep one",
             id="two that introspect",
         ),
         pytest.param([ISSUER, {"max_age": 0}, ISSUER], "[2].issuer: is also that of entry 0", id="beside a wrong one"),

@@ -1,4 +1,4 @@
-"""The policy of a request: what a view takes is asked for only where the view runs."""
+"""The policy of a request: a body is required only where the view runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Dispatched(View):
         return function(payload)
 
 
-class Asking(View):
+class Requesting(View):
     """A view that leaves OPTIONS to Flask although its methods name it."""
 
     methods = ("POST", "OPTIONS")
@@ -65,11 +65,11 @@ def open_as(app: Flask, method: str, **given: Any) -> TestResponse:
         pytest.param(protect(**PREDICTION)(function), {"methods": ["POST"]}, id="function"),
         pytest.param(Methods.as_view("predict"), {}, id="method view"),
         pytest.param(Dispatched.as_view("predict"), {}, id="class view"),
-        pytest.param(Asking.as_view("predict"), {}, id="class view that asks for it"),
+        pytest.param(Requesting.as_view("predict"), {}, id="class view that requests it"),
         pytest.param(
             protect(**PREDICTION)(function),
             {"methods": ["POST", "OPTIONS"], "provide_automatic_options": True},
-            id="function that asks for it",
+            id="function that requests it",
         ),
     ],
 )
@@ -77,9 +77,9 @@ def test_automatic_options_needs_no_payload(protected: MakeApp, view: Any, optio
     """Flask responds without the view, so nothing is loaded and nothing is charged."""
     app = protected(PLANS=PLANS)
     app.add_url_rule("/predict", endpoint="predict", view_func=view, **options)
-    asked = [open_as(app, "OPTIONS") for _ in range(5)]
-    assert [each.status_code for each in asked] == [200] * 5
-    assert asked[0].allow == {"OPTIONS", "POST"}
+    responses = [open_as(app, "OPTIONS") for _ in range(5)]
+    assert [each.status_code for each in responses] == [200] * 5
+    assert responses[0].allow == {"OPTIONS", "POST"}
     assert open_as(app, "OPTIONS", json={"instances": "no tensor"}).status_code == 200
     posted = [open_as(app, "POST", json=ROWS) for _ in range(4)]
     assert [each.status_code for each in posted] == [200, 200, 200, 429]
@@ -96,7 +96,7 @@ def test_automatic_options_of_a_configured_policy(protected: MakeApp) -> None:
 
 
 def test_automatic_options_keeps_access_and_limits(protected: MakeApp) -> None:
-    """Only the payload is not asked for: scopes, limits of the route and the limits on a body hold."""
+    """Only the payload is not required: scopes, limits of the route and the limits on a body hold."""
     app = protected()
     app.add_url_rule(
         "/predict",
@@ -138,7 +138,7 @@ def test_a_view_that_handles_options_itself(app: Flask) -> None:
 
 
 def test_a_method_view_with_an_options_method_of_its_own(app: Flask) -> None:
-    """Its method is its own policy, which asks for no payload."""
+    """Its method is its own policy, which needs no payload."""
 
     class Both(Methods):
         def options(self) -> str:

@@ -1,4 +1,4 @@
-"""What a policy may say, and how it is found."""
+"""The options of a policy, and which policy a route has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Body(Schema):
 
 LIST = "must be a list, not one string; write"
 FUNCTION = "must be a function that is not async"
-NO_CALLER = "public: is for a route without a caller, so the policy cannot ask who calls or charge a quota"
+NO_CALLER = "public: is for a route without a caller, so the policy can have no access options and no cost"
 FAULTS = [
     pytest.param({"scopes": "predict"}, f"scopes: {LIST} ['predict']", id="scopes as one string"),
     pytest.param(
@@ -184,11 +184,11 @@ def test_a_policy_names_its_scopes() -> None:
 
 
 def test_one_value_of_a_claim_needs_no_list() -> None:
-    """A text is a value, not a list of letters."""
+    """A string is a value, not a list of letters."""
     assert Policy.build(claims={"tenant": "acme"}) == Policy.build(claims={"tenant": ["acme"]})
 
 
-def test_two_marks_on_one_view_are_refused() -> None:
+def test_two_marks_on_one_view_are_rejected() -> None:
     """It would be unclear which one holds."""
     for target in (lambda: "ok", Blueprint("pages", "pages"), type("Pages", (MethodView,), {})):
         with pytest.raises(TypeError, match="has a policy already"):
@@ -267,7 +267,7 @@ def test_a_rule_leaves_no_alias_open(protected: MakeApp) -> None:
 
 
 def test_a_rule_of_several_hosts(protected: MakeApp) -> None:
-    """A URL rule says nothing of the host, so it may not be what two hosts share."""
+    """A URL rule does not name the host, so it may not be what two hosts share."""
     app = protected(Flask("hosts", host_matching=True, static_host="a.example"), POLICIES={"/m": {"public": True}})
     for host in ("a.example", "b.example"):
         app.add_url_rule("/m", endpoint=host, view_func=_view, host=host)

@@ -96,7 +96,7 @@ def test_false_exempts_a_route() -> None:
     ids=str,
 )
 def test_the_stricter_wins_option_by_option(one: ScoreOptions, other: ScoreOptions, both: ScoreOptions) -> None:
-    """Fewer decimals, smaller k, no scores if either says so."""
+    """Fewer decimals, smaller k, no scores if either has none."""
     assert one.stricter(other) == other.stricter(one) == both
 
 

@@ -97,7 +97,6 @@ class SecureML:
         _Hooks(app, state).install()
         add_resource_metadata(app, state)
         if settings.openapi != "off":
-            # Imported for those who serve it.
             from .openapi.page import add_openapi
 
             add_openapi(app, state, lambda: request)
@@ -226,8 +225,9 @@ class _Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        subdomains = state.settings.hsts_include_subdomains
-        self._foreign_headers = ForeignHeaders(state.settings.hsts_max_age, subdomains=subdomains)
+        self._foreign_headers = ForeignHeaders(
+            state.settings.hsts_max_age, subdomains=state.settings.hsts_include_subdomains
+        )
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
@@ -309,7 +309,6 @@ class _Hooks:
         return response
 
     def _unhandled(self, _app: Flask, exception: BaseException, **_extra: Any) -> None:
-        """Record an exception for which Flask makes the response, before it does."""
         exchange = exchange_of(request.environ)
         if exchange is not None:
             exchange.fail(exception)

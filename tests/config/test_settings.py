@@ -155,7 +155,7 @@ def test_every_problem_inside_structured_settings() -> None:
             "REQUEST_LOG", None, "must be 'stderr' or 'stdout' or 'off' or the path of a file, not None", id="no log"
         ),
         pytest.param(
-            "API_KEY_PEPPER", "hunter2", f"{LITERAL}; a literal one must hold at least 32 bytes", id="short literal"
+            "API_KEY_PEPPER", "hunter2", f"{LITERAL}; a literal one must have at least 32 bytes", id="short literal"
         ),
         pytest.param("API_KEY_PEPPER", "hunter2" * 9, f"{LITERAL}; this one does not look random", id="typed literal"),
         pytest.param(
@@ -177,7 +177,7 @@ def test_every_problem_inside_structured_settings() -> None:
             id="number for a secret",
         ),
         pytest.param(
-            "STORE_PASSWORD", "hunter2", f"{LITERAL}; a literal one must hold at least 16 bytes", id="literal password"
+            "STORE_PASSWORD", "hunter2", f"{LITERAL}; a literal one must have at least 16 bytes", id="literal password"
         ),
         pytest.param(
             "STORE_URI",
@@ -204,7 +204,7 @@ def test_every_problem_inside_structured_settings() -> None:
             "DPOP_MAX_AGE", 601, "must be a whole number of seconds from 5 to 600, not 601", id="DP-8 too long"
         ),
         pytest.param(
-            "DPOP_NONCE_SECRET", "short", f"{LITERAL}; a literal one must hold at least 32 bytes", id="guessable nonces"
+            "DPOP_NONCE_SECRET", "short", f"{LITERAL}; a literal one must have at least 32 bytes", id="guessable nonces"
         ),
         pytest.param(
             "CLIENT_CERTIFICATE_HEADER",

@@ -283,7 +283,7 @@ def test_threads_cannot_overshoot(throttle_of: MakeThrottle, caplog: pytest.LogC
 GEVENT = """
 import signal
 from flask_secure_ml import Exchange
-from flask_secure_ml.config.checks import limits
+from flask_secure_ml.policy.fields import LimitList
 from flask_secure_ml.errors import RateLimited
 from flask_secure_ml.limits.engine import Limiter, build_limiter
 from flask_secure_ml.limits.failure_throttle import FailureThrottle
@@ -294,7 +294,7 @@ class Slow(Limiter):
         return super().count(key, seconds, amount)
 limiter = build_limiter({}, SystemClock(), "memory")
 limiter.__class__ = Slow
-throttle = FailureThrottle(limiter, limits(["1/day"]), ())
+throttle = FailureThrottle(limiter, LimitList().deserialize(["1/day"]), ())
 def failed():
     try:
         throttle.failed(Exchange("r1", 0.0, 0.0, "192.0.2.1", "192.0.2.1", secure=True))

@@ -398,7 +398,7 @@ def test_password_that_cannot_be_read(
     set_password(admin, NEW)
     store = open_store(address, ring, clock)
     monkeypatch.delenv("NEW")
-    assert "SECURE_ML_STORE_PASSWORD: env:NEW" in fails(store)
+    assert "SECURE_ML_STORE_PASSWORD: environment variable NEW is not set" in fails(store)
     monkeypatch.setenv("NEW", NEW)
     clock.advance(PAUSE)
     assert store.get("a", "k") is None

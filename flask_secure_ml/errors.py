@@ -92,8 +92,8 @@ class NotAuthenticated(SecureMLError, http.Unauthorized):
     """No credential, or an invalid, expired or revoked one. The body is the same for every reason.
 
     ``oauth_error`` is the error code in ``WWW-Authenticate`` for the scheme of the credential (RFC 6750 section 3.1,
-    RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the key id in an invalid API key, whether the key exists or
-    not, and empty for other credentials.
+    RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the key id in an invalid API key, whether the key exists
+    or not, and empty for other credentials.
     """
 
     slug = "not_authenticated"

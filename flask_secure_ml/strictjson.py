@@ -5,8 +5,8 @@ lone surrogates, a byte order mark, encodings other than UTF-8, an empty documen
 rules are added here:
 
 * Arrays and objects are nested at most ``max_depth`` levels deep.
-* The member names of an object are unique. Parsers differ over which of two values counts, so one part of a system could
-  check a value that another part does not use (RFC 7493 section 2.3).
+* The member names of an object are unique. Parsers differ over which of two values counts, so one part of a system
+  could check a value that another part does not use (RFC 7493 section 2.3).
 
 Both rules are checked on the *outline* of a document, the few bytes that give it its structure, with whole-array
 operations. Their time is linear in the size of the document, whatever its shape.

@@ -1,1 +1,1 @@
-"""RECORD: what happened, for people and machines."""
+"""Recorders: what happened, for people and machines."""

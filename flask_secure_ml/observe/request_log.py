@@ -1,4 +1,4 @@
-"""The request log: one line of JSON for each request, without a secret and without the payload."""
+"""The request log: one line of JSON for each request, without secrets and without the payload."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from ..principal import Clock
 
 _CREDENTIAL = re.compile(r"(sml_|eyJ)[A-Za-z0-9_.\-]+")
 _LONGEST = 256
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 class Sink(Protocol):
-    """Where lines go."""
+    """Where the lines of the log go."""
 
     def write(self, line: str) -> None:
-        """Write one line; the line has no line break of its own."""
+        """Write one line, which has no line break at its end."""
 
 
 class HandlerSink:
-    """Writes to the stream of a standard handler, under its lock; a rotated file is opened anew within a second.
+    """Writes to the stream of a :mod:`logging` handler; a rotated file is opened again within a second.
 
-    A log record is not made: its line number, thread and process would cost more than the line itself.
+    No log record is created: its line number, thread and process would cost more than the line itself.
     """
 
     def __init__(self, handler: logging.StreamHandler[Any], clock: Clock) -> None:
         self._handler = handler
         self._clock = clock
-        self._looked = -math.inf
+        self._polled = -math.inf
         self._lock = threading.Lock()
         weakref.finalize(self, handler.close)
 
     def write(self, line: str) -> None:
         """Write one line.
 
-        :raises OSError: the disk is full, or the reader of the stream is gone.
+        :raises OSError: the disk is full, or the stream is closed at its other end.
         """
         with self._lock:
             self._follow_rotation()
@@ -54,15 +54,15 @@ class HandlerSink:
             self._handler.flush()
 
     def _follow_rotation(self) -> None:
-        # A second costs nothing but a few lines in the older file, and one look a line costs more than the line.
+        # Polling for every line would cost more than the line; a second costs a few lines in the older file.
         now = self._clock.monotonic()
-        if isinstance(self._handler, WatchedFileHandler) and now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
+        if isinstance(self._handler, WatchedFileHandler) and now - self._polled >= _POLL_SECONDS:
+            self._polled = now
             self._handler.reopenIfNeeded()
 
 
 class _PrivateFileHandler(WatchedFileHandler):
-    """A log file that only its owner and group can read."""
+    """A handler for a log file that only its owner and group can read."""
 
     def _open(self) -> io.TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
@@ -70,13 +70,13 @@ class _PrivateFileHandler(WatchedFileHandler):
 
 
 class RequestLog:
-    """Writes each exchange as one line."""
+    """Writes a line for each exchange."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def record(self, exchange: Exchange) -> None:
-        """Write the line. ASCII only, so that no control or direction character reaches a terminal."""
+        """Write the line, in ASCII, so that no control or direction character reaches a terminal."""
         self._sink.write(json.dumps(entry(exchange)))
 
     def record_stream_end(self, exchange: Exchange) -> None:
@@ -88,7 +88,7 @@ class RequestLog:
 
 
 def open_sink(where: str, clock: Clock) -> Sink | None:
-    """Return the sink for ``SECURE_ML_REQUEST_LOG``; None for ``off``.
+    """Return the sink for a value of ``SECURE_ML_REQUEST_LOG``; None for ``off``.
 
     :raises OSError: the file cannot be opened.
     """
@@ -100,7 +100,7 @@ def open_sink(where: str, clock: Clock) -> Sink | None:
 
 
 def entry(exchange: Exchange) -> dict[str, Any]:
-    """Return what is logged of an exchange."""
+    """Return the members of the log line of an exchange."""
     rejection = exchange.rejection
     logged: dict[str, Any] = {
         "time": datetime.fromtimestamp(exchange.time, UTC).isoformat(timespec="milliseconds"),
@@ -123,10 +123,10 @@ def entry(exchange: Exchange) -> dict[str, Any]:
 
 
 def _fault(exchange: Exchange) -> str | None:
-    # The text of an exception may quote the payload, so only its type is written here.
+    # The message of an exception may quote the payload, so only its type is logged.
     return None if exchange.fault is None else f"unhandled {type(exchange.fault).__name__}"
 
 
-def clean(text: str) -> str:
-    """Return the text with credentials blacked out and cut to 256 characters."""
-    return _CREDENTIAL.sub("[redacted]", text[: 4 * _LONGEST])[:_LONGEST]
+def clean(value: str) -> str:
+    """Return a string of the client with its credentials redacted, cut to 256 characters."""
+    return _CREDENTIAL.sub("[redacted]", value[: 4 * _LONGEST])[:_LONGEST]

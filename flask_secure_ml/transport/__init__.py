@@ -1,1 +1,1 @@
-"""TRANSPORT: who is really calling, over what, and what the answer's headers say."""
+"""Transport: the client behind proxies, TLS, the WSGI stack of the app, and the headers of responses."""

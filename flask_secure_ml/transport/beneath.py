@@ -1,7 +1,7 @@
-"""Inspects the WSGI stack of an app: what stands beneath the proxy middleware, and what was put around it.
+"""Inspects the WSGI stack of an app: the layers beneath the proxy middleware, and those around it.
 
 Flask extensions such as Flask-SocketIO, and middleware such as Werkzeug's ``DispatcherMiddleware``, respond to requests
-that Flask never sees. Where anything but a plain Flask app stands beneath, the guards must run before it is called.
+that never reach Flask. Where anything but a plain Flask app stands beneath, the guards must run before it is called.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _DISPATCH = (
     "finalize_request",
     "process_response",
 )
-# Stacks are a few layers deep; the bound is for objects that hold half of a program.
+# A stack has a few layers; the bound is for objects that refer to half of a program.
 _MOST_OBJECTS = 500
 
 
 @dataclass(frozen=True)
 class Beneath:
-    """What the proxy middleware calls.
+    """The layers that the proxy middleware calls.
 
-    :param layers: the names of the middleware and of the overridden methods of the app, outermost first.
-    :param mounts: the paths at which some of it responds without Flask, with all paths below them.
-    :param opaque: those of the layers of which no paths are known.
+    :param layers: the names of middleware and of overridden methods of the app, outermost first.
+    :param mounts: the paths at which a layer responds without Flask; the paths below them are included.
+    :param opaque: the layers whose own paths are unknown.
     """
 
     layers: tuple[str, ...] = ()
@@ -50,9 +50,9 @@ class Beneath:
 
 
 def beneath(app: Flask, wsgi_app: Callable[..., Any]) -> Beneath:
-    """Return what stands between the proxy middleware and Flask's own dispatch.
+    """Return the layers between the proxy middleware and Flask's own dispatch.
 
-    :param wsgi_app: the ``app.wsgi_app`` of before the proxy middleware.
+    :param wsgi_app: the ``app.wsgi_app`` that the proxy middleware wraps.
     """
     stack = [] if _is_flasks_own(wsgi_app, app) else _path(wsgi_app, lambda found: _is_flasks_own(found, app))
     overridden = tuple(f"{layer_name(app)}.{name}" for name in _DISPATCH if _overrides(app, name))
@@ -61,15 +61,15 @@ def beneath(app: Flask, wsgi_app: Callable[..., Any]) -> Beneath:
     return Beneath(
         (*(layer_name(layer) for layer in stack), *overridden),
         tuple(dict.fromkeys(path for paths in mounts.values() for path in paths)),
-        # One that holds Flask among its mounts, or hides it, may respond at every other path.
+        # A layer that has Flask among its mounts, or hides it, may respond at every other path.
         tuple(name for name in opaque if not mounts[name] or not _is_held(stack, app)),
     )
 
 
 def around(app: Flask) -> tuple[object, ...]:
-    """Return what was put around the proxy middleware: middleware, outermost first, and a class with its own call.
+    """Return the middleware around the proxy middleware, outermost first; and the app if its class has its own call.
 
-    What holds the app under another name, such as ``application = DispatcherMiddleware(app, ...)``, cannot be seen.
+    A layer under another name, such as ``application = DispatcherMiddleware(app, ...)``, cannot be found.
     """
     own_call = (app,) if _defines(app, "__call__") else ()
     outermost = app.wsgi_app
@@ -85,7 +85,7 @@ def layer_name(layer: object) -> str:
 
 
 def is_proxy_fix(layer: object) -> bool:
-    """Return True for Werkzeug's ``ProxyFix``: beneath it is harmless, around the app it believes strangers."""
+    """Return True for Werkzeug's ``ProxyFix``: harmless beneath; around the app it trusts the headers of any client."""
     return isinstance(layer, ProxyFix)
 
 
@@ -98,19 +98,19 @@ def _protects(found: object, app: Flask) -> bool:
 
 
 def _overrides(app: Flask, name: str) -> bool:
-    # The instance has a wsgi_app of its own from the moment on at which any middleware is put around it.
+    # Every app that is wrapped in middleware has a wsgi_app of its own.
     own = name in vars(app) and name != "wsgi_app"
     return own or _defines(app, name)
 
 
 def _defines(app: Flask, name: str) -> bool:
-    # Not by identity: tools that instrument Flask itself put descriptors there that give a new object each time.
+    # Not by identity: tools that instrument Flask itself use descriptors that return a new object each time.
     classes = type(app).__mro__
     return any(name in vars(cls) for cls in classes[: classes.index(Flask)])
 
 
 def _path(start: object, is_target: Callable[[object], bool]) -> list[object]:
-    """Return the objects from one to the target, which is left out; the first alone if the target is not found."""
+    """Return the objects on the way from one to the target, without it; only the first if the target is not found."""
     start = _holder(start)
     before: dict[int, tuple[object, object]] = {id(start): (start, None)}
     queue = deque([start])
@@ -140,7 +140,7 @@ def _is_held(stack: list[object], app: Flask) -> bool:
 
 
 def _holder(found: object) -> object:
-    """Return the object of a bound method: it is what holds the next layer."""
+    """Return the object of a bound method, which refers to the next layer; any other object as it is."""
     return found.__self__ if isinstance(found, MethodType) and not isinstance(found.__self__, Flask) else found
 
 
@@ -156,7 +156,7 @@ def _held_by(layer: object) -> Iterator[object]:
 
 
 def _read(layer: object, name: str, missing: Any = None) -> Any:
-    # Without the object's own __getattr__: a proxy such as current_app raises where it has nothing to show.
+    # Without the object's own __getattr__: a proxy such as current_app raises outside its context.
     try:
         return object.__getattribute__(layer, name)
     except Exception:  # noqa: BLE001 - a descriptor may raise anything
@@ -179,10 +179,10 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _mounts_of(layer: Any) -> Iterator[str]:
-    """Yield where a known kind of middleware responds itself.
+    """Yield the paths at which a known kind of middleware responds itself.
 
     These are Werkzeug's ``DispatcherMiddleware`` and ``SharedDataMiddleware``, and the ``WSGIApp`` of Engine.IO and
-    Socket.IO, all known by their attributes so that none of them is imported.
+    Socket.IO. They are recognized by their attributes, so that none of them is imported.
     """
     mounts = getattr(layer, "mounts", None)
     if isinstance(mounts, dict):

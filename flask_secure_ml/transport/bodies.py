@@ -1,4 +1,4 @@
-"""The bodies of responses on their way to the server."""
+"""Iterables for the bodies of responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..exchange import Exchange
 
 
 class Resumed:
-    """A body whose first part was read already."""
+    """A body whose first part has been read."""
 
     def __init__(self, first: bytes, rest: Iterator[bytes], source: Iterable[bytes]) -> None:
         self._first = first
@@ -21,14 +21,14 @@ class Resumed:
         yield from self._rest
 
     def close(self) -> None:
-        """Close the whole body."""
+        """Close the body."""
         close_body(self._source)
 
 
 class Stream:
-    """The body of a stream; its end is recorded, with the reason if it came too early.
+    """The body of a stream. Its end is recorded, with the reason if it came too early.
 
-    :param record_end: lets the recorders write down that the body ended or broke.
+    :param record_end: runs the recorders for the end of the body.
     """
 
     def __init__(self, body: Iterable[bytes], exchange: Exchange, record_end: Callable[[Exchange], None]) -> None:
@@ -69,12 +69,12 @@ def record_broken(exchange: Exchange, error: BaseException, record_end: Callable
 
 
 def unhandled(error: BaseException) -> str:
-    """Return what is logged of an error: its message may quote the payload."""
+    """Return the reason that is logged for an exception: its type, because its message may quote the payload."""
     return f"unhandled {type(error).__name__}"
 
 
 def close_body(body: Any) -> None:
-    """Close what an app returned, if it can be closed."""
+    """Close the iterable that an app returned, if it can be closed."""
     close = getattr(body, "close", None)
     if close is not None:
         close()

@@ -1,7 +1,7 @@
-"""Where the client's certificate comes from: the TLS socket of the server, or a header of a trusted proxy.
+"""The client's certificate, from the TLS socket of the server or from a header of a trusted proxy.
 
-Nothing here looks into the certificate. Both sources have proven that the client holds its key; whether its chain
-leads to an authority is for whoever takes it as an identity to check.
+The certificate is not parsed here. Both sources have verified that the client holds its private key. Code that uses the
+certificate as an identity must verify its chain.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PAIR = re.compile(r'[ \t]*([A-Za-z]+)=(?:"([^"\\]*(?:\\.[^"\\]*)*)"[ \t]*|([^",
 
 
 class CertificateSource:
-    """Reads the client's certificate for the door.
+    """Reads the client's certificate for the proxy middleware.
 
-    A trusted proxy speaks for others, so the certificate of its own connection names nobody: from its address only
-    the header counts, and without a configured header there is no certificate.
+    The certificate of a trusted proxy's own connection identifies no client: from a proxy only the header counts, and
+    without a configured header there is no certificate.
 
-    :param header: ``Client-Cert``, ``X-SSL-Client-Cert`` or ``X-Forwarded-Client-Cert``; None to believe no header.
+    :param header: ``Client-Cert``, ``X-SSL-Client-Cert`` or ``X-Forwarded-Client-Cert``; None to trust no header.
     """
 
     def __init__(self, header: str | None) -> None:
@@ -43,26 +43,26 @@ class CertificateSource:
         self.key: str = "" if header is None else environ_key(header)
 
     def of_client(self, environ: WSGIEnvironment) -> bytes | None:
-        """Return the certificate of a client that is connected to this server, in DER, or None."""
+        """Return the certificate of a client with a direct connection, in DER, or None."""
         return socket_certificate(environ.get("gunicorn.socket"))
 
     def of_proxy(self, value: str | None, proxy: str) -> bytes | None:
-        """Return the certificate that a trusted proxy passed on, in DER, or None.
+        """Return the certificate that a trusted proxy forwarded, in DER, or None.
 
-        :param value: the header; a malformed one is no certificate and is logged without its content.
-        :param proxy: the address of the proxy, for the log.
+        :param value: the header. A malformed one counts as no certificate, and is logged without its content.
+        :param proxy: the IP address of the proxy, for the log.
         """
         if self.header is None or not value:
             return None
         try:
             return certificate_in(self.header, value)
         except ValueError:
-            log.warning("the header %s from the trusted proxy %s holds no certificate", self.header, proxy or "unix")
+            log.warning("the header %s of the trusted proxy %s has no certificate", self.header, proxy or "unix")
             return None
 
 
 def socket_certificate(connection: object) -> bytes | None:
-    """Return the certificate that the client showed on a TLS socket, in DER, or None."""
+    """Return the client certificate of a TLS socket, in DER, or None."""
     # Read from the module each time: gevent replaces the class, in a worker after the app was loaded.
     if not isinstance(connection, ssl.SSLSocket):
         return None
@@ -74,9 +74,9 @@ def socket_certificate(connection: object) -> bytes | None:
 
 
 def certificate_in(header: str, value: str) -> bytes:
-    """Return the one certificate in the value of a header, in DER.
+    """Return the certificate in the value of a header, in DER.
 
-    :raises ValueError: the value is not in the header's own format, or too long.
+    :raises ValueError: the value does not have the format of the header, or is too long.
     """
     if len(value) > MAX_HEADER:
         raise ValueError(f"more than {MAX_HEADER} characters")
@@ -92,7 +92,7 @@ def _byte_sequence(value: str) -> bytes:
 
 
 def _escaped_pem(value: str) -> bytes:
-    """Read one certificate in PEM (RFC 7468) whose special characters are percent-encoded; a plus is a plus."""
+    """Read one percent-encoded certificate in PEM (RFC 7468), in which a plus sign stands for itself."""
     found = _PEM.fullmatch(unquote(value, "ascii", "strict"))
     if found is None:
         raise ValueError("not one certificate in PEM")
@@ -100,10 +100,10 @@ def _escaped_pem(value: str) -> bytes:
 
 
 def _nearest_element(value: str) -> bytes:
-    """Read the last element of ``X-Forwarded-Client-Cert``: the proxies before it only told the nearest one.
+    """Read the last element of ``X-Forwarded-Client-Cert``, which is of the nearest proxy.
 
-    The format is that of Envoy: elements with commas between them, ``key=value`` pairs with semicolons between them,
-    and a value with any of these in double quotes.
+    The format is that of Envoy: elements are separated by commas, ``key=value`` pairs by semicolons, and a value with
+    one of these characters is in double quotes.
     """
     certificates: list[str] = []
     at, end = 0, ","

@@ -1,8 +1,8 @@
 """Closing connections: early responses that clients can read, and no thread that waits for a slow client.
 
-Many clients send their whole body before they read. A server that responds early and closes makes the kernel reset the
-connection, and the response is lost; one that reads on holds a thread for as long as the client likes. So the response
-is sent first, and what still comes is read within bounds and thrown away (RFC 9112 section 9.6).
+Many clients send their whole body before they read. If the server responds early and closes, the kernel resets the
+connection and the response is lost; if the server reads on, the client decides how long it occupies a thread. So the
+response is sent first, and the rest of the request is read within bounds and discarded (RFC 9112 section 9.6).
 
 Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one connection, which is left alone.
 """
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MAX_BYTES = 64 * 1024 * 1024
-"""The most that is read from one client, in bytes."""
+"""The most bytes that are read from one client."""
 
 MAX_SECONDS = 5.0
-"""The longest time for which one client is read."""
+"""The longest time for which one client is read, in seconds."""
 
 GRACE = 1.0
 """The seconds in which a client may be slow."""
 
 WINDOW = 0.25
-"""After that it has to send :data:`WINDOW_BYTES` in each of these intervals, in seconds."""
+"""The length of the intervals, in seconds, in each of which it must send :data:`WINDOW_BYTES` after that."""
 
 WINDOW_BYTES = 256 * 1024
 
@@ -44,17 +44,17 @@ _SEEN = "flask_secure_ml.drain"
 
 
 class Socket(Timeout, Protocol):
-    """What is used of a socket: of a plain one, of one with TLS, and of those of gevent."""
+    """The methods that are used of a socket, which may be plain, have TLS, or be of gevent."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return what has come, or wait for it."""
+        """Return received bytes, or wait for some."""
 
     def shutdown(self, how: int, /) -> None:
         """Close one or both directions."""
 
 
 class ServerResponse(Protocol):
-    """What is used of gunicorn's own response object."""
+    """The attributes that are used of gunicorn's own response object."""
 
     status: str | None
     cfg: Any
@@ -67,15 +67,15 @@ class ServerResponse(Protocol):
 
 
 class Drain:
-    """WSGI middleware that ends the connections of a WSGI application.
+    """WSGI middleware that closes the connections of a WSGI app.
 
-    A response of 400 and above whose request body was not read carries ``Connection: close``. When the response has
-    been sent and its iterable closed, so when it is recorded already, what still comes is read from the raw socket:
-    at most the declared length, 64 MiB and 5 seconds; after the first second only while 256 KiB come in 250 ms; and by
-    a quarter of the worker's threads at once. Then the socket is shut down in both directions, so that the server does
-    not wait for the client either.
+    A response of 400 and above to a request whose body was not read has ``Connection: close``. When the response has
+    been sent and recorded, and its iterable closed, the rest of the request is read from the raw socket: at most the
+    declared length, 64 MiB and 5 seconds; after the first second only while 256 KiB arrive in 250 ms; and by at most a
+    quarter of the worker's threads at once. Then the socket is shut down in both directions, so that the server does not
+    wait for the client either.
 
-    :param clock: for the bounds in time.
+    :param clock: measures the bounds in time.
     """
 
     def __init__(self, app: WSGIApplication, clock: Clock) -> None:
@@ -84,7 +84,7 @@ class Drain:
         self._shares: dict[int, Share] = {}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Call the application."""
+        """Call the app."""
         connection = environ.get("gunicorn.socket")
         if connection is None or _SEEN in environ or not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
             return self._app(environ, start_response)
@@ -92,24 +92,24 @@ class Drain:
         closing = _LingeringClose(self, environ, connection, server_response(start_response))
         if closing.watches:
             start_response = closing.watch(start_response)
-        return closing.of(self._app(environ, start_response))
+        return closing.wrap(self._app(environ, start_response))
 
     def discard(self, connection: Socket, limit: int, grace: float, capacity: int) -> None:
-        """Read what still comes, if fewer than a quarter of the worker's threads do so already.
+        """Read the rest of a request, if fewer than a quarter of the worker's threads do so already.
 
         :param limit: the most bytes to read.
         :param grace: seconds for which the client may be slow.
         :param capacity: how many requests the worker serves at once.
         """
-        # One for each process and made in it: a fork copies a semaphore with what is taken of it, and gevent replaces
+        # One for each process, created in it: a fork would copy a semaphore that is partly taken, and gevent replaces
         # the locks of its workers only.
         process = os.getpid()
         share = self._shares.get(process) or self._shares.setdefault(process, Share(capacity))
         if not share.take():
             return
         try:
-            # Also takes Python's TLS layer off. From here on each wait is for one packet; a TLS record, which a client
-            # can send byte by byte, would be waited for as a whole.
+            # Also removes Python's TLS layer. From here on each wait is for one packet. With TLS it would be for a
+            # whole record, which a client can send byte by byte.
             connection.shutdown(SHUT_WR)
             read_within_bounds(connection, min(limit, MAX_BYTES), grace, self._clock)
         finally:
@@ -127,9 +127,9 @@ class Share:
         self._waiting = Semaphore(capacity // 4)
 
     def take(self) -> bool:
-        """Return True if this thread may read. As many as read may wait for that, for 250 ms.
+        """Return True if this thread may read; wait up to 250 ms for a share, if not too many wait.
 
-        A client that sends one request after the other would otherwise meet its own previous one here.
+        A client that sends one request after the other would otherwise compete with its own previous request.
         """
         if self._reading.acquire(blocking=False):
             return True
@@ -141,12 +141,12 @@ class Share:
             self._waiting.release()
 
     def give_back(self) -> None:
-        """Let another thread read."""
+        """Return the share to the other threads."""
         self._reading.release()
 
 
 def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock) -> None:
-    """Read until the end, the limit, 5 seconds, or the first 250 ms after the grace in which too little came.
+    """Read until the end, the limit, 5 seconds, or the first 250 ms after the grace in which too little arrived.
 
     :raises OSError: the connection is broken.
     """
@@ -170,7 +170,7 @@ def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Cloc
 
 
 class _LingeringClose:
-    """The close of one request's connection in stages: our direction, what still comes, both directions."""
+    """Closes the connection of one request in stages: our direction, the rest of the request, both directions."""
 
     def __init__(
         self, drain: Drain, environ: WSGIEnvironment, connection: Socket, response: ServerResponse | None
@@ -182,7 +182,7 @@ class _LingeringClose:
         self._unread = False
         # After a rejected handshake (RFC 6455 section 4.2.2) some clients wait for the end of the connection.
         self._upgrading = "HTTP_UPGRADE" in environ
-        self.body = RequestBody.announced(environ)
+        self.body = RequestBody.declared(environ)
         if self.body is not None:
             environ["wsgi.input"] = self.body
 
@@ -192,7 +192,7 @@ class _LingeringClose:
         return self.body is not None or self._upgrading
 
     def watch(self, start_response: StartResponse) -> StartResponse:
-        """Return the function with which the application starts its response."""
+        """Return the ``start_response`` for the app."""
 
         def start(
             status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
@@ -203,8 +203,8 @@ class _LingeringClose:
 
         return start
 
-    def of(self, iterable: Iterable[bytes]) -> Iterable[bytes]:
-        """Return the iterable of the response with a ``close()`` that closes the connection too."""
+    def wrap(self, iterable: Iterable[bytes]) -> Iterable[bytes]:
+        """Return the iterable of the response with a ``close()`` that also closes the connection."""
         response = self._response
         if self.body is None and (response is None or (response.status is not None and not response.should_close())):
             return iterable
@@ -217,7 +217,7 @@ class _LingeringClose:
         return iterable
 
     def close(self) -> None:
-        """Read what still comes and shut the socket down, if the connection is not kept."""
+        """Read the rest of the request and shut the socket down, if the connection is not kept."""
         with suppress(OSError, ValueError):
             if not self._has_arrived():
                 self._force_close()
@@ -244,12 +244,12 @@ class _LingeringClose:
             return SMALL_BODY
         if self.body.remaining is None:
             return MAX_BYTES
-        # TLS adds to each record, of which even small ones have hundreds of bytes.
+        # TLS adds bytes to each record, and a record may have a few hundred bytes only.
         overhead = self.body.remaining // 8 + 4096 if isinstance(self._connection, ssl.SSLSocket) else 0
         return self.body.remaining + overhead
 
     def _grace(self) -> float:
-        # A worker that serves one request at a time keeps everybody waiting.
+        # A worker that serves one request at a time makes every other client wait.
         return GRACE if self._unread and self._environ.get("wsgi.multithread") else 0.0
 
     def _capacity(self) -> int:
@@ -260,7 +260,7 @@ class _LingeringClose:
 
 
 class Closing:
-    """The iterable of a response whose ``close()`` does more: first its own, then what comes after it."""
+    """The iterable of a response whose ``close()`` closes it and then calls a function."""
 
     def __init__(self, iterable: Iterable[bytes], after: Callable[[], None]) -> None:
         self._iterable = iterable
@@ -271,7 +271,7 @@ class Closing:
         return iter(self._iterable)
 
     def close(self) -> None:
-        """Close the iterable, then call what comes after."""
+        """Close the iterable, then call the function."""
         try:
             if self._own is not None:
                 self._own()
@@ -280,9 +280,9 @@ class Closing:
 
 
 def server_response(start_response: object) -> ServerResponse | None:
-    """Return gunicorn's response object, or None where middleware stands between.
+    """Return gunicorn's response object, or None where middleware hides it.
 
-    A header would not do: gunicorn drops ``Connection`` from the headers of applications, as PEP 3333 allows.
+    A header does not help: gunicorn drops ``Connection`` from the headers of apps, as PEP 3333 allows.
     """
     owner = getattr(start_response, "__self__", None)
     return cast("ServerResponse", owner) if hasattr(owner, "force_close") else None

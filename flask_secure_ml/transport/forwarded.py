@@ -1,4 +1,4 @@
-"""Headers by which a proxy speaks of its client. Anyone can send them, so none of them gets past the door."""
+"""Headers in which proxies describe their clients. Any client can send them, so they are removed from requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HOP_HEADERS = frozenset(
         "HTTP_PROXY",
     }
 )
-"""Removed from every request, as the environ names them."""
+"""Removed from every request; the names are those of the environ."""
 
 HOP_FAMILIES = (
     "HTTP_X_FORWARDED",
@@ -51,10 +51,12 @@ HOP_FAMILIES = (
     "HTTP_X_TLS_CLIENT_",
     "HTTP_X_AMZN_MTLS_",
 )
-"""Removed with every name that begins so: proxies invent new members of these families."""
+"""Prefixes of further headers that are removed: proxies invent new members of these families."""
 
-BELIEVED = frozenset({"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_REQUEST_ID"})
-"""What a trusted proxy may say in every setup; a header with the client's certificate only if it is configured."""
+PROXY_HEADERS = frozenset(
+    {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_REQUEST_ID"}
+)
+"""Headers that every trusted proxy may send; one with the client's certificate only if it is configured."""
 
 
 def environ_key(header: str) -> str:

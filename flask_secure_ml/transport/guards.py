@@ -1,4 +1,4 @@
-"""Refuses a request target that no client may send, before anything decodes it."""
+"""The guards of the transport: TLS, and a request target that can be decoded."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from ..pipeline import Stage
 
 
 class TargetGuard:
-    """Asks for an ASCII query (RFC 3986 section 2); Werkzeug answers others with an unhandled decoding error."""
+    """Requires an ASCII query (RFC 3986 section 2); Werkzeug raises an unhandled decoding error for others."""
 
     name = "target"
     stage = Stage.TRANSPORT
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Raise :class:`~flask_secure_ml.errors.MalformedRequest` for a query that is not ASCII."""
+        """Check the query.
+
+        :raises MalformedRequest: it is not ASCII.
+        """
         if not request.environ.get("QUERY_STRING", "").isascii():
             raise MalformedRequest("the query string is not ASCII")
 
 
 class TlsGuard:
-    """Lets only TLS requests pass, by the scheme of the server or of a trusted proxy."""
+    """Requires TLS, by the scheme of the server or of a trusted proxy."""
 
     name = "tls"
     stage = Stage.TRANSPORT
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Raise :class:`~flask_secure_ml.errors.TlsRequired` for clear text."""
+        """Check the scheme.
+
+        :raises TlsRequired: the request came in clear text.
+        """
         if not exchange.secure:
             raise TlsRequired(f"insecure_transport: clear text from {exchange.client or 'a Unix socket'}")

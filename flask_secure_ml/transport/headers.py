@@ -1,4 +1,4 @@
-"""The headers of every answer: Flask-Talisman's policy, set for an API, and what Talisman does not know."""
+"""The headers of every response: the policy of Flask-Talisman, set for an API, and what Talisman does not have."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _BEYOND_TALISMAN = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("X-Permitted-Cross-Domain-Policies", "none"),
 )
-_OF_THE_ANSWER = frozenset({"content-type", "content-length"})
+_OF_THE_BODY = frozenset({"content-type", "content-length"})
 _HIDDEN = frozenset({"server", "x-powered-by"})
 _HSTS = "strict-transport-security"
 _FOR_EVERYONE = frozenset({_HSTS, "x-content-type-options"})
 
 
 class HeaderFilter:
-    """Sets the header policy where the view has not chosen, and hides what tells too much.
+    """Sets the headers that the view has not set, and removes those that expose the server.
 
-    HSTS goes out on TLS connections only (RFC 6797 section 7.2); ``Server`` and ``X-Powered-By`` go
-    (RFC 9110 section 10.2.4).
+    HSTS is sent over TLS only (RFC 6797 section 7.2). ``Server`` and ``X-Powered-By`` are removed (RFC 9110 section
+    10.2.4).
 
-    :param hsts_max_age: seconds for which browsers shall use HTTPS only.
-    :param exposed: headers that scripts of other origins may read, where CORS lets them in.
+    :param hsts_max_age: for how many seconds browsers use HTTPS only.
+    :param exposed: headers that scripts of other origins may read, where CORS allows these origins.
     :param subdomains: HSTS holds for the subdomains of the host too.
     """
 
@@ -44,7 +44,7 @@ class HeaderFilter:
         headers = response.headers
         for name, value in exchange.reply_headers.items():
             headers[name] = value
-        # One pass over the names: werkzeug's own look-up walks the whole list for each header.
+        # One pass over the names: Werkzeug's own lookup walks the whole list for each header.
         present = {name.lower() for name, _ in headers}
         for name in _HIDDEN & present:
             headers.remove(name)
@@ -55,7 +55,7 @@ class HeaderFilter:
 
 
 class ForeignHeaders:
-    """Completes the headers of a response that came from a mounted app: what no page can break over.
+    """Completes the headers of a response that does not come from Flask, with those that break no page.
 
     :param hsts_max_age: as for :class:`HeaderFilter`.
     :param subdomains: as for :class:`HeaderFilter`.
@@ -78,10 +78,10 @@ class ForeignHeaders:
 
 
 def _talisman_policy(hsts_max_age: int, *, subdomains: bool) -> Iterator[tuple[str, str]]:
-    """Let Flask-Talisman say the policy (OWASP REST security cheat sheet), once, on an app of its own.
+    """Yield the headers that Flask-Talisman sets (OWASP REST security cheat sheet), once, on an app of its own.
 
-    As a hook on the user's app it would redirect clear text or believe ``X-Forwarded-Proto`` from anyone, share
-    its options between apps, and compute the same headers again for every answer.
+    As a hook of the user's app, Talisman would redirect clear text or trust ``X-Forwarded-Proto`` of any client, share
+    its options between apps, and compute the same headers for every response.
     """
     app = Flask("flask_secure_ml.transport")
     Talisman(
@@ -96,5 +96,5 @@ def _talisman_policy(hsts_max_age: int, *, subdomains: bool) -> Iterator[tuple[s
         x_xss_protection=False,
     )
     for name, value in app.test_client().get("/", base_url="https://localhost").headers:
-        if name.lower() not in _OF_THE_ANSWER:
+        if name.lower() not in _OF_THE_BODY:
             yield name, value

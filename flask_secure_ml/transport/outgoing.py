@@ -1,7 +1,7 @@
-"""The response of one request on its way to the server (PEP 3333).
+"""The response of one request, between the app and the server (PEP 3333).
 
-The status and headers of an app are held back until its body is there, so that nothing has been sent when a response
-must be replaced, and the recorders have run before the first byte leaves.
+The status and headers of the app are withheld until its body is there. So nothing has been sent when a response must be
+replaced, and the recorders run before the first byte is sent.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _UNFILTERED = "the filters did not run"
 INTERNAL_SERVER_ERROR = 500
 
 FLASK_MARK = "X-Secure-ML-Flask"
-"""Marks the response of Flask on its way through what stands beneath the guards, where no other may leave."""
+"""Marks the response of Flask for the layers beneath the guards, where no other response may leave."""
 
-# How libraries for WebSockets end a request whose socket they took from the environ, by the name that it has there.
+# How WebSocket libraries end a request whose socket they took from the environ, by its key there.
 _HANDED_OVER = (("gunicorn.socket", StopIteration), ("werkzeug.socket", ConnectionError))
-# RFC 9110 section 5.5; servers raise for it when part of the response is set already.
+# RFC 9110 section 5.5. Servers raise for these when a part of the response is set already.
 _NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class Site(Protocol):
-    """What the app does with the response of one request."""
+    """What the app does with its responses."""
 
     @property
     def propagates(self) -> bool:
-        """Whether errors reach the caller, as in tests and under a debugger."""
+        """Whether exceptions are raised to the server, as in tests and under a debugger."""
 
     def error_response(self, exchange: Exchange, error: BaseException) -> Response:
         """Return the response that replaces one that must not leave.
@@ -54,19 +54,19 @@ class Site(Protocol):
         """
 
     def finish_headers(self, exchange: Exchange, headers: Headers) -> Headers:
-        """Return the headers to send with a response that did not come from Flask."""
+        """Return the headers of a response that does not come from Flask."""
 
     def record(self, exchange: Exchange) -> None:
-        """Let the recorders write down the response that is about to start."""
+        """Run the recorders for a response that is about to start."""
 
     def record_stream_end(self, exchange: Exchange) -> None:
-        """Let the recorders write down that the body of a stream ended or broke."""
+        """Run the recorders for the end of a stream."""
 
 
 class Outgoing:
-    """Holds one response back until it may start.
+    """Withholds one response until it may start.
 
-    :param records: whether this request is recorded here; an app beneath another protected one leaves that to it.
+    :param records: whether to run the recorders; an app beneath another protected app leaves that to it.
     """
 
     __slots__ = (
@@ -97,7 +97,7 @@ class Outgoing:
         self._body: Iterable[bytes] = ()
 
     def check_started(self) -> None:
-        """Make sure that the app gave a status and headers, unless it spoke another protocol meanwhile.
+        """Check that the app called ``start_response``, unless it switched protocols.
 
         :raises RuntimeError: it did not.
         """
@@ -108,9 +108,9 @@ class Outgoing:
             raise RuntimeError("the app returned a body without calling start_response")
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
-        """Take the status and the headers of the app's response.
+        """Take the status and the headers of the app's response (the ``start_response`` of PEP 3333).
 
-        :raises RuntimeError: they were given before, and no error says why they change.
+        :raises RuntimeError: the app called it before, and passed no exception now.
         """
         if exc_info is not None and self._write is not None:
             # The server raises the error again if it has sent the headers.
@@ -121,7 +121,7 @@ class Outgoing:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send a part of the body at once, for apps that do not return it; dropped when the response is replaced."""
+        """Send a part of the body, for apps that do not return it; dropped when the response is replaced."""
         write = self._write
         if write is None:
             write = self._send_head()
@@ -131,10 +131,10 @@ class Outgoing:
             write(data)
 
     def respond(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return the body for the server: the app's own, a wrapper of a stream, or a replacement."""
+        """Return the body for the server: the app's own, a wrapped stream, or a replacement."""
         self._body = body
         if self._write is not None:
-            # The head went out with the first write, and with it all of a replacement.
+            # The head was sent with the first write, and with it the whole of a replacement.
             if self._replacement is None:
                 return self._own_body()
             self._close_body()
@@ -148,9 +148,10 @@ class Outgoing:
         return self._replaced()
 
     def fail(self, error: Exception) -> Iterable[bytes]:
-        """Return the body for an app that raised; the error itself where errors reach the caller.
+        """Return the body for an app that raised an exception.
 
-        :raises Exception: the same error, where something was sent already or the connection is no longer HTTP.
+        :raises Exception: the same one, where exceptions propagate, a part of the response was sent, or the connection
+            is no longer HTTP.
         """
         self._close_body()
         if self._write is not None:
@@ -170,7 +171,7 @@ class Outgoing:
         return self._replaced()
 
     def abandon(self, error: BaseException) -> None:
-        """Record a request that ends without a response, as when the server stops its worker."""
+        """Record a request that ends without a response, for example because the server stops its worker."""
         self._close_body()
         if self._write is not None:
             self._abandoned(error)
@@ -196,7 +197,7 @@ class Outgoing:
                 headers = self._site.finish_headers(exchange, headers)
         exchange.status = int(status[:3])
         write = self._server_start(status, headers, error)
-        # A server sends nothing before the first part of the body; what it does not accept was no response.
+        # A server sends nothing before the first part of the body. If it raises, there was no response to record.
         self._record()
         self._write = write
         return write
@@ -252,7 +253,7 @@ class Outgoing:
 
     def _is_stream(self, body: Iterable[bytes]) -> bool:
         if self._exchange.streamed is not None:
-            # A server sends a file that it wraps itself faster than an iterator of ours.
+            # A server sends a file in its own wrapper faster than an iterator of ours.
             return self._exchange.streamed and not isinstance(body, self._environ.get("wsgi.file_wrapper") or ())
         return not isinstance(body, (list, tuple))
 
@@ -266,7 +267,7 @@ class Outgoing:
 
 
 class _Late:
-    """The body of an app that calls ``start_response`` only when its body is read."""
+    """The body of an app that calls ``start_response`` when its body is read."""
 
     def __init__(self, outgoing: Outgoing, body: Iterable[bytes]) -> None:
         self._outgoing = outgoing
@@ -279,7 +280,7 @@ class _Late:
             first = next(iterator, b"")
             self._outgoing.check_started()
             self._body = self._outgoing.respond(Resumed(first, iterator, self._source))
-        except Exception as error:  # noqa: BLE001 - the outgoing response decides what reaches the server
+        except Exception as error:  # noqa: BLE001 - the outgoing response decides what the server gets
             self._body = ()
             self._body = self._outgoing.fail(error)
         except BaseException as error:

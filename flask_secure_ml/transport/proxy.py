@@ -1,7 +1,7 @@
-"""The proxy middleware: decides whose forwarded headers are believed, and opens the exchange.
+"""The proxy middleware: decides whose forwarded headers are trusted, and opens the exchange.
 
 This is WSGI middleware because the decision must be made before Flask builds the request: routing, URL building and
-other extensions read the same environ. It is the outermost layer of the app, so no response leaves without passing it.
+other extensions read the same environ. It is the outermost layer of the app, so every response passes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
 from ..principal import Clock
 from .client_certificate import CertificateSource
 from .drain import Drain
-from .forwarded import BELIEVED, HOP_FAMILIES, HOP_HEADERS
+from .forwarded import HOP_FAMILIES, HOP_HEADERS, PROXY_HEADERS
 from .outgoing import Outgoing, Site
 
 if TYPE_CHECKING:
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?")
-Address = IPv4Address | IPv6Address
+IPAddress = IPv4Address | IPv6Address
 
 
 class Admission(Protocol):
-    """Decides before anything beneath is called."""
+    """Decides whether what stands beneath is called."""
 
     def admit(self, environ: WSGIEnvironment, exchange: Exchange) -> WSGIApplication | None:
-        """Return the response that rejects the request; None to call what stands beneath.
+        """Return the response that rejects the request, or None to call what stands beneath.
 
-        :raises Exception: the request is not to be served; the client gets 500.
+        :raises Exception: the request must not be served; the client gets 500.
         """
 
 
 class ProxyMiddleware:
-    """Resolves the client through trusted proxies, removes other hop headers, and opens the exchange.
+    """Resolves the client through trusted proxies, removes the headers of others, and opens the exchange.
 
     :param app: the app whose outermost layer this is.
-    :param wsgi_app: what stands beneath.
-    :param opener: makes the exchange of a request.
+    :param wsgi_app: the WSGI app beneath.
+    :param opener: creates the exchange of a request.
     :param admission: decides whether what stands beneath is called.
-    :param site: what becomes of the response.
-    :param clock: for the bounds of the time that a client may take to end its request.
+    :param site: what the app does with its responses.
+    :param clock: measures how long a client may take to end its request.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class ProxyMiddleware:
         self._drain = Drain(self._respond, clock)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request; its connection is closed as :class:`Drain` says."""
+        """Serve one request, and close its connection as :class:`Drain` describes."""
         return self._drain(environ, start_response)
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to one request.
 
-        An app that is mounted in another protected one adopts the exchange that is there. A request that a view makes
-        with the environ of its own has an exchange of its own, as it has a policy, a price and a record of its own.
+        An app that is mounted in another protected app uses the exchange that exists. A request that a view makes with
+        the environ of its own request gets a new exchange, because it has its own policy, cost and record.
         """
         outer = exchange_of(environ)
         if outer is None:
@@ -104,10 +104,10 @@ class ProxyMiddleware:
 
 
 class ExchangeOpener:
-    """Opens the exchange of a request from its environ, which it cleans.
+    """Creates the exchange of a request from its environ, and removes the headers of proxies from that.
 
-    :param trusted: whose headers are believed.
-    :param certificate_header: in which of their headers the client's certificate is; None for no such header.
+    :param trusted: the networks whose headers are trusted.
+    :param certificate_header: the header of a trusted proxy with the client's certificate; None for none.
     """
 
     def __init__(self, trusted: Networks, clock: Clock, certificate_header: str | None = None) -> None:
@@ -116,25 +116,25 @@ class ExchangeOpener:
         self._certificates = CertificateSource(certificate_header)
 
     def open(self, environ: WSGIEnvironment) -> Exchange:
-        """Clean the environ and place the exchange in it."""
+        """Return the exchange of a request, which is in its environ from now on."""
         peer = _unmapped(environ.get("REMOTE_ADDR") or "")
         environ["REMOTE_ADDR"] = peer
-        said = _take_hop_headers(environ)
+        forwarded = _take_hop_headers(environ)
         _settle_scheme(environ)
         if self._trusts(peer):
-            certificate = self._certificates.of_proxy(said.get(self._certificates.key), peer)
+            certificate = self._certificates.of_proxy(forwarded.get(self._certificates.key), peer)
         else:
             certificate = self._certificates.of_client(environ)
-            said = {}
-        if not said.keys().isdisjoint(BELIEVED):
-            self._believe(environ, peer, said)
-        exchange = self._exchange(environ, peer, said, certificate)
+            forwarded = {}
+        if not forwarded.keys().isdisjoint(PROXY_HEADERS):
+            self._apply(environ, peer, forwarded)
+        exchange = self._exchange(environ, peer, forwarded, certificate)
         environ[EXCHANGE_KEY] = exchange
         environ[REQUEST_ID_KEY] = exchange.request_id
         return exchange
 
     def open_within(self, outer: Exchange, environ: WSGIEnvironment) -> Exchange:
-        """Place an exchange in the environ of a request that is made while another is served."""
+        """Return the exchange of a request that is made while another is served."""
         exchange = outer.within(
             time=self._clock.now(),
             started=self._clock.monotonic(),
@@ -145,17 +145,17 @@ class ExchangeOpener:
         return exchange
 
     def _exchange(
-        self, environ: WSGIEnvironment, peer: str, said: dict[str, str], certificate: bytes | None
+        self, environ: WSGIEnvironment, peer: str, forwarded: dict[str, str], certificate: bytes | None
     ) -> Exchange:
         return Exchange(
-            request_id=_request_id(said),
+            request_id=_request_id(forwarded),
             time=self._clock.now(),
             started=self._clock.monotonic(),
             peer=peer,
             client=environ.get("REMOTE_ADDR") or "",
             secure=environ.get("wsgi.url_scheme") == "https",
             certificate=certificate,
-            # The guards name them as Flask reads them; what ends before them is recorded too.
+            # The guards replace them with what Flask reads; a request that ends before the guards is recorded too.
             method=environ.get("REQUEST_METHOD") or "",
             path=environ.get("PATH_INFO") or "",
         )
@@ -168,20 +168,20 @@ class ExchangeOpener:
         parsed = _address(address)
         return parsed is not None and any(parsed in network for network in self._trusted.networks)
 
-    def _believe(self, environ: WSGIEnvironment, peer: str, said: dict[str, str]) -> None:
-        client = self._client(peer, said.get("HTTP_X_FORWARDED_FOR", ""))
+    def _apply(self, environ: WSGIEnvironment, peer: str, forwarded: dict[str, str]) -> None:
+        client = self._client(peer, forwarded.get("HTTP_X_FORWARDED_FOR", ""))
         environ["REMOTE_ADDR"] = environ["HTTP_X_FORWARDED_FOR"] = client
-        scheme = _last(said.get("HTTP_X_FORWARDED_PROTO", "")).lower()
+        scheme = _last(forwarded.get("HTTP_X_FORWARDED_PROTO", "")).lower()
         if scheme:
-            # Anything but a clear "https" counts as clear text: a garbled statement must not open the door.
+            # Anything but "https" counts as clear text: a garbled value must not pass for TLS.
             scheme = "https" if scheme == "https" else "http"
             environ["wsgi.url_scheme"] = environ["HTTP_X_FORWARDED_PROTO"] = scheme
-        host = _last(said.get("HTTP_X_FORWARDED_HOST", ""))
+        host = _last(forwarded.get("HTTP_X_FORWARDED_HOST", ""))
         if _HOST.fullmatch(host):
             environ["HTTP_HOST"] = environ["HTTP_X_FORWARDED_HOST"] = host
 
     def _client(self, peer: str, chain: str) -> str:
-        """Walk the chain from our side; the first address that is no trusted proxy is the client."""
+        """Return the first IP address, from our side of the chain, that is no trusted proxy."""
         client = peer
         for hop in reversed([entry.strip() for entry in chain.split(",") if entry.strip()]):
             address = _address(hop)
@@ -195,30 +195,30 @@ class ExchangeOpener:
 
 def _take_hop_headers(environ: WSGIEnvironment) -> dict[str, str]:
     taken = [key for key in environ if key in HOP_HEADERS or key.startswith(HOP_FAMILIES)]
-    said = {key: environ.pop(key) for key in taken}
+    forwarded = {key: environ.pop(key) for key in taken}
     if "HTTP_X_REQUEST_ID" in environ:
-        said["HTTP_X_REQUEST_ID"] = environ.pop("HTTP_X_REQUEST_ID")
-    return said
+        forwarded["HTTP_X_REQUEST_ID"] = environ.pop("HTTP_X_REQUEST_ID")
+    return forwarded
 
 
-def _request_id(said: dict[str, str]) -> str:
-    given = said.get("HTTP_X_REQUEST_ID", "")
+def _request_id(forwarded: dict[str, str]) -> str:
+    given = forwarded.get("HTTP_X_REQUEST_ID", "")
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    # An id, no secret: the standard generator is 50 times faster, and seeds itself anew in forked workers.
+    # An id, no secret: the standard generator is 50 times faster, and is seeded again in forked workers.
     return f"{random.getrandbits(128):032x}"
 
 
 def _settle_scheme(environ: WSGIEnvironment) -> None:
-    """Take the scheme from the connection itself: gunicorn believes X-Forwarded-Proto of loopback by default."""
+    """Take the scheme from the connection: gunicorn trusts X-Forwarded-Proto of loopback by default."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
-        # Looked up for each request: a gevent worker replaces the class, after --preload has imported this module.
+        # Read for each request: a gevent worker replaces the class after --preload has imported this module.
         environ["wsgi.url_scheme"] = "https" if isinstance(connection, ssl.SSLSocket) else "http"
 
 
 def _unmapped(address: str) -> str:
-    """Return an IPv4 address that a socket for both families shows inside IPv6 as itself."""
+    """Return an IPv4 address that a dual-stack socket maps into IPv6 as the IPv4 address."""
     return str(_address(address)) if address.startswith("::ffff:") else address
 
 
@@ -226,9 +226,9 @@ def _last(values: str) -> str:
     return values.rpartition(",")[2].strip()
 
 
-def _address(text: str) -> Address | None:
-    """Parse an address, also with a port; an IPv4 address inside IPv6 is the IPv4 one."""
-    host = text.strip().partition("%")[0]
+def _address(value: str) -> IPAddress | None:
+    """Return an IP address, which may have a port; an IPv4 address mapped into IPv6 becomes the IPv4 one."""
+    host = value.strip().partition("%")[0]
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:

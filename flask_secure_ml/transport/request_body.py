@@ -1,4 +1,4 @@
-"""A request body that knows whether it was read to its end."""
+"""The body of a request, and whether it was read to its end."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 SMALL_BODY = 64 * 1024
-"""What :meth:`RequestBody.has_arrived` reads at most, in bytes."""
+"""The most bytes that :meth:`RequestBody.has_arrived` reads."""
 
 _SMALL_CHUNKED = 1024
-# More digits than any body has; also keeps int() from its limit on long strings.
+# More digits than the length of any body; int() has a limit for long strings.
 _LENGTH_DIGITS = 18
 _ENDLESS = 10**_LENGTH_DIGITS
 
 
 class Timeout(Protocol):
-    """A socket whose timeout can be changed."""
+    """A socket with a timeout."""
 
     def gettimeout(self) -> float | None:
         """Return the timeout."""
@@ -30,7 +30,7 @@ class Timeout(Protocol):
 
 
 class RequestBody:
-    """``wsgi.input`` that counts what is read.
+    """A ``wsgi.input`` that counts what is read.
 
     :param remaining: the declared length; None for a chunked body.
     """
@@ -41,13 +41,13 @@ class RequestBody:
         self.ended: bool = False
 
     @classmethod
-    def announced(cls, environ: WSGIEnvironment) -> RequestBody | None:
-        """Return the body that the headers of a request announce, or None."""
+    def declared(cls, environ: WSGIEnvironment) -> RequestBody | None:
+        """Return the body that the headers of a request declare, or None."""
         if environ.get("HTTP_TRANSFER_ENCODING"):
             return cls(environ["wsgi.input"], None)
-        text = environ.get("CONTENT_LENGTH") or "0"
-        countable = text.isascii() and text.isdigit() and len(text) <= _LENGTH_DIGITS
-        length = int(text) if countable else _ENDLESS
+        value = environ.get("CONTENT_LENGTH") or "0"
+        is_length = value.isascii() and value.isdigit() and len(value) <= _LENGTH_DIGITS
+        length = int(value) if is_length else _ENDLESS
         return cls(environ["wsgi.input"], length) if length else None
 
     def read(self, size: int | None = -1) -> bytes:
@@ -76,7 +76,7 @@ class RequestBody:
         return data
 
     def has_arrived(self, connection: Timeout) -> bool:
-        """Return True if the rest is small and is here already. Reads it, and never waits for it."""
+        """Return True if the rest is small and has arrived. Reads it, and never waits for it."""
         if self.ended:
             return True
         rest = _SMALL_CHUNKED if self.remaining is None else self.remaining
@@ -92,6 +92,6 @@ class RequestBody:
             with suppress(OSError):
                 connection.settimeout(timeout)
         self.ended = len(data) < rest if self.remaining is None else len(data) == rest
-        # For whoever reads the body of a rejected request even so, such as a teardown function.
+        # For code that reads the body of a rejected request, such as a teardown function.
         self._stream = BytesIO(data)
         return self.ended

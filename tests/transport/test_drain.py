@@ -467,7 +467,7 @@ def test_a_body_that_was_read_has_ended(sent: bytes, reader: Callable[[RequestBo
     with connected(sent) as server:
         request = next(server.parser)
         _, environ = create(request, server.connection, ("a", 1), ("b", 1), server.cfg)
-        body = RequestBody.announced(environ)
+        body = RequestBody.declared(environ)
         assert body is not None
         body.read(0)
         before = body.ended
@@ -477,9 +477,9 @@ def test_a_body_that_was_read_has_ended(sent: bytes, reader: Callable[[RequestBo
 
 
 @pytest.mark.parametrize("length", ["", "0", None])
-def test_no_body_is_announced(length: str | None) -> None:
+def test_no_body_is_declared(length: str | None) -> None:
     """Without a length there is none."""
-    assert RequestBody.announced({"wsgi.input": BytesIO(), "CONTENT_LENGTH": length}) is None
+    assert RequestBody.declared({"wsgi.input": BytesIO(), "CONTENT_LENGTH": length}) is None
 
 
 def test_a_rejected_body_that_has_arrived_can_still_be_read() -> None:

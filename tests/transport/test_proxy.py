@@ -11,7 +11,7 @@ from flask_secure_ml import Exchange
 from flask_secure_ml.config.fields import NetworkList
 from flask_secure_ml.exchange import exchange_of
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.forwarded import BELIEVED, HOP_FAMILIES, HOP_HEADERS
+from flask_secure_ml.transport.forwarded import HOP_FAMILIES, HOP_HEADERS, PROXY_HEADERS
 from flask_secure_ml.transport.proxy import ExchangeOpener
 
 TRUSTED = ["10.0.0.0/8", "2001:db8::/32"]
@@ -104,7 +104,7 @@ def test_irrelevant_hop_headers_settle_nothing() -> None:
     """A trusted proxy that names no client is the client, and no header is made up for it."""
     exchange, environ = opened("10.0.0.1", via="1.1 proxy", x_forwarded_prefix="/admin")
     assert exchange.client == "10.0.0.1"
-    assert not environ.keys() & BELIEVED
+    assert not environ.keys() & PROXY_HEADERS
 
 
 def test_a_unix_socket_is_trusted_only_when_named() -> None:

@@ -1,4 +1,4 @@
-"""Reading a body: as long as it says, never longer than the cap, and put back for whoever reads it next."""
+"""Reading a body: exactly its declared length, never more than the limit, and restored for whoever reads it next."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ if TYPE_CHECKING:
     from ..config import Settings
 
 
-# More digits than any cap has; also keeps int() from its limit on long texts.
+# More digits than any limit has; fewer than int() accepts.
 _LENGTH_DIGITS = 18
 _BLOCK = 65_536
-# What Werkzeug remembers of a body that was read, and of its length.
-_REMEMBERED = ("stream", "content_length", "_cached_data", "_cached_json")
+# What Werkzeug caches of a body that was read, and of its length.
+_CACHED = ("stream", "content_length", "_cached_data", "_cached_json")
 
 
-def whole_number(text: str) -> int | None:
+def whole_number(digits: str) -> int | None:
     """Return the number of a header of digits; None for anything else, and for more than 18 digits."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LENGTH_DIGITS else None
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _LENGTH_DIGITS else None
 
 
 def declared_length(environ: WSGIEnvironment) -> int | None:
     """Return the ``Content-Length``; None when there is none.
 
-    :raises MalformedRequest: a length beside a transfer coding, or one that is no number: two readers of such a
-        request can disagree where it ends (RFC 9112 section 6.3).
-    :raises PayloadTooLarge: a number with more digits than any cap has.
+    :raises MalformedRequest: a length together with a transfer coding, or one that is not a number: two readers of
+        such a request can disagree where it ends (RFC 9112 section 6.3).
+    :raises PayloadTooLarge: a number with more digits than any limit has.
     """
-    text = environ.get("CONTENT_LENGTH") or ""
+    value = environ.get("CONTENT_LENGTH") or ""
     coding = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
     if coding:
         _check_coding(coding, environ)
-    if not text:
+    if not value:
         return None
-    if coding or not (text.isascii() and text.isdigit()):
-        raise MalformedRequest("Content-Length is not a number, or stands beside Transfer-Encoding")
-    length = whole_number(text)
+    if coding or not (value.isascii() and value.isdigit()):
+        raise MalformedRequest("Content-Length is not a number, or there is a Transfer-Encoding too")
+    length = whole_number(value)
     if length is None:
-        raise PayloadTooLarge(f"Content-Length has {len(text)} digits")
+        raise PayloadTooLarge(f"Content-Length has {len(value)} digits")
     return length
 
 
 def is_handshake(environ: WSGIEnvironment) -> bool:
     """Return True for the handshake of a WebSocket (RFC 6455 section 4.1), which has no body.
 
-    What a server shows as its input then are the first frames.
+    What a server passes as its input then are the first frames.
     """
     return (
         environ.get("HTTP_UPGRADE", "").lower() == "websocket"
@@ -71,10 +71,10 @@ def is_handshake(environ: WSGIEnvironment) -> bool:
 
 
 def settle_end(environ: WSGIEnvironment) -> None:
-    """Let nobody read a body up to an end that does not come.
+    """Remove the flag for a terminated input where reading would not end.
 
-    For requests to upgrade, gevent's server shows the bare connection as the input, with the flag set to False, which
-    Werkzeug takes for True.
+    For requests to upgrade, gevent's server passes the bare connection as the input, with the flag set to False, which
+    Werkzeug reads as True.
     """
     if not environ.get("wsgi.input_terminated") or is_handshake(environ):
         environ.pop("wsgi.input_terminated", None)
@@ -87,17 +87,17 @@ def _check_coding(coding: str, environ: WSGIEnvironment) -> None:
         raise MalformedRequest("the body is chunked, which this WSGI server does not decode")
 
 
-def read(request: Request, length: int | None, cap: int) -> bytes:
-    """Read the body: exactly the declared length, or what the server delivers up to the cap.
+def read(request: Request, length: int | None, limit: int) -> bytes:
+    """Read the body: exactly the declared length, or what the server delivers up to the limit.
 
-    :raises PayloadTooLarge: a body without a declared length is over the cap.
+    :raises PayloadTooLarge: a body without a declared length is over the limit.
     :raises MalformedRequest: it ends early, or cannot be read.
     """
     if length is None and "wsgi.input_terminated" not in request.environ:
         return b""
-    body = _received(request, cap + 1 if length is None else length)
-    if length is None and len(body) > cap:
-        raise PayloadTooLarge(f"a body without a declared length is over the cap of {cap} bytes")
+    body = _received(request, limit + 1 if length is None else length)
+    if length is None and len(body) > limit:
+        raise PayloadTooLarge(f"a body without a declared length is over the limit of {limit} bytes")
     if length is not None and len(body) != length:
         raise MalformedRequest(f"the body ends after {len(body)} of {length} bytes")
     return body
@@ -106,7 +106,7 @@ def read(request: Request, length: int | None, cap: int) -> bytes:
 def _received(request: Request, limit: int) -> bytes:
     try:
         if "stream" in request.__dict__:
-            # A signal handler or URL preprocessor was here first; Werkzeug kept what it read.
+            # A signal handler or URL preprocessor was first; Werkzeug cached what it read.
             return request.get_data()
         return b"".join(_blocks(request.environ["wsgi.input"], limit))
     except Exception as error:
@@ -121,7 +121,7 @@ def _blocks(stream: Any, limit: int) -> Iterator[bytes]:
 
 
 def put_back(request: Request, body: bytes) -> None:
-    """Let the view read the body again. Werkzeug would cut a chunked one at its limit without a word."""
+    """Let the view read the body again. Werkzeug would silently cut a chunked one at its limit."""
     environ = request.environ
     environ["wsgi.input"] = BytesIO(body)
     environ["CONTENT_LENGTH"] = str(len(body))
@@ -130,17 +130,17 @@ def put_back(request: Request, body: bytes) -> None:
 
 
 def put_back_decoded(request: Request, body: bytes) -> None:
-    """Let the view read a body as if it had been sent without its content encoding."""
+    """Let the view read the body as if it had been sent without its content encoding."""
     put_back(request, body)
     request.environ.pop("HTTP_CONTENT_ENCODING", None)
-    for name in _REMEMBERED:
+    for name in _CACHED:
         request.__dict__.pop(name, None)
 
 
 _FIELDS = {
     "max_json_depth": "max_depth",
     "max_json_members": "max_members",
-    "max_string_length": "max_text",
+    "max_string_length": "max_string",
     "max_elements": "max_elements",
     "max_decoded_bytes": "max_decoded",
 }
@@ -148,12 +148,12 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Caps:
-    """The caps of one app; each is the largest value that passes.
+    """The limits on bodies of one app; each is the largest value that passes.
 
     :param max_bytes: of a body, as it is sent and after its content encoding is undone.
     :param max_depth: how deep arrays and objects nest.
     :param max_members: of one object.
-    :param max_text: the bytes of one text, as it is written.
+    :param max_string: the bytes of one string, as it is written.
     :param max_elements: values that hold no other value, in all, and as many arrays and objects.
     :param max_decoded: the bytes of the arrays that a body declares.
     """
@@ -161,13 +161,13 @@ class Caps:
     max_bytes: int
     max_depth: int
     max_members: int
-    max_text: int
+    max_string: int
     max_elements: int
     max_decoded: int
 
     @classmethod
     def of(cls, settings: Settings) -> Caps:
-        """Return the caps that are configured."""
+        """Return the configured limits."""
         return cls(
             settings.max_body_bytes,
             settings.max_json_depth,
@@ -178,12 +178,12 @@ class Caps:
         )
 
     def changed(self, options: CapOptions) -> Caps:
-        """Return the caps of a route that says some of them itself."""
+        """Return the limits of a route that sets some of them itself."""
         own = {field: getattr(options, name) for name, field in _FIELDS.items()}
         return replace(self, **{field: cap for field, cap in own.items() if cap is not None})
 
     def check_declared(self, shape: Sequence[int], itemsize: int) -> None:
-        """Check what a shape claims, by arithmetic on unbounded integers, before anything is allocated.
+        """Check the bytes that a shape claims, by arithmetic on unbounded integers, before anything is allocated.
 
         A length of 0 counts as 1, so that it cannot hide others that no array can have.
 
@@ -193,10 +193,10 @@ class Caps:
             max(shape, default=1) > self.max_decoded
             or prod(max(each, 1) for each in shape) * itemsize > self.max_decoded
         ):
-            raise PayloadTooLarge(f"an array of {len(shape)} dimensions is over the cap of {self.max_decoded} bytes")
+            raise PayloadTooLarge(f"an array of {len(shape)} dimensions is over the limit of {self.max_decoded} bytes")
 
     def check_lists(self, shape: Sequence[int]) -> None:
-        """Check how many lists, and values in them, an array of a shape makes, before they are made.
+        """Check the number of lists that an array of a shape becomes, and of values in them, before they are made.
 
         A shape of few or no values can mean very many lists: ``(10**8, 0)`` is as many empty ones.
 

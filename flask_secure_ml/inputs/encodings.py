@@ -1,4 +1,4 @@
-"""Content encodings of a body (RFC 9110 section 8.4): undone in pieces, so that a bomb costs no more than the cap."""
+"""Content encodings of a body (RFC 9110 section 8.4): undone in pieces, so that a bomb costs no more than the limit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ZSTD_WINDOW_LOG = 23
 
 @dataclass(frozen=True)
 class _Coding:
-    """How one content encoding is undone.
+    """How one content encoding is decoded.
 
     :param open: makes a decompressor with ``eof`` and ``unused_data``.
-    :param feed: yields what a decompressor makes of a block, in pieces of at most 64 KB.
-    :param error: what a decompressor raises for data that are broken.
+    :param feed: yields the decompressed content of a block, in pieces of at most 64 KB.
+    :param error: raised by a decompressor for broken data.
     """
 
     open: Callable[[], Any]
@@ -36,7 +36,7 @@ class _Coding:
 class Encodings:
     """The content encodings that an app accepts.
 
-    :param names: some of ``identity``, ``gzip`` and ``zstd``. ``identity`` says nothing of a body, so it always passes.
+    :param names: some of ``identity``, ``gzip`` and ``zstd``. ``identity`` changes nothing, so it is always accepted.
     :raises ConfigError: ``zstd`` without a package for it.
     """
 
@@ -48,8 +48,8 @@ class Encodings:
     def of(self, request: Request) -> str | None:
         """Return the encoding of the body; None when there is none to undo.
 
-        :raises UnsupportedMediaType: 415, an encoding that is not accepted, or more than one; the answer names what is
-            accepted in ``Accept-Encoding`` (RFC 9110 section 15.5.16).
+        :raises UnsupportedMediaType: 415, an encoding that is not accepted, or more than one; the response lists the
+            accepted ones in ``Accept-Encoding`` (RFC 9110 section 15.5.16).
         """
         name = request.headers.get("Content-Encoding", "").strip().lower()
         if name in ("", IDENTITY):
@@ -61,10 +61,10 @@ class Encodings:
             raise UnsupportedMediaType("the body has a content encoding that is not accepted", headers=headers)
         return name
 
-    def decode(self, name: str, body: bytes, cap: int) -> bytes:
-        """Return what was encoded. At most 64 KB beyond the cap are ever made of a body that is over it.
+    def decode(self, name: str, body: bytes, limit: int) -> bytes:
+        """Return the decoded body. At most 64 KB beyond the limit are decoded of a body that is over it.
 
-        :raises PayloadTooLarge: 413, more than the cap comes out.
+        :raises PayloadTooLarge: 413, it expands to more than the limit.
         :raises MalformedRequest: 400, broken, cut off, or followed by anything: a second member too, because not every
             reader would read on.
         """
@@ -75,8 +75,8 @@ class Encodings:
             for piece in _pieces(coding, body):
                 found.append(piece)
                 size += len(piece)
-                if size > cap:
-                    raise PayloadTooLarge(f"the {name} body expands to more than {cap} bytes")
+                if size > limit:
+                    raise PayloadTooLarge(f"the {name} body expands to more than {limit} bytes")
         except coding.error:
             raise MalformedRequest(f"the {name} body is broken") from None
         return b"".join(found)

@@ -1,4 +1,4 @@
-"""The names of features: columns that arrive with names are matched by these, whatever order they stand in."""
+"""The names of features, by which the columns of a table are matched in any order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The body of a request: how large, in which format, and is it what the route's schema says.
+"""The guard of request bodies: size, content encoding, format, and the schema of the route.
 
-The body is read here once, within a cap that holds for chunked bodies too, and put back, so that a view of an
-older app can still call ``request.get_json()`` or ``request.get_data()``.
+The body is read here once, within a limit that applies to chunked bodies too, and restored, so that a view of an
+existing app can still call ``request.get_json()`` or ``request.get_data()``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class InputGuard:
-    """Caps the body, undoes its content encoding, holds JSON to strict rules, and loads it with the route's schema.
+    """Limits the body, decodes it, rejects JSON that is not strict, and loads it with the route's schema.
 
-    :param caps: how much a body may have; a policy's own ``caps`` come before them. Where the app
-        sets Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two holds.
-    :param build: makes, within some caps, the formats that a route with a schema takes.
-    :param encodings: the content encodings that every route takes.
+    :param caps: the limits of the app; a policy's own ``caps`` take precedence. Where the app sets
+        Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two applies.
+    :param build: returns the formats that a route with a schema accepts, within some limits.
+    :param encodings: the content encodings that every route accepts.
     """
 
     name = "input"
@@ -55,7 +55,7 @@ class InputGuard:
         :raises UnsupportedMediaType: 415, for a content encoding, a charset or, on a route with a schema, a media type
             that is not accepted (RFC 9110 sections 15.5.14 and 15.5.16).
         :raises MalformedRequest: 400, for a body that ends early, and one that breaks its format.
-        :raises ValidationFailed: 422, for a body that is not what the schema says.
+        :raises ValidationFailed: 422, for a body that does not match the schema.
         """
         settle_end(request.environ)
         schema = exchange.policy.body if exchange.policy else None
@@ -67,7 +67,7 @@ class InputGuard:
             if body := self._body(request, exchange, encoding):
                 parse_json(body, self._rules_of(exchange)[0])
         elif encoding is not None or (
-            _length(request, exchange, self._cap(request, exchange)) is None and not is_handshake(request.environ)
+            _length(request, exchange, self._limit(request, exchange)) is None and not is_handshake(request.environ)
         ):
             self._body(request, exchange, encoding)
 
@@ -75,53 +75,53 @@ class InputGuard:
         found = self._rules_of(exchange)[1].find(request, schema)
         decoded = found.decode(self._body(request, exchange, encoding), request, schema)
         exchange.format, exchange.format_options = decoded.format, decoded.options
-        with collect_out_of_range() as found_outside:
+        with collect_out_of_range() as reports:
             exchange.payload = self._loader(schema).load(decoded.value)
-        exchange.out_of_range = sum(each.count for each in found_outside)
+        exchange.out_of_range = sum(each.count for each in reports)
 
     def _loader(self, schema: Schema) -> Loader:
         found = self._loaders.get(id(schema))
         if found is None:
             # Two threads may both make one; they are the same, and there are no more than policies. The schema is kept
-            # beside it, so that its id cannot become that of another one.
+            # too, so that its id cannot become that of another one.
             found = self._loaders[id(schema)] = (schema, Loader(schema))
         return found[1]
 
     def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
-        terms = exchange.policy.caps if exchange.policy else NO_CAPS
-        found = self._rules.get(terms)
+        own = exchange.policy.caps if exchange.policy else NO_CAPS
+        found = self._rules.get(own)
         if found is None:
             # Two threads may both make them; they are the same, and there are no more than policies.
-            caps = self._caps.changed(terms)
-            found = self._rules[terms] = (caps, self._build(caps))
+            caps = self._caps.changed(own)
+            found = self._rules[own] = (caps, self._build(caps))
         return found
 
     def _body(self, request: Request, exchange: Exchange, encoding: str | None) -> bytes:
         """Return the body as it was before it was encoded."""
-        cap = self._cap(request, exchange)
-        body = read(request, _length(request, exchange, cap), cap)
+        limit = self._limit(request, exchange)
+        body = read(request, _length(request, exchange, limit), limit)
         exchange.received_bytes = len(body)
         if encoding is None:
             put_back(request, body)
         else:
-            body = self._encodings.decode(encoding, body, cap)
+            body = self._encodings.decode(encoding, body, limit)
             put_back_decoded(request, body)
         return body
 
-    def _cap(self, request: Request, exchange: Exchange) -> int:
+    def _limit(self, request: Request, exchange: Exchange) -> int:
         own = exchange.policy.caps.max_body_bytes if exchange.policy else None
-        cap = self._caps.max_bytes if own is None else own
+        limit = self._caps.max_bytes if own is None else own
         app_wide = request.max_content_length
-        return cap if app_wide is None else min(cap, app_wide)
+        return limit if app_wide is None else min(limit, app_wide)
 
 
-def _length(request: Request, exchange: Exchange, cap: int) -> int | None:
-    """Return the declared length, which says enough of a body that nothing here reads."""
+def _length(request: Request, exchange: Exchange, limit: int) -> int | None:
+    """Return the declared length; it is enough for a body that nothing here reads."""
     length = declared_length(request.environ)
     if length is not None:
         exchange.received_bytes = length
-        if length > cap:
-            raise PayloadTooLarge(f"Content-Length {length} is over the cap of {cap} bytes")
+        if length > limit:
+            raise PayloadTooLarge(f"Content-Length {length} is over the limit of {limit} bytes")
     return length
 
 

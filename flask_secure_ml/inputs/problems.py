@@ -1,4 +1,4 @@
-"""From marshmallow's errors to the ``errors`` of a problem document, which point into the body and stay small."""
+"""The errors of a schema as the ``errors`` of a problem document: JSON pointers into the body, and few of them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MAX_ERRORS = 20
 # Names of unknown fields come from the client, and messages from the schema's author.
 _MAX_NAME = 64
 _MAX_MESSAGE = 200
-# The key under which marshmallow keeps what concerns a whole object.
+# The key under which marshmallow keeps the errors of a whole object.
 _WHOLE = "_schema"
 
 
 def validation_failed(error: ValidationError) -> ValidationFailed:
-    """Return the refusal for a body that does not match its schema.
+    """Return the error for a body that does not match its schema.
 
-    Its member ``errors`` has at most 20 objects, each with a JSON pointer (RFC 6901) and a message. No value that
-    the client sent is in it; an unknown name is, cut to 64 characters.
+    Its member ``errors`` has at most 20 objects, each with a JSON pointer (RFC 6901) and a message. It repeats no
+    value that the client sent, only unknown names, cut to 64 characters.
     """
     found = list(islice(_walk(error.messages, ""), MAX_ERRORS))
     problems = [{"pointer": pointer, "message": message} for pointer, message in found]
-    return ValidationFailed(f"{_count(found)} found by the schema", members={"errors": problems})
+    return ValidationFailed(f"the schema found {_count(found)}", members={"errors": problems})
 
 
 def _count(found: list[tuple[str, str]]) -> str:
@@ -57,8 +57,8 @@ def pointer_token(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else text[: size - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _cut(value: str, size: int) -> str:
+    return value if len(value) <= size else value[: size - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 Shape = tuple[int, ...]
@@ -67,28 +67,28 @@ Message = Callable[[Shape], str]
 _HEAD = 1_000
 
 
-def at(places: Iterable[int], shape: Shape, message: Message) -> ValidationError:
-    """Return an error with a message at each of the first flat places of an array of this shape."""
+def at(positions: Iterable[int], shape: Shape, message: Message) -> ValidationError:
+    """Return an error with a message at each of the first flat positions of an array of this shape."""
     if not shape:
         return ValidationError(message(()))
     found: dict[int, Any] = {}
-    flat = np.fromiter(islice(places, MAX_ERRORS), np.intp)
-    for place in zip(*(each.tolist() for each in np.unravel_index(flat, shape)), strict=True):
+    flat = np.fromiter(islice(positions, MAX_ERRORS), np.intp)
+    for position in zip(*(each.tolist() for each in np.unravel_index(flat, shape)), strict=True):
         inner = found
-        for index in place[:-1]:
+        for index in position[:-1]:
             inner = inner.setdefault(index, {})
-        inner[place[-1]] = [message(place)]
+        inner[position[-1]] = [message(position)]
     return ValidationError(found)
 
 
 def at_each(wrong: NDArray[np.bool_], message: Message) -> ValidationError:
-    """Return an error with a message at each of the first places that are true."""
+    """Return an error with a message at each of the first positions that are true."""
     flat = wrong.reshape(-1)
-    # Without a look at all of them: there may be a million.
+    # Without going over all of them: there may be a million.
     head = np.flatnonzero(flat[:_HEAD])
     return at(head if len(head) >= MAX_ERRORS else np.flatnonzero(flat), wrong.shape, message)
 
 
-def shown(bound: float) -> str:
-    """Return a bound as people write it: 16, not 16.0."""
+def number_text(bound: float) -> str:
+    """Return a number as people write it: 16, not 16.0."""
     return str(bound) if type(bound) is int else str(float(bound)).removesuffix(".0")

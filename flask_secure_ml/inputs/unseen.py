@@ -1,7 +1,7 @@
-"""What a schema changes in a body, and a view that reads the body itself does not see.
+"""What a schema changes in a body without effect on a view that reads the body itself.
 
 A policy of ``SECURE_ML_POLICIES`` is for views that were written without this package. They call
-``request.get_json()`` and get the body as it was sent: a schema can keep a body from them, but change nothing in it.
+``request.get_json()`` and get the body as it was sent: a schema can reject a body, but change nothing in it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def unseen_changes(policies: Mapping[str, Policy]) -> Iterator[str]:
         found = list(dict.fromkeys(changes(policy.body))) if policy.body else []
         if found:
             yield (
-                f"a view at {name!r} that reads the body itself sees it as it was sent, without what the schema of "
-                f"SECURE_ML_POLICIES makes of it: {', '.join(found)}"
+                f"a view at {name!r} that reads the body itself gets it as it was sent, without what the schema of "
+                f"SECURE_ML_POLICIES changes: {', '.join(found)}"
             )
 
 
 def changes(schema: Schema) -> Iterator[str]:
-    """Yield what a schema changes, beyond making other types of the same values."""
+    """Yield what a schema changes, beyond the types of values."""
     yield from _of_schema(schema, schema.unknown, "", set())
 
 
@@ -52,21 +52,21 @@ def _of_hooks(schema: Schema, path: str) -> Iterator[str]:
 
 
 def _of_field(field: Any, path: str, seen: set[type[Schema]]) -> Iterator[str]:
-    yield from (f"{path} ({term})" for term in _terms(field))
+    yield from (f"{path} ({option})" for option in _options(field))
     if isinstance(field, fields.Nested):
         yield from _of_schema(field.schema, field.unknown or field.schema.unknown, path, seen)
     for inner in inner_fields(field):
         yield from _of_field(inner, path, seen)
 
 
-def _terms(field: Any) -> Iterator[str]:
+def _options(field: Any) -> Iterator[str]:
     if field.load_default is not missing:
         yield "load_default"
     if isinstance(field, Tensor) and field.outside == "clip":
         yield 'outside="clip"'
     if isinstance(field, Url):
-        yield "the addresses of its host"
+        yield "the IP addresses of its host"
     if isinstance(field, Text):
-        yield from (f'{term}="strip"' for term in ("control", "bidi", "invisible") if getattr(field, term) == "strip")
+        yield from (f'{name}="strip"' for name in ("control", "bidi", "invisible") if getattr(field, name) == "strip")
         if field.normalise is not None:
             yield f'normalise="{field.normalise}"'

@@ -1,4 +1,4 @@
-"""The body of a request in every format that a route takes."""
+"""The request body in every format that a route accepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..inputs.formats.json import JSON
 from ..inputs.formats.oip import LENGTH_HEADER, OCTETS
 from ..inputs.formats.oip_data import DATATYPES
 from .components import Examples
-from .tensors import JsonSchema, tensor_words
+from .tensors import JsonSchema, tensor_text
 
 _INFERENCE: JsonSchema = {"$ref": "#/components/schemas/InferenceRequest"}
 _TABLE_DIMENSIONS = 2
@@ -27,7 +27,7 @@ _TABLE_DIMENSIONS = 2
 class Body:
     """The body of one route.
 
-    :param schema: what it is filled from.
+    :param schema: its marshmallow schema.
     :param reference: the same as JSON Schema.
     :param example: a value of it, or None.
     """
@@ -38,7 +38,7 @@ class Body:
 
 
 class Bodies:
-    """Describes bodies as the formats and encodings of the settings have them."""
+    """Describes bodies in the formats and encodings of the settings."""
 
     def __init__(self, settings: Settings, examples: Examples) -> None:
         self._formats: Formats = build_formats(settings.wire_formats, Caps.of(settings))
@@ -56,16 +56,18 @@ class Bodies:
         return {"required": True, "content": content}
 
     def parameters(self, schema: Schema | None) -> list[dict[str, Any]]:
-        """Return the headers that say how a body is written."""
+        """Return the request headers about the body."""
         found = []
         if self._encodings:
-            found.append(_header("Content-Encoding", {"enum": ["identity", *self._encodings]}, "How it is compressed."))
-        if schema is not None and self._takes_binary(schema):
-            text = f"How many bytes of the body are JSON, where binary data follow it; needed with {OCTETS}."
+            found.append(
+                _header("Content-Encoding", {"enum": ["identity", *self._encodings]}, "The compression of the body.")
+            )
+        if schema is not None and self._accepts_binary(schema):
+            text = f"The number of bytes of JSON that binary data follows; required with {OCTETS}."
             found.append(_header(LENGTH_HEADER, {"type": "integer", "minimum": 0}, text))
         return found
 
-    def _takes_binary(self, schema: Schema) -> bool:
+    def _accepts_binary(self, schema: Schema) -> bool:
         return self.has_inference and not schema.many
 
     def _content(self, found: Format, body: Body) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -86,7 +88,7 @@ class Bodies:
             yield JSON, either | _examples(_named("smallest", body.example) | example)
         else:
             yield JSON, {"schema": _INFERENCE} | _examples(example)
-        text = f"An inference request in JSON and, where {LENGTH_HEADER} says, the bytes of its inputs."
+        text = f"An inference request in JSON and, after {LENGTH_HEADER} bytes, the bytes of its inputs."
         yield OCTETS, {"schema": {"contentMediaType": OCTETS, "description": text}}
 
 
@@ -108,18 +110,18 @@ def _as_json(body: Body) -> dict[str, Any]:
 
 def _as_npy(body: Body) -> dict[str, Any]:
     name, tensor = _tensor(body)
-    text = f"A file of numpy.save with {name}: {tensor_words(tensor)}"
+    text = f"A file of numpy.save with {name}: {tensor_text(tensor)}"
     return {"schema": {"contentMediaType": "application/x-npy", "description": text, "x-dtype": tensor.dtype.name}}
 
 
 def _as_csv(body: Body) -> dict[str, Any]:
     name, tensor = _tensor(body)
-    header = "Say `text/csv; header=present` when its first line has names"
+    header = "Send `text/csv; header=present` if its first line has names"
     found: JsonSchema = {"type": "string"}
     if tensor.features:
         header += ": those of x-features, in any order"
         found["x-features"] = list(tensor.features)
-    found["description"] = f"A table of numbers, a row a line, with {name}: {tensor_words(tensor)} {header}."
+    found["description"] = f"A table of numbers, a row a line, with {name}: {tensor_text(tensor)} {header}."
     return {"schema": found} | _examples(_named("smallest", _table(body, name)))
 
 
@@ -129,7 +131,7 @@ _CONTENTS: Mapping[str, Callable[[Body], dict[str, Any]]] = {"npy": _as_npy, "cs
 def _tensor(body: Body) -> tuple[str, Tensor]:
     found = single_tensor(body.schema)
     if found is None:
-        raise ValueError("the schema has not one tensor, so this format does not fit it")
+        raise ValueError("the schema does not have exactly one tensor")
     return found
 
 
@@ -144,7 +146,7 @@ def _table(body: Body, name: str) -> str | None:
 
 
 def _inference_example(body: Body) -> Any:
-    """Return the example as an inference request; None when it has more than tensors."""
+    """Return the example as an inference request; None if it has more than tensors."""
     if not isinstance(body.example, dict):
         return None
     fields = {field.data_key or name: field for name, field in body.schema.load_fields.items()}

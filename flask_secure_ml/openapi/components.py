@@ -1,4 +1,4 @@
-"""The parts of the description that are the same for every app."""
+"""The parts of the description that are the same for every app, and examples of its schemas."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..inputs.formats.oip_data import BYTES, DATATYPES
-from .tensors import MOST_SHOWN, JsonSchema, nearest_to_zero
+from .tensors import MAX_EXAMPLE, JsonSchema, nearest_to_zero
 
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {
-        "description": "The id of this request in the log; name it when you report a fault.",
+        "description": "The id of this request in the log; include it when you report a fault.",
         "required": True,
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "Seconds to wait before the next try.",
+        "description": "Seconds to wait before the next attempt.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "WWW-Authenticate": {
-        "description": "A challenge for each way in, and what was wrong with the one that was used.",
+        "description": "A challenge for each authentication method, and what was wrong with the one that was used.",
         "schema": {"type": "string"},
     },
     "DPoP-Nonce": {
-        "description": "What the next proof must have as its nonce (RFC 9449 section 8).",
+        "description": "The nonce of the next proof (RFC 9449 section 8).",
         "schema": {"type": "string"},
     },
-    "Allow": {"description": "The methods of this address.", "schema": {"type": "string"}},
-    "Accept": {"description": "The media types that are taken, if that was wrong.", "schema": {"type": "string"}},
+    "Allow": {"description": "The methods of this URL.", "schema": {"type": "string"}},
+    "Accept": {"description": "The accepted media types, if that was wrong.", "schema": {"type": "string"}},
     "Accept-Encoding": {
-        "description": "The content encodings that are taken, if that was wrong.",
+        "description": "The accepted content encodings, if that was wrong.",
         "schema": {"type": "string"},
     },
 }
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
-    "description": "What was wrong (RFC 9457). Programs look at `code`, which does not change.",
+    "description": "What was wrong (RFC 9457). Programs read `code`, which does not change.",
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
         "type": {"type": "string", "format": "uri-reference"},
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "The same text for each code."},
+        "detail": {"type": "string", "description": "Constant for each code."},
         "code": {"type": "string"},
         "request_id": {"type": "string"},
         "errors": {
             "type": "array",
             "maxItems": 20,
-            "description": "With a 422: what was wrong where. No value that was sent is repeated.",
+            "description": "With 422: each error and its position. No value that was sent is repeated.",
             "items": {
                 "type": "object",
                 "required": ["pointer", "message"],
@@ -85,7 +85,7 @@ INFERENCE_REQUEST: dict[str, Any] = {
                     "name": {"type": "string"},
                     "shape": {"type": "array", "maxItems": 32, "items": {"type": "integer", "minimum": 0}},
                     "datatype": {"type": "string", "enum": [*DATATYPES, BYTES]},
-                    "data": {"type": "array", "description": "Flat, or nested as shape says."},
+                    "data": {"type": "array", "description": "Flat, or nested as in shape."},
                     "parameters": {
                         "type": ["object", "null"],
                         "properties": {"binary_data_size": {"type": "integer", "minimum": 0}},
@@ -96,14 +96,14 @@ INFERENCE_REQUEST: dict[str, Any] = {
         "outputs": {
             "type": ["array", "null"],
             "items": _NAMED,
-            "description": "The outputs that are wanted, if not all.",
+            "description": "The requested outputs, if not all.",
         },
     },
 }
 
 INFERENCE_RESPONSE: dict[str, Any] = {
     "type": "object",
-    "description": "The Open Inference Protocol, version 2. Each output is a member of the answer, flat in C order.",
+    "description": "The Open Inference Protocol, version 2. Each output is a member of the response, flat in C order.",
     "required": ["model_name", "outputs"],
     "properties": {
         "model_name": {"type": "string"},
@@ -126,7 +126,7 @@ INFERENCE_RESPONSE: dict[str, Any] = {
 }
 
 
-_TEXTS = {
+_STRINGS = {
     "date-time": "2026-01-31T12:00:00+00:00",
     "date": "2026-01-31",
     "uuid": "00000000-0000-4000-8000-000000000000",
@@ -141,12 +141,12 @@ _MEDIA = {
 }
 _DEEPEST = 16
 _NUMBERS = frozenset({"integer", "number"})
-# What a value must have beside its type and range, and no example can be made for.
+# Constraints that no example is made for.
 _UNKNOWN = frozenset({"pattern", "multipleOf", "not", "x-total", "x-norm"})
 
 
 class NoExampleError(ValueError):
-    """The schema has a term that no example can be made for."""
+    """The schema has a constraint that no example is made for."""
 
 
 class Examples:
@@ -159,12 +159,12 @@ class Examples:
         self._schemas = schemas
 
     def of(self, schema: JsonSchema) -> Any:
-        """Return a value that the schema describes; None when none can be made that is sure to be valid and short."""
+        """Return a short value that is valid for the schema; None if none is certain."""
         try:
             found = self._value(schema, 0)
         except NoExampleError:
             return None
-        return found if _size(found) <= MOST_SHOWN else None
+        return found if _size(found) <= MAX_EXAMPLE else None
 
     def _value(self, schema: JsonSchema, depth: int) -> Any:
         if depth > _DEEPEST or _UNKNOWN & schema.keys():
@@ -187,7 +187,7 @@ class Examples:
         if kind in _NUMBERS:
             return _number(kind, schema)
         if kind == "string":
-            return _text(schema)
+            return _string(schema)
         if kind == "boolean":
             return False
         raise NoExampleError
@@ -199,9 +199,9 @@ class Examples:
     def _array(self, schema: JsonSchema, depth: int) -> list[Any]:
         first = [self._value(each, depth + 1) for each in schema.get("prefixItems", ())]
         more = max(0, max(schema.get("minItems", 0), 1) - len(first)) if schema.get("items") else 0
-        if more * math.prod(_lengths(schema["items"])) > MOST_SHOWN if more else False:
+        if more * math.prod(_lengths(schema["items"])) > MAX_EXAMPLE if more else False:
             raise NoExampleError
-        # One object for all of them, because it is only written.
+        # One object for all of them, because it is only serialized.
         return first + ([self._value(schema["items"], depth + 1)] * more if more else [])
 
 
@@ -225,13 +225,13 @@ def _number(kind: str, schema: JsonSchema) -> float:
     return math.ceil(value) if kind == "integer" else value
 
 
-def _text(schema: JsonSchema) -> str:
+def _string(schema: JsonSchema) -> str:
     if schema.get("contentEncoding") or schema.get("contentMediaType"):
         return _of(_MEDIA, schema.get("contentMediaType", ""))
     if "format" in schema:
-        return _of(_TEXTS, schema["format"])
-    text = "text".ljust(schema.get("minLength") or 0, "x")
-    return text[: schema.get("maxLength") or len(text)]
+        return _of(_STRINGS, schema["format"])
+    value = "text".ljust(schema.get("minLength") or 0, "x")
+    return value[: schema.get("maxLength") or len(value)]
 
 
 def _of(known: Mapping[str, str], name: str) -> str:
@@ -241,7 +241,7 @@ def _of(known: Mapping[str, str], name: str) -> str:
 
 
 def _lengths(schema: JsonSchema) -> Sequence[int]:
-    """Return how many items each level of nested arrays has at least."""
+    """Return the least number of items at each level of nested arrays."""
     found: list[int] = []
     while isinstance(schema, dict) and schema.get("type") == "array":
         found.append(max(schema.get("minItems", 1), 1))

@@ -1,4 +1,4 @@
-"""The description of an app as an OpenAPI 3.1 document, made from what is enforced and from nothing else."""
+"""The description of an app as an OpenAPI 3.1 document, made only from what is enforced."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ..policy.policy import Policy
 from ..state import AppState, state_of
 from .bodies import Bodies
 from .components import HEADERS, INFERENCE_REQUEST, INFERENCE_RESPONSE, PROBLEM, Examples
-from .responses import has_nonces, refusals, response, response_name, success
-from .routes import Route, app_routes, path_parameters, placed
-from .security import requirements, ways_of
-from .words import access, rate_limits, sentence
+from .responses import error_cases, error_response, has_nonces, response_name, success
+from .routes import Route, app_routes, described_paths, path_parameters
+from .security import methods_of, requirements
+from .sentences import access, rate_limits, sentence
 
 if TYPE_CHECKING:
     from apispec import APISpec
@@ -38,7 +38,7 @@ _MEMBERS = ("openapi", "info", "servers", "paths", "components")
 
 
 def check_apispec() -> None:
-    """Make sure that the package of the extra ``[openapi]`` is there.
+    """Check that the package of the extra ``[openapi]`` is installed.
 
     :raises ConfigError: it is not.
     """
@@ -72,7 +72,7 @@ class _Builder:
 
         self._app = app
         self._state = state
-        self._ways = ways_of(state)
+        self._methods = methods_of(state)
         plugin = SchemaPlugin()
         self._spec: APISpec = APISpec(app.name, _version(app), OPENAPI, plugins=[plugin])
         self._reference = plugin.reference
@@ -81,7 +81,7 @@ class _Builder:
         self._names: dict[tuple[str, str], str] = {}
 
     def document(self) -> dict[str, Any]:
-        routes = placed(app_routes(self._state.policies))
+        routes = described_paths(app_routes(self._state.policies))
         self._names = _operation_ids([route for route, _ in routes.described])
         self._add_components()
         for path, group in groupby(routes.described, key=lambda each: each[1]):
@@ -102,8 +102,8 @@ class _Builder:
         for name, header in HEADERS.items():
             if name != "DPoP-Nonce" or has_nonces(self._state.settings):
                 components.header(name, header)
-        for way in self._ways:
-            for name, scheme in way.schemes.items():
+        for method in self._methods:
+            for name, scheme in method.schemes.items():
                 if name not in components.security_schemes:
                     components.security_scheme(name, scheme)
 
@@ -113,7 +113,7 @@ class _Builder:
         found |= docstring_of(self._app, route)
         if "." in route.rule.endpoint:
             found["tags"] = [route.rule.endpoint.rpartition(".")[0]]
-        found["security"] = requirements(policy, self._ways)
+        found["security"] = requirements(policy, self._methods)
         parameters = path_parameters(route.rule, path)
         if policy.body is not None:
             parameters += self._bodies.parameters(policy.body)
@@ -121,28 +121,28 @@ class _Builder:
         if parameters:
             found["parameters"] = parameters
         found["responses"] = self._responses(route)
-        return found | self._terms(route)
+        return found | self._limits(route)
 
     def _responses(self, route: Route) -> dict[str, Any]:
-        returns = route.policy.response
-        reference = None if returns is None else self._reference(returns)
+        declared = route.policy.response
+        reference = None if declared is None else self._reference(declared)
         found: dict[str, Any] = {"2XX": success(route.policy, reference, self._state.settings, self._spec.components)}
-        for status, group in groupby(refusals(route, self._state), key=lambda each: each.status):
-            refused = list(group)
-            name = response_name(refused)
+        for status, group in groupby(error_cases(route, self._state), key=lambda each: each.status):
+            cases = list(group)
+            name = response_name(cases)
             if name not in self._spec.components.responses:
-                self._spec.components.response(name, response(refused, self._state.settings))
+                self._spec.components.response(name, error_response(cases, self._state.settings))
             found[str(status)] = {"$ref": f"#/components/responses/{name}"}
         return found
 
-    def _terms(self, route: Route) -> dict[str, Any]:
+    def _limits(self, route: Route) -> dict[str, Any]:
         policy, settings = route.policy, self._state.settings
-        terms = {"x-access": sentence(access(policy.access)), "x-rate-limits": rate_limits(policy, settings.plans)}
-        found: dict[str, Any] = {name: term for name, term in terms.items() if term}
+        limits = {"x-access": sentence(access(policy.access)), "x-rate-limits": rate_limits(policy, settings.plans)}
+        found: dict[str, Any] = {name: limit for name, limit in limits.items() if limit}
         return found if policy.body is None else found | self._caps(policy)
 
     def _caps(self, policy: Policy) -> dict[str, Any]:
-        """Return how much a body may have; of several caps on its bytes the smallest holds."""
+        """Return the limits on a body; of several limits on its bytes the smallest applies."""
         settings, own = self._state.settings, policy.caps
         holding = {
             name: getattr(settings, name) if (cap := getattr(own, name)) is None else cap
@@ -154,13 +154,13 @@ class _Builder:
 
 
 def _version(app: Flask) -> str:
-    """Return the version that the app's module says it has, if it says one."""
+    """Return the version of the app's module, ``0`` without one."""
     module = sys.modules.get(app.import_name)
     return str(getattr(module, "__version__", "0"))
 
 
 def _operation_ids(routes: Iterable[Route]) -> dict[tuple[str, str], str]:
-    """Return a name for each operation: that of its endpoint, and more only where that is not enough."""
+    """Return a name for each operation: its endpoint, with the method or a number only where it is not unique."""
     listed = list(routes)
     count = Counter(route.rule.endpoint for route in listed)
     found: dict[tuple[str, str], str] = {}
@@ -176,23 +176,23 @@ def _operation_ids(routes: Iterable[Route]) -> dict[tuple[str, str], str]:
     return found
 
 
-# A form feed ends what callers are told (as in click), and so do the fields that describe the function.
+# A form feed ends the public part (as in click), and so do the fields that describe the function.
 _END = re.compile(r"\f|^:\w[^:\n]*:", re.MULTILINE)
 
 
 def docstring_of(app: Flask, route: Route) -> dict[str, str]:
-    """Return ``summary``, the first paragraph, and ``description``, the others; what there is not is left out."""
-    text = _text(_holder(app, route))
-    summary, _, description = text.partition("\n\n")
+    """Return ``summary``, the first paragraph, and ``description``, the others; empty ones are left out."""
+    docstring = _docstring(_documented(app, route))
+    summary, _, description = docstring.partition("\n\n")
     found = {"summary": " ".join(summary.split()).removesuffix("."), "description": description.strip()}
-    return {name: words for name, words in found.items() if words}
+    return {name: each for name, each in found.items() if each}
 
 
-def _holder(app: Flask, route: Route) -> Any:
-    """Return what has the docstring: the view, or of a class the method, or the class where the method has none."""
+def _documented(app: Flask, route: Route) -> Any:
+    """Return the object with the docstring: the view, or of a class the method, or the class if the method has none."""
     view: Any = app.view_functions.get(route.rule.endpoint)
     while isinstance(view, partial):
-        # Its own docstring is that of functools.
+        # Its docstring is that of functools.
         view = view.func
     cls = getattr(view, "view_class", None)
     if cls is None:
@@ -201,9 +201,9 @@ def _holder(app: Flask, route: Route) -> Any:
     return method if method is not None and method.__doc__ else cls
 
 
-def _text(holder: Any) -> str:
-    # Not inspect.getdoc, which takes that of a base class: Flask's own, in the end.
-    own = getattr(holder, "__doc__", None) or ""
+def _docstring(documented: Any) -> str:
+    # Not inspect.getdoc, which inherits that of a base class: Flask's own, in the end.
+    own = getattr(documented, "__doc__", None) or ""
     return _END.split(inspect.cleandoc(own), maxsplit=1)[0].strip()
 
 
@@ -211,10 +211,10 @@ _NOTHING = object()
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document of nothing but JSON's own types (RFC 8259), in the order that it has.
+    """Return a document of JSON's own types only (RFC 8259), in its order.
 
-    A member that JSON has no word for is left out: an infinite bound bounds nothing, and the text that Python makes of
-    an object can have its address in memory, or a path. In a list it becomes null, so that all others keep their place.
+    A member of another type is left out: an infinite bound bounds nothing, and the string that Python makes of an
+    object can have its address in memory, or a path. In a list it becomes null, so that the others keep their position.
     """
     return {str(name): value for name, each in document.items() if (value := _plain(each)) is not _NOTHING}
 

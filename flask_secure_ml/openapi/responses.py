@@ -1,4 +1,4 @@
-"""The refusals that can come from a route, as they are answered: problem documents, with their codes and headers."""
+"""The responses of a route: that of the view, and problem documents with their codes and headers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..inputs.fields.categorical import Categorical
 from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from ..policy.policy import Policy
 from ..state import AppState
-from .answered import Answered
+from .masked import MaskedSchemas
 from .routes import Route
-from .words import scores, sentence
+from .sentences import scores, sentence
 
 if TYPE_CHECKING:
     from apispec.core import Components
@@ -32,15 +32,15 @@ _TITLES = {
     400: "The request is malformed.",
     401: "No valid credential.",
     403: "The caller may not do this.",
-    404: "There is nothing at this address.",
-    405: "This address has other methods.",
-    406: "Accept allows no format of the answer.",
+    404: "There is nothing at this URL.",
+    405: "This URL has other methods.",
+    406: "Accept allows no format of the response.",
     413: "The body is too large.",
-    415: "The body is in a format that is not taken.",
-    422: "The body is not what its schema says.",
-    429: "Too much; wait as long as Retry-After says.",
+    415: "The body is in a format that is not accepted.",
+    422: "The body does not match its schema.",
+    429: "Too many requests; wait for the time in Retry-After.",
     500: "The server failed.",
-    503: "Something that is needed is down; wait as long as Retry-After says.",
+    503: "A dependency is down; wait for the time in Retry-After.",
 }
 _HEADERS = {
     401: ("WWW-Authenticate",),
@@ -49,50 +49,50 @@ _HEADERS = {
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
-# 403 names these beside a challenge; nothing is asked of one who came in clear text.
+# 403 has a challenge for these; who came in clear text gets none.
 _CHALLENGED = frozenset({"insufficient_scope", "forbidden"})
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """One code, and when it comes."""
+class ErrorCase:
+    """One code, and when it is returned."""
 
     error: http.HTTPException
     when: str
 
     @property
     def status(self) -> int:
-        """The status of the answer."""
+        """The status of the response."""
         return self.error.code or 500
 
     @property
     def code(self) -> str:
-        """The member ``code`` of the answer."""
+        """The member ``code`` of the response."""
         return slug_and_detail(self.error)[0]
 
 
-def refusals(route: Route, state: AppState) -> Iterator[Refusal]:
-    """Yield what can be answered instead of what the view answers, by status."""
+def error_cases(route: Route, state: AppState) -> Iterator[ErrorCase]:
+    """Yield the errors that can be returned instead of the view's response, by status."""
     policy = route.policy
-    yield Refusal(errors.MalformedRequest(""), _malformed(policy))
+    yield ErrorCase(errors.MalformedRequest(""), _malformed(policy))
     if not policy.public:
-        yield Refusal(errors.NotAuthenticated(""), "no credential, or one that is not valid")
+        yield ErrorCase(errors.NotAuthenticated(""), "no credential, or one that is not valid")
     yield from _forbidden(policy, state)
     if "{" in route.path:
-        yield Refusal(http.NotFound(), "the address names nothing that exists")
-    yield Refusal(http.MethodNotAllowed(), "another method at this address, from a caller with a credential")
-    yield Refusal(errors.NotAcceptable(""), "Accept rules out every format of the answer")
-    # Also where no body is asked for: what comes is held to the caps, and JSON to its rules.
-    yield Refusal(errors.PayloadTooLarge(""), "a body with more bytes, values, members or text than the caps allow")
-    yield Refusal(errors.UnsupportedMediaType(""), "a body of another media type, charset or content encoding")
+        yield ErrorCase(http.NotFound(), "the URL names nothing that exists")
+    yield ErrorCase(http.MethodNotAllowed(), "another method at this URL, from a caller with a credential")
+    yield ErrorCase(errors.NotAcceptable(""), "Accept rules out every format of the response")
+    # Also on a route without a schema: any body is limited, and JSON must be strict.
+    yield ErrorCase(errors.PayloadTooLarge(""), "a body over the limits on bytes, values, members or strings")
+    yield ErrorCase(errors.UnsupportedMediaType(""), "a body of another media type, charset or content encoding")
     if policy.body is not None:
         found = [{"pointer": "/instances/0/3", "message": "Not a number."}]
-        yield Refusal(errors.ValidationFailed("", members={"errors": found}), "well formed, and not what is asked for")
+        yield ErrorCase(errors.ValidationFailed("", members={"errors": found}), "a body that does not match the schema")
     yield from _limited(policy, state)
-    yield Refusal(errors.InternalError(""), "a fault of the server; nothing of it is told")
+    yield ErrorCase(errors.InternalError(""), "a fault of the server, without details")
     counted = policy.limits or any(plan.requests for plan in _plans(policy, state))
     if not policy.public or (counted and state.settings.limit_outage == "closed"):
-        yield Refusal(errors.DependencyUnavailable(""), "what tells callers apart or counts them is down")
+        yield ErrorCase(errors.DependencyUnavailable(""), "a service that authenticates or counts callers is down")
 
 
 def _malformed(policy: Policy) -> str:
@@ -101,39 +101,39 @@ def _malformed(policy: Policy) -> str:
     return ", ".join([*parts, "a body breaks its format"])
 
 
-def _forbidden(policy: Policy, state: AppState) -> Iterator[Refusal]:
+def _forbidden(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
     if policy.scopes:
-        yield Refusal(errors.InsufficientScope(""), "the credential lacks a scope")
+        yield ErrorCase(errors.InsufficientScope(""), "the credential lacks a scope")
     if not policy.public:
-        yield Refusal(errors.Forbidden(""), "the credential is for something else")
+        yield ErrorCase(errors.Forbidden(""), "the credential is for something else")
     if state.settings.require_tls:
-        yield Refusal(errors.TlsRequired(""), "the request came in clear text")
+        yield ErrorCase(errors.TlsRequired(""), "the request came in clear text")
 
 
-def _limited(policy: Policy, state: AppState) -> Iterator[Refusal]:
+def _limited(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
     settings = state.settings
     plans = _plans(policy, state)
     throttled = not policy.public and (settings.failed_auth_limits or settings.failed_key_limits)
     if policy.limits or throttled or any(plan.requests for plan in plans):
         more = ", or too many invalid credentials" if throttled else ""
-        yield Refusal(errors.RateLimited(""), f"too many requests{more}")
+        yield ErrorCase(errors.RateLimited(""), f"too many requests{more}")
     if policy.cost is not None and any(plan.quotas for plan in plans):
-        yield Refusal(errors.QuotaExceeded(""), "the rows of this body are more than is left of the quota")
+        yield ErrorCase(errors.QuotaExceeded(""), "this body has more rows than are left of the quota")
 
 
 def _plans(policy: Policy, state: AppState) -> list[Plan]:
-    """Return the plans that callers of a route can have; without a credential, that is the default one."""
+    """Return the plans that callers of a route can have: without a credential, the default one."""
     found = state.settings.plans
     return [found.get("default", Plan())] if policy.public else list(found.values())
 
 
-def response_name(found: Sequence[Refusal]) -> str:
+def response_name(found: Sequence[ErrorCase]) -> str:
     """Return the name of a response among the components: its status and its codes."""
     return ".".join([str(found[0].status), *(each.code for each in found)])
 
 
-def response(found: Sequence[Refusal], settings: Settings) -> dict[str, Any]:
-    """Return the Response Object for the refusals of one status."""
+def error_response(found: Sequence[ErrorCase], settings: Settings) -> dict[str, Any]:
+    """Return the Response Object for the errors of one status."""
     status = found[0].status
     codes = [each.code for each in found]
     what = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
@@ -153,11 +153,11 @@ def response(found: Sequence[Refusal], settings: Settings) -> dict[str, Any]:
 
 
 def has_nonces(settings: Settings) -> bool:
-    """Tell whether answers carry a nonce for the next DPoP proof."""
+    """Return True if responses carry a nonce for the next DPoP proof."""
     return settings.dpop != "off" and settings.dpop_nonce_secret is not None
 
 
-def _header_names(found: Sequence[Refusal], settings: Settings) -> list[str]:
+def _header_names(found: Sequence[ErrorCase], settings: Settings) -> list[str]:
     names = ["X-Request-ID", *_HEADERS.get(found[0].status, ())]
     if found[0].status == HTTPStatus.UNAUTHORIZED and has_nonces(settings):
         names.append("DPoP-Nonce")
@@ -169,45 +169,43 @@ _INFERENCE = {"$ref": "#/components/schemas/InferenceResponse"}
 
 
 def success(
-    policy: Policy, returns: dict[str, Any] | None, settings: Settings, components: Components
+    policy: Policy, declared: dict[str, Any] | None, settings: Settings, components: Components
 ) -> dict[str, Any]:
-    """Return the Response Object of an answer.
+    """Return the Response Object of the view's response.
 
-    :param returns: the schema that the policy declares for answers; without it, nothing is known of their form.
-    :param components: where schemas go that the terms of outputs make of it.
+    :param declared: the response schema of the policy; without it, nothing is known about the response.
+    :param components: the components that schemas of masked responses are added to.
     """
     found: dict[str, Any] = {
-        "description": " ".join(["What the view answers.", *_remarks(policy, settings)]),
+        "description": " ".join(["The response of the view.", *_remarks(policy, settings)]),
         "headers": {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}},
     }
-    if returns is not None:
-        schema = Answered(components, _terms(policy, settings)).of(returns)
+    if declared is not None:
+        schema = MaskedSchemas(components, _options(policy, settings)).of(declared)
         either = {"anyOf": [schema, _INFERENCE]} if _is_inference(policy, settings) else schema
         content: dict[str, Any] = {"application/json": {"schema": either}}
         if _is_one_array(policy):
-            content[_NPY] = {
-                "schema": {"contentMediaType": _NPY, "description": "The one array, if Accept asks for it."}
-            }
+            content[_NPY] = {"schema": {"contentMediaType": _NPY, "description": "The array, if Accept asks for it."}}
         found["content"] = content
     return found
 
 
 def _remarks(policy: Policy, settings: Settings) -> list[str]:
-    found = [sentence(scores(_terms(policy, settings)))]
+    found = [sentence(scores(_options(policy, settings)))]
     if _is_inference(policy, settings):
-        found.append("An inference request is answered with an inference response.")
+        found.append("An inference request gets an inference response.")
     return [each for each in found if each]
 
 
-def _terms(policy: Policy, settings: Settings) -> ScoreOptions:
-    """Return the terms for a caller without a plan of its own."""
+def _options(policy: Policy, settings: Settings) -> ScoreOptions:
+    """Return the score options for a caller without a plan of its own."""
     if policy.scores is None:
         return NO_SCORE_OPTIONS
     return policy.scores.stricter(settings.plans.get("default", Plan()).scores)
 
 
 def _is_inference(policy: Policy, settings: Settings) -> bool:
-    """Tell whether the answer can be one of the Open Inference Protocol, as that to a request of it is."""
+    """Return True if the response can be one of the Open Inference Protocol, as for a request in it."""
     return policy.body is not None and not policy.body.many and "oip" in settings.wire_formats
 
 
@@ -217,6 +215,6 @@ def _is_one_array(policy: Policy) -> bool:
 
 
 def _is_written_as_array(field: ArrayField) -> bool:
-    """Tell whether a value of the field leaves as an array of numbers, and not as text or in base64."""
-    texts = isinstance(field, Categorical) and isinstance(field.choices[0], str)
-    return bool(field.shape) and not texts and not isinstance(field, Base64Tensor)
+    """Return True if a value of the field is sent as an array of numbers, not as strings or in base64."""
+    has_strings = isinstance(field, Categorical) and isinstance(field.choices[0], str)
+    return bool(field.shape) and not has_strings and not isinstance(field, Base64Tensor)

@@ -1,4 +1,4 @@
-"""Which routes are described, and what OpenAPI calls their addresses and their parts."""
+"""The routes that are described, with their paths and path parameters as in OpenAPI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = "secure_ml_docs"
 ASSET = "secure_ml_docs_asset"
 
 _OWN = frozenset({DESCRIPTION, PAGE, ASSET, METADATA})
-# The order in which people look for them; others do not exist in OpenAPI.
+# In the usual order; OpenAPI has no others.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 _NAME = re.compile(r"\{[^{}]*\}")
 
@@ -28,7 +28,7 @@ _NAME = re.compile(r"\{[^{}]*\}")
 class Route:
     """One operation of the app.
 
-    :param path: the address as OpenAPI writes it, such as ``/jobs/{job_id}``.
+    :param path: the path as in OpenAPI, such as ``/jobs/{job_id}``.
     """
 
     rule: Rule
@@ -38,15 +38,15 @@ class Route:
 
     @property
     def shape(self) -> str:
-        """The address without the names of its parts; OpenAPI cannot tell two of one shape from each other."""
+        """The path without the names of its parameters; OpenAPI does not distinguish two of one shape."""
         return _NAME.sub("{}", self.path)
 
 
 def app_routes(policies: PolicyTable) -> list[Route]:
-    """Return the operations of the app's own views, by address and method.
+    """Return the operations of the app's own views, by path and method.
 
-    Left out are static files, what Flask answers by itself (``OPTIONS``, and ``HEAD`` beside ``GET``), and the routes
-    of this extension.
+    Left out are static files, what Flask implements by itself (``OPTIONS``, and ``HEAD`` for ``GET``), and the
+    routes of this extension.
     """
     found = [Route(rule, _path(rule), method, policy) for rule, method, policy in policies.routes()]
     described = [each for each in found if _is_described(each.rule, each.method)]
@@ -65,34 +65,34 @@ def _is_described(rule: Rule, method: str) -> bool:
 
 def _path(rule: Rule) -> str:
     parts = _parts(rule)
-    return "".join(f"{{{text}}}" if is_name else _literal(text) for is_name, text in parts)
+    return "".join(f"{{{part}}}" if is_name else _literal(part) for is_name, part in parts)
 
 
-def _literal(text: str) -> str:
-    return text.replace("{", "%7B").replace("}", "%7D")
+def _literal(part: str) -> str:
+    return part.replace("{", "%7B").replace("}", "%7D")
 
 
 def _parts(rule: Rule) -> list[tuple[bool, str]]:
-    """Return the pieces of the address, and whether each is a name; before the first ``|`` stands the host."""
-    trace: list[tuple[bool, str]] = rule._trace  # noqa: SLF001 - werkzeug tells it nowhere else
+    """Return the parts of the path, each with whether it is a name; the host is before the first ``|``."""
+    trace: list[tuple[bool, str]] = rule._trace  # noqa: SLF001 - werkzeug has no public attribute for it
     return trace[trace.index((False, "|")) + 1 :]
 
 
 def path_parameters(rule: Rule, path: str) -> list[dict[str, Any]]:
-    """Return a Parameter Object for each name in the address.
+    """Return a Parameter Object for each name in the path.
 
-    :param path: where the route stands in the description, whose names may be those of another route.
+    :param path: the path of the route in the description, whose names may be those of another route.
     """
     converters = rule._converters  # noqa: SLF001 - the same
-    own = [text for is_name, text in _parts(rule) if is_name]
+    own = [part for is_name, part in _parts(rule) if is_name]
     return [
-        {"name": shown[1:-1], "in": "path", "required": True, "schema": _schema(converters[name])}
-        for shown, name in zip(_NAME.findall(path), own, strict=True)
+        {"name": described[1:-1], "in": "path", "required": True, "schema": _schema(converters[name])}
+        for described, name in zip(_NAME.findall(path), own, strict=True)
     ]
 
 
 def _schema(converter: BaseConverter) -> dict[str, Any]:
-    """Return what a converter of the address takes; the app's own ones take some text."""
+    """Return the schema of what a converter accepts; a converter of the app accepts strings."""
     if isinstance(converter, NumberConverter):
         kind = "integer" if isinstance(converter, IntegerConverter) else "number"
         return {"type": kind} | dict(_bounds(converter))
@@ -101,7 +101,7 @@ def _schema(converter: BaseConverter) -> dict[str, Any]:
     if isinstance(converter, AnyConverter):
         return {"type": "string", "enum": sorted(converter.items)}
     if isinstance(converter, PathConverter):
-        return {"type": "string", "minLength": 1, "description": "May have slashes."}
+        return {"type": "string", "minLength": 1, "description": "May contain slashes."}
     return {"type": "string"} | dict(_lengths(converter.regex))
 
 
@@ -123,20 +123,20 @@ def _lengths(regex: str) -> Iterator[tuple[str, int]]:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Where each route stands in the description.
+class Paths:
+    """The path of each route in the description.
 
-    :param described: each route with its path. Of several addresses that differ only in the names of their parts, all
-        stand under the first, because OpenAPI takes them for one.
-    :param left_out: those of one such address and one method that another route has there already.
+    :param described: each route with its path. Of several paths that differ only in the names of their parameters, all
+        are under the first, because they are one path in OpenAPI.
+    :param left_out: routes whose method another route has at such a path already.
     """
 
     described: list[tuple[Route, str]]
     left_out: list[Route]
 
 
-def placed(routes: list[Route]) -> Placed:
-    """Return where each route stands."""
+def described_paths(routes: list[Route]) -> Paths:
+    """Return the path of each route in the description."""
     paths: dict[str, str] = {}
     found: dict[tuple[str, str], tuple[Route, str]] = {}
     left_out: list[Route] = []
@@ -144,4 +144,4 @@ def placed(routes: list[Route]) -> Placed:
         path = paths.setdefault(route.shape, route.path)
         if found.setdefault((path, route.method), (route, path))[0] is not route:
             left_out.append(route)
-    return Placed(list(found.values()), left_out)
+    return Paths(list(found.values()), left_out)

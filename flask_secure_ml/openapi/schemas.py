@@ -27,16 +27,16 @@ _RESERVED = ("Problem", "InferenceRequest", "InferenceResponse")
 
 
 class _Converter(OpenAPIConverter):
-    """Tells of a schema what its author wrote about it, and what it does with members that it does not know."""
+    """Adds to a schema its docstring, and what it does with unknown members."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._references: dict[Any, dict[Any, str]] = {}
 
     def resolve_nested_schema(self, schema: Any) -> Any:
-        """Add a schema to the components, once for each thing that it may do with members that it does not know.
+        """Add a schema to the components, once for each way of handling unknown members.
 
-        apispec tells the instances of a class apart by their other options only.
+        apispec distinguishes the instances of a class by their other options only.
         """
         known = self.refs
         self.refs = self._references.setdefault(schema.unknown, {})
@@ -71,14 +71,14 @@ class _Converter(OpenAPIConverter):
             found.pop("default", None)
         own = field_schema(field)
         if own is None:
-            return found | (_with_text(found) if getattr(field, "as_string", False) else {})
-        words = [each["description"] for each in (found, own) if each.get("description")]
+            return found | (_with_string(found) if getattr(field, "as_string", False) else {})
+        descriptions = [each["description"] for each in (found, own) if each.get("description")]
         found = {name: each for name, each in found.items() if name not in ("type", "format")} | own
-        return found | ({"description": " ".join(words)} if words else {})
+        return found | ({"description": " ".join(descriptions)} if descriptions else {})
 
 
-def _with_text(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the type of a number that is taken as text too, and is written as text."""
+def _with_string(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the type of a number that is accepted as a string too, and is written as a string."""
     kind = schema.get("type", [])
     return {"type": [*([kind] if isinstance(kind, str) else kind), "string"]}
 
@@ -92,14 +92,14 @@ class SchemaPlugin(MarshmallowPlugin):
         super().__init__(schema_name_resolver=_namer())
 
     def reference(self, schema: Schema) -> dict[str, Any]:
-        """Return where a schema stands among the components, which it is added to; for ``many``, an array of it."""
+        """Return a reference to a schema among the components, which it is added to; for ``many``, an array of it."""
         converter: Any = self.converter
         found: dict[str, Any] = converter.resolve_nested_schema(schema)
         return found
 
 
 def _namer() -> Callable[[Any], str]:
-    """Return what names schemas after their classes; a second one of a name gets a number."""
+    """Return a function that names schemas after their classes; a second one of a name gets a number."""
     taken = set(_RESERVED)
 
     def name(schema: type[Schema] | Schema | str) -> str:
@@ -123,7 +123,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def field_schema(field: Any) -> JsonSchema | None:
-    """Return what a field of this package takes; None for any other field."""
+    """Return the schema of a field of this package; None for any other field."""
     for kind, make in _MAKERS:
         if isinstance(field, kind):
             found = make(field)
@@ -132,7 +132,7 @@ def field_schema(field: Any) -> JsonSchema | None:
 
 
 def is_default_private(field: Any) -> bool:
-    """Tell whether a field's default would say which hosts are accepted, or where a file is."""
+    """Return True if the default of a field would reveal which hosts are accepted, or where a file is."""
     return isinstance(field, (Url, FilePath)) and "default" not in field.metadata
 
 
@@ -152,19 +152,19 @@ def _text(field: Text) -> JsonSchema:
 
 
 def _url(field: Url) -> JsonSchema:
-    # Which hosts are accepted is not told, as it is not told by the errors.
+    # The accepted hosts stay private, as in the errors.
     schemes = " or ".join(f"{each}://" for each in field.schemes)
-    words = f"An address that begins with {schemes}, of a host that is accepted here."
-    return {"type": "string", "format": "uri", "maxLength": field.max_length, "description": words}
+    description = f"A URL that begins with {schemes}, of a host that is accepted here."
+    return {"type": "string", "format": "uri", "maxLength": field.max_length, "description": description}
 
 
 def _file(field: FilePath) -> JsonSchema:
-    # Where the folder lies is not told.
+    # The folder stays private.
     ending = "" if field.suffixes is None else f", ending with {' or '.join(field.suffixes)}"
     return {
         "type": "string",
         "maxLength": field.max_length,
-        "description": f"The name of a file that is there{ending}.",
+        "description": f"The name of an existing file{ending}.",
     }
 
 

@@ -1,8 +1,8 @@
-"""The ways in as OpenAPI calls them: security schemes, read from the guard that enforces them.
+"""The authentication methods as OpenAPI security schemes, read from the guard that enforces them.
 
-There is no ``oauth2`` and no ``openIdConnect`` scheme: both name addresses of an authorization server that a resource
-server has no part in and cannot vouch for (RFC 9728 is how a client finds them). Tokens are described as what is taken
-here: ``Bearer`` or ``DPoP``.
+There is no ``oauth2`` and no ``openIdConnect`` scheme: both name URLs of an authorization server, which a resource
+server cannot vouch for (a client finds them by RFC 9728). Tokens are described as they are accepted here: ``Bearer``
+or ``DPoP``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ from ..authentication.tokens.authenticator import BearerAuthenticator, DPoPAuthe
 from ..config import Settings
 from ..policy.policy import Policy
 from ..state import AppState
-from .words import listed
+from .sentences import listed
 
 Scheme = dict[str, Any]
 Requirement = dict[str, list[str]]
 
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]")
-_KEY = "An API key of this service. It is never taken from the address."
-_NOBODY: Scheme = {"type": "http", "scheme": "bearer", "description": "No way in is configured: every call is a 401."}
+_KEY = "An API key of this service. It is never read from the URL."
+_NOBODY: Scheme = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "No authentication method is configured: every request is a 401.",
+}
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way in: the schemes that are needed together, the first of which has the scopes."""
+class Method:
+    """One authentication method: the schemes that are needed together, the first of which has the scopes."""
 
     schemes: Mapping[str, Scheme]
 
@@ -41,46 +45,48 @@ class Way:
         return {first: sorted(scopes)} | {name: [] for name in others}
 
 
-def ways_of(state: AppState) -> list[Way]:
-    """Return every way in that the app takes, at least one: a route without any would read as open."""
+def methods_of(state: AppState) -> list[Method]:
+    """Return every method that the app accepts, at least one: a route without any would read as public."""
     guards = [guard for guard in state.pipeline.guards if isinstance(guard, AuthenticationGuard)]
-    asked = [each for guard in guards for each in guard.authenticators]
-    found = [way for each in asked for way in _ways(each, state.settings)]
-    return found or [Way({"Bearer": _NOBODY})]
+    authenticators = [each for guard in guards for each in guard.authenticators]
+    found = [method for each in authenticators for method in _methods(each, state.settings)]
+    return found or [Method({"Bearer": _NOBODY})]
 
 
-def requirements(policy: Policy, ways: Iterable[Way]) -> list[Requirement]:
-    """Return what a route asks for: one of these. Where one of several scopes will do, there is one for each."""
+def requirements(policy: Policy, methods: Iterable[Method]) -> list[Requirement]:
+    """Return the alternatives that a route accepts. Where one of several scopes is enough, there is one for each."""
     if policy.public:
         return []
     alternatives: list[str | None] = [*sorted(policy.access.any_scopes)] or [None]
     return [
-        way.requirement(policy.access.scopes | ({scope} if scope else frozenset()))
-        for way in ways
+        method.requirement(policy.access.scopes | ({scope} if scope else frozenset()))
+        for method in methods
         for scope in alternatives
     ]
 
 
-def _ways(authenticator: Authenticator, settings: Settings) -> Iterator[Way]:
+def _methods(authenticator: Authenticator, settings: Settings) -> Iterator[Method]:
     if isinstance(authenticator, ApiKeyAuthenticator):
-        yield Way({"ApiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}})
-        yield Way({"ApiKey": {"type": "http", "scheme": "ApiKey", "description": _KEY}})
+        yield Method({"ApiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}})
+        yield Method({"ApiKey": {"type": "http", "scheme": "ApiKey", "description": _KEY}})
     elif isinstance(authenticator, BearerAuthenticator):
-        yield Way({"Bearer": _token(settings, "bearer", _issued(settings))})
+        yield Method({"Bearer": _token(settings, "bearer", _issued(settings))})
     elif isinstance(authenticator, DPoPAuthenticator):
-        yield Way({"DPoP": _token(settings, "DPoP", _issued(settings) + " It is bound to a key."), **_proof(settings)})
+        yield Method(
+            {"DPoP": _token(settings, "DPoP", _issued(settings) + " It is bound to a key."), **_proof(settings)}
+        )
     elif isinstance(authenticator, MtlsAuthenticator):
-        text = "The certificate that the client shows in the TLS handshake (RFC 8705). It counts when no other is sent."
-        yield Way({"MutualTLS": {"type": "mutualTLS", "description": text}})
+        text = "The client certificate of the TLS handshake (RFC 8705), used if no other credential is sent."
+        yield Method({"MutualTLS": {"type": "mutualTLS", "description": text}})
     elif (own := _declared(authenticator)) is not None:
-        yield Way({_UNNAMEABLE.sub("_", authenticator.name): own})
+        yield Method({_UNNAMEABLE.sub("_", authenticator.name): own})
 
 
 def _declared(authenticator: Authenticator) -> Scheme | None:
-    """Return what the app's own authenticator says of itself, or the scheme that its challenges name."""
-    said = getattr(authenticator, "security_scheme", None)
-    if isinstance(said, Mapping):
-        return dict(said)
+    """Return the scheme that an authenticator of the app declares, or that of its challenge."""
+    declared = getattr(authenticator, "security_scheme", None)
+    if isinstance(declared, Mapping):
+        return dict(declared)
     return {"type": "http", "scheme": authenticator.challenge} if authenticator.challenge else None
 
 
@@ -96,6 +102,6 @@ def _issued(settings: Settings) -> str:
 
 
 def _proof(settings: Settings) -> dict[str, Scheme]:
-    nonce = " It needs the nonce of an earlier answer's DPoP-Nonce." if settings.dpop_nonce_secret else ""
-    text = f"The proof for this one request (RFC 9449), signed with {listed(settings.dpop_algorithms, 'or')}.{nonce}"
+    nonce = " It needs the nonce in DPoP-Nonce of an earlier response." if settings.dpop_nonce_secret else ""
+    text = f"The proof for this request (RFC 9449), signed with {listed(settings.dpop_algorithms, 'or')}.{nonce}"
     return {"DPoPProof": {"type": "apiKey", "in": "header", "name": "DPoP", "description": text}}

@@ -1,8 +1,8 @@
 """The array fields of this package as JSON Schema (2020-12): nested arrays with their lengths and bounds.
 
-What JSON Schema has no word for stands beside it: ``x-dtype``, ``x-shape`` (null for any length, a name for one that
+What JSON Schema has no keyword for is in extensions: ``x-dtype``, ``x-shape`` (null for any length, a name for one that
 must agree), ``x-features`` (the names of the last dimension's positions), ``x-max-elements``, ``x-total``, ``x-norm``,
-and ``x-outside`` with the bounds that do not refuse.
+and ``x-outside`` with the bounds that do not reject.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from ..inputs.fields.base64_tensor import Base64Tensor
 from ..inputs.fields.categorical import Categorical
 from ..inputs.fields.tensor import Tensor
 from ..inputs.formats.oip_data import DATATYPES
-from ..inputs.problems import shown
+from ..inputs.problems import number_text
 
 JsonSchema = dict[str, Any]
 
 MOST_COLUMNS = 64
-"""Bounds by column are told one by one up to here, and beyond as the widest of them."""
+"""Up to so many columns have their own bounds in the schema; more have the widest of them."""
 
-MOST_SHOWN = 1_024
+MAX_EXAMPLE = 1_024
 """The most numbers that an example has."""
 
 _TYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 _BOUNDS = ("minimum", "maximum")
-_OUTSIDE = {"refuse": "", "clip": " (others are changed to the bound)", "report": " (others pass and are noted)"}
+_OUTSIDE = {"reject": "", "clip": " (others are changed to the bound)", "report": " (others are accepted and reported)"}
 
 
 def tensor_schema(field: Tensor) -> JsonSchema:
-    """Return the arrays within arrays that a tensor is filled from."""
-    return _nested(field, _innermost(field)) | _about(field) | {"description": tensor_words(field)}
+    """Return the schema of the nested arrays that a tensor loads."""
+    return _nested(field, _innermost(field)) | _about(field) | {"description": tensor_text(field)}
 
 
 def base64_schema(field: Base64Tensor) -> JsonSchema:
-    """Return the object, and where the shape follows from it the bare text, that a tensor in base64 is."""
-    text = {"type": "string", "contentEncoding": "base64"}
+    """Return the schema of a tensor in base64: an object, or the string alone where the shape follows from it."""
+    encoded = {"type": "string", "contentEncoding": "base64"}
     lengths = [{"type": "integer", "minimum": 1} if each is None else {"const": each} for each in field.shape]
     needs_shape = field.shape.count(None) > 1
     envelope = {
         "type": "object",
         "required": ["b64", "shape"] if needs_shape else ["b64"],
         "properties": {
-            "b64": text,
+            "b64": encoded,
             "shape": {"type": "array", "prefixItems": lengths, "minItems": len(lengths), "maxItems": len(lengths)},
             "dtype": {"enum": _sent_dtypes(field), "default": field.dtype.name},
         },
@@ -56,36 +56,36 @@ def base64_schema(field: Base64Tensor) -> JsonSchema:
     }
     example = _base64_example(field)
     return {
-        "oneOf": [envelope] if needs_shape else [envelope, text],
-        "description": f"The bytes of an array in base64, little-endian and in C order: {tensor_words(field)}",
+        "oneOf": [envelope] if needs_shape else [envelope, encoded],
+        "description": f"The bytes of an array in base64, little-endian and in C order: {tensor_text(field)}",
         **_about(field),
         **({} if example is None else {"examples": [example]}),
     }
 
 
 def categorical_schema(field: Categorical) -> JsonSchema:
-    """Return one of the choices, or arrays of them."""
+    """Return the schema of one of the choices, or of arrays of them."""
     kind = "string" if isinstance(field.choices[0], str) else "integer"
     leaf: JsonSchema = {"type": kind, "enum": list(field.choices)}
     if not field.shape:
         return leaf
-    words = f"Choices in the shape {_shape_words(field)}."
-    return _nested(field, {"items": leaf}) | {"x-shape": _shape(field), "description": words}
+    description = f"Choices in the shape {_shape_text(field)}."
+    return _nested(field, {"items": leaf}) | {"x-shape": _shape(field), "description": description}
 
 
-def tensor_words(field: Tensor) -> str:
-    """Return the terms of a tensor as a sentence."""
-    parts = [f"{field.dtype.name} of the shape {_shape_words(field)}", *_bound_words(field)]
+def tensor_text(field: Tensor) -> str:
+    """Return the constraints of a tensor as a sentence."""
+    parts = [f"{field.dtype.name} of the shape {_shape_text(field)}", *_bound_texts(field)]
     if field.max_items is not None:
         parts.append(f"at most {field.max_items} in the first dimension")
     for span, what in ((field.total, "a sum"), (field.norm, "a Euclidean norm")):
         if span is not None:
-            parts.append(f"the last dimension with {what} {_span_words(span)}")
+            parts.append(f"the last dimension with {what} {_span_text(span)}")
     return "; ".join(parts) + "."
 
 
 def _nested(field: ArrayField, innermost: JsonSchema) -> JsonSchema:
-    """Return arrays within arrays as the shape says.
+    """Return the schema of nested arrays of the shape.
 
     :param innermost: ``items`` of the last dimension, or ``prefixItems``.
     """
@@ -105,16 +105,16 @@ def _innermost(field: Tensor) -> JsonSchema:
 
 
 def _is_by_column(field: Tensor) -> bool:
-    """Tell whether the columns have bounds of their own that refuse."""
+    """Return True if the columns have bounds of their own that reject values."""
     varied = any(bound is not None and bound.ndim for bound in (field.minimum, field.maximum))
-    return varied and field.outside == "refuse" and field.allowed is None
+    return varied and field.outside == "reject" and field.allowed is None
 
 
 def _leaf(field: Tensor, column: int | None = None) -> JsonSchema:
-    """Return what one number may be, in a column or in any."""
+    """Return the schema of one number, in a column or in any."""
     found: JsonSchema = {"type": _TYPES[field.dtype.kind]}
     if field.allowed is not None:
-        # An infinite one is refused whatever is allowed, and without any other, nothing passes.
+        # An infinite value is rejected even if it is allowed; without any other, nothing is accepted.
         finite = [number for each in field.allowed if (number := _number(each, field)) is not None]
         return {**found, "enum": finite} if finite else {**found, "not": {}}
     return found | dict(_limits(field, column))
@@ -124,7 +124,7 @@ def _limits(field: Tensor, column: int | None) -> Iterator[tuple[str, float]]:
     limits = _representable(field)
     for name, widest, inner in (("minimum", np.min, max), ("maximum", np.max, min)):
         found: list[float] = [] if limits is None else [limits[name == "maximum"]]
-        bound = getattr(field, name) if field.outside == "refuse" else None
+        bound = getattr(field, name) if field.outside == "reject" else None
         if bound is not None:
             number = _number(widest(bound) if column is None or not bound.ndim else bound[column], field)
             found += [] if number is None else [number]
@@ -133,7 +133,7 @@ def _limits(field: Tensor, column: int | None) -> Iterator[tuple[str, float]]:
 
 
 def _representable(field: Tensor) -> tuple[float, float] | None:
-    """Return what the dtype can hold; None where that is so much that nobody looks for it here."""
+    """Return the range of the dtype; None where it is too large to matter."""
     if field.dtype.kind in "iu":
         limits = np.iinfo(field.dtype)
         return int(limits.min), int(limits.max)
@@ -142,7 +142,7 @@ def _representable(field: Tensor) -> tuple[float, float] | None:
 
 
 def _number(bound: Any, field: Tensor) -> float | None:
-    """Return a bound as JSON writes it; None for one that is infinite, and so is none."""
+    """Return a bound as JSON writes it; None for an infinite one."""
     value = float(bound)
     if math.isinf(value):
         return None
@@ -154,7 +154,7 @@ def _about(field: Tensor) -> JsonSchema:
     found |= {"x-features": list(field.features)} if field.features else {}
     spans = {name: span for name in ("total", "norm") if (span := getattr(field, name)) is not None}
     found |= {f"x-{name}": [_finite(each) for each in span] for name, span in spans.items()}
-    if field.outside == "refuse":
+    if field.outside == "reject":
         return found
     given = {f"x-{name}": _plain(bound, field) for name in _BOUNDS if (bound := getattr(field, name)) is not None}
     return found | {"x-outside": field.outside, **given}
@@ -176,29 +176,29 @@ def _shape(field: ArrayField) -> list[int | str | None]:
     return [length or name for length, name in zip(field.shape, field.dimensions, strict=True)]
 
 
-def _shape_words(field: ArrayField) -> str:
+def _shape_text(field: ArrayField) -> str:
     return "(" + ", ".join("any" if each is None else str(each) for each in _shape(field)) + ")"
 
 
-def _bound_words(field: Tensor) -> Iterator[str]:
+def _bound_texts(field: Tensor) -> Iterator[str]:
     sides = (("from", field.minimum, np.min), ("to", field.maximum, np.max))
     limits = [(word, float(widest(bound))) for word, bound, widest in sides if bound is not None]
-    words = [f"{word} {shown(limit)}" for word, limit in limits if math.isfinite(limit)]
+    texts = [f"{word} {number_text(limit)}" for word, limit in limits if math.isfinite(limit)]
     varied = any(bound is not None and bound.ndim for _, bound, _ in sides)
-    if words:
-        yield f"values {' '.join(words)}{', other ones by column' if varied else ''}{_OUTSIDE[field.outside]}"
+    if texts:
+        yield f"values {' '.join(texts)}{', others by column' if varied else ''}{_OUTSIDE[field.outside]}"
     if field.allowed is not None and len(field.allowed) <= MOST_COLUMNS:
-        yield f"values {', '.join(map(shown, filter(math.isfinite, field.allowed)))}"
+        yield f"values {', '.join(map(number_text, filter(math.isfinite, field.allowed)))}"
 
 
-def _span_words(span: tuple[float, float]) -> str:
+def _span_text(span: tuple[float, float]) -> str:
     sides = zip(("from", "to"), span, strict=True)
-    return " ".join(f"{word} {shown(bound)}" for word, bound in sides if math.isfinite(bound)) or "of any size"
+    return " ".join(f"{word} {number_text(bound)}" for word, bound in sides if math.isfinite(bound)) or "of any size"
 
 
 def _base64_example(field: Base64Tensor) -> JsonSchema | None:
     lengths = [length or 1 for length in field.shape]
-    if math.prod(lengths) > MOST_SHOWN or field.total or field.norm or _is_by_column(field):
+    if math.prod(lengths) > MAX_EXAMPLE or field.total or field.norm or _is_by_column(field):
         return None
     leaf = _leaf(field)
     if "not" in leaf:

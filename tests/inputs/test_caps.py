@@ -277,7 +277,7 @@ def test_caps_of_a_route(
 
 
 def test_the_declared_size_of_a_route() -> None:
-    """An array over the cap of the settings passes where the route allows it, and only there."""
+    """An array over the limit of the settings passes where the route allows it, and only there."""
     values = np.zeros((100, 200), np.float64)
     schema = Schema.from_dict({"x": Tensor((None, None), "float64")})
     with BytesIO() as file:

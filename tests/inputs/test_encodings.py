@@ -167,7 +167,7 @@ def test_the_compressed_body_has_the_same_cap() -> None:
     for terms, size in (({}, 1_000), ({"caps": {"max_body_bytes": 30}}, 30)):
         with pytest.raises(PayloadTooLarge, match="413") as caught:
             GUARD.check(a_request(raw, HTTP_CONTENT_ENCODING="gzip"), an_exchange(**terms))
-        assert caught.value.reason.endswith(f"over the cap of {size} bytes")
+        assert caught.value.reason.endswith(f"over the limit of {size} bytes")
     with pytest.raises(PayloadTooLarge):
         GUARD.check(
             a_request(gzip.compress(b"a" * 90), HTTP_CONTENT_ENCODING="gzip"), an_exchange(caps={"max_body_bytes": 80})

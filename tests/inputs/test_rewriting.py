@@ -57,7 +57,7 @@ STRIPS = [f'text ({term}="strip")' for term in ("control", "bidi", "invisible")]
                     "c": Url(["a.example"]),
                 }
             )(),
-            ['a (normalise="NFKC")', "b.post_load", "c (the addresses of its host)"],
+            ['a (normalise="NFKC")', "b.post_load", "c (the IP addresses of its host)"],
             id="inner",
         ),
         pytest.param(

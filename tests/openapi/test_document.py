@@ -174,9 +174,9 @@ def test_names_of_columns(protected: MakeApp) -> None:
         paths[path]["post"]["requestBody"]["content"]["text/csv"]["schema"] for path in ("/named", "/plain")
     )
     assert named["x-features"] == ["age", "income"]
-    assert named["description"].endswith("when its first line has names: those of x-features, in any order.")
+    assert named["description"].endswith("if its first line has names: those of x-features, in any order.")
     assert "x-features" not in plain
-    assert plain["description"].endswith("when its first line has names.")
+    assert plain["description"].endswith("if its first line has names.")
 
 
 def test_words_come_from_docstrings(document: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ JSON = "application/json"
 TERMINATED: dict[str, str | bool] = {"wsgi.input_terminated": True}
 CHUNKED: dict[str, str | bool] = {"HTTP_TRANSFER_ENCODING": "chunked", **TERMINATED}
 CAPS = Caps(
-    max_bytes=100_000, max_depth=32, max_members=100, max_text=1_000, max_elements=10_000, max_decoded=80_000
+    max_bytes=100_000, max_depth=32, max_members=100, max_string=1_000, max_elements=10_000, max_decoded=80_000
 )  # fmt: skip
 FORMATS = ("json", "oip", "npy", "msgpack", "csv")
 

@@ -1,1 +1,1 @@
-"""The fields for schemas of request bodies."""
+"""Fields for schemas of request bodies."""

@@ -1,4 +1,4 @@
-"""From numbers as they were sent to an array as the field declares it, without a Python call per number."""
+"""From numbers as they were sent to an array as the field declares it, without a Python call for each number."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def of_leaves(leaves: list[Any], dtype: np.dtype[Any]) -> Array:
 
 
 def _float(leaf: float) -> float:
-    """Return the leaf as a float; an integer too large for one is infinite, and refused as such."""
+    """Return the leaf as a float; an integer too large for one is infinite, and rejected as such."""
     try:
         return float(leaf)
     except OverflowError:
@@ -43,12 +43,12 @@ def _float(leaf: float) -> float:
 
 
 def is_taken(sent: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
-    """Tell whether an array of one dtype may fill a field of another: no text, object, record or long double."""
+    """Return True if an array of one dtype may fill a field of another: no string, object, record or long double."""
     return sent.kind in _TAKES[dtype.kind] and not (sent.kind == "f" and sent.itemsize > _WIDEST_FLOAT)
 
 
 def has_odd_booleans(sent: Array) -> bool:
-    """Tell whether an array of booleans, made of bytes, has others than 0 and 1."""
+    """Return True if an array of booleans, made of bytes, has others than 0 and 1."""
     return sent.dtype.kind == "b" and bool((np.ascontiguousarray(sent).view(np.uint8) > 1).any())
 
 
@@ -66,7 +66,7 @@ def own(cast: Array, dtype: np.dtype[Any]) -> Array:
 
 
 _LIST = frozenset({list})
-# As many items are looked at before it is asked whether enough of them are wrong.
+# So many items are checked before the number of wrong ones is.
 _STEP = 1_000
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "list": "Not a list.",
@@ -80,7 +80,7 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 
 
 class ArrayField(DimensionedField):
-    """The shape and the caps that :class:`Tensor` and :class:`Categorical` share.
+    """The shape and the limits that :class:`Tensor` and :class:`Categorical` share.
 
     ``shape`` has the length of each dimension, None for any; ``dimensions`` has their names, None without one.
     """
@@ -126,37 +126,40 @@ class ArrayField(DimensionedField):
 
     def _check_lists(self, level: list[Any], shape: Shape) -> None:
         if wrong := _of_others(level, _LIST):
-            raise at(wrong, shape, self._says("list"))
+            raise at(wrong, shape, self._message("list"))
 
     def _check_leaves(
         self, leaves: list[Any], shape: Shape, key: str, allowed: frozenset[type], known: int = 0
     ) -> None:
-        """Check the types of all leaves but the first, as many as are known to be right."""
+        """Check the types of the leaves.
+
+        :param known: how many of the first are known to be right.
+        """
         if wrong := _of_others(leaves, allowed, known):
-            raise at(wrong, shape, self._says(key))
+            raise at(wrong, shape, self._message(key))
 
     def _common_length(self, level: list[list[Any]], shape: Shape, expected: int | None) -> int:
         lengths = set(map(len, level))
         length = next(iter(lengths)) if len(lengths) == 1 else len(level[0])
         if expected is not None and lengths != {expected}:
-            raise at(_unlike(level, expected), shape, self._says("length", expected=expected))
+            raise at(_unlike(level, expected), shape, self._message("length", expected=expected))
         if len(lengths) > 1:
-            raise at(_unlike(level, length), shape, self._says("ragged"))
+            raise at(_unlike(level, length), shape, self._message("ragged"))
         if length == 0:
-            raise at(range(len(level)), shape, self._says("empty"))
+            raise at(range(len(level)), shape, self._message("empty"))
         if not shape and self.max_items is not None and length > self.max_items:
             raise self.make_error("max_items", max_items=self.max_items)
         return length
 
     def _check_shape(self, shape: Shape) -> None:
-        """Check a shape that is known without a look at the numbers, by arithmetic on unbounded integers."""
+        """Check a shape that is known before the numbers are read, by arithmetic on unbounded integers."""
         if (key := self._fault(shape)) is not None:
             named = zip(self.shape, self.dimensions, strict=True)
             wanted = ", ".join(str(length or name or "any") for length, name in named)
             raise self.make_error(key, shape=wanted, max_items=self.max_items, max_elements=self.max_elements)
 
     def _fault(self, shape: Shape) -> str | None:
-        """Return the key of the message that says what is wrong with a shape."""
+        """Return the key of the message about what is wrong with a shape."""
         if len(shape) != len(self.shape):
             return "shape"
         if not all(expected in (None, length) for expected, length in zip(self.shape, shape, strict=True)):
@@ -165,26 +168,26 @@ class ArrayField(DimensionedField):
             return "empty"
         if shape and self.max_items is not None and shape[0] > self.max_items:
             return "max_items"
-        # One by one first: a product of lengths with thousands of digits each would take its time.
+        # One by one first: a product of lengths with thousands of digits each would take long.
         if max(shape, default=1) > self.max_elements or prod(shape) > self.max_elements:
             return "max_elements"
         return None
 
-    def _says(self, key: str, **values: Any) -> Message:
+    def _message(self, key: str, **values: Any) -> Message:
         message = str(self.error_messages[key]).format(**values)
-        return lambda _place: message
+        return lambda _position: message
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_kwargs: Any) -> Any:
         return None if value is None else np.asarray(value).tolist()
 
 
 def _of_others(items: list[Any], types: frozenset[type], first: int = 0) -> list[int]:
-    """Return the first places of items that are not of these types; after enough of them, the rest is not looked at."""
+    """Return the positions of the first items of other types; after enough of them, the rest is skipped."""
     found: list[int] = []
     for start in range(first, len(items), _STEP):
         kinds = list(map(type, items[start : start + _STEP]))
         if not set(kinds) <= types:
-            found += [start + place for place, kind in enumerate(kinds) if kind not in types]
+            found += [start + position for position, kind in enumerate(kinds) if kind not in types]
             if len(found) >= MAX_ERRORS:
                 break
     return found

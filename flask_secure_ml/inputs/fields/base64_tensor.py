@@ -18,7 +18,7 @@ from .arrays import is_taken
 from .tensor import Tensor
 
 _NAMES = ("b64", "shape", "dtype")
-# By name only: numpy itself reads "O" as pointers and "(1000000,)f4" as an array in each place.
+# By name only: numpy itself reads "O" as pointers and "(1000000,)f4" as an array at each position.
 _DTYPES = {
     name: np.dtype(name).newbyteorder("<")
     for name in (
@@ -27,10 +27,10 @@ _DTYPES = {
     )
 }
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
-    "envelope": "Not base64 text, or an object with b64, shape and dtype.",
-    "text": "Not base64 text.",
+    "envelope": "Not a base64 string, or an object with b64, shape and dtype.",
+    "string": "Not a base64 string.",
     "shape_list": "Not a list of lengths.",
-    "shape_needed": "Missing, and not to be told from the number of bytes.",
+    "shape_needed": "Missing, and does not follow from the number of bytes.",
     "dtype_name": "Not a dtype that is accepted here.",
     "size": "Must have exactly the bytes that shape and dtype need.",
     "base64": "Not canonical base64.",
@@ -41,11 +41,11 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 class Base64Tensor(Tensor):
     """A :class:`Tensor` that is sent as base64 of its bytes: little-endian, in C order, one item after the other.
 
-    The value is the text itself, or an object such as ``{"b64": "AACAPw==", "shape": [1], "dtype": "float32"}``.
+    The value is the string itself, or an object such as ``{"b64": "AACAPw==", "shape": [1], "dtype": "float32"}``.
     ``dtype`` may be left out for that of the field, and is otherwise one that a list for the field could have had
     (integers for floats, not the other way round). ``shape`` may be left out where the field leaves at most one
     length open. The number of characters must be exactly that of shape and dtype, which is found by arithmetic and
-    checked against the caps before anything is decoded. Only canonical base64 with padding is accepted (RFC 4648
+    checked against the limits before anything is decoded. Only canonical base64 with padding is accepted (RFC 4648
     sections 3.5 and 4). A :class:`numpy.ndarray` is taken as by :class:`Tensor`.
 
     It has the parameters of :class:`Tensor`.
@@ -75,24 +75,24 @@ class Base64Tensor(Tensor):
             return None
 
     def _decoded(self, value: Any) -> NDArray[Any]:
-        text, shape, dtype = self._read(value)
+        encoded, shape, dtype = self._read(value)
         try:
-            found = decode(text)
+            found = decode(encoded)
         except ValueError:
             raise self._error("b64", "base64", value) from None
         return np.frombuffer(found, dtype).reshape(shape)
 
     def _read(self, value: Any) -> tuple[str, Shape, np.dtype[Any]]:
-        """Return text, shape and dtype, of which the sizes fit together and are within the caps."""
+        """Return string, shape and dtype, whose sizes fit together and are within the limits."""
         envelope = self._envelope(value)
-        text = envelope["b64"]
-        if type(text) is not str:
-            raise self._error("b64", "text", value)
+        encoded = envelope["b64"]
+        if type(encoded) is not str:
+            raise self._error("b64", "string", value)
         dtype = self._dtype(envelope, value)
         shape = self._shape(envelope, value, dtype)
-        if decoded_size(text) != prod(shape) * dtype.itemsize:
+        if decoded_size(encoded) != prod(shape) * dtype.itemsize:
             raise self._error("b64", "size", value)
-        return text, shape, dtype
+        return encoded, shape, dtype
 
     def _envelope(self, value: Any) -> Mapping[str, Any]:
         if type(value) is str:
@@ -126,44 +126,44 @@ class Base64Tensor(Tensor):
             raise (ValidationError({"shape": error.messages}) if "shape" in envelope else error) from None
         return shape
 
-    def _shape_of_size(self, text: str, value: Any, itemsize: int) -> Shape:
+    def _shape_of_size(self, encoded: str, value: Any, itemsize: int) -> Shape:
         """Return the shape with its one open length filled in."""
         if self.shape.count(None) > 1:
             raise self._error("shape", "shape_needed", value)
-        size = decoded_size(text)
+        size = decoded_size(encoded)
         step = itemsize * prod(length or 1 for length in self.shape)
         if size is None or size % step:
             raise self._error("b64", "size", value)
         return tuple(length or size // step for length in self.shape)
 
     def _error(self, member: str, key: str, value: Any) -> ValidationError:
-        """Return an error at a member of the object, or at the field where its value is a text."""
+        """Return an error at a member of the object, or at the field where its value is a string."""
         error = self.make_error(key)
         return ValidationError({member: error.messages}) if type(value) is dict else error
 
 
 def encoded_length(size: int) -> int:
-    """Return how many characters so many bytes have in base64."""
+    """Return the number of base64 characters for a number of bytes."""
     return (size + 2) // 3 * 4
 
 
-def decoded_size(text: str) -> int | None:
-    """Return how many bytes a text has by its length and padding, without decoding; None if it is no base64."""
-    padding = len(text[-2:]) - len(text[-2:].rstrip("="))
-    return None if len(text) % 4 else len(text) // 4 * 3 - padding
+def decoded_size(encoded: str) -> int | None:
+    """Return the decoded size by length and padding, without decoding; None if the string is not base64."""
+    padding = len(encoded[-2:]) - len(encoded[-2:].rstrip("="))
+    return None if len(encoded) % 4 else len(encoded) // 4 * 3 - padding
 
 
-def decode(text: str) -> bytes:
+def decode(encoded: str) -> bytes:
     """Return the bytes.
 
     :raises ValueError: characters outside the alphabet, white space included, or padding that is missing, too much,
-        or has bits that the bytes do not have. The text of the error says nothing about the value.
+        or has bits that the bytes do not have. The message repeats nothing of the value.
     """
     try:
-        data = a2b_base64(text, strict_mode=True)
+        data = a2b_base64(encoded, strict_mode=True)
     except ValueError:
         raise ValueError("not base64") from None
     rest = len(data) % 3
-    if len(text) != encoded_length(len(data)) or (rest and text[-4:] != b64encode(data[-rest:]).decode()):
+    if len(encoded) != encoded_length(len(data)) or (rest and encoded[-4:] != b64encode(data[-rest:]).decode()):
         raise ValueError("not canonical base64")
     return data

@@ -1,4 +1,4 @@
-"""The :class:`Categorical` field: one of a few texts or integers, or an array of them."""
+"""The :class:`Categorical` field: one of a few strings or integers, or an array of them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..problems import at
 from .arrays import ArrayField
 
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {"choice": "Must be one of: {choices}."}
-_SHOWN = 10
+_MOST_LISTED = 10
 _WIDEST = np.iinfo(np.int64)
 
 
 class Categorical(ArrayField):
-    """One of a few texts or integers, or nested lists of them.
+    """One of a few strings or integers, or nested lists of them.
 
-    Compared exactly: no other case, no other Unicode form, no boolean and no ``1.0`` for 1.
+    Values are compared exactly: no other case, no other Unicode form, no boolean and no ``1.0`` for 1.
 
-    :param choices: texts, or integers of up to 64 bits; not both.
+    :param choices: strings, or integers of up to 64 bits; not both.
     :param shape: as of :class:`Tensor`; left out, the value is a single one.
     :param codes: load each choice as its position in ``choices``, and dump it as the choice.
     :param max_items: the greatest length of the first dimension.
     :param max_elements: the greatest number of elements in all.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
-    A single value is loaded as the choice. With a shape, integers and codes are loaded as int64 and texts as Python's
+    A single value is loaded as the choice. With a shape, integers and codes are loaded as int64 and strings as Python's
     own in an array of objects. An array as input is taken like the lists that it would be.
     """
 
@@ -51,12 +51,12 @@ class Categorical(ArrayField):
         self._types = frozenset(map(type, self.choices))
         self._codes = {choice: code for code, choice in enumerate(self.choices)}
         super().__init__(shape, max_items=max_items, max_elements=max_elements, **options)
-        self.error_messages["choice"] = str(self.error_messages["choice"]).format(choices=self._shown())
+        self.error_messages["choice"] = str(self.error_messages["choice"]).format(choices=self._listed())
 
-    def _shown(self) -> str:
-        more = ["\N{HORIZONTAL ELLIPSIS}"] if len(self.choices) > _SHOWN else []
-        # Doubled, because the message is formatted once more with every error.
-        return ", ".join([*map(str, self.choices[:_SHOWN]), *more]).replace("{", "{{").replace("}", "}}")
+    def _listed(self) -> str:
+        more = ["\N{HORIZONTAL ELLIPSIS}"] if len(self.choices) > _MOST_LISTED else []
+        # Doubled, because the message is formatted again with every error.
+        return ", ".join([*map(str, self.choices[:_MOST_LISTED]), *more]).replace("{", "{{").replace("}", "}}")
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_kwargs: Any) -> Any:
         if not self.shape:
@@ -67,7 +67,7 @@ class Categorical(ArrayField):
         self._check_leaves(leaves, shape, "choice", self._types)
         known = self._codes.__contains__
         if not all(map(known, leaves)):
-            raise at(compress(count(), map(not_, map(known, leaves))), shape, self._says("choice"))
+            raise at(compress(count(), map(not_, map(known, leaves))), shape, self._message("choice"))
         return self._array(leaves).reshape(shape)
 
     def _single(self, value: Any) -> Any:
@@ -97,7 +97,7 @@ class Categorical(ArrayField):
 def _checked(choices: Collection[Any]) -> tuple[Any, ...]:
     found = () if isinstance(choices, str) else tuple(choices)
     if not found or set(map(type, found)) not in ({str}, {int}):
-        raise TypeError("choices must be texts or integers, at least one, and not both")
+        raise TypeError("choices must be strings or integers, at least one, and not both")
     if len(set(found)) != len(found):
         raise ValueError("choices must be different from one another")
     if int in set(map(type, found)) and not all(_WIDEST.min <= choice <= _WIDEST.max for choice in found):

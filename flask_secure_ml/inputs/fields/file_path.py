@@ -1,7 +1,7 @@
 """The :class:`FilePath` field: a file within one folder, named by whoever calls.
 
-Closes path traversal (CWE-22) and following of links out of the folder (CWE-59). A name that a command would take for
-an option, or a shell for something else, is no name here (CWE-88).
+Closes path traversal (CWE-22) and following of links out of the folder (CWE-59). A name that a command would read as an
+option, or a shell as something else, is rejected (CWE-88).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class FilePath(AnyField):
     """The path of a file that exists within a folder, such as ``iris/v2.onnx``, relative to that folder.
 
     Parts have letters of ASCII, digits, ``.``, ``_`` and ``-``, and begin with neither ``.`` nor ``-``. Links are
-    followed, but not out of the folder. What is missing, what is no file, and what lies outside get the same answer.
+    followed, but not out of the folder. What is missing, not a file, or outside gets the same error.
 
-    :param folder: the folder. It is looked up at each load, so it may be replaced as a whole.
+    :param folder: the folder. It is resolved at each load, so it may be replaced as a whole.
     :param suffixes: what the name must end with, such as ``[".onnx"]``; None for anything.
     :param max_length: the most characters of the path.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
-    Loaded as the resolved :class:`pathlib.Path`. Required unless ``required=False`` or ``load_default`` says otherwise.
-    Nobody who is not trusted may write to the folder: a file could become a link after it was looked at.
+    Loaded as the resolved :class:`pathlib.Path`. Required unless ``required=False`` or ``load_default`` is given.
+    Only trusted users may write to the folder: a file could become a link after it was checked.
     """
 
     default_error_messages = _MESSAGES
@@ -74,7 +74,7 @@ class FilePath(AnyField):
         return found
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_kwargs: Any) -> Any:
-        """Write the path as a client would name it; where the folder lies is not told."""
+        """Return the path as a client would name it, without the folder."""
         return None if value is None else Path(value).relative_to(self.folder.resolve()).as_posix()
 
 

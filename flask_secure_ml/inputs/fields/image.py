@@ -1,6 +1,6 @@
-"""PNG and JPEG files without what a model has no use for: text, profiles, previews, further frames.
+"""The :class:`Image` field: PNG and JPEG files, without what a model has no use for (text, profiles, previews, frames).
 
-Only the parts that make the pixels go to the decoder, so nothing else can be unpacked, read wrongly or warned
+Only the parts that make the pixels reach the decoder, so nothing else can be unpacked, read wrongly or warned
 about (PNG third edition, sections 5 and 11; ITU-T T.81, annex B).
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _ANCILLARY = 0x20
-# JFIF and Adobe say what the colours are; no other APPn and no comment is kept.
+# JFIF and Adobe define the colours; no other APPn and no comment is kept.
 _JPEG_KEPT = frozenset({0xE0, 0xEE})
 _JPEG_DROPPED = frozenset({*range(0xE0, 0xF0), 0xFE}) - _JPEG_KEPT
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
@@ -38,7 +38,7 @@ _MAX_PARTS = 65_536
 
 
 class ImageError(ValueError):
-    """The file is not what it should be; ``key`` is that of the message."""
+    """The file is rejected; ``key`` is that of the message."""
 
     def __init__(self, key: str = "image") -> None:
         self.key = key
@@ -77,7 +77,7 @@ def bare_png(data: bytes) -> Bare:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield type and bytes of each chunk to the last; what follows that is not looked at."""
+    """Yield type and bytes of each chunk to the last; what follows it is ignored."""
     view, start = memoryview(data), 8
     for _ in range(_MAX_PARTS):
         kind = data[start + 4 : start + 8]
@@ -117,7 +117,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
     for _ in range(_MAX_PARTS):
         marker, length = struct.unpack(">HH", data[start : start + 4].ljust(4, b"\0"))
         kind = marker & 0xFF
-        # A length below 2, which would not even count itself, is what is read as the next marker, and is none.
+        # With a length below 2, which would not even count itself, the next marker is not one.
         if marker < 0xFF00 or kind in _ALONE:  # noqa: PLR2004  every marker begins with FF
             raise ImageError
         end = len(data) if kind == _START_OF_SCAN else start + 2 + length
@@ -131,7 +131,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
 
 
 def orientation(exif: bytes) -> int:
-    """Return how the picture was held, 1 to 8 (EXIF 2.32, tag 274); 1, upright, where nothing valid says so."""
+    """Return how the picture was held, 1 to 8 (EXIF 2.32, tag 274); 1, upright, without a valid entry."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1
@@ -142,7 +142,7 @@ def orientation(exif: bytes) -> int:
         held = next((value for tag, kind, _, value in entries if (tag, kind) == (0x0112, 3)), 1)
     except struct.error:
         return 1
-    return held if 1 <= held <= 8 else 1  # noqa: PLR2004  the eight ways
+    return held if 1 <= held <= 8 else 1  # noqa: PLR2004  the eight orientations
 
 
 Pixels = NDArray[np.uint8]
@@ -168,7 +168,7 @@ _UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
     8: lambda pixels: np.rot90(pixels, 1),
 }
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
-    "text": "Not base64 text.",
+    "string": "Not a base64 string.",
     "base64": "Not canonical base64.",
     "max_bytes": "Must have at most {max_bytes} bytes.",
     "image": "Not a whole image of a format that is accepted here: {formats}.",
@@ -183,22 +183,22 @@ class Image(AnyField):
     """A PNG or JPEG file in canonical base64, or as :class:`bytes` from a binary format.
 
     Loaded as an array of ``uint8``: (height, width) with mode L, (height, width, 3) with RGB, (height, width, 4) with
-    RGBA. Nothing but the parts of the file that make its pixels reaches the decoder, and no other decoder than that
-    of the formats named is ever asked. The number of pixels is read from the header and checked before any is
-    decoded. Files that are cut short, animated or deeper than 8 bits a channel are refused.
+    RGBA. Only the parts of the file that make its pixels reach the decoder, and only the decoders of the named formats
+    are used. The number of pixels is read from the header and checked before any is
+    decoded. Files that are cut short, animated or deeper than 8 bits a channel are rejected.
 
     :param mode: what the pixels are converted to; transparency is dropped by L and RGB.
     :param formats: PNG, JPEG or both.
     :param max_pixels: the most pixels, height times width.
     :param max_total_pixels: the most pixels of all images of one request, those of other fields and of lists included,
         counted before each is decoded; an image counts as 16,384 pixels at least. Without it 16,777,216, or
-        ``max_pixels`` if that is more. It holds in bodies of requests, not where a schema is loaded by hand.
+        ``max_pixels`` if that is more. It applies to request bodies, not where a schema is loaded by hand.
     :param max_bytes: the most bytes of the file.
-    :param upright: turn the picture as its EXIF data says that the camera was held.
+    :param upright: turn the picture by the orientation in its EXIF data.
     :raises ImportError: Pillow is not installed.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
-    Required unless ``required=False`` or ``load_default`` says otherwise, and left out of what a schema dumps.
+    Required unless ``required=False`` or ``load_default`` is given, and left out of what a schema dumps.
     """
 
     default_error_messages = _MESSAGES
@@ -230,15 +230,15 @@ class Image(AnyField):
         try:
             return self._pixels(file)
         except ImageError as error:
-            raise self._told(error.key) from None
+            raise self._error(error.key) from None
 
-    def _told(self, key: str) -> ValidationError:
-        terms = {"max_pixels": self.max_pixels, "max_total_pixels": self.max_total_pixels}
-        return self.make_error(key, formats=", ".join(self.formats), **terms)
+    def _error(self, key: str) -> ValidationError:
+        limits = {"max_pixels": self.max_pixels, "max_total_pixels": self.max_total_pixels}
+        return self.make_error(key, formats=", ".join(self.formats), **limits)
 
     def _file(self, value: Any) -> bytes:
         if type(value) not in (str, bytes):
-            raise self.make_error("text")
+            raise self.make_error("string")
         size = len(value) if type(value) is bytes else decoded_size(value)
         if size is not None and size > self.max_bytes:
             raise self.make_error("max_bytes", max_bytes=self.max_bytes)
@@ -286,7 +286,7 @@ class Image(AnyField):
 
 
 def _opened(kind: str, data: bytes) -> ImageFile:
-    """Return an image of which the header is read; with its own class, so that nothing is guessed or warned about."""
+    """Return an image whose header is read; by the class of its format, so that nothing is guessed or warned about."""
     from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:

@@ -1,10 +1,11 @@
-"""Lists of numbers to an array by way of :mod:`marshal`: a third of the time that the numbers one by one take.
+"""The :class:`Tensor` field: nested lists of numbers, or an array, loaded as an array.
 
+Lists of many numbers become an array through :mod:`marshal`, in a third of the time that the numbers one by one take.
 ``marshal`` writes a list as ``[``, its length in four bytes and its items; a float as ``g`` and eight bytes; an
-integer of up to 32 bits as ``i`` and four. So when the mark of one type stands in every place where a number must
-begin, in rows that are known to be lists of one length, then there is nothing but such numbers, and they are read
-where they stand. Otherwise the caller goes the long way, which also finds what is wrong. Nothing is ever loaded from
-this format; should it change, the marks are not found.
+integer of up to 32 bits as ``i`` and four. If the mark of one type is at every position where a number must begin, in
+rows that are known to be lists of one length, there is nothing but such numbers, and they are read from there.
+Otherwise the slower code runs, which also finds what is wrong. Nothing is ever loaded from this format; should it
+change, the marks are not found.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..feature_names import checked_features
 from ..load_context import report_out_of_range
-from ..problems import Message, Shape, at_each, shown
+from ..problems import Message, Shape, at_each, number_text
 from .arrays import ArrayField, has_odd_booleans, is_taken, of_array, of_leaves, own
 from .tensor_options import (
     OUTSIDE,
@@ -46,7 +47,7 @@ _NUMBERS: Mapping[type, tuple[int, np.dtype[Any]]] = {
     float: (ord("g"), np.dtype("<f8")),
     int: (ord("i"), np.dtype("<i4")),
 }
-# Of fewer numbers, the long way is shorter.
+# For fewer numbers, the slower code is faster.
 _WORTH_IT = 100
 
 
@@ -75,7 +76,7 @@ def _numbers(
 ) -> tuple[NDArray[Any] | None, int]:
     size = 1 + dtype.itemsize
     row = _HEADER + shape[1] * size
-    # Where an item is of another length, all that follow stand elsewhere; those before it have their marks.
+    # After an item of another length, all that follow are elsewhere; those before it have their marks.
     whole = min(shape[0], (len(written) - _HEADER) // row)
     start, steps = _HEADER + _HEADER, (row, size)
     others = np.ndarray((whole, shape[1]), np.uint8, written, start, steps) != mark
@@ -112,28 +113,28 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 class Tensor(ArrayField):
     """Nested lists of numbers, or a :class:`numpy.ndarray`, loaded as a C-contiguous array.
 
-    Only what is meant passes: lists all of the right length, no text, no null, no boolean for a number, no float
-    for an integer (``1.0`` is one), nothing infinite, also not after the cast to ``dtype``. A list may not be
-    empty. Errors name the position of the first 20 offenders, and never repeat a value.
+    Accepted are lists that all have the right length, without strings, null, booleans for numbers, floats for
+    integers (``1.0`` is a float), and infinite numbers, also after the cast to ``dtype``. A list may not be empty.
+    Errors have the positions of the first 20 wrong values, and never repeat a value.
 
-    An array, as binary formats hand it over, is held to the same rules. Its byte order is converted, and it is copied
-    unless it already is what the field declares, C-contiguous and writeable.
+    An array, as binary formats provide it, is checked against the same rules. Its byte order is converted, and it is
+    copied unless it already is what the field declares, C-contiguous and writeable.
 
     :param shape: the length of each dimension; None means any length from 1, and so does a name, which must have
         the same length wherever it stands in the fields of one object. Needed unless there is a profile.
     :param dtype: the dtype of the array: booleans, integers, or floats of up to 64 bits; ``float32`` without it.
     :param features: the names of the last dimension's positions, by which columns that arrive with names are matched;
         those of the profile or the model without it, and ``()`` for none.
-    :param profile: a profile, or the path of one that ``flask secure-ml profile fit`` wrote. It says shape (rows,
-        features), dtype, and the name and the range of each feature; what is given beside it comes first. Where it and
-        ``features`` have names, the ranges are matched by name.
+    :param profile: a profile, or the path of one that ``flask secure-ml profile fit`` wrote. It gives the shape
+        (rows, features), the dtype, and the name and the range of each feature; other arguments take precedence. Where
+        it and ``features`` have names, the ranges are matched by name.
     :param bounds: of the profile, ``range`` for the least and greatest values of the data, ``quantiles`` for the outer
         quantiles.
     :param margin: how far values may go beyond the profile's bounds, as a share of the span between the two.
-    :param minimum: the least allowed value, or one for each place of the last dimension.
+    :param minimum: the least allowed value, or one for each position of the last dimension.
     :param maximum: the greatest allowed value, given like ``minimum``.
-    :param outside: what becomes of values beyond these two: ``refuse``, ``clip`` changes them to the bound, and
-        ``report`` lets them through; the last two are reported, see
+    :param outside: what happens to values beyond these two: ``reject``, ``clip`` changes them to the bound, and
+        ``report`` accepts them; the last two are reported, see
         :func:`flask_secure_ml.inputs.collect_out_of_range`.
     :param allowed: the only values that a number may have.
     :param total: the least and the greatest sum over the last dimension; of integers, exactly.
@@ -144,7 +145,7 @@ class Tensor(ArrayField):
     :raises TypeError, ValueError: when the definition itself is wrong.
 
     Takes the other arguments of a marshmallow field too. Unlike those it is required unless ``required=False`` or
-    ``load_default`` says otherwise: a view that reads ``payload["instances"]`` must not fail on ``{}``.
+    ``load_default`` is given: a view that reads ``payload["instances"]`` must not fail on ``{}``.
     """
 
     default_error_messages = _MESSAGES
@@ -160,7 +161,7 @@ class Tensor(ArrayField):
         margin: float = 0.0,
         minimum: float | Sequence[float] | NDArray[Any] | None = None,
         maximum: float | Sequence[float] | NDArray[Any] | None = None,
-        outside: Literal["refuse", "clip", "report"] = "refuse",
+        outside: Literal["reject", "clip", "report"] = "reject",
         allowed: Collection[float] | None = None,
         total: tuple[float, float] | None = None,
         norm: tuple[float, float] | None = None,
@@ -169,15 +170,17 @@ class Tensor(ArrayField):
         **options: Any,
     ) -> None:
         given = {"shape": shape, "dtype": dtype, "features": features, "minimum": minimum, "maximum": maximum}
-        terms = _learned(profile, bounds, margin, features or ()) | {
-            name: term for name, term in given.items() if term is not None
+        arguments = _learned(profile, bounds, margin, features or ()) | {
+            name: value for name, value in given.items() if value is not None
         }
-        if "shape" not in terms:
+        if "shape" not in arguments:
             raise TypeError("a tensor needs a shape or a profile")
-        self.dtype = checked_dtype(terms.get("dtype", "float32"))
-        super().__init__(checked_dimensions(terms["shape"]), max_items=max_items, max_elements=max_elements, **options)
-        self.features = checked_features(terms.get("features", ()), self.shape)
-        limits = {name: terms.get(name) for name in ("minimum", "maximum")}
+        self.dtype = checked_dtype(arguments.get("dtype", "float32"))
+        super().__init__(
+            checked_dimensions(arguments["shape"]), max_items=max_items, max_elements=max_elements, **options
+        )
+        self.features = checked_features(arguments.get("features", ()), self.shape)
+        limits = {name: arguments.get(name) for name in ("minimum", "maximum")}
         self._check_meaning(**limits, allowed=allowed, total=total, norm=norm)
         self._set_range(**limits, outside=outside)
         self.allowed = None if allowed is None else checked_allowed(allowed, self.dtype)
@@ -190,16 +193,16 @@ class Tensor(ArrayField):
         """Return a field for the input of a model.
 
         :param model: what :mod:`flask_secure_ml.inputs.model_inputs` lists, such as a fitted scikit-learn estimator.
-        :param options: other arguments of the field, which take the place of the model's.
-        :raises ModelInputsError: the model does not say what its input is, it has several, or it takes text.
+        :param options: other arguments of the field, which take precedence over the model's.
+        :raises ModelInputsError: the model does not describe its input, has several, or takes strings.
         :raises ValueError: the definition itself is wrong.
         """
         from ..model_inputs import only_input_of
 
-        return cls(**only_input_of(model).tensor_terms() | options)
+        return cls(**only_input_of(model).tensor_options() | options)
 
-    def _check_meaning(self, **terms: Any) -> None:
-        given = [name for name, term in terms.items() if term is not None]
+    def _check_meaning(self, **rules: Any) -> None:
+        given = [name for name, rule in rules.items() if rule is not None]
         if self.dtype.kind == "b" and given:
             raise ValueError(f"{given[0]} has no meaning for booleans")
 
@@ -208,8 +211,8 @@ class Tensor(ArrayField):
         bounds = [Bound(name, bound, self.dtype, self.shape) for name, bound in given.items() if bound is not None]
         if crossed(bounds):
             raise ValueError("minimum must not be greater than maximum, and a value of dtype be between them")
-        if outside not in OUTSIDE or (outside != "refuse" and not bounds):
-            raise ValueError("outside must be 'refuse', or 'clip' or 'report' beside minimum or maximum")
+        if outside not in OUTSIDE or (outside != "reject" and not bounds):
+            raise ValueError("outside must be 'reject', or 'clip' or 'report' beside minimum or maximum")
         self._bounds = bounds
         self.outside = outside
         self.minimum, self.maximum = (
@@ -221,7 +224,7 @@ class Tensor(ArrayField):
         if self.is_named:
             self._check_dimensions(exact.shape, data)
         cast = self._cast(exact)
-        # A float may have lost something in the cast, so its rules hold for what was sent.
+        # The cast may have changed a float, so the rules are about what was sent.
         sent = exact if self.dtype.kind == "f" else cast
         kept = self._within_range(sent, cast, attr)
         self._check_rules(sent if kept is cast else kept)
@@ -254,7 +257,7 @@ class Tensor(ArrayField):
         low, high = int(limits.min), int(limits.max)
         wrong = (exact < low) | (exact > high)
         if wrong.any():
-            raise at_each(wrong, self._says("dtype", low=low, high=high))
+            raise at_each(wrong, self._message("dtype", low=low, high=high))
         return exact.astype(self.dtype)
 
     def _cast_floats(self, exact: Array) -> Array:
@@ -262,7 +265,7 @@ class Tensor(ArrayField):
             cast = exact.astype(self.dtype, copy=False)
         finite = np.isfinite(cast)
         if not finite.all():
-            raise at_each(~finite, self._says("finite", dtype=self.dtype.name))
+            raise at_each(~finite, self._message("finite", dtype=self.dtype.name))
         return cast
 
     def _within_range(self, sent: Array, cast: Array, attr: str | None) -> Array:
@@ -270,9 +273,9 @@ class Tensor(ArrayField):
         broken = [(bound, wrong) for bound in self._bounds if np.count_nonzero(wrong := bound.broken(sent))]
         if not broken:
             return cast
-        if self.outside == "refuse":
+        if self.outside == "reject":
             bound, wrong = broken[0]
-            raise at_each(wrong, self._says_bound(bound, sent.shape))
+            raise at_each(wrong, self._bound_message(bound, sent.shape))
         report_out_of_range(np.logical_or.reduce([wrong for _, wrong in broken]), attr, clipped=self.outside == "clip")
         if self.outside == "clip":
             for bound, _ in broken:
@@ -281,27 +284,27 @@ class Tensor(ArrayField):
 
     def _check_rules(self, sent: Array) -> None:
         if self._allowed is not None and (wrong := np.isin(sent, self._allowed, invert=True)).any():
-            raise at_each(wrong, self._says("allowed"))
+            raise at_each(wrong, self._message("allowed"))
         if self.total is not None and (wrong := off_total(sent, self.total)).any():
-            raise at_each(wrong, self._says_span("total", self.total))
+            raise at_each(wrong, self._span_message("total", self.total))
         if self.norm is not None and (wrong := beyond(norms(sent), self.norm)).any():
-            raise at_each(wrong, self._says_span("norm", self.norm))
+            raise at_each(wrong, self._span_message("norm", self.norm))
 
-    def _says_bound(self, bound: Bound, shape: Shape) -> Message:
+    def _bound_message(self, bound: Bound, shape: Shape) -> Message:
         if not bound.declared.shape:
-            return self._says(bound.name, bound=shown(bound.declared.item()))
+            return self._message(bound.name, bound=number_text(bound.declared.item()))
         bounds = np.broadcast_to(bound.declared, shape)
-        return lambda place: str(self.error_messages[bound.name]).format(bound=shown(bounds[place]))
+        return lambda position: str(self.error_messages[bound.name]).format(bound=number_text(bounds[position]))
 
-    def _says_span(self, key: str, span: tuple[float, float]) -> Message:
-        low, high = map(shown, span)
-        return self._says(key, low=low, high=high)
+    def _span_message(self, key: str, span: tuple[float, float]) -> Message:
+        low, high = map(number_text, span)
+        return self._message(key, low=low, high=high)
 
 
 def _learned(profile: Any, bounds: Bounds, margin: float, names: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments that a profile gives; the module about profiles is imported for those who have one."""
+    """Return the arguments that a profile gives; the module of profiles is imported only for a profile."""
     if profile is None and (bounds, margin) == ("range", 0.0):
         return {}
-    from ..profiles import learned_terms
+    from ..profiles import learned_options
 
-    return learned_terms(profile, bounds, margin, names)
+    return learned_options(profile, bounds, margin, names)

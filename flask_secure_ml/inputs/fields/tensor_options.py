@@ -1,8 +1,8 @@
-"""Dimensions with a name: of one length wherever the name stands in the fields of one object.
+"""The options of tensors: named dimensions, shapes, dtypes, bounds, sums and norms.
 
-A field compares itself with the fields that stand before it in its schema, by the shape that their values claim.
-That needs neither a hook in the schema nor anything kept between fields, and a value that is not what it claims is
-refused by its own field.
+A dimension with a name has one length wherever the name is used in the fields of one object. A field compares itself
+with the fields before it in its schema, by the shape that their values claim. That needs neither a hook in the schema
+nor state between fields, and a value that is not what it claims is rejected by its own field.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 class DimensionedField(AnyField):
     """A field whose value has a shape.
 
-    ``dimensions`` has a name or None for each dimension, and ``is_named`` tells whether there is any.
+    ``dimensions`` has a name or None for each dimension, and ``is_named`` is True if there is any name.
 
     :raises TypeError: at the first use of the schema, when a name could not be compared: inside a ``List`` or
         ``Dict``, or beside marshmallow's ``pre_load`` of a field, which changes the value first.
@@ -46,7 +46,7 @@ class DimensionedField(AnyField):
         super()._bind_to_schema(field_name, parent)
 
     def claimed_shape(self, value: Any) -> Shape | None:
-        """Return the shape of a value that is valid; for any other one, a shape or None."""
+        """Return the shape of a valid value; for any other value, a shape or None."""
         return shape_of_lists(value, len(self.dimensions))
 
     def _check_dimensions(self, shape: Shape, data: Mapping[str, Any] | None) -> None:
@@ -71,7 +71,7 @@ class DimensionedField(AnyField):
 
 
 def shape_of_lists(value: Any, dimensions: int) -> Shape | None:
-    """Return the lengths of the first list of each level, or the shape of an array; None when there is a level less."""
+    """Return the lengths of the first list of each level, or the shape of an array; None if a level is missing."""
     if type(value) is np.ndarray:
         return tuple(value.shape)
     lengths: list[int] = []
@@ -87,7 +87,7 @@ def shape_of_lists(value: Any, dimensions: int) -> Shape | None:
 _MAX_DIMENSIONS = 32
 _WIDEST_FLOAT = 8
 KINDS = "fiub"
-OUTSIDE = ("refuse", "clip", "report")
+OUTSIDE = ("reject", "clip", "report")
 
 
 def checked_shape(shape: Sequence[int | str | None]) -> tuple[tuple[int | None, ...], tuple[str | None, ...]]:
@@ -105,7 +105,10 @@ def _is_length(length: Any) -> bool:
 
 
 def checked_dimensions(shape: Sequence[int | str | None]) -> Sequence[int | str | None]:
-    """Refuse a shape without dimensions."""
+    """Return a shape that has dimensions.
+
+    :raises ValueError: it has none.
+    """
     if not isinstance(shape, (str, int)) and not shape:
         raise ValueError(f"shape must have 1 to {_MAX_DIMENSIONS} dimensions")
     return shape
@@ -127,7 +130,7 @@ def checked_bound(
     if np.isnan(found).any():
         raise ValueError(f"{name} must be a number")
     if found.ndim and found.shape != shape[-1:]:
-        raise ValueError(f"{name} must be one number, or one for each place of the last dimension of shape")
+        raise ValueError(f"{name} must be one number, or one for each position of the last dimension of shape")
     return found
 
 
@@ -166,7 +169,7 @@ def _is_number(value: Any) -> bool:
 
 Array = NDArray[Any]
 _LOW = 0xFFFF_FFFF
-# More than the sum of as many integers as the memory has room for; its halves are integers of 64 bits.
+# More than the sum of as many integers as fit into memory; its halves are integers of 64 bits.
 _BEYOND_SUMS = 1 << 94
 
 
@@ -180,8 +183,8 @@ _COMPARISONS = {
 class Bound:
     """The least (``minimum``) or the greatest (``maximum``) value.
 
-    ``declared`` is what the author wrote; ``native`` is the same in the dtype of the field, for integers rounded to
-    the inside.
+    ``declared`` is what the author wrote; ``native`` is the same in the dtype of the field, rounded inwards for
+    integers.
 
     :raises ValueError: no value of the dtype is within the bound.
     """
@@ -278,13 +281,13 @@ def norms(sent: Array) -> NDArray[np.float64]:
 
 
 def beyond(computed: NDArray[np.float64], span: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return where something computed is not within a span; a sum that overflows both ways (NaN) is not."""
+    """Return where a computed value is not within a span; a sum that overflows in both directions (NaN) is not."""
     low, high = span
     return np.asarray(~((computed >= low) & (computed <= high)))
 
 
 def crossed(bounds: Collection[Bound]) -> bool:
-    """Tell whether the minimum is greater than the maximum."""
+    """Return True if the minimum is greater than the maximum."""
     if len(bounds) < 2:  # noqa: PLR2004  both
         return False
     minimum, maximum = bounds

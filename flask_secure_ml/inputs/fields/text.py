@@ -1,7 +1,7 @@
-"""The :class:`Text` field: Unicode in one form, without the characters that hide or break other text.
+"""The :class:`Text` field: strings in one Unicode form, without characters that hide or break others.
 
-Lone surrogates and noncharacters (Unicode 16.0, sections 2.4 and 23.7) are always refused, control characters
-(category Cc), the controls of writing direction (UAX 9, section 2) and what else nobody sees by policy.
+Lone surrogates and noncharacters (Unicode 16.0, sections 2.4 and 23.7) are always rejected, control characters
+(category Cc), the controls of writing direction (UAX 9, section 2) and other invisible characters as the options say.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DECOMPOSE_TO_MARKS = dict.fromkeys((0x0F73, 0x0F75, 0x0F81, 0xFF9E, 0xFF9F), "\
 # The most characters that become one when composed; what is longer before cannot be short enough after.
 _SHRINKS = 4
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
-    "invalid": "Not a text.",
+    "invalid": "Not a string.",
     "min_length": "Must have at least {min_length} characters.",
     "max_length": "Must have at most {max_length} characters.",
     "max_bytes": "Must have at most {max_bytes} bytes in UTF-8.",
@@ -36,32 +36,32 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "control": "Has a control character.",
     "bidi": "Has a control of writing direction.",
     "invisible": "Has an invisible character.",
-    "noncharacter": "Has a code point that is no character.",
+    "noncharacter": "Has a code point that is not a character.",
     "unassigned": "Has a character that is not assigned.",
     "combining": "Has too many combining characters in a row.",
 }
 
 
 class Text(fields.String):
-    """A text in one Unicode form.
+    """A string in one Unicode form.
 
     :param max_length: the most characters (code points), after normalisation.
     :param min_length: the fewest characters.
     :param max_bytes: the most bytes in UTF-8, after normalisation.
     :param normalise: the form it is loaded in (UAX 15): NFC, NFKC, or None for as it was sent. With a form, more
-        than 30 combining characters in a row are refused, because bringing them into order takes quadratic time.
-    :param control: ``refuse`` or ``strip`` control characters other than those in ``keep``.
-    :param keep: control characters that are text.
-    :param bidi: ``refuse``, ``strip`` or ``allow`` the controls of writing direction, which make text look like
+        than 30 combining characters in a row are rejected, because bringing them into order takes quadratic time.
+    :param control: ``reject`` or ``strip`` control characters other than those in ``keep``.
+    :param keep: control characters that are allowed.
+    :param bidi: ``reject``, ``strip`` or ``allow`` the controls of writing direction, which make a string look like
         another one.
-    :param invisible: ``refuse``, ``strip`` or ``allow`` other characters that a model reads and no person sees, such as
+    :param invisible: ``reject``, ``strip`` or ``allow`` other characters that a model reads and nobody sees, such as
         tag characters and zero-width spaces, and the line and paragraph separators, which ``strip`` makes a newline
-        (a space if ``keep`` has none). Joiners, variation selectors and flags are text where scripts and emoji need
-        them, see :mod:`flask_secure_ml.inputs.fields.text`.
-    :param unassigned: ``refuse`` or ``allow`` characters that this Python's Unicode does not know, such as new emoji.
+        (a space if ``keep`` has none). Joiners, variation selectors and flags are allowed where scripts and emoji
+        need them, see :mod:`flask_secure_ml.inputs.fields.text`.
+    :param unassigned: ``reject`` or ``allow`` characters that this Python's Unicode does not know, such as new emoji.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
-    Required unless ``required=False`` or ``load_default`` says otherwise, and loaded as a :class:`str`.
+    Required unless ``required=False`` or ``load_default`` is given, and loaded as a :class:`str`.
     """
 
     default_error_messages = _MESSAGES
@@ -73,11 +73,11 @@ class Text(fields.String):
         min_length: int = 0,
         max_bytes: int | None = None,
         normalise: Literal["NFC", "NFKC"] | None = "NFC",
-        control: Literal["refuse", "strip"] = "refuse",
+        control: Literal["reject", "strip"] = "reject",
         keep: str = "\t\n",
-        bidi: Literal["refuse", "strip", "allow"] = "refuse",
-        invisible: Literal["refuse", "strip", "allow"] = "refuse",
-        unassigned: Literal["refuse", "allow"] = "allow",
+        bidi: Literal["reject", "strip", "allow"] = "reject",
+        invisible: Literal["reject", "strip", "allow"] = "reject",
+        unassigned: Literal["reject", "allow"] = "allow",
         **options: Any,
     ) -> None:
         self.max_length = checked_count("max_length", max_length)
@@ -86,13 +86,13 @@ class Text(fields.String):
         if self.min_length > self.max_length:
             raise ValueError("min_length must not be greater than max_length")
         self.normalise = _one_of("normalise", normalise, ("NFC", "NFKC", None))
-        self.unassigned = _one_of("unassigned", unassigned, ("refuse", "allow"))
-        self.control = _one_of("control", control, ("refuse", "strip"))
-        self.bidi = _one_of("bidi", bidi, ("refuse", "strip", "allow"))
-        self.invisible = _one_of("invisible", invisible, ("refuse", "strip", "allow"))
+        self.unassigned = _one_of("unassigned", unassigned, ("reject", "allow"))
+        self.control = _one_of("control", control, ("reject", "strip"))
+        self.bidi = _one_of("bidi", bidi, ("reject", "strip", "allow"))
+        self.invisible = _one_of("invisible", invisible, ("reject", "strip", "allow"))
         self._separator = "\n" if "\n" in keep else " "
         policies = {"control": (self.control, _CONTROLS - _kept(keep)), "bidi": (self.bidi, _BIDI)}
-        self._refused = {key: those for key, (policy, those) in policies.items() if policy == "refuse"}
+        self._rejected = {key: those for key, (policy, those) in policies.items() if policy == "reject"}
         self._stripped = {ord(each): None for policy, those in policies.values() if policy == "strip" for each in those}
         super().__init__(**required_by_default(options))
 
@@ -116,8 +116,8 @@ class Text(fields.String):
         if self._stripped:
             text = text.translate(self._stripped)
         characters = set(text)
-        for key, refused in self._refused.items():
-            if characters & refused:
+        for key, rejected in self._rejected.items():
+            if characters & rejected:
                 raise self.make_error(key)
         if text.isascii():
             return text
@@ -125,7 +125,7 @@ class Text(fields.String):
         return self._visible(text)
 
     def _visible(self, text: str) -> str:
-        if self.invisible == "refuse" and is_hiding(text):
+        if self.invisible == "reject" and is_hiding(text):
             raise self.make_error("invisible")
         return without(text, self._separator) if self.invisible == "strip" else text
 
@@ -134,7 +134,7 @@ class Text(fields.String):
             raise self.make_error("surrogate")
         if _NONCHARACTER.search(text):
             raise self.make_error("noncharacter")
-        if self.unassigned == "refuse" and "Cn" in map(category, characters):
+        if self.unassigned == "reject" and "Cn" in map(category, characters):
             raise self.make_error("unassigned")
 
     def _normal(self, text: str) -> str:
@@ -146,7 +146,7 @@ class Text(fields.String):
 
 
 def _has_long_run(text: str) -> bool:
-    # Of most texts, the different characters alone say that there is no mark.
+    # In most strings, the set of characters already has no mark.
     if not any(map(combining, "".join(set(text)).translate(_DECOMPOSE_TO_MARKS))):
         return False
     return _RUN.search(bytes(map(combining, text.translate(_DECOMPOSE_TO_MARKS)))) is not None
@@ -175,7 +175,7 @@ _NEVER = (
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
 _FLAG = "\U0001f3f4" + "(?:{})\U000e007f".format(
-    "|".join("".join(chr(0xE0000 + ord(letter)) for letter in place) for place in ("gbeng", "gbsct", "gbwls"))
+    "|".join("".join(chr(0xE0000 + ord(letter)) for letter in region) for region in ("gbeng", "gbsct", "gbwls"))
 )
 _SUSPECT = re.compile(f"[{_JOINERS}{_SELECTORS}{_LETTER_SELECTORS}{_NEVER}]")
 _KINDS = re.compile(
@@ -188,14 +188,14 @@ _SELECTABLE_ASCII = frozenset("0123456789#*")
 
 
 def is_hiding(text: str) -> bool:
-    """Tell whether a text has an invisible character where it is not needed."""
+    """Return True if a string has an invisible character where it is not needed."""
     return _SUSPECT.search(text) is not None and any(not needed for _, needed in _parts(text))
 
 
 def without(text: str, separator: str) -> str:
-    """Return a text without the invisible characters that it does not need.
+    """Return a string without the invisible characters that it does not need.
 
-    :param separator: what takes the place of a line or paragraph separator.
+    :param separator: the replacement of a line or paragraph separator.
     """
     if _SUSPECT.search(text) is None:
         return text
@@ -203,9 +203,9 @@ def without(text: str, separator: str) -> str:
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield a text in pieces, and of each whether it is needed.
+    """Yield a string in pieces, each with whether it is needed.
 
-    What comes before a character is the last that is needed, so nothing that is taken out leaves a new doubt.
+    The character before a piece is the last needed one, so that removing a piece does not change what is needed.
     """
     end, before = 0, ""
     for found in _KINDS.finditer(text):

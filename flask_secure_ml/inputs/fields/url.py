@@ -1,7 +1,7 @@
-"""The :class:`Url` field: an address that a model may fetch, with what its host resolved to.
+"""The :class:`Url` field: a URL that a model may fetch, with the IP addresses that its host resolved to.
 
 Closes API7 of the OWASP API Security Top 10 (2023), server-side request forgery. The host is resolved here and
-may resolve to something else a moment later, so the fetcher has to connect to the addresses that it is given.
+may resolve to something else a moment later, so the fetcher has to connect to the IP addresses of the loaded value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Resolver = Callable[[str, int], Iterable[str]]
 
 _PORTS = {"https": 443, "http": 80}
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-# A last label of digits, or of 0x and digits, makes an IPv4 address of any name (WHATWG URL, section 3.5).
+# A last label of digits, or of 0x and digits, makes any name an IPv4 address (WHATWG URL, section 3.5).
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+(?!(?:[0-9]+|0x[0-9a-f]*)\Z){_LABEL}")
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z]+)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -34,8 +34,8 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "scheme": "Must begin with {schemes}.",
     "host": "Not a host that is accepted here.",
     "port": "Not a port that is accepted here.",
-    "address": "Its host has no public address.",
-    "max_lookups": "Comes after {max_lookups} other addresses.",
+    "address": "Its host has no public IP address.",
+    "max_lookups": "Comes after {max_lookups} other URLs.",
 }
 
 
@@ -47,7 +47,7 @@ class VettedUrl:
     :param host: the name to ask for in TLS and in ``Host``.
     :param port: the port to connect to.
     :param path: path and query, to ask for.
-    :param addresses: the public addresses to connect to, and no others.
+    :param addresses: the public IP addresses to connect to, and no others.
     """
 
     url: str
@@ -61,23 +61,23 @@ class VettedUrl:
 
 
 class Url(AnyField):
-    """The address of something that a model may fetch.
+    """The URL of something that a model may fetch.
 
-    Hosts are names: IP addresses are refused in every spelling, as are user info, fragments, backslashes,
+    Hosts are names: IP addresses are rejected in every spelling, as are user info, fragments, backslashes,
     characters outside ASCII (an internationalised name is written with ``xn--``) and a dot at the end.
 
     :param hosts: the names that are allowed; one that begins with a dot allows all names that end with it.
     :param schemes: ``https``, and ``http`` if you must.
     :param ports: the ports that are allowed; None means the default one of the scheme.
     :param max_length: the most characters.
-    :param max_lookups: the most hosts that are resolved for one request, for all its fields together; what comes after
-        them is refused. It holds in bodies of requests, not where a schema is loaded by hand.
-    :param resolver: takes host and port and returns addresses; raises OSError when there are none. None means the
+    :param max_lookups: the most hosts that are resolved for one request, for all its fields together; URLs after
+        that are rejected. It applies to request bodies, not where a schema is loaded by hand.
+    :param resolver: takes host and port and returns IP addresses; raises OSError when there are none. None means the
         resolver of the system, whose time-outs hold.
     :raises TypeError, ValueError: when the definition itself is wrong.
 
-    Every address that the host has must be public, see :mod:`flask_secure_ml.fetch`. Loaded as
-    :class:`VettedUrl`. Required unless ``required=False`` or ``load_default`` says otherwise.
+    Every IP address of the host must be public, see :mod:`flask_secure_ml.fetch`. Loaded as
+    :class:`VettedUrl`. Required unless ``required=False`` or ``load_default`` is given.
     """
 
     default_error_messages = _MESSAGES
@@ -122,8 +122,8 @@ class Url(AnyField):
         if not _NAME.fullmatch(host) or not any(_matches(host, allowed) for allowed in self.hosts):
             raise self.make_error("host")
 
-    def _port(self, scheme: str, text: str | None) -> int:
-        port = int(text) if text else _PORTS[scheme]
+    def _port(self, scheme: str, digits: str | None) -> int:
+        port = int(digits) if digits else _PORTS[scheme]
         if port not in ([_PORTS[scheme]] if self.ports is None else self.ports):
             raise self.make_error("port")
         return port
@@ -134,7 +134,7 @@ class Url(AnyField):
         try:
             found = tuple(dict.fromkeys(self._resolver(host, port)))
         except (OSError, UnicodeError):
-            # The same words for a name that does not exist and one that is inside: nothing is learnt from them.
+            # The same message for a name that does not exist and an internal one, so that neither is revealed.
             raise self.make_error("address") from None
         if not found or not all(map(is_public, found)):
             raise self.make_error("address")
@@ -145,7 +145,7 @@ class Url(AnyField):
 
 
 def system_resolver(host: str, port: int) -> list[str]:
-    """Return the addresses that the system knows for a host."""
+    """Return the IP addresses that the system resolves a host to."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 

@@ -1,7 +1,7 @@
-"""The wire formats: what a body may be written in, and which of them a route with a schema takes.
+"""The wire formats of request bodies, and which of them a route with a schema accepts.
 
-A format only decodes. What it hands over goes through the schema of the route, so the same rules hold for all of them:
-JSON gives nested lists, a binary or tabular format gives an array for the schema's one :class:`Tensor` field.
+A format only decodes. The schema of the route loads what it returns, so the same rules apply to all of them: JSON
+returns nested lists, a binary or tabular format returns an array for the schema's one :class:`Tensor` field.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _UTF8 = frozenset({"utf-8"})
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a body says.
+    """A decoded body.
 
     :param value: what the schema loads.
-    :param format: the name of the format that the body turned out to have.
-    :param options: what the request asks of the answer, in this format.
+    :param format: the name of the format that was found.
+    :param options: what the request asks for in the response, in this format.
     """
 
     value: Any
@@ -46,18 +46,18 @@ class Format(Protocol):
 
     @property
     def media_types(self) -> tuple[str, ...]:
-        """The media types, in lower case; the first one is what an answer with status 415 names."""
+        """The media types, in lower case; the first one is listed in a response with status 415."""
 
     def fits(self, schema: Schema) -> bool:
-        """Tell whether a body of this format can have what the schema needs."""
+        """Return True if a body of this format can have what the schema needs."""
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
-        """Return what the body says.
+        """Return the decoded body.
 
         :raises MalformedRequest: 400, the body breaks its format.
-        :raises PayloadTooLarge: 413, it has more of something than a cap allows.
-        :raises UnsupportedMediaType: 415, a parameter of the media type asks for what is not supported.
-        :raises ValidationFailed: 422, it is well formed, and what it says of itself does not fit together.
+        :raises PayloadTooLarge: 413, it has more of something than a limit allows.
+        :raises UnsupportedMediaType: 415, a parameter of the media type is not supported.
+        :raises ValidationFailed: 422, it is well formed, and contradicts itself.
         """
 
 
@@ -80,7 +80,7 @@ def build_formats(names: Collection[str], caps: Caps) -> Formats:
 
 
 def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
-    # Both are JSON, so one of them must tell them apart.
+    # Both are JSON, so one of them must distinguish them.
     if "oip" in names:
         from .oip import OipFormat
 
@@ -95,7 +95,7 @@ def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
 
 
 class Formats:
-    """The formats that an app accepts on routes with a schema. No two have one media type."""
+    """The formats that an app accepts on routes with a schema. Each media type belongs to one of them."""
 
     def __init__(self, formats: Collection[Format]) -> None:
         self._formats = tuple(formats)
@@ -107,7 +107,7 @@ class Formats:
     def find(self, request: Request, schema: Schema) -> Format:
         """Return the format of a request.
 
-        :raises UnsupportedMediaType: 415, with the media types that the route takes in ``Accept`` (RFC 9110 section
+        :raises UnsupportedMediaType: 415, with the media types that the route accepts in ``Accept`` (RFC 9110 section
             15.5.16). A format that the schema cannot be filled from is not among them.
         """
         media_type = request.mimetype or _implied(request)
@@ -120,12 +120,12 @@ class Formats:
 
 
 def _implied(request: Request) -> str:
-    """Return the media type of a body that names none. Clients of Triton leave it out beside this header."""
+    """Return the media type of a body that names none. Clients of Triton omit it when they send this header."""
     return "application/octet-stream" if "Inference-Header-Content-Length" in request.headers else ""
 
 
 def check_charset(request: Request, media_type: str, charsets: Collection[str] = _UTF8) -> None:
-    """Refuse a body in any other charset than these.
+    """Reject a body in any other charset than these.
 
     :raises UnsupportedMediaType: 415, with the media type in ``Accept``.
     """
@@ -134,7 +134,7 @@ def check_charset(request: Request, media_type: str, charsets: Collection[str] =
 
 
 def single_tensor(schema: Schema) -> tuple[str, Tensor] | None:
-    """Return the one tensor field of a schema, with its name in a body; None when it has none, or several."""
+    """Return the one tensor field of a schema, with its name in a body; None if it has none, or several."""
     found = [(name, each) for name, each in schema.load_fields.items() if isinstance(each, Tensor)]
     if schema.many or len(found) != 1:
         return None
@@ -143,6 +143,6 @@ def single_tensor(schema: Schema) -> tuple[str, Tensor] | None:
 
 
 def field_of(schema: Schema, key: str) -> Any:
-    """Return the field that loads a member of a body; None when there is none."""
+    """Return the field that loads a member of a body; None if there is none."""
     found = ((name if each.data_key is None else each.data_key, each) for name, each in schema.load_fields.items())
     return next((each for name, each in found if name == key), None)

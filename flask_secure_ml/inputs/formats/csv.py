@@ -1,8 +1,8 @@
 """Tables of numbers as ``text/csv`` (RFC 4180), for a schema's one tensor field.
 
-The numbers are those of JSON, so the text becomes a JSON array by changing its line breaks to commas, and the JSON
-parser reads it: no Python call for a number. Nothing but the characters of numbers gets that far, which leaves out NaN,
-Infinity, hexadecimal digits, underscores, white space and quotation marks.
+The numbers are those of JSON, so the table becomes a JSON array by changing its line breaks to commas, and the JSON
+parser reads it, without a Python call for each number. Only the characters of numbers are accepted, which excludes
+NaN, Infinity, hexadecimal digits, underscores, white space and quotation marks.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ _ITEM_BYTES = 8
 class CsvFormat:
     """A table of numbers, a row a line, ended by CR LF or LF; all as wide as the first.
 
-    The parameter ``header`` of the media type says whether the first line has names (``present``) or numbers
-    (``absent``, which is also meant without it); the line itself decides nothing. Names must be as many as columns.
-    Where the tensor names its features, columns are matched by name; where it does not, names must differ, and columns
-    are taken in the order in which they stand.
+    By the parameter ``header`` of the media type, the first line has names (``present``) or numbers (``absent``, the
+    default); the line itself decides nothing. There must be as many names as columns. Where the tensor names its
+    features, columns are matched by name; where it does not, names must differ, and columns keep their order.
 
-    A table without a fraction or exponent is of integers, any other one of floats. For a tensor of one dimension the
-    table must have one column.
+    A table without a fraction or exponent has integers, any other one floats. For a tensor of one dimension the table
+    must have one column.
     """
 
     name = "csv"
@@ -52,34 +51,34 @@ class CsvFormat:
         self._caps = caps
 
     def fits(self, schema: Schema) -> bool:
-        """Tell whether the schema has exactly one tensor field."""
+        """Return True if the schema has exactly one tensor field."""
         return single_tensor(schema) is not None
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the table under the name of the tensor field.
 
-        :raises MalformedRequest: 400, something that is no number, no name, or no line.
-        :raises PayloadTooLarge: 413, more numbers than the caps allow.
+        :raises MalformedRequest: 400, something that is not a number, not a name, or not a line.
+        :raises PayloadTooLarge: 413, more numbers than the limits allow.
         :raises UnsupportedMediaType: 415, another charset or another value of ``header``.
         :raises ValidationFailed: 422, lines of different lengths, or names that are not those of the features.
         """
         check_charset(request, CSV, _CHARSETS)
         key, tensor = single_tensor(schema) or ("", None)
-        line, text = _split(body, request)
-        widths = self._widths(text)
+        line, rows = _split(body, request)
+        widths = self._widths(rows)
         try:
             order = None if line is None else self._order(line, widths[0], () if tensor is None else tensor.features)
             _check_widths(widths)
         except ValidationError as error:
             raise validation_failed(ValidationError({key: error.messages})) from None
-        table = _numbers(text).reshape(len(widths), -1)
+        table = _numbers(rows).reshape(len(widths), -1)
         if order is not None:
             table = table.take(order, axis=1)
         is_flat = tensor is not None and len(tensor.shape) == 1 and table.shape[1] == 1
         return Decoded({key: table.ravel() if is_flat else table}, self.name)
 
     def _order(self, line: bytes, width: int, features: Sequence[str]) -> list[int] | None:
-        """Return where the column of each feature stands; None for columns that stay where they are."""
+        """Return the position of the column of each feature; None for columns that keep their order."""
         names = self._names(line)
         if len(names) != width:
             raise MalformedRequest("the header of the table has another number of columns than its first row")
@@ -89,21 +88,21 @@ class CsvFormat:
             raise MalformedRequest("the header of the table has a name twice")
         return None
 
-    def _widths(self, text: bytes) -> NDArray[np.intp]:
+    def _widths(self, rows: bytes) -> NDArray[np.intp]:
         """Return how many fields each line has, from what is between the numbers."""
-        separators = text.translate(None, _OF_NUMBERS)
+        separators = rows.translate(None, _OF_NUMBERS)
         size = len(separators) + 1
         if size > self._caps.max_elements:
             raise PayloadTooLarge(f"the table has more than {self._caps.max_elements} numbers")
         self._caps.check_declared((size,), _ITEM_BYTES)
         if separators.strip(b",\n"):
-            raise MalformedRequest("the table has something that is no number")
+            raise MalformedRequest("the table has something that is not a number")
         ends = np.flatnonzero(np.frombuffer(separators, np.uint8) == _NEWLINE)
         return np.diff(ends, prepend=-1, append=len(separators))
 
     def _names(self, line: bytes) -> list[str]:
-        if len(line) > self._caps.max_text:
-            raise PayloadTooLarge(f"the header of the table has more than {self._caps.max_text} bytes")
+        if len(line) > self._caps.max_string:
+            raise PayloadTooLarge(f"the header of the table has more than {self._caps.max_string} bytes")
         try:
             (names,) = csv.reader([line.decode()], strict=True)
         except (ValueError, csv.Error):
@@ -112,14 +111,14 @@ class CsvFormat:
 
 
 def _split(body: bytes, request: Request) -> tuple[bytes | None, bytes]:
-    """Return the line of names, if there is one, and the lines of numbers, which end in LF but for the last."""
+    """Return the line of names, if there is one, and the rows: lines that end in LF, except for the last."""
     header = request.mimetype_params.get("header", "absent").lower()
     if header not in ("absent", "present"):
         raise UnsupportedMediaType("the header of text/csv is neither present nor absent", headers=[("Accept", CSV)])
-    text = (body.replace(b"\r\n", b"\n") if b"\r" in body else body).removesuffix(b"\n")
+    lines = (body.replace(b"\r\n", b"\n") if b"\r" in body else body).removesuffix(b"\n")
     if header == "absent":
-        return None, text
-    line, _, rest = text.partition(b"\n")
+        return None, lines
+    line, _, rest = lines.partition(b"\n")
     if line.startswith(BOM_UTF8):
         raise MalformedRequest("the table begins with a byte order mark")
     return line, rest
@@ -131,15 +130,15 @@ def _check_widths(widths: NDArray[np.intp]) -> None:
         raise ValidationError({row: ["Must have as many fields as the first row."] for row in rows})
 
 
-def _numbers(text: bytes) -> NDArray[Any]:
+def _numbers(rows: bytes) -> NDArray[Any]:
     try:
-        numbers = orjson.loads(b"[" + text.replace(b"\n", b",") + b"]")
+        numbers = orjson.loads(b"[" + rows.replace(b"\n", b",") + b"]")
     except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"the table has something that is no number, at character {error.pos}") from None
+        raise MalformedRequest(f"the table has something that is not a number, at character {error.pos}") from None
     if not numbers:
         raise MalformedRequest("the table has no numbers")
-    # Integers may be too large for one type; beyond the second, the parser makes floats of them.
-    for code in () if any(mark in text for mark in (b".", b"e", b"E")) else ("q", "Q"):
+    # Integers may be too large for one type; beyond the second, the parser returns floats.
+    for code in () if any(mark in rows for mark in (b".", b"e", b"E")) else ("q", "Q"):
         with suppress(OverflowError, TypeError):
             return np.asarray(array(code, numbers))
     return np.asarray(array("d", numbers))

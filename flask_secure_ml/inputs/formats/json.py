@@ -22,14 +22,14 @@ def parse_json(body: bytes, caps: Caps) -> Any:
     """Return the value of a body of strict JSON.
 
     :raises MalformedRequest: 400, it is not strict, or nests too deep.
-    :raises PayloadTooLarge: 413, it has too many values or members, or too long a text.
+    :raises PayloadTooLarge: 413, it has too many values or members, or too long a string.
     """
     try:
         return strictjson.loads(
             body,
             max_depth=caps.max_depth,
             max_members=caps.max_members,
-            max_string=caps.max_text,
+            max_string=caps.max_string,
             max_elements=caps.max_elements,
         )
     except strictjson.TooLargeError as error:
@@ -48,22 +48,22 @@ class JsonFormat:
         self._caps = caps
 
     def fits(self, schema: Schema) -> bool:
-        """Tell that JSON has whatever a schema needs."""
+        """Return True: JSON has whatever a schema needs."""
         return True
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
-        """Return the value of the body; see :func:`parse_json` and :func:`check_structure` for what is refused."""
+        """Return the value of the body; see :func:`parse_json` and :func:`check_structure` for what is rejected."""
         check_charset(request, JSON)
         check_structure(body, schema)
         return Decoded(parse_json(body, self._caps), self.name)
 
 
-# Below this many bytes there cannot be enough of anything to matter.
+# In fewer bytes there cannot be enough of anything to matter.
 _SMALL = 65_536
 # A block and its intermediate results stay in the processor's cache.
 _BLOCK = 65_536
-# So many lists and objects are loaded anyway, so that their errors have places. It is also room for the brackets that
-# names of fields may have.
+# So many lists and objects are loaded anyway, so that their errors have positions. Names of fields may have brackets
+# too.
 _FREE = 1_000
 _OPEN = ord("{")
 # Sets the one bit in which "[" differs from "{".
@@ -71,21 +71,21 @@ _BRACKETS_TO_BRACES = np.uint8(0x20)
 
 
 def check_structure(body: bytes, schema: Schema, spare: int = _FREE) -> None:
-    """Refuse a body with more lists and objects than any that the schema takes.
+    """Reject a body with more lists and objects than the schema accepts in any body.
 
-    Nothing is refused of a small body, nor for a schema with any field but tensors, with unknown members, or with a
+    A small body is not counted, nor a body for a schema with any field but tensors, with unknown members, or with a
     hook that may change what was sent.
 
-    :param spare: how many lists and objects there may be beside those of the tensors.
+    :param spare: how many lists and objects there may be in addition to those of the tensors.
     :raises PayloadTooLarge: 413.
     """
     if len(body) < _SMALL or not _is_plain(schema):
         return
     # One is the object that has the fields.
     lists = 1 + spare + sum(_most_lists(field, len(body)) for field in schema.load_fields.values())
-    text = np.frombuffer(body, np.uint8)
-    blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
-    # A bracket in a text counts too: such a schema takes no text.
+    codes = np.frombuffer(body, np.uint8)
+    blocks = (codes[start : start + _BLOCK] for start in range(0, len(codes), _BLOCK))
+    # A bracket in a string counts too: such a schema accepts no strings.
     if sum(int(np.count_nonzero(block | _BRACKETS_TO_BRACES == _OPEN)) for block in blocks) > lists:
         raise PayloadTooLarge("the JSON has more lists and objects than tensors in as many bytes can have")
 

@@ -20,7 +20,7 @@ _MEDIA_TYPES = ("application/vnd.msgpack", "application/msgpack", "application/x
 _PER_CONTAINER = 8
 _FREE_CONTAINERS = 1_000
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
-# The first bytes of bytes and of extension types; a body without any of them needs no look at the types of its values.
+# The first bytes of bytes and of extension types; in a body without any of them, the types of values are not checked.
 _OTHER_TYPES = b"\xc4\xc5\xc6\xc7\xc8\xc9\xd4\xd5\xd6\xd7\xd8"
 
 
@@ -86,7 +86,7 @@ class MessagePackFormat:
             max_buffer_size=len(body),
             max_array_len=self._caps.max_elements,
             max_map_len=self._caps.max_members,
-            max_str_len=self._caps.max_text,
+            max_str_len=self._caps.max_string,
             # What is not JSON is rejected by its type, whatever its length.
             max_bin_len=len(body),
             max_ext_len=len(body),
@@ -125,7 +125,7 @@ class _Containers:
         return found
 
     def _count(self, values: Collection[Any]) -> None:
-        """Count an array or map, and its values; one that has any is no element itself."""
+        """Count an array or map, and its values; a container that has any is not an element itself."""
         self.containers += 1
         if values:
             self._others += len(values) - 1

@@ -1,7 +1,7 @@
-"""Inference requests of the Open Inference Protocol, version 2, as KServe, Triton and MLServer take them.
+"""Inference requests of the Open Inference Protocol, version 2, as KServe, Triton and MLServer accept them.
 
-Each input fills the field of its name. The binary extension is read too: the bytes of inputs follow the JSON, whose
-length the header ``Inference-Header-Content-Length`` tells.
+Each input fills the field of its name. The binary extension is supported: the bytes of inputs follow the JSON, whose
+length is in the header ``Inference-Header-Content-Length``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .oip_data import Binary, InferenceRequest, tensor_of
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 OCTETS = "application/octet-stream"
-# The object of an output that is asked for, its name, and room for parameters.
+# The object of a requested output, its name, and some parameters.
 _PER_OUTPUT = 4
 
 
 class OipFormat:
     """Inference requests in JSON, or in JSON and binary.
 
-    :param plain_json: take JSON that is no inference request as it is, in the format ``json``.
+    :param plain_json: accept JSON that is not an inference request as the format ``json``.
 
     JSON is an inference request when the first of its ``inputs`` is an object, and either has a ``datatype``, or the
     schema has no field ``inputs``. Without ``plain_json`` it must be one.
@@ -46,23 +46,23 @@ class OipFormat:
         self._form = Loader(InferenceRequest())
 
     def fits(self, schema: Schema) -> bool:
-        """Tell whether the schema is of one object."""
+        """Return True if the schema is of one object."""
         return self._plain_json or not schema.many
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
-        """Return the inputs by name: arrays for fields that take one, otherwise lists, or what is alone in them.
+        """Return the inputs by name: arrays for fields that accept one, otherwise lists, or the single value in them.
 
-        The options are ``id`` and ``outputs``, the names that the answer shall have, where the request says them.
+        The options are ``id`` and ``outputs``, the names of the requested outputs, where the request has them.
 
         :raises MalformedRequest: 400, the JSON is not strict, or does not fit the header or the binary data.
-        :raises PayloadTooLarge: 413, more of something than the caps allow, or the schema takes.
-        :raises ValidationFailed: 422, the request is not what the protocol says.
+        :raises PayloadTooLarge: 413, more of something than the limits allow, or the schema accepts.
+        :raises ValidationFailed: 422, the request does not follow the protocol.
         """
         check_charset(request, JSON)
         length = _json_length(request, len(body))
-        text = body if length is None else body[:length]
-        check_structure(text, schema, _PER_OUTPUT * self._caps.max_members)
-        document = parse_json(text, self._caps)
+        raw = body if length is None else body[:length]
+        check_structure(raw, schema, _PER_OUTPUT * self._caps.max_members)
+        document = parse_json(raw, self._caps)
         if length is None and self._plain_json and not _is_inference(document, schema):
             return Decoded(document, "json")
         self._check_counts(document)
@@ -70,11 +70,11 @@ class OipFormat:
         binary = None if length is None else Binary(body, length)
         value = dict(self._inputs(inference["inputs"], schema, binary))
         if binary is not None and not binary.is_used_up:
-            raise MalformedRequest("the binary data are longer than all inputs")
+            raise MalformedRequest("the binary data is longer than all inputs")
         return Decoded(value, self.name, _options(inference))
 
     def _check_counts(self, document: Any) -> None:
-        """Each input and output costs more than a number, so there must not be as many."""
+        """Limit inputs and outputs by the number of members: each costs more than a number."""
         lists = [document.get(name) for name in ("inputs", "outputs")] if type(document) is dict else []
         if any(type(each) is list and len(each) > self._caps.max_members for each in lists):
             raise PayloadTooLarge(f"there are more than {self._caps.max_members} inputs or outputs")
@@ -93,7 +93,7 @@ class OipFormat:
             yield name, self._fitting(value, field_of(schema, name))
 
     def _fitting(self, value: Any, field: Any) -> Any:
-        """Return a tensor as its field takes it: what is alone in it where neither an array nor a list is expected."""
+        """Return a tensor as its field accepts it: its single value where neither an array nor a list is expected."""
         if field is None or (isinstance(field, ArrayField) and field.shape):
             return value
         if isinstance(value, np.ndarray):
@@ -109,15 +109,15 @@ def _at(number: int, messages: Any) -> Exception:
 
 
 def _json_length(request: Request, size: int) -> int | None:
-    """Return how many bytes of the body are JSON; None when all are, which is so without the header."""
-    text = request.headers.get(LENGTH_HEADER)
-    if text is None:
+    """Return how many bytes of the body are JSON; None without the header, when all of them are."""
+    value = request.headers.get(LENGTH_HEADER)
+    if value is None:
         if request.mimetype == OCTETS:
             raise MalformedRequest(f"{LENGTH_HEADER} is missing")
         return None
-    length = whole_number(text)
+    length = whole_number(value)
     if length is None or length > size:
-        raise MalformedRequest(f"{LENGTH_HEADER} is no number, or more than the body has")
+        raise MalformedRequest(f"{LENGTH_HEADER} is not a number, or more than the body has")
     return length
 
 

@@ -1,4 +1,4 @@
-"""The form of an inference request of the Open Inference Protocol, version 2, but for the data of its tensors."""
+"""The schema of an inference request of the Open Inference Protocol, version 2, and the data of its tensors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     },
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
 }
-"""What the numbers of a datatype are in memory; little-endian where they are sent as bytes."""
+"""The dtype of each datatype with numbers; they are little-endian where they are sent as bytes."""
 
 BYTES = "BYTES"
 _MAX_DIMENSIONS = 32
 
 
 class _Lengths(AnyField):
-    """A shape. Not a List of Integers, because nobody has to look at each of a million lengths."""
+    """A shape. Not a List of Integers, which would load each of a million lengths."""
 
     default_error_messages = {"invalid": "Not a list of at most 32 lengths."}  # noqa: RUF012 - as in marshmallow
 
@@ -56,7 +56,7 @@ class _Output(Schema):
 
 
 class InferenceRequest(Schema):
-    """Null is taken for what may be left out, as clients that write every member have it."""
+    """An inference request; optional members may be null, as clients that write every member send them."""
 
     model_name = fields.String(allow_none=True)
     model_version = fields.String(allow_none=True)
@@ -76,7 +76,7 @@ _TYPES: Mapping[str, frozenset[type]] = {
 
 
 class Binary:
-    """The bytes behind the JSON of a request: those of the inputs that are sent so, one after the other."""
+    """The bytes after the JSON of a request: those of the inputs that are sent in binary, one after the other."""
 
     def __init__(self, body: bytes, start: int) -> None:
         self.body = body
@@ -88,21 +88,22 @@ class Binary:
         return self._next == len(self.body)
 
     def take(self, size: int) -> int:
-        """Return where the next bytes begin.
+        """Return the position of the next bytes.
 
-        :raises ValidationError: there are less.
+        :raises ValidationError: there are fewer.
         """
         if size > len(self.body) - self._next:
-            raise _wrong("parameters", "There are less binary data.")
+            raise _wrong("parameters", "There is less binary data.")
         start, self._next = self._next, self._next + size
         return start
 
 
 def tensor_of(tensor: Mapping[str, Any], caps: Caps, binary: Binary | None) -> Any:
-    """Return the data of an input, which has the form of the protocol: an array, or nested lists of texts.
+    """Return the data of an input: an array, or nested lists of strings.
 
-    :raises ValidationError: the data are missing, there twice, or not what shape and datatype say.
-    :raises PayloadTooLarge: the shape claims more than the caps allow.
+    :param tensor: an input of :class:`InferenceRequest`.
+    :raises ValidationError: the data is missing, there twice, or not as shape and datatype say.
+    :raises PayloadTooLarge: the shape claims more than the limits allow.
     """
     dtype = DATATYPES.get(tensor["datatype"])
     caps.check_declared(tensor["shape"], _LENGTH_BYTES if dtype is None else dtype.itemsize)
@@ -114,10 +115,10 @@ def tensor_of(tensor: Mapping[str, Any], caps: Caps, binary: Binary | None) -> A
     if size is None:
         return _of_json(tensor["data"], tensor["shape"], dtype)
     if type(size) is not int or size < 0 or binary is None:
-        raise _wrong("parameters", "binary_data_size is no length, or nothing follows the JSON.")
+        raise _wrong("parameters", "binary_data_size is not a length, or nothing follows the JSON.")
     start = binary.take(size)
     if dtype is None:
-        return _nested(_texts(binary.body, start, size, prod(tensor["shape"]), caps), tensor["shape"])
+        return _nested(_strings(binary.body, start, size, prod(tensor["shape"]), caps), tensor["shape"])
     if size != prod(tensor["shape"]) * dtype.itemsize:
         raise _wrong("parameters", "binary_data_size is not what shape and datatype need.")
     return np.frombuffer(binary.body, dtype.newbyteorder("<"), prod(tensor["shape"]), start).reshape(tensor["shape"])
@@ -137,7 +138,7 @@ def _of_json(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> 
 
 
 def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
-    """Return the items of a flat list, or of lists that are nested just as shape says."""
+    """Return the items of a flat list, or of lists that are nested exactly as shape says."""
     if type(data) is not list:
         raise _wrong("data", "Not a list.")
     if not data or type(data[0]) is not list:
@@ -159,15 +160,15 @@ def _numbers(flat: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         raise _wrong("data", "Must be within the range of its datatype.") from None
     if dtype.kind != "f" and found.size and (found.min() < np.iinfo(dtype).min or found.max() > np.iinfo(dtype).max):
         raise _wrong("data", "Must be within the range of its datatype.")
-    # What is infinite after this is refused by the field.
+    # The field rejects what is infinite after this.
     with np.errstate(over="ignore"):
         return found.astype(dtype, copy=False)
 
 
-def _texts(body: bytes, start: int, size: int, count: int, caps: Caps) -> list[str]:
-    """Return texts, each after its length in four bytes.
+def _strings(body: bytes, start: int, size: int, count: int, caps: Caps) -> list[str]:
+    """Return strings, each after its length in four bytes.
 
-    :raises ValidationError: they do not fill their bytes exactly, or are no UTF-8.
+    :raises ValidationError: they do not fill their bytes exactly, or are not UTF-8.
     :raises PayloadTooLarge: one is too long.
     """
     end = start + size
@@ -175,15 +176,15 @@ def _texts(body: bytes, start: int, size: int, count: int, caps: Caps) -> list[s
     while len(found) < count and start + _LENGTH_BYTES <= end:
         length = int.from_bytes(body[start : start + _LENGTH_BYTES], "little")
         start += _LENGTH_BYTES + length
-        if length > caps.max_text:
-            raise PayloadTooLarge(f"a text has more than {caps.max_text} bytes")
-        found.append(_text(body[start - length : min(start, end)]))
+        if length > caps.max_string:
+            raise PayloadTooLarge(f"a string has more than {caps.max_string} bytes")
+        found.append(_string(body[start - length : min(start, end)]))
     if len(found) != count or start != end:
-        raise _wrong("parameters", "The binary data are not as many texts as shape says.")
+        raise _wrong("parameters", "The binary data does not have as many strings as shape says.")
     return found
 
 
-def _text(raw: bytes) -> str:
+def _string(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:

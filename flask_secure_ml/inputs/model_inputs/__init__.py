@@ -1,4 +1,4 @@
-"""What a model says of its own inputs: the shape, the dtype and the features of each.
+"""The inputs that a model describes: the shape, the dtype and the features of each.
 
 =====================================  ========================================================================
 a fitted scikit-learn estimator         ``n_features_in_``, ``feature_names_in_`` and the tags of its first step
@@ -23,7 +23,7 @@ _MAX_ELEMENTS = 1_000_000
 
 
 class ModelInputsError(ValueError):
-    """The model does not say what its inputs are, or has inputs that no tensor field is right for."""
+    """The model does not describe its inputs, or has inputs that no tensor field can load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class ModelInput:
     :param name: None if the model has no name for it.
     :param shape: the length of each dimension; a name or None for any length.
     :param dtype: the name of the dtype, booleans, integers or floats of up to 64 bits.
-    :param features: the names of the last dimension's places, empty if the model does not know them.
-    :param minimum: the least value that the model takes, if it says so.
+    :param features: the names of the last dimension's positions, empty if the model does not know them.
+    :param minimum: the least value that the model accepts, if it says so.
     :param maximum: the greatest value of each feature, if it says so.
     :param note: a sentence for the author of the schema, empty for none.
     """
@@ -47,32 +47,31 @@ class ModelInput:
     maximum: tuple[float, ...] | None = None
     note: str = ""
 
-    def tensor_terms(self) -> dict[str, Any]:
+    def tensor_options(self) -> dict[str, Any]:
         """Return the arguments of a :class:`~flask_secure_ml.inputs.Tensor`."""
-        terms: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype}
-        terms |= {"features": self.features} if self.features else {}
-        terms |= {name: bound for name in ("minimum", "maximum") if (bound := getattr(self, name)) is not None}
+        options: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype}
+        options |= {"features": self.features} if self.features else {}
+        options |= {name: bound for name in ("minimum", "maximum") if (bound := getattr(self, name)) is not None}
         needed = prod(length for length in self.shape if isinstance(length, int))
-        return terms | ({"max_elements": needed} if needed > _MAX_ELEMENTS else {})
+        return options | ({"max_elements": needed} if needed > _MAX_ELEMENTS else {})
 
 
 def inputs_of(model: Any) -> tuple[ModelInput, ...]:
     """Return the inputs of a model, at least one.
 
     :param model: see above.
-    :raises ModelInputsError: it is none of these, is not fitted, has no signature, is damaged, or has inputs of text,
-        objects, sequences or unknown dimensions.
+    :raises ModelInputsError: it is none of these, is not fitted, has no signature, is damaged, or has inputs of
+        strings, objects, sequences or unknown dimensions.
     """
-    from . import onnx as model_inputs_onnx
-    from . import sklearn as model_inputs_sklearn
+    from . import onnx, sklearn
 
     if isinstance(model, (str, Path)):
         return _of_path(Path(model))
     if hasattr(model, "graph") and hasattr(model, "SerializeToString"):
-        return _checked(model_inputs_onnx.of_graph(model.graph))
+        return _checked(onnx.of_graph(model.graph))
     if hasattr(model, "get_inputs") and hasattr(model, "get_outputs"):
-        return _checked(model_inputs_onnx.of_session(model))
-    return _checked([model_inputs_sklearn.of_estimator(model)])
+        return _checked(onnx.of_session(model))
+    return _checked([sklearn.of_estimator(model)])
 
 
 def only_input_of(model: Any) -> ModelInput:
@@ -83,21 +82,20 @@ def only_input_of(model: Any) -> ModelInput:
     first, *others = inputs_of(model)
     if others:
         raise ModelInputsError(
-            f"the model has {len(others) + 1} inputs, so it takes a field for each: "
+            f"the model has {len(others) + 1} inputs, so each needs a field: "
             "flask secure-ml model schema prints such a schema"
         )
     return first
 
 
 def _of_path(path: Path) -> tuple[ModelInput, ...]:
-    from . import mlflow as model_inputs_mlflow
-    from . import onnx as model_inputs_onnx
+    from . import mlflow, onnx
 
     try:
         if path.is_dir() or path.name == "MLmodel":
-            return _checked(model_inputs_mlflow.of_file(path / "MLmodel" if path.is_dir() else path))
+            return _checked(mlflow.of_file(path / "MLmodel" if path.is_dir() else path))
         if path.suffix.lower() == ".onnx":
-            return _checked(model_inputs_onnx.of_file(path))
+            return _checked(onnx.of_file(path))
     except OSError as error:
         raise ModelInputsError(f"{error.filename} cannot be read: {error.strerror}") from None
     raise ModelInputsError(

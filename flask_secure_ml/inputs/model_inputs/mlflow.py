@@ -1,6 +1,6 @@
-"""What an MLflow model says of its input: the signature in its ``MLmodel`` file, which is JSON inside of YAML.
+"""The input that an MLflow model describes: the signature in its ``MLmodel`` file, which is JSON inside of YAML.
 
-The YAML is parsed into nodes and never into objects, so nothing that it names is made.
+The YAML is parsed into nodes and never into objects, so it cannot construct anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import ModelInput, ModelInputsError
 
 MAX_BYTES = 4 << 20
 _MAX_DEPTH = 4  # the list, an input, its tensor-spec, its shape
-# The types of columns; the others (string, binary, datetime, Array, Object) are no numbers.
+# The types of columns; the others (string, binary, datetime, Array, Object) are not numbers.
 _TYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 _DTYPES = frozenset(
     {"bool", "float16", "float32", "float64"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -28,7 +28,7 @@ def of_file(path: Path) -> list[ModelInput]:
     """Return the inputs: one table for a signature of columns, or each tensor of a signature of tensors.
 
     :raises ModelInputsError: the package ``yaml`` is missing, there is no signature, something in it has another form
-        than MLflow writes, or columns are of text, of binary data or of times.
+        than MLflow writes, or columns have strings, binary data or times.
     """
     with path.open("rb") as file:
         raw = file.read(MAX_BYTES + 1)
@@ -48,18 +48,18 @@ def _signature(raw: bytes) -> str:
     try:
         node = yaml.compose(raw, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ModelInputsError("the file is no YAML") from None
+        raise ModelInputsError("the file is not YAML") from None
     found = _member(_member(node, "signature"), "inputs")
     if found.id != "scalar" or not found.tag.endswith(":str"):
-        raise ModelInputsError("its inputs are no text")
+        raise ModelInputsError("its inputs are not a string")
     return str(found.value)
 
 
-def _encoded(text: str) -> bytes:
+def _encoded(value: str) -> bytes:
     try:
-        return text.encode()
+        return value.encode()
     except UnicodeEncodeError:
-        # YAML can escape what is no character.
+        # YAML can escape what is not a character.
         raise ModelInputsError("its inputs have half of a surrogate pair") from None
 
 
@@ -73,7 +73,7 @@ def _member(node: Any, name: str) -> Any:
 
 def _of_specs(specs: Any) -> list[ModelInput]:
     if type(specs) is not list or not specs or not all(type(each) is dict for each in specs):
-        raise ModelInputsError("its inputs are no list of objects")
+        raise ModelInputsError("its inputs are not a list of objects")
     kinds = {each.get("type") == "tensor" for each in specs}
     if kinds == {True}:
         return [_tensor(each) for each in specs]
@@ -85,7 +85,7 @@ def _of_specs(specs: Any) -> list[ModelInput]:
 def _name(spec: dict[str, Any]) -> str | None:
     name = spec.get("name")
     if name is not None and (type(name) is not str or not name):
-        raise ModelInputsError("a name is no text")
+        raise ModelInputsError("a name is not a string")
     return name
 
 
@@ -101,7 +101,7 @@ def _tensor(spec: dict[str, Any]) -> ModelInput:
         or not shape
         or not all(type(each) is int and (each == -1 or each > 0) for each in shape)
     ):
-        raise ModelInputsError("the shape of a tensor is no list of lengths from 1, or -1 for any")
+        raise ModelInputsError("the shape of a tensor is not a list of lengths from 1, or -1 for any")
     return ModelInput(_name(spec), tuple(None if each == -1 else each for each in shape), dtype)
 
 
@@ -112,8 +112,8 @@ def _table(specs: list[dict[str, Any]]) -> ModelInput:
     dtypes = list(map(np.dtype, _column_dtypes(specs)))
     kinds = {dtype.kind for dtype in dtypes}
     if "b" in kinds and len(kinds) > 1:
-        raise ModelInputsError("it has columns of booleans beside numbers, which no tensor has")
-    whole = [place for place, dtype in enumerate(dtypes) if dtype.kind == "i"]
+        raise ModelInputsError("it has columns of booleans and of numbers, which no tensor has")
+    whole = [position for position, dtype in enumerate(dtypes) if dtype.kind == "i"]
     return ModelInput(
         name=None,
         shape=(None, len(specs)),
@@ -124,8 +124,8 @@ def _table(specs: list[dict[str, Any]]) -> ModelInput:
 
 
 def _column_dtypes(specs: list[dict[str, Any]]) -> Iterator[str]:
-    for place, spec in enumerate(specs):
+    for position, spec in enumerate(specs):
         kind = spec.get("type")
         if type(kind) is not str or kind not in _TYPES:
-            raise ModelInputsError(f"column {place} is not of booleans, integers or floats")
+            raise ModelInputsError(f"column {position} is not of booleans, integers or floats")
         yield _TYPES[kind]

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of its inputs (ONNX IR specification, ``GraphProto.input`` and ``TypeProto.Tensor``)."""
+"""The inputs that an ONNX graph describes (ONNX IR specification, ``GraphProto.input`` and ``TypeProto.Tensor``)."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def of_file(path: Path) -> list[ModelInput]:
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except damaged:
-        raise ModelInputsError(f"{path} is no ONNX model") from None
+        raise ModelInputsError(f"{path} is not an ONNX model") from None
     return of_graph(model.graph)
 
 
 def of_graph(graph: Any) -> list[ModelInput]:
     """Return the inputs of a graph, without those that are weights with a value in it.
 
-    :raises ModelInputsError: an input is no tensor, has no shape, no dimension, or a dtype such as text.
+    :raises ModelInputsError: an input is not a tensor, has no shape, no dimension, or a dtype such as string.
     """
     weights = {each.name for each in graph.initializer}
     return [_of_value(each) for each in graph.input if each.name not in weights]
@@ -69,7 +69,7 @@ def of_session(session: Any) -> list[ModelInput]:
 def _of_value(value: Any) -> ModelInput:
     kind = value.type
     if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
-        raise ModelInputsError(f"the input {value.name!r} is no tensor, or has no shape")
+        raise ModelInputsError(f"the input {value.name!r} is not a tensor, or has no shape")
     return _input(value.name, _DTYPES.get(kind.tensor_type.elem_type), list(_lengths(kind.tensor_type.shape)))
 
 

@@ -1,4 +1,4 @@
-"""What a fitted scikit-learn estimator says of its input. Only attributes are read, so scikit-learn is not imported."""
+"""The input that a fitted scikit-learn estimator describes, by its attributes; scikit-learn is not imported."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from . import ModelInput, ModelInputsError
 def of_estimator(estimator: Any) -> ModelInput:
     """Return the input: rows of ``n_features_in_`` features.
 
-    Trees cast to float32 and refuse what does not fit into it, so they get that; all others calculate in float64. A
-    model of categories gets integers up to the last that it has seen, because it fails on others.
+    Trees cast to float32 and fail for what does not fit, so they get that; all others compute in float64. A model of
+    categories gets integers up to the last one of its training data, because it fails for others.
 
-    :raises ModelInputsError: it is not fitted, or takes text.
+    :raises ModelInputsError: it is not fitted, or takes strings.
     """
     first = _first(estimator)
     features = _length(estimator, first)
-    if _takes_text(first):
-        raise ModelInputsError("the model takes columns of text, which no tensor has; use Categorical fields for these")
+    if _takes_strings(first):
+        raise ModelInputsError(
+            "the model takes columns of strings, which no tensor has; use Categorical fields for these"
+        )
     names = getattr(estimator, "feature_names_in_", getattr(first, "feature_names_in_", ()))
     counts = getattr(first, "n_categories_", None)
     is_categorical = counts is not None and len(np.shape(counts)) == 1
@@ -39,7 +41,7 @@ def _length(estimator: Any, first: Any) -> int:
     found = getattr(estimator, "n_features_in_", getattr(first, "n_features_in_", None))
     if not isinstance(found, (int, np.integer)) or found < 1:
         raise ModelInputsError(
-            f"{type(estimator).__name__} has no n_features_in_: it is no scikit-learn estimator, is not fitted, or "
+            f"{type(estimator).__name__} has no n_features_in_: it is not a scikit-learn estimator, is not fitted, or "
             "takes no table of numbers"
         )
     return int(found)
@@ -56,18 +58,18 @@ def _first(estimator: Any) -> Any:
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
-    """Yield the estimators that an ensemble, a union or a column transformer holds, and that get its input."""
-    held = getattr(estimator, "estimators_", ())
-    yield from held.ravel().tolist() if isinstance(held, np.ndarray) else held
+    """Yield the estimators of an ensemble, a union or a column transformer, which get its input."""
+    parts = getattr(estimator, "estimators_", ())
+    yield from parts.ravel().tolist() if isinstance(parts, np.ndarray) else parts
     for name in ("transformers_", "transformer_list"):
         yield from (each[1] for each in getattr(estimator, name, ()))
 
 
-def _takes_text(estimator: Any) -> bool:
+def _takes_strings(estimator: Any) -> bool:
     categories = getattr(estimator, "categories_", None)
     if isinstance(categories, list) and any(np.asarray(each).dtype.kind in "OUS" for each in categories):
         return True
-    return any(_takes_text(_first(part)) for part in _parts(estimator))
+    return any(_takes_strings(_first(part)) for part in _parts(estimator))
 
 
 def _is_tree(estimator: Any) -> bool:

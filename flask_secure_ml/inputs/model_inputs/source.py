@@ -1,6 +1,6 @@
 """The Python source of a schema for the inputs of a model, to be pasted into an app.
 
-Names of a model are text from a file: where they stand in the source they are ASCII, quoted and escaped.
+Names of a model come from a file: in the source they are ASCII, quoted and escaped.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def schema_source(inputs: Sequence[ModelInput]) -> str:
     """Return the source of a schema with a field for each input."""
     names = [each.name for each in inputs]
     return _HEAD + "\n".join(
-        line for place, each in enumerate(inputs) for line in _lines(each, _attribute(each.name, place, names))
+        line for position, each in enumerate(inputs) for line in _lines(each, _attribute(each.name, position, names))
     )
 
 
-def _attribute(name: str | None, place: int, names: Sequence[str | None]) -> str:
+def _attribute(name: str | None, position: int, names: Sequence[str | None]) -> str:
     """Return the name of the attribute: the input's own, unless Python or a schema uses it for something else."""
     if name is None:
         return _UNNAMED
     if name.isascii() and name.isidentifier() and not _is_used(name):
         return name
-    attribute = f"input_{place}"
+    attribute = f"input_{position}"
     while attribute in names:
         attribute += "_"
     return attribute
@@ -46,8 +46,8 @@ def _is_used(name: str) -> bool:
 def _lines(each: ModelInput, attribute: str) -> Iterator[str]:
     if each.note:
         yield f"    # {each.note}"
-    terms = each.tensor_terms()
-    arguments = [_shape(terms.pop("shape")), *(f"{name}={_literal(value)}" for name, value in terms.items())]
+    options = each.tensor_options()
+    arguments = [_shape(options.pop("shape")), *(f"{name}={_literal(value)}" for name, value in options.items())]
     if attribute != each.name and each.name is not None:
         arguments.append(f"data_key={_literal(each.name)}")
     yield f"    {attribute} = Tensor({', '.join(arguments)})"

@@ -1,7 +1,7 @@
-"""Input profiles: what the features of a data set are like, learned once and kept as a small JSON file.
+"""Input profiles: statistics of the features of a data set, computed once and stored as a small JSON file.
 
 A profile has numbers about the training data and none of its rows. Its least and greatest values are values of single
-rows, though: use quantiles, and keep the file as private as these, where one row must not be told from it.
+rows, though: use quantiles, and keep the file as private as the data, where it must not reveal a row.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _NEEDED = 2
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """What one feature, a column of the data, is like.
+    """Statistics of one feature, a column of the data.
 
     :param name: None where the data have no names; then no feature has one.
     :param dtype: the name of a boolean, integer or float dtype of up to 64 bits.
     :param minimum: the least value, an integer for integers. For floats of less than 64 bits it is the lesser of the
         value and of its shortest decimal form, so that 0.7 from JSON and the float32 nearest to it are both within.
-    :param maximum: the greatest value, in the same way.
+    :param maximum: the greatest value, likewise.
     :param quantiles: an observed value for each of the profile's probabilities.
     :param missing: the share of rows without a value, from 0 to less than 1.
     :param constant: all values are the same.
@@ -49,7 +49,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the features of a data set are like.
+    """Statistics of the features of a data set.
 
     :param rows: how many rows the data had.
     :param quantiles: the probabilities, rising, of each feature's quantiles.
@@ -108,25 +108,25 @@ class Profile:
             ) from None
         return replace(self, features=tuple(self.features[position] for position in order))
 
-    def tensor_terms(self, bounds: Bounds = "range", margin: float = 0.0) -> dict[str, Any]:
+    def tensor_options(self, bounds: Bounds = "range", margin: float = 0.0) -> dict[str, Any]:
         """Return the arguments of a :class:`~flask_secure_ml.inputs.Tensor` for rows of these features.
 
         :param bounds: ``range`` for the least and greatest values, ``quantiles`` for the first and last quantile.
         :param margin: how far values may go beyond each bound, as a share of the span between the two.
-        :raises ValueError: another word for ``bounds``, too few quantiles, or no margin from 0.
+        :raises ValueError: another value of ``bounds``, too few quantiles, or a negative margin.
 
         A constant feature has no span, so a margin does not widen it. Booleans have no bounds.
         """
         dtype = np.result_type(*(np.dtype(feature.dtype) for feature in self.features))
-        terms: dict[str, Any] = {"shape": (None, len(self.features)), "dtype": dtype.name, "features": self.names}
+        options: dict[str, Any] = {"shape": (None, len(self.features)), "dtype": dtype.name, "features": self.names}
         if dtype.kind == "b":
-            return terms
+            return options
         pick = self._picker(bounds)
         if not (math.isfinite(margin) and margin >= 0):
             raise ValueError("margin must be a number from 0")
         spans = [_widened(*pick(feature), margin) for feature in self.features]
         lows, highs = zip(*spans, strict=True)
-        return terms | {"minimum": lows, "maximum": highs}
+        return options | {"minimum": lows, "maximum": highs}
 
     def _picker(self, bounds: str) -> Callable[[Feature], tuple[float, float]]:
         if bounds == "range":
@@ -138,21 +138,21 @@ class Profile:
         return lambda feature: (feature.quantiles[0], feature.quantiles[-1])
 
 
-def learned_terms(
+def learned_options(
     profile: Profile | str | Path | None, bounds: Bounds, margin: float, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the terms of a profile, of the path of one, or none; see :meth:`Profile.tensor_terms`.
+    """Return the options of a tensor for a profile, for the path of one, or none; see :meth:`Profile.tensor_options`.
 
     :param names: the order of the features; empty for that of the profile.
     :raises ProfileError: there is no such profile, or it is damaged.
-    :raises ValueError: ``bounds`` or ``margin`` is wrong, or stands without a profile, or names do not match.
+    :raises ValueError: ``bounds`` or ``margin`` is wrong, or given without a profile, or names do not match.
     """
     if profile is None:
         if (bounds, margin) != ("range", 0.0):
             raise ValueError("bounds and margin are about a profile")
         return {}
     found = profile if isinstance(profile, Profile) else Profile.load(profile)
-    return found.arranged(names).tensor_terms(bounds, margin)
+    return found.arranged(names).tensor_options(bounds, margin)
 
 
 def _widened(low: float, high: float, margin: float) -> tuple[float, float]:

@@ -39,8 +39,8 @@ def read_columns(path: Path, left_out: Sequence[str] = ()) -> list[Column]:
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror or 'it is damaged'}") from None
     except (ValueError, EOFError, NotImplementedError, csv.Error) as error:
-        told = str(error) if isinstance(error, ProfileError) else f"it is no {path.suffix.lower()} file"
-        raise ProfileError(f"{path}: {told}") from None
+        problem = str(error) if isinstance(error, ProfileError) else f"it is not a {path.suffix.lower()} file"
+        raise ProfileError(f"{path}: {problem}") from None
 
 
 def _kept(names: Sequence[str], left_out: Sequence[str]) -> list[int]:
@@ -48,17 +48,17 @@ def _kept(names: Sequence[str], left_out: Sequence[str]) -> list[int]:
         raise ProfileError(f"there is no column {min(unknown)!r}")
     if len(set(names)) < len(names) or "" in names:
         raise ProfileError("every column must have a name, and names must differ")
-    return [place for place, name in enumerate(names) if name not in left_out]
+    return [position for position, name in enumerate(names) if name not in left_out]
 
 
 def _of_npy(path: Path, left_out: Sequence[str]) -> list[Column]:
-    # This maps the file into memory, and refuses Python objects, which would have to be unpickled.
+    # This maps the file into memory, and fails for Python objects, which would have to be unpickled.
     columns = columns_of(np.lib.format.open_memmap(path, mode="r"))
     try:
-        places = {range(len(columns))[int(place)] for place in left_out}
+        dropped = {range(len(columns))[int(number)] for number in left_out}
     except (ValueError, IndexError):
         raise ProfileError(f"columns have numbers from 0 to {len(columns) - 1} here, or from -1 backwards") from None
-    return [column for place, column in enumerate(columns) if place not in places]
+    return [column for position, column in enumerate(columns) if position not in dropped]
 
 
 def _of_csv(path: Path, left_out: Sequence[str]) -> list[Column]:
@@ -71,12 +71,12 @@ def _of_csv(path: Path, left_out: Sequence[str]) -> list[Column]:
         raise ProfileError("every line must have as many fields as the first")
     kept = _kept(names, left_out)
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    return [_column(names[place], columns[place]) for place in kept]
+    return [_column(names[position], columns[position]) for position in kept]
 
 
-def _is_number(text: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        float(text)
+        float(cell)
     except ValueError:
         return False
     return True
@@ -88,7 +88,7 @@ def _column(name: str, cells: Sequence[str]) -> Column:
     try:
         return Column(name, _values(present), len(cells) - len(present))
     except ValueError:
-        raise ProfileError(f"the column {name!r} has something that is no number; --target leaves it out") from None
+        raise ProfileError(f"the column {name!r} has something that is not a number; --target leaves it out") from None
 
 
 def _values(cells: Sequence[str]) -> Array:
@@ -112,16 +112,19 @@ def _of_parquet(path: Path, left_out: Sequence[str]) -> list[Column]:
     try:
         parquet = import_module("pyarrow.parquet")
     except ImportError as error:
-        # Not always missing: pyarrow refuses a numpy that is too old, and says so.
+        # Not always missing: pyarrow fails for a numpy that is too old, and says so.
         raise ProfileError(f"Parquet needs pyarrow: pip install 'flask-secure-ml[profile]' ({error})") from None
     with path.open("rb") as file:
         table = parquet.read_table(file)
-    return [_of_arrow(table.column_names[place], table.column(place)) for place in _kept(table.column_names, left_out)]
+    names = table.column_names
+    return [_of_arrow(names[position], table.column(position)) for position in _kept(names, left_out)]
 
 
 def _of_arrow(name: str, column: Any) -> Column:
     types = import_module("pyarrow.types")
     if not any(is_a(column.type) for is_a in (types.is_boolean, types.is_integer, types.is_floating)):
-        raise ProfileError(f"the column {name!r} is of type {column.type}, which is no number; --target leaves it out")
+        raise ProfileError(
+            f"the column {name!r} is of type {column.type}, which is not a number; --target leaves it out"
+        )
     values = column.drop_null().to_numpy()
     return Column(name, values, column.null_count)

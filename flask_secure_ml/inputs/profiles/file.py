@@ -1,4 +1,4 @@
-"""The error of everything about input profiles."""
+"""The file of an input profile: reading it, and checking every member."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...strictjson import StrictJSONError, loads
 
 
 class ProfileError(ValueError):
-    """Data that no profile can be made of, or a file that is no profile; the message is for who runs the app."""
+    """Data that no profile can be made of, or a file that is not a profile; the message is for the operator."""
 
 
 VERSION = 1
@@ -39,7 +39,7 @@ def read_members(path: str | Path) -> dict[str, Any]:
         _check_probabilities(members["quantiles"])
         _check_features(members)
     except (ProfileError, StrictJSONError) as error:
-        raise ProfileError(f"{path} is no input profile: {error}") from None
+        raise ProfileError(f"{path} is not an input profile: {error}") from None
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
     return members
@@ -67,7 +67,7 @@ def _check_probabilities(quantiles: Sequence[Any]) -> None:
 
 
 def are_probabilities(values: Sequence[Any]) -> bool:
-    """Tell whether they are probabilities, each greater than the one before, and not too many."""
+    """Return True if they are probabilities, each greater than the one before, and not too many."""
     return (
         len(values) <= MAX_QUANTILES
         and all(type(each) in _NUMBERS and 0 <= each <= 1 for each in values)
@@ -77,8 +77,8 @@ def are_probabilities(values: Sequence[Any]) -> bool:
 
 def _check_features(members: dict[str, Any]) -> None:
     features = members["features"]
-    for place, feature in enumerate(features):
-        where = f"feature {place}"
+    for position, feature in enumerate(features):
+        where = f"feature {position}"
         _check_members(feature, _FEATURE, where)
         _check_values(feature, where)
         if len(feature["quantiles"]) != len(members["quantiles"]):
@@ -124,7 +124,7 @@ _PROFILE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "features": (lambda value: _is_list(value) and bool(value), "a list that is not empty"),
 }
 _FEATURE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda value: value is None or (type(value) is str and bool(value)), "null or a text that is not empty"),
+    "name": (lambda value: value is None or (type(value) is str and bool(value)), "null or a string that is not empty"),
     "dtype": (lambda value: type(value) is str and value in DTYPES, "one of " + ", ".join(DTYPES)),
     "minimum": (lambda value: type(value) in _NUMBERS, "a number"),
     "maximum": (lambda value: type(value) in _NUMBERS, "a number"),

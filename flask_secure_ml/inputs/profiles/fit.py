@@ -1,4 +1,4 @@
-"""From data to a profile."""
+"""Computing a profile from data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Column:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """The name of the column in messages."""
         return "a column" if self.name is None else f"the column {self.name!r}"
 
 
@@ -57,14 +57,14 @@ def fit(columns: Iterable[Column], quantiles: Sequence[float] = QUANTILES) -> Pr
     and Fan, 1996), so it is exact for integers.
 
     :param quantiles: probabilities from 0 to 1, rising.
-    :raises ProfileError: no column, no value in one, values that are no numbers or infinite, or other quantiles.
+    :raises ProfileError: no column, no value in one, values that are not numbers or infinite, or other quantiles.
     """
     probabilities = tuple(map(float, quantiles))
     if not are_probabilities(probabilities):
         raise ProfileError(f"quantiles must be at most {MAX_QUANTILES} numbers from 0 to 1, rising")
     given = list(columns)
     if not given:
-        raise ProfileError("the data have no feature")
+        raise ProfileError("the data has no feature")
     features = tuple(_feature(column, probabilities) for column in given)
     return Profile(len(given[0].values) + given[0].missing, probabilities, features)
 
@@ -76,13 +76,15 @@ def _feature(column: Column, probabilities: tuple[float, ...]) -> Feature:
     rows = len(column.values) + column.missing
     ordered = _ordered(column, dtype)
     count = len(ordered)
-    places = [max(0, math.ceil(share * count) - 1) for share in probabilities]
+    positions = [max(0, math.ceil(share * count) - 1) for share in probabilities]
     return Feature(
         name=column.name,
         dtype=dtype.name,
         minimum=min(_forms(ordered[0])),
         maximum=max(_forms(ordered[-1])),
-        quantiles=tuple(_quantile(ordered[place], share) for place, share in zip(places, probabilities, strict=True)),
+        quantiles=tuple(
+            _quantile(ordered[position], share) for position, share in zip(positions, probabilities, strict=True)
+        ),
         missing=(rows - count) / rows,
         constant=bool(ordered[0] == ordered[-1]),
     )
@@ -108,5 +110,5 @@ def _forms(value: Any) -> tuple[float, ...]:
 
 
 def _quantile(value: Any, share: float) -> float:
-    # The outer one of the two forms, so that the value itself is within either way.
+    # The outer one of the two forms, so that the value itself is within both.
     return (min if share < 0.5 else max)(_forms(value))  # noqa: PLR2004  the median

@@ -74,7 +74,7 @@ def test_padding_counts(text: str) -> None:
 
 def test_two_open_lengths_need_a_shape() -> None:
     """What the number of bytes does not tell has to be said."""
-    text = "Missing, and not to be told from the number of bytes."
+    text = "Missing, and does not follow from the number of bytes."
     assert message(Base64Tensor((None, None)), ONE_TWO) == text
     assert errors(Base64Tensor((None, None)), {"b64": ONE_TWO}) == {"shape": [text]}
 

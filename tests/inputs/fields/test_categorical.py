@@ -116,10 +116,10 @@ def test_options_of_a_field() -> None:
     ("arguments", "part"),
     [
         ({"choices": []}, "at least one"),
-        ({"choices": "abc"}, "texts or integers"),
+        ({"choices": "abc"}, "strings or integers"),
         ({"choices": ["a", 1]}, "not both"),
-        ({"choices": [True]}, "texts or integers"),
-        ({"choices": [1.5]}, "texts or integers"),
+        ({"choices": [True]}, "strings or integers"),
+        ({"choices": [1.5]}, "strings or integers"),
         ({"choices": ["a", "a"]}, "different"),
         ({"choices": [2**63]}, "64 bits"),
         ({"choices": ["a"], "max_items": 1}, "max_items needs a shape"),

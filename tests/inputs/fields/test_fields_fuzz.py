@@ -26,7 +26,7 @@ class Everything(Schema):
     bits = Base64Tensor((None, None), "uint8", max_items=3)
     choice = Categorical(["a", "b"])
     choices = Categorical([1, 2], ("n", None), codes=True)
-    text = Text(5, max_bytes=8, unassigned="refuse")
+    text = Text(5, max_bytes=8, unassigned="reject")
     stripped = Text(5, normalise="NFKC", control="strip", bidi="strip", keep="")
     image = Image(upright=True)
     url = Url([".example.com"], resolver=lambda _host, _port: ["1.1.1.1"])

@@ -120,8 +120,8 @@ ANIMATED = file(Pillow.new("RGB", (2, 2)), save_all=True, append_images=[Pillow.
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        pytest.param(5, "Not base64 text.", id="number"),
-        pytest.param([text(file())], "Not base64 text.", id="list"),
+        pytest.param(5, "Not a base64 string.", id="number"),
+        pytest.param([text(file())], "Not a base64 string.", id="list"),
         pytest.param("", UNREADABLE, id="empty"),
         pytest.param("data:image/png;base64," + text(file()), "Not canonical base64.", id="data URI"),
         pytest.param(text(file())[:-1] + "\n", "Not canonical base64.", id="newline"),

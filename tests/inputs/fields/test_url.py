@@ -41,7 +41,7 @@ def test_addresses_that_are_not_public(case: dict[str, Any]) -> None:
     assert not is_public(case["value"])
     for found in ([case["value"]], [PUBLIC, case["value"]], [case["value"], PUBLIC]):
         field = url(resolver=answering(*found))
-        assert message(field, "https://images.example.com/a") == "Its host has no public address."
+        assert message(field, "https://images.example.com/a") == "Its host has no public IP address."
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_host_that_does_not_resolve_is_like_one_inside(error: Exception) -> No
     def failing(_host: str, _port: int) -> list[str]:
         raise error
 
-    assert message(url(resolver=failing), "https://images.example.com/") == "Its host has no public address."
-    assert message(url(resolver=answering()), "https://images.example.com/") == "Its host has no public address."
+    assert message(url(resolver=failing), "https://images.example.com/") == "Its host has no public IP address."
+    assert message(url(resolver=answering()), "https://images.example.com/") == "Its host has no public IP address."
 
 
 def test_the_resolver_of_the_system() -> None:
@@ -174,7 +174,7 @@ def test_lookups_of_a_whole_body_are_counted() -> None:
     with pytest.raises(ValidationFailed) as caught:
         Loader(many()).load(value)
     assert len(asked) == 100
-    assert caught.value.members["errors"][0] == {"pointer": "/x/100", "message": "Comes after 100 other addresses."}
+    assert caught.value.members["errors"][0] == {"pointer": "/x/100", "message": "Comes after 100 other URLs."}
     few = Schema.from_dict({"x": fields.List(url(max_lookups=2))})
     with pytest.raises(ValidationFailed):
         Loader(few()).load({"x": value["x"][:3]})

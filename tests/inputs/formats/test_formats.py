@@ -27,7 +27,7 @@ SETTINGS = {
     "MAX_BODY_BYTES": CAPS.max_bytes,
     "MAX_JSON_DEPTH": CAPS.max_depth,
     "MAX_JSON_MEMBERS": CAPS.max_members,
-    "MAX_STRING_LENGTH": CAPS.max_text,
+    "MAX_STRING_LENGTH": CAPS.max_string,
     "MAX_ELEMENTS": CAPS.max_elements,
     "MAX_DECODED_BYTES": CAPS.max_decoded,
 }

@@ -60,7 +60,7 @@ def test_no_copy_is_made_of_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
     with pytest.raises(PayloadTooLarge) as caught:
         GUARD.check(a_request(file.getvalue(), NPY), an_exchange(body=Predict))
-    assert "over the cap of 80000 bytes" in caught.value.reason
+    assert "over the limit of 80000 bytes" in caught.value.reason
 
 
 def test_the_cap_is_the_largest_that_passes() -> None:

@@ -108,7 +108,7 @@ class TestScikitLearn:
 
         rows = np.array([["a", 1.0], ["b", 2.0]], dtype=object)
         columns = ColumnTransformer([("n", StandardScaler(), [1]), ("t", make_pipeline(OneHotEncoder()), [0])])
-        with pytest.raises(ModelInputsError, match="columns of text"):
+        with pytest.raises(ModelInputsError, match="columns of strings"):
             Tensor.for_model(make_pipeline(columns).fit(rows))
         numbers = ColumnTransformer([("n", StandardScaler(), [1]), ("t", OneHotEncoder(), [0])])
         assert Tensor.for_model(numbers.fit(NUMBERS)).shape == (None, 3)
@@ -208,7 +208,7 @@ def test_onnx_sequence() -> None:
     onnx = pytest.importorskip("onnx")
     value = onnx.helper.make_tensor_sequence_value_info("x", FLOAT, [1])
     model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [value], []))
-    with pytest.raises(ModelInputsError, match="no tensor"):
+    with pytest.raises(ModelInputsError, match="not a tensor"):
         Tensor.for_model(model)
 
 
@@ -217,7 +217,7 @@ def test_damaged_onnx(tmp_path: Path, content: bytes) -> None:
     """What is no graph is refused in a sentence."""
     pytest.importorskip("onnx")
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(ModelInputsError, match=r"no ONNX model|no inputs"):
+    with pytest.raises(ModelInputsError, match=r"not an ONNX model|no inputs"):
         inputs_of(tmp_path / "model.onnx")
 
 

@@ -111,7 +111,7 @@ def test_profiles_that_are_read(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((CORPUS / "refuse").glob("*.json")), ids=lambda path: path.stem)
 def test_corrupt_profiles(path: Path) -> None:
     """A profile is read strictly: what is not as it was written is an error that names the file."""
-    with pytest.raises(ProfileError, match=f"{path.name} is no input profile: "):
+    with pytest.raises(ProfileError, match=f"{path.name} is not an input profile: "):
         Profile.load(path)
 
 

@@ -56,7 +56,7 @@ def test_npy_never_unpickles(tmp_path: Path) -> None:
     """An array of objects is refused before anything in it is made."""
     path = tmp_path / "data.npy"
     np.save(path, np.array([[print]]), allow_pickle=True)
-    with pytest.raises(ProfileError, match=r"no \.npy file"):
+    with pytest.raises(ProfileError, match=r"not a \.npy file"):
         columns(path)
 
 
@@ -66,7 +66,7 @@ def test_npy_never_unpickles(tmp_path: Path) -> None:
 def test_damaged_npy(tmp_path: Path, content: bytes) -> None:
     """What is no array is refused in a sentence."""
     (tmp_path / "data.npy").write_bytes(content)
-    with pytest.raises(ProfileError, match=r"no \.npy file"):
+    with pytest.raises(ProfileError, match=r"not a \.npy file"):
         columns(tmp_path / "data.npy")
 
 
@@ -106,16 +106,16 @@ def test_csv_without_rows(tmp_path: Path) -> None:
         pytest.param("1,2\n3,4\n", "first line has numbers", id="no-header"),
         pytest.param("a,a\n1,2\n", "differ", id="name-twice"),
         pytest.param("a,\n1,2\n", "must have a name", id="no-name"),
-        pytest.param("a\nspam\n", "'a' has something that is no number; --target", id="text"),
-        pytest.param("a\n1_000\n", "no number", id="underscore"),
-        pytest.param("a\n0x10\n", "no number", id="hexadecimal"),
-        pytest.param("a\n\u0663\n", "no number", id="other-digits"),
-        pytest.param("a\n1-2\n", "no number", id="range"),
-        pytest.param("a\ninf\n", "no number", id="infinite"),
-        pytest.param("a\n" + "1" * 5000 + "\n", "no number", id="long-number"),
-        pytest.param("a\ntrue\n1\n", "no number", id="boolean-and-number"),
-        pytest.param('a\n"1\n', r"no \.csv file", id="open-quotes"),
-        pytest.param("a\n" + "1" * 200_000 + "\n", r"no \.csv file", id="field-above-the-limit"),
+        pytest.param("a\nspam\n", "'a' has something that is not a number; --target", id="text"),
+        pytest.param("a\n1_000\n", "not a number", id="underscore"),
+        pytest.param("a\n0x10\n", "not a number", id="hexadecimal"),
+        pytest.param("a\n\u0663\n", "not a number", id="other-digits"),
+        pytest.param("a\n1-2\n", "not a number", id="range"),
+        pytest.param("a\ninf\n", "not a number", id="infinite"),
+        pytest.param("a\n" + "1" * 5000 + "\n", "not a number", id="long-number"),
+        pytest.param("a\ntrue\n1\n", "not a number", id="boolean-and-number"),
+        pytest.param('a\n"1\n', r"not a \.csv file", id="open-quotes"),
+        pytest.param("a\n" + "1" * 200_000 + "\n", r"not a \.csv file", id="field-above-the-limit"),
     ],
 )
 def test_wrong_csv(tmp_path: Path, content: str, reason: str) -> None:
@@ -129,7 +129,7 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
     """Only UTF-8 is read."""
     path = tmp_path / "data.csv"
     path.write_bytes("größe\n1\n".encode("latin-1"))
-    with pytest.raises(ProfileError, match=r"no \.csv file"):
+    with pytest.raises(ProfileError, match=r"not a \.csv file"):
         columns(path)
 
 

@@ -121,6 +121,14 @@ class SecureML:
         for finding in (*unseen_changes(settings.policies), *opaque_layers(state.beneath, settings.mounts)):
             app.logger.warning("%s", finding)
 
+    @staticmethod
+    def load(app: Flask) -> None:
+        """Read keys and revocations from the shared store; call it when a worker starts.
+
+        The first request does the same. Nothing is raised: while the store is down, requests are rejected with 503.
+        """
+        state_of(app).load()
+
 
 @dataclass(frozen=True)
 class _Hooks:
@@ -293,7 +301,15 @@ def build_state(app: Flask, parts: Parts, below: Beneath) -> AppState:
     mounts = (*below.mounts, *settings.mounts)
     policies = PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
     return AppState(
-        settings, pipeline, policies, below, parts.clock, store, authentication.keys, authentication.revocations
+        settings,
+        pipeline,
+        policies,
+        below,
+        parts.clock,
+        store,
+        authentication.keys,
+        authentication.revocations,
+        authentication.load,
     )
 
 

@@ -1,4 +1,4 @@
-"""AUTHORIZE: whether this caller may do this, by what its credential says and by whose the object is."""
+"""AUTHORIZE: whether this caller may do this, by the claims of its credential and the owner of the object."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _INSUFFICIENT = 'error="insufficient_scope"'
 
 
 class AuthorizationGuard:
-    """Holds the terms of the policy against the principal, from the cheapest to the dearest.
+    """Checks the principal against the access options of the policy, the cheapest first.
 
-    :param owner: answers for policies with ``owner=True``; without it those routes are closed.
+    :param owner: decides for policies with ``owner=True``; without it those routes reject everyone.
     :param leeway: seconds by which ``auth_time`` may lie in the future.
     """
 
@@ -42,10 +42,10 @@ class AuthorizationGuard:
         self._leeway = leeway
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Let the principal pass when it meets every term; on a public route nothing is asked.
+        """Let the principal pass if it meets every option; on a public route nothing is checked.
 
-        :raises InsufficientScope: a scope is missing; the challenge names those that would do (RFC 6750 section 3.1).
-        :raises Forbidden: another term is not met.
+        :raises InsufficientScope: a scope is missing; the challenge names those that suffice (RFC 6750 section 3.1).
+        :raises Forbidden: another option is not met.
         :raises StepUpRequired: the user must authenticate again, or by other means (RFC 9470 section 3).
         """
         policy = exchange.policy
@@ -65,9 +65,9 @@ class AuthorizationGuard:
     def _check_authentication(self, exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
         acr, time = principal.claims.get("acr"), principal.claims.get("auth_time")
         if access.acr_values and acr not in access.acr_values:
-            raise _step_up(exchange, access, "the authentication context is not one that the route asks for")
+            raise _step_up(exchange, access, "the authentication context is not one that the route requires")
         if access.max_auth_age is not None and not self._recent(time, access.max_auth_age):
-            raise _step_up(exchange, access, "the user authenticated too long ago, or it is not said when")
+            raise _step_up(exchange, access, "the user authenticated too long ago, or it is not known when")
 
     def _recent(self, time: object, seconds: int) -> bool:
         if isinstance(time, bool) or not isinstance(time, (int, float)):
@@ -75,12 +75,14 @@ class AuthorizationGuard:
         now = self._clock.now()
         return now - seconds <= time <= now + self._leeway
 
-    def _check_owner(self, request: Request, exchange: Exchange, principal: Principal, asked: OwnerHook | bool) -> None:
-        hook = self._owner if isinstance(asked, bool) else asked
+    def _check_owner(
+        self, request: Request, exchange: Exchange, principal: Principal, option: OwnerHook | bool
+    ) -> None:
+        hook = self._owner if isinstance(option, bool) else option
         if hook is None:
-            raise _forbidden(exchange, "the route asks for an owner hook, and SecureML has none")
-        if not _says_yes(hook, exchange, principal, MappingProxyType(dict(request.view_args or {}))):
-            raise _forbidden(exchange, "the owner hook did not say that the principal may touch this object")
+            raise _forbidden(exchange, "the route requires an owner hook, and SecureML has none")
+        if not _allows(hook, exchange, principal, MappingProxyType(dict(request.view_args or {}))):
+            raise _forbidden(exchange, "the owner hook did not return True for this object")
 
 
 def _check_caller(rule: Rule | None, exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
@@ -96,8 +98,8 @@ def _check_scopes(exchange: Exchange, principal: Principal, access: AccessOption
     if not missing and not alternatives:
         return
     reason = f"missing scope: {' '.join(sorted(missing))}" if missing else f"none of: {' '.join(sorted(alternatives))}"
-    would_do = " ".join(sorted(access.scopes | alternatives))
-    challenge = _challenge(exchange, f'{_INSUFFICIENT}, scope="{would_do}"')
+    sufficient = " ".join(sorted(access.scopes | alternatives))
+    challenge = _challenge(exchange, f'{_INSUFFICIENT}, scope="{sufficient}"')
     raise InsufficientScope(reason, headers=[("WWW-Authenticate", challenge)])
 
 
@@ -107,8 +109,8 @@ def _check_identity(exchange: Exchange, principal: Principal, access: AccessOpti
     for name, allowed in access.claims:
         if not _has(principal.claims, name, allowed):
             raise _forbidden(exchange, f"the claim {name!r} is missing or has another value")
-    if access.when is not None and not _says_yes(access.when, exchange, principal):
-        raise _forbidden(exchange, "the predicate of the route did not say yes")
+    if access.when is not None and not _allows(access.when, exchange, principal):
+        raise _forbidden(exchange, "the predicate of the route did not return True")
 
 
 def _names(endpoints: frozenset[str], rule: Rule | None) -> bool:
@@ -118,21 +120,21 @@ def _names(endpoints: frozenset[str], rule: Rule | None) -> bool:
 def _has(claims: Mapping[str, Any], name: str, allowed: tuple[Scalar, ...]) -> bool:
     found = claims.get(name)
     values = found if isinstance(found, (list, tuple)) else (found,)
-    # The type too: in Python, True is 1 and 1 is 1.0.
+    # The type too: in Python, True equals 1 and 1 equals 1.0.
     return any(type(value) is type(each) and value == each for value in values for each in allowed)
 
 
-def _says_yes(hook: Callable[..., object], exchange: Exchange, *arguments: object) -> bool:
-    """Return whether a user's function returns True; one that fails has not allowed anything.
+def _allows(hook: Callable[..., object], exchange: Exchange, *arguments: object) -> bool:
+    """Return True if a user's function returns True; one that fails allows nothing.
 
-    :raises SecureMLError: the function's own refusal, such as ``DependencyUnavailable`` while a database is down.
+    :raises SecureMLError: the function raised it itself, such as ``DependencyUnavailable`` while a database is down.
     """
     try:
         return hook(*arguments) is True
     except SecureMLError:
         raise
     except Exception:
-        log.exception("a function that authorizes failed for request %s", exchange.request_id)
+        log.exception("an authorization function failed for request %s", exchange.request_id)
         return False
 
 
@@ -151,5 +153,5 @@ def _step_up(exchange: Exchange, access: AccessOptions, reason: str) -> StepUpRe
 
 
 def _challenge(exchange: Exchange, parameters: str) -> str:
-    """Return the challenge of the scheme that was used, with an error."""
+    """Return the challenge of the used scheme with an error."""
     return f"{exchange.challenges[0]}, {parameters}" if exchange.challenges else f"Bearer {parameters}"

@@ -122,8 +122,13 @@ class SecureML:
         for warning in (*unseen_changes(settings.policies), *opaque_layers(state.beneath, settings.mounts)):
             app.logger.warning("%s", warning)
 
+    @staticmethod
+    def load(app: Flask) -> None:
+        """Read keys and revocations from the shared store; call it when a worker starts.
 
-# --- the parts of one app -----------------------------------------------------------------------------------------
+        The first request does the same. Nothing is raised: while the store is down, requests are rejected with 503.
+        """
+        state_of(app).load()
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,19 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     return AppState(
         settings=settings,
         pipeline=pipeline,
-        policies=_policies(app, settings, parts, below),
+        policies=PolicyTable(
+            app,
+            settings.policies,
+            owner_hook=parts.owner is not None,
+            mounts=(*below.mounts, *settings.mounts),
+        ),
         beneath=below,
         clock=parts.clock,
         store=store,
         responses=responses,
         keys=authentication.keys,
         revocations=authentication.revocations,
+        load=authentication.load,
     )
 
 
@@ -204,19 +215,11 @@ def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
         yield RequestLog(sink)
 
 
-def _policies(app: Flask, settings: Settings, parts: Parts, below: Beneath) -> PolicyTable:
-    mounts = (*below.mounts, *settings.mounts)
-    return PolicyTable(app, settings.policies, owner_hook=parts.owner is not None, mounts=mounts)
-
-
 def _secure_cookies(app: Flask, settings: Settings) -> None:
     """Keep session cookies off clear text, unless the app is served in clear text."""
     for key, value in session_cookie(app.config, require_tls=settings.require_tls).items():
         app.logger.info("%s was %r and is now %r", key, app.config[key], value)
         app.config[key] = value
-
-
-# --- the lifecycle of a request -----------------------------------------------------------------------------------
 
 
 class _Hooks:

@@ -1,4 +1,4 @@
-"""The caller of a request, and the clock: what the parts below the exchange need of it."""
+"""The caller of a request, and the clock: what packages need that must not import the exchange."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Clock(Protocol):
-    """Where every part reads the time, so that a test can move it."""
+    """The source of time of every part, so that a test can set it."""
 
     def now(self) -> float:
         """Return seconds since the epoch (UTC)."""
@@ -35,19 +35,19 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, as proven by a credential.
+    """The caller, as authenticated by a credential.
 
-    :param kind: the credential's kind: ``api_key``, ``jwt``, ``introspection`` or ``mtls``.
-    :param issuer: who vouches for the subject; empty for this app's own keys and for certificates.
+    :param kind: the kind of the credential: ``api_key``, ``jwt``, ``introspection`` or ``mtls``.
+    :param issuer: the issuer of the subject; empty for this app's own keys and for certificates.
     :param subject: the identity at that issuer; never unique without the issuer (RFC 8725bis, ASVS 10.3.3).
-    :param scopes: what the credential allows.
+    :param scopes: the scopes of the credential.
     :param plan: the name of the plan in ``SECURE_ML_PLANS`` that limits this caller.
     :param client_id: the OAuth2 client, or the client name of a key or certificate.
     :param claims: the verified claims of a token, read-only; empty for keys and certificates.
-    :param roles: the roles, groups and entitlements that the issuer states (RFC 9068 section 2.2.3.1).
+    :param roles: the roles, groups and entitlements in the token (RFC 9068 section 2.2.3.1).
     :param endpoints: the endpoints or URL rules that the credential is for; None for every one.
-    :param token_id: the ``jti`` of a token, by which it is revoked; empty where there is none.
-    :param issued: when the credential was issued, in seconds since the epoch; None where that is not known.
+    :param token_id: the ``jti`` of a token, by which it is revoked; empty without one.
+    :param issued: when the credential was issued, in seconds since the epoch; None if that is not known.
     """
 
     kind: str
@@ -64,8 +64,8 @@ class Principal:
 
     @property
     def id(self) -> str:
-        """One string that names this caller in logs, as a limiter's key and when it is revoked.
+        """The string that identifies this caller in logs, limits and revocations.
 
-        The kind of a token is no part of it: a subject stays itself whether its token is a JWT or an opaque one.
+        It does not contain the kind of a token: a subject is the same with a JWT and with an opaque token.
         """
         return f"{self.issuer}#{self.subject}" if self.issuer else f"{self.kind}:{self.subject}"

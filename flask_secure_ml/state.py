@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +36,7 @@ class AppState:
     responses: ResponseRules
     keys: KeyStore | None
     revocations: Revocations
+    load: Callable[[], None]
 
 
 def state_of(app: Flask) -> AppState:

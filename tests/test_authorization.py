@@ -259,7 +259,7 @@ def test_every_403_is_challenged(challenges: tuple[str, ...], expected: str) -> 
         pytest.param({"acr_values": ["a"]}, {"claims": {"acr": "s3cret"}}, "authentication context", id="context"),
         pytest.param({"max_auth_age": 1}, {}, "too long ago", id="age"),
         pytest.param({"owner": True}, {}, "SecureML has none", id="no owner hook"),
-        pytest.param({"owner": Asked(False)}, {}, "may touch this object", id="owner"),
+        pytest.param({"owner": Asked(False)}, {}, "did not return True for this object", id="owner"),
         pytest.param({"when": Asked(False)}, {}, "predicate", id="when"),
     ],
 )

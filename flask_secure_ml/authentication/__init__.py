@@ -1,17 +1,8 @@
-"""Who is calling: authenticators for API keys and access tokens, and the guard that asks them."""
+"""AUTHENTICATE: who is calling. Authenticators for API keys, access tokens and certificates, and the guard over them.
 
-from .api_keys.authenticator import ApiKeyAuthenticator
-from .api_keys.file_store import FileKeyStore
-from .api_keys.key import KeyRecord, KeyStore
+What an app does not use is not imported: ``setup`` imports each authentication method where the settings turn it on.
+"""
+
 from .guard import AuthenticationGuard, Authenticator
-from .tokens.jwt import JwtVerifier
 
-__all__ = [
-    "ApiKeyAuthenticator",
-    "AuthenticationGuard",
-    "Authenticator",
-    "FileKeyStore",
-    "JwtVerifier",
-    "KeyRecord",
-    "KeyStore",
-]
+__all__ = ["AuthenticationGuard", "Authenticator"]

@@ -1,4 +1,4 @@
-"""How a credential is found in the ``Authorization`` header (RFC 9110 section 11.6.2, RFC 6750 section 2.1)."""
+"""The credential in the ``Authorization`` header (RFC 9110 section 11.6.2, RFC 6750 section 2.1)."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def authorization(request: Request) -> tuple[str, str] | None:
     return scheme.lower(), rest.strip(" ")
 
 
-def single_word(request: Request, scheme: str) -> str | None:
-    """Return the one word that follows a scheme in ``Authorization``, or None for another scheme or no header.
+def single_value(request: Request, scheme: str) -> str | None:
+    """Return the one value that follows a scheme in ``Authorization``, or None for another scheme or no header.
 
     :param scheme: in lower case.
-    :raises MalformedRequest: nothing, several words or a comma after the scheme (RFC 6750 section 3.1).
+    :raises MalformedRequest: no value, several values or a comma after the scheme (RFC 6750 section 3.1).
     """
     found = authorization(request)
     if found is None or found[0] != scheme:
         return None
     if not found[1] or " " in found[1] or "," in found[1]:
-        raise MalformedRequest(f"the scheme {scheme} needs exactly one word after it")
+        raise MalformedRequest(f"the scheme {scheme} needs exactly one value after it")
     return found[1]
 
 
@@ -49,9 +49,9 @@ def token68(request: Request, scheme: str) -> str | None:
     """Return the token that follows a scheme, or None for another scheme or no header (RFC 6750 section 2.1).
 
     :param scheme: in lower case.
-    :raises MalformedRequest: what follows is not one b64token.
+    :raises MalformedRequest: the value is not one b64token.
     """
-    token = single_word(request, scheme)
+    token = single_value(request, scheme)
     if token is not None and not _B64TOKEN.fullmatch(token):
-        raise MalformedRequest(f"what follows {scheme} has characters that no token has")
+        raise MalformedRequest(f"the value after {scheme} has characters that no token has")
     return token

@@ -1,13 +1,14 @@
-"""Who is calling: the contract of an authenticator, and the guard that asks each of them.
+"""The protocol of an authenticator, and the guard that calls each of them.
 
-An authenticator has three outcomes: *not mine* (``find`` returns None), a :class:`Principal`, or a raise. A
+An authenticator has three outcomes: *not mine* (``find`` returns None), a :class:`Principal`, or an exception. A
 credential that was found and fails is final; there is no fall-through to a weaker kind.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flask import Request
@@ -32,7 +33,10 @@ class Authenticator(Protocol):
 
     @property
     def challenge(self) -> str:
-        """The authentication scheme that ``WWW-Authenticate`` offers, such as ``Bearer``; empty for none."""
+        """The challenge in ``WWW-Authenticate``: a scheme such as ``Bearer``, or one with parameters; empty for none.
+
+        The realm of the app is added unless it has one.
+        """
 
     def find(self, request: Request, exchange: Exchange) -> object | None:
         """Return the credential of this kind, or None when the request carries none.
@@ -41,34 +45,35 @@ class Authenticator(Protocol):
         """
 
     def verify(self, credential: Any, exchange: Exchange) -> Principal:
-        """Return who presented the credential that ``find`` returned.
+        """Return the principal of the credential that ``find`` returned.
 
         :raises NotAuthenticated: it is invalid, expired or revoked; the reason is private.
-        :raises DependencyUnavailable: what is needed to tell is down.
+        :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
 
 
 class Revoker(Protocol):
-    """Knows what was withdrawn before its time."""
+    """Knows which credentials were revoked before they expired."""
 
     def check(self, principal: Principal) -> None:
         """Let a principal pass.
 
-        :raises NotAuthenticated: its token, itself or everything of its time was revoked.
-        :raises DependencyUnavailable: that cannot be told now.
+        :raises NotAuthenticated: the principal, its token, or everything issued up to an instant was revoked.
+        :raises DependencyUnavailable: the revocations are not known now.
         """
 
 
 class AuthenticationGuard:
-    """Writes ``exchange.principal`` for every route that is not public, or refuses.
+    """Writes ``exchange.principal`` for every route that is not public, or rejects the request.
 
-    :param authenticators: asked in this order.
-    :param challenges: what ``WWW-Authenticate`` says.
-    :param revoker: asked for every verified credential, of whatever kind.
+    :param authenticators: called in this order.
+    :param challenges: the challenges in ``WWW-Authenticate``.
+    :param revoker: called for every verified credential, of whatever kind.
     :param on_failure: called for each invalid credential with the id of the API key that was guessed at, or an empty
-        text; it may raise to answer 429.
-    :param ambient: an authenticator for what comes with the connection and not with the request, such as a client
-        certificate; it is asked only when the request carries no credential.
+        string; it may raise an error that rejects the request with 429.
+    :param ambient: an authenticator for a credential of the connection and not of the request, such as a client
+        certificate; called only when the request has no credential.
+    :param poll: called for every request, also on public routes: keeps cached keys and revocations current.
     """
 
     name = "authenticate"
@@ -81,26 +86,29 @@ class AuthenticationGuard:
         revoker: Revoker,
         on_failure: OnFailure,
         ambient: Authenticator | None = None,
+        poll: Callable[[], None] = lambda: None,
     ) -> None:
         self._authenticators = tuple(authenticators)
         self._ambient = ambient
         self._challenges = challenges
         self._revoker = revoker
         self._on_failure = on_failure
+        self._poll = poll
 
     @property
     def authenticators(self) -> tuple[Authenticator, ...]:
-        """Every way in, in the order in which they are asked."""
+        """Every authenticator, in the order in which they are called."""
         return self._authenticators if self._ambient is None else (*self._authenticators, self._ambient)
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Find exactly one credential and verify it; on a public route none is looked at.
+        """Find exactly one credential and verify it; on a public route none is looked for.
 
-        A caller whom an app around this one knows stays who it is.
+        A principal that an enclosing app has authenticated stays.
 
-        :raises NotAuthenticated: none, or one that is not valid.
-        :raises MalformedRequest: a malformed credential, or several (RFC 6750 section 2).
+        :raises NotAuthenticated: there is no credential, or it is not valid.
+        :raises MalformedRequest: it is malformed, or there are several (RFC 6750 section 2).
         """
+        self._poll()
         if exchange.principal is not None or (exchange.policy is not None and exchange.policy.public):
             return
         authenticator, credential = self._only_one(self._find(request, exchange), request)
@@ -109,9 +117,9 @@ class AuthenticationGuard:
 
     def _find(self, request: Request, exchange: Exchange) -> list[tuple[Authenticator, object]]:
         try:
-            found = _asked(self._authenticators, request, exchange)
+            found = _find_all(self._authenticators, request, exchange)
             if not found and self._ambient is not None and not _carries_any(request):
-                found = _asked((self._ambient,), request, exchange)
+                found = _find_all((self._ambient,), request, exchange)
         except MalformedRequest as error:
             raise self._malformed(error.reason) from None
         return found
@@ -145,15 +153,15 @@ class AuthenticationGuard:
         return MalformedRequest(reason, headers=self._challenges.malformed())
 
 
-def _asked(
+def _find_all(
     authenticators: Sequence[Authenticator], request: Request, exchange: Exchange
 ) -> list[tuple[Authenticator, object]]:
-    asked = [(each, _find(each, request, exchange)) for each in authenticators]
-    return [(each, credential) for each, credential in asked if credential is not None]
+    found = [(each, _find(each, request, exchange)) for each in authenticators]
+    return [(each, credential) for each, credential in found if credential is not None]
 
 
 def _find(authenticator: Authenticator, request: Request, exchange: Exchange) -> object | None:
-    """Call ``find``; what it raises unforeseen is about what was sent, and must not become a 500."""
+    """Call ``find``; an unforeseen exception is due to the request, and must not become a 500."""
     try:
         return authenticator.find(request, exchange)
     except SecureMLError:
@@ -164,12 +172,12 @@ def _find(authenticator: Authenticator, request: Request, exchange: Exchange) ->
 
 
 def _carries_any(request: Request) -> bool:
-    """Tell whether there is a credential of some kind, though of none that is on offer."""
+    """Return True if the request has a credential of some kind, even one that this app does not accept."""
     return bool(request.environ.get("HTTP_AUTHORIZATION") or request.environ.get("HTTP_X_API_KEY"))
 
 
 def _verified(authenticator: Authenticator, credential: object, exchange: Exchange) -> Principal:
-    """Call ``verify``; whatever it raises unforeseen, a strange credential must not become a 500."""
+    """Call ``verify``; an unforeseen exception is due to the credential, and must not become a 500."""
     try:
         principal: object = authenticator.verify(credential, exchange)
     except SecureMLError:
@@ -187,44 +195,73 @@ Headers = list[tuple[str, str]]
 OAUTH_SCHEMES = ("Bearer", "DPoP")
 """The schemes that define error codes."""
 
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'({_WORD}) *= *(?:{_WORD}|"(?:[ !#-\[\]-~]|\\[ -~])*")')
+_CHALLENGE = re.compile(
+    rf"(?P<scheme>{_WORD})(?: +(?:(?P<token>[A-Za-z0-9._~+/-]+=*)"
+    rf"|(?P<parameters>{_PARAMETER.pattern}(?: *, *{_PARAMETER.pattern})*)))?"
+)
+
 
 class Challenges:
     """The challenges of one app.
 
-    :param realm: the realm of every challenge.
-    :param schemes: what is on offer, in this order; without any, ``Bearer`` is, because RFC 9110 section 15.5.2 asks
-        for a challenge in every 401.
-    :param parameters: further parameters of a scheme, such as ``algs="ES256"``.
+    :param realm: the realm of every challenge that has none of its own.
+    :param challenges: the challenges of the authenticators, in this order; without any, ``Bearer`` is used, because
+        RFC 9110 section 15.5.2 requires a challenge in every 401.
+    :param parameters: further parameters by scheme, such as ``algs="ES256"``; a challenge keeps its own of that name.
+    :raises ValueError: one of the challenges is not exactly one challenge of RFC 9110 section 11.6.1.
     """
 
-    def __init__(self, realm: str, schemes: Sequence[str], parameters: Mapping[str, Sequence[str]]) -> None:
-        offered = tuple(dict.fromkeys(scheme for scheme in schemes if scheme)) or ("Bearer",)
-        self._base = {scheme: _base(scheme, realm, parameters.get(scheme, ())) for scheme in offered}
-        self._ordered = {scheme: self._order(scheme) for scheme in ("", *offered)}
+    def __init__(self, realm: str, challenges: Iterable[str], parameters: Mapping[str, Sequence[str]]) -> None:
+        given = tuple(dict.fromkeys(filter(None, challenges))) or ("Bearer",)
+        self._complete = {each: _complete(each, realm, parameters) for each in given}
+        self._ordered = {each: self._order(each) for each in ("", *given)}
 
     def offered(self, used: str = "") -> tuple[str, ...]:
-        """Return every challenge without an error code, that of the used scheme first."""
+        """Return every challenge without an error code, that of the used authenticator first."""
         return self._ordered.get(used, self._ordered[""])
 
     def headers(self, used: str = "", error: str = "") -> Headers:
         """Return the header lines.
 
-        :param used: the scheme of the credential that was presented; empty when there was none.
-        :param error: the code for that scheme, if it is one that defines codes.
+        :param used: the challenge of the authenticator whose credential was presented; empty when there was none.
+        :param error: the code for that challenge, if its scheme defines codes.
         """
         first, *others = self.offered(used)
-        if error and used in OAUTH_SCHEMES and used in self._base:
+        if error and used in self._complete and _scheme(used) in OAUTH_SCHEMES:
             first = f'{first}, error="{error}"'
         return [("WWW-Authenticate", challenge) for challenge in (first, *others)]
 
     def malformed(self) -> Headers:
-        """Return the header lines for a request whose credentials cannot be told apart or read."""
-        scheme = next((scheme for scheme in OAUTH_SCHEMES if scheme in self._base), "")
-        return self.headers(scheme, "invalid_request")
+        """Return the header lines for a request whose credentials cannot be parsed or told apart."""
+        used = next((each for name in OAUTH_SCHEMES for each in self._complete if _scheme(each) == name), "")
+        return self.headers(used, "invalid_request")
 
     def _order(self, used: str) -> tuple[str, ...]:
-        return tuple(self._base[scheme] for scheme in sorted(self._base, key=lambda scheme: scheme != used))
+        ordered = sorted(self._complete, key=lambda each: each != used)
+        return tuple(dict.fromkeys(self._complete[each] for each in ordered))
 
 
-def _base(scheme: str, realm: str, parameters: Sequence[str]) -> str:
-    return ", ".join([f'{scheme} realm="{realm}"', *parameters])
+def _scheme(challenge: str) -> str:
+    return challenge.partition(" ")[0]
+
+
+def _complete(challenge: str, realm: str, parameters: Mapping[str, Sequence[str]]) -> str:
+    """Return a challenge with a realm and the parameters of its scheme, each name once."""
+    parts = _CHALLENGE.fullmatch(challenge)
+    if parts is None:
+        raise ValueError(f"{challenge!r} is not exactly one challenge (RFC 9110 section 11.6.1)")
+    if parts["token"]:
+        return challenge
+    own = [each[0] for each in _PARAMETER.finditer(parts["parameters"] or "")]
+    names = {_name(each) for each in own}
+    if len(names) < len(own):
+        raise ValueError(f"{challenge!r} has a parameter twice")
+    first = [] if "realm" in names else [f'realm="{realm}"']
+    last = [each for each in parameters.get(parts["scheme"], ()) if _name(each) not in names]
+    return f"{parts['scheme']} {', '.join((*first, *own, *last))}"
+
+
+def _name(parameter: str) -> str:
+    return parameter.partition("=")[0].strip(" ").lower()

@@ -1,4 +1,4 @@
-"""Clients that prove themselves with a certificate (RFC 8705 section 2)."""
+"""Clients that authenticate with a certificate (RFC 8705 section 2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from cryptography import x509
@@ -22,19 +21,19 @@ from ..config.clients import Identity, MtlsClient, ascii_lower
 from ..errors import ConfigError, DependencyUnavailable, NotAuthenticated
 from ..exchange import Exchange
 from ..principal import Clock, Principal
-from ..refresh import WatchedFile
+from ..refresh import Outage, WatchedFile, process_lock
 
-MAX_KNOWN = 1_000
-"""How many verified certificates are remembered; the oldest is forgotten first."""
+MAX_CACHED = 1_000
+"""How many verified certificates are cached; the oldest is evicted first."""
 
 
 @dataclass(frozen=True, slots=True)
-class KnownCertificate:
-    """A certificate that was verified, and what that stood on.
+class VerifiedCertificate:
+    """A verified certificate, and what its verification depended on.
 
     :param begins: its first second, since the epoch.
     :param ends: the last second of the whole chain, since the epoch.
-    :param authorities: those that vouched for it; None when it is named by its fingerprint.
+    :param authorities: those that it leads to; None if it is named by its fingerprint.
     """
 
     principal: Principal
@@ -44,15 +43,15 @@ class KnownCertificate:
 
 
 class MtlsAuthenticator:
-    """Takes the client's certificate as its identity.
+    """Identifies a client by its certificate.
 
-    A certificate is a client's when it has the one property that names the client. One that is named by fingerprint
-    (RFC 8705 section 2.2) may be self-signed; every other must lead to an authority of ours (section 2.1). That the
-    client holds the key was proven in the TLS handshake, here or at the trusted proxy.
+    A certificate is that of a client if it has the one property that names the client. One that is named by fingerprint
+    (RFC 8705 section 2.2) may be self-signed; every other must lead to a configured authority (section 2.1). The TLS
+    handshake, here or at the trusted proxy, has proven that the client has the key.
 
-    :param clients: who is known; each client and each property once.
+    :param clients: the clients; each name and each property once.
     :param ca_file: the authorities in PEM, read again when the file changes; None if all are named by fingerprint.
-    :param clock: tells whether a certificate is valid now.
+    :param clock: decides whether a certificate is valid now.
     """
 
     name = "mtls"
@@ -62,8 +61,8 @@ class MtlsAuthenticator:
         self._clients = {each.identity: each for each in clients}
         self._authorities = None if ca_file is None else AuthorityFile(ca_file)
         self._clock = clock
-        self._known: dict[bytes, KnownCertificate] = {}
-        self._lock = Lock()
+        self._cache: dict[bytes, VerifiedCertificate] = {}
+        self._lock = process_lock()
 
     def check(self) -> None:
         """Read the authorities at start-up.
@@ -74,28 +73,28 @@ class MtlsAuthenticator:
             self._authorities.check()
 
     def find(self, request: Request, exchange: Exchange) -> bytes | None:
-        """Return the certificate, in DER, that the transport found."""
+        """Return the certificate of the connection in DER."""
         return exchange.certificate
 
     def verify(self, credential: bytes, exchange: Exchange) -> Principal:
-        """Return the client that a certificate names.
+        """Return the principal of the client that a certificate names.
 
-        :raises NotAuthenticated: it names no client or several, is not valid now, or no authority vouches for it.
+        :raises NotAuthenticated: it names no client or several, is not valid now, or leads to no authority.
         :raises DependencyUnavailable: the file of the authorities is missing or damaged.
         """
         digest = sha256(credential).digest()
-        known = self._known.get(digest)
-        if known is None or not self._still_holds(known):
-            known = self._examine(credential, digest.hex())
-            self._remember(digest, known)
-        return known.principal
+        verified = self._cache.get(digest)
+        if verified is None or not self._is_valid(verified):
+            verified = self._verify(credential, digest.hex())
+            self._put(digest, verified)
+        return verified.principal
 
-    def _still_holds(self, known: KnownCertificate) -> bool:
-        if not known.begins <= self._clock.now() <= known.ends:
+    def _is_valid(self, verified: VerifiedCertificate) -> bool:
+        if not verified.begins <= self._clock.now() <= verified.ends:
             return False
-        return known.authorities is None or known.authorities is self._trusted()
+        return verified.authorities is None or verified.authorities is self._trusted()
 
-    def _examine(self, der: bytes, fingerprint: str) -> KnownCertificate:
+    def _verify(self, der: bytes, fingerprint: str) -> VerifiedCertificate:
         certificate = read_certificate(der)
         client = self._named(certificate, fingerprint)
         now = self._clock.now()
@@ -103,9 +102,9 @@ class MtlsAuthenticator:
             raise NotAuthenticated(f"the certificate of {client.client} is not valid now")
         principal = _principal(client, certificate)
         if client.sha256:
-            return KnownCertificate(principal, certificate.begins, certificate.ends, None)
+            return VerifiedCertificate(principal, certificate.begins, certificate.ends, None)
         trusted = self._trusted()
-        return KnownCertificate(principal, certificate.begins, trusted.vouched_until(certificate, now), trusted)
+        return VerifiedCertificate(principal, certificate.begins, trusted.valid_until(certificate, now), trusted)
 
     def _named(self, certificate: ClientCertificate, fingerprint: str) -> MtlsClient:
         identities = {*certificate.identities, ("sha256", fingerprint)}
@@ -119,15 +118,15 @@ class MtlsAuthenticator:
 
     def _trusted(self) -> Authorities:
         if self._authorities is None:
-            raise NotAuthenticated("there is no SECURE_ML_MTLS_CA_FILE that the certificate could lead to")
+            raise NotAuthenticated("without SECURE_ML_MTLS_CA_FILE the certificate leads to no authority")
         return self._authorities.read()
 
-    def _remember(self, digest: bytes, known: KnownCertificate) -> None:
-        with self._lock:
-            self._known.pop(digest, None)
-            if len(self._known) >= MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            self._known[digest] = known
+    def _put(self, digest: bytes, verified: VerifiedCertificate) -> None:
+        with self._lock.get():
+            self._cache.pop(digest, None)
+            if len(self._cache) >= MAX_CACHED:
+                del self._cache[next(iter(self._cache))]
+            self._cache[digest] = verified
 
 
 def _principal(client: MtlsClient, certificate: ClientCertificate) -> Principal:
@@ -142,7 +141,7 @@ def _principal(client: MtlsClient, certificate: ClientCertificate) -> Principal:
 
 
 MAX_CERTIFICATE = 16_384
-"""The largest certificate that is looked at, in bytes of DER."""
+"""The largest certificate that is parsed, in bytes of DER."""
 
 MINIMUM_RSA = 2048
 MINIMUM_CURVE = 256
@@ -157,7 +156,7 @@ _ALTERNATIVE_NAMES: Mapping[type[Any], str] = {
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """A certificate that was read; that says nothing of who signed it.
+    """A parsed certificate, whoever signed it.
 
     :param parsed: the certificate itself.
     :param identities: its subject and its alternative names, in the form of ``MtlsClient.identity``.
@@ -172,7 +171,7 @@ class ClientCertificate:
 
 
 def read_certificate(der: bytes) -> ClientCertificate:
-    """Return what a certificate says.
+    """Return a parsed certificate.
 
     :raises NotAuthenticated: it cannot be read, is larger than 16 KiB, or its key is weak.
     """
@@ -181,7 +180,7 @@ def read_certificate(der: bytes) -> ClientCertificate:
     try:
         certificate = _read(der)
         strong = _is_strong(certificate.parsed.public_key())
-    except Exception as error:  # noqa: BLE001  the parser raises many types, some of them no ValueError
+    except Exception as error:  # noqa: BLE001  the parser raises many types, not all of them a ValueError
         raise NotAuthenticated(f"the client certificate cannot be read: {type(error).__name__}") from None
     if not strong:
         raise NotAuthenticated("the key of the client certificate is too weak")
@@ -219,7 +218,7 @@ class Authorities:
     Each of them is a trust anchor, an intermediate one too.
 
     :param pem: one or more certificates.
-    :raises ValueError: there is none, or one that cannot sign for others.
+    :raises ValueError: there is none, or one that is not an authority.
     """
 
     def __init__(self, pem: bytes) -> None:
@@ -228,12 +227,12 @@ class Authorities:
             _check_authority(each)
         self._store = Store(certificates)
 
-    def vouched_until(self, certificate: ClientCertificate, now: float) -> float:
-        """Return until when the whole chain of a certificate is valid, in seconds since the epoch.
+    def valid_until(self, certificate: ClientCertificate, now: float) -> float:
+        """Return when the chain of a certificate expires, in seconds since the epoch.
 
         The chain follows RFC 5280 in the profile of the Web PKI, with two allowances for private authorities: a
         client certificate needs no alternative name, and an authority's certificate needs no key usage. Extended key
-        usages, where there are any, must include ``clientAuth``.
+        usages, if there are any, must include ``clientAuth``.
 
         :raises NotAuthenticated: no valid chain leads to an authority.
         """
@@ -249,13 +248,14 @@ class Authorities:
 
 
 class AuthorityFile:
-    """A file of authorities that is read again when it changes.
+    """The file of the authorities, which is read again when it changes.
 
     :param path: the file, in PEM.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._file = WatchedFile(path, Authorities)
+        self._outage = Outage(f"the CA file {path} cannot be used", f"the CA file {path} can be used again")
 
     def read(self) -> Authorities:
         """Return the authorities: the same object for as long as the file stays the same.
@@ -263,12 +263,12 @@ class AuthorityFile:
         :raises DependencyUnavailable: the file is missing or damaged.
         """
         try:
-            return self._file.read()
-        except OSError as error:
-            reason = f"SECURE_ML_MTLS_CA_FILE cannot be read: {error.strerror}"
+            authorities = self._parse()
         except ValueError as error:
-            reason = f"SECURE_ML_MTLS_CA_FILE is damaged: {error}"
-        raise DependencyUnavailable(reason, headers=_RETRY_AFTER)
+            self._outage.failed(str(error))
+            raise DependencyUnavailable(str(error), headers=_RETRY_AFTER) from None
+        self._outage.ended()
+        return authorities
 
     def check(self) -> None:
         """Read the file at start-up.
@@ -276,19 +276,27 @@ class AuthorityFile:
         :raises ConfigError: it is missing or damaged.
         """
         try:
-            self.read()
-        except DependencyUnavailable as error:
-            raise ConfigError([error.reason]) from None
+            self._parse()
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
+
+    def _parse(self) -> Authorities:
+        try:
+            return self._file.read()
+        except OSError as error:
+            raise ValueError(f"SECURE_ML_MTLS_CA_FILE cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"SECURE_ML_MTLS_CA_FILE is damaged: {error}") from None
 
 
 def _check_authority(certificate: x509.Certificate) -> None:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
-        raise ValueError("a certificate in it has no basic constraints, so it is no authority") from None
+        raise ValueError("a certificate in it has no basic constraints, so it is not an authority") from None
     if not constraints.ca:
-        # As a trust anchor a client certificate would vouch for itself.
-        raise ValueError("a certificate in it is no authority")
+        # As a trust anchor, a client certificate would verify itself.
+        raise ValueError("a certificate in it is not an authority")
     if not isinstance(certificate.public_key(), (RSAPublicKey, EllipticCurvePublicKey)):
         raise ValueError("an authority in it has a key that is neither RSA nor on an elliptic curve of NIST")
 
@@ -302,6 +310,6 @@ def _client() -> ExtensionPolicy:
 
 
 def _signs_certificates(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
-    """Hold a key usage, where there is one, to RFC 5280 section 6.1.4 (n)."""
+    """Check a key usage, if there is one, against RFC 5280 section 6.1.4 (n)."""
     if usage is not None and not usage.key_cert_sign:
         raise ValueError("the key usage of an authority lacks keyCertSign")

@@ -1,7 +1,7 @@
-"""The metadata document of a protected resource (RFC 9728): where callers get a token for this API, and which kind.
+"""The metadata document of a protected resource (RFC 9728): which tokens this API accepts, and who issues them.
 
-Everything in it comes from the settings and the policies, nothing from the request: a document that repeated the
-``Host`` header would let anyone send clients to an authorization server of their own.
+Its content comes from the settings and the policies, never from the request: a document that repeated the ``Host``
+header would let anyone direct clients to an authorization server of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..policy.decorators import public
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 MAX_AGE = 3600
-"""Seconds for which clients may keep the document."""
+"""Seconds for which clients may cache the document."""
 
 if TYPE_CHECKING:
     from ..state import AppState
@@ -31,15 +31,15 @@ def metadata_path(resource: str) -> str:
 
 
 def metadata_uri(resource: str) -> str:
-    """Return where clients find the document of a resource."""
+    """Return the URL of the document of a resource."""
     parts = urlsplit(resource)
     return f"{parts.scheme}://{parts.netloc}{metadata_path(resource)}"
 
 
 def metadata_document(settings: Settings, scopes: Iterable[str]) -> dict[str, Any]:
-    """Return the members that hold for this app; empty ones are left out (RFC 9728 section 3.2).
+    """Return the members for this app, without empty ones (RFC 9728 section 3.2).
 
-    :param scopes: every scope that a route may ask for.
+    :param scopes: every scope that a route may require.
     """
     document = {
         "resource": settings.resource_uri,
@@ -48,13 +48,13 @@ def metadata_document(settings: Settings, scopes: Iterable[str]) -> dict[str, An
         "bearer_methods_supported": ["header"] if settings.dpop != "require" else [],
         "dpop_signing_alg_values_supported": [] if settings.dpop == "off" else list(settings.dpop_algorithms),
         "dpop_bound_access_tokens_required": settings.dpop == "require",
-        "tls_client_certificate_bound_access_tokens": _sees_certificates(settings),
+        "tls_client_certificate_bound_access_tokens": _uses_certificates(settings),
     }
     return {name: value for name, value in document.items() if value}
 
 
-def _sees_certificates(settings: Settings) -> bool:
-    # gunicorn's own TLS may show certificates without any setting here; then the document says less than is true.
+def _uses_certificates(settings: Settings) -> bool:
+    # gunicorn's own TLS may pass certificates on without any setting here; then the document omits that.
     return bool(settings.client_certificate_header or settings.mtls_ca_file or settings.mtls_clients)
 
 
@@ -62,7 +62,7 @@ ENDPOINT = "secure_ml_resource_metadata"
 
 
 def add_resource_metadata(app: Flask, state: AppState) -> None:
-    """Serve the metadata document, open to everyone and cacheable (RFC 9728 section 3)."""
+    """Serve the metadata document, public and cacheable (RFC 9728 section 3)."""
     if state.settings.resource_uri is None:
         return
 

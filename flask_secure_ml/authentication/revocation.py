@@ -1,4 +1,4 @@
-"""One revocation: what it refuses, and its form in a store."""
+"""Revocations: of one token, of a principal, or of everything issued up to an instant."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Revocation:
     """One record.
 
     :param kind: ``token``, ``principal`` or ``before``.
-    :param issuer: of the token, or whose tokens ``before`` is about; empty for all.
+    :param issuer: of the token, or of all tokens that ``before`` revokes; empty for every issuer.
     :param token_id: the ``jti`` of the token.
-    :param principal: the ``Principal.id`` that is refused, or that ``before`` is about; empty for all.
-    :param instant: for ``before``, seconds since the epoch; what was issued then or earlier is refused.
+    :param principal: the ``Principal.id`` that is revoked, or whose credentials ``before`` revokes; empty for all.
+    :param instant: for ``before``, seconds since the epoch; what was issued then or earlier is revoked.
     :param created: when it was revoked, in seconds since the epoch.
-    :param expires: until when this is remembered, in seconds since the epoch; None until it is undone.
+    :param expires: when this record expires, in seconds since the epoch; None if it stays until it is undone.
     """
 
     kind: str
@@ -53,13 +53,13 @@ class Revocation:
 
     @property
     def key(self) -> str:
-        """The name of the record: the same for what is the same revocation."""
-        # With their lengths, so that no part can hold the beginning of the next.
+        """The key of the record: equal for equal revocations."""
+        # With their lengths, so that no part can contain the beginning of the next.
         parts = "".join(f"{len(part)}:{part}" for part in (self.kind, self.issuer, self.token_id, self.principal))
         return hashlib.blake2b(parts.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
     def __str__(self) -> str:
-        """Return what is refused, for people."""
+        """Return what is revoked, for people."""
         if self.kind == TOKEN:
             return f"token {self.token_id} of {self.issuer}"
         if self.kind == PRINCIPAL:
@@ -71,7 +71,7 @@ class Revocation:
 def dump_revocation(record: Revocation) -> bytes:
     """Return the form of a record in a store.
 
-    :raises ValueError: it could not be read back.
+    :raises ValueError: it could not be parsed again.
     """
     raw = json.dumps(asdict(record)).encode()
     parse_revocation(raw)
@@ -79,9 +79,9 @@ def dump_revocation(record: Revocation) -> bytes:
 
 
 def parse_revocation(raw: bytes) -> Revocation:
-    """Read one record.
+    """Parse one record.
 
-    :raises ValueError: it is not one.
+    :raises ValueError: it is not a complete record.
     """
     members = loads(raw)
     if not isinstance(members, dict) or members.keys() != _MEMBERS:
@@ -89,12 +89,12 @@ def parse_revocation(raw: bytes) -> Revocation:
     kind, issuer, token_id, principal, instant, created, expires = map(members.__getitem__, _ORDER)
     named = kind, issuer, token_id, principal
     if set(map(type, named)) != {str} or kind not in _NAMED:
-        raise ValueError("a revocation has texts of wrong types")
+        raise ValueError("a revocation has strings of wrong types")
     if not (_is_instant(instant) and _is_instant(created) and (expires is None or _is_instant(expires))):
-        raise ValueError("a revocation has instants that are none")
+        raise ValueError("a revocation has an instant that is not one")
     if (issuer != "", token_id != "", principal != "") not in _NAMED[kind]:
-        raise ValueError("a revocation names more or less than its kind does")
-    # A hundred thousand records name a few issuers, and every worker keeps them all.
+        raise ValueError("a revocation names more or less than its kind requires")
+    # A hundred thousand records name a few issuers, and every worker caches them all.
     return Revocation(sys.intern(kind), sys.intern(issuer), token_id, principal, instant, created, expires)
 
 
@@ -104,19 +104,19 @@ def _is_instant(value: Any) -> bool:
 
 SPACE = "revocations"
 KEPT = 31 * 86_400
-"""Seconds for which the revocation of one token is kept, unless said otherwise; no token lives longer."""
+"""Seconds for which the revocation of one token is kept by default; no token lives longer."""
 
 AHEAD = 300
 """Seconds by which an instant may lie in the future, for issuers whose clock is ahead (the most of
-``SECURE_ML_TOKEN_LEEWAY``); any later one would also refuse what is yet to be issued."""
+``SECURE_ML_TOKEN_LEEWAY``); a later one would also revoke what is yet to be issued."""
 
 _LONGEST = 2048
 
 
 class _Index(dict[str, Revocation]):
-    """The revocations by key, and by what a request is checked against.
+    """The revocations by key, and by the parts of a principal that they apply to.
 
-    Each kind of revocation has one position for each issuer, token and principal, which its key is derived from, so a
+    Each kind of revocation has one position for each issuer, token and principal, from which its key is derived. So a
     record takes the position of the one that it replaces, and no reader finds it empty in between.
     """
 
@@ -128,7 +128,7 @@ class _Index(dict[str, Revocation]):
 
     def __setitem__(self, key: str, record: Revocation) -> None:
         if key != record.key:
-            raise ValueError(f"{key} holds {record.key}")
+            raise ValueError(f"{key} has the record of {record.key}")
         positions, position = self._position(record)
         positions[position] = record
         super().__setitem__(key, record)
@@ -153,7 +153,7 @@ class _Index(dict[str, Revocation]):
         if principal.issued is None:
             return own
         for each in (own, self._before.get((issuer, "")) if issuer else None, self._before.get(("", ""))):
-            # The same second counts as before: a token that was stolen then must not survive.
+            # The same second counts as before: a token that was stolen in it must not survive.
             if each is not None and principal.issued <= each.instant:
                 return each
         return None
@@ -167,10 +167,10 @@ class _Index(dict[str, Revocation]):
 
 
 class Revocations:
-    """What was revoked.
+    """The revocations of an app.
 
-    :param store: where the records are; they hold in every process that shares it, within a second.
-    :param clock: says when to look for changes.
+    :param store: has the records; a change takes effect in every process that shares it within a second.
+    :param clock: measures the age of what is cached.
     """
 
     def __init__(self, store: SharedStore, clock: Clock) -> None:
@@ -178,14 +178,18 @@ class Revocations:
         self._clock = clock
         self._snapshot = Snapshot(store, SPACE, parse_revocation, clock, _Index)
 
+    def poll(self) -> None:
+        """Read what changed if that was last done some time ago; raise nothing."""
+        self._snapshot.poll()
+
     def check(self, principal: Principal) -> None:
         """Let a principal pass that was not revoked.
 
-        A principal that does not say when its credential was issued is refused by *before* only when it is meant by
-        its own id, and then whatever the instant.
+        If it is not known when its credential was issued, *before* applies only if it names the principal itself, and
+        then for every instant.
 
-        :raises NotAuthenticated: its token, itself, or everything of its time was revoked.
-        :raises DependencyUnavailable: the store has not answered for a minute, or is damaged.
+        :raises NotAuthenticated: the principal, its token, or everything issued up to an instant was revoked.
+        :raises DependencyUnavailable: the store has not responded for a minute, or is damaged.
         """
         try:
             index = self._snapshot.read()
@@ -196,28 +200,28 @@ class Revocations:
             raise NotAuthenticated(f"revoked: {record} (revocation {record.key})")
 
     def revoke_token(self, issuer: str, token_id: str, *, seconds: float = KEPT) -> Revocation:
-        """Refuse one token from now on.
+        """Revoke one token.
 
         :param token_id: its ``jti``.
-        :param seconds: how long this is remembered; at least as long as the token lives.
-        :raises ValueError: the issuer or the id is not printable text, or the time is none.
+        :param seconds: for which the record is kept; at least as long as the token lives.
+        :raises ValueError: the issuer or the id is not a printable string, or the seconds are not positive.
         :raises DependencyUnavailable: the store is down.
         """
         if not 0 < seconds < math.inf:
-            raise ValueError("a revocation must be remembered for some time")
-        record = Revocation(TOKEN, _text(issuer), _text(token_id))
+            raise ValueError("a revocation must be kept for some time")
+        record = Revocation(TOKEN, _printable(issuer), _printable(token_id))
         raw = self._store.get(SPACE, record.key)
         left = 0.0 if raw is None else (_parsed(raw).expires or math.inf) - self._clock.now()
         if left >= seconds:
-            # Said again for a shorter time, it would let the token in earlier, which only undo shall do.
+            # Kept for a shorter time, it would accept the token again earlier, which only undo() may do.
             return _parsed(raw or b"")
         return self._store_one(record, seconds)
 
     def revoke_principal(self, principal_id: str) -> Revocation:
-        """Refuse a caller, whatever it presents, until that is undone.
+        """Revoke a principal, whatever credential it presents, until that is undone.
 
-        :param principal_id: its ``Principal.id``, as the request log has it.
-        :raises ValueError: it is not in the form of one.
+        :param principal_id: its ``Principal.id``, as in the request log.
+        :raises ValueError: it does not have the form of one.
         :raises DependencyUnavailable: the store is down.
         """
         return self._store_one(Revocation(PRINCIPAL, principal=_principal(principal_id)))
@@ -225,16 +229,16 @@ class Revocations:
     def revoke_before(
         self, instant: float, *, issuer: str | None = None, principal_id: str | None = None
     ) -> Revocation:
-        """Refuse what was issued at an instant or earlier: of one issuer, of one caller, or of everyone.
+        """Revoke what was issued at an instant or earlier: by one issuer, to one principal, or all of it.
 
         :param instant: seconds since the epoch; at most five minutes from now.
-        :raises ValueError: both an issuer and a caller, or an instant that is not one, too late, or earlier than what
-            was revoked already: that would let something in again, which only :meth:`undo` shall do.
+        :raises ValueError: both an issuer and a principal, or an instant that is not one, too late, or earlier than
+            what was revoked already: that would accept something again, which only :meth:`undo` may do.
         :raises DependencyUnavailable: the store is down.
         """
         if issuer is not None and principal_id is not None:
             raise ValueError("name an issuer or a principal, not both")
-        whose = "" if issuer is None else _text(issuer), "" if principal_id is None else _principal(principal_id)
+        whose = "" if issuer is None else _printable(issuer), "" if principal_id is None else _principal(principal_id)
         record = Revocation(BEFORE, whose[0], principal=whose[1], instant=self._instant(instant))
         raw = self._store.get(SPACE, record.key)
         if raw is not None and _parsed(raw).instant > instant:
@@ -242,12 +246,12 @@ class Revocations:
         return self._store_one(record)
 
     def undo(self, key: str) -> bool:
-        """Forget a revocation by its key; False when there is none.
+        """Delete a revocation by its key; return False if there is none.
 
         :raises DependencyUnavailable: the store is down.
         """
         done = self._store.delete(SPACE, key)
-        self._snapshot.refresh()
+        self._snapshot.invalidate()
         return done
 
     def list(self) -> tuple[Revocation, ...]:
@@ -262,15 +266,15 @@ class Revocations:
         if not math.isfinite(instant) or instant < 0:
             raise ValueError("the instant must be a number of seconds since the epoch")
         if instant > self._clock.now() + AHEAD:
-            raise ValueError("the instant is in the future: it would refuse what is yet to be issued")
+            raise ValueError("the instant is in the future: it would revoke what is yet to be issued")
         return instant
 
     def _store_one(self, record: Revocation, seconds: float | None = None) -> Revocation:
         now = self._clock.now()
         stamped = replace(record, created=now, expires=None if seconds is None else now + seconds)
         self._store.put(SPACE, stamped.key, dump_revocation(stamped), seconds=seconds)
-        # This process knows at once what it did itself.
-        self._snapshot.refresh()
+        # This process sees its own change at once.
+        self._snapshot.invalidate()
         return stamped
 
 
@@ -281,16 +285,16 @@ def _parsed(raw: bytes) -> Revocation:
         raise _damaged(error) from None
 
 
-def _text(value: str) -> str:
+def _printable(value: str) -> str:
     if not 0 < len(value) <= _LONGEST or not value.isprintable():
         raise ValueError(f"issuers and ids have 1 to {_LONGEST} printable characters")
     return value
 
 
 def _principal(value: str) -> str:
-    if not {":", "#"} & set(_text(value)):
+    if not {":", "#"} & set(_printable(value)):
         raise ValueError(
-            f"{value!r} is no principal; the request log has them, such as https://issuer.example#subject or api_key:ID"
+            f"{value!r} is not a principal, such as https://issuer.example#subject or api_key:ID in the request log"
         )
     return value
 

@@ -1,13 +1,15 @@
-"""Builds the authentication of one app from its settings; every way in stands here once."""
+"""Builds the authentication of one app from its settings; every authentication method is listed here once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..config import Settings
 from ..config.settings import IN_STORE
+from ..errors import ConfigError
 from ..principal import Clock
 from ..stores import SharedStore
 from .api_keys.authenticator import ApiKeyAuthenticator
@@ -15,23 +17,27 @@ from .api_keys.file_store import FileKeyStore
 from .api_keys.key import KeyStore
 from .api_keys.shared_store import SharedKeyStore
 from .guard import AuthenticationGuard, Authenticator, Challenges, OnFailure
-from .mtls import MtlsAuthenticator
 from .resource_metadata import metadata_uri
 from .revocation import Revocations
-from .tokens.authenticator import AccessTokens, BearerAuthenticator, DPoPAuthenticator, TokenVerifier
-from .tokens.dpop import ProofChecker
-from .tokens.introspection import Introspector
-from .tokens.jwt import JwtVerifier
-from .tokens.nonces import Nonces
+
+if TYPE_CHECKING:
+    from .tokens.authenticator import TokenVerifier
+    from .tokens.dpop import ProofChecker
+
+# What takes long to import is imported in the function that needs it, and so only where it is configured.
 
 
 @dataclass(frozen=True)
 class Authentication:
-    """The guard, and what the commands work on."""
+    """The guard, and the stores that the commands work on.
+
+    :param load: reads keys and revocations from the shared store, if that was not done a moment ago.
+    """
 
     guard: AuthenticationGuard
     keys: KeyStore | None
     revocations: Revocations
+    load: Callable[[], None]
 
 
 def build_authentication(
@@ -39,15 +45,38 @@ def build_authentication(
 ) -> Authentication:
     """Return the parts for an app.
 
-    :param declared: the user's own authenticators, asked after the built-in ones.
-    :raises ConfigError: a key set, a secret or a certificate authority cannot be used.
+    :param declared: the user's own authenticators, called after the built-in ones.
+    :raises ConfigError: a key set, a secret, a certificate authority or a challenge cannot be used.
     """
     keys = _key_store(settings, clock, store)
     revocations = Revocations(store, clock)
     authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store), *declared]
-    challenges = Challenges(settings.realm, [each.challenge for each in authenticators], _parameters(settings))
-    guard = AuthenticationGuard(authenticators, challenges, revocations, on_failure, _ambient(settings, clock))
-    return Authentication(guard, keys, revocations)
+    load = _loader(store, revocations, keys)
+    guard = AuthenticationGuard(
+        authenticators, _challenges(settings, authenticators), revocations, on_failure, _ambient(settings, clock), load
+    )
+    return Authentication(guard, keys, revocations, load)
+
+
+def _loader(store: SharedStore, revocations: Revocations, keys: KeyStore | None) -> Callable[[], None]:
+    """Return a function that keeps what is cached of a shared store current; it raises nothing.
+
+    Called for every request, it lets a worker survive an outage that begins before its first credential.
+    """
+
+    def load() -> None:
+        revocations.poll()
+        if isinstance(keys, SharedKeyStore):
+            keys.poll()
+
+    return load if store.shared else lambda: None
+
+
+def _challenges(settings: Settings, authenticators: Sequence[Authenticator]) -> Challenges:
+    try:
+        return Challenges(settings.realm, [each.challenge for each in authenticators], _parameters(settings))
+    except ValueError as error:
+        raise ConfigError([f"the challenge of an authenticator cannot be used: {error}"]) from None
 
 
 def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore | None:
@@ -65,6 +94,8 @@ def _tokens(settings: Settings, clock: Clock, store: SharedStore) -> Iterator[Au
     verifiers = list(_verifiers(settings, clock))
     if not verifiers:
         return
+    from .tokens.authenticator import AccessTokens, BearerAuthenticator, DPoPAuthenticator
+
     tokens = AccessTokens(verifiers)
     if settings.dpop != "require":
         yield BearerAuthenticator(tokens)
@@ -73,15 +104,22 @@ def _tokens(settings: Settings, clock: Clock, store: SharedStore) -> Iterator[Au
 
 
 def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
-    # Signed tokens first: their form is particular, while an opaque token may look like anything.
+    # Signed tokens first: their form is specific, while an opaque token may look like anything.
     if any(each.key_sources for each in settings.token_issuers):
+        from .tokens.jwt import JwtVerifier
+
         yield JwtVerifier.from_settings(settings, clock)
     for each in settings.token_issuers:
         if each.introspection_uri is not None:
+            from .tokens.introspection import Introspector
+
             yield Introspector(each, clock, leeway=settings.token_leeway, max_age=settings.introspection_cache_seconds)
 
 
 def _proofs(settings: Settings, clock: Clock, store: SharedStore) -> ProofChecker:
+    from .tokens.dpop import ProofChecker
+    from .tokens.nonces import Nonces
+
     secret = settings.dpop_nonce_secret
     return ProofChecker(
         settings.dpop_algorithms,
@@ -94,7 +132,7 @@ def _proofs(settings: Settings, clock: Clock, store: SharedStore) -> ProofChecke
 
 
 def _origin(resource: str) -> str:
-    # Where the app is mounted is for the server to say; a path in the identifier may be that of a route.
+    # The server knows where the app is mounted; a path in the identifier may be that of a route.
     parts = urlsplit(resource)
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -102,6 +140,8 @@ def _origin(resource: str) -> str:
 def _ambient(settings: Settings, clock: Clock) -> Authenticator | None:
     if not settings.mtls_clients:
         return None
+    from .mtls import MtlsAuthenticator
+
     clients = MtlsAuthenticator(settings.mtls_clients, settings.mtls_ca_file, clock)
     clients.check()
     return clients

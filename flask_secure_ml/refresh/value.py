@@ -97,6 +97,7 @@ class Refreshed(Generic[T]):
     :param pause: seconds for which a source that failed is not called, give or take a fifth.
     :param total: seconds for a fetch of several reads (:meth:`Attempt.read_on`), each of which has ``timeout``.
     :param errors: what ``fetch`` raises when the source fails. Anything else reaches the caller that fetched.
+    :param reported: those of ``errors`` that the source logs itself.
     :param unavailable: returns the error to raise when there is no value to return, from a private reason.
     :param uniform: returns a random number between two others.
     :raises ValueError: the durations cannot keep the promise.
@@ -115,6 +116,7 @@ class Refreshed(Generic[T]):
         pause: float,
         total: float | None = None,
         errors: tuple[type[Exception], ...] = (DependencyUnavailable,),
+        reported: tuple[type[Exception], ...] = (),
         unavailable: Callable[[str], Exception] = DependencyUnavailable,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -130,6 +132,7 @@ class Refreshed(Generic[T]):
         self._keep = keep
         self._pause = pause
         self._errors = errors
+        self._reported = reported
         self._unavailable = unavailable
         self._uniform = uniform
         self._good: _Good[T] | None = None
@@ -236,7 +239,8 @@ class Refreshed(Generic[T]):
         except self._errors as error:
             now = self._clock.monotonic()
             self._paused = (now, now + self._pause * self._uniform(1 - JITTER, 1 + JITTER))
-            self._outage.failed(getattr(error, "reason", None) or str(error) or type(error).__name__)
+            if not isinstance(error, self._reported):
+                self._outage.failed(getattr(error, "reason", None) or str(error) or type(error).__name__)
         else:
             self._good = _Good(value, attempt.as_of, attempt.as_of + self._fresh, attempt.generation)
             self._outage.ended()

@@ -1,4 +1,4 @@
-"""What every store of shared state can do."""
+"""The protocol of a store of shared state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE = 250
 """The most records that one call of ``changes`` returns: each is short, on a busy machine too."""
 
 KEPT_CHANGES = 10_000
-"""The changes of a space that a store keeps; a reader that missed more reads everything again."""
+"""The changes of a space that a store keeps; a reader that missed more reads all records again."""
 
 
 class Record(NamedTuple):
@@ -25,10 +25,10 @@ class Record(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """How far a reader has come.
+    """The position of a reader.
 
-    :param version: the last change that it knows all records of.
-    :param after: in the middle of reading all records, the key of the last one; None when it has them all.
+    :param version: the last change up to which it has all records.
+    :param after: while it reads all records page by page, the key of the last one; None when it has them all.
     """
 
     version: str
@@ -36,12 +36,12 @@ class Cursor(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What ``changes`` returns.
+    """One page of changed records.
 
     :param records: by key; None for one that was deleted or has expired.
-    :param cursor: where to go on.
-    :param more: whether there is more to read at once.
-    :param whole: whether this is the beginning of all records: what the reader knew before is void.
+    :param cursor: where the next page begins.
+    :param more: whether there is another page now.
+    :param whole: whether this is the first page of all records, so that the reader drops what it had before.
     """
 
     records: Mapping[str, Record | None]
@@ -53,8 +53,8 @@ class Changes(NamedTuple):
 class SharedStore(Protocol):
     """Small records by space and key. A space is one use of the store, such as ``revocations``.
 
-    Every method raises :class:`~flask_secure_ml.errors.DependencyUnavailable` when the store cannot be reached; what
-    that means is for the caller to say.
+    Every method raises :class:`~flask_secure_ml.errors.DependencyUnavailable` when the store cannot be reached; the
+    caller decides what that means.
     """
 
     @property
@@ -62,37 +62,38 @@ class SharedStore(Protocol):
         """Whether other processes see the same state."""
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Remember a key for a time; False when it is remembered already. Atomic, also between machines."""
+        """Store a key for some seconds; return False if it is stored already. Atomic, also between machines."""
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; False, and nothing stored, when ``new`` is wanted and the key is taken.
+        """Store a record; with ``new``, return False and store nothing if the key is taken.
 
-        :param seconds: how long it is kept; None for ever.
+        :param seconds: until it expires; None for never.
         """
 
     def get(self, space: str, key: str) -> bytes | None:
         """Return a record, or None."""
 
     def delete(self, space: str, key: str) -> bool:
-        """Forget a record; False when there is none."""
+        """Delete a record; return False if there is none."""
 
     def items(self, space: str) -> Mapping[str, bytes]:
-        """Return every record of a space, in the order of their keys."""
+        """Return every record of a space, sorted by key."""
 
     def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
-        """Return what was put and deleted since a cursor, or the first of all records.
+        """Return the records that changed since a cursor, or the first page of all records.
 
-        Each change has a number and a random tag, which together are its version. A store whose history does not have
-        the version of the cursor (it lost a change, was restored or replaced, or no longer keeps the changes since)
-        returns all records. A record that expires is no change.
+        Each change has a number and a random tag, which together are its version. A store whose history lacks the
+        version of the cursor (it lost a change, was restored or replaced, or no longer keeps the changes since) returns
+        all records. An expiry is not a change.
 
         :param cursor: of the last call; None for all records.
-        :param timeout: seconds for the whole call, whatever failed a moment ago; None for the store's own limits.
+        :param timeout: seconds for the whole call, even if the store failed a moment ago; None for the store's own
+            limits.
         """
 
 
 def all_items(store: SharedStore, space: str) -> dict[str, bytes]:
-    """Return every record of a space, in the order of their keys, page by page."""
+    """Return every record of a space, sorted by key, reading page by page."""
     found: dict[str, bytes] = {}
     cursor, more = None, True
     while more:
@@ -108,6 +109,10 @@ def all_items(store: SharedStore, space: str) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def unavailable(reason: str) -> DependencyUnavailable:
+class StoreUnavailable(DependencyUnavailable):
+    """A store failed, and logged that itself."""
+
+
+def unavailable(reason: str) -> StoreUnavailable:
     """Return the error of a store that failed; most faults of a store pass quickly, so the client may soon retry."""
-    return DependencyUnavailable(reason, headers=[("Retry-After", "1")])
+    return StoreUnavailable(reason, headers=[("Retry-After", "1")])

@@ -7,22 +7,23 @@ import math
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from threading import Lock
 
+from ..errors import DependencyUnavailable
 from ..principal import Clock
-from .base import KEPT_CHANGES, Changes, Cursor, Record, all_items, unavailable
+from ..refresh import process_lock
+from .base import KEPT_CHANGES, Changes, Cursor, Record, all_items
 
 MAX_SEEN = 1_000_000
-"""How many keys of one space ``add`` remembers; one more is refused rather than an old one forgotten."""
+"""How many keys of one space ``add`` stores; one more is rejected rather than an old one evicted."""
 
 Entry = tuple[float, bytes]
 
 
 class MemoryStore:
-    """Keeps everything in the memory of this process; what other processes do is not seen.
+    """Stores everything in the memory of this process, which no other process sees.
 
-    :param clock: tells when an entry is over.
-    :param max_seen: the most keys of one space that ``add`` remembers.
+    :param clock: decides when an entry expires.
+    :param max_seen: the most keys of one space that ``add`` stores.
     """
 
     shared = False
@@ -30,31 +31,31 @@ class MemoryStore:
     def __init__(self, clock: Clock, max_seen: int = MAX_SEEN) -> None:
         self._clock = clock
         self._max_seen = max_seen
-        # Never held over I/O, so that it is right for threads and for greenlets, whenever it was made.
-        self._lock = Lock()
+        self._lock = process_lock()
         self._seen: dict[str, _Seen] = defaultdict(_Seen)
         self._spaces: dict[str, _Space] = defaultdict(_Space)
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Remember a key for a time; False when it is remembered already.
+        """Store a key for some seconds; return False if it is stored already.
 
-        :raises DependencyUnavailable: there is no room; no key may be forgotten before its time.
+        :raises DependencyUnavailable: the memory for it is full; no key may be evicted before it expires.
         """
         now = self._clock.monotonic()
-        with self._lock:
+        with self._lock.get():
             seen = self._seen[space]
-            seen.forget(now)
+            seen.expire(now)
             if key in seen.keys:
                 return False
             if len(seen.keys) >= self._max_seen:
-                raise unavailable(f"no room in memory for more keys of {space}; set SECURE_ML_STORE_URI")
-            seen.remember(key, now + seconds)
+                reason = f"the memory for keys of {space} is full; set SECURE_ML_STORE_URI"
+                raise DependencyUnavailable(reason, headers=[("Retry-After", "1")])
+            seen.add(key, now + seconds)
             return True
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; False, and nothing stored, when ``new`` is wanted and the key is taken."""
+        """Store a record; with ``new``, return False and store nothing if the key is taken."""
         now = self._clock.monotonic()
-        with self._lock:
+        with self._lock.get():
             records = self._current(space, now)
             if new and key in records.entries:
                 return False
@@ -63,23 +64,23 @@ class MemoryStore:
 
     def get(self, space: str, key: str) -> bytes | None:
         """Return a record, or None."""
-        with self._lock:
+        with self._lock.get():
             until, value = self._spaces[space].entries.get(key, (-math.inf, b""))
         return value if until > self._clock.monotonic() else None
 
     def delete(self, space: str, key: str) -> bool:
-        """Forget a record; False when there is none."""
-        with self._lock:
+        """Delete a record; return False if there is none."""
+        with self._lock.get():
             return self._current(space, self._clock.monotonic()).delete(key)
 
     def items(self, space: str) -> Mapping[str, bytes]:
-        """Return every record of a space, in the order of their keys."""
+        """Return every record of a space, sorted by key."""
         return all_items(self, space)
 
     def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
-        """Return what was put and deleted since a cursor, or all records."""
+        """Return the records that changed since a cursor, or all records."""
         now = self._clock.monotonic()
-        with self._lock:
+        with self._lock.get():
             records = self._current(space, now)
             keys = None if cursor is None else records.changed_since(cursor.version)
             found = {key: records.entries.get(key) for key in (records.entries if keys is None else keys)}
@@ -88,9 +89,9 @@ class MemoryStore:
         return Changes(left, Cursor(version), more=False, whole=keys is None)
 
     def _current(self, space: str, now: float) -> _Space:
-        """Return the records of a space, without those that are over."""
+        """Return the records of a space, without those that have expired."""
         records = self._spaces[space]
-        records.forget(now)
+        records.expire(now)
         return records
 
 
@@ -100,7 +101,7 @@ def _record(entry: Entry, now: float) -> Record:
 
 
 class _Space:
-    """The records of a space, when each is over, and which changed last."""
+    """The records of a space, when each expires, and which changed last."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -125,7 +126,7 @@ class _Space:
             self._change(key)
         return found
 
-    def forget(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             until, key = heapq.heappop(self._ends)
             # A record that was put again meanwhile has another end.
@@ -133,7 +134,7 @@ class _Space:
                 del self.entries[key]
 
     def changed_since(self, version: str) -> set[str] | None:
-        """Return the keys that changed; None when that is not known."""
+        """Return the keys that changed; None if that is not known."""
         number, _, tag = version.partition("-")
         if tag != self._tag:
             return None
@@ -148,16 +149,16 @@ class _Space:
 
 
 class _Seen:
-    """Keys and when each is over, the earliest first."""
+    """Keys and when each expires, the earliest first."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
         self._ends: list[tuple[float, str]] = []
 
-    def remember(self, key: str, until: float) -> None:
+    def add(self, key: str, until: float) -> None:
         self.keys.add(key)
         heapq.heappush(self._ends, (until, key))
 
-    def forget(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             self.keys.remove(heapq.heappop(self._ends)[1])

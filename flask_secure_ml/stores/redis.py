@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +14,7 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
 from ..principal import Clock
+from ..refresh import Breaker, Outage, PerProcess
 from ..secrets import SecretRing
 from .base import KEPT_CHANGES, PAGE, Changes, Cursor, Record, all_items, unavailable
 from .redis_connection import BOUNDED, Deadline
@@ -36,7 +35,7 @@ local function forget(key)
   redis.call('ZREM', KEYS[3], key)
 end
 """
-# The change is noted first: a script that the server breaks off must not leave one that nobody hears of.
+# The change is recorded first: a script that the server interrupts must not leave one that no reader sees.
 _PUT = (
     _CHANGE
     + """
@@ -65,8 +64,8 @@ end
 return old
 """
 )
-# Returns whether this is the beginning of all records, the version now, the one that the reader comes to, and the keys
-# and records of this page.
+# Returns whether this is the first page of all records, the current version, the one that the reader reaches, and the
+# keys and records of this page.
 _CHANGES = """
 local past, reading, after, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
@@ -89,14 +88,14 @@ return {known and 0 or 1, version, reached, keys, #keys > 0 and redis.call('HMGE
 
 
 class RedisStore:
-    """Keeps everything on a server that many machines reach.
+    """Stores everything on a server that many machines reach.
 
-    The keys of a space carry its name as a hash tag, so they stay together in a cluster.
+    The keys of a space contain its name as a hash tag, so that they stay together in a cluster.
 
     :param uri: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``.
-    :param password: the password, read anew for each connection; None for the one in the address, or none.
-    :param clock: tells when a record is over; what ``add`` remembers ends by the server's clock.
-    :raises Exception: the address cannot be used; the text may hold it.
+    :param password: the password, read again for each connection; None for the one in the URI, or none.
+    :param clock: decides when a record expires; what ``add`` stores expires by the server's clock.
+    :raises Exception: the URI cannot be used; the message may contain it.
     """
 
     shared = True
@@ -109,12 +108,12 @@ class RedisStore:
         self._changes = self._client.script(_CHANGES)
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Remember a key for a time; False when it is remembered already, by whatever machine."""
+        """Store a key for some seconds; return False if any machine stored it already."""
         name, milliseconds = f"{_prefix(space)}:seen:{key}", max(1, math.ceil(seconds * 1000))
         return bool(self._client.run(lambda client: client.set(name, b"", nx=True, px=milliseconds)))
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; False, and nothing stored, when ``new`` is wanted and the key is taken."""
+        """Store a record; with ``new``, return False and store nothing if the key is taken."""
         now = self._now()
         ends = 0 if seconds is None else now + math.ceil(seconds * 1000)
         record = b"%d\n%b" % (ends, value)
@@ -126,15 +125,15 @@ class RedisStore:
         return None if record is None else record.value
 
     def delete(self, space: str, key: str) -> bool:
-        """Forget a record; False when there is none."""
+        """Delete a record; return False if there is none."""
         return _record(self._delete(_keys(space), [key, _tag(), KEPT_CHANGES]), self._now()) is not None
 
     def items(self, space: str) -> Mapping[str, bytes]:
-        """Return every record of a space, in the order of their keys."""
+        """Return every record of a space, sorted by key."""
         return all_items(self, space)
 
     def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
-        """Return what was put and deleted since a cursor, or the first of all records."""
+        """Return the records that changed since a cursor, or the first page of all records."""
         past, after = cursor or Cursor("")
         reading = "all" if cursor is None else "changes" if after is None else "records"
         found = self._changes(_keys(space), [past, reading, after or "", PAGE], timeout)
@@ -172,17 +171,15 @@ def _keys(space: str) -> list[str]:
     return [f"{prefix}:records", f"{prefix}:keys", f"{prefix}:ends", f"{prefix}:changes"]
 
 
-log = logging.getLogger(__name__)
-
 SOCKET_TIMEOUT = 0.25
-"""Seconds for a command with all that it takes; the client library's own default is seconds a packet, or for ever."""
+"""Seconds for a whole command; the client library's own default is seconds for each packet, or for ever."""
 
 PAUSE = 1.0
-"""Seconds for which a server that failed is left alone, so that requests in between pay nothing for it."""
+"""Seconds for which a server that failed is not called, so that requests in between do not wait for it."""
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
-# Options of the address that turn the check of the server's certificate off or down.
+# Options of the URI that weaken the verification of the server's certificate.
 _WEAKENING = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"})
 
 
@@ -190,26 +187,25 @@ class RedisClient:
     """Runs commands, one attempt each.
 
     :param uri: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``.
-    :param password: read for each connection, the newest first; None for the one in the address, or none.
-    :param clock: tells when a server that failed is asked again.
-    :raises Exception: the address cannot be used; the text may hold it.
+    :param password: read for each connection, the newest first; None for the one in the URI, or none.
+    :param clock: measures the pause after a failure.
+    :raises Exception: the URI cannot be used; the message may contain it.
     """
 
     def __init__(self, uri: str, password: SecretRing | None, clock: Clock) -> None:
         address = urlsplit(uri)
         self._passwords = None if password is None else Passwords(unquote(address.username or ""), password)
         self._deadline = Deadline(SOCKET_TIMEOUT)
-        # The address is in the closure only: as an attribute, its password could be printed.
-        self._make: Callable[[], Any] = lambda: _client(address, self._passwords, self._deadline)
-        self._made = (os.getpid(), self._make())
-        # Wrong options show when a connection is made; making one does not connect it.
-        self._made[1].connection_pool.make_connection()
-        self._clock = clock
-        self._retry_at = -math.inf
+        # The URI is in the closure only: as an attribute, its password could be printed.
+        self._client: PerProcess[Any] = PerProcess(lambda: _client(address, self._passwords, self._deadline))
+        # Creating a connection checks the options, and does not connect it.
+        self._client.get().connection_pool.make_connection()
+        log = Outage("the shared store is down", "the shared store is up again", clock.monotonic)
+        self._breaker = Breaker(clock, pause=PAUSE, outage=log)
 
-    def script(self, text: str) -> Callable[..., Any]:
+    def script(self, code: str) -> Callable[..., Any]:
         """Return a function that runs a Lua script with ``keys``, ``args`` and the ``timeout`` of :meth:`run`."""
-        script = self._made[1].register_script(text)
+        script = self._client.get().register_script(code)
         return lambda keys, args, timeout=None: self.run(
             lambda client: script(keys=keys, args=args, client=client), timeout
         )
@@ -217,41 +213,28 @@ class RedisClient:
     def run(self, command: Callable[[Any], Any], timeout: float | None = None) -> Any:
         """Call a function with the client and return what it returns.
 
-        :param timeout: seconds for the whole of it, also when the server failed a moment ago: for a caller that pauses
-            and reports failures itself.
-        :raises DependencyUnavailable: the server does not answer, refuses, or failed a moment ago.
+        :param timeout: seconds for all of it, even if the server failed a moment ago: for a caller that pauses itself.
+        :raises DependencyUnavailable: the server does not respond, rejects the command, or failed a moment ago.
         """
-        if timeout is None and self._clock.monotonic() < self._retry_at:
+        if timeout is None and self._breaker.wait():
             raise unavailable("the shared store failed a moment ago")
         try:
             with self._deadline.within(self._deadline.usual if timeout is None else timeout):
-                return self._with_some_password(command)
+                result = self._with_some_password(command)
         except (redis.RedisError, OSError) as error:
-            self._retry_at = self._clock.monotonic() + PAUSE
-            # Other texts than ours may name the address with its password.
-            told = str(error) if isinstance(error, NoPassword) else type(error).__name__
-            if timeout is None:
-                log.error("the shared store failed: %s", told)
-            raise unavailable(f"the shared store failed: {told}") from None
-
-    def _current(self) -> Any:
-        """Return the client of this process.
-
-        One that was made before a fork has locks that may be held for ever, and that block every greenlet when gevent
-        came after it.
-        """
-        pid, client = self._made
-        if pid != os.getpid():
-            client = self._make()
-            self._made = (os.getpid(), client)
-        return client
+            # Other messages than ours may contain the URI with its password.
+            reason = str(error) if isinstance(error, NoPassword) else type(error).__name__
+            self._breaker.failed(reason)
+            raise unavailable(f"the shared store failed: {reason}") from None
+        self._breaker.succeeded()
+        return result
 
     def _with_some_password(self, command: Callable[[Any], Any]) -> Any:
         tried = 0
         while True:
             turn = self._passwords.turn if self._passwords else 0
             try:
-                return command(self._current())
+                return command(self._client.get())
             except redis.AuthenticationError:
                 tried += 1
                 if self._passwords is None or tried >= self._passwords.count():
@@ -264,7 +247,7 @@ class NoPassword(redis.RedisError):
 
 
 class Passwords(CredentialProvider):
-    """Gives each new connection a password: the one that was taken last, at first the newest.
+    """Gives each new connection a password: the last one that was accepted, at first the newest.
 
     :param username: of the server's access control list; empty for its default user.
     """
@@ -275,7 +258,7 @@ class Passwords(CredentialProvider):
         self._ring = ring
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return the password, after the username if there is one.
+        """Return the password, preceded by the username if there is one.
 
         :raises NoPassword: it cannot be read.
         """
@@ -284,12 +267,12 @@ class Passwords(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     def next_after(self, turn: int) -> None:
-        """Go on to the next password, unless another thread did so already."""
+        """Switch to the next password, unless another thread did so already."""
         if self.turn == turn:
             self.turn += 1
 
     def count(self) -> int:
-        """Return how many passwords there are.
+        """Return the number of passwords.
 
         :raises NoPassword: one cannot be read.
         """
@@ -306,25 +289,25 @@ class Passwords(CredentialProvider):
 
 def _client(address: SplitResult, passwords: Passwords | None, deadline: Deadline) -> Any:
     if weak := sorted(_WEAKENING & parse_qs(address.query, keep_blank_values=True).keys()):
-        raise ValueError(f"{', '.join(weak)} would let another server take its place; give it a certificate instead")
+        raise ValueError(f"{', '.join(weak)} would let another server impersonate it; give it a certificate instead")
     scheme = _SCHEMES.get(address.scheme, address.scheme)
     options: dict[str, Any] = {"ssl_check_hostname": True} if scheme == "rediss" else {}
-    place = address.netloc
+    host = address.netloc
     if passwords is not None:
-        place = place.rpartition("@")[2]
+        host = host.rpartition("@")[2]
         options["credential_provider"] = passwords
     client = redis.Redis.from_url(
-        f"{scheme}://{place}{address.path}?{address.query}",
+        f"{scheme}://{host}{address.path}?{address.query}",
         socket_timeout=SOCKET_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
-        # With the older protocol the client finds out that a connection of its pool was closed meanwhile.
+        # With the older protocol the client notices that a connection of its pool was closed meanwhile.
         protocol=2,
         **options,
     )
-    # Each connection closes itself. The pool would take its lock for that, which may be held for ever after a fork.
+    # Each connection closes itself. The pool would need its lock for that, which may be held for ever after a fork.
     client.auto_close_connection_pool = False
     pool = client.connection_pool
-    # The address may ask for another time-out.
+    # The URI may have another timeout.
     deadline.usual = pool.connection_kwargs["socket_timeout"] or SOCKET_TIMEOUT
     pool.connection_class = BOUNDED[pool.connection_class]
     pool.connection_kwargs["deadline"] = deadline

@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey whose time-out is for the whole of a command, not for each packet of it."""
+"""Connections to Redis or Valkey whose timeout is for a whole command, not for each of its packets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LEAST = 0.001
 
 
 class Deadline:
-    """The instant at which what runs in this context has to end: connecting, authenticating, commands and all.
+    """The instant by which all that runs in this context must end: connecting, authenticating and commands.
 
     :param usual: seconds for a socket that is used outside :meth:`within`.
     """
 
     def __init__(self, usual: float) -> None:
         self.usual = usual
-        # Of a context: each thread and each greenlet has its own.
+        # Each thread and each greenlet has its own context.
         self._ends: ContextVar[float | None] = ContextVar("flask_secure_ml_deadline", default=None)
 
     @contextmanager
@@ -35,13 +35,13 @@ class Deadline:
             self._ends.reset(token)
 
     def left(self) -> float:
-        """Return the seconds until then; zero or less when it has passed."""
+        """Return the seconds until the deadline; zero or less when it has passed."""
         ends = self._ends.get()
         return self.usual if ends is None else ends - time.monotonic()
 
 
 class BoundedSocket:
-    """A socket that reads and writes until the deadline, however many times it is asked to."""
+    """A socket whose reads and writes all end by the deadline."""
 
     def __init__(self, plain: Any, deadline: Deadline) -> None:
         self._plain = plain
@@ -52,7 +52,7 @@ class BoundedSocket:
         return getattr(self._plain, name)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Set the time-out of one operation; 0 for a look at what is there."""
+        """Set the timeout of one operation; 0 to return what is there without waiting."""
         self._timeout = seconds
 
     def recv(self, *args: Any) -> Any:
@@ -78,7 +78,7 @@ class BoundedSocket:
 
 
 class _Bounded:
-    """Makes a kind of connection keep the deadline."""
+    """Makes a kind of connection observe the deadline."""
 
     def __init__(self, *, deadline: Deadline, **options: Any) -> None:
         self._deadline = deadline
@@ -91,7 +91,7 @@ class _Bounded:
 
     @socket_timeout.setter
     def socket_timeout(self, _: object) -> None:
-        """Leave it to the deadline."""
+        """Ignore the value: the deadline decides."""
 
     @property
     def socket_connect_timeout(self) -> float:
@@ -99,7 +99,7 @@ class _Bounded:
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, _: object) -> None:
-        """Leave it to the deadline."""
+        """Ignore the value: the deadline decides."""
 
     def _connect(self) -> BoundedSocket:
         return BoundedSocket(super()._connect(), self._deadline)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""All records of a space in memory, so that a request pays nothing for a store on another machine."""
+"""All records of a space in memory, so that requests do not wait for a store on another machine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import heapq
 from collections.abc import Callable, MutableMapping
 from typing import Any, Generic, TypeVar
 
+from ..errors import DependencyUnavailable
 from ..principal import Clock
 from ..refresh import Attempt, Refreshed
-from .base import Changes, Cursor, Record, SharedStore, unavailable
+from .base import Changes, Cursor, Record, SharedStore, StoreUnavailable, unavailable
 
 M = TypeVar("M", bound=MutableMapping[str, Any])
 
@@ -19,23 +20,26 @@ TIMEOUT = 0.25
 """Seconds for one read."""
 
 PROMISED = 1.0
-"""Seconds after which a change holds in every process, if the store answers."""
+"""Seconds after which a change takes effect in every process, if the store responds."""
 
 KEEP = 60.0
-"""Seconds for which the last content serves while the store does not answer; it could know of a change."""
+"""Seconds for which the last content is used while the store does not respond; it could have a change."""
 
 PAUSE = 0.4
-"""Seconds for which a store that failed is not asked."""
+"""Seconds for which a store that failed is not called."""
 
 TOTAL = 10.0
-"""Seconds in which all records are read, page by page, by a process that starts or missed too much."""
+"""Seconds for reading all records, page by page, in a process that starts or missed too much."""
+
+POLLED = 20.0
+"""Seconds after which any request reads what changed, so that a process without credentials to check stays current."""
 
 
 class Snapshot(Generic[M]):
-    """The parsed records of one space, brought up to date by what changed.
+    """The parsed records of one space, updated with what changed in the store.
 
-    :param parse: makes a value from the bytes of a record; raises ValueError for bytes that it rejects.
-    :param table: makes an empty mapping for the values; setting one may raise ValueError too.
+    :param parse: returns the value for the bytes of a record; raises ValueError for bytes that it rejects.
+    :param table: returns an empty mapping for the values; setting one may raise ValueError too.
     """
 
     def __init__(
@@ -57,35 +61,44 @@ class Snapshot(Generic[M]):
             keep=KEEP,
             pause=PAUSE,
             total=TOTAL,
-            unavailable=lambda _: unavailable(f"the store has not answered about {space}"),
+            reported=(StoreUnavailable,),
+            unavailable=lambda _: unavailable(f"the store does not respond about {space}"),
         )
 
     def read(self) -> M:
         """Return the records by key, in a mapping that changes with them.
 
-        :raises DependencyUnavailable: the store has not answered for a minute, or never.
-        :raises ValueError: a record cannot be read; what the others would say is then not known.
+        :raises DependencyUnavailable: the store has not responded for a minute, or never.
+        :raises ValueError: a record cannot be parsed, so that the content is not known completely.
         """
         content = self._content.get()
         if content.faults:
             # Copied at once: another thread may be changing them.
-            raise ValueError(next(iter([*content.faults.values()]), "a record could not be read"))
+            raise ValueError(next(iter([*content.faults.values()]), "a record could not be parsed"))
         return content.table
 
-    def refresh(self) -> None:
+    def invalidate(self) -> None:
         """Read what changed at the next :meth:`read`: this process changed something itself."""
         self._content.invalidate()
 
+    def poll(self) -> None:
+        """Read what changed if that was last done some time ago; wait for no other thread, and raise nothing.
+
+        Called for every request, it lets a worker that had no credential to check survive an outage like its
+        neighbours.
+        """
+        self._content.poll(POLLED)
+
     def _read(self, content: _Content[M] | None, attempt: Attempt) -> _Content[M]:
-        # Reading all records goes on where an attempt before this one broke off.
+        # Reading all records continues where an earlier attempt stopped.
         content = self._unfinished or content
         while True:
             left = attempt.remaining()
             if left <= 0:
-                raise unavailable(f"reading all {self._space} takes too long")
+                raise DependencyUnavailable(f"reading all {self._space} takes too long")
             changes = self._store.changes(self._space, None if content is None else content.cursor, timeout=left)
             if content is None or changes.whole:
-                # A new one, while the old one serves the others.
+                # A new one, while other threads use the old one.
                 content = self._unfinished = _Content(self._parse, self._table())
             now = self._clock.monotonic()
             content.apply(changes, now)
@@ -97,7 +110,7 @@ class Snapshot(Generic[M]):
 
 
 class _Content(Generic[M]):
-    """The records that one process knows; changed by one thread at a time while others read them."""
+    """The records that one process has; one thread at a time changes them while others read them."""
 
     def __init__(self, parse: Callable[[bytes], Any], table: M) -> None:
         self.table = table
@@ -113,13 +126,13 @@ class _Content(Generic[M]):
                 self._drop(key)
             else:
                 self._put(key, record, now)
-        # Last: what breaks off before this is read and applied again, which changes nothing.
+        # Last: what is interrupted before this is read and applied again, which changes nothing.
         self.cursor = changes.cursor
 
     def expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             until, key = heapq.heappop(self._ends)
-            # A record that was put again meanwhile has another end.
+            # A record that was put again meanwhile has another expiry.
             if self._until.get(key) == until:
                 self._drop(key)
 
@@ -128,7 +141,7 @@ class _Content(Generic[M]):
             self.table[key] = self._parse(record.value)
             self.faults.pop(key, None)
         except ValueError as error:
-            self.faults[key] = str(error) or "a record cannot be read"
+            self.faults[key] = str(error) or "a record cannot be parsed"
         self._until.pop(key, None)
         if record.seconds is not None:
             self._until[key] = until = now + record.seconds

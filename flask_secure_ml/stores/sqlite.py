@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import secrets
 import sqlite3
-import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 
 from ..principal import Clock
-from .base import KEPT_CHANGES, PAGE, Changes, Cursor, Record, all_items, unavailable
+from .base import KEPT_CHANGES, PAGE, Changes, Cursor, Record, all_items
+from .sqlite_connection import SqliteConnection, SqliteFile
 
 SWEEP_SECONDS = 60.0
-"""Seconds between two times that a process deletes what is over."""
+"""Seconds between two times that a process deletes expired keys."""
 
 SWEEP_ROWS = 10_000
 """The most rows that are deleted at once, so that no request pays for all of them."""
@@ -69,32 +65,36 @@ DELETE FROM secure_ml_seen WHERE (space, key) IN
 
 
 class SqliteStore:
-    """Keeps everything in one file, in write-ahead mode, which needs a local disk.
+    """Stores everything in one file, in write-ahead mode, which needs a local disk.
 
-    :param path: the file; it is made where it is missing, readable by its owner only.
-    :param clock: tells when an entry is over; its time is that of the wall, as processes come and go.
-    :raises DependencyUnavailable: the file cannot be opened or is no database.
+    A disk that is full or fails when a worker starts does not stop the worker: the file is opened when it can be.
+
+    :param path: the file; created if it is missing, readable by its owner only.
+    :param clock: decides when an entry expires, by the time of day, which all processes share.
+    :raises ValueError: the file can never be used: it is something else, or this user may not open it.
     """
 
     shared = True
 
     def __init__(self, path: str | Path, clock: Clock) -> None:
-        self._file = SqliteFile(Path(path), _SCHEMA)
-        # Readers do not wait for whoever writes, in this process as in others.
-        self._reader = SqliteFile(Path(path))
+        file = SqliteFile(Path(path), _SCHEMA, clock)
+        file.prepare_at_start()
+        self._writer = SqliteConnection(file)
+        # Readers do not wait for writers, in this process as in others.
+        self._reader = SqliteConnection(file)
         self._clock = clock
         self._sweep_at = -math.inf
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Remember a key for a time; False when it is remembered already, by whatever process."""
+        """Store a key for some seconds; return False if any process stored it already."""
         now = self._clock.now()
-        with self._file.use() as connection:
+        with self._writer.use() as connection:
             added = connection.execute(_ADD, (space, key, now + seconds, now)).rowcount > 0
             self._sweep(connection, now)
         return added
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; False, and nothing stored, when ``new`` is wanted and the key is taken."""
+        """Store a record; with ``new``, return False and store nothing if the key is taken."""
         now = self._clock.now()
         until = None if seconds is None else now + seconds
         return self._change(space, key, now, _PUT, (space, key, until, value, new))
@@ -106,15 +106,15 @@ class SqliteStore:
         return None if row is None else bytes(row[0])
 
     def delete(self, space: str, key: str) -> bool:
-        """Forget a record; False when there is none."""
+        """Delete a record; return False if there is none."""
         return self._change(space, key, self._clock.now(), _DELETE, (space, key))
 
     def items(self, space: str) -> Mapping[str, bytes]:
-        """Return every record of a space, in the order of their keys."""
+        """Return every record of a space, sorted by key."""
         return all_items(self, space)
 
     def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
-        """Return what was put and deleted since a cursor, or the first of all records."""
+        """Return the records that changed since a cursor, or the first page of all records."""
         now = self._clock.now()
         with self._reader.use(timeout) as connection:
             # One transaction, so that the version and the records are of one instant.
@@ -147,15 +147,15 @@ class SqliteStore:
         with self._changing(space, now) as connection:
             changed = connection.execute(statement, values).rowcount > 0
             if changed:
-                # The tag tells this change from one of the same number in another history: a file from a backup.
+                # The tag distinguishes this change from one of the same number in a file from a backup.
                 connection.execute(_CHANGE, {"space": space, "tag": secrets.token_hex(8), "key": key})
                 connection.execute(_PRUNE, {"space": space, "kept": KEPT_CHANGES})
             return changed
 
     @contextmanager
     def _changing(self, space: str, now: float) -> Iterator[sqlite3.Connection]:
-        """Change records and their version together, safe on the disk before anyone is told."""
-        with self._file.use() as connection:
+        """Change records and their version together, durable before the change is reported."""
+        with self._writer.use() as connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_EXPIRE, (space, now))
@@ -179,7 +179,7 @@ def _knows(connection: sqlite3.Connection, space: str, version: str, past: str) 
 def _page(
     rows: list[tuple[str, bytes, float | None]], version: str, current: str, now: float, *, whole: bool
 ) -> Changes:
-    """Return one page of all records, as they are while the reader has come to ``version``."""
+    """Return one page of all records, as they are while the reader has those up to ``version``."""
     records = {key: _record(value, until, now) for key, value, until in rows}
     full = len(rows) == PAGE
     return Changes(
@@ -191,152 +191,3 @@ def _record(value: bytes | None, until: float | None, now: float) -> Record | No
     if value is None or (until is not None and until <= now):
         return None
     return Record(bytes(value), None if until is None else until - now)
-
-
-log = logging.getLogger(__name__)
-
-BUSY = 1.0
-"""Seconds to wait while another thread or process writes."""
-
-_BUSY_AT_START = 10.0
-_PAUSE = 0.02
-
-
-class SqliteFile:
-    """One connection of this process, opened when it is first needed; its threads use it one at a time.
-
-    SQLite forbids to carry a connection over a fork, and what a child then writes can be lost. So the connection is
-    closed before each fork, and parent and child open their own.
-
-    :param path: the file; it is made where it is missing, readable by its owner only.
-    :param schema: statements that make the tables where they are missing; None for a file that is there.
-    :raises DependencyUnavailable: the file cannot be opened or is no database.
-    """
-
-    def __init__(self, path: Path, schema: str | None = None) -> None:
-        self._path = path
-        self._lock = Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._identity = (0, 0)
-        self._inherited: list[sqlite3.Connection] = []
-        if schema is not None:
-            self._make(schema)
-        _follow_forks(weakref.ref(self))
-
-    def __del__(self) -> None:
-        self._close()
-
-    @contextmanager
-    def use(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
-        """Lend the connection; what was begun and not committed when something is raised is undone.
-
-        :param timeout: seconds to wait, for other threads and for other processes together; None for the usual.
-        :raises DependencyUnavailable: the file is gone, damaged, or busy for too long.
-        """
-        ends = time.monotonic() + (BUSY if timeout is None else timeout)
-        if not self._lock.acquire(timeout=_left(ends)):
-            raise unavailable(f"the store {self._path} is busy")
-        try:
-            with self._explained():
-                yield self._current(ends)
-        except BaseException:
-            # Whatever state the connection is in, a new one is in none.
-            self._close()
-            raise
-        finally:
-            self._lock.release()
-
-    def _make(self, schema: str) -> None:
-        with self._explained():
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._make_tables(schema)
-            if self._path.stat().st_mode & 0o077:
-                log.warning("%s can be read or written by others than its owner; chmod 600 it", self._path)
-
-    def _make_tables(self, schema: str) -> None:
-        """Take turns with workers that start at the same moment.
-
-        SQLite's own waiting does not cover the change to write-ahead mode: of two that ask for it one fails at once.
-        """
-        ends = time.monotonic() + _BUSY_AT_START
-        while True:
-            try:
-                with closing(_connect(self._path, _BUSY_AT_START)) as connection:
-                    connection.executescript(schema)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
-                    raise
-                time.sleep(_PAUSE)
-            else:
-                return
-
-    def _current(self, ends: float) -> sqlite3.Connection:
-        # A file that was removed or replaced lives on for who has it open, and would never show a change again.
-        found = self._path.stat()
-        identity = found.st_dev, found.st_ino
-        if self._connection is None or identity != self._identity:
-            self._close()
-            self._connection, self._identity = _connect(self._path, _left(ends)), identity
-        # Of what the caller does, the first statement takes the lock and the others have it.
-        self._connection.execute(f"PRAGMA busy_timeout = {_left(ends) * 1000:.0f}")
-        return self._connection
-
-    def _close(self) -> None:
-        connection, self._connection = self.__dict__.get("_connection"), None
-        if connection is not None:
-            connection.close()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise unavailable(f"the store {self._path} failed: {error}") from None
-
-    def before_fork(self) -> None:
-        """Wait for the thread that uses the connection, and close it."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-        self._lock.release()
-
-    def after_fork_in_child(self) -> None:
-        """Begin anew; a server in C may fork without a word before, and what is inherited then stays untouched."""
-        self._lock = Lock()
-        if self._connection is not None:
-            self._inherited.append(self._connection)
-        self._connection = None
-
-
-def _follow_forks(reference: weakref.ref[SqliteFile]) -> None:
-    def tell(step: Callable[[SqliteFile], None]) -> None:
-        file = reference()
-        if file is not None:
-            step(file)
-
-    # These registrations last as long as the process; the file does not, hence the reference.
-    os.register_at_fork(
-        before=lambda: tell(SqliteFile.before_fork),
-        after_in_parent=lambda: tell(SqliteFile.after_fork_in_parent),
-        after_in_child=lambda: tell(SqliteFile.after_fork_in_child),
-    )
-
-
-def _left(ends: float) -> float:
-    return max(0.0, ends - time.monotonic())
-
-
-def _connect(path: Path, timeout: float) -> sqlite3.Connection:
-    # Never made here: a file that went missing could have held a revocation.
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection

@@ -9,6 +9,7 @@ import pytest
 from flask_secure_ml.authentication.guard import Challenges
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import ConfigError
+from support import MakeApp, NameAuthenticator
 
 BOTH = Challenges("model", ["Bearer", "DPoP", "ApiKey", "Bearer", ""], {"DPoP": ['algs="ES256"']})
 BEARER, DPOP, KEY = 'Bearer realm="model"', 'DPoP realm="model", algs="ES256"', 'ApiKey realm="model"'
@@ -58,6 +59,56 @@ def test_malformed(schemes: list[str], expected: str) -> None:
 def test_there_is_always_a_challenge(schemes: list[str]) -> None:
     """RFC 9110 section 15.5.2: a 401 without a challenge is not one."""
     assert lines(Challenges("model", schemes, {})) == [BEARER]
+
+
+@pytest.mark.parametrize(
+    ("challenge", "expected"),
+    [
+        pytest.param("Turnstile", 'Turnstile realm="model"', id="a scheme"),
+        pytest.param('Basic realm="mine"', 'Basic realm="mine"', id="a realm of its own"),
+        pytest.param('Basic realm = "mine"', 'Basic realm = "mine"', id="spaces"),
+        pytest.param("Basic REALM=mine", "Basic REALM=mine", id="a realm in upper case, a token"),
+        pytest.param('Basic charset="UTF-8"', 'Basic realm="model", charset="UTF-8"', id="another parameter"),
+        pytest.param('Basic charset="UTF-8", realm="a, b=c"', 'Basic charset="UTF-8", realm="a, b=c"', id="both"),
+        pytest.param(r'Basic title="realm=\"x\""', r'Basic realm="model", title="realm=\"x\""', id="quoted"),
+        pytest.param("Negotiate YII=", "Negotiate YII=", id="token68, which has no parameters"),
+        pytest.param('DPoP algs="RS256"', 'DPoP realm="model", algs="RS256"', id="its own parameter of the scheme"),
+        pytest.param('DPoP realm="mine"', 'DPoP realm="mine", algs="ES256"', id="that of the scheme is added"),
+    ],
+)
+def test_custom_challenge(challenge: str, expected: str) -> None:
+    """RFC 9110 section 11.2: each parameter occurs once; what the authenticator says counts."""
+    made = Challenges("model", [challenge, "ApiKey"], {"DPoP": ['algs="ES256"']})
+    assert lines(made, challenge) == [expected, KEY]
+    assert lines(made, "ApiKey") == [KEY, expected]
+
+
+def test_custom_challenge_of_an_oauth_scheme() -> None:
+    """It has error codes too."""
+    own = 'Bearer realm="mine"'
+    assert lines(Challenges("model", [own], {}), own, "invalid_token") == [f'{own}, error="invalid_token"']
+    assert Challenges("model", [own], {}).malformed() == [("WWW-Authenticate", f'{own}, error="invalid_request"')]
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Basic realm="a", Digest realm="b"',
+        'Basic realm="a", realm="b"',
+        "Basic realm=a b",
+        'Basic realm="a',
+        'Basic realm="a"\r\nX-Header: 1',
+        "Bäsic",
+        " Basic",
+        'Basic realm="é"',
+    ],
+)
+def test_challenge_that_is_not_one(challenge: str, protected: MakeApp) -> None:
+    """It stops the app instead of breaking the header."""
+    authenticator = NameAuthenticator()
+    authenticator.challenge = challenge
+    with pytest.raises(ConfigError, match="challenge"):
+        protected(parts={"authenticators": [authenticator]})
 
 
 @pytest.mark.parametrize("used", ["", "Bearer", "DPoP", "ApiKey"])

@@ -293,7 +293,7 @@ BROKEN = [
     pytest.param(
         b"-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n", "is damaged", id="no certificate"
     ),
-    pytest.param(issue(SUBJECT, now=NOW).pem, "no authority", id="a client's certificate"),
+    pytest.param(issue(SUBJECT, now=NOW).pem, "not an authority", id="a client's certificate"),
     pytest.param(issue(SUBJECT, now=NOW, extensions=()).pem, "no basic constraints", id="old certificate"),
     pytest.param(
         authority(now=NOW, key=Ed25519PrivateKey.generate()).pem, "elliptic curve of NIST", id="Ed25519 authority"
@@ -327,13 +327,13 @@ def test_no_authorities_at_all(clock: FakeClock, root: Issued) -> None:
     """Without a file no chain is good, and the check at start-up has nothing to look at."""
     door = Door(None, clock, entry(subject_dn=SUBJECT))
     door.authenticator.check()
-    assert "no SECURE_ML_MTLS_CA_FILE" in door.refuses(issue(SUBJECT, root, now=NOW))
+    assert "without SECURE_ML_MTLS_CA_FILE" in door.refuses(issue(SUBJECT, root, now=NOW))
 
 
 def test_a_known_certificate_is_not_examined_again(
     ca_file: Path, clock: FakeClock, root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second time costs a hash and a look at the file; the file touched, the chain is checked again."""
+    """The second time costs a hash and a look at the file; once the authorities change, the chain is checked again."""
     reads: list[bytes] = []
 
     read = mtls.read_certificate
@@ -349,6 +349,9 @@ def test_a_known_certificate_is_not_examined_again(
     assert len(reads) == 1
     os.utime(ca_file, ns=(1, 1))
     door.show(mine)
+    assert len(reads) == 1
+    ca_file.write_bytes(ca_file.read_bytes() + b"\n")
+    door.show(mine)
     assert len(reads) == 2
 
 
@@ -356,13 +359,13 @@ def test_what_is_remembered_is_bounded(
     ca_file: Path, clock: FakeClock, root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest is forgotten first, and what is refused is never kept."""
-    monkeypatch.setattr(mtls, "MAX_KNOWN", 2)
+    monkeypatch.setattr(mtls, "MAX_CACHED", 2)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
     shown = [issue(SUBJECT, root, now=NOW) for _ in range(3)]
     for each in shown:
         door.show(each)
     door.refuses(issue("CN=nobody", root, now=NOW))
-    kept = list(door.authenticator._known.values())
+    kept = list(door.authenticator._cache.values())
     assert len(kept) == 2
     assert all(door.show(each) is known.principal for each, known in zip(shown[1:], kept, strict=True))
 

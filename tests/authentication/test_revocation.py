@@ -178,14 +178,18 @@ def test_other_processes_see_it_within_a_second(tmp_path: Path, clock: FakeClock
             lambda each: each.revoke_token(ISSUER, "t", seconds=math.nan), "some time", id="time that is none"
         ),
         pytest.param(lambda each: each.revoke_token(ISSUER, "t", seconds=math.inf), "some time", id="endless time"),
-        pytest.param(lambda each: each.revoke_token(ISSUER, "t", seconds=1e12), "none", id="time beyond the year 9999"),
+        pytest.param(
+            lambda each: each.revoke_token(ISSUER, "t", seconds=1e12), "not one", id="time beyond the year 9999"
+        ),
         pytest.param(lambda each: each.revoke_principal("x:" * 3000), "1 to", id="too long"),
-        pytest.param(lambda each: each.revoke_principal("alice"), "no principal", id="subject without issuer"),
+        pytest.param(lambda each: each.revoke_principal("alice"), "not a principal", id="subject without issuer"),
         pytest.param(lambda each: each.revoke_before(math.nan), "seconds", id="no instant"),
         pytest.param(lambda each: each.revoke_before(-1), "seconds", id="before the epoch"),
         pytest.param(lambda each: each.revoke_before(NOW + AHEAD + 1), "in the future", id="in the future"),
         pytest.param(lambda each: each.revoke_before(NOW, issuer=""), "1 to", id="before, no issuer"),
-        pytest.param(lambda each: each.revoke_before(NOW, principal_id="bob"), "no principal", id="before, a subject"),
+        pytest.param(
+            lambda each: each.revoke_before(NOW, principal_id="bob"), "not a principal", id="before, a subject"
+        ),
         pytest.param(lambda each: each.revoke_before(NOW, issuer=ISSUER, principal_id="x:y"), "not both", id="both"),
     ],
 )
@@ -445,7 +449,7 @@ def test_index_follows_its_records(steps: list[tuple[tuple[str, str, str], str]]
         else:
             clock.advance(1)
         principals = (TOKEN, replace(TOKEN, token_id="t2"), KEY, OWN, replace(KEY, issued=NOW + 3))
-        old._snapshot.refresh()
+        old._snapshot.invalidate()
         new = Revocations(store, clock)
         assert [passes(old, each) for each in principals] == [passes(new, each) for each in principals]
 
@@ -499,5 +503,5 @@ def test_record_under_the_key_of_another(revoked: Revocations, store: MemoryStor
         revoked.check(OWN)
     assert "damaged" in caught.value.reason
     store.delete(SPACE, "x")
-    revoked._snapshot.refresh()
+    revoked._snapshot.invalidate()
     assert passes(revoked, OWN)

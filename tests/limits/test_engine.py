@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,9 +112,7 @@ def test_counting_in_memory_needs_no_more(clock: FakeClock) -> None:
         "import sys; from flask_secure_ml.limits.engine import build_limiter; from flask_secure_ml.testing import "
         "FakeClock; build_limiter({}, FakeClock(), 'memory'); print('flask_limiter' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 

@@ -25,6 +25,7 @@ from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores import open_store
 from flask_secure_ml.stores.redis import PAUSE, Passwords, RedisStore
+from flask_secure_ml.stores.snapshot import Snapshot
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 from support import version_of
@@ -55,7 +56,7 @@ from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores import open_store
 store = open_store(sys.argv[1], None, SystemClock())
 store.put("a", "k", b"1")
-thread = threading.Thread(target=store._client._made[1].connection_pool._lock.acquire)
+thread = threading.Thread(target=store._client._client.get().connection_pool._lock.acquire)
 thread.start()
 thread.join()
 if os.fork() == 0:
@@ -173,8 +174,27 @@ def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> N
     assert "ConnectionError" in fails(store)
     with valkey(tmp_path, port):
         assert "a moment ago" in fails(store)
-        clock.advance(PAUSE)
+        clock.advance(1.2 * PAUSE)
         assert store.get("a", "k") is None
+
+
+def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """One when the server goes down and one when it is back, whoever asks, not one a second."""
+    port = free_port()
+    store = RedisStore(f"redis://127.0.0.1:{port}", None, clock)
+    snapshot = Snapshot(store, "a", int, clock, dict[str, int])
+    for _ in range(10):
+        fails(store)
+        with pytest.raises(DependencyUnavailable):
+            snapshot.read()
+        clock.advance(1.2 * PAUSE)
+    with valkey(tmp_path, port):
+        assert snapshot.read() == {}
+        assert store.get("a", "k") is None
+    assert [each.getMessage() for each in caplog.records] == [
+        "the shared store is down: ConnectionError",
+        "the shared store is up again",
+    ]
 
 
 def test_server_that_hangs(tmp_path: Path, clock: FakeClock) -> None:
@@ -372,7 +392,7 @@ def test_password_that_changes_in_its_place(address: str, admin: Any, clock: Fak
     set_password(admin, NEW)
     assert "AuthenticationError" in fails(store)
     path.write_text(NEW)
-    clock.advance(PAUSE)
+    clock.advance(1.2 * PAUSE)
     assert store.add("a", "l", 60)
 
 
@@ -387,7 +407,7 @@ def test_wrong_passwords(
     assert NEW not in shown
     assert OLD not in shown
     set_password(admin, NEW)
-    clock.advance(PAUSE)
+    clock.advance(1.2 * PAUSE)
     assert store.get("a", "k") is None
 
 
@@ -400,7 +420,7 @@ def test_password_that_cannot_be_read(
     monkeypatch.delenv("NEW")
     assert "SECURE_ML_STORE_PASSWORD: environment variable NEW is not set" in fails(store)
     monkeypatch.setenv("NEW", NEW)
-    clock.advance(PAUSE)
+    clock.advance(1.2 * PAUSE)
     assert store.get("a", "k") is None
 
 

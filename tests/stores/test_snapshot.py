@@ -140,7 +140,7 @@ def test_refresh(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
     snapshot.read()
     store.put("s", "a", b"1")
     assert snapshot.read() == {}
-    snapshot.refresh()
+    snapshot.invalidate()
     assert snapshot.read() == {"a": 1}
 
 
@@ -422,5 +422,5 @@ def test_all_records_of_a_large_space(remote: str, monkeypatch: pytest.MonkeyPat
     snapshot = Snapshot(store, "s", int, clock, dict[str, int])
     assert len(snapshot.read()) == 201
     store.delete("s", "7")
-    snapshot.refresh()
+    snapshot.invalidate()
     assert len(snapshot.read()) == 200

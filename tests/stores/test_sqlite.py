@@ -18,8 +18,7 @@ import pytest
 
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.stores import sqlite
-from flask_secure_ml.stores import sqlite as sqlite_file
+from flask_secure_ml.stores import sqlite, sqlite_connection
 from flask_secure_ml.stores.sqlite import SqliteStore
 from flask_secure_ml.testing import FakeClock
 from support import version_of
@@ -137,6 +136,42 @@ def test_processes_that_start_at_once(path: Path) -> None:
     assert [each.wait(60) for each in running] == [0] * 8
 
 
+FULL_DISK = """
+import logging, os, resource, sys
+from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.stores import open_store
+lines = []
+logging.getLogger().addHandler(type("Lines", (logging.Handler,), {"emit": lambda _, record: lines.append(record)})())
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES, hard))
+store = open_store("sqlite:" + sys.argv[1], None, SystemClock())
+for _ in range(3):
+    for action in (lambda: store.put("a", "k", b"1" * 100_000), lambda: store.add("a", "k", 60)):
+        try:
+            action()
+        except DependencyUnavailable as error:
+            assert dict(error.extra_headers)["Retry-After"] == "1"
+        else:
+            raise SystemExit("no error")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert store.put("a", "k", b"1") and store.add("a", "k", 60) and dict(store.items("a")) == {"k": b"1"}
+assert [each.levelname for each in lines] == ["ERROR", "WARNING"], lines
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 8192], ids=["nothing fits", "the file fits"])
+def test_disk_that_is_full_at_start(path: Path, limit: int) -> None:
+    """The store opens, is unavailable until there is room, and logs both once: a worker that starts goes on."""
+    assert run(FULL_DISK.replace("BYTES", str(limit)), path) == 0
+
+
+def test_disk_that_is_full_for_an_existing_file(path: Path) -> None:
+    """So it is when another worker created the file before."""
+    SqliteStore(path, SystemClock()).put("b", "k", b"")
+    assert run(FULL_DISK.replace("BYTES", "0"), path) == 0
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_file_that_is_gone(store: SqliteStore, path: Path, action: Callable[[Any], object]) -> None:
     """It could have held a revocation: every answer is 503, and no empty file takes its place."""
@@ -177,7 +212,7 @@ def test_file_that_somebody_else_writes(
 ) -> None:
     """A request waits for a moment only, each as long as it says; reading goes on."""
     assert store.add("a", "before", 60)
-    monkeypatch.setattr(sqlite_file, "BUSY", 0.05)
+    monkeypatch.setattr(sqlite_connection, "BUSY", 0.05)
     with opened(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
@@ -212,7 +247,7 @@ def failing(store: SqliteStore) -> None:
 def test_locked_file(store: SqliteStore, path: Path) -> None:
     """A file that somebody keeps to himself is given up when the time of the caller is over, connection and all."""
     store.put("a", "k", b"1")
-    store._file._close()
+    store._writer._close()
     with opened(path) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
@@ -242,8 +277,8 @@ def test_file_that_was_restored_in_its_place(store: SqliteStore, path: Path) -> 
 
 def test_thread_that_takes_long(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it wait for another thread of its own process for longer."""
-    monkeypatch.setattr(sqlite_file, "BUSY", 0.05)
-    with store._file.use(), pytest.raises(DependencyUnavailable) as caught:
+    monkeypatch.setattr(sqlite_connection, "BUSY", 0.05)
+    with store._writer.use(), pytest.raises(DependencyUnavailable) as caught:
         store.put("a", "k", b"")
     assert "busy" in caught.value.reason
     with store._reader.use(), pytest.raises(DependencyUnavailable) as caught:
@@ -307,7 +342,7 @@ def test_threads_share_one_connection(store: SqliteStore) -> None:
     found: list[object] = []
 
     def note() -> None:
-        with store._file.use() as connection:
+        with store._writer.use() as connection:
             found.append(connection)
 
     threads = [threading.Thread(target=note) for _ in range(4)]
@@ -323,14 +358,14 @@ def test_records_are_on_the_disk_before_anyone_is_told(store: SqliteStore) -> No
     """They survive a loss of power; what was seen is not worth the wait."""
     with store._changing("a", 0.0) as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    with store._file.use() as connection:
+    with store._writer.use() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_steps_of_a_fork(store: SqliteStore) -> None:
     """Closed before it and opened after it, in the parent and in the child."""
-    file = store._file
+    file = store._writer
     for after in (file.after_fork_in_parent, file.after_fork_in_child):
         store.put("a", "k", b"1")
         states = [file._connection]
@@ -345,11 +380,11 @@ def test_steps_of_a_fork(store: SqliteStore) -> None:
 def test_untold_child_leaves_what_it_inherits(store: SqliteStore) -> None:
     """A connection of the parent is neither used nor closed."""
     store.put("a", "k", b"1")
-    inherited = store._file._connection
-    store._file.after_fork_in_child()
+    inherited = store._writer._connection
+    store._writer.after_fork_in_child()
     assert store.delete("a", "k")
-    assert store._file._connection not in {None, inherited}
-    assert store._file._inherited == [inherited]
+    assert store._writer._connection not in {None, inherited}
+    assert store._writer._inherited == [inherited]
     assert inherited is not None
     inherited.execute("SELECT 1")
     inherited.close()

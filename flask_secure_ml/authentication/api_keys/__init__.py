@@ -1,1 +1,1 @@
-"""API keys: their form, where they are stored, and how they are issued, rotated and revoked."""
+"""API keys: their form, their stores, and how they are issued, rotated and revoked."""

@@ -12,7 +12,7 @@ from ...errors import DependencyUnavailable, MalformedRequest, NotAuthenticated
 from ...exchange import Exchange
 from ...principal import Clock, Principal
 from ...secrets import SecretRing
-from ..credentials import authorization, single_word
+from ..credentials import authorization, single_value
 from .file_store import FileKeyStore
 from .key import (
     ACTIVE,
@@ -49,14 +49,14 @@ log = logging.getLogger(__name__)
 class ApiKeyAuthenticator:
     """Accepts ``Authorization: ApiKey <key>`` or ``X-API-Key: <key>``, never a key in the URL.
 
-    Every text costs one look-up and, for each secret of the pepper, one HMAC and one comparison over digests of fixed
-    length: whether it is a key or not, and its id known or not. Every refusal gets the same answer.
+    Every string costs one lookup and, for each secret of the pepper, one HMAC and one comparison of digests of fixed
+    length, whether it is a key or not and its id exists or not. Every rejection has the same response.
 
-    A key that was hashed under an older secret of the pepper is hashed anew under the newest when it is used.
+    A key that was hashed under an older secret of the pepper is hashed again under the newest when it is used.
 
-    :param store: where the records are.
+    :param store: the store of the records.
     :param pepper: the references to the secrets that key the hash, newest first.
-    :param clock: tells when a key has expired.
+    :param clock: decides whether a key has expired.
     """
 
     name = "api_key"
@@ -69,12 +69,12 @@ class ApiKeyAuthenticator:
         self._rehashing = Rarely()
 
     def find(self, request: Request, exchange: Exchange) -> str | None:
-        """Return the text of the key.
+        """Return the key.
 
         :raises MalformedRequest: a key in both headers, or two in one.
         """
         own: str = request.environ.get("HTTP_X_API_KEY", "")
-        standard = single_word(request, "apikey")
+        standard = single_value(request, "apikey")
         if own and authorization(request):
             raise MalformedRequest("two credentials: Authorization and X-API-Key")
         if "," in own:
@@ -82,18 +82,18 @@ class ApiKeyAuthenticator:
         return standard or own or None
 
     def verify(self, credential: str, exchange: Exchange) -> Principal:
-        """Return the principal whose key it is.
+        """Return the principal of the key.
 
         :raises NotAuthenticated: the key is not known, disabled, revoked or expired.
         :raises DependencyUnavailable: the store or the pepper cannot be read.
         """
-        text = credential if has_form(credential) else NOBODY
-        record = self._record(text)
-        hashes = self._hashes(text)
+        key = credential if has_form(credential) else NOBODY
+        record = self._record(key)
+        hashes = self._hashes(key)
         expected = NO_HASH if record is None else record.hash
         matches = [hmac.compare_digest(each, expected) for each in hashes]
         if record is None or True not in matches:
-            raise _wrong(text, record)
+            raise _wrong(key, record)
         now = self._clock.now()
         _check_usable(record, now)
         if not matches[0]:
@@ -101,22 +101,22 @@ class ApiKeyAuthenticator:
         self._store.used(record.id, now)
         return record.principal
 
-    def _record(self, text: str) -> KeyRecord | None:
+    def _record(self, key: str) -> KeyRecord | None:
         try:
-            return self._store.get(id_part(text))
+            return self._store.get(id_part(key))
         except DependencyUnavailable:
-            if text != NOBODY:
+            if key != NOBODY:
                 raise
-            return None  # it is no key, whatever the store holds
+            return None  # it is not a key, whatever the store contains
 
-    def _hashes(self, text: str) -> list[str]:
+    def _hashes(self, key: str) -> list[str]:
         try:
-            return self._hasher.hashes(text)
+            return self._hasher.hashes(key)
         except ValueError as error:
             raise DependencyUnavailable(f"no pepper: {error}", headers=(("Retry-After", "60"),)) from None
 
     def _rehash(self, old: KeyRecord, newest: str, now: float) -> None:
-        """Store the hash under the newest secret, so that the older ones can be taken away one day."""
+        """Store the hash under the newest secret, so that the older ones can be removed one day."""
         if not self._rehashing.due(old.id, now):
             return
         try:
@@ -124,8 +124,8 @@ class ApiKeyAuthenticator:
                 old.id, lambda record: replace(record, hash=newest) if record.hash == old.hash else record
             )
         except (OSError, ValueError, KeyError, DependencyUnavailable) as error:
-            told = error.reason if isinstance(error, DependencyUnavailable) else error
-            log.warning("the API key %s could not be hashed anew: %s", old.id, told)
+            reason = error.reason if isinstance(error, DependencyUnavailable) else error
+            log.warning("the API key %s could not be hashed again: %s", old.id, reason)
 
 
 def _check_usable(record: KeyRecord, now: float) -> None:
@@ -135,18 +135,18 @@ def _check_usable(record: KeyRecord, now: float) -> None:
         raise _invalid(f"the API key {record.id} has expired", record.id)
 
 
-def _wrong(text: str, record: KeyRecord | None) -> NotAuthenticated:
-    intact = checksum(text[:-6]) == text[-6:]
-    if text == NOBODY:
+def _wrong(key: str, record: KeyRecord | None) -> NotAuthenticated:
+    intact = checksum(key[:-6]) == key[-6:]
+    if key == NOBODY:
         return NotAuthenticated("not in the form of an API key")
     if record is None:
-        why = f"no API key has the id {id_part(text)}" if intact else "not in the form of an API key"
-        return _invalid(why, id_part(text))
+        why = f"no API key has the id {id_part(key)}" if intact else "not in the form of an API key"
+        return _invalid(why, id_part(key))
     return _invalid(f"wrong {'secret' if intact else 'checksum'} for the API key {record.id}", record.id)
 
 
 def _invalid(reason: str, claimed: str) -> NotAuthenticated:
-    """Say which key was meant, whether there is one or not: answers that differ would tell which ids exist."""
+    """Return the error with the claimed id, whether it exists or not: a difference would reveal which ids do."""
     error = NotAuthenticated(reason)
     error.claimed = claimed
     return error

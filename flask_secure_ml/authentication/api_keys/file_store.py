@@ -1,8 +1,8 @@
 """API keys in a file that running workers watch.
 
-Changes are atomic: a lock beside the file (``flock``), a temporary file, ``fsync`` and a rename. A reader sees the
-old content or the new one, never a half of each. When keys were last used stands in a second file, ``<file>.used``,
-so that requests never write the first.
+Changes are atomic: a lock beside the file (``flock``), a temporary file, ``fsync`` and a rename. A reader sees the old
+content or the new one, never a part of each. When keys were last used is in a second file, ``<file>.used``, so that
+requests never write the first. All three belong to the owner of the key file, whoever changes it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import fcntl
 import json
 import logging
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import DependencyUnavailable
-from ...refresh import WatchedFile
+from ...refresh import Outage, WatchedFile
 from ...strictjson import loads
 from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
 from .last_use import LastUse, Uses, merged, parse_uses
@@ -35,18 +36,17 @@ _RETRY_AFTER = (("Retry-After", "60"),)
 
 
 class FileKeyStore:
-    """API keys in a JSON file, found in memory; a changed file is seen at the next request.
+    """API keys in a JSON file, cached in memory; a changed file takes effect with the next request.
 
-    A file that is missing or damaged refuses every key: it could have lost a revocation.
+    A file that is missing or damaged rejects every key: it could have lost a revocation.
 
-    :param path: the file; made with mode 0600 by the first :meth:`add`.
+    :param path: the file, or a symbolic link to it; created with mode 0600 by the first :meth:`add`.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = self.path.with_name(self.path.name + ".lock")
-        self._uses = self.path.with_name(self.path.name + ".used")
         self._file = WatchedFile(self.path, self._parse)
+        self._outage = Outage(f"the API key file {path} cannot be used", f"the API key file {path} can be used again")
         self._last_use = LastUse(self._write_uses)
         self._warned = False
 
@@ -58,7 +58,7 @@ class FileKeyStore:
         return self._read().get(key_id)
 
     def list(self) -> tuple[KeyRecord, ...]:
-        """Return every record in the order of their making; nothing when there is no file yet.
+        """Return every record in the order of creation; none if there is no file yet.
 
         :raises DependencyUnavailable: the file is damaged.
         """
@@ -67,7 +67,7 @@ class FileKeyStore:
     def add(self, record: KeyRecord) -> None:
         """Store a new record.
 
-        :raises ValueError: the id is taken, or the record could not be read back.
+        :raises ValueError: the id is taken, or the record could not be parsed again.
         :raises OSError: the file cannot be written.
         """
         with self._changing() as records:
@@ -76,7 +76,7 @@ class FileKeyStore:
             records[record.id] = record
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
-        """Put what ``change`` makes of a record in its place, and return it.
+        """Replace a record with what ``change`` returns for it, and return that.
 
         :raises KeyError: there is no such key.
         :raises OSError: the file cannot be written.
@@ -86,7 +86,7 @@ class FileKeyStore:
         return records[key_id]
 
     def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; its record stays.
+        """Revoke a key; its record stays.
 
         :raises KeyError: there is no such key.
         :raises OSError: the file cannot be written.
@@ -94,33 +94,40 @@ class FileKeyStore:
         self.update(key_id, lambda record: replace(record, status=REVOKED))
 
     def used(self, key_id: str, when: float) -> None:
-        """Note that a key was accepted, in seconds since the epoch, to the minute."""
+        """Record that a key was used, in seconds since the epoch, to the minute."""
         self._last_use.used(key_id, when)
 
     def last_used(self) -> Uses:
-        """Return when each key was last used; nothing when the file of uses is missing or damaged."""
+        """Return when each key was last used; nothing if the file of uses is missing or damaged."""
+        path = _beside(self._target(), ".used")
         try:
-            return _parse_uses(self._uses.read_bytes())
+            return _parse_uses(path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning("%s is left out of account: %s", self._uses, error)
+            log.warning("%s is ignored: %s", path, error)
             return {}
 
     def _write_uses(self, uses: Uses) -> None:
-        with _locked(self._lock, wait=False):
+        target = self._target()
+        with _locked(target, wait=False):
             known = self._read()
             kept = {key_id: when for key_id, when in merged(self.last_used(), uses).items() if key_id in known}
             document = {"version": VERSION, "used": kept}
-            _write(self._uses, json.dumps(document, indent=1).encode() + b"\n", durable=False)
+            content = json.dumps(document, indent=1).encode() + b"\n"
+            _write(_beside(target, ".used"), content, owner_of=target, durable=False)
 
     def _read(self) -> Records:
         try:
-            return self._file.read()
+            records = self._file.read()
         except OSError as error:
             reason = f"the API key file cannot be read: {error.strerror}"
         except ValueError as error:
             reason = f"the API key file is damaged: {error}"
+        else:
+            self._outage.ended()
+            return records
+        self._outage.failed(reason)
         raise DependencyUnavailable(reason, headers=_RETRY_AFTER)
 
     def _parse(self, raw: bytes) -> Records:
@@ -131,14 +138,19 @@ class FileKeyStore:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, KeyRecord]]:
-        with _locked(self._lock):
-            records = dict(self._read()) if self.path.exists() else {}
+        target = self._target()
+        with _locked(target):
+            records = dict(self._read()) if target.exists() else {}
             yield records
-            _write(self.path, dump_records(records))
+            _write(target, dump_records(records), owner_of=target)
+
+    def _target(self) -> Path:
+        """Return the file itself: a symbolic link stays one, and processes that use either name share the lock."""
+        return Path(os.path.realpath(self.path))
 
 
 def parse_records(raw: bytes) -> Records:
-    """Read the content of a key file.
+    """Parse the content of a key file.
 
     :raises ValueError: it is not version 1, has an id twice, or a record that is not complete.
     """
@@ -147,14 +159,14 @@ def parse_records(raw: bytes) -> Records:
         raise ValueError("its keys are not a list")
     records = {record.id: record for record in map(from_members, entries)}
     if len(records) < len(entries):
-        raise ValueError("an id is there twice")
+        raise ValueError("it has an id twice")
     return records
 
 
 def dump_records(records: Records) -> bytes:
-    """Write the content of a key file.
+    """Return the content of a key file.
 
-    :raises ValueError: :func:`parse_records` would not read it back.
+    :raises ValueError: :func:`parse_records` would reject it.
     """
     document = {"version": VERSION, "keys": [to_members(record) for record in records.values()]}
     raw = json.dumps(document, indent=1).encode() + b"\n"
@@ -176,6 +188,10 @@ def _versioned(raw: bytes) -> dict[str, Any]:
     return document
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
 def _lock(descriptor: int, seconds: float) -> None:
     """Take the lock, or give up in time: a process that was stopped while it held it must not stop requests too.
 
@@ -192,35 +208,45 @@ def _lock(descriptor: int, seconds: float) -> None:
 
 
 @contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def _locked(target: Path, *, wait: bool = True) -> Iterator[None]:
+    # Whoever can write the folder could put a link here, and root would create or change the file behind it.
+    descriptor = os.open(_beside(target, ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
+        _give_to_owner_of(target, descriptor)
         _lock(descriptor, WAIT if wait else 0.0)
         yield
     finally:
         os.close(descriptor)
 
 
-def _give_to_owner_of(path: Path, descriptor: int) -> None:
-    """Keep the owner: a change by root must not take the file from the server that reads it.
+def _give_to_owner_of(target: Path, descriptor: int) -> None:
+    """Let a file belong to the owner of the key file, or before there is one to the owner of its folder.
+
+    A change by root must take no file from the server that reads and writes them.
 
     :raises PermissionError: another user than its owner changes it, who could not give it back.
     """
-    with suppress(FileNotFoundError):
-        owner = path.stat()
-        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    owner = (target if target.exists() else target.parent).stat()
+    current = os.fstat(descriptor)
+    if (owner.st_uid, owner.st_gid) == (current.st_uid, current.st_gid):
+        return
+    # A file that already belongs to another user, or has a second name, is not ours to give away.
+    if current.st_uid != os.geteuid() or current.st_nlink > 1 or not stat.S_ISREG(current.st_mode):
+        return
+    if target.exists() or os.geteuid() == 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Put new content in the place of a file; ``mkstemp`` gives it mode 0600.
+def _write(path: Path, content: bytes, *, owner_of: Path, durable: bool = True) -> None:
+    """Replace the content of a file; ``mkstemp`` gives it mode 0600.
 
+    :param owner_of: the file whose owner it gets.
     :param durable: wait for the disk; what may be lost in a crash of the machine need not.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            _give_to_owner_of(path, stream.fileno())
+            _give_to_owner_of(owner_of, stream.fileno())
             stream.write(content)
             stream.flush()
             if durable:

@@ -1,9 +1,9 @@
-"""The text of an API key: how it is made, told from noise, and hashed.
+"""The form of an API key, its hash, and the record that a store has of it.
 
-A key reads ``sml_<id>_<secret><checksum>``: 12 characters that name it, 43 random ones (256 bits) and 6 that
-hold a CRC-32 of all before, so that a scanner for leaked secrets can tell a key from noise. All are base62.
-Only an HMAC-SHA-256 of the whole text under the pepper is stored; a slow hash would add nothing against 256
-random bits and cost each request 100 ms.
+A key reads ``sml_<id>_<secret><checksum>``: 12 characters of its id, 43 random ones (256 bits) and 6 with
+a CRC-32 of all before, so that a scanner for leaked secrets can distinguish a key from noise. All are base62. Only an
+HMAC-SHA-256 of the whole key under the pepper is stored; a slow hash would add nothing to 256 random bits and cost each
+request 100 ms.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...strictjson import loads
 
 ALPHABET = string.digits + string.ascii_letters
 NOBODY = f"sml_{'-' * 12}_{'0' * 49}"
-"""Takes the place of a text that is no key, so that it costs as much as one; no key has such an id."""
+"""Stands in for a string that is not a key, so that it costs as much as one; no key has such an id."""
 
 _FORM = re.compile(r"sml_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
 _SCHEME = "hmac-sha256:"
@@ -34,24 +34,24 @@ NO_HASH = _SCHEME + "0" * 64
 
 
 def new_key() -> str:
-    """Return the text of a new key; it is nowhere else, so hand it out or lose it."""
+    """Return a new key; it is not stored anywhere."""
     body = f"sml_{_random(12)}_{_random(43)}"
     return body + checksum(body)
 
 
-def has_form(text: str) -> bool:
-    """Tell whether a text is as long as a key and has its characters; the checksum is not looked at."""
-    return _FORM.fullmatch(text) is not None
+def has_form(key: str) -> bool:
+    """Return True if a string has the length and the characters of a key; the checksum is not checked."""
+    return _FORM.fullmatch(key) is not None
 
 
-def key_id(text: str) -> str | None:
-    """Return the id of a key, or None for a text that is not in the form of a key or has a wrong checksum."""
-    return id_part(text) if has_form(text) and checksum(text[:-6]) == text[-6:] else None
+def key_id(key: str) -> str | None:
+    """Return the id of a key, or None for a string that does not have the form of one or has a wrong checksum."""
+    return id_part(key) if has_form(key) and checksum(key[:-6]) == key[-6:] else None
 
 
-def id_part(text: str) -> str:
-    """Return what is the id in a text that has the form of a key."""
-    return text[4:16]
+def id_part(key: str) -> str:
+    """Return the id in a string that has the form of a key."""
+    return key[4:16]
 
 
 def checksum(body: str) -> str:
@@ -64,16 +64,16 @@ def checksum(body: str) -> str:
     return digits
 
 
-def hash_key(text: str, pepper: bytes) -> str:
-    """Return what is stored of a key."""
-    return _SCHEME + hmac.digest(pepper, text.encode(), "sha256").hex()
+def hash_key(key: str, pepper: bytes) -> str:
+    """Return the hash of a key, which is what is stored of it."""
+    return _SCHEME + hmac.digest(pepper, key.encode(), "sha256").hex()
 
 
 class KeyHasher:
     """Hashes keys under every secret of a ring.
 
-    The secrets are read for every key, so a changed file counts at once. What is kept is the HMAC after it has taken
-    in the secret: setting that up would be more than half of the work.
+    The secrets are read for every key, so that a changed file takes effect at once. The keyed HMACs are cached: keying
+    one is more than half of the work.
 
     :param pepper: the secrets, newest first.
     """
@@ -82,17 +82,17 @@ class KeyHasher:
         self._pepper = pepper
         self._keyed: tuple[tuple[bytes, ...], list[hmac.HMAC]] = ((), [])
 
-    def hashes(self, text: str) -> list[str]:
-        """Return :func:`hash_key` of a text under each secret, newest first, always under all of them.
+    def hashes(self, key: str) -> list[str]:
+        """Return :func:`hash_key` of a string under every secret, newest first.
 
         :raises ValueError: a secret cannot be read.
         """
-        secrets_now = self._pepper.read()
-        read, keyed = self._keyed
-        if read != secrets_now:
-            keyed = [hmac.new(secret, digestmod="sha256") for secret in secrets_now]
-            self._keyed = (secrets_now, keyed)
-        raw = text.encode()
+        current = self._pepper.read()
+        known, keyed = self._keyed
+        if known != current:
+            keyed = [hmac.new(secret, digestmod="sha256") for secret in current]
+            self._keyed = (current, keyed)
+        raw = key.encode()
         return [_finish(each.copy(), raw) for each in keyed]
 
 
@@ -111,25 +111,25 @@ DISABLED = "disabled"
 REVOKED = "revoked"
 STATUSES = (ACTIVE, DISABLED, REVOKED)
 LATEST = 253_402_300_799
-"""The last second of the year 9999, which is the last one that can be shown as a date."""
+"""The last second of the year 9999, the last one that Python can format as a date."""
 
 _HASH = re.compile(r"hmac-sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """What is stored of one API key.
+    """The stored record of one API key.
 
-    :param id: the public part of the key, which names it in logs.
+    :param id: the public part of the key, its name in logs.
     :param hash: ``hmac-sha256:`` and the hex digest of the whole key under the pepper.
-    :param client: who the key was given to.
-    :param scopes: what it allows.
+    :param client: the client that the key was issued to.
+    :param scopes: the scopes that it grants.
     :param plan: the plan in ``SECURE_ML_PLANS`` that limits its caller.
     :param created: seconds since the epoch.
     :param expires: seconds since the epoch, or None for a key that does not expire.
     :param status: ``active``, ``disabled`` (until it is enabled again) or ``revoked`` (for good).
     :param endpoints: the endpoints or URL rules that it is for; None for every one.
-    :param replaced_by: the id of the key that took its place by rotation.
+    :param replaced_by: the id of its successor after a rotation.
     """
 
     id: str
@@ -145,7 +145,7 @@ class KeyRecord:
 
     @cached_property
     def principal(self) -> Principal:
-        """Who a request with this key speaks for."""
+        """The principal of a request with this key."""
         return Principal(
             "api_key",
             self.id,
@@ -157,7 +157,10 @@ class KeyRecord:
         )
 
     def expired(self, now: float) -> bool:
-        """Tell whether the key is past its time, in seconds since the epoch."""
+        """Return True if the key has expired.
+
+        :param now: seconds since the epoch.
+        """
         return self.expires is not None and self.expires <= now
 
 
@@ -166,10 +169,10 @@ Change = Callable[[KeyRecord], KeyRecord]
 
 
 class KeyStore(Protocol):
-    """Where records of API keys are found."""
+    """Stores the records of API keys."""
 
     def get(self, key_id: str) -> KeyRecord | None:
-        """Return the record with this id, or None; called for every request, for texts that are no id too.
+        """Return the record with this id, or None; called for every request, also with strings that are not an id.
 
         :raises DependencyUnavailable: the store cannot be read.
         """
@@ -188,29 +191,29 @@ class KeyStore(Protocol):
         """
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
-        """Put what ``change`` makes of a record in its place, with no other change in between, and return it.
+        """Replace a record with what ``change`` returns for it, with no other change in between, and return that.
 
-        Whatever ``change`` raises is passed on, and the record stays.
+        Whatever ``change`` raises reaches the caller, and the record stays.
 
         :raises KeyError: there is no such key.
         :raises DependencyUnavailable: the store cannot be changed.
         """
 
     def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on and for good; its record stays.
+        """Revoke a key for good; its record stays.
 
         :raises KeyError: there is no such key.
         :raises DependencyUnavailable: the store cannot be changed.
         """
 
     def used(self, key_id: str, when: float) -> None:
-        """Note that a key was accepted, in seconds since the epoch, to the minute; called for every request.
+        """Record that a key was used, in seconds since the epoch, to the minute; called for every request.
 
-        It never raises: a use that cannot be noted is logged.
+        It never raises: a use that cannot be recorded is logged.
         """
 
     def last_used(self) -> Mapping[str, int]:
-        """Return when each key was last used, in seconds since the epoch; keys that never were are missing.
+        """Return when each key was last used, in seconds since the epoch; keys that never were are absent.
 
         :raises DependencyUnavailable: the store cannot be read.
         """
@@ -223,7 +226,7 @@ def to_members(record: KeyRecord) -> dict[str, Any]:
 
 
 def from_members(entry: Any) -> KeyRecord:
-    """Return the record that was written as the members of a JSON object.
+    """Return the record from the members of a JSON object.
 
     :raises ValueError: members are missing, unknown or have values that no record has.
     """
@@ -241,9 +244,9 @@ def from_members(entry: Any) -> KeyRecord:
 
 
 def dump_record(record: KeyRecord) -> bytes:
-    """Write one record as JSON.
+    """Return one record as JSON.
 
-    :raises ValueError: :func:`parse_record` would not read it back.
+    :raises ValueError: :func:`parse_record` would reject it.
     """
     raw = json.dumps({"version": VERSION, **to_members(record)}).encode()
     parse_record(raw)
@@ -251,7 +254,7 @@ def dump_record(record: KeyRecord) -> bytes:
 
 
 def parse_record(raw: bytes) -> KeyRecord:
-    """Read one record.
+    """Parse one record.
 
     :raises ValueError: it is not version 1, or not a complete record.
     """
@@ -262,27 +265,27 @@ def parse_record(raw: bytes) -> KeyRecord:
 
 
 def is_version(value: Any) -> bool:
-    """Tell whether a value is the version of the format; true is not 1."""
+    """Return True if a value is the version of the format; true is not 1."""
     return type(value) is int and value == VERSION
 
 
 def _sound(entry: Mapping[str, Any]) -> bool:
     endpoints = entry["endpoints"]
     return (
-        all(_is_text(entry[name]) for name in ("id", "hash", "client", "plan"))
+        all(_is_name(entry[name]) for name in ("id", "hash", "client", "plan"))
         and _HASH.fullmatch(entry["hash"]) is not None
         and isinstance(entry["scopes"], list)
         and all(isinstance(scope, str) and SCOPE_TOKEN.fullmatch(scope) for scope in entry["scopes"])
-        and (endpoints is None or (isinstance(endpoints, list) and all(map(_is_text, endpoints))))
+        and (endpoints is None or (isinstance(endpoints, list) and all(map(_is_name, endpoints))))
         and _is_instant(entry["created"])
         and (entry["expires"] is None or _is_instant(entry["expires"]))
         and entry["status"] in STATUSES
-        and (entry["replaced_by"] is None or _is_text(entry["replaced_by"]))
+        and (entry["replaced_by"] is None or _is_name(entry["replaced_by"]))
     )
 
 
-def _is_text(value: Any) -> bool:
-    # What is not printable could forge a line of a log or of a table in a terminal.
+def _is_name(value: Any) -> bool:
+    # An unprintable character could forge a line of a log or of a table in a terminal.
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 

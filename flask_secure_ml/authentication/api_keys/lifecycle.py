@@ -1,4 +1,4 @@
-"""The life of an API key: issued, disabled and enabled, replaced by rotation."""
+"""The lifecycle of an API key: issued, disabled and enabled, replaced by rotation, revoked."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def issue_key(
     expires: float | None = None,
     endpoints: Iterable[str] | None = None,
 ) -> tuple[str, KeyRecord]:
-    """Make a key, store its record, and return both.
+    """Create a key, store its record, and return both.
 
     :param now: seconds since the epoch.
     :param expires: seconds since the epoch, or None for a key that does not expire.
     :param endpoints: the endpoints or URL rules that the key is for, or None for every one.
     :raises ValueError: a client name, a scope or an endpoint with characters that are not allowed, no usable pepper,
-        or an end after the year 9999.
+        or an expiry after the year 9999.
     :raises DependencyUnavailable: the store cannot be changed.
     """
     if not client.isprintable() or not client.strip() or len(client) > MAX_CLIENT:
         raise ValueError(f"the client name must be 1 to {MAX_CLIENT} printable characters")
     if expires is not None and not expires <= LATEST:
         raise ValueError("a key must expire before the year 10000")
-    text = new_key()
+    key = new_key()
     record = KeyRecord(
-        id_part(text),
-        hash_key(text, pepper.newest()),
+        id_part(key),
+        hash_key(key, pepper.newest()),
         client,
         _scopes(scopes),
         plan,
@@ -49,18 +49,18 @@ def issue_key(
         endpoints=None if endpoints is None else _endpoints(endpoints),
     )
     store.add(record)
-    return text, record
+    return key, record
 
 
 def rotate_key(
     store: KeyStore, pepper: SecretRing, key_id: str, *, now: float, overlap: float
 ) -> tuple[str, KeyRecord]:
-    """Make a successor with the same client, scopes, plan, endpoints and lifetime; return it and its record.
+    """Create a successor with the same client, scopes, plan, endpoints and lifetime; return it and its record.
 
-    The old key goes on working for a while, never beyond its own end.
+    The old key is accepted for a while longer, never beyond its own expiry.
 
     :param now: seconds since the epoch.
-    :param overlap: seconds for which the old key is still accepted, a year at most; 0 ends it at once.
+    :param overlap: seconds for which the old key is still accepted, a year at most; 0 expires it at once.
     :raises KeyError: there is no such key.
     :raises ValueError: the key is disabled, revoked, expired or replaced already, or there is no usable pepper.
     :raises DependencyUnavailable: the store cannot be changed.
@@ -68,7 +68,7 @@ def rotate_key(
     if not 0 <= overlap <= MAX_OVERLAP:
         raise ValueError(f"the overlap must be 0 to {MAX_OVERLAP} seconds")
     old = _replaceable(_known(store, key_id), now)
-    text, successor = issue_key(
+    key, successor = issue_key(
         store,
         pepper,
         client=old.client,
@@ -81,14 +81,14 @@ def rotate_key(
     try:
         store.update(key_id, lambda record: _replaced(_replaceable(record, now), successor.id, now + overlap))
     except Exception:
-        # It may have been revoked or rotated a moment ago; then nobody gets the new key, and none must stay behind.
+        # It may have been revoked or rotated a moment ago; then nobody gets the new key, and it must not stay behind.
         store.revoke(successor.id)
         raise
-    return text, successor
+    return key, successor
 
 
 def revoke_key(store: KeyStore, key_id: str) -> KeyRecord:
-    """Refuse a key for good, and return its record.
+    """Revoke a key for good, and return its record.
 
     :raises KeyError: there is no such key.
     """
@@ -97,7 +97,7 @@ def revoke_key(store: KeyStore, key_id: str) -> KeyRecord:
 
 
 def disable_key(store: KeyStore, key_id: str) -> KeyRecord:
-    """Refuse a key until it is enabled again, and return its record.
+    """Disable a key until it is enabled again, and return its record.
 
     :raises KeyError: there is no such key.
     :raises ValueError: it is revoked.
@@ -124,7 +124,7 @@ def _to(status: str) -> Callable[[KeyRecord], KeyRecord]:
 
 
 def _known(store: KeyStore, key_id: str) -> KeyRecord:
-    """Find a record as it is stored, not as this process last saw it."""
+    """Return a record as it is stored, not as this process cached it."""
     found = [record for record in store.list() if record.id == key_id]
     if not found:
         raise KeyError(key_id)
@@ -133,9 +133,9 @@ def _known(store: KeyStore, key_id: str) -> KeyRecord:
 
 def _replaceable(record: KeyRecord, now: float) -> KeyRecord:
     if record.status != ACTIVE:
-        raise ValueError(f"the key {record.id} is {record.status}; make a new one instead")
+        raise ValueError(f"the key {record.id} is {record.status}; create a new one instead")
     if record.expired(now):
-        raise ValueError(f"the key {record.id} has expired; make a new one instead")
+        raise ValueError(f"the key {record.id} has expired; create a new one instead")
     if record.replaced_by is not None:
         raise ValueError(f"the key {record.id} was replaced by {record.replaced_by} already")
     return record
@@ -161,7 +161,7 @@ def _endpoints(endpoints: Iterable[str]) -> frozenset[str]:
 
 
 def _set_of(values: Iterable[str], what: str) -> frozenset[str]:
-    # A single text is an iterable too: each of its letters would become a scope.
+    # A single string is an iterable too: each of its letters would become a scope.
     if isinstance(values, str):
-        raise ValueError(f"{what} must be a list of texts, not one text")
+        raise ValueError(f"{what} must be a list of strings, not one string")
     return frozenset(values)

@@ -1,4 +1,4 @@
-"""API keys in a store that several machines share."""
+"""API keys in a store that workers and machines share."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _RETRY_AFTER = (("Retry-After", "60"),)
 
 
 class SharedKeyStore:
-    """API keys in a shared store, found in memory; a change is seen by every worker within a second.
+    """API keys in a shared store, cached in memory; a change takes effect in every worker within a second.
 
-    While the store is down, the last content is used for another minute; after that every key is refused.
+    While the store is down, the last content is used for another minute; after that every key is rejected.
 
-    :param store: where the records are, each under its id.
-    :param clock: says when to look for changes.
+    :param store: has the records, each under its id.
+    :param clock: measures the age of the content.
     """
 
     def __init__(self, store: SharedStore, clock: Clock) -> None:
@@ -36,6 +36,10 @@ class SharedKeyStore:
         self._clock = clock
         self._snapshot = Snapshot(store, KEYS, parse_record, clock, dict[str, KeyRecord])
         self._last_use = LastUse(self._write_uses)
+
+    def poll(self) -> None:
+        """Read what changed if that was last done some time ago; raise nothing."""
+        self._snapshot.poll()
 
     def get(self, key_id: str) -> KeyRecord | None:
         """Return the record with this id, or None.
@@ -61,15 +65,15 @@ class SharedKeyStore:
     def add(self, record: KeyRecord) -> None:
         """Store a new record.
 
-        :raises ValueError: the id is taken, or the record could not be read back.
+        :raises ValueError: the id is taken, or the record could not be parsed again.
         :raises DependencyUnavailable: the store is down.
         """
         if not self._store.put(KEYS, record.id, dump_record(record), new=True):
             raise ValueError("a key with this id exists already")
-        self._snapshot.refresh()
+        self._snapshot.invalidate()
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
-        """Put what ``change`` makes of a record in its place, and return it.
+        """Replace a record with what ``change`` returns for it, and return that.
 
         :raises KeyError: there is no such key.
         :raises DependencyUnavailable: the store is down or damaged, or another process is changing this record.
@@ -81,11 +85,11 @@ class SharedKeyStore:
             if self._clock.monotonic() - started > HELD / 2:
                 raise DependencyUnavailable(f"changing the API key {key_id} took too long; try again")
             self._store.put(KEYS, key_id, raw)
-        self._snapshot.refresh()
+        self._snapshot.invalidate()
         return record
 
     def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; its record stays.
+        """Revoke a key; its record stays.
 
         :raises KeyError: there is no such key.
         :raises DependencyUnavailable: as for :meth:`update`.
@@ -93,7 +97,7 @@ class SharedKeyStore:
         self.update(key_id, lambda record: replace(record, status=REVOKED))
 
     def used(self, key_id: str, when: float) -> None:
-        """Note that a key was accepted, in seconds since the epoch, to the minute."""
+        """Record that a key was used, in seconds since the epoch, to the minute."""
         self._last_use.used(key_id, when)
 
     def last_used(self) -> Uses:
@@ -117,20 +121,20 @@ class SharedKeyStore:
 
     @contextmanager
     def _locked(self, key_id: str) -> Iterator[None]:
-        """Keep others from changing a record: a change that reads and writes could undo a revocation in between."""
+        """Keep others from changing a record: a change that reads and writes could revert a revocation in between."""
         if not self._store.put(LOCKS, key_id, b"", seconds=HELD, new=True):
             raise DependencyUnavailable(f"the API key {key_id} is being changed by another process; try again")
         try:
             yield
         finally:
-            # When the store fails right now, the lock ends by itself.
+            # If the store fails right now, the lock expires by itself.
             with suppress(DependencyUnavailable):
                 self._store.delete(LOCKS, key_id)
 
 
 def _named(record: KeyRecord, key_id: str) -> KeyRecord:
     if record.id != key_id:
-        raise _damaged(f"{key_id} holds {record.id}")
+        raise _damaged(f"{key_id} has the record of {record.id}")
     return record
 
 

@@ -1,7 +1,7 @@
-"""DPoP proofs (RFC 9449): who sends an access token also signs for the request it goes with.
+"""DPoP proofs (RFC 9449): the sender of an access token also signs the request.
 
-Every check of section 4.3 is made, the cheap ones before the signature, and a proof is remembered as used only after
-all of them. Whether the token is bound to the key that made the proof is decided in ``binding``.
+All checks of section 4.3 are made, the cheap ones before the signature, and a proof is stored as used only after all
+of them. ``authenticator.check_binding`` checks whether the token is bound to the key of the proof.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 MAX_PROOF = 8192
-"""The longest proof in characters; servers cap a header line at about the same."""
+"""The longest proof in characters; servers limit a header line to about as many."""
 
 MAX_JTI = 512
 """The longest ``jti`` in characters."""
@@ -43,17 +43,17 @@ FUTURE_SKEW = 5
 """Seconds by which a client's clock may be ahead (RFC 9449 section 11.1)."""
 
 _CLOCKS_APART = 5
-_REMEMBERED_KEYS = 1024
+_CACHED_KEYS = 1024
 _MAX_JSON_DEPTH = 8
 _NONCE_HEADER = "DPoP-Nonce"
 _SPACE = "dpop"
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-# As for every JWT, RFC 7515 section 4.1.9: without a slash "application/" is meant, and case does not count.
+# As for every JWT, RFC 7515 section 4.1.9: without a slash "application/" is implied, and case does not matter.
 _TYPES = frozenset({"dpop+jwt", "application/dpop+jwt"})
-# Members that change how a proof is processed or bring a second key (RFC 8725bis sections 3.4, 3.10).
-_REFUSED = frozenset({"crit", "b64", "zip", "cty", "enc", "jku", "x5u", "x5c"})
+# Members that change how a proof is processed or contain a second key (RFC 8725bis sections 3.4, 3.10).
+_FORBIDDEN = frozenset({"crit", "b64", "zip", "cty", "enc", "jku", "x5u", "x5c"})
 # Base64url of 32 bits. The sender chooses the key, and with a long exponent one signature costs milliseconds.
-_MAX_EXPONENT_TEXT = 6
+_MAX_EXPONENT = 6
 Claims = Mapping[str, Any]
 
 
@@ -65,14 +65,14 @@ class _ProofKey:
 
 
 class ProofChecker:
-    """Checks the proof that comes with an access token.
+    """Checks the proof that is sent with an access token.
 
-    :param algorithms: what proofs may be signed with; asymmetric ones only.
-    :param max_age: seconds for which a proof is good.
-    :param store: remembers the proofs that were used, for all workers that share it.
-    :param nonces: with them, a proof must have a nonce of this server; without, a nonce in a proof means nothing.
+    :param algorithms: the algorithms that proofs may be signed with; asymmetric ones only.
+    :param max_age: seconds for which a proof is valid.
+    :param store: stores the used proofs, for all workers that share it.
+    :param nonces: with them, a proof must have a nonce of this server; without, a nonce in a proof is ignored.
     :param leeway: seconds by which a client's clock may be ahead.
-    :param external: the address of the app's root as clients know it; None to take that of the request.
+    :param external: the URL of the app's root for clients; None for that of the request.
     :raises ValueError: an algorithm is not asymmetric, or ``external`` is not an ``http`` or ``https`` URI.
     """
 
@@ -95,29 +95,29 @@ class ProofChecker:
         self._nonces = nonces
         self._leeway = leeway
         self._uris = RequestUris(external)
-        # A client repeats its header in every proof, and importing a key costs as much as a signature.
-        self._key = lru_cache(_REMEMBERED_KEYS)(partial(_proof_key, algorithms=tuple(algorithms)))
+        # The proofs of a client have the same header, and importing a key costs as much as a signature.
+        self._key = lru_cache(_CACHED_KEYS)(partial(_proof_key, algorithms=tuple(algorithms)))
 
     def check(self, request: Request, exchange: Exchange, token: str) -> str:
-        """Return the thumbprint of the key that made the proof of a request (RFC 7638, SHA-256).
+        """Return the thumbprint of the key that signed the proof of a request (RFC 7638, SHA-256).
 
-        With nonces, the answer carries the current one unless the proof has it.
+        With nonces, the response has the current one unless the proof has it.
 
-        :param token: the access token that the request carries.
+        :param token: the access token of the request.
         :raises InvalidProof: the proof is missing, malformed, stale, used already, or not for this request and token.
-        :raises NonceRequired: it lacks a nonce of this server that is still good.
+        :raises NonceRequired: it lacks a nonce of this server that is still valid.
         :raises DependencyUnavailable: the store or the secret of the nonces cannot be reached.
         """
         nonce = self._offer_nonce(exchange)
-        text, header, payload, signature = _parts(request.environ.get("HTTP_DPOP"))
+        proof, header, payload, signature = _parts(request.environ.get("HTTP_DPOP"))
         key = self._key(header)
         claims = _object(payload, "payload")
-        identifier = _text(claims, "jti")
+        identifier = _string(claims, "jti")
         self._check_request(claims, request)
         self._check_times(claims)
         _check_token(claims, token)
         self._check_nonce(claims.get("nonce"), nonce, exchange)
-        _check_signature(key, text, signature)
+        _check_signature(key, proof, signature)
         self._use_once(key.thumbprint, identifier)
         return key.thumbprint
 
@@ -129,24 +129,24 @@ class ProofChecker:
 
     def _check_request(self, claims: Claims, request: Request) -> None:
         if claims.get("htm") != request.method:
-            _refuse("htm is not the method of the request")
+            _reject("htm is not the method of the request")
         try:
-            uri = normal_uri(_text(claims, "htu", MAX_PROOF))
+            uri = normal_uri(_string(claims, "htu", MAX_PROOF))
         except ValueError:
-            _refuse("htu is not an absolute URI of http or https")
+            _reject("htu is not an absolute URI of http or https")
         if uri != self._uris.of(request.environ):
-            _refuse("htu is not the URI of the request")
+            _reject("htu is not the URI of the request")
 
     def _check_times(self, claims: Claims) -> None:
         now = self._clock.now()
         issued = _date(claims, "iat")
         if issued < now - self._max_age:
-            _refuse("the proof is too old")
+            _reject("the proof is too old")
         if issued > now + self._leeway or ("nbf" in claims and _date(claims, "nbf") > now + self._leeway):
-            _refuse("the proof is from the future")
-        # RFC 9449 does not ask for these two; RFC 7519 section 4.1 binds whoever finds them.
+            _reject("the proof is from the future")
+        # RFC 9449 does not require these two; RFC 7519 section 4.1 requires to respect them.
         if "exp" in claims and _date(claims, "exp") <= now:
-            _refuse("the proof has expired by its own word")
+            _reject("the proof has expired by its exp")
 
     def _check_nonce(self, given: Any, current: str, exchange: Exchange) -> None:
         if self._nonces is None:
@@ -160,29 +160,29 @@ class ProofChecker:
         digest = hashlib.sha256(f"{thumbprint}.{identifier}".encode()).hexdigest()
         seconds = self._max_age + self._leeway + _CLOCKS_APART
         if not self._store.add(_SPACE, digest, seconds):
-            _refuse("the proof was used before")
+            _reject("the proof was used before")
 
 
-def _parts(text: Any) -> tuple[str, str, str, bytes]:
+def _parts(proof: Any) -> tuple[str, str, str, bytes]:
     """Return a proof, its header and payload as they were sent, and its signature."""
-    if not text:
-        _refuse("there is no DPoP header")
-    if len(text) > MAX_PROOF:
-        _refuse(f"the proof has more than {MAX_PROOF} characters")
-    found = _COMPACT.fullmatch(text)
+    if not proof:
+        _reject("there is no DPoP header")
+    if len(proof) > MAX_PROOF:
+        _reject(f"the proof has more than {MAX_PROOF} characters")
+    found = _COMPACT.fullmatch(proof)
     if found is None:
         # Servers join the values of two headers with a comma.
-        _refuse("the DPoP header is not one JWT in compact form")
-    return text, found[1], found[2], _bytes(found[3], "signature")
+        _reject("the DPoP header is not one JWT in compact form")
+    return proof, found[1], found[2], _bytes(found[3], "signature")
 
 
 def _bytes(part: str, what: str) -> bytes:
     try:
         value = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except ValueError:
-        _refuse(f"the {what} is not base64url")
+        _reject(f"the {what} is not base64url")
     if base64.urlsafe_b64encode(value).rstrip(b"=") != part.encode():
-        _refuse(f"the {what} is not written in the one way that base64url has for it")
+        _reject(f"the {what} is not canonical base64url")
     return value
 
 
@@ -190,71 +190,71 @@ def _object(part: str, what: str) -> dict[str, Any]:
     try:
         value = loads(_bytes(part, what), max_depth=_MAX_JSON_DEPTH)
     except ValueError as error:
-        _refuse(f"the {what} is not strict JSON: {error}")
-    return value if isinstance(value, dict) else _refuse(f"the {what} is not a JSON object")
+        _reject(f"the {what} is not strict JSON: {error}")
+    return value if isinstance(value, dict) else _reject(f"the {what} is not a JSON object")
 
 
 def _proof_key(part: str, *, algorithms: Sequence[str]) -> _ProofKey:
-    """Return the key that a header brings with it; ``kid`` is ignored, because it cannot choose another."""
+    """Return the key in a header; ``kid`` is ignored, because it cannot select another one."""
     header = _object(part, "header")
     kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        _refuse("typ is not dpop+jwt")
-    if refused := sorted(_REFUSED & header.keys()):
-        _refuse(f"the header has {', '.join(refused)}")
+        _reject("typ is not dpop+jwt")
+    if forbidden := sorted(_FORBIDDEN & header.keys()):
+        _reject(f"the header has {', '.join(forbidden)}")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
-        _refuse("alg is not one that proofs may be signed with")
-    return _imported(jwk, algorithm) if isinstance(jwk, dict) else _refuse("the header has no jwk")
+        _reject("alg is not one that proofs may be signed with")
+    return _imported(jwk, algorithm) if isinstance(jwk, dict) else _reject("the header has no jwk")
 
 
 def _imported(jwk: Mapping[str, Any], algorithm: str) -> _ProofKey:
-    if len(str(jwk.get("e", ""))) > _MAX_EXPONENT_TEXT:
-        _refuse("the RSA exponent of jwk has more than 32 bits")
+    if len(str(jwk.get("e", ""))) > _MAX_EXPONENT:
+        _reject("the RSA exponent of jwk has more than 32 bits")
     try:
         key = import_key(jwk, (algorithm,)).key
     except KeySetError as error:
-        _refuse(f"jwk is not a key for proofs: {error}")
+        _reject(f"jwk is not a key for proofs: {error}")
     except (JoseError, ValueError, TypeError) as error:
-        _refuse(f"jwk is not a public key: {type(error).__name__}")
+        _reject(f"jwk is not a public key: {type(error).__name__}")
     return _ProofKey(key, algorithm, key.thumbprint())
 
 
-def _text(claims: Claims, name: str, longest: int = MAX_JTI) -> str:
+def _string(claims: Claims, name: str, longest: int = MAX_JTI) -> str:
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= longest:
-        _refuse(f"{name} is missing or not a text of 1 to {longest} characters")
+        _reject(f"{name} is missing or not a string of 1 to {longest} characters")
     return value
 
 
 def _date(claims: Claims, name: str) -> float:
     value = claims.get(name)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        _refuse(f"{name} is missing or not a number of seconds")
+        _reject(f"{name} is missing or not a number of seconds")
     return value
 
 
 def _check_token(claims: Claims, token: str) -> None:
-    # Nothing here is secret from the one who sent both, so the comparison may take as long as it likes.
+    # Nothing here is secret from the client, which sent both, so the comparison need not take constant time.
     digest = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=")
     if claims.get("ath") != digest.decode():
-        _refuse("ath is not the digest of the access token")
+        _reject("ath is not the digest of the access token")
 
 
-def _check_signature(key: _ProofKey, text: str, signature: bytes) -> None:
-    signed = text.rpartition(".")[0].encode()
+def _check_signature(key: _ProofKey, proof: str, signature: bytes) -> None:
+    signed = proof.rpartition(".")[0].encode()
     try:
-        good = JWSRegistry.algorithms[key.algorithm].verify(signed, signature, key.key)
+        valid = JWSRegistry.algorithms[key.algorithm].verify(signed, signature, key.key)
     except (JoseError, ValueError):
-        good = False
-    if not good:
-        _refuse("the signature does not verify with jwk")
+        valid = False
+    if not valid:
+        _reject("the signature does not verify with jwk")
 
 
-def _refuse(reason: str) -> NoReturn:
+def _reject(reason: str) -> NoReturn:
     raise InvalidProof(reason)
 
 
-# urlsplit() drops tabs and line ends and lets anything else pass, so the characters are looked at first.
+# urlsplit() drops tabs and line ends and accepts anything else, so the characters are checked first.
 _URI = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -280,11 +280,11 @@ def normal_uri(uri: str) -> NormalUri:
 
 
 class RequestUris:
-    """Says under which URI a client reached this app.
+    """Computes the URI under which a client reached this app.
 
-    :param external: the address of the app's root as clients know it, such as ``https://models.example.com/v1``. Then
-        the ``Host`` header is not looked at, and a path in it stands for where the app is mounted. Without it, host
-        and scheme are those of the request.
+    :param external: the URL of the app's root for clients, such as ``https://models.example.com/v1``. Then the ``Host``
+        header is ignored, and the path of the URL replaces the one at which the app is mounted. Without it, host and
+        scheme are those of the request.
     :raises ValueError: it is not an ``http`` or ``https`` URI.
     """
 

@@ -16,13 +16,13 @@ _LENGTH = 27
 
 
 class Nonces:
-    """Derives a nonce from a secret and the time; it is good in its own period and the one after.
+    """Derives a nonce from a secret and the time; it is valid in its own period and the next.
 
-    Nothing is stored, and all workers and machines with the same secret know each other's nonces.
+    Nothing is stored, and all workers and machines with the same secret accept each other's nonces.
 
-    :param secret: the newest makes nonces, every one of them is accepted.
-    :param period: seconds after which there is a new nonce; one is therefore good for at least that long, and at most
-        twice as long.
+    :param secret: the newest creates nonces, those of every secret are accepted.
+    :param period: seconds after which there is a new nonce; each is valid for at least that long, and at most twice
+        as long.
     """
 
     def __init__(self, secret: SecretRing, clock: Clock, period: int = PERIOD) -> None:
@@ -31,21 +31,21 @@ class Nonces:
         self._period = period
 
     def current(self) -> str:
-        """Return the nonce to give to clients now.
+        """Return the current nonce for clients.
 
         :raises DependencyUnavailable: the secret cannot be read.
         """
         return _nonce(self._secrets()[0], self._window())
 
     def accepts(self, nonce: str) -> bool:
-        """Tell whether a nonce was made by this server, in this period or the one before.
+        """Return True if a nonce is one of this server, of this period or the previous one.
 
         :raises DependencyUnavailable: the secret cannot be read.
         """
         window = self._window()
-        good = [_nonce(secret, number) for secret in self._secrets() for number in (window, window - 1)]
-        # compare_digest takes ASCII texts only; a nonce of this server is never anything else.
-        return nonce.isascii() and True in [hmac.compare_digest(nonce, each) for each in good]
+        valid = [_nonce(secret, number) for secret in self._secrets() for number in (window, window - 1)]
+        # compare_digest takes ASCII strings only, which every nonce of this server is.
+        return nonce.isascii() and True in [hmac.compare_digest(nonce, each) for each in valid]
 
     def _window(self) -> int:
         return int(self._clock.now() // self._period)

@@ -266,7 +266,7 @@ def test_damaged_uses(store: FileKeyStore, content: str, caplog: pytest.LogCaptu
     store.add(record())
     uses_file(store).write_text(content)
     assert store.last_used() == {}
-    assert "keys.json.used is left out of account" in caplog.text
+    assert "keys.json.used is ignored" in caplog.text
     store.used("k1", 5.0)
     assert store.last_used() == {"k1": 5}
 
@@ -297,20 +297,100 @@ def test_use_that_cannot_be_written_is_logged(
     store.add(record())
     uses_file(store).mkdir()
     store.used("k1", 5.0)
-    assert "when API keys were last used cannot be noted" in caplog.text
+    assert "the last use of API keys cannot be recorded" in caplog.text
 
 
-def test_owner_stays(tmp_path: Path) -> None:
-    """A change by root leaves the file to the user of the server."""
-    store = FileKeyStore(tmp_path / "keys.json")
-    store.add(record("k1"))
+NOBODY = 65534
+
+
+def give_away(path: Path) -> None:
     try:
-        os.chown(store.path, 65534, 65534)
+        os.chown(path, NOBODY, NOBODY)
     except OSError as error:  # root may not everywhere either
         pytest.skip(f"files cannot be given away here: {error.strerror}")
+
+
+def owners(store: FileKeyStore) -> dict[str, tuple[int, int, int]]:
+    found = {path.name: path.stat() for path in store.path.parent.iterdir()}
+    return {name: (each.st_uid, each.st_gid, each.st_mode & 0o777) for name, each in found.items()}
+
+
+def test_owner_stays(store: FileKeyStore) -> None:
+    """A change by root leaves all files to the user of the server: the key file, its lock and the uses."""
+    store.add(record("k1"))
+    give_away(store.path)
     store.add(record("k2"))
-    status = store.path.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o600)
+    store.used("k1", 5.0)
+    theirs = (NOBODY, NOBODY, 0o600)
+    assert owners(store) == {"keys.json": theirs, "keys.json.lock": theirs, "keys.json.used": theirs}
+
+
+def test_first_key_by_root(store: FileKeyStore) -> None:
+    """Before there is a key file, its folder says whose it is."""
+    give_away(store.path.parent)
+    store.add(record("k1"))
+    assert set(owners(store).values()) == {(NOBODY, NOBODY, 0o600)}
+
+
+def test_lock_that_is_a_link(store: FileKeyStore, tmp_path: Path) -> None:
+    """Who can write the folder cannot let root create, change or give away another file."""
+    other = tmp_path / "other"
+    other.write_text("other")
+    store.path.with_name("keys.json.lock").symlink_to(other)
+    before = other.stat()
+    with pytest.raises(OSError, match="symbolic links"):
+        store.add(record())
+    store.path.with_name("keys.json.lock").unlink()
+    os.link(other, store.path.with_name("keys.json.lock"))
+    give_away(store.path.parent)
+    store.add(record())
+    assert (other.stat().st_uid, other.read_text()) == (before.st_uid, "other")
+
+
+def test_symbolic_link_stays_one(tmp_path: Path) -> None:
+    """A change goes to the file that it leads to, and processes that use either name take turns."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "keys.json").symlink_to(tmp_path / "data" / "keys.json")
+    linked, direct = FileKeyStore(tmp_path / "keys.json"), FileKeyStore(tmp_path / "data" / "keys.json")
+    linked.add(record("k1"))
+    direct.add(record("k2"))
+    linked.update("k2", lambda old: replace(old, client="eve"))
+    linked.used("k1", 5.0)
+    assert linked.path.is_symlink()
+    assert linked.list() == direct.list() == (record("k1"), record("k2", client="eve"))
+    assert direct.last_used() == {"k1": 5}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "keys.json"]
+    assert sorted(path.name for path in direct.path.parent.iterdir()) == [
+        "keys.json",
+        "keys.json.lock",
+        "keys.json.used",
+    ]
+
+
+def test_rewrite_of_the_same_size_and_time(store: FileKeyStore) -> None:
+    """A key that a tool disables in place, with the modification time of before, is disabled."""
+    store.path.write_text(document(keys=[entry(status="active", client="adam")]))
+    before = store.path.stat()
+    assert store.get("k1") == record(client="adam", scopes=frozenset({"a"}))
+    store.path.write_text(document(keys=[entry(status="revoked", client="ada")]))
+    os.utime(store.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.path.stat().st_size == before.st_size
+    assert store.get("k1") == record(status="revoked", scopes=frozenset({"a"}))
+
+
+def test_damage_is_logged_once(store: FileKeyStore, caplog: pytest.LogCaptureFixture) -> None:
+    """When it begins and when it ends, whether there is a request log or not."""
+    for content in ("{", document(), "{"):
+        store.path.write_text(content)
+        for _ in range(5):
+            if content == "{":
+                with pytest.raises(DependencyUnavailable):
+                    store.get("k1")
+            else:
+                store.get("k1")
+    damaged, mended = [each.getMessage() for each in caplog.records if "used" in each.getMessage()]
+    assert damaged.startswith(f"the API key file {store.path} cannot be used: the API key file is damaged: ")
+    assert mended == f"the API key file {store.path} can be used again"
 
 
 def test_lock_that_is_held_stops_nobody_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,5 +398,5 @@ def test_lock_that_is_held_stops_nobody_for_long(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "WAIT", 0.05)
     store = FileKeyStore(tmp_path / "keys.json")
     store.add(record("k1"))
-    with module._locked(tmp_path / "keys.json.lock"), pytest.raises(BlockingIOError, match="try again"):
+    with module._locked(tmp_path / "keys.json"), pytest.raises(BlockingIOError, match="try again"):
         store.add(record("k2"))

@@ -63,7 +63,7 @@ def test_failure_is_logged_once(recorder: Recorder, caplog: pytest.LogCaptureFix
     for minute, error in enumerate([down, down, full, full, None, full]):
         recorder.error = error
         last_use.used("k1", minute * 60.0)
-    prefix = "when API keys were last used cannot be noted: "
+    prefix = "the last use of API keys cannot be recorded: "
     assert [each.message for each in caplog.records] == [
         prefix + text for text in ("the store is down", "[Errno 28] full", "[Errno 28] full")
     ]

@@ -254,7 +254,7 @@ def test_use_that_cannot_be_noted_is_logged(spied: Spied, clock: FakeClock, capl
     keys = SharedKeyStore(spied, clock)
     spied.down = True
     keys.used("k1", 100.0)
-    assert "cannot be noted: the store is down" in caplog.text
+    assert "cannot be recorded: the store is down" in caplog.text
     spied.down = False
     keys.used("k1", 160.0)
     assert keys.last_used() == {"k1": 160}

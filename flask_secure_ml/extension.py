@@ -34,7 +34,7 @@ from .principal import Clock, SystemClock
 from .signals import request_authenticated, request_rejected
 from .state import EXTENSION, AppState, state_of
 from .stores import open_store
-from .transport.beneath import Beneath, beneath
+from .transport.beneath import beneath
 from .transport.gate import Admission, opaque_layers, outer_problems
 from .transport.guards import TargetGuard, TlsGuard
 from .transport.headers import ForeignHeaders, HeaderFilter
@@ -105,12 +105,10 @@ class SecureML:
     def check(app: Flask) -> None:
         """Check the configured policies against the routes; call it when all routes are registered.
 
-        The first request does the same, and every request gets 500 until the check passes. What may be a mistake is
-        logged as a warning: a configured policy whose schema changes what it loads, which a view that reads the body
-        itself does not see; and middleware whose own paths are unknown.
+        The first request does the same, and every request gets 500 until the check passes. Logged as warnings are
+        configured schemas whose changes a view that reads the body does not see, and middleware with unknown paths.
 
-        :raises ConfigError: a policy names no route, two policies name the same one, or unknown middleware wraps the
-            app.
+        :raises ConfigError: a policy does not fit the routes, or unknown middleware wraps the app.
         """
         from .inputs.unseen import unseen_changes
 
@@ -320,8 +318,6 @@ class _Hooks:
         exchange = exchange_of(request.environ)
         if exchange is not None and error is not None:
             exchange.fail(error)
-
-    # What the proxy middleware asks for: see transport.outgoing.Site.
 
     @property
     def propagates(self) -> bool:

@@ -72,8 +72,8 @@ class Drain:
     A response of 400 and above to a request whose body was not read has ``Connection: close``. When the response has
     been sent and recorded, and its iterable closed, the rest of the request is read from the raw socket: at most the
     declared length, 64 MiB and 5 seconds; after the first second only while 256 KiB arrive in 250 ms; and by at most a
-    quarter of the worker's threads at once. Then the socket is shut down in both directions, so that the server does not
-    wait for the client either.
+    quarter of the worker's threads at once. Then the socket is shut down in both directions, so that the server does
+    not wait for the client either.
 
     :param clock: measures the bounds in time.
     """

@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from .errors import DependencyUnavailable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 JITTER = 0.2
@@ -44,13 +44,13 @@ class Attempt:
         self.generation = generation
         # Made for each attempt and never before a fork: its lock belongs to this process, and under gevent, which may
         # patch the modules of a worker after the app was loaded, to its greenlets.
-        self.landed = threading.Event()
-        self.pid = os.getpid()
-        self.reads = 1
+        self.landed: threading.Event = threading.Event()
+        self.pid: int = os.getpid()
+        self.reads: int = 1
         self._clock = clock
         self._timeout = timeout
         self._patience = patience
-        self.as_of = clock.monotonic()
+        self.as_of: float = clock.monotonic()
         self._ends = self.as_of + total
 
     def remaining(self) -> float:
@@ -256,7 +256,7 @@ class WatchedFile(Generic[T]):
     """
 
     def __init__(self, path: str | Path, parse: Callable[[bytes], T]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._name = str(path)
         self._parse = parse
         self._kept: tuple[_Version, T] | None = None

@@ -39,8 +39,8 @@ class Secret:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
             raise ValueError(f'must say what follows "{scheme}:"')
-        self.literal = scheme not in _SCHEMES
-        self.reference = "a literal secret" if self.literal else reference
+        self.literal: bool = scheme not in _SCHEMES
+        self.reference: str = "a literal secret" if self.literal else reference
         self._minimum = minimum
         self._fetch = self._source(reference, scheme, rest)
 
@@ -147,7 +147,7 @@ def _repeats_itself(value: bytes) -> bool:
     return 4 * len(set(runs)) < 3 * len(runs)
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 KEPT = 60.0
 """Seconds after which the secret is read again."""

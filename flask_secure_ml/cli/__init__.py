@@ -9,7 +9,7 @@ from .openapi import openapi
 from .revocations import revoke
 from .routes import routes
 
-secure_ml = AppGroup("secure-ml", help="Manage API keys and look at what is protected.")
+secure_ml: AppGroup = AppGroup("secure-ml", help="Manage API keys and look at what is protected.")
 for _command in (check, keys, model, openapi, profile, revoke, routes):
     secure_ml.add_command(_command)
 

@@ -22,7 +22,7 @@ from ..inputs.profiles.fit import fit as fit_columns
 from ..model_files import ModelFileError, directory_digest, file_digest, find_code, read_directory, read_file
 from ..model_files.files import MAX_BYTES, Files
 
-model = AppGroup("model", help="Look at model files.")
+model: AppGroup = AppGroup("model", help="Look at model files.")
 
 
 @model.command("digest", with_appcontext=False)
@@ -45,7 +45,7 @@ def digest(path: Path, max_bytes: int) -> None:
                 click.echo(f"Warning: {name} is {finding}; loading it can {finding.consequence}", err=True)
 
 
-profile = AppGroup("profile", help="Learn what inputs look like, from data or from a model.")
+profile: AppGroup = AppGroup("profile", help="Learn what inputs look like, from data or from a model.")
 
 
 @profile.command("fit", with_appcontext=False)

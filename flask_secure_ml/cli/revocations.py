@@ -15,7 +15,7 @@ from ..authentication.revocation import KEPT, Revocation, Revocations
 from ..errors import DependencyUnavailable
 from .context import command_state, print_table
 
-revoke = AppGroup("revoke", help="Refuse tokens and callers before their time.")
+revoke: AppGroup = AppGroup("revoke", help="Refuse tokens and callers before their time.")
 
 DAY = 86_400
 HEADINGS = ("Id", "Refused", "Since", "Until")

@@ -24,7 +24,7 @@ from ..errors import ConfigError, DependencyUnavailable
 from ..exchange import Exchange
 from ..principal import Clock
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_SECONDS = 1.0

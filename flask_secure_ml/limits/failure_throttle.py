@@ -15,7 +15,7 @@ from ..pipeline import Stage
 from ..principal import Clock
 from .engine import Limiter, key_for, network_of
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SHORTEST = 60
 """Seconds of an address's first block; each further one within a day is twice as long."""

@@ -22,7 +22,7 @@ from .masking import NotPlainError
 from .responses import JSON, NOT_FINITE, Answers, npy_body, sole_chunk
 from .scores import ShapingError, has_non_finite, names_null
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _KEPT = frozenset({"vary", "allow", "retry-after", "www-authenticate"})
 _KEPT_PREFIX = "access-control-"

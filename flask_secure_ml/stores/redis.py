@@ -172,7 +172,7 @@ def _keys(space: str) -> list[str]:
     return [f"{prefix}:records", f"{prefix}:keys", f"{prefix}:ends", f"{prefix}:changes"]
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SOCKET_TIMEOUT = 0.25
 """Seconds for a command with all that it takes; the client library's own default is seconds a packet, or for ever."""
@@ -270,7 +270,7 @@ class Passwords(CredentialProvider):
     """
 
     def __init__(self, username: str, ring: SecretRing) -> None:
-        self.turn = 0
+        self.turn: int = 0
         self._username = username
         self._ring = ring
 

@@ -193,7 +193,7 @@ def _record(value: bytes | None, until: float | None, now: float) -> Record | No
     return Record(bytes(value), None if until is None else until - now)
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 BUSY = 1.0
 """Seconds to wait while another thread or process writes."""

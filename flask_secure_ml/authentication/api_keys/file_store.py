@@ -25,7 +25,7 @@ from ...strictjson import loads
 from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
 from .last_use import LastUse, Uses, merged, parse_uses
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 WAIT = 2.0
 """Seconds to wait for another process that is changing the file."""
@@ -43,7 +43,7 @@ class FileKeyStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._lock = self.path.with_name(self.path.name + ".lock")
         self._uses = self.path.with_name(self.path.name + ".used")
         self._file = WatchedFile(self.path, self._parse)

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ...errors import DependencyUnavailable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 RESOLUTION = 60
 _BETWEEN_WRITES = 1

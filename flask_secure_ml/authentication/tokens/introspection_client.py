@@ -19,7 +19,7 @@ from ...errors import DependencyUnavailable
 from ...fetch import TIMEOUT, BrokenAnswerError, FetchError, exchange_with
 from ...principal import Clock
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 COOLDOWN = 5
 """Seconds for which an endpoint that failed is not asked again."""

@@ -13,7 +13,7 @@ from ...principal import Clock
 from ...strictjson import StrictJSONError, loads
 from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, parse_key_set, usable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 LAST_GOOD = 86_400
 """Seconds for which the last good set serves while its server is down."""

@@ -67,7 +67,7 @@ def _discovery(issuer: IssuerConfig) -> Discovery:
     return Discovery(issuer.issuer, ask, clear_text=issuer.insecure_http)
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class InlineKeys(PublishedKeys):

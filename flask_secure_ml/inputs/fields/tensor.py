@@ -172,16 +172,16 @@ class Tensor(ArrayField):
         }
         if "shape" not in terms:
             raise TypeError("a tensor needs a shape or a profile")
-        self.dtype = checked_dtype(terms.get("dtype", "float32"))
+        self.dtype: np.dtype[Any] = checked_dtype(terms.get("dtype", "float32"))
         super().__init__(checked_dimensions(terms["shape"]), max_items=max_items, max_elements=max_elements, **options)
-        self.features = checked_features(terms.get("features", ()), self.shape)
+        self.features: tuple[str, ...] = checked_features(terms.get("features", ()), self.shape)
         limits = {name: terms.get(name) for name in ("minimum", "maximum")}
         self._check_meaning(**limits, allowed=allowed, total=total, norm=norm)
         self._set_range(**limits, outside=outside)
-        self.allowed = None if allowed is None else checked_allowed(allowed, self.dtype)
+        self.allowed: tuple[float, ...] | None = None if allowed is None else checked_allowed(allowed, self.dtype)
         self._allowed = None if self.allowed is None else values_of(self.allowed, self.dtype)
-        self.total = None if total is None else checked_span("total", total)
-        self.norm = None if norm is None else checked_span("norm", norm)
+        self.total: tuple[float, float] | None = None if total is None else checked_span("total", total)
+        self.norm: tuple[float, float] | None = None if norm is None else checked_span("norm", norm)
 
     @classmethod
     def for_model(cls, model: Any, **options: Any) -> Self:

@@ -81,16 +81,16 @@ class Text(fields.String):
         unassigned: Literal["refuse", "allow"] = "allow",
         **options: Any,
     ) -> None:
-        self.max_length = checked_count("max_length", max_length)
-        self.min_length = min_length and checked_count("min_length", min_length)
-        self.max_bytes = None if max_bytes is None else checked_count("max_bytes", max_bytes)
+        self.max_length: int = checked_count("max_length", max_length)
+        self.min_length: int = min_length and checked_count("min_length", min_length)
+        self.max_bytes: int | None = None if max_bytes is None else checked_count("max_bytes", max_bytes)
         if self.min_length > self.max_length:
             raise ValueError("min_length must not be greater than max_length")
-        self.normalise = _one_of("normalise", normalise, ("NFC", "NFKC", None))
-        self.unassigned = _one_of("unassigned", unassigned, ("refuse", "allow"))
-        self.control = _one_of("control", control, ("refuse", "strip"))
-        self.bidi = _one_of("bidi", bidi, ("refuse", "strip", "allow"))
-        self.invisible = _one_of("invisible", invisible, ("refuse", "strip", "allow"))
+        self.normalise: Literal["NFC", "NFKC"] | None = _one_of("normalise", normalise, ("NFC", "NFKC", None))
+        self.unassigned: str = _one_of("unassigned", unassigned, ("refuse", "allow"))
+        self.control: str = _one_of("control", control, ("refuse", "strip"))
+        self.bidi: str = _one_of("bidi", bidi, ("refuse", "strip", "allow"))
+        self.invisible: str = _one_of("invisible", invisible, ("refuse", "strip", "allow"))
         self._separator = "\n" if "\n" in keep else " "
         policies = {"control": (self.control, _CONTROLS - _kept(keep)), "bidi": (self.bidi, _BIDI)}
         self._refused = {key: those for key, (policy, those) in policies.items() if policy == "refuse"}

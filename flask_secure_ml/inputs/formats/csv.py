@@ -46,7 +46,7 @@ class CsvFormat:
     """
 
     name = "csv"
-    media_types = (CSV,)
+    media_types: tuple[str, ...] = (CSV,)
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps

@@ -18,7 +18,7 @@ from .principal import Clock, Principal
 
 __all__ = ["AuthorizationGuard", "OwnerHook"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 LEEWAY = 30.0
 """Seconds by which an issuer's clock may be ahead of this one."""

@@ -18,7 +18,7 @@ from ..exchange import Exchange
 from ..pipeline import Stage
 from ..principal import Principal
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 OnFailure = Callable[[Exchange, str], None]
 _IN_QUERY = frozenset({"access_token", "api_key", "apikey", "x-api-key"})

@@ -18,7 +18,7 @@ from ..secrets import SecretRing
 from ..state import AppState
 from .context import command_state, json_option, mistakes_as_messages, print_table
 
-keys = AppGroup("keys", help="Create, list, rotate, disable and revoke API keys.")
+keys: AppGroup = AppGroup("keys", help="Create, list, rotate, disable and revoke API keys.")
 
 DAY = 86_400
 HOUR = 3_600

@@ -13,7 +13,7 @@ from ..policy.fields import Limits
 from ..refresh import SingleFlight
 from .engine import Limiter, key_for, network_of
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SHORTEST = 60
 """Seconds of a network's first block; each further one within a day is twice as long."""

@@ -24,7 +24,7 @@ class ModelFileError(Exception):
     """
 
     def __init__(self, path: str | os.PathLike[str], problem: str, remedy: str) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{self.path}: {problem}. {remedy}.")

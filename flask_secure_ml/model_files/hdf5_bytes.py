@@ -104,7 +104,7 @@ class Cursor:
     """A position in a file that moves on as values are read."""
 
     def __init__(self, reader: Reader, position: int) -> None:
-        self.position = position
+        self.position: int = position
         self._reader = reader
 
     def uint(self, size: int) -> int:

@@ -45,7 +45,7 @@ class Bodies:
         self._plain_json = "json" in settings.wire_formats
         self._encodings = [each for each in settings.content_encodings if each != "identity"]
         self._examples = examples
-        self.has_inference = "oip" in settings.wire_formats
+        self.has_inference: bool = "oip" in settings.wire_formats
 
     def request_body(self, schema: Schema, reference: JsonSchema) -> dict[str, Any]:
         """Return the Request Body Object of a route."""

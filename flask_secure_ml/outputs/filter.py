@@ -17,7 +17,7 @@ from .masking import NotPlainError
 from .responses import ResponseRules
 from .scores import MaskingError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _KEPT = frozenset({"vary", "allow", "retry-after", "www-authenticate"})
 _KEPT_PREFIX = "access-control-"

@@ -48,7 +48,7 @@ class Attempt:
         self._clock = clock
         self._timeout = timeout
         self._patience = patience
-        self.as_of = clock.monotonic()
+        self.as_of: float = clock.monotonic()
         self._ends = self.as_of + total
 
     def remaining(self) -> float:

@@ -253,7 +253,7 @@ class Passwords(CredentialProvider):
     """
 
     def __init__(self, username: str, ring: SecretRing) -> None:
-        self.turn = 0
+        self.turn: int = 0
         self._username = username
         self._ring = ring
 

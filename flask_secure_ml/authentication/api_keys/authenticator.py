@@ -43,7 +43,7 @@ __all__ = [
     "rotate_key",
 ]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class ApiKeyAuthenticator:

@@ -26,7 +26,7 @@ from ...strictjson import loads
 from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
 from .last_use import LastUse, Uses, merged, parse_uses
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 WAIT = 2.0
 """Seconds to wait for another process that is changing the file."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ...errors import DependencyUnavailable
 from ...refresh import process_lock
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 RESOLUTION = 60
 _BETWEEN_WRITES = 1

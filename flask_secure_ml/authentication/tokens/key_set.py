@@ -20,7 +20,7 @@ from ...config.issuers import ASYMMETRIC
 from ...errors import DependencyUnavailable
 from ...strictjson import loads
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 MAX_KEYS = 50
 MAX_KID = 256

@@ -96,9 +96,9 @@ class ArrayField(DimensionedField):
         **options: Any,
     ) -> None:
         self.shape, self.dimensions = checked_shape(shape)
-        self.is_named = any(self.dimensions)
-        self.max_items = None if max_items is None else checked_count("max_items", max_items)
-        self.max_elements = checked_count("max_elements", max_elements)
+        self.is_named: bool = any(self.dimensions)
+        self.max_items: int | None = None if max_items is None else checked_count("max_items", max_items)
+        self.max_elements: int = checked_count("max_elements", max_elements)
         self._check_caps()
         super().__init__(**required_by_default(options))
 

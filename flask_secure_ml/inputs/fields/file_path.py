@@ -45,9 +45,9 @@ class FilePath(AnyField):
     def __init__(
         self, folder: str | Path, *, suffixes: Collection[str] | None = None, max_length: int = 255, **options: Any
     ) -> None:
-        self.folder = Path(folder)
-        self.suffixes = None if suffixes is None else _checked_suffixes(suffixes)
-        self.max_length = checked_count("max_length", max_length)
+        self.folder: Path = Path(folder)
+        self.suffixes: tuple[str, ...] | None = None if suffixes is None else _checked_suffixes(suffixes)
+        self.max_length: int = checked_count("max_length", max_length)
         super().__init__(**required_by_default(options))
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_kwargs: Any) -> Path:

@@ -217,10 +217,10 @@ class Image(AnyField):
         if mode not in _MODES:
             raise ValueError(f"mode must be one of {', '.join(_MODES)}")
         self.mode = mode
-        self.formats = _checked_formats(formats)
-        self.max_pixels = checked_count("max_pixels", max_pixels)
-        self.max_total_pixels = _checked_total(max_total_pixels, self.max_pixels)
-        self.max_bytes = checked_count("max_bytes", max_bytes)
+        self.formats: tuple[str, ...] = _checked_formats(formats)
+        self.max_pixels: int = checked_count("max_pixels", max_pixels)
+        self.max_total_pixels: int = _checked_total(max_total_pixels, self.max_pixels)
+        self.max_bytes: int = checked_count("max_bytes", max_bytes)
         self.upright = upright
         _check_pillow()
         super().__init__(**({"load_only": True} | required_by_default(options)))

@@ -183,10 +183,10 @@ class Tensor(ArrayField):
         limits = {name: arguments.get(name) for name in ("minimum", "maximum")}
         self._check_meaning(**limits, allowed=allowed, total=total, norm=norm)
         self._set_range(**limits, outside=outside)
-        self.allowed = None if allowed is None else checked_allowed(allowed, self.dtype)
+        self.allowed: tuple[float, ...] | None = None if allowed is None else checked_allowed(allowed, self.dtype)
         self._allowed = None if self.allowed is None else values_of(self.allowed, self.dtype)
-        self.total = None if total is None else checked_span("total", total)
-        self.norm = None if norm is None else checked_span("norm", norm)
+        self.total: tuple[float, float] | None = None if total is None else checked_span("total", total)
+        self.norm: tuple[float, float] | None = None if norm is None else checked_span("norm", norm)
 
     @classmethod
     def for_model(cls, model: Any, **options: Any) -> Self:

@@ -191,7 +191,7 @@ class Bound:
 
     def __init__(self, name: str, bound: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> None:
         self.name = name
-        self.declared = checked_bound(name, bound, shape)
+        self.declared: NDArray[np.float64] = checked_bound(name, bound, shape)
         self._outside, self._inner, outer = _COMPARISONS[name]
         self._dtype = dtype.newbyteorder("=")
         if dtype.kind == "f":

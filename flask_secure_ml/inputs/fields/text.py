@@ -80,9 +80,9 @@ class Text(fields.String):
         unassigned: Literal["reject", "allow"] = "allow",
         **options: Any,
     ) -> None:
-        self.max_length = checked_count("max_length", max_length)
-        self.min_length = min_length and checked_count("min_length", min_length)
-        self.max_bytes = None if max_bytes is None else checked_count("max_bytes", max_bytes)
+        self.max_length: int = checked_count("max_length", max_length)
+        self.min_length: int = min_length and checked_count("min_length", min_length)
+        self.max_bytes: int | None = None if max_bytes is None else checked_count("max_bytes", max_bytes)
         if self.min_length > self.max_length:
             raise ValueError("min_length must not be greater than max_length")
         self.normalise = _one_of("normalise", normalise, ("NFC", "NFKC", None))

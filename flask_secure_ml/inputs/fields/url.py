@@ -93,11 +93,11 @@ class Url(AnyField):
         resolver: Resolver | None = None,
         **options: Any,
     ) -> None:
-        self.hosts = _checked_hosts(hosts)
-        self.schemes = _checked_schemes(schemes)
-        self.ports = None if ports is None else _checked_ports(ports)
-        self.max_length = checked_count("max_length", max_length)
-        self.max_lookups = checked_count("max_lookups", max_lookups)
+        self.hosts: tuple[str, ...] = _checked_hosts(hosts)
+        self.schemes: tuple[str, ...] = _checked_schemes(schemes)
+        self.ports: tuple[int, ...] | None = None if ports is None else _checked_ports(ports)
+        self.max_length: int = checked_count("max_length", max_length)
+        self.max_lookups: int = checked_count("max_lookups", max_lookups)
         self._resolver = resolver or system_resolver
         super().__init__(**required_by_default(options))
 

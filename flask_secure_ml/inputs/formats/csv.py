@@ -45,7 +45,7 @@ class CsvFormat:
     """
 
     name = "csv"
-    media_types = (CSV,)
+    media_types: tuple[str, ...] = (CSV,)
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps

@@ -42,7 +42,7 @@ class JsonFormat:
     """Strict JSON (RFC 8259 and RFC 7493), for every schema."""
 
     name = "json"
-    media_types = (JSON,)
+    media_types: tuple[str, ...] = (JSON,)
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps

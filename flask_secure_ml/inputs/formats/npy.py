@@ -26,7 +26,7 @@ class NpyFormat:
     """One array of booleans, integers or floats of up to 64 bits, in any byte order."""
 
     name = "npy"
-    media_types = (NPY,)
+    media_types: tuple[str, ...] = (NPY,)
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps

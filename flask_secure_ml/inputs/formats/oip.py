@@ -38,7 +38,7 @@ class OipFormat:
     """
 
     name = "oip"
-    media_types = (JSON, OCTETS)
+    media_types: tuple[str, ...] = (JSON, OCTETS)
 
     def __init__(self, caps: Caps, *, plain_json: bool = False) -> None:
         self._caps = caps

@@ -126,7 +126,7 @@ def test_directory_with_something_else(tmp_path: Path, spoil: Callable[[Path], o
 
 def test_folder_swapped_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that becomes a link after the look at it is not followed."""
-    path, look = model_directory(tmp_path), files._refuse_link
+    path, look = model_directory(tmp_path), files._check_no_link
 
     def swap(folder: Path, relative: str, name: str, descriptor: int) -> None:
         look(folder, relative, name, descriptor)
@@ -134,7 +134,7 @@ def test_folder_swapped_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             (path / name).unlink()
             (path / name).symlink_to("variables/a")
 
-    monkeypatch.setattr(files, "_refuse_link", swap)
+    monkeypatch.setattr(files, "_check_no_link", swap)
     with pytest.raises(UnreadableModel, match="cannot be read"):
         read_directory(path, 100)
 

@@ -327,7 +327,7 @@ def test_number_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5_messages, "MAX_MESSAGES", 100)
     assert kinds(built(*[(0, b"")] * 100)) == set()
     (finding,) = find_code(built(*[(0, b"")] * 101), LIMIT)
-    assert finding.why == "it has too many objects to look at"
+    assert finding.why == "it has too many objects to examine"
 
 
 def test_many_links(tmp_path: Path) -> None:

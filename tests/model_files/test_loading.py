@@ -53,7 +53,7 @@ def test_what_runs_code_is_loaded_only_when_allowed(tmp_path: Path, kind: str, d
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param({}, "nothing says what its content must be.*flask secure-ml model digest", id="none"),
+        pytest.param({}, "it has no expected digest or signature.*flask secure-ml model digest", id="none"),
         pytest.param({"sha256": "0" * 64}, "digest is", id="of other content"),
         pytest.param({"sha256": ""}, "not a SHA-256 digest", id="empty"),
     ],
@@ -100,7 +100,7 @@ def test_digest_file_is_never_looked_for(tmp_path: Path) -> None:
     """A digest file beside the model means nothing unless it is named: whoever swaps the one can swap the other."""
     path, digest = written(tmp_path, b"[1]")
     (tmp_path / "model.sha256").write_text(f"{digest}  model\n")
-    with pytest.raises(UnverifiedModel, match="nothing says"):
+    with pytest.raises(UnverifiedModel, match="no expected digest"):
         load_verified(path, loader=never)
 
 

@@ -36,7 +36,9 @@ def after_request_once(app: Flask) -> None:
 
 
 def after_this(app: Flask) -> None:
-    app.before_request(lambda: after_this_request(fail) and None)
+    @app.before_request
+    def register() -> None:
+        after_this_request(fail)
 
 
 def after_blueprint(app: Flask) -> None:
@@ -56,7 +58,7 @@ def page_that_fails(app: Flask) -> None:
 
 
 class FailingSession(SecureCookieSessionInterface):
-    save_session = fail  # type: ignore[assignment]
+    save_session = fail
 
 
 def session(app: Flask) -> None:

@@ -118,7 +118,7 @@ def test_what_is_whole_in_itself(tmp_path: Path, layout: Any, options: dict[str,
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:], ids=str)
 def test_attributes_too_large_for_a_header(tmp_path: Path, layout: Any) -> None:
-    """An attribute that lies in a block of its own is looked at like any other."""
+    """An attribute that lies in a block of its own is examined like any other."""
 
     def fill(file: Any, config: str) -> None:
         for index in range(20):

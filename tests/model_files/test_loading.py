@@ -105,7 +105,7 @@ def test_digest_file_is_never_looked_for(tmp_path: Path) -> None:
 
 
 def test_file_swapped_after_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader gets the bytes that were verified, and not what has taken their place since."""
+    """The loader gets the bytes that were verified, and not what has taken their position since."""
     path, digest = written(tmp_path, b"[1]")
     look = find_code
 
@@ -133,14 +133,14 @@ def test_link_swapped(tmp_path: Path) -> None:
 
 
 def test_cap(tmp_path: Path) -> None:
-    """A file above max_bytes is refused, whatever its digest."""
+    """A file above max_bytes is rejected, whatever its digest."""
     path, digest = written(tmp_path, b"[1]")
     with pytest.raises(UnreadableModel, match="Raise max_bytes"):
         load_verified(path, loader=never, sha256=digest, max_bytes=2)
 
 
 def test_expansion_above_the_cap(tmp_path: Path) -> None:
-    """What expands to more than max_bytes is refused."""
+    """What expands to more than max_bytes is rejected."""
     path, digest = written(tmp_path, sample("torch: zip in gzip"))
     with pytest.raises(UnsafeModel, match="expands to more than max_bytes"):
         load_verified(path, loader=never, sha256=digest, max_bytes=path.stat().st_size + 1)

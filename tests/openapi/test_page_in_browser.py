@@ -139,7 +139,7 @@ def test_a_prediction(opened: Callable[..., Any], public_site: Site) -> None:
 
 
 def test_a_wrong_body_and_a_missing_key(opened: Callable[..., Any], public_site: Site) -> None:
-    """What the server refuses is shown with its code; a refusal is not a fault of the page."""
+    """What the server rejects is shown with its code; an error response is not a fault of the page."""
     page = opened(public_site)
     card = page.locator("article", has_text="/predict")
     card.get_by_role("button", name="Send").click()
@@ -213,7 +213,7 @@ def test_hostile_words_stay_words(opened: Callable[..., Any], public_site: Site)
 
 
 def test_numbers_and_texts_are_shown_as_they_came(opened: Callable[..., Any], public_site: Site) -> None:
-    """Long numbers keep their digits and texts their spaces, and mixed rows of them are shown without delay."""
+    """Long numbers keep their digits and strings their spaces, and mixed rows of them are shown without delay."""
     page = opened(public_site)
     row = "0.12345678901234567, " * 20
     body = f'{{"id": 9007199254740993, "rows": [[1.0, 2e3], [{row}"cat"]], "text": "[1,   2]", "none": {{}}}}'
@@ -226,7 +226,7 @@ def test_numbers_and_texts_are_shown_as_they_came(opened: Callable[..., Any], pu
 
 
 def test_parts_of_an_address(opened: Callable[..., Any], public_site: Site) -> None:
-    """They are encoded, cannot name another host, and those that a browser would take away are refused."""
+    """They are encoded, cannot name another host, and those that a browser would take away are rejected."""
     parameter = {"name": "part", "in": "path", "required": True, "schema": {"type": "string"}}
     described = {"operationId": "one", "parameters": [parameter], "responses": {}}
     page = opened(public_site, "/docs/icon.svg")

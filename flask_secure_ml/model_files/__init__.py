@@ -1,4 +1,4 @@
-"""Model files: verified before a byte of them is parsed, and rejected when loading runs code or reads other files."""
+"""Model files: verified before they are parsed, and rejected if loading them runs code or reads other files."""
 
 from .digests import directory_digest, file_digest, read_digest
 from .errors import ModelFileError, UnreadableModel, UnsafeModel, UnverifiedModel

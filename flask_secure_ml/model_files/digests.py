@@ -2,7 +2,7 @@ r"""SHA-256 digests of models: of one file, and of a directory.
 
 A digest file has the format of ``sha256sum`` (GNU coreutils manual, "cksum invocation", sections on output modes):
 ``<64 hex digits><space><space or *><name>`` or, with ``--tag``, ``SHA256 (<name>) = <64 hex digits>``; a backslash at
-the beginning of a line says that ``\\``, ``\n`` and ``\r`` in the name are escaped.
+the beginning of a line means that ``\\``, ``\n`` and ``\r`` in the name are escaped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def file_digest(data: bytes) -> str:
 def directory_digest(files: Files) -> str:
     r"""Return the SHA-256 digest of what ``sha256sum`` prints of all files, sorted by the bytes of their paths.
 
-    The same text comes from the directory itself with::
+    The same digest comes from the directory itself with::
 
         find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
 
@@ -58,8 +58,8 @@ def read_digest(sums: str | os.PathLike[str], path: str | os.PathLike[str]) -> s
     :raises UnverifiedModel: it does not name the model, or gives two digests for it.
     """
     sums, path = Path(sums), Path(path)
-    text = read_file(sums, MAX_SUMS).decode("utf-8", "surrogateescape")
-    found = {digest.lower() for digest, name in _entries(text) if _names(name, sums, path)}
+    content = read_file(sums, MAX_SUMS).decode("utf-8", "surrogateescape")
+    found = {digest.lower() for digest, name in _entries(content) if _names(name, sums, path)}
     if len(found) != 1:
         problem = f"it has {'no' if not found else 'more than one'} SHA-256 digest for {path.name}"
         raise UnverifiedModel(sums, problem, f"Write it where the model was made: {_command(path)}")
@@ -76,14 +76,14 @@ def check_digest(path: Path, actual: str, expected: str | os.PathLike[str]) -> N
         expected = read_digest(expected, path)
     if not _DIGEST.fullmatch(expected):
         problem = "what is expected is not a SHA-256 digest of 64 hexadecimal digits"
-        raise UnverifiedModel(path, problem, "Pass the digits as text, or the digest file as a pathlib.Path")
+        raise UnverifiedModel(path, problem, "Pass the digits as a string, or the digest file as a pathlib.Path")
     if not compare_digest(actual.encode(), expected.lower().encode()):
         problem = f"its SHA-256 digest is {actual}, and {expected.lower()} is expected"
         raise UnverifiedModel(path, problem, "Restore the right file; expect the other digest only if you know why")
 
 
-def _entries(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.split("\n"):
+def _entries(content: str) -> Iterator[tuple[str, str]]:
+    for line in content.split("\n"):
         match = next(filter(None, (pattern.fullmatch(line.removesuffix("\r")) for pattern in _LINES)), None)
         if match:
             yield match["digest"], _unescape(match["name"]) if match["escaped"] else match["name"]
@@ -94,7 +94,7 @@ def _unescape(name: str) -> str:
 
 
 def _names(name: str, sums: Path, path: Path) -> bool:
-    # Lexical on purpose: where links lead today says nothing about which name was meant.
+    # Lexical on purpose: the target of a link does not show which name was meant.
     return name == path.name or (sums.parent / name).absolute() == path.absolute()
 
 

@@ -1,9 +1,9 @@
-"""Every way a model file can be refused.
+"""The errors of model files.
 
 The tree::
 
     ModelFileError
-     +- UnreadableModel    it is missing, too large, or no plain file
+     +- UnreadableModel    it is missing, too large, or not a plain file
      +- UnverifiedModel    its digest or signature is missing or wrong: nothing of it was parsed
      +- UnsafeModel        it is the right file, and loading it could run code
 """
@@ -14,11 +14,11 @@ import os
 
 
 class ModelFileError(Exception):
-    """A model file cannot be used; the text says what is wrong with which file, and what to do next.
+    """A model file cannot be used; the message has the file, what is wrong with it, and what to do next.
 
     These errors belong to the start of an app and name paths and digests: they are for operators, not for clients.
 
-    :param path: the file or directory that was refused.
+    :param path: the file or directory.
     :param problem: what is wrong, as a clause.
     :param remedy: what to do, as a sentence without its full stop.
     """
@@ -31,7 +31,7 @@ class ModelFileError(Exception):
 
 
 class UnreadableModel(ModelFileError):
-    """The file is missing, too large, or no plain file."""
+    """The file is missing, too large, or not a plain file."""
 
 
 class UnverifiedModel(ModelFileError):
@@ -39,4 +39,4 @@ class UnverifiedModel(ModelFileError):
 
 
 class UnsafeModel(ModelFileError):
-    """Loading the file could run code that is in it, or read files that nobody verified, and nobody allowed that."""
+    """Loading the file could run code that is in it, or read files that nobody verified, and that was not allowed."""

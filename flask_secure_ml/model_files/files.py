@@ -27,8 +27,8 @@ Files = Mapping[str, bytes]
 def read_file(path: Path, max_bytes: int) -> bytes:
     """Read a plain file whole; a symbolic link to one is followed, since its content is verified.
 
-    :param max_bytes: a larger file is refused before any of it is read.
-    :raises UnreadableModel: it is missing, no plain file, larger, or changed while it was read.
+    :param max_bytes: a larger file is rejected before any of it is read.
+    :raises UnreadableModel: it is missing, not a plain file, larger, or changed while it was read.
     """
     try:
         return _read(path, os.open(path, _FLAGS), max_bytes)
@@ -51,7 +51,7 @@ def read_directory(path: Path, max_bytes: int) -> dict[str, bytes]:
         for name, descriptor in _below(path):
             files[name] = _read(path / name, descriptor, left)
             left -= len(files[name])
-            _refuse_crowd(path, len(files))
+            _check_count(path, len(files))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not files:
@@ -64,7 +64,7 @@ def verified_copy(files: Files) -> Iterator[Path]:
     """Write verified files to a new directory that nobody else can enter, for a loader that only takes a path.
 
     The directory is deleted at the end of the ``with`` block, so the loader must have read everything by then.
-    It is made where :func:`tempfile.gettempdir` says; there must be room for the whole model.
+    It is made in :func:`tempfile.gettempdir`, which needs space for the whole model.
 
     :param files: the content of each file by its relative path, as a loader of a directory gets it.
     """
@@ -80,7 +80,7 @@ def _read(path: Path, descriptor: int, max_bytes: int) -> bytes:
     try:
         size = _size(path, os.fstat(descriptor), max_bytes)
         with open(descriptor, "rb", closefd=False) as stream:
-            # One byte more than there should be shows a file that grew, without reading what it grew by.
+            # One byte more than expected reveals a file that grew, without reading all of it.
             data = stream.read(size + 1)
     finally:
         os.close(descriptor)
@@ -100,25 +100,25 @@ def _size(path: Path, found: os.stat_result, max_bytes: int) -> int:
 
 
 def _below(path: Path) -> Iterator[tuple[str, int]]:
-    # Each directory is held open and entered by descriptor, so a link that takes its place leads nowhere.
+    # Each directory is kept open and entered by descriptor, so replacing it by a link has no effect.
     root = os.path.realpath(path)
     for folder, folders, names, descriptor in os.fwalk(root, onerror=_raise):
         inside = Path(folder).relative_to(root)
         for name in folders:
-            _refuse_link(path, str(inside / name), name, descriptor)
+            _check_no_link(path, str(inside / name), name, descriptor)
         for name in names:
             relative = str(inside / name)
-            _refuse_name(path, relative)
-            _refuse_link(path, relative, name, descriptor)
+            _check_name(path, relative)
+            _check_no_link(path, relative, name, descriptor)
             yield relative, os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
 
 
-def _refuse_link(path: Path, relative: str, name: str, descriptor: int) -> None:
+def _check_no_link(path: Path, relative: str, name: str, descriptor: int) -> None:
     if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-        raise UnreadableModel(path, f"{relative!r} in it is a symbolic link", "Put what it leads to in its place")
+        raise UnreadableModel(path, f"{relative!r} in it is a symbolic link", "Replace it by what it leads to")
 
 
-def _refuse_name(path: Path, name: str) -> None:
+def _check_name(path: Path, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -128,7 +128,7 @@ def _refuse_name(path: Path, name: str) -> None:
         raise UnreadableModel(path, problem, "Rename that file")
 
 
-def _refuse_crowd(path: Path, count: int) -> None:
+def _check_count(path: Path, count: int) -> None:
     if count > MAX_FILES:
         raise UnreadableModel(path, f"it has more than {MAX_FILES} files", "Name the directory of one model")
 

@@ -33,8 +33,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "torch": "an archive with a pickle in it, as torch.save writes",
         "numpy-objects": "a NumPy array of objects, which is a pickle inside",
         "keras-lambda": "a Keras model with a Lambda layer, or with classes or functions not known to be harmless",
-        "external": "a model that takes a part of itself from other files, which nobody verified",
-        "opaque": "content that cannot be looked into: encrypted, damaged, nested too deep, 7-Zip, RAR or Zstandard",
+        "external": "a model with parts in other files, which nobody verified",
+        "opaque": "content that cannot be examined: encrypted, damaged, nested too deep, 7-Zip, RAR or Zstandard",
     }
 )
 """Every name that ``allow`` takes, and what it stands for."""
@@ -59,8 +59,8 @@ class Finding:
     """Something in a model file that would run code, or could.
 
     :param kind: a name in :data:`KINDS`.
-    :param where: the way to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
-    :param why: for ``opaque``, why it cannot be looked into; for ``external``, what it is that leads to other files.
+    :param where: the path to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
+    :param why: for ``opaque``, why it cannot be examined; for ``external``, what leads to other files.
     :param files: for ``external``, the paths of these files, if they are known.
     """
 
@@ -71,13 +71,13 @@ class Finding:
 
     @property
     def consequence(self) -> str:
-        """What loading it can do, as the end of a clause."""
+        """The consequence of loading it, as the end of a clause."""
         return "read files that nobody verified" if self.kind == "external" else "run any code"
 
     def reads_only(self, name: str, verified: Collection[str]) -> bool:
-        """Return whether all that it reads are verified files, seen from the file of this name in their directory.
+        """Return True if all that it reads are verified files, relative to the file of this name in their directory.
 
-        The paths must be plain: what a library makes of ``..``, of a link or of an absolute path is its own affair.
+        The paths must be plain: libraries differ in what they make of ``..``, of a link or of an absolute path.
         """
         folder = PurePosixPath(name).parent
         paths = [PurePosixPath(file) for file in self.files]
@@ -92,7 +92,7 @@ class Finding:
 def find_code(data: bytes, limit: int) -> Iterator[Finding]:
     """Yield everything in a file that would run code or read other files; nothing for formats that hold data only.
 
-    Nothing is run, imported or built. Compressed files and archives are looked into, four deep.
+    Nothing is run, imported or built. Compressed files and archives are examined, four deep.
 
     :param limit: the most bytes that a compressed part may expand to; more is ``opaque``.
     """
@@ -102,14 +102,14 @@ def find_code(data: bytes, limit: int) -> Iterator[Finding]:
 
 def _inside(part: Part, limit: int) -> Iterator[Finding]:
     try:
-        yield from _look(part, part.head(), limit)
+        yield from _examine(part, part.head(), limit)
     except Opaque as reason:
         yield Finding("opaque", part.where, str(reason))
     except _DAMAGED:
         yield Finding("opaque", part.where, "it is damaged")
 
 
-def _look(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
+def _examine(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
     # A zip archive begins with the P of a persistent id, and what follows could complete a pickle by chance.
     if _test(part, runs_code if head.startswith(_ZIP) else is_pickle):
         yield Finding("torch" if part.in_archive else "pickle", part.where)
@@ -139,7 +139,7 @@ def _unwrapped(part: Part, wrapper: Wrapper, limit: int) -> Iterator[Finding]:
     expand = wrapper.expand
     if expand is None:
         raise Opaque(f"it is compressed with {wrapper.name}")
-    _refuse_depth(part)
+    _check_depth(part)
     inner = Part((*part.where, wrapper.name), lambda: expand(part.open()), part.in_archive)
     try:
         inner.head()
@@ -153,7 +153,7 @@ def _unwrapped(part: Part, wrapper: Wrapper, limit: int) -> Iterator[Finding]:
 
 
 def _zip(part: Part, limit: int, *, certain: bool) -> Iterator[Finding]:
-    _refuse_depth(part)
+    _check_depth(part)
     try:
         archive = zipfile.ZipFile(io.BytesIO(part.whole(limit)))
     except zipfile.BadZipFile:
@@ -175,7 +175,7 @@ def _zip_member(part: Part, archive: zipfile.ZipFile, info: zipfile.ZipInfo, lim
 
 
 def _tar(part: Part, limit: int) -> Iterator[Finding]:
-    _refuse_depth(part)
+    _check_depth(part)
     with tarfile.open(fileobj=io.BytesIO(part.whole(limit)), mode="r:") as archive:
         for info in archive:
             member = Part((*part.where, info.name), partial(_tar_member, archive, info), in_archive=True)
@@ -231,7 +231,7 @@ def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:
     data = part.whole(limit)
     contents = None
     try:
-        contents = hdf5.look(data, begins, limit)
+        contents = hdf5.examine(data, begins, limit)
     except Opaque as reason:
         yield Finding("opaque", part.where, str(reason))
     if contents and contents.pickle:
@@ -249,7 +249,7 @@ def _onnx(part: Part, limit: int) -> Iterator[Finding]:
         yield Finding("external", part.where, f"ONNX names {onnx.listed(files)}", files)
 
 
-def _refuse_depth(part: Part) -> None:
+def _check_depth(part: Part) -> None:
     if len(part.where) >= MAX_DEPTH:
         raise Opaque("it is nested too deep")
 

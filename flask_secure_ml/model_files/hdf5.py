@@ -1,8 +1,8 @@
-"""Walking the objects of an HDF5 file, for what reading them would do.
+"""Walking the objects of an HDF5 file, to find what reading them would do.
 
 A dataset can have its values in other files (external data files, virtual datasets), and a link can lead into another
-file; the library opens those by path. So every object that can be reached is looked at, and what is not understood is
-:class:`~.streams.Opaque`: the walk accepts a list of messages and does not look for a list of attacks.
+file; the library opens those by path. So every reachable object is examined, and what is not understood is
+:class:`~.streams.Opaque`: the walk accepts a list of messages, and does not search for a list of attacks.
 
 Nothing of the package ``h5py`` is needed, so the verdict is the same on every machine.
 Source: HDF5 File Format Specification 4.0 (superblocks 0 to 3, object headers 1 and 2).
@@ -31,7 +31,7 @@ _HARMLESS = frozenset({0, 4, 5, 0x0A, 0x0B, 0x0D, 0x0E, 0x12, 0x13, 0x16, 0x17, 
 _HARD, _SOFT, _EXTERNAL_LINK = 0, 1, 64
 _STRING, _REFERENCE, _VARIABLE = 3, 7, 9
 _CONFIGS = frozenset({b"model_config", b"training_config"})
-# With the value "object" they say that a dataset holds pickles. PyTables writes strings of fixed length.
+# With the value "object" they mark a dataset that holds pickles. PyTables writes strings of fixed length.
 _OF_PYTABLES = frozenset({b"PSEUDOATOM", b"FLAVOR"})
 
 
@@ -41,7 +41,7 @@ class Contents:
 
     :param external: why reading it can read other files; empty if it cannot.
     :param configs: where the strings are that Keras reads as the configuration of a model.
-    :param hidden: whether such a configuration is no string.
+    :param hidden: whether such a configuration is not a string.
     :param pickle: whether PyTables, and pandas with it, would unpickle something.
     """
 
@@ -51,7 +51,7 @@ class Contents:
     pickle: bool = False
 
 
-def look(data: bytes, start: int, limit: int) -> Contents | None:
+def examine(data: bytes, start: int, limit: int) -> Contents | None:
     """Return what a file holds, or None if no library opens it.
 
     :param start: where its signature is, behind a block of the user's own.
@@ -110,7 +110,7 @@ class _Walk:
             if driver is not None:
                 self._external("its data is spread over several files by a driver")
             self._entry(offsets.position)
-            # The root group is an object whatever its entry says of itself.
+            # The root group is an object whatever its entry claims.
             offsets.offset()
             root = offsets.address()
         self._reach(self._pending, root)
@@ -184,7 +184,7 @@ class _Walk:
     # Groups ------------------------------------------------------------------------------------------------------
 
     def _entry(self, position: int) -> int | None:
-        """Return where the object of a symbol table entry is; what the entry has cached is looked at too."""
+        """Return where the object of a symbol table entry is; what the entry has cached is examined too."""
         cursor = self._read.cursor(position)
         cursor.offset()
         target, cached = cursor.address(), cursor.uint(4)
@@ -196,7 +196,7 @@ class _Walk:
         return None if cached == 2 else target  # noqa: PLR2004  a soft link has no object
 
     def _dense(self, kind: int, position: int) -> None:
-        """Look at links or attributes that are too many for the header: one index, or two of the same."""
+        """Examine links or attributes that are too many for the header: one index, or two of the same."""
         cursor = self._read.cursor(position)
         version, flags = cursor.uint(1), cursor.uint(1)
         if version:
@@ -262,11 +262,11 @@ class _Walk:
             raise Damaged
         sizes = [cursor.uint(2) for _ in range(3)]
         cursor.skip(1 if version == 3 else 0)  # noqa: PLR2004  the character set of the name
-        places = []
+        positions = []
         for size in sizes:
-            places.append(cursor.position)
+            positions.append(cursor.position)
             cursor.skip(size + (-size % 8 if version == 1 else 0))
-        name, datatype, dataspace = places
+        name, datatype, dataspace = positions
         kind, size = self._datatype(datatype, shared=version > 1 and bool(flags & 1))
         items = values.items(self._read, dataspace, dataspace + sizes[2])
         value = (cursor.position, cursor.position + items * size)
@@ -281,7 +281,7 @@ class _Walk:
             self._string(title, self._read.bytes(value[0], value[1] - value[0]))
 
     def _string(self, title: bytes, value: bytes) -> None:
-        """Note a string that PyTables unpickles, or that says that it unpickles the values of a dataset."""
+        """Record a string that PyTables unpickles, or that makes it unpickle the values of a dataset."""
         is_pickled = value.rstrip(b"\0").endswith(b".") and is_pickle(io.BytesIO(value))
         objects = title in _OF_PYTABLES and value.lower().startswith(b"object")
         self.contents.pickle = self.contents.pickle or is_pickled or objects

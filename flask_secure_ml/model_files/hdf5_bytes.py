@@ -71,7 +71,7 @@ class Reader:
         return int.from_bytes(self.bytes(start, size), "little")
 
     def cursor(self, position: int) -> Cursor:
-        """Return what reads one value after the other."""
+        """Return a reader of one value after the other."""
         return Cursor(self, position)
 
     def string(self, position: int) -> Span:

@@ -30,7 +30,7 @@ def old_group(read: Reader, tree: int) -> Iterator[int]:
             continue
         seen.add(node)
         if len(seen) > _MAX_NODES:
-            raise Opaque("it has too many objects to look at")
+            raise Opaque("it has too many objects to examine")
         if read.bytes(node, 4) == b"SNOD":
             size = 2 * read.offsets + _ENTRY_REST
             yield from (node + 8 + size * index for index in range(read.uint(node + 6, 2)))
@@ -80,14 +80,14 @@ class Records:
         self._length_size = min((max_direct.bit_length() + 6) // 8, _limit_size(max_managed))
 
     def spans(self, index: int, *, links: bool) -> Iterator[Span]:
-        """Yield where the objects are that an index names.
+        """Yield the positions of the objects that an index names.
 
         :param links: whether it is an index of links and not of attributes.
         """
         huge = False
         for kind, record in _records(self._read, index):
-            place, size = _HEAP_ID.get(kind, (0, 0))
-            start = record + place
+            offset, size = _HEAP_ID.get(kind, (0, 0))
+            start = record + offset
             first = self._read.uint(start, 1)
             shared = not links and self._read.uint(start + size, 1) & _SHARED
             if (kind in _LINKS) != links or self._id_size != size or first >> 6 or shared:
@@ -173,7 +173,7 @@ def _records(read: Reader, tree: int) -> Iterator[tuple[int, int]]:
         node, count, depth = pending.pop()
         nodes += 1
         if nodes > _MAX_NODES:
-            raise Opaque("it has too many objects to look at")
+            raise Opaque("it has too many objects to examine")
         if node is None:
             if count:
                 raise Damaged

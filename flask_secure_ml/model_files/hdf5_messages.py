@@ -22,7 +22,7 @@ _SHARED = 2
 class Message:
     """One fact about an object.
 
-    :param shared: whether it is not here, but where its content says.
+    :param shared: whether its content is a reference to another position.
     """
 
     kind: int
@@ -31,20 +31,20 @@ class Message:
 
 
 class Headers:
-    """The headers of a file, and how much of it may still be looked at."""
+    """The headers of a file, and how many objects may still be examined."""
 
     def __init__(self, reader: Reader) -> None:
         self._read = reader
         self._left = MAX_MESSAGES
 
     def count(self) -> None:
-        """Count something that is looked at.
+        """Count an object.
 
-        :raises Opaque: there is too much of it.
+        :raises Opaque: there are too many.
         """
         self._left -= 1
         if self._left < 0:
-            raise Opaque("it has too many objects to look at")
+            raise Opaque("it has too many objects to examine")
 
     def messages(self, position: int) -> Iterator[Message]:
         """Return the messages of the object whose header is here, those in continuations of it too."""

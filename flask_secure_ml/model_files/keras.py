@@ -1,9 +1,10 @@
-"""Telling which Keras files hold Python functions.
+"""Finding Keras files that hold Python functions.
 
 A Keras 3 file is a zip archive whose ``config.json`` names classes (``class_name``, ``module``); a ``Lambda`` layer or
 a ``__lambda__`` holds marshalled bytecode, and a module outside of Keras is imported and called (CVE-2025-1550), as
-are functions of Keras that were never meant for it (CVE-2025-8747). So what is not known to be harmless is found.
-A model in a directory, or of ``to_json``, is the same text alone. A file of Keras 2 is an HDF5 file with it inside.
+are functions of Keras that were never meant for it (CVE-2025-8747). So everything that is not known to be
+harmless is a finding. A model in a directory, or of ``to_json``, is the same JSON alone. A file of Keras 2 is an HDF5
+file with it inside.
 """
 
 from __future__ import annotations
@@ -24,44 +25,44 @@ _BESIDE_A_CLASS = frozenset({"config", "module", "registered_name", "items"})
 
 
 def begins_json(head: bytes) -> bool:
-    """Return whether a file that begins so could be JSON of more than one value, in UTF-8, 16 or 32."""
+    """Return True if a file that begins so could be JSON of more than one value, in UTF-8, 16 or 32."""
     text = head.lstrip(_BEFORE_JSON)
     return text.startswith((b"{", b"[", b'"')) or (bool(head) and not text)
 
 
-def config_holds_code(text: bytes) -> bool:
-    """Return whether a ``config.json`` names something that is not known to be harmless.
+def config_holds_code(raw: bytes) -> bool:
+    """Return True if a ``config.json`` names something that is not known to be harmless.
 
     What cannot be read as JSON counts as code.
     """
     try:
-        return _holds_code(text)
+        return _holds_code(raw)
     except (ValueError, RecursionError):
         return True
 
 
-def json_holds_code(text: bytes) -> bool:
-    """Return the same of JSON of any name; what cannot be read is searched as text, for it can be something else."""
+def json_holds_code(raw: bytes) -> bool:
+    """Return the same for JSON of any name; what cannot be parsed is searched, because it can be something else."""
     try:
-        return _holds_code(text)
+        return _holds_code(raw)
     except RecursionError:
         return True
     except ValueError:
-        return holds_code(io.BytesIO(text))
+        return holds_code(io.BytesIO(raw))
 
 
 def hdf5_holds_code(data: bytes, configs: Collection[Span]) -> bool:
-    """Return whether an HDF5 file names something that is not known to be harmless.
+    """Return True if an HDF5 file names something that is not known to be harmless.
 
-    :param configs: where the strings are that Keras reads as JSON; everything else is searched as text.
+    :param configs: where the strings are that Keras reads as JSON; everything else is searched.
     """
     if any(config_holds_code(data[start:end].rstrip(b"\0 ")) for start, end in configs):
         return True
     return holds_code(io.BytesIO(data), configs)
 
 
-def _holds_code(text: bytes) -> bool:
-    return any(_is_code(entry) for entry in _objects(json.loads(text)))
+def _holds_code(raw: bytes) -> bool:
+    return any(_is_code(entry) for entry in _objects(json.loads(raw)))
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -77,11 +78,11 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             pending.extend(_nested(value))
 
 
-def _nested(text: str) -> Iterator[Any]:
-    # What to_json returns is a text, and some put that into JSON once more.
-    if text.lstrip().startswith(("{", "[", '"')) and ("_name" in text or "\\u" in text):
+def _nested(value: str) -> Iterator[Any]:
+    # to_json returns a string, and some put that into JSON again.
+    if value.lstrip().startswith(("{", "[", '"')) and ("_name" in value or "\\u" in value):
         try:
-            yield json.loads(text)
+            yield json.loads(value)
         except ValueError:
             return
 
@@ -111,7 +112,7 @@ def _reads_file(name: object, config: object) -> bool:
 
 LAMBDAS = frozenset({"Lambda", "__lambda__"})
 LOOKUPS = frozenset({"StringLookup", "IntegerLookup", "TextVectorization"})
-"""Classes that read the file which ``vocabulary`` names, when that is a text."""
+"""Classes that read the file which ``vocabulary`` names, when that is a string."""
 
 _LAYERS = """
 AbstractRNNCell Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
@@ -211,12 +212,12 @@ _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]*", re.ASCII)
 
 
 def is_module(name: str) -> bool:
-    """Return whether all the classes of :data:`CLASSES` that this module has are those of Keras."""
+    """Return True if all the classes of :data:`CLASSES` that this module has are those of Keras."""
     return bool(_MODULE.fullmatch(name))
 
 
 def is_class(module: object, name: object) -> bool:
-    """Return whether this is a class that only computes; every class of the modules of tensor operations is one."""
+    """Return True if this is a class that only computes; every class of the modules of tensor operations is one."""
     if not isinstance(name, str):
         return False
     if isinstance(module, str):
@@ -227,7 +228,7 @@ def is_class(module: object, name: object) -> bool:
 
 
 def is_function(module: object, name: object) -> bool:
-    """Return whether this is a function that only computes; Keras looks for those of ``builtins`` in itself."""
+    """Return True if this is a function that only computes; Keras looks for those of ``builtins`` in itself."""
     if not isinstance(module, str) or not isinstance(name, str):
         return False
     return name in FUNCTIONS and bool(_FUNCTION_MODULE.fullmatch(module))
@@ -236,7 +237,7 @@ def is_function(module: object, name: object) -> bool:
 _CHUNK = 1 << 20
 _OVERLAP = 1 << 12
 _LAMBDAS = tuple(f'"{name}"'.encode() for name in sorted(LAMBDAS))
-# A key in a text within the text is not a key of the model.
+# A key in a string within the JSON is not a key of the model.
 _QUOTED = (b"class_name\\", b"registered_name\\")
 # No writer escapes letters of ASCII.
 _ESCAPE = b"\\u00"
@@ -248,16 +249,16 @@ _MARKS = (b'"class_name"', b'"module"', b'"registered_name"', b'"vocabulary"')
 
 
 def names_classes(stream: BinaryIO) -> bool:
-    """Return whether a text could have a key of Keras in it, in UTF-8, 16 or 32."""
+    """Return True if a file could have a key of Keras in it, in UTF-8, 16 or 32."""
     marks = (b"class_name", b"registered_name", _ESCAPE)
     windows = (window.replace(b"\0", b"") if b"\0" in window else window for window, _ in _windows(stream, sys.maxsize))
     return any(mark in window for window in windows for mark in marks)
 
 
 def holds_code(stream: BinaryIO, without: Collection[Span] = ()) -> bool:
-    """Return whether a text names a class that is not known to be harmless, or hides what it names.
+    """Return True if a file names a class that is not known to be harmless, or hides what it names.
 
-    :param without: the parts of it that are configurations of a model and were judged as JSON.
+    :param without: the parts of it that are configurations of a model and were examined as JSON.
     """
     keys: set[bytes] = set()
     harmful = hidden = False
@@ -267,14 +268,14 @@ def holds_code(stream: BinaryIO, without: Collection[Span] = ()) -> bool:
         hidden = hidden or b"model_config" in window
         for match in _keys(window, end):
             keys.add(match[1])
-            harmful = harmful or not _is_harmless_text(match)
+            harmful = harmful or not _is_harmless_match(match)
     # A file that names no class has modules of another kind, unless it is a model: then they are somewhere else.
     return harmful if b"class_name" in keys else hidden and not without
 
 
 def _hides(window: bytes) -> bool:
     # Looking for plain bytes is many times faster than a pattern, and weights have none of them.
-    plain = any(text in window for text in (*_LAMBDAS, *_QUOTED))
+    plain = any(each in window for each in (*_LAMBDAS, *_QUOTED))
     return plain or (_ESCAPE in window and bool(_LETTER.search(window)))
 
 
@@ -283,11 +284,11 @@ def _keys(window: bytes, end: int) -> Iterator[re.Match[bytes]]:
         yield from (match for match in _KEYS.finditer(window) if match.start() < end)
 
 
-def _is_harmless_text(match: re.Match[bytes]) -> bool:
-    key, text, null, array = match.groups()
-    if key == b"vocabulary" or text is None:
+def _is_harmless_match(match: re.Match[bytes]) -> bool:
+    key, name, null, array = match.groups()
+    if key == b"vocabulary" or name is None:
         return key != b"class_name" and bool(null or (array and key == b"vocabulary"))
-    value = text.decode("utf-8", "replace")
+    value = name.decode("utf-8", "replace")
     return is_module(value) if key == b"module" else is_class(None, value)
 
 

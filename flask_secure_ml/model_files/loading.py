@@ -1,4 +1,4 @@
-"""Loading models that somebody vouched for."""
+"""Loading models whose digest or signature is verified."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load_verified(
     max_bytes: int = MAX_BYTES,
     allow: Collection[str] = (),
 ) -> T:
-    """Load a model file, after its digest or its signature was checked and when loading it runs no code.
+    """Load a model file, after its digest or signature was verified, if loading it runs no code.
 
     The file is read once. What was read is verified, then examined for formats that run code (OWASP ASVS 5.0 1.5.2,
     CWE-502) or read other files (CWE-610), then given to the loader, so that a file that is swapped in between changes
@@ -53,22 +53,22 @@ def load_verified(
     :param signature: the file with an OpenSSF model signature (extra ``[models]``).
     :param signed_by: whose signature: the PEM file of a public key, or a configured
         ``model_signing.verifying.Config`` for Sigstore identities and certificates.
-    :param max_bytes: refuse a larger file before reading it, and one that expands to more. The whole file is held in
+    :param max_bytes: reject a larger file before reading it, and one that expands to more. The whole file is kept in
         memory.
     :param allow: what may be in the file although it can run code or read other files, by the names in :data:`KINDS`.
-    :raises UnreadableModel: the file is missing, too large, or no plain file.
-    :raises UnverifiedModel: neither a digest nor a signature was given, or one of those given does not hold.
+    :raises UnreadableModel: the file is missing, too large, or not a plain file.
+    :raises UnverifiedModel: neither a digest nor a signature was given, or one of them does not match.
     :raises UnsafeModel: loading it could run code, or read other files, and ``allow`` does not name that.
     :raises ValueError: the arguments contradict each other, or ``allow`` has an unknown name.
     """
-    place = Path(path)
-    _check_arguments(place, sha256, signature, signed_by, allow)
-    data = read_file(place, max_bytes)
+    source = Path(path)
+    _check_arguments(source, sha256, signature, signed_by, allow)
+    data = read_file(source, max_bytes)
     if sha256 is not None:
-        check_digest(place, file_digest(data), sha256)
+        check_digest(source, file_digest(data), sha256)
     if signature is not None and signed_by is not None:
-        signatures.check_file(place, data, Path(signature), signed_by)
-    _refuse_code(place, data, max_bytes, allow)
+        signatures.check_file(source, data, Path(signature), signed_by)
+    _reject_code(source, data, max_bytes, allow)
     return loader(io.BytesIO(data))
 
 
@@ -82,9 +82,9 @@ def load_verified_directory(
     max_bytes: int = MAX_BYTES,
     allow: Collection[str] = (),
 ) -> T:
-    """Load a model that is a directory, such as a SavedModel, in the same way as :func:`load_verified`.
+    """Load a model that is a directory, such as a SavedModel, as :func:`load_verified` does.
 
-    Symbolic links in it are refused.
+    Symbolic links in it are rejected.
 
     :param loader: makes the model of a mapping from relative paths (with ``/``) to the verified bytes. For a loader
         that only takes a path there is :func:`verified_copy`.
@@ -98,8 +98,8 @@ def load_verified_directory(
     """
     files = _verified_files(Path(path), sha256, signature, signed_by, max_bytes, allow)
     for name, data in files.items():
-        _refuse_code(Path(path, name), data, max_bytes, allow)
-        _refuse_config(Path(path, name), data, allow)
+        _reject_code(Path(path, name), data, max_bytes, allow)
+        _reject_config(Path(path, name), data, allow)
     return loader(files)
 
 
@@ -129,8 +129,8 @@ def load_verified_copy(
     for name, data in files.items():
         for finding in find_code(data, max_bytes):
             if not finding.reads_only(name, files):
-                _refuse(Path(path, name), finding, allow)
-        _refuse_config(Path(path, name), data, allow)
+                _reject(Path(path, name), finding, allow)
+        _reject_config(Path(path, name), data, allow)
     with verified_copy(files) as folder:
         return loader(folder)
 
@@ -160,27 +160,27 @@ def _check_arguments(
     allow: Collection[str],
 ) -> None:
     if (signature is None) != (signed_by is None):
-        raise ValueError("signature and signed_by go together: a signature proves nothing unless one says whose it is")
+        raise ValueError("signature and signed_by go together: a signature proves nothing without its signer")
     unknown = {allow} if isinstance(allow, str) else set(allow) - set(KINDS)
     if unknown:
         raise ValueError(f"allow is a list of names among {', '.join(KINDS)}; not {', '.join(sorted(unknown))}")
     if sha256 is None and signature is None:
         remedy = f"Pass sha256=, which `flask secure-ml model digest {path}` prints where the model was made"
-        raise UnverifiedModel(path, "nothing says what its content must be", f"{remedy}, or signature= and signed_by=")
+        raise UnverifiedModel(path, "it has no expected digest or signature", f"{remedy}, or signature= and signed_by=")
 
 
-def _refuse_code(path: Path, data: bytes, limit: int, allow: Collection[str]) -> None:
+def _reject_code(path: Path, data: bytes, limit: int, allow: Collection[str]) -> None:
     for finding in find_code(data, limit):
-        _refuse(path, finding, allow)
+        _reject(path, finding, allow)
 
 
-def _refuse_config(path: Path, data: bytes, allow: Collection[str]) -> None:
+def _reject_config(path: Path, data: bytes, allow: Collection[str]) -> None:
     # Unpacked, a Keras model is a directory of what its archive had.
     if path.name == "config.json" and config_holds_code(data):
-        _refuse(path, Finding("keras-lambda", ()), allow)
+        _reject(path, Finding("keras-lambda", ()), allow)
 
 
-def _refuse(path: Path, finding: Finding, allow: Collection[str]) -> None:
+def _reject(path: Path, finding: Finding, allow: Collection[str]) -> None:
     if finding.kind not in allow:
         problem = f"it is {finding}, and loading that can {finding.consequence}"
         raise UnsafeModel(path, problem, f"{_REMEDIES.get(finding.kind, _CONVERT)} pass allow=[{finding.kind!r}]")

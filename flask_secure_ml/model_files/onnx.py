@@ -2,7 +2,7 @@
 
 A tensor with ``data_location: EXTERNAL`` has its values in a file that ``external_data`` names (ONNX, "External Data").
 onnx and onnxruntime take it from beside the model, or from the working directory when they get the model as bytes. A
-node may name a compiled file in the same way (onnxruntime, "EP Context Design": ``embed_mode`` 0).
+node may name a compiled file likewise (onnxruntime, "EP Context Design": ``embed_mode`` 0).
 
 Protocol buffers have no magic number, and a message that occurs twice is merged, so evidence counts wherever in a
 message it stands, and the package ``onnx`` is not needed to find it.
@@ -52,7 +52,7 @@ def other_files(data: bytes) -> frozenset[str] | None:
     """
     for kind in ("model", *_PARTS):
         found = _Search(data)
-        # A model with half of the evidence is one that the next release of a library may read in its own way.
+        # A model with half of the evidence may be read differently by the next release of a library.
         if not found.run(kind):
             continue
         half = kind == "model" and (found.external or found.names)
@@ -62,7 +62,7 @@ def other_files(data: bytes) -> frozenset[str] | None:
 
 
 def is_text(head: bytes) -> bool:
-    """Return whether a file that begins so could be text in UTF-8, which may have any character in a comment."""
+    """Return True if a file that begins so could be text in UTF-8, which may have any character in a comment."""
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -71,7 +71,7 @@ def is_text(head: bytes) -> bool:
 
 
 def text_names_files(stream: BinaryIO) -> bool:
-    """Return whether a model as text names other files: in the text format of protocol buffers, or in their JSON.
+    """Return True if a model as text names other files: in the text format of protocol buffers, or in their JSON.
 
     Comments may stand between all parts of the text format, so the two names alone decide.
     """
@@ -84,10 +84,10 @@ def text_names_files(stream: BinaryIO) -> bool:
     return not found.isdisjoint(_TEXT_NAMES[:2]) and not found.isdisjoint(_TEXT_NAMES[2:])
 
 
-def json_names_files(text: bytes) -> bool:
-    """Return whether JSON names other files when its escapes are read."""
+def json_names_files(raw: bytes) -> bool:
+    """Return True if JSON names other files when its escapes are decoded."""
     try:
-        plain = json.dumps(json.loads(text), ensure_ascii=False)
+        plain = json.dumps(json.loads(raw), ensure_ascii=False)
     except (ValueError, RecursionError):
         return False
     return text_names_files(io.BytesIO(plain.encode("utf-8", "surrogatepass")))
@@ -160,4 +160,4 @@ class _Search:
     def _count(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise Opaque("it has too many fields to look at")
+            raise Opaque("it has too many fields to examine")

@@ -1,12 +1,13 @@
-"""The modules whose import counts as code, on every machine alike.
+"""Finding pickles, without unpickling them: what an unpickler would do with a stream.
 
 A pickle that only imports something and then breaks off runs the code of that module and nothing else. A table of one
 column whose name begins with ``c`` is the same bytes: ``class`` and ``setosa`` on two lines import ``lass.setosa``.
 Only the name of the module separates the two, and whether a module is installed differs from one machine to the next.
-So the names are listed: the standard library of Python 3.11 to 3.14, the names of Python 2 that an unpickler translates
-to it, the packages that build and serve models, and what applications call their own first module.
+So the modules whose import counts as code are listed: the standard library of Python 3.11 to 3.14, the names of
+Python 2 that an unpickler translates to it, the packages that build and serve models, and what applications call their
+own first module.
 
-The list decides about nothing else: a pickle that calls what it imported, or that ends with a value, is found whatever
+The list is used for nothing else: a pickle that calls what it imported, or that ends with a value, is found whatever
 module it names.
 """
 
@@ -87,7 +88,7 @@ _PERSISTENT = frozenset({"PERSID", "BINPERSID"})
 _CALLS = frozenset({"REDUCE", "BUILD", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
 _DECISIVE = frozenset({"INST", "STACK_GLOBAL"})
 _TWO_LINES = frozenset({"GLOBAL", "INST"})
-_TEXTS = ([pickletools.pyunicode], [pickletools.pybytes_or_str])
+_STRINGS = ([pickletools.pyunicode], [pickletools.pybytes_or_str])
 _LENGTH_BYTES = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
     pickletools.TAKEN_FROM_ARGUMENT4: 4,
@@ -106,7 +107,7 @@ class _Machine:
     """What an unpickler has on its stack, as counts.
 
     :param lookups: the opcodes that bring something that can be called.
-    :param named: whether there was a text, which STACK_GLOBAL could take for a name.
+    :param named: whether there was a string, which STACK_GLOBAL could use as a name.
     """
 
     lookups: frozenset[str] = _IMPORTS | _PERSISTENT
@@ -123,7 +124,7 @@ class _Machine:
         else:
             self._replace(opcode)
         self.imported = self.imported or opcode.name in self.lookups
-        self.named = self.named or self.imported or opcode.stack_after in _TEXTS
+        self.named = self.named or self.imported or opcode.stack_after in _STRINGS
 
     def _replace(self, opcode: pickletools.OpcodeInfo) -> None:
         taken = opcode.stack_before
@@ -138,7 +139,7 @@ class _Machine:
 
 
 def is_pickle(stream: BinaryIO) -> bool:
-    """Return whether unpickling this stream would call something, or give a value.
+    """Return True if unpickling this stream would call something, or give a value.
 
     Reads no further than it must. 20 000 opcodes that are all possible are taken for one that does: no other file has
     them, and a pickle could call something after any number of them.
@@ -149,7 +150,7 @@ def is_pickle(stream: BinaryIO) -> bool:
 
 
 def runs_code(stream: BinaryIO) -> bool:
-    """Return whether unpickling this stream would import or call something, except what a persistent id stands for.
+    """Return True if unpickling this stream would import or call something, except what a persistent id stands for.
 
     :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and damaged.
     """
@@ -199,7 +200,7 @@ def _skip_module(stream: BinaryIO) -> bool:
     parts = _line(stream).decode("utf-8", "replace").split(".")
     if parts[0] in MODULES:
         return True
-    # A table whose first line begins with a c looks like an import until one asks for the module's name. An importer
+    # A table whose first line begins with a c looks like an import until the name of the module is checked. An importer
     # takes the name of a file, which may have hyphens or begin with a digit.
     if not all(part and f"_{part.replace('-', '_')}".isidentifier() for part in parts):
         raise _Impossible

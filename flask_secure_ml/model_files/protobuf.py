@@ -24,7 +24,7 @@ _NUMBERS = re.compile(
 
 
 class Malformed(Exception):
-    """These bytes are no message."""
+    """These bytes are not a message."""
 
 
 class Cut(Malformed):
@@ -61,7 +61,7 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def could_begin(head: bytes) -> bool:
-    """Return whether a message could begin with these bytes."""
+    """Return True if a message could begin with these bytes."""
     try:
         for _ in fields(head, 0, len(head)):
             pass

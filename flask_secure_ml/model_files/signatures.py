@@ -2,8 +2,8 @@
 
 A signature is a Sigstore bundle with a DSSE envelope; its payload is an in-toto statement with the predicate
 ``https://model_signing/signature/v1.0``, which lists the digest of each file (OpenSSF Model Signing specification v1.0,
-https://github.com/ossf/model-signing-spec). It is checked with a public key, or in whatever way a configuration of
-``model_signing.verifying`` says: an identity at Sigstore, or a chain of certificates.
+https://github.com/ossf/model-signing-spec). It is checked with a public key, or by a configuration of
+``model_signing.verifying``: an identity at Sigstore, or a chain of certificates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .files import Files, read_file, verified_copy
 MAX_SIGNATURE = 1 << 26
 PREDICATE = "https://model_signing/signature/v1.0"
 
-_MAX_TEXT = 200
+_MAX_REASON = 200
 
 
 class SignatureVerifier(Protocol):
@@ -70,13 +70,13 @@ def _check(path: Path, copy: Path, signature: Path, signed_by: Signer) -> frozen
             verifier.verify(copy, folder / "signature")
             return _signed_names(bundle)
         except Exception as error:  # noqa: BLE001  whatever went wrong, nobody vouched for these bytes
-            problem = f"{signature} is not a valid signature of it ({type(error).__name__}: {str(error)[:_MAX_TEXT]})"
+            problem = f"{signature} is not a valid signature of it ({type(error).__name__}: {str(error)[:_MAX_REASON]})"
             remedy = "Restore the files that were signed, or have this model signed by the key that is trusted"
             raise UnverifiedModel(path, problem, remedy) from None
 
 
 def _signed_names(bundle: bytes) -> frozenset[str]:
-    """Return what the statement in a bundle names; only the current predicate says that it names everything."""
+    """Return the names in the statement of a bundle; only the current predicate names everything."""
     statement = json.loads(b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
     if statement["predicateType"] != PREDICATE:
         raise ValueError(f"the predicate is not {PREDICATE}")
@@ -96,6 +96,6 @@ def _key_verifier(path: Path, key: str | os.PathLike[str]) -> SignatureVerifier:
     try:
         verifier: SignatureVerifier = verifying.Config().use_elliptic_key_verifier(public_key=Path(key))
     except Exception as error:
-        problem = f"{os.fspath(key)} is not a public key that can check its signature ({str(error)[:_MAX_TEXT]})"
+        problem = f"{os.fspath(key)} is not a public key that can check its signature ({str(error)[:_MAX_REASON]})"
         raise UnverifiedModel(path, problem, "Name the PEM file of a P-256, P-384 or P-521 public key") from error
     return verifier

@@ -29,16 +29,16 @@ _SALVAGED = 1 << 20
 
 
 class Opaque(Exception):
-    """A part cannot be looked into; the text says why."""
+    """A part cannot be examined; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Part:
     """Something in a model file.
 
-    :param where: the way to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
-    :param open: opens it anew, at its beginning.
-    :param in_archive: whether a zip or tar archive is on the way to it.
+    :param where: the path to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
+    :param open: opens it again, at its beginning.
+    :param in_archive: whether it is in a zip or tar archive.
     """
 
     where: tuple[str, ...]
@@ -131,7 +131,7 @@ def _lzma(source: BinaryIO) -> BinaryIO:
 class Wrapper:
     """A kind of compression.
 
-    :param begins: says of the first bytes of a file whether it could have made them.
+    :param begins: returns True if it could have written the first bytes of a file.
     :param certain: nothing else begins so; then what cannot be expanded is damaged, and not something else.
     """
 
@@ -146,13 +146,13 @@ def _magic(beginning: bytes) -> Callable[[bytes], bool]:
 
 
 def _begins_zlib(head: bytes) -> bool:
-    """Say whether RFC 1950 section 2.2 allows these two bytes: deflate, any window, and the check bits."""
+    """Return True if RFC 1950 section 2.2 allows these two bytes: deflate, any window, and the check bits."""
     # The high half of the first byte is the window, of which the greatest is 7.
     return len(head) > 1 and head[0] & 0x8F == _DEFLATE and (head[0] << 8 | head[1]) % 31 == 0
 
 
 def _begins_zlib_with_dictionary(head: bytes) -> bool:
-    """Say whether what follows the dictionary's checksum could be expanded, whatever the dictionary is."""
+    """Return True if what follows the dictionary's checksum could be expanded, whatever the dictionary is."""
     if not _begins_zlib(head) or not head[1] & _FDICT:
         return False
     engine = zlib.decompressobj(-zlib.MAX_WBITS, zdict=bytes(1 << zlib.MAX_WBITS))
@@ -164,7 +164,7 @@ def _begins_zlib_with_dictionary(head: bytes) -> bool:
 
 
 def _begins_lzma(head: bytes) -> bool:
-    """Say whether liblzma would take this for its older format, which has no magic number: by properties and sizes."""
+    """Return True if liblzma would read this as its older format, by properties and sizes: it has no magic number."""
     if len(head) < _LZMA_HEADER or head[0] >= _LZMA_PROPERTIES:
         return False
     dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
@@ -203,7 +203,7 @@ _PROGRAM = 1 << 21
 
 
 def container(stream: BinaryIO) -> str:
-    """Return with what a file is packed that cannot be looked into, or an empty string."""
+    """Return the packer of a file that cannot be examined, or an empty string."""
     beginning = stream.read(_PROGRAM)
     names = [name for magic, name in _CONTAINERS.items() if beginning.startswith(magic)]
     return next(iter([*names, *(name for magic, name in _AFTER_A_PROGRAM.items() if magic in beginning)]), "")

@@ -21,12 +21,12 @@ _EBCDIC = b"\x4c\x6f\xa7\x94"
 
 
 def begins(head: bytes) -> bool:
-    """Return whether a file that begins so could be XML."""
+    """Return True if a file that begins so could be XML."""
     return head.lstrip(_BEFORE).startswith(b"<") or head.startswith(_EBCDIC)
 
 
 def names_files(stream: BinaryIO) -> bool:
-    """Return whether XML has a document type, or an encoding in which one cannot be searched for."""
+    """Return True if XML has a document type, or an encoding in which one cannot be searched for."""
     window = stream.read(_CHUNK)
     declared = _ENCODING.match(window.replace(b"\0", b"").lstrip(_BEFORE))
     if window.startswith(_EBCDIC) or (declared and not _PLAIN_ENCODING.fullmatch(declared[1])):

@@ -73,7 +73,7 @@ def test_warning_of_other_files(protected: MakeApp, tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     model = tmp_path / "saved" / "model.onnx"
     model.write_bytes(sample("external: ONNX initializer"))
-    warning = "Warning: model.onnx is a model that takes a part of itself from other files"
+    warning = "Warning: model.onnx is a model with parts in other files"
     for path in (model, model.parent):
         assert warning in run(protected, path)[2]
         assert "loading it can read files that nobody verified" in run(protected, path)[2]

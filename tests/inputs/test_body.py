@@ -135,7 +135,7 @@ def test_a_declared_length_over_the_cap_is_refused_unread(length: str) -> None:
 
 
 def test_an_endless_body_is_read_to_the_cap_only() -> None:
-    """A chunked body without end costs no more than the cap."""
+    """A chunked body without end costs no more than the limit."""
     stream = Endless()
     with pytest.raises(PayloadTooLarge):
         guard.check(a_chunked_request(stream=stream), an_exchange())
@@ -166,7 +166,7 @@ def test_an_upload_of_known_length_stays_in_its_stream() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "identity, gzip", "made-up"])
 def test_content_encodings_are_refused_unread(encoding: str) -> None:
-    """A compressed body is never decompressed; the answer says what is accepted."""
+    """A compressed body is never decompressed; the response says what is accepted."""
     request = a_request(gzip.compress(b"{}"), stream=Untouchable(), HTTP_CONTENT_ENCODING=encoding)
     with pytest.raises(UnsupportedMediaType) as caught:
         guard.check(request, an_exchange())
@@ -192,7 +192,7 @@ def test_a_schema_needs_json(media_type: str | None) -> None:
 @pytest.mark.parametrize("charset", ["utf-16", "latin-1", "utf-7", "utf8x"])
 @pytest.mark.parametrize("terms", [{}, {"body": Predict}], ids=["no schema", "schema"])
 def test_json_is_utf8(charset: str, terms: dict[str, Any]) -> None:
-    """JSON in another charset is refused, with a schema or without."""
+    """JSON in another charset is rejected, with a schema or without."""
     with pytest.raises(UnsupportedMediaType):
         guard.check(a_request(b'{"instances": [[1, 2]]}', f"{JSON}; charset={charset}"), an_exchange(**terms))
 
@@ -244,7 +244,7 @@ def test_a_length_that_is_no_number_is_malformed(length: str) -> None:
     ],
 )
 def test_ambiguous_transfer_codings_are_malformed(environ: dict[str, Any]) -> None:
-    """A body whose end two readers could see in two places is refused (RFC 9112 section 6.3)."""
+    """A body whose end two readers could see in two positions is rejected (RFC 9112 section 6.3)."""
     with pytest.raises(MalformedRequest):
         guard.check(a_request(b"{}", **environ), an_exchange())
 
@@ -306,7 +306,7 @@ def test_errors_point_into_the_body(value: Any, errors: list[tuple[str, str]]) -
 
 
 def test_errors_are_bounded_and_hold_no_value() -> None:
-    """A hostile body cannot make a large answer, nor get its values echoed."""
+    """A hostile body cannot make a large response, nor get its values echoed."""
     body = {"instances": [["secret"] * 2] * 15, "n" * 500: "secret"} | {f"unknown{n}": "secret" for n in range(15)}
     big = a_guard(max_bytes=10_000, max_depth=5)
     with pytest.raises(ValidationFailed) as caught:
@@ -346,7 +346,7 @@ class Hooked(Schema):
     ],
 )
 def test_errors_of_a_schema_hook(kind: str, error: dict[str, str]) -> None:
-    """A rule of the schema's author is answered as the fields' own rules are."""
+    """A rule of the schema's author gets a response as the fields' own rules are."""
     with pytest.raises(ValidationFailed) as caught:
         guard.check(a_request(json.dumps({"kind": kind}).encode()), an_exchange(body=Hooked))
     assert caught.value.members["errors"] == [error]
@@ -379,7 +379,7 @@ def test_many_objects() -> None:
     chunked=st.booleans(),
 )
 def test_no_input_is_a_fault(body: bytes, media_type: str, encoding: str, length: str | None, chunked: bool) -> None:
-    """Whatever comes, the guard lets it pass or refuses it with an error of its own."""
+    """Whatever comes, the guard lets it pass or rejects it with an error of its own."""
     make = a_chunked_request if chunked else a_request
     own_length = {} if length is None else {"CONTENT_LENGTH": length}
     request = make(body, media_type, None, HTTP_CONTENT_ENCODING=encoding, **own_length)

@@ -1,4 +1,4 @@
-"""Caps on what a body has: the cap passes, one more is refused, and counting comes before parsing."""
+"""Caps on what a body has: the limit passes, one more is rejected, and counting comes before parsing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_values_are_counted(raw: bytes, values: int, padding: bytes) -> None:
     ids=["ascii", "utf-8", "escapes", "quotes", "backslashes"],
 )
 def test_texts_are_measured(name: str, text: bytes | str, size: int, padding: bytes) -> None:
-    """A text or a name is as long as it is written."""
+    """A string or a name is as long as it is written."""
     raw = name.encode() % (text.encode() if isinstance(text, str) else text) + padding
     assert strictjson.loads(raw, max_string=size) == json.loads(raw)
     with pytest.raises(strictjson.TooLargeError, match=f"more than {size - 1} bytes"):
@@ -88,7 +88,7 @@ def test_texts_are_measured(name: str, text: bytes | str, size: int, padding: by
 
 
 def test_what_is_between_texts_is_no_text(padding: bytes) -> None:
-    """A long array between two short texts is not a long text."""
+    """A long array between two short strings is not a long text."""
     raw = b'["a",' + b"1," * 200 + b'"b"]' + padding
     assert strictjson.loads(raw, max_string=1)[0] == "a"
 
@@ -148,7 +148,7 @@ def test_fuzz_caps_of_what_is_no_json(raw: bytes) -> None:
     ids=["numbers", "arrays", "brackets", "text"],
 )
 def test_what_is_over_a_cap_is_not_parsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that counting refuses is refused before a value of it is made, with a schema or without."""
+    """A body that counting rejects is rejected before a value of it is made, with a schema or without."""
     monkeypatch.setattr(orjson, "loads", lambda _raw: pytest.fail("it was parsed"))
     for terms in ({}, {"body": Schema}):
         with pytest.raises(PayloadTooLarge) as caught:
@@ -157,7 +157,7 @@ def test_what_is_over_a_cap_is_not_parsed(body: bytes, monkeypatch: pytest.Monke
 
 
 def test_a_plain_body_is_not_even_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that is too short to have too many values pays nothing for the caps."""
+    """A body that is too short to have too many values pays nothing for the limits."""
     monkeypatch.setattr(strictjson, "_has_more_than", lambda *_: pytest.fail("it was counted"))
     monkeypatch.setattr(strictjson, "_has_string_over", lambda *_: pytest.fail("it was measured"))
     a_guard().check(a_request(b"[" + b"10," * 300 + b"0]"), an_exchange())
@@ -194,7 +194,7 @@ def test_what_a_shape_claims(shape: tuple[int, ...], itemsize: int, fits: bool) 
 
 
 def test_the_caps_are_the_settings() -> None:
-    """Each setting is the cap of its name."""
+    """Each setting is the limit of its name."""
     keys = ("BODY_BYTES", "JSON_DEPTH", "JSON_MEMBERS", "STRING_LENGTH", "ELEMENTS", "DECODED_BYTES")
     settings = Settings.load({f"SECURE_ML_MAX_{key}": number for number, key in enumerate(keys, 1)})
     assert Caps.of(settings) == Caps(1, 2, 3, 4, 5, 6)
@@ -234,7 +234,7 @@ def test_20_megabytes_need_at_most_6_times_their_size() -> None:
 
 
 def test_media_types_with_a_suffix_are_json_too() -> None:
-    """The caps hold for whatever Flask's ``get_json`` would read."""
+    """The limits hold for whatever Flask's ``get_json`` would read."""
     with pytest.raises(PayloadTooLarge):
         a_guard().check(a_request(b"[" * 20_001, "application/vnd.model+json"), an_exchange())
 

@@ -1,4 +1,4 @@
-"""Content encodings: undone within the cap, and nothing broken, cut off or appended passes."""
+"""Content encodings: undone within the limit, and nothing broken, cut off or appended passes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_ways_to_write_gzip(written: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "gzip, identity", "x-zstd", "compress"])
 def test_others_are_refused_with_what_is_accepted(encoding: str) -> None:
-    """One encoding of those that are on, and the answer names them."""
+    """One encoding of those that are on, and the response names them."""
     with pytest.raises(UnsupportedMediaType) as caught:
         GUARD.check(a_request(BODY, HTTP_CONTENT_ENCODING=encoding), an_exchange(body=Predict))
     assert caught.value.extra_headers == (("Accept-Encoding", "gzip, zstd, identity"),)
@@ -101,7 +101,7 @@ def test_what_is_off_is_refused(names: list[str]) -> None:
     "make", [os.urandom, bytes, lambda size: (b"abc" * size)[:size]], ids=["random", "zero", "text"]
 )
 def test_every_size_comes_through(name: str, size: int, make: Callable[[int], bytes]) -> None:
-    """Blocks end wherever they end, and the cap is the largest that passes."""
+    """Blocks end wherever they end, and the limit is the largest that passes."""
     original = make(size)
     raw = COMPRESS[name](original)
     assert ENCODINGS.decode(name, raw, size) == original
@@ -149,7 +149,7 @@ def test_what_is_broken_is_malformed(encoding: str, raw: bytes) -> None:
 
 
 def test_a_bomb_costs_no_more_than_the_cap(name: str) -> None:
-    """Half a gigabyte of zeros, which gzip makes a thousandth and zstd a thirty-thousandth of, is cut at the cap."""
+    """Half a gigabyte of zeros, which gzip makes a thousandth and zstd a thirty-thousandth of, is cut at the limit."""
     bomb = COMPRESS[name](bytes(300_000_000))
     guard = a_guard(encodings=[name], max_bytes=1_000_000)
 
@@ -185,7 +185,7 @@ def test_a_missing_package_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> 
 
 @given(data=st.data(), encoding=st.sampled_from(sorted(COMPRESS)), cap=st.integers(0, 2_000))
 def test_fuzz_only_refuses(data: st.DataObject, encoding: str, cap: int) -> None:
-    """Whatever comes, the result is within the cap, or the body is refused."""
+    """Whatever comes, the result is within the limit, or the body is rejected."""
     raw = data.draw(mutated([COMPRESS[encoding](original) for original in (b"", BODY, bytes(100_000))]))
     with suppress(MalformedRequest, PayloadTooLarge):
         assert len(ENCODINGS.decode(encoding, raw, cap)) <= cap

@@ -104,7 +104,7 @@ def test_wrong_names(options: dict[str, Any], reason: str) -> None:
 
 
 def test_a_model_with_a_name_twice() -> None:
-    """Its columns cannot be told apart, so its author decides."""
+    """Its columns cannot be distinguished, so its author decides."""
     with pytest.raises(ValueError, match=r"features=\(\)"):
         Tensor.for_model(a_model("age", "age"))
     assert Tensor.for_model(a_model("age", "age"), features=()).shape == (None, 2)

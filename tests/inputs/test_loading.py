@@ -1,4 +1,4 @@
-"""Loading with a schema: twenty errors are enough, and nothing is looked at for more."""
+"""Loading with a schema: twenty errors are enough, and nothing is examined for more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flask_secure_ml.inputs.problems import validation_failed
 
 
 class Counting(fields.Float):
-    """A number that counts how often it was looked at."""
+    """A number that counts how often it was examined."""
 
     seen = 0
 
@@ -150,7 +150,7 @@ def test_the_length_is_checked_before_the_items(value: Any) -> None:
 
 
 def test_lists_of_the_right_length_are_loaded() -> None:
-    """The early look at the length refuses nothing else, and the other validators still see what was loaded."""
+    """The early look at the length rejects nothing else, and the other validators still see what was loaded."""
     value = {"numbers": [1.0] * 4, "exact": [1, 2], "both": [1], "rows": [{}] * 2, "named": {"a": 1, "b": 2}}
     assert load(Short(), value) == Short().load(value)
     assert pointers(Short(), {"both": [2]}) == ["/both"]
@@ -216,7 +216,7 @@ class Unindexed(Row):
 
 
 def test_errors_without_an_index() -> None:
-    """A schema that does not tell which object is wrong does not get places made up for it."""
+    """A schema that does not tell which object is wrong does not get positions made up for it."""
     assert pointers(Unindexed(many=True), [{"values": [1.0]}] * 150 + [{"values": ["x"]}]) == ["/values/0"]
 
 

@@ -57,7 +57,7 @@ def test_hooks_by_tag(decorator: Any, tag: str) -> None:
 
 @pytest.mark.parametrize("decorator", [pre_load, post_load, validates_schema, post_dump])
 def test_hooks_that_take_the_collection(decorator: Any) -> None:
-    """They are told from hooks of one object, whatever the release calls the option."""
+    """They are distinguished from hooks of one object, whatever the release calls the option."""
     assert has_collection_hook(hooked(decorator(**COLLECTION)))
     assert not has_collection_hook(hooked(decorator))
 

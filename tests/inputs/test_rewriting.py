@@ -75,7 +75,7 @@ STRIPS = [f'text ({term}="strip")' for term in ("control", "bidi", "invisible")]
     ],
 )
 def test_changes(schema: Schema, expected: list[str]) -> None:
-    """Each term that makes other values is told by its place, once however a schema holds itself."""
+    """Each term that makes other values is reported by its position, once however a schema holds itself."""
     assert list(changes(schema)) == expected
 
 

@@ -65,7 +65,7 @@ def test_digest_file(tmp_path: Path, text: str | bytes) -> None:
     ],
 )
 def test_digest_file_without_the_model(tmp_path: Path, text: str, words: str) -> None:
-    """A digest file that does not name the model exactly once is refused, with the command that writes one."""
+    """A digest file that does not name the model exactly once is rejected, with the command that writes one."""
     with pytest.raises(UnverifiedModel, match=words) as caught:
         read_digest(sums(tmp_path, text), tmp_path / "model.onnx")
     assert "flask secure-ml model digest model.onnx > model.onnx.sha256" in str(caught.value)
@@ -97,7 +97,7 @@ def test_digest_file_too_large(tmp_path: Path) -> None:
 
 @given(data=st.binary(max_size=200), lines=st.lists(st.sampled_from([A, "  ", " *", "model", "\n", "\\", "SHA256 ("])))
 def test_fuzz_digest_files(tmp_path_factory: pytest.TempPathFactory, data: bytes, lines: list[str]) -> None:
-    """Any content is a digest file or refused."""
+    """Any content is a digest file or rejected."""
     path = sums(tmp_path_factory.getbasetemp(), "".join(lines).encode() + data)
     with suppress(ModelFileError):
         assert read_digest(path, "model") == A
@@ -116,7 +116,7 @@ def test_fuzz_digest_files(tmp_path_factory: pytest.TempPathFactory, data: bytes
     ],
 )
 def test_wrong_digest(expected: str, words: str) -> None:
-    """What is no digest is told from a digest of something else."""
+    """What is not a digest is distinguished from a digest of something else."""
     with pytest.raises(UnverifiedModel, match=words):
         check_digest(Path("model"), A, expected)
 

@@ -21,14 +21,14 @@ def open_descriptors() -> int:
 
 
 def test_file(tmp_path: Path) -> None:
-    """A file at the cap is read, also through a link, since its content is verified."""
+    """A file at the limit is read, also through a link, since its content is verified."""
     (tmp_path / "model").write_bytes(b"123")
     (tmp_path / "link").symlink_to("model")
     assert read_file(tmp_path / "model", 3) == read_file(tmp_path / "link", 3) == b"123"
 
 
 def test_file_above_the_cap(tmp_path: Path) -> None:
-    """A file of a tebibyte is refused before a byte of it is read."""
+    """A file of a tebibyte is rejected before a byte of it is read."""
     path = tmp_path / "model"
     path.touch()
     os.truncate(path, 1 << 40)
@@ -51,7 +51,7 @@ def test_file_above_the_cap(tmp_path: Path) -> None:
     ],
 )
 def test_no_plain_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    """Anything but a plain file is refused, and nothing is waited for."""
+    """Anything but a plain file is rejected, and nothing is waited for."""
     make(tmp_path / "model")
     before = open_descriptors()
     with pytest.raises(UnreadableModel, match=r"model: it (is not a plain file|cannot be read)"):
@@ -60,14 +60,14 @@ def test_no_plain_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
 
 
 def test_path_with_a_null() -> None:
-    """A path that no system takes is refused like a missing one."""
+    """A path that no system takes is rejected like a missing one."""
     with pytest.raises(UnreadableModel, match="cannot be read"):
         read_file(Path("a\0b"), MANY)
 
 
 @pytest.mark.parametrize("size", [0, 2, 4], ids=["emptied", "shorter", "longer"])
 def test_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """A file that grows or shrinks between the look at its size and the reading is refused."""
+    """A file that grows or shrinks between the look at its size and the reading is rejected."""
     path, look = tmp_path / "model", os.fstat
     path.write_bytes(b"123")
 
@@ -117,7 +117,7 @@ def test_directory(tmp_path: Path) -> None:
     ],
 )
 def test_directory_with_something_else(tmp_path: Path, spoil: Callable[[Path], object], words: str) -> None:
-    """Links, pipes, names that cannot be listed, and more bytes than the cap are refused."""
+    """Links, pipes, names that cannot be listed, and more bytes than the limit are rejected."""
     path = model_directory(tmp_path)
     spoil(path)
     with pytest.raises(UnreadableModel, match=words):
@@ -126,7 +126,7 @@ def test_directory_with_something_else(tmp_path: Path, spoil: Callable[[Path], o
 
 def test_folder_swapped_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that becomes a link after the look at it is not followed."""
-    path, look = model_directory(tmp_path), files._refuse_link
+    path, look = model_directory(tmp_path), files._check_no_link
 
     def swap(folder: Path, relative: str, name: str, descriptor: int) -> None:
         look(folder, relative, name, descriptor)
@@ -134,7 +134,7 @@ def test_folder_swapped_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             (path / name).unlink()
             (path / name).symlink_to("variables/a")
 
-    monkeypatch.setattr(files, "_refuse_link", swap)
+    monkeypatch.setattr(files, "_check_no_link", swap)
     with pytest.raises(UnreadableModel, match="cannot be read"):
         read_directory(path, 100)
 

@@ -129,7 +129,7 @@ def test_fuzz_damaged_samples(name: str, place: float, change: bytes, cut: bool)
     shape=st.lists(st.integers(0, 3), max_size=3), code=st.sampled_from(["f2", "<f8", ">i4", "?", "c16", "U3", "V2"])
 )
 def test_fuzz_arrays_are_data(shape: list[int], code: str) -> None:
-    """Arrays of numbers and texts are data, alone and in an archive."""
+    """Arrays of numbers and strings are data, alone and in an archive."""
     array, single, archive = np.zeros(shape, code), io.BytesIO(), io.BytesIO()
     np.save(single, array)
     np.savez_compressed(archive, array)
@@ -162,7 +162,7 @@ def test_expansion_is_capped(wrap: Callable[[bytes], bytes]) -> None:
 
 
 def test_argument_of_exabytes() -> None:
-    """A pickle that declares a text of exabytes allocates nothing for it."""
+    """A pickle that declares a string of exabytes allocates nothing for it."""
     tracemalloc.start()
     assert kinds(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x0fabc") == set()
     peak = tracemalloc.get_traced_memory()[1]

@@ -118,7 +118,7 @@ def test_what_is_whole_in_itself(tmp_path: Path, layout: Any, options: dict[str,
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:], ids=str)
 def test_attributes_too_large_for_a_header(tmp_path: Path, layout: Any) -> None:
-    """An attribute that lies in a block of its own is looked at like any other."""
+    """An attribute that lies in a block of its own is examined like any other."""
 
     def fill(file: Any, config: str) -> None:
         for index in range(20):
@@ -327,7 +327,7 @@ def test_number_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5_messages, "MAX_MESSAGES", 100)
     assert kinds(built(*[(0, b"")] * 100)) == set()
     (finding,) = find_code(built(*[(0, b"")] * 101), LIMIT)
-    assert finding.why == "it has too many objects to look at"
+    assert finding.why == "it has too many objects to examine"
 
 
 def test_many_links(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_hdf5_without_code() -> None:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    """An unpacked model is held to the same, unless code is allowed by name."""
+    """An unpacked model is checked against the same, unless code is allowed by name."""
     (tmp_path / "config.json").write_text(json.dumps(CODE[0]))
     (tmp_path / "weights.bin").write_bytes(bytes(64))
     digest = directory_digest(read_directory(tmp_path, 1 << 20))

@@ -48,7 +48,7 @@ def test_skops(tmp_path: Path) -> None:
 
 
 def test_joblib(tmp_path: Path) -> None:
-    """A joblib file is refused until a pickle is allowed, and then loaded from the verified bytes."""
+    """A joblib file is rejected until a pickle is allowed, and then loaded from the verified bytes."""
     joblib: Any = pytest.importorskip("joblib")
     joblib.dump({"w": np.arange(3.0)}, tmp_path / "made", compress=3)
     path, digest = written(tmp_path, (tmp_path / "made").read_bytes())

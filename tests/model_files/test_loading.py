@@ -53,7 +53,7 @@ def test_what_runs_code_is_loaded_only_when_allowed(tmp_path: Path, kind: str, d
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param({}, "nothing says what its content must be.*flask secure-ml model digest", id="none"),
+        pytest.param({}, "it has no expected digest or signature.*flask secure-ml model digest", id="none"),
         pytest.param({"sha256": "0" * 64}, "digest is", id="of other content"),
         pytest.param({"sha256": ""}, "not a SHA-256 digest", id="empty"),
     ],
@@ -100,12 +100,12 @@ def test_digest_file_is_never_looked_for(tmp_path: Path) -> None:
     """A digest file beside the model means nothing unless it is named: whoever swaps the one can swap the other."""
     path, digest = written(tmp_path, b"[1]")
     (tmp_path / "model.sha256").write_text(f"{digest}  model\n")
-    with pytest.raises(UnverifiedModel, match="nothing says"):
+    with pytest.raises(UnverifiedModel, match="no expected digest"):
         load_verified(path, loader=never)
 
 
 def test_file_swapped_after_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader gets the bytes that were verified, and not what has taken their place since."""
+    """The loader gets the bytes that were verified, and not what has taken their position since."""
     path, digest = written(tmp_path, b"[1]")
     look = find_code
 
@@ -133,14 +133,14 @@ def test_link_swapped(tmp_path: Path) -> None:
 
 
 def test_cap(tmp_path: Path) -> None:
-    """A file above max_bytes is refused, whatever its digest."""
+    """A file above max_bytes is rejected, whatever its digest."""
     path, digest = written(tmp_path, b"[1]")
     with pytest.raises(UnreadableModel, match="Raise max_bytes"):
         load_verified(path, loader=never, sha256=digest, max_bytes=2)
 
 
 def test_expansion_above_the_cap(tmp_path: Path) -> None:
-    """What expands to more than max_bytes is refused."""
+    """What expands to more than max_bytes is rejected."""
     path, digest = written(tmp_path, sample("torch: zip in gzip"))
     with pytest.raises(UnsafeModel, match="expands to more than max_bytes"):
         load_verified(path, loader=never, sha256=digest, max_bytes=path.stat().st_size + 1)

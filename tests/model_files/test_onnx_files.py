@@ -136,7 +136,7 @@ def test_location_in_the_directory(tmp_path: Path, model: str, location: str) ->
     ids=ascii,
 )
 def test_location_elsewhere(tmp_path: Path, location: str) -> None:
-    """A location that is no verified file, by its plain relative path, is rejected."""
+    """A location that is not a verified file, by its plain relative path, is rejected."""
     folder = written(tmp_path / "model", model_onnx=external(location), weights_bin=bytes(4), sub__x=b"[1]")
     (tmp_path / "weights.bin").write_bytes(bytes(4))
     with pytest.raises(UnsafeModel, match="read files that nobody verified"):
@@ -175,7 +175,7 @@ def test_archive_in_a_directory(tmp_path: Path) -> None:
     ],
 )
 def test_entries(entries: bytes, files: set[str]) -> None:
-    """Every value that a reader may take for the location is one, and what nobody knows is no verified file."""
+    """Every value that a reader may take for the location is one, and what nobody knows is not a verified file."""
     tensor = field(13, entries) + b"\x70\x01"
     assert onnx_files.other_files(b"\x08\x08" + field(7, field(5, tensor))) == frozenset(files)
 
@@ -198,7 +198,7 @@ def test_numbers_of_a_field_each_are_passed_over_quickly() -> None:
 
 @pytest.mark.parametrize("name", sorted(ONNX))
 def test_cut_anywhere(name: str) -> None:
-    """A model that is cut short is no model, and raises nothing."""
+    """A model that is cut short is not a model, and raises nothing."""
     for end in range(0, len(ONNX[name]), max(1, len(ONNX[name]) // 50)):
         list(find_code(ONNX[name][:end], LIMIT))
 

@@ -99,7 +99,7 @@ def test_whatever_a_verifier_raises_refuses(model: Path, signature: Path, error:
     ],
 )
 def test_signature_that_names_nothing(model: Path, signature: Path, text: str) -> None:
-    """What cannot be read as a statement of version 1.0 is no signature."""
+    """What cannot be read as a statement of version 1.0 is not a signature."""
     signature.write_text(text or " ")
     with pytest.raises(UnverifiedModel, match="not a valid signature"):
         load_verified(model, loader=never, signature=signature, signed_by=Verifier())
@@ -230,7 +230,7 @@ def test_unusable_key(tmp_path: Path, model: Path, signature: Path, curve: ec.El
 
 
 def test_real_signature_of_a_directory(tmp_path: Path, sign: Callable[..., Path]) -> None:
-    """A directory is loaded without what its signer ignored, and refused with one file more."""
+    """A directory is loaded without what its signer ignored, and rejected with one file more."""
     private, public = key_pair(tmp_path, ec.SECP256R1())
     path = tmp_path / "saved"
     (path / "variables").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The description says what is enforced: each statement is held against what the app really answers."""
+"""The description says what is enforced: each statement is checked against what the app really returns."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_route_is_there_once(document: dict[str, Any]) -> None:
 
 
 def test_security_is_what_is_enforced(app: Flask, document: dict[str, Any]) -> None:
-    """A route whose security is empty answers anyone; any other one is a 401 without a credential."""
+    """A route whose security is empty serves anyone; any other one is a 401 without a credential."""
     for path, method, operation in operations(document):
         status = call(app, path, method).status_code
         assert (status == 401) == bool(operation["security"]), path
@@ -107,7 +107,7 @@ REFUSED = [
 def test_refusals_are_described(
     app: Flask, document: dict[str, Any], path: str, options: dict[str, Any], status: int
 ) -> None:
-    """The code of a real refusal is among the examples of its status, and its headers are named."""
+    """The code of a real error response is among the examples of its status, and its headers are named."""
     sent: dict[str, Any] = {"method": "POST", "base_url": HTTPS, "headers": caller("ada", "predict")}
     sent |= {} if "data" in options or "content_type" in options else {"json": {"instances": [[0, 0, 0, 0]]}}
     sent |= {"content_type": "application/json"} if "data" in options else {}
@@ -234,7 +234,7 @@ def test_schemas_of_one_name(protected: MakeApp) -> None:
 
 
 def test_it_is_served_as_it_is_built(app: Flask) -> None:
-    """The address has what the command prints; terms for answers of the model do not touch its numbers."""
+    """The address has what the command prints; options for responses of the model do not touch its numbers."""
     served = app.test_client().get("/openapi.json", base_url=HTTPS, headers=caller("ada"))
     assert served.mimetype == "application/json"
     assert served.json == json.loads(json.dumps(build_document(app)))

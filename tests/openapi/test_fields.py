@@ -71,7 +71,7 @@ def test_some_value_is_taken(field: Any) -> None:
 
 
 def test_what_json_schema_has_no_word_for() -> None:
-    """Shape with names, dtype, sums and bounds that do not refuse stand beside it."""
+    """Shape with names, dtype, sums and bounds that do not reject stand beside it."""
     field = Tensor(
         ("rows", 3), "float64", total=(0, 1), minimum=[0, 0, float("-inf")], outside="report", max_elements=30
     )
@@ -85,7 +85,7 @@ def test_what_json_schema_has_no_word_for() -> None:
 
 
 def test_infinite_bounds_are_none() -> None:
-    """JSON has no word for Infinity: a side without a bound is null, or is not told."""
+    """JSON has no word for Infinity: a side without a bound is null, or is not reported."""
     field = Tensor((2,), minimum=float("-inf"), maximum=2, total=(float("-inf"), 1), norm=(0, float("inf")))
     found = field_schema(field) or {}
     assert (found["x-total"], found["x-norm"]) == ([None, 1.0], [0.0, None])
@@ -94,14 +94,14 @@ def test_infinite_bounds_are_none() -> None:
 
 
 def test_infinite_values_are_not_allowed() -> None:
-    """Of allowed values, those are told that can be sent."""
+    """Of allowed values, those are reported that can be sent."""
     found = field_schema(Tensor((2,), allowed=[1, float("inf")])) or {}
     assert found["items"] == {"type": "number", "enum": [1.0]}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32", "uint16", "float64", "bool", "<f4", "O", "float128", "(2,)f4"])
 def test_dtypes_of_base64(dtype: str) -> None:
-    """Those are told that the field takes, by name."""
+    """Those are reported that the field takes, by name."""
     field = Base64Tensor((2,), "float32")
     size = 8 if dtype in ("<f4", "O", "float128", "(2,)f4") else 2 * np.dtype(dtype).itemsize
     value = {"b64": b64encode(bytes(size)).decode(), "dtype": dtype}
@@ -131,7 +131,7 @@ def test_fuzz_base64_takes_no_more_than_it_says(value: dict[str, Any]) -> None:
 
 
 def test_other_fields() -> None:
-    """Pictures, addresses and tensors in base64 say their form and their caps."""
+    """Pictures, addresses and tensors in base64 say their form and their limits."""
     picture = field_schema(Image(max_bytes=300)) or {}
     assert (picture["contentEncoding"], picture["maxLength"]) == ("base64", 400)
     address = field_schema(Url(["a.example"])) or {}

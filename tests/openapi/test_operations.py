@@ -61,7 +61,7 @@ def test_every_process_builds_the_same() -> None:
 
 
 def test_where_the_app_stands(protected: MakeApp) -> None:
-    """The address that clients know is the server; without it none is told, and none is guessed."""
+    """The address that clients know is the server; without it none is reported, and none is guessed."""
     assert build_document(protected(RESOURCE_URI="https://a.example/v1/"))["servers"] == [
         {"url": "https://a.example/v1"}
     ]
@@ -79,7 +79,7 @@ def test_where_the_app_stands(protected: MakeApp) -> None:
     ],
 )
 def test_bytes_of_a_body(protected: MakeApp, terms: dict[str, Any], settings: dict[str, int], cap: int) -> None:
-    """The cap that is told is the one that holds: as much passes, and one byte more is a 413."""
+    """The cap that is reported is the one that holds: as much passes, and one byte more is a 413."""
     app = protected(MAX_BODY_BYTES=900)
     app.config.update(settings)
     app.add_url_rule("/x", "x", protect(body=Rows, **terms)(takes_rows), methods=["POST"])
@@ -147,7 +147,7 @@ def answer(number: int) -> dict[str, Any]:
 
 
 def test_words_of_odd_views(protected: MakeApp) -> None:
-    """A view that is no function has the words of what it was made from, never those of Python itself."""
+    """A view that is not a function has the words of what it was made from, never those of Python itself."""
     app = protected()
     app.add_url_rule("/object", "object", Answering())
     app.add_url_rule("/partial", "partial", partial(answer, 1))
@@ -162,7 +162,7 @@ def test_words_of_odd_views(protected: MakeApp) -> None:
 
 
 def test_names_of_hosts_stay_out() -> None:
-    """Of an app for several hosts, the addresses are told and not which host has them."""
+    """Of an app for several hosts, the addresses are reported and not which host has them."""
     from flask_secure_ml import SecureML
 
     app = Flask("hosts", host_matching=True, static_host="static.corp.example")

@@ -69,7 +69,7 @@ def test_nothing_else_is_served(app: Flask, path: str) -> None:
 
 
 def test_header_policy(app: Flask) -> None:
-    """The page may run its own files only; every other answer keeps the policy that allows nothing."""
+    """The page may run its own files only; every other response keeps the policy that allows nothing."""
     client = app.test_client()
     assert client.get("/docs", base_url=HTTPS).headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert "unsafe" not in CONTENT_SECURITY_POLICY
@@ -89,7 +89,7 @@ def test_nothing_comes_from_outside() -> None:
 
 
 def test_terms_of_plans_leave_it_alone(protected: MakeApp) -> None:
-    """A plan that removes the scores of answers removes no bound from the description."""
+    """A plan that removes the scores of responses removes no bound from the description."""
     app = add_routes(protected(OPENAPI="public", PLANS=PLANS))
     schemas = app.test_client().get("/openapi.json", base_url=HTTPS).get_json()["components"]["schemas"]
     leaf = schemas["Unbounded"] if "Unbounded" in schemas else schemas["Everything"]["properties"]["unbounded"]
@@ -106,7 +106,7 @@ def test_mounted_below_a_prefix(app: Flask) -> None:
 
 @pytest.mark.parametrize("rule", ["/docs", "/openapi.json"])
 def test_an_address_that_is_taken(bare_app: Flask, rule: str) -> None:
-    """An app with a route of its own there is told so, and keeps it."""
+    """An app with a route of its own there fails at start, and keeps it."""
     bare_app.add_url_rule(rule, view_func=lambda: "mine", endpoint="mine")
     bare_app.config["SECURE_ML_OPENAPI"] = "public"
     with pytest.raises(ConfigError, match=rule):
@@ -115,7 +115,7 @@ def test_an_address_that_is_taken(bare_app: Flask, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["/docs", "/docs/", "/openapi.json"])
 def test_an_address_that_is_taken_later(bare_app: Flask, rule: str) -> None:
-    """A route that the app gets after the extension would never answer: the check names it, and nothing is served."""
+    """A route that the app gets after the extension would never be called: the check names it, and nothing is served."""
     bare_app.config["SECURE_ML_OPENAPI"] = "public"
     secure_ml = SecureML(bare_app)
     secure_ml.check(bare_app)
@@ -127,7 +127,7 @@ def test_an_address_that_is_taken_later(bare_app: Flask, rule: str) -> None:
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/page.js"])
 def test_what_a_client_has_is_not_sent_again(protected: MakeApp, path: str) -> None:
-    """An answer has a tag; who knows it gets 304 without a body, under the same header policy."""
+    """A response has a tag; who knows it gets 304 without a body, under the same header policy."""
     client = protected(OPENAPI="public").test_client()
     first = client.get(path, base_url=HTTPS)
     assert first.headers["Cache-Control"] == "no-cache"
@@ -170,7 +170,7 @@ def test_built_once(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_serialized_once_for_each_root(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request costs neither the document nor its tag; more places than an app is mounted in are not kept."""
+    """A request costs neither the document nor its tag; more roots than an app is mounted at are not kept."""
     written: list[Any] = []
 
     def dumps(document: Any, **options: Any) -> bytes:

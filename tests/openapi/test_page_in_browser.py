@@ -123,30 +123,30 @@ def test_every_operation_without_a_complaint(opened: Callable[..., Any], public_
 
 
 def test_a_prediction(opened: Callable[..., Any], public_site: Site) -> None:
-    """With a key the example that the page made is accepted, and the answer is shown."""
+    """With a key the example that the page made is accepted, and the response is shown."""
     page = opened(public_site)
     enter(page, public_site.api_key)
     card = page.locator("article", has_text="/predict")
     card.get_by_role("button", name="Send").click()
-    card.locator(".answer pre").wait_for()
+    card.locator(".response pre").wait_for()
     assert "200" in card.locator(".status").inner_text()
-    assert '"sums"' in card.locator(".answer pre").inner_text()
+    assert '"sums"' in card.locator(".response pre").inner_text()
     assert "x-request-id" in card.locator(".headers").inner_text()
     assert public_site.complaints == []
 
 
 def test_a_wrong_body_and_a_missing_key(opened: Callable[..., Any], public_site: Site) -> None:
-    """What the server refuses is shown with its code; a refusal is not a fault of the page."""
+    """What the server rejects is shown with its code; an error response is not a fault of the page."""
     page = opened(public_site)
     card = page.locator("article", has_text="/predict")
     card.get_by_role("button", name="Send").click()
-    card.locator(".answer pre").wait_for()
-    assert "not_authenticated" in card.locator(".answer").inner_text()
+    card.locator(".response pre").wait_for()
+    assert "not_authenticated" in card.locator(".response").inner_text()
     enter(page, public_site.api_key)
     card.get_by_label("Body", exact=True).fill('{"instances": [[99, 0, 0, 0]]}')
     card.get_by_role("button", name="Send").click()
     # Not wait_for_function: the header policy of the page lets no text become a script.
-    refused = card.locator(".answer pre", has_text="validation_failed")
+    refused = card.locator(".response pre", has_text="validation_failed")
     refused.wait_for()
     assert "/instances/0/0" in refused.inner_text()
 
@@ -173,7 +173,7 @@ def test_nothing_is_kept(opened: Callable[..., Any], public_site: Site) -> None:
     page.reload()
     card = page.locator("article", has_text="/whoami")
     card.get_by_role("button", name="Send").click()
-    card.locator(".answer pre").wait_for()
+    card.locator(".response pre").wait_for()
     assert "401" in card.locator(".status").inner_text()
 
 
@@ -210,20 +210,20 @@ def test_hostile_words_stay_words(opened: Callable[..., Any], public_site: Site)
 
 
 def test_numbers_and_texts_are_shown_as_they_came(opened: Callable[..., Any], public_site: Site) -> None:
-    """Long numbers keep their digits and texts their spaces, and mixed rows of them are shown without delay."""
+    """Long numbers keep their digits and strings their spaces, and mixed rows of them are shown without delay."""
     page = opened(public_site)
     row = "0.12345678901234567, " * 20
     body = f'{{"id": 9007199254740993, "rows": [[1.0, 2e3], [{row}"cat"]], "text": "[1,   2]", "none": {{}}}}'
     page.route("**/whoami", lambda route: route.fulfill(body=body, content_type="application/json"))
     card = page.locator("article", has_text="/whoami")
     card.get_by_role("button", name="Send").click()
-    shown = card.locator(".answer pre").inner_text()
+    shown = card.locator(".response pre").inner_text()
     for part in ("9007199254740993", "[1.0, 2e3]", "0.12345678901234567", '"[1,   2]"', '"none": {}'):
         assert part in shown
 
 
 def test_parts_of_an_address(opened: Callable[..., Any], public_site: Site) -> None:
-    """They are encoded, cannot name another host, and those that a browser would take away are refused."""
+    """They are encoded, cannot name another host, and those that a browser would take away are rejected."""
     parameter = {"name": "part", "in": "path", "required": True, "schema": {"type": "string"}}
     described = {"operationId": "one", "parameters": [parameter], "responses": {}}
     page = opened(public_site, "/docs/icon.svg")
@@ -251,9 +251,9 @@ def test_sending_with_the_keyboard(opened: Callable[..., Any], public_site: Site
     card.get_by_label("Body", exact=True).focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    card.locator(".answer pre").wait_for()
+    card.locator(".response pre").wait_for()
     assert "401" in card.get_by_role("status").inner_text()
-    assert "needs a credential" in card.locator(".answer").inner_text()
+    assert "needs a credential" in card.locator(".response").inner_text()
     card.locator("button:focus", has_text="Send").wait_for()
 
 

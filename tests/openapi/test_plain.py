@@ -77,6 +77,6 @@ def test_private_defaults(protected: MakeApp, field: Any, private: str) -> None:
 
 
 def test_order_and_places_stay() -> None:
-    """Members keep their order and items their places; a key becomes a text."""
+    """Members keep their order and items their positions; a key becomes a string."""
     found = plain({"b": (1, INFINITE, np.float32(0.5)), "a": {1: uuid.UUID(int=0)}, "c": {"x": {1, 2}}})
     assert json.dumps(found) == '{"b": [1, null, 0.5], "a": {"1": "00000000-0000-0000-0000-000000000000"}, "c": {}}'

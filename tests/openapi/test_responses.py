@@ -1,4 +1,4 @@
-"""Answers as they are described: every refusal that comes, and a schema that real answers fit."""
+"""Responses as they are described: every error response that comes, and a schema that real responses fit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def app_of(settings: dict[str, Any], terms: dict[str, Any], answer: Any) -> Flas
 
 
 def described(document: dict[str, Any]) -> Any:
-    """Return a validator for JSON answers of the route."""
+    """Return a validator for JSON responses of the route."""
     content = document["paths"]["/x"]["post"]["responses"]["2XX"]["content"]["application/json"]
     return Draft202012Validator({"components": document["components"], "allOf": [content["schema"]]})
 
@@ -91,7 +91,7 @@ TERMS = [
 @pytest.mark.parametrize("by_plan", [False, True], ids=["by route", "by plan"])
 @pytest.mark.parametrize("outputs", TERMS)
 def test_answers_fit_their_schema(outputs: dict[str, Any], by_plan: bool) -> None:
-    """Whatever the terms take away or change, the answer is what its schema says."""
+    """Whatever the options take away or change, the response is what its schema says."""
     settings = {"PLANS": {"default": {"scores": outputs}}} if by_plan and outputs else {}
     terms = {"response": Answer} | ({"scores": outputs} if outputs and not by_plan else {})
     odd = {"chance": float("nan")} if "nan" in outputs else {}
@@ -101,7 +101,7 @@ def test_answers_fit_their_schema(outputs: dict[str, Any], by_plan: bool) -> Non
     OpenAPIV31SpecValidator(document).validate()
     answer = asked(app)
     if "top_k" in outputs:
-        # Single scores beside the array are refused, which no schema can say.
+        # Single scores beside the array are rejected, which no schema can say.
         assert answer.status_code in (200, 500)
     else:
         assert answer.status_code == 200
@@ -118,7 +118,7 @@ class Logits(Schema):
     outputs=st.fixed_dictionaries({}, optional={"top_k": st.integers(1, 3), "round": st.integers(0, 3)}),
 )
 def test_fuzz_shaped_arrays_fit(numbers: list[float], outputs: dict[str, int]) -> None:
-    """No array that a view may answer becomes one that its schema refuses."""
+    """No array that a view may return becomes one that its schema rejects."""
     terms = {"response": Logits} | ({"scores": outputs} if outputs else {})
     app = app_of({}, terms, {"logits": np.array(numbers)})
     answer = asked(app)
@@ -127,7 +127,7 @@ def test_fuzz_shaped_arrays_fit(numbers: list[float], outputs: dict[str, int]) -
 
 
 def test_the_schema_says_something() -> None:
-    """It refuses what the view cannot answer: too many members, another type, and scores where only labels leave."""
+    """It rejects what the view cannot return: too many members, another type, and scores where only labels leave."""
     app = app_of({}, {"response": Answer, "scores": {"label_only": True}}, value())
     check = described(build_document(app))
     good = asked(app).json
@@ -149,7 +149,7 @@ def test_null_for_what_is_no_number() -> None:
 
 
 def test_a_schema_of_its_own_for_each_terms() -> None:
-    """Two routes with one schema and different terms do not share what the terms made; bodies stay as they are."""
+    """Two routes with one schema and different options do not share what the options made; bodies stay as they are."""
     app = app_of({}, {"response": Row, "scores": {"round": 3}, "body": Row}, {})
 
     @app.post("/y")
@@ -164,7 +164,7 @@ def test_a_schema_of_its_own_for_each_terms() -> None:
 
 
 def test_terms_that_do_not_apply() -> None:
-    """A route that is not the model's has its answers as declared, whatever the plan says."""
+    """A route that is not the model's has its responses as declared, whatever the plan says."""
     plans = {"default": {"scores": {"label_only": True}}}
     app = app_of({"PLANS": plans}, {"response": Row, "scores": False}, {"label": "a", "chance": 0.5})
     document = build_document(app)
@@ -174,7 +174,7 @@ def test_terms_that_do_not_apply() -> None:
 
 
 def test_inference_responses() -> None:
-    """With the protocol on, an answer may be of its form, and is for a request of its form."""
+    """With the protocol on, a response may be of its form, and is for a request of its form."""
     terms = {"response": Row, "body": Numbers}
     app = app_of({"WIRE_FORMATS": ["json", "oip"]}, terms, {"label": "a", "chance": 0.5})
     check = described(build_document(app))
@@ -217,7 +217,7 @@ def test_npy_where_it_is_written(field: Any, answer: Any, is_array: bool) -> Non
     ],
 )
 def test_refusals_where_no_body_is_asked_for(protected: MakeApp, options: dict[str, Any], status: int) -> None:
-    """A route without a schema, also one to read from, can refuse what comes with a request."""
+    """A route without a schema, also one to read from, can reject what comes with a request."""
     app = protected(MAX_BODY_BYTES=100)
 
     @app.get("/x")

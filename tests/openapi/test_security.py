@@ -195,7 +195,7 @@ def test_own_authenticators(clock: FakeClock, make: Callable[[], Any], expected:
 
 
 def test_one_that_says_nothing_is_not_open(clock: FakeClock) -> None:
-    """Where nothing is known of the way in, the route still does not read as open."""
+    """Where nothing is known of the authentication method, the route still does not read as open."""
     operation = build_document(made({}, clock, Silent()))["paths"]["/predict"]["post"]
     assert operation["security"] != []
     assert "401" in operation["responses"]

@@ -1,4 +1,4 @@
-"""An app with one route that answers what a test wants, its terms said in one of three places."""
+"""An app with one route that returns what a test wants, its options given in one of two ways."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from support import HTTPS, MakeApp, caller
 
 @pytest.fixture(params=["decorator", "configuration"])
 def place(request: pytest.FixtureRequest) -> str:
-    """Return where the terms of the route are said."""
+    """Return where the options of the route are said."""
     return str(request.param)
 
 
 @pytest.fixture
 def serve(protected: MakeApp, place: str) -> Serve:
-    """Ask a view under terms; ``plan`` are the output terms of the caller's plan."""
+    """Ask a view under options; ``plan`` are the output options of the caller's plan."""
 
     def ask(view: Any, *, plan: Any = None, headers: Any = None, method: str = "GET", **terms: Any) -> TestResponse:
         app = Flask("model_app")

@@ -59,7 +59,7 @@ def test_reading_and_writing(body: bytes, expected: Any) -> None:
     ids=lambda body: repr(body[:30]),
 )  # fmt: skip
 def test_what_is_no_json(body: bytes) -> None:
-    """It is refused, and so are numbers that JSON has not."""
+    """It is rejected, and so are numbers that JSON has not."""
     with pytest.raises(MaskingError):
         read_json(body, allow_nan=False)
 
@@ -74,7 +74,7 @@ def test_an_overflow_beside_a_long_integer() -> None:
 
 
 def test_nan_where_it_is_allowed() -> None:
-    """It is null afterwards, and stays refused where an integer is too long for the writer that makes it so."""
+    """It is null afterwards, and stays rejected where an integer is too long for the writer that makes it so."""
     found = read_json(b"[NaN, Infinity, 0.5]", allow_nan=True)
     assert write_json(found, allow_nan=True) == b"[null,null,0.5]\n"
     with pytest.raises(MaskingError):
@@ -96,7 +96,7 @@ _values = st.recursive(
 
 @given(_values)
 def test_fuzz_round_trip(value: Any) -> None:
-    """Any answer of the json module is read and written with the same values."""
+    """Any response of the json module is read and written with the same values."""
     found = read_json(json.dumps(value, ensure_ascii=False).encode(errors="replace"), allow_nan=False)
     again = json.loads(write_json(found, allow_nan=False))
     assert json.dumps(again) == json.dumps(json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace")))
@@ -104,7 +104,7 @@ def test_fuzz_round_trip(value: Any) -> None:
 
 @given(st.binary(max_size=60))
 def test_fuzz_reading(body: bytes) -> None:
-    """Any bytes are JSON or refused."""
+    """Any bytes are JSON or rejected."""
     for allow_nan in (True, False):
         with suppress(MaskingError):
             json.dumps(read_json(body, allow_nan=allow_nan))
@@ -132,7 +132,7 @@ def test_headers_that_tell_of_the_old_body() -> None:
 
 
 def test_npy() -> None:
-    """An npy file is read, shaped and written, and NaN in it is refused."""
+    """An npy file is read, masked and written, and NaN in it is rejected."""
     response = Response(write_npy(np.array([0.123])), mimetype="application/x-npy")
     rewrite(response, lambda value: value.round(1), NO_SCORE_OPTIONS)
     assert read_npy(response.get_data()).tolist() == [0.1]

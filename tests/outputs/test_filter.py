@@ -1,4 +1,4 @@
-"""What becomes of answers that are no plain success: errors, streams, files, redirects, empty ones."""
+"""What becomes of responses that are no plain success: errors, streams, files, redirects, empty ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Rows:
 
 @pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 def test_streams_are_withheld_and_closed(terms: dict[str, Any], serve: Serve) -> None:
-    """What is not known before it is sent cannot be shaped; what it held open is let go."""
+    """What is not known before it is sent cannot be masked; what it held open is let go."""
     rows = Rows()
     assert_withheld(serve(lambda: Response(rows, mimetype="application/json"), **terms))
     assert (rows.sent, rows.closed) == (0, 1)
@@ -47,7 +47,7 @@ def test_streams_are_withheld_and_closed(terms: dict[str, Any], serve: Serve) ->
 
 @pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
 def test_files_are_withheld(terms: dict[str, Any], serve: Serve) -> None:
-    """A file that the server would send by itself is not looked at."""
+    """A file that the server would send by itself is not examined."""
     file = io.BytesIO(f"[{SCORE}]".encode())
     assert_withheld(serve(lambda: send_file(file, "application/json", download_name=f"{LEAK}.json"), **terms))
     assert file.closed
@@ -103,7 +103,7 @@ def test_errors_that_cannot_be_shaped(terms: dict[str, Any], view: Any, serve: S
 
 
 def test_errors_that_can_be_shaped(serve: Serve) -> None:
-    """They leave shaped: what the app tells of an error is its own."""
+    """They leave masked: what the app says of an error is its own."""
     for view in (
         lambda: ({"fault": "x", "y": SCORE}, 409),
         lambda: Response(json.dumps({"fault": "x", "y": SCORE}), 409, mimetype="application/json"),
@@ -120,7 +120,7 @@ def test_errors_beside_declared_answers(body: Any, serve: Serve) -> None:
 
 
 def test_our_own_errors_stay(serve: Serve) -> None:
-    """A refusal tells what it tells without terms."""
+    """An error response is the same as without options."""
 
     def refuse() -> None:
         raise Forbidden("private", headers=[("Retry-After", "7")], members={"errors": [0.123]})
@@ -149,7 +149,7 @@ def test_error_handlers_of_the_app(terms: dict[str, Any], protected: MakeApp) ->
 
 
 def test_unhandled_errors_stay_problems(serve: Serve) -> None:
-    """A view that fails is told as ever."""
+    """A view that fails is reported as ever."""
     for terms in (ROUND, PREDICTION):
         assert_withheld(serve(lambda: 1 / 0 and "", **terms))
 
@@ -187,7 +187,7 @@ def test_what_stays_of_a_withheld_answer(serve: Serve, sink: MemorySink) -> None
 
 
 def test_head_and_options(serve: Serve) -> None:
-    """HEAD has the length of the shaped body; OPTIONS, which Flask answers, stays empty."""
+    """HEAD has the length of the masked body; OPTIONS, which Flask implements, stays empty."""
     full = serve(lambda: {"y": SCORE}, **ROUND)
     head = serve(lambda: {"y": SCORE}, method="HEAD", **ROUND)
     assert (head.status_code, head.data, head.headers["Content-Length"]) == (200, b"", full.headers["Content-Length"])
@@ -196,7 +196,7 @@ def test_head_and_options(serve: Serve) -> None:
 
 
 def test_what_filters_of_the_user_add_is_shaped(protected: MakeApp) -> None:
-    """Shaping comes last, so that no part of the app can add a score behind it."""
+    """Masking comes last, so that no part of the app can add a score behind it."""
 
     class Filter:
         def apply(self, response: Response, exchange: Exchange) -> None:
@@ -232,7 +232,7 @@ GUESSES = [
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_no_guess_is_compared_with_the_exact_answer(protected: MakeApp, method: str) -> None:
-    """Right or wrong, it gets the answer that a request without it gets."""
+    """Right or wrong, it gets the response that a request without it gets."""
     app = Flask("model_app")
 
     def view() -> Any:
@@ -264,7 +264,7 @@ def test_plans_hold_for_every_route(protected: MakeApp) -> None:
 
 
 def test_jsonify_outside_a_protected_request(bare_app: Flask, protected: MakeApp) -> None:
-    """Without a request, or without our exchange, there are no terms."""
+    """Without a request, or without our exchange, there are no options."""
     protected(bare_app)
     with bare_app.app_context():
         assert bare_app.json.response(np.zeros(2)).status_code == 200

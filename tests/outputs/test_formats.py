@@ -47,5 +47,5 @@ def test_the_best_of_two(header: str | None, expected: str | None) -> None:
 
 
 def test_what_is_accepted_and_cannot_be() -> None:
-    """A format that this answer cannot have is none."""
+    """A format that this response cannot have is none."""
     assert accepted(asking(NPY), (JSON,)) is None

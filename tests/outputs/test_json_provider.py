@@ -84,7 +84,7 @@ def test_what_flask_writes_is_written_alike(app: Flask, value: Any) -> None:
     ids=ascii,
 )  # fmt: skip
 def test_what_json_cannot_write_is_a_type_error(app: Flask, value: Any) -> None:
-    """Something else is refused as by Flask, not guessed."""
+    """Something else is rejected as by Flask, not guessed."""
     with pytest.raises(TypeError):
         app.json.response(value)
 
@@ -132,7 +132,7 @@ ARRAYS = [
 @pytest.mark.parametrize(("value", "expected"), ARRAYS)
 @pytest.mark.parametrize("large", [{}, {"large": 2**64}], ids=["orjson", "json"])
 def test_arrays_and_scalars(app: Flask, value: Any, expected: Any, large: dict[str, Any]) -> None:
-    """Arrays of every kind are lists, anywhere in an answer, whoever writes it."""
+    """Arrays of every kind are lists, anywhere in a response, whoever writes it."""
     found = answer(app, {"deep": [{"value": value}], "pair": (value, 1)} | large)
     assert found == {"deep": [{"value": expected}], "pair": [expected, 1]} | large
     assert answer(app, value) == expected
@@ -165,22 +165,22 @@ NOT_FINITE = [
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("large", [False, True], ids=["orjson", "json"])
 def test_numbers_that_json_has_not_are_refused(app: Flask, value: Any, large: bool) -> None:
-    """NaN and Infinity are refused by whoever writes, not changed into something else."""
+    """NaN and Infinity are rejected by whoever writes, not changed into something else."""
     with pytest.raises((InternalError, TypeError)) as raised:
         app.json.response([2**64, value] if large else value)
-    # An enumeration is no JSON for json.
+    # An enumeration is not JSON for json.
     assert isinstance(raised.value, InternalError) or (large and "Level" in str(raised.value))
 
 
 def test_json_text_is_strict(app: Flask) -> None:
-    """Text for templates and streams is refused NaN too, unless it is asked for."""
+    """Text for templates and streams is rejected NaN too, unless it is asked for."""
     with pytest.raises(ValueError, match="Out of range"):
         app.json.dumps([NAN])
     assert app.json.dumps([NAN], allow_nan=True) == "[NaN]"
 
 
 def test_null_where_it_is_allowed(app: Flask) -> None:
-    """Whoever allows NaN gets null, as JSON has no such number; :mod:`json` refuses it all the same."""
+    """Whoever allows NaN gets null, as JSON has no such number; :mod:`json` rejects it all the same."""
     provider = ArrayJSONProvider(app)
     value = [np.array([np.nan, np.inf]), NAN, np.float32("-inf")]
     body = provider.write(value, allow_nan=True).get_data()  # type: ignore[attr-defined]
@@ -196,7 +196,7 @@ def test_null_where_it_is_allowed(app: Flask) -> None:
     ids=ascii,
 )  # fmt: skip
 def test_null_is_no_number(app: Flask, value: Any) -> None:
-    """An answer with null, or a text with that word, leaves as it is."""
+    """A response with null, or a string with that word, leaves as it is."""
     assert app.json.response(value).status_code == 200
 
 
@@ -311,7 +311,7 @@ def test_any_value_is_written_as_by_flask(value: Any) -> None:
 
 
 def test_reading_is_strict(app: Flask) -> None:
-    """Text and bytes are held to strict JSON; with options of the json module they are parsed as in Flask."""
+    """Text and bytes are checked against strict JSON; with options of the json module they are parsed as in Flask."""
     provider = ArrayJSONProvider(app, max_depth=2)
     assert provider.loads('{"a": [1]}') == provider.loads(b'{"a": [1]}') == {"a": [1]}
     for text in ("NaN", '{"a": 1, "a": 2}', "[[[1]]]", "\ud800"):

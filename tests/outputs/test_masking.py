@@ -1,4 +1,4 @@
-"""Terms applied to whole answers."""
+"""Options applied to whole responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(value: Any) -> Any:
 
 
 CASES = [
-    # an answer; rounded to one decimal; the largest; labels only
+    # a response; rounded to one decimal; the largest; labels only
     pytest.param({"y": GRID}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {}, id="array"),
     pytest.param({"y": GRID.astype("f4")}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {}, id="f4"),
     pytest.param({"y": GRID.tolist()}, {"y": [[0.1, 0.9], [0.8, 0.2]]}, {"y": [[0, 0.88], [0.77, 0]]}, {}, id="lists"),
@@ -80,7 +80,7 @@ CASES = [
 @pytest.mark.parametrize(("value", "rounded", "largest", "labels"), CASES)
 @pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
 def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: Any, terms: ScoreOptions) -> None:
-    """Scores are shaped wherever they are, or the answer is refused."""
+    """Scores are masked wherever they are, or the response is rejected."""
     expected = {ROUND: rounded, TOP: largest, LABEL: labels}[terms]
     if isinstance(expected, type):
         with pytest.raises(expected):
@@ -107,7 +107,7 @@ def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: An
 )
 @pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
 def test_labels_stay(value: Any, terms: ScoreOptions) -> None:
-    """Integers, texts, booleans and null are no scores."""
+    """Integers, strings, booleans and null are no scores."""
     assert mask_scores(value, terms) == value
 
 
@@ -200,7 +200,7 @@ def floats_in(value: Any) -> list[float]:
 
 
 def attempt(value: Any, terms: ScoreOptions) -> Any:
-    """Return what a client reads, or the refusal."""
+    """Return what a client reads, or the error response."""
     try:
         return shaped(value, terms)
     except MaskingError:
@@ -209,7 +209,7 @@ def attempt(value: Any, terms: ScoreOptions) -> Any:
 
 @given(_answers, _terms)
 def test_fuzz_every_answer(value: Any, terms: ScoreOptions) -> None:
-    """An answer is shaped or refused, holds the terms then, and is not changed by them again."""
+    """A response is masked or rejected, holds the options then, and is not changed by them again."""
     found = attempt(value, terms)
     if found is MaskingError:
         return
@@ -221,7 +221,7 @@ def test_fuzz_every_answer(value: Any, terms: ScoreOptions) -> None:
 
 @given(_answers, _terms, _terms)
 def test_fuzz_stricter_terms_tell_no_more(value: Any, one: ScoreOptions, other: ScoreOptions) -> None:
-    """Under both terms no more different scores leave than under either alone, and no more that are not 0."""
+    """Under both options no more different scores leave than under either alone, and no more that are not 0."""
     both = attempt(value, one.stricter(other))
     if both is MaskingError:
         return
@@ -254,7 +254,7 @@ UNRANKED = [
 
 @pytest.mark.parametrize("value", UNRANKED, ids=str)
 def test_scores_that_are_ranked_with_nothing(value: Any) -> None:
-    """More of them than k are refused wherever they are; as many as k tell no more than k."""
+    """More of them than k are rejected wherever they are; as many as k tell no more than k."""
     for k in range(1, 4):
         if unranked(value) > k:
             with pytest.raises(MaskingError, match="elsewhere"):
@@ -290,7 +290,7 @@ def test_bytes_of_unknown_numbers() -> None:
 
 
 def test_texts_of_numbers() -> None:
-    """A score that a field writes as a text is a score, and stays a text."""
+    """A score that a field writes as a string is a score, and stays a string."""
     value = {"y": NumberString("0.12345"), "n": "0.12345"}
     assert mask_scores(value, ROUND) == {"y": "0.1", "n": "0.12345"}
     assert mask_scores(value, LABEL) == {"n": "0.12345"}

@@ -1,4 +1,4 @@
-"""Scores that leave as texts: decimals, and fields with ``as_string``."""
+"""Scores that leave as strings: decimals, and fields with ``as_string``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WITH_DECIMALS = [
 @pytest.mark.parametrize("value", WITH_DECIMALS)
 @pytest.mark.parametrize("make", [lambda value: value, jsonify], ids=["returned", "jsonify"])
 def test_decimals_are_scores(value: Any, make: Callable[[Any], Any], serve: Serve) -> None:
-    """Flask writes them as texts, and a text is a label, so they are numbers before it does."""
+    """Flask writes them as strings, and a string is a label, so they are numbers before it does."""
     for terms in ({"label_only": True}, {"round": 1}):
         answer = serve(lambda: make(value), scores=terms)
         assert answer.status_code == 200
@@ -63,7 +63,7 @@ REFUSED = [
 def test_what_is_refused_does_not_leave_as_text(
     value: Any, terms: dict[str, Any], make: Callable[[Any], Any], serve: Serve
 ) -> None:
-    """An answer that cannot be shaped is no more so when its decimals are texts."""
+    """A response that cannot be masked is no more so when its decimals are strings."""
     assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), scores=terms))
 
 
@@ -75,7 +75,7 @@ class AsText(Schema):
 
 @pytest.mark.parametrize("is_ready", [False, True], ids=["value", "written"])
 def test_numbers_that_are_declared_as_texts(serve: Serve, *, is_ready: bool) -> None:
-    """They are scores and stay texts; an integer is a label as a text too."""
+    """They are scores and stay strings; an integer is a label as a string too."""
     value = {"score": float(SCORE), "exact": Decimal(SCORE), "count": 123456}
     body = json.dumps({name: str(each) for name, each in value.items()})
 
@@ -99,5 +99,5 @@ class Label(Schema):
 
 
 def test_a_text_that_turns_into_another_one(serve: Serve) -> None:
-    """What was looked at is what leaves: its characters, not what it says of itself."""
+    """What was examined is what leaves: its characters, not what it says of itself."""
     assert serve(lambda: {"label": Sly("cat")}, response=Label).json == {"label": "cat"}

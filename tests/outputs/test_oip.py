@@ -61,7 +61,7 @@ def test_names() -> None:
 
 
 def test_wanted_outputs() -> None:
-    """With names of outputs in the request, only those are told."""
+    """With names of outputs in the request, only those are reported."""
     value = {"y": np.zeros(1), "z": np.ones(1)}
     assert outputs(value, outputs=["z", "w"]) == output([1], [1], "FP64", "z")
     assert len(outputs(value, outputs=[])) == 2

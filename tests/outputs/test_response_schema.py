@@ -141,7 +141,7 @@ def test_what_leaves(value: Any, expected: Any) -> None:
     ],
 )  # fmt: skip
 def test_what_is_refused(value: Any, place: str) -> None:
-    """A value that is not what its field declares is refused; the reason has its place, and nothing of it."""
+    """A value that is not what its field declares is rejected; the reason has its position, and nothing of it."""
     with pytest.raises(UndeclaredError) as raised:
         dump_declared(Answer(), value)
     assert place in str(raised.value) or "cannot be dumped" in str(raised.value)
@@ -150,7 +150,7 @@ def test_what_is_refused(value: Any, place: str) -> None:
 
 
 def test_required_fields() -> None:
-    """One that is missing is told by its place; marshmallow's dump says nothing of it."""
+    """One that is missing is reported by its position; marshmallow's dump says nothing of it."""
     assert Item().dump({"name": "a"}) == {"name": "a"}
     with pytest.raises(UndeclaredError, match="/score: missing"):
         dump_declared(Item(), {"name": "a"})
@@ -184,7 +184,7 @@ def test_hooks() -> None:
 
 
 def test_a_hook_that_hides_everything() -> None:
-    """What is no object after the hooks does not leave."""
+    """What is not an object after the hooks does not leave."""
 
     class Wrapped(Schema):
         label = fields.String()
@@ -198,7 +198,7 @@ def test_a_hook_that_hides_everything() -> None:
 
 
 def test_plucked_fields_are_not_supported() -> None:
-    """Their values cannot be told from what was given, so they are refused rather than let through."""
+    """Their values cannot be distinguished from what was given, so they are rejected rather than let through."""
 
     class Plucked(Schema):
         name = fields.Pluck(Item, "name")
@@ -218,7 +218,7 @@ def test_other_fields_for_arrays() -> None:
 
 
 def test_validators_that_fail_in_their_own_way() -> None:
-    """Whatever a validator raises, the answer is refused."""
+    """Whatever a validator raises, the response is rejected."""
 
     def broken(_value: Any) -> None:
         raise KeyError("secret")

@@ -1,4 +1,4 @@
-"""Terms and formats of answers, as clients see them: by decorator, by configuration and by plan."""
+"""Options and formats of responses, as clients see them: by decorator, by configuration and by plan."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ VIEWS = [in_flask, by_jsonify, ready, in_pieces]
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(("terms", "scores"), TERMS)
 def test_terms_of_the_route(view: Any, terms: dict[str, Any], scores: Any, serve: Serve) -> None:
-    """Scores are as the route says, whoever wrote them; without terms they are exact."""
+    """Scores are as the route says, whoever wrote them; without options they are exact."""
     assert serve(view, scores=terms).json == {"labels": [1, 0], "probabilities": scores, "model": "digits"}
     assert scores_of(serve(view)) == SCORES.tolist()
 
@@ -95,7 +95,7 @@ def test_the_stricter_of_route_and_plan(view: Any, serve: Serve) -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_route_whose_answers_are_not_the_models(view: Any, serve: Serve) -> None:
-    """No terms apply, also not those of a plan."""
+    """No options apply, also not those of a plan."""
     assert scores_of(serve(view, scores=False, plan={"round": 0, "label_only": True})) == SCORES.tolist()
 
 
@@ -131,7 +131,7 @@ class Counting:
 def test_what_flask_writes_is_not_read_again(
     value: Any, parsed: int, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shaping comes before writing, but for what only the writer knows."""
+    """Masking comes before writing, but for what only the writer knows."""
     counted = Counting(orjson.loads)
     monkeypatch.setattr("flask_secure_ml.outputs.bodies.orjson.loads", counted)
     response = serve(value, scores={"round": 1})
@@ -146,14 +146,14 @@ def test_what_flask_writes_is_not_read_again(
     ids=["date", "uuid", "long integer", "key"],
 )
 def test_what_only_the_writer_knows(value: Any, serve: Serve) -> None:
-    """It is shaped as JSON, with the same outcome."""
+    """It is masked as JSON, with the same outcome."""
     found = json.dumps(serve(value, scores={"round": 1}).json)
     assert "0.1" in found
     assert "0.123" not in found
 
 
 def test_a_response_beside_a_shaped_one(serve: Serve) -> None:
-    """That something was shaped says nothing of another body."""
+    """That something was masked says nothing of another body."""
 
     def view() -> Response:
         jsonify(members())
@@ -174,7 +174,7 @@ def test_a_shaped_response_with_another_body(serve: Serve) -> None:
 
 
 def test_hooks_of_the_app_that_add_scores(protected: MakeApp) -> None:
-    """A hook that writes the body anew does not get around the terms."""
+    """A hook that writes the body again does not get around the options."""
     app = Flask("model_app")
     app.add_url_rule("/answer", "answer", in_flask)
 
@@ -188,7 +188,7 @@ def test_hooks_of_the_app_that_add_scores(protected: MakeApp) -> None:
 
 
 def test_a_json_provider_of_the_users(protected: MakeApp) -> None:
-    """Terms hold without our writer too."""
+    """Options hold without our writer too."""
     app = Flask("model_app")
 
     class Own(ArrayJSONProvider):
@@ -206,7 +206,7 @@ PREDICTION = "answer_schemas:Prediction"
 
 
 def test_only_declared_fields_leave(serve: Serve) -> None:
-    """Of a value and of a ready body alike, and beside other terms."""
+    """Of a value and of a ready body alike, and beside other options."""
     value = {"label": "cat", "score": 0.123, "shown": 3, "secret": "x"}
     expected = {"label": "cat", "score": 0.123, "shown": 3}
     for view in (lambda: value, lambda: Response(json.dumps(value), mimetype="application/json")):
@@ -217,7 +217,7 @@ def test_only_declared_fields_leave(serve: Serve) -> None:
 
 
 def test_declared_arrays(serve: Serve) -> None:
-    """They are shaped as arrays."""
+    """They are masked as arrays."""
     value = {"label": "cat", "scores": np.array([[0.123, 0.877]])}
     answer = serve(lambda: value, response=PREDICTION, scores={"top_k": 1, "round": 1}).json
     assert answer == {"label": "cat", "scores": [[0.0, 0.9]]}
@@ -229,7 +229,7 @@ def test_declared_arrays(serve: Serve) -> None:
     ids=str,
 )
 def test_what_is_not_as_declared(value: Any, serve: Serve) -> None:
-    """The whole answer is withheld."""
+    """The whole response is replaced by an error response."""
     assert_withheld(serve(lambda: value, response=PREDICTION))
     assert_withheld(serve(lambda: np.zeros(2) if isinstance(value, list) else value, response=PREDICTION))
 
@@ -267,7 +267,7 @@ def output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[
 
 
 def test_the_open_inference_protocol(infer: Callable[..., Any]) -> None:
-    """Who asks in it is answered in it, with the terms of the route."""
+    """Who asks in it gets a response in it, with the options of the route."""
     answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=42", scores={"top_k": 1})
     assert answer.json == {
         "model_name": "digits",
@@ -289,7 +289,7 @@ class Inputs(Schema):
 
 
 def test_a_request_in_the_open_inference_protocol(protected: MakeApp) -> None:
-    """From the body of a request to its answer: the id and the wanted output, shaped."""
+    """From the body of a request to its response: the id and the wanted output, masked."""
     app = Flask("model_app")
 
     @app.post("/v2/models/<model_name>/infer")
@@ -306,7 +306,7 @@ def test_a_request_in_the_open_inference_protocol(protected: MakeApp) -> None:
 
 
 def test_a_view_that_writes_the_protocol_itself(infer: Callable[..., Any], serve: Serve) -> None:
-    """Its tensors are shaped by their shape, as a value and as a ready body."""
+    """Its tensors are masked by their shape, as a value and as a ready body."""
     document = {"model_name": "m", "outputs": [output("y", "FP64", [2, 3], SCORES.ravel().tolist())]}
     for view in (lambda: document, lambda: Response(json.dumps(document), mimetype="application/json")):
         for ask in (infer, serve):
@@ -315,7 +315,7 @@ def test_a_view_that_writes_the_protocol_itself(infer: Callable[..., Any], serve
 
 
 def test_npy(serve: Serve) -> None:
-    """Whoever accepts it gets the one array of an answer as a file, with the terms of the route."""
+    """Whoever accepts it gets the one array of a response as a file, with the options of the route."""
     for view in (lambda: {"y": SCORES}, lambda: {"y": SCORES.tolist()}):
         answer = serve(view, headers={"Accept": NPY}, scores={"round": 1})
         assert (answer.status_code, answer.mimetype) == (200, NPY)
@@ -324,7 +324,7 @@ def test_npy(serve: Serve) -> None:
 
 
 def test_an_array_alone(serve: Serve, place: str) -> None:
-    """A view with the decorator may return an array, with a status and headers too; Flask refuses it from others."""
+    """A view with the decorator may return an array, with a status and headers too; Flask rejects it from others."""
     if place == "configuration":
         assert_withheld(serve(lambda: SCORES))
         return
@@ -340,7 +340,7 @@ def test_an_array_alone(serve: Serve, place: str) -> None:
 
 
 def test_a_ready_npy_file(serve: Serve) -> None:
-    """It is shaped too."""
+    """It is masked too."""
     file = io.BytesIO()
     np.save(file, SCORES)
     answer = serve(lambda: Response(file.getvalue(), mimetype=NPY), scores={"round": 1})
@@ -350,12 +350,12 @@ def test_a_ready_npy_file(serve: Serve) -> None:
 
 @pytest.mark.parametrize("accept", ["text/html", "application/x-npy", "application/json;q=0"])
 def test_what_the_client_does_not_accept(accept: str, serve: Serve) -> None:
-    """None of the formats that the answer can have: 406, and the log says why."""
+    """None of the formats that the response can have: 406, and the log says why."""
     assert_withheld(serve(in_flask, headers={"Accept": accept}), 406, "not_acceptable")
 
 
 def test_accept_is_for_answers_only(serve: Serve) -> None:
-    """An error is told in whatever form, and a body that the view wrote itself is its own choice."""
+    """An error is reported in whatever form, and a body that the view wrote itself is its own choice."""
     headers = {"Accept": "text/html"}
     assert serve(lambda: ({"fault": "x"}, 409), headers=headers).json == {"fault": "x"}
     assert serve(ready, headers=headers).status_code == 200
@@ -379,7 +379,7 @@ def nan_in_pieces() -> Response:
 
 @pytest.mark.parametrize("view", [nan_in_flask, nan_ready, nan_in_pieces])
 def test_nan(view: Any, serve: Serve) -> None:
-    """It is refused without a word about it, and null where it is allowed, unless the other side refuses it."""
+    """It is rejected without a word about it, and null where it is allowed, unless the other side rejects it."""
     assert_withheld(serve(view))
     assert_withheld(serve(view, scores={"round": 1}))
     assert_withheld(serve(view, scores=False))
@@ -390,7 +390,7 @@ def test_nan(view: Any, serve: Serve) -> None:
 
 
 def test_nan_in_npy(serve: Serve) -> None:
-    """A file can hold it; it is refused all the same."""
+    """A file can hold it; it is rejected all the same."""
     view, headers = (lambda: {"y": np.array([np.nan])}), {"Accept": NPY}
     assert_withheld(serve(view, headers=headers))
     answer = serve(view, headers=headers, scores={"nan": "null"})
@@ -398,6 +398,6 @@ def test_nan_in_npy(serve: Serve) -> None:
 
 
 def test_texts_that_look_like_it(serve: Serve) -> None:
-    """A text is no number."""
+    """A string is not a number."""
     text = '{"label": "NaN", "word": "Infinity"}'
     assert serve(lambda: Response(text, mimetype="application/json")).get_data(as_text=True) == text

@@ -70,7 +70,7 @@ def test_fuzz_decimals_as_a_client_reads_them(scores: Any, decimals: int) -> Non
 
 @given(hnp.arrays("float64", (3, 4), elements=st.floats(0, 1)), st.integers(0, 15), st.integers(0, 15))
 def test_fuzz_fewer_decimals_tell_less(scores: Any, one: int, other: int) -> None:
-    """Scores that cannot be told apart with more decimals cannot be with fewer."""
+    """Scores that cannot be distinguished with more decimals cannot be with fewer."""
     fewer, more = sorted((one, other))
     precise, coarse = rounded(scores, more), rounded(scores, fewer)
     assert np.unique(coarse).size <= np.unique(scores).size

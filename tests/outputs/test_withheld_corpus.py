@@ -13,7 +13,7 @@ from flask_secure_ml.testing import MemorySink
 
 
 def view(case: dict[str, Any]) -> Callable[[], Response]:
-    """Return a view that answers as the case says, with a body that it wrote itself."""
+    """Return a view that returns what the case says, with a body that it wrote itself."""
     deep = case.get("deep", 0)
     body = ("[" * deep + case["body"] + "]" * deep).encode()
 
@@ -35,20 +35,20 @@ def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("case", cases("scores"))
 def test_scores(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be shaped is withheld, and the log says why without a value of it."""
+    """What cannot be masked is replaced by an error response, and the log says why without a value of it."""
     terms = {"scores": case["scores"]} if "scores" in case else {}
     assert_nothing_leaks(serve(view(case), **terms), sink, caplog)
 
 
 @pytest.mark.parametrize("case", cases("fields"))
 def test_fields(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
-    """What is not as declared is withheld."""
+    """What is not as declared is replaced by an error response."""
     assert_nothing_leaks(serve(view(case), response="answer_schemas:Prediction"), sink, caplog)
 
 
 @pytest.mark.parametrize("case", [*cases("scores"), *cases("fields")])
 def test_without_terms_they_leave(case: dict[str, Any], serve: Serve) -> None:
-    """It is the terms that withhold: without them all leave but JSON with NaN."""
+    """It is the options that withhold: without them all leave but JSON with NaN."""
     assert (serve(view(case)).status_code == 500) is ("NaN" in case["body"] or "Infinity" in case["body"])
 
 

@@ -48,7 +48,7 @@ export class Credential {
     return this.present ? carried(this.#scheme, this.#value) : null;
   }
 
-  // The same with a variable of a shell in its place, also before there is one.
+  // The same with a shell variable instead of the secret, also before there is one.
   standIn() {
     const scheme = this.#scheme ?? this.#schemes[0]?.[1];
     if (!scheme) return null;

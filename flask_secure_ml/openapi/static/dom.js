@@ -1,4 +1,4 @@
-// Elements are made one by one and text stays text: nothing that the description says can become markup.
+// Elements are created one by one and text stays text: nothing in the description can become markup.
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

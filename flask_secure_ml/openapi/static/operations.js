@@ -1,4 +1,4 @@
-// One operation as a card: what it is for, who may call it, what it takes, what it answers, and a way to try it.
+// One operation as a card: what it is for, who may call it, its request, its responses, and a form to try it.
 import { label } from "./credentials.js";
 import { coded, element, prose } from "./dom.js";
 import { Trial } from "./try.js";
@@ -36,17 +36,17 @@ export class Card {
       operation.summary ? element("p", { class: "summary" }, ...coded(operation.summary)) : null,
       ...prose(operation.description),
       element("div", { class: "columns" },
-        element("div", { class: "about" }, this.#terms(), this.#parameters(), this.#bodies(), this.#answers()),
+        element("div", { class: "about" }, this.#limits(), this.#parameters(), this.#bodies(), this.#responses()),
         this.trial.view()));
   }
 
-  #terms() {
+  #limits() {
     const { operation } = this;
     const rows = [["Access", this.#access()]];
     const limits = operation["x-rate-limits"] ?? [];
     if (limits.length) rows.push(["Limits", element("ul", { class: "flat" }, limits.map((each) => element("li", {}, each)))]);
     if (operation["x-max-bytes"] !== undefined) rows.push(["Body", `at most ${Number(operation["x-max-bytes"]).toLocaleString("en")} bytes`]);
-    return element("dl", { class: "terms" }, rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+    return element("dl", { class: "limits" }, rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   }
 
   #access() {
@@ -76,7 +76,7 @@ export class Card {
   #bodies() {
     const contents = Object.entries(this.operation.requestBody?.content ?? {});
     if (!contents.length) return null;
-    // Several names of one format have one schema, and need to be told once.
+    // Several names of one format have one schema, and are listed once.
     const bySchema = new Map();
     for (const [type, content] of contents) {
       const key = JSON.stringify(content.schema ?? {});
@@ -86,11 +86,11 @@ export class Card {
       element("summary", {}, ...types.flatMap((type) => [element("code", {}, type), " "])), this.schemas.view(JSON.parse(schema)))));
   }
 
-  #answers() {
+  #responses() {
     const found = Object.entries(this.operation.responses ?? {}).map(([status, response]) => [status, this.schemas.resolve(response)]);
     const [good, bad] = [true, false].map((isGood) => found.filter(([status]) => status.startsWith("2") === isGood));
     if (!found.length) return null;
-    return block("Answers", ...good.map((each) => this.#success(...each)), bad.length ? refusals(bad) : null);
+    return block("Responses", ...good.map((each) => this.#success(...each)), bad.length ? rejections(bad) : null);
   }
 
   #success(status, response) {
@@ -102,7 +102,7 @@ export class Card {
 }
 
 // Errors are much the same for every operation: one line that opens into a table.
-function refusals(found) {
+function rejections(found) {
   const rows = found.map(([status, response]) => element("tr", {},
     element("th", { scope: "row" }, code(status, "bad")),
     element("td", {}, ...reasons(response))));
@@ -111,7 +111,7 @@ function refusals(found) {
     element("table", { class: "errors" }, element("tbody", {}, rows)));
 }
 
-// Each code with what it stands for; without any, what is said of all.
+// Each code with its meaning; without any, the description of all.
 function reasons(response) {
   const examples = Object.entries(Object.values(response.content ?? {})[0]?.examples ?? {});
   if (!examples.length) return prose(response.description);
@@ -126,7 +126,7 @@ function badge(method) {
   return element("span", { class: `badge ${method.toLowerCase()}` }, method);
 }
 
-// Long addresses may break after a slash.
+// Long paths may break after a slash.
 function breakable(path) {
   return path.split(/(?<=\/)/).flatMap((part) => [part, element("wbr")]);
 }

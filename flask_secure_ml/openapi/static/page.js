@@ -10,7 +10,7 @@ const at = (id) => document.getElementById(id);
 const credential = new Credential();
 let cards = [];
 
-function say(text, isBad = false) {
+function showMessage(text, isBad = false) {
   at("message").textContent = text;
   at("message").hidden = text === "";
   at("message").classList.toggle("bad", isBad);
@@ -18,25 +18,25 @@ function say(text, isBad = false) {
 
 async function load() {
   const header = credential.header();
-  say("Loading …");
+  showMessage("Loading …");
   let description;
   try {
     const response = await fetch(`${ROOT}/openapi.json`, { headers: header ? [header] : [], credentials: "omit" });
-    if (!response.ok) return refuse(response.status);
+    if (!response.ok) return reject(response.status);
     description = await response.json();
   } catch (error) {
-    return say(`The description did not come: ${error.message}. Load the page again when the server is up.`, true);
+    return showMessage(`The description is not available: ${error.message}. Load the page again when the server is up.`, true);
   }
   show(description);
 }
 
-function refuse(status) {
+function reject(status) {
   const reasons = {
     401: "This credential is not valid here. Enter another one.",
     403: "This credential may not read the description. Enter another one.",
     429: "Too many requests. Wait a minute, then try again.",
   };
-  say(reasons[status] ?? `The description did not come: the server answered ${status}.`, true);
+  showMessage(reasons[status] ?? `The description is not available: the server responded with ${status}.`, true);
 }
 
 function show(description) {
@@ -50,7 +50,7 @@ function show(description) {
   if (!credential.present) offer(description.components?.securitySchemes ?? {});
   cards = operationsOf(description).map((each) => new Card(each, schemas, credential));
   list();
-  say(cards.length ? "" : "This app has no routes yet.");
+  showMessage(cards.length ? "" : "This app has no routes yet.");
   open();
 }
 
@@ -84,7 +84,7 @@ function filter() {
   }
 }
 
-// The cards were not there when the browser looked for what the address names.
+// The cards did not exist when the browser looked for the fragment of the URL.
 function open() {
   if (!location.hash) return;
   cards.find((card) => new URL(card.link.href).hash === location.hash)?.view.scrollIntoView();
@@ -110,7 +110,7 @@ wide.addEventListener("change", fold);
 fold();
 if (document.documentElement.dataset.access === "protected") {
   offer();
-  say("The description of this API is for callers with a credential. Enter one to read it.");
+  showMessage("The description of this API is for callers with a credential. Enter one to read it.");
 } else {
   load();
 }

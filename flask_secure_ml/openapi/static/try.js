@@ -1,9 +1,9 @@
-// Trying an operation: a form, the answer, and the same call for a shell.
+// Trying an operation: a form, the response, and the same request for a shell.
 import { choice, element, field } from "./dom.js";
 
 const TEXTS = /^(application\/json|text\/)/;
-const SHOWN = ["content-type", "x-request-id", "retry-after", "www-authenticate", "allow", "ratelimit", "ratelimit-policy"];
-const MOST_SHOWN = 100_000;
+const SHOWN_HEADERS = ["content-type", "x-request-id", "retry-after", "www-authenticate", "allow", "ratelimit", "ratelimit-policy"];
+const MAX_SHOWN = 100_000;
 
 // Where the app is mounted: the page is at <root>/docs. With the origin before it no path can name another host.
 export const ROOT = location.origin + location.pathname.replace(/\/docs\/?$/, "");
@@ -16,7 +16,7 @@ export class Trial {
     this.headers = new Map();
     this.contents = Object.entries(operation.requestBody?.content ?? {});
     this.state = element("p", { class: "status", role: "status" });
-    this.answer = element("div", { class: "answer" });
+    this.response = element("div", { class: "response" });
     this.shell = element("pre", { tabindex: "0", "aria-label": "The call for a shell" });
     this.send = element("button", { type: "submit", class: "primary" }, "Send");
   }
@@ -27,7 +27,7 @@ export class Trial {
       element("div", { class: "buttons" }, this.send));
     this.refresh();
     return element("section", { class: "try", "aria-label": `Try ${this.operation.method} ${this.operation.path}` },
-      element("h4", {}, "Try it"), form, this.state, this.answer,
+      element("h4", {}, "Try it"), form, this.state, this.response,
       element("details", { class: "shell" }, element("summary", {}, "As a shell command"), this.shell, this.#copy()));
   }
 
@@ -122,7 +122,7 @@ export class Trial {
     event.preventDefault();
     const credential = this.credential.header();
     this.send.disabled = true;
-    this.answer.replaceChildren();
+    this.response.replaceChildren();
     this.state.replaceChildren("Waiting …");
     const started = performance.now();
     try {
@@ -136,7 +136,7 @@ export class Trial {
       const bytes = await response.arrayBuffer();
       this.#show(response, bytes, performance.now() - started);
     } catch (error) {
-      this.state.replaceChildren(element("span", { class: "bad" }, `No answer came: ${error.message}. Is the server up, and do credential and headers have plain characters only?`));
+      this.state.replaceChildren(element("span", { class: "bad" }, `No response: ${error.message}. Is the server up, and do credential and headers have plain characters only?`));
     } finally {
       this.send.disabled = false;
       // A disabled button loses the focus.
@@ -148,11 +148,11 @@ export class Trial {
     const type = response.headers.get("content-type") ?? "";
     const redirected = response.type === "opaqueredirect";
     const status = redirected ? "A redirect, which is not followed" : `${response.status} ${response.statusText}`.trim();
-    const rows = SHOWN.filter((name) => response.headers.has(name)).map((name) =>
+    const rows = SHOWN_HEADERS.filter((name) => response.headers.has(name)).map((name) =>
       element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, response.headers.get(name))));
     this.state.replaceChildren(
       element("strong", { class: response.ok ? "good" : "bad" }, status), ` in ${Math.round(milliseconds)} ms, ${bytes.byteLength.toLocaleString("en")} bytes`);
-    this.answer.replaceChildren(
+    this.response.replaceChildren(
       response.status === 401 ? this.#unknown() : "",
       rows.length ? element("table", { class: "headers" }, element("tbody", {}, rows)) : "",
       ...readable(type, bytes));
@@ -164,22 +164,22 @@ export class Trial {
   }
 }
 
-// A browser takes such a part of an address away before it sends it.
+// A browser removes such a segment of a path before it sends it.
 function unsendable(value) {
-  return value.split("/").some((part) => /^\.{1,2}$/.test(part)) ? "A browser cannot send “.” or “..” as a part of an address." : "";
+  return value.split("/").some((part) => /^\.{1,2}$/.test(part)) ? "A browser cannot send “.” or “..” as a segment of a path." : "";
 }
 
 function readable(type, bytes) {
   if (!bytes.byteLength) return [];
-  if (!/json|^text\//.test(type)) return [element("p", { class: "hint" }, "The body is not text.")];
-  let text = new TextDecoder().decode(bytes.slice(0, MOST_SHOWN));
+  if (!/json|^text\//.test(type)) return [element("p", { class: "hint" }, "The body is not a text format.")];
+  let text = new TextDecoder().decode(bytes.slice(0, MAX_SHOWN));
   try {
-    if (bytes.byteLength <= MOST_SHOWN && /json/.test(type)) text = written(JSON.parse(text, asWritten));
+    if (bytes.byteLength <= MAX_SHOWN && /json/.test(type)) text = written(JSON.parse(text, asWritten));
   } catch {
-    // It is shown as it came.
+    // It is shown as it was received.
   }
-  const cut = bytes.byteLength > MOST_SHOWN ? [element("p", { class: "hint" }, "Only the beginning is shown.")] : [];
-  return [element("pre", { tabindex: "0", "aria-label": "The body of the answer" }, text), ...cut];
+  const cut = bytes.byteLength > MAX_SHOWN ? [element("p", { class: "hint" }, "Only the beginning is shown.")] : [];
+  return [element("pre", { tabindex: "0", "aria-label": "The body of the response" }, text), ...cut];
 }
 
 // Keep the digits of a number, which JavaScript would round from 2^53 on.

@@ -47,7 +47,7 @@ def test_loads_the_bytes_of_an_array(field: Base64Tensor, value: Any, expected: 
 
 @pytest.mark.parametrize("case", corpus("base64_tensor"))
 def test_refuses(case: dict[str, Any]) -> None:
-    """Every case of ``tests/corpus/fields/base64_tensor.json`` is refused, at the member that is wrong."""
+    """Every case of ``tests/corpus/fields/base64_tensor.json`` is rejected, at the member that is wrong."""
     found = errors(FIELD, case["value"])
     expected = case["errors"]
     assert found == ({0: {0: expected["0"]["0"]}} if "0" in expected else expected)
@@ -66,7 +66,7 @@ def test_a_dtype_is_taken_as_from_a_list() -> None:
 
 @pytest.mark.parametrize("text", ["BQU=", "BQUF", "====", "BQ=A"])
 def test_padding_counts(text: str) -> None:
-    """Texts of one length can have one, two or three bytes; only the right number makes an array."""
+    """Strings of one length can have one, two or three bytes; only the right number makes an array."""
     field = Base64Tensor((1,), "uint8")
     assert list(errors(field, {"b64": text, "shape": [1]})) == ["b64"]
     assert load(field, {"b64": "BQ==", "shape": [1]}).tolist() == [5]
@@ -96,7 +96,7 @@ def test_rules_of_tensors_hold() -> None:
 
 
 def test_many_unknown_members_make_twenty_errors() -> None:
-    """The answer stays short."""
+    """The response stays short."""
     assert len(errors(FIELD, {f"m{number}": 0 for number in range(100)})) == 20
 
 

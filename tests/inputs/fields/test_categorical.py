@@ -54,7 +54,7 @@ def test_many_choices(field: Categorical, value: Any, expected: list[Any], dtype
     ids=repr,
 )
 def test_nothing_else_is_a_choice(value: Any) -> None:
-    """Another case, another form and another type are all refused, alone and in a list."""
+    """Another case, another form and another type are all rejected, alone and in a list."""
     expected = "Field may not be null." if value is None else WORDS
     assert message(Categorical(COLOURS), value) == expected
     assert errors(Categorical(COLOURS, (None,)), ["red", value, "red"]) == {1: [WORDS]}
@@ -62,7 +62,7 @@ def test_nothing_else_is_a_choice(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", 2, 2**70, [1], None], ids=repr)
 def test_integers_are_strict(value: Any) -> None:
-    """A boolean, a float and a text are no integers, even if they are equal to one."""
+    """A boolean, a float and a string are no integers, even if they are equal to one."""
     assert errors(Categorical([0, 1], (None,)), [0, value]) == {1: ["Must be one of: 0, 1."]}
     assert errors(Categorical([0, 1], (None,), codes=True), [0, value]) == {1: ["Must be one of: 0, 1."]}
 
@@ -89,7 +89,7 @@ def test_shapes_and_caps() -> None:
 
 
 def test_errors_are_bounded_and_name_a_few_choices() -> None:
-    """Twenty places at most, ten choices at most, and braces in a choice are only braces."""
+    """Twenty positions at most, ten choices at most, and braces in a choice are only braces."""
     found = errors(Categorical(range(30), (None,)), [99] * 50)
     assert list(found) == list(range(20))
     assert found[0] == ["Must be one of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …."]
@@ -127,6 +127,6 @@ def test_options_of_a_field() -> None:
     ],
 )
 def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) -> None:
-    """The field is refused where it is written."""
+    """The field is rejected where it is written."""
     with pytest.raises((TypeError, ValueError), match=part):
         Categorical(**arguments)

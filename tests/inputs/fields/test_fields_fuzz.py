@@ -1,4 +1,4 @@
-"""Whatever JSON is sent to whatever field, it is loaded or refused with a ValidationError, and never echoed."""
+"""Whatever JSON is sent to whatever field, it is loaded or rejected with a ValidationError, and never echoed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_fuzz_one_field(name: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(list(SCHEMA.fields)), VALUES, min_size=6))
 def test_fuzz_all_fields_together(value: dict[str, Any]) -> None:
-    """A whole body makes an answer of at most twenty errors."""
+    """A whole body makes a response of at most twenty errors."""
     errors = SCHEMA.validate(value)
     assert not errors or 1 <= len(validation_failed(ValidationError(errors)).members["errors"]) <= 20
 

@@ -1,4 +1,4 @@
-"""Files that are named by callers: within the folder, or not at all. The corpus has what is refused."""
+"""Files that are named by callers: within the folder, or not at all. The corpus has what is rejected."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_refused(root: Path, case: dict[str, Any]) -> None:
-    """Each is refused with words that repeat nothing of it, and do not tell what is there."""
+    """Each is rejected with words that repeat nothing of it, and do not tell what is there."""
     field = FilePath(root, suffixes=[".onnx"])
     with pytest.raises(ValidationError) as caught:
         field.deserialize(case["value"])
@@ -71,7 +71,7 @@ def test_the_folder_may_be_a_link_and_change(root: Path, tmp_path: Path) -> None
 
 
 def test_length(root: Path) -> None:
-    """A path over the cap is refused by its length."""
+    """A path over the limit is rejected by its length."""
     with pytest.raises(ValidationError, match="at most 9 characters"):
         FilePath(root, max_length=9).deserialize("model.onnx")
 
@@ -80,14 +80,14 @@ def test_length(root: Path) -> None:
     "options", [{"suffixes": []}, {"suffixes": ".onnx"}, {"suffixes": ["onnx"]}, {"max_length": 0}]
 )
 def test_wrong_definition(options: dict[str, Any]) -> None:
-    """A definition that would refuse everything, or nothing, is an error where it is written."""
+    """A definition that would reject everything, or nothing, is an error where it is written."""
     with pytest.raises((TypeError, ValueError)):
         FilePath("models", **options)
 
 
 @given(value=st.text(st.sampled_from("./\\a-~% \0\n:x"), max_size=12))
 def test_fuzz_nothing_leaves_the_folder(root: Path, value: str) -> None:
-    """Whatever is asked for is a file of the folder or refused."""
+    """Whatever is asked for is a file of the folder or rejected."""
     try:
         found = FilePath(root).deserialize(value)
     except ValidationError:

@@ -148,12 +148,12 @@ ANIMATED = file(Pillow.new("RGB", (2, 2)), save_all=True, append_images=[Pillow.
     ],
 )  # fmt: skip
 def test_refuses(value: Any, expected: str) -> None:
-    """Everything but one whole PNG or JPEG file is refused."""
+    """Everything but one whole PNG or JPEG file is rejected."""
     assert message(Image(), value) == expected
 
 
 def test_formats_are_those_named() -> None:
-    """A format that the schema does not name is refused although the package knows it."""
+    """A format that the schema does not name is rejected although the package knows it."""
     assert message(Image(formats=["PNG"]), text(file(smooth(), "JPEG"))).endswith("accepted here: PNG.")
     assert message(Image(formats=["JPEG"]), text(file())).endswith("accepted here: JPEG.")
     assert load(Image(formats=["JPEG"]), text(file(smooth(), "JPEG"))).shape == (64, 48, 3)
@@ -190,7 +190,7 @@ def test_what_stands_before_and_after_the_picture_never_reaches_the_decoder() ->
 
 
 def test_pixels_are_counted_before_any_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A header that promises gigabytes is refused without them, and without Pillow's own warning."""
+    """A header that promises gigabytes is rejected without them, and without Pillow's own warning."""
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _self: pytest.fail("decoded"))
     for width, height in ((65_000, 65_000), (12_000, 10_000), (2**31 - 1, 2**31 - 1), (2_049, 2_048)):
         bomb = png(header(width, height), chunk(b"IDAT", zlib.compress(b"\0" * 1000)), chunk(b"IEND"))
@@ -339,7 +339,7 @@ def test_orientation(exif: bytes, expected: int) -> None:
 
 
 def test_a_switch_of_the_process_does_not_let_parts_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the app told Pillow to fill up truncated files, this field refuses all."""
+    """Where the app told Pillow to fill up truncated files, this field rejects all."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     assert message(Image(), file()) == UNREADABLE
 
@@ -381,7 +381,7 @@ def test_options_of_a_field() -> None:
     ],
 )
 def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) -> None:
-    """The field is refused where it is written."""
+    """The field is rejected where it is written."""
     with pytest.raises(ValueError, match=part):
         Image(**arguments)
 
@@ -423,7 +423,7 @@ FILES = [
 
 @given(st.one_of(*map(damaged, FILES)) | st.binary(max_size=200))
 def test_fuzz_damaged_files(data: bytes) -> None:
-    """A file with damage is an array of bytes of a size within the cap, or refused; it warns about nothing."""
+    """A file with damage is an array of bytes of a size within the limit, or rejected; it warns about nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for field in (Image("L", max_pixels=300, upright=True), Image("RGBA", max_pixels=300)):

@@ -81,7 +81,7 @@ def test_a_name_may_stand_twice_in_one_field(pairs: Any) -> None:
 
 @pytest.mark.parametrize("rows", [5, [], [[]], {}, "text", [1], None, [None]])
 def test_a_field_that_is_wrong_has_its_own_error(rows: Any) -> None:
-    """A field with no shape to compare is refused by itself."""
+    """A field with no shape to compare is rejected by itself."""
     assert "rows" in faults(Batch(), value(rows, ["a"]))
 
 
@@ -122,7 +122,7 @@ def test_what_pre_load_of_the_schema_returns_is_compared() -> None:
     ids=["list", "dict", "tuple", "categories"],
 )
 def test_a_name_that_nobody_would_compare_is_refused(make: Callable[[], Any]) -> None:
-    """Inside another field a name has no meaning, so the policy with such a schema is refused."""
+    """Inside another field a name has no meaning, so the policy with such a schema is rejected."""
     with pytest.raises(TypeError, match="a named dimension needs a field of its own"):
         Policy.build(body=Schema.from_dict({"x": make()}))
 

@@ -73,7 +73,7 @@ def test_only_the_types_asked_for(leaf: Any) -> None:
 
 
 def test_errors_in_large_lists_are_found() -> None:
-    """What the fast way does not read is refused where it is."""
+    """What the fast way does not read is rejected where it is."""
     rows: list[list[Any]] = [[0.5] * 20 for _ in range(20)]
     rows[19][19] = None
     assert errors(Tensor((None, 20)), rows) == {19: {19: ["Not a number."]}}

@@ -87,7 +87,7 @@ def test_a_view_of_the_body_is_copied(body: Any) -> None:
     ],
 )
 def test_arrays_are_held_to_the_rules_of_lists(dtype: str, array: Any, expected: str) -> None:
-    """An array of another kind or shape is refused as a whole."""
+    """An array of another kind or shape is rejected as a whole."""
     assert message(Tensor((None, 2), dtype), array) == expected
 
 
@@ -114,7 +114,7 @@ def test_arrays_are_finite(value: float) -> None:
 
 
 def test_caps_hold_for_arrays() -> None:
-    """The caps on rows and on elements are the same as for lists."""
+    """The limits on rows and on elements are the same as for lists."""
     assert load(Tensor((None, 2), max_items=3), np.zeros((3, 2))).shape == (3, 2)
     assert message(Tensor((None, 2), max_items=3), np.zeros((4, 2))) == "Must have at most 3 items."
     assert load(Tensor((None, None), max_elements=6), np.zeros((3, 2))).shape == (3, 2)

@@ -154,7 +154,7 @@ class Both(Schema):
 
 
 def test_what_is_let_through_is_reported() -> None:
-    """A loader that asks gets the places of each field, and whether they were changed."""
+    """A loader that asks gets the positions of each field, and whether they were changed."""
     value = {"low": [[-1, 0], [0.5, 2]], "a/b~c": [3, 0], "fine": [1]}
     with collect_out_of_range() as found:
         loaded = Both().load(value)

@@ -109,7 +109,7 @@ def test_rows_of_any_length_are_of_one_length() -> None:
     ],
 )
 def test_numbers_must_fit_the_dtype(dtype: str, value: Any, message: str) -> None:
-    """A number that the dtype would change into another one is refused, at its place."""
+    """A number that the dtype would change into another one is rejected, at its position."""
     zero: Any = {"b": False, "f": 0.0}.get(np.dtype(dtype).kind, 0)
     assert errors(Tensor((None,), dtype), [zero, value, zero]) == {1: [message]}
 
@@ -128,7 +128,7 @@ def test_numbers_must_fit_the_dtype(dtype: str, value: Any, message: str) -> Non
     ],
 )  # fmt: skip
 def test_bounds(bounds: dict[str, Any], value: list[Any], expected: Any) -> None:
-    """Bounds are allowed values themselves, for all places or one by one of the last dimension."""
+    """Bounds are allowed values themselves, for all positions or one by one of the last dimension."""
     field = Tensor((None, 2), **bounds)
     if expected is None:
         assert load(field, value).shape == np.shape(value)
@@ -166,7 +166,7 @@ def test_bounds_are_checked_before_the_cast() -> None:
 
 
 def test_at_most_twenty_places_are_named() -> None:
-    """A batch that is wrong everywhere gets a short answer."""
+    """A batch that is wrong everywhere gets a short response."""
     wrong = errors(Tensor((None, 3), maximum=1), [[2, 2, 2]] * 100)
     assert sum(map(len, wrong.values())) == 20
     assert list(wrong) == list(range(7))
@@ -174,7 +174,7 @@ def test_at_most_twenty_places_are_named() -> None:
 
 
 def test_caps() -> None:
-    """The cap on rows and the cap on elements are the largest that pass."""
+    """The cap on rows and the limit on elements are the largest that pass."""
     assert load(Tensor((None, 2), max_items=3), [[1, 2]] * 3).shape == (3, 2)
     assert errors(Tensor((None, 2), max_items=3), [[1, 2]] * 4) == ["Must have at most 3 items."]
     assert load(Tensor((None, None), max_elements=6), [[1, 2]] * 3).shape == (3, 2)
@@ -183,7 +183,7 @@ def test_caps() -> None:
 
 
 def test_a_cap_is_checked_before_rows_are_joined() -> None:
-    """Rows that are one and the same list cannot be multiplied past the cap."""
+    """Rows that are one and the same list cannot be multiplied past the limit."""
     row = [0.0] * 100_000
     assert errors(Tensor((None, None)), [row] * 100_000) == ["Must have at most 1000000 elements in all."]
 
@@ -271,7 +271,7 @@ def test_dumps_an_array() -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) -> None:
-    """The field is refused where it is written, with what would be right."""
+    """The field is rejected where it is written, with what would be right."""
     with pytest.raises((TypeError, ValueError), match=part):
         Tensor(**({"shape": (None, 2)} | arguments))
 

@@ -19,7 +19,7 @@ EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <
 
 @pytest.mark.parametrize("case", corpus("text"))
 def test_refuses(case: dict[str, Any]) -> None:
-    """Every case of ``tests/corpus/fields/text.json`` is refused, and the message has nothing of the value."""
+    """Every case of ``tests/corpus/fields/text.json`` is rejected, and the message has nothing of the value."""
     assert message(Text(20 if "long" in case["id"] else 100), case["value"]) == case["message"]
 
 
@@ -77,7 +77,7 @@ def test_length_is_that_of_the_normalised_text() -> None:
 
 
 def test_what_is_far_too_long_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text that no normalisation makes short enough is not normalised."""
+    """A string that no normalisation makes short enough is not normalised."""
     monkeypatch.setattr("flask_secure_ml.inputs.fields.text.normalize", lambda *_: pytest.fail("normalised"))
     assert message(Text(2), "e\u0301" * 5) == "Must have at most 2 characters."
 
@@ -119,7 +119,7 @@ def test_long_runs_of_marks_cost_nothing() -> None:
 
 
 def test_every_character_that_decomposes_to_marks_is_known() -> None:
-    """No character that is no mark itself brings one in at its front, but for those that are counted as marks."""
+    """No character that is not a mark itself brings one in at its front, but for those that are counted as marks."""
     found = {ord(each) for each in EVERY if not combining(each) and combining(normalize("NFKD", each)[0])}
     assert found == _DECOMPOSE_TO_MARKS.keys()
 
@@ -133,7 +133,7 @@ def test_normalisation_brings_in_nothing_that_was_refused() -> None:
 
 
 def test_options_of_a_field() -> None:
-    """It is required unless it says otherwise, and dumps a text."""
+    """It is required unless it says otherwise, and dumps a string."""
     schema = Schema.from_dict({"x": Text(), "y": Text(required=False), "z": Text(load_default="a")})()
     assert list(schema.validate({})) == ["x"]
     assert schema.dump({"x": "a"}) == {"x": "a"}
@@ -171,7 +171,7 @@ HIDDEN = [
 
 @pytest.mark.parametrize(("value", "left"), HIDDEN)
 def test_what_is_hidden_in_a_text(value: str, left: str) -> None:
-    """Characters that nobody sees are refused, taken out or let through by policy."""
+    """Characters that nobody sees are rejected, taken out or let through by policy."""
     assert message(Text(), value) == "Has an invisible character."
     assert load(Text(normalise=None, invisible="strip"), value) == left
     assert load(Text(normalise=None), left) == left
@@ -213,7 +213,7 @@ def test_every_invisible_format_character_is_known() -> None:
     ],
 )
 def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) -> None:
-    """The field is refused where it is written."""
+    """The field is rejected where it is written."""
     with pytest.raises(ValueError, match=part):
         Text(**arguments)
 
@@ -231,7 +231,7 @@ FIELDS = [
 
 @given(st.text(st.characters() | st.sampled_from(SPECIAL), max_size=20))
 def test_fuzz_what_passes_is_clean(value: str) -> None:
-    """Whatever is sent, what is loaded has one form, the length asked for and none of what is refused."""
+    """Whatever is sent, what is loaded has one form, the length asked for and none of what is rejected."""
     for field in FIELDS:
         try:
             found = load(field, value)

@@ -30,14 +30,14 @@ def url(**terms: Any) -> Url:
 
 @pytest.mark.parametrize("case", corpus("url"))
 def test_refuses(case: dict[str, Any]) -> None:
-    """Every case of ``tests/corpus/fields/url.json`` is refused before its host is asked for."""
+    """Every case of ``tests/corpus/fields/url.json`` is rejected before its host is asked for."""
     field = url(resolver=lambda host, _port: pytest.fail(f"{host} was resolved"))
     assert message(field, case["value"]) == case["message"]
 
 
 @pytest.mark.parametrize("case", corpus("address"))
 def test_addresses_that_are_not_public(case: dict[str, Any]) -> None:
-    """Every case of ``tests/corpus/fields/address.json`` is refused, also beside a public address."""
+    """Every case of ``tests/corpus/fields/address.json`` is rejected, also beside a public address."""
     assert not is_public(case["value"])
     for found in ([case["value"]], [PUBLIC, case["value"]], [case["value"], PUBLIC]):
         field = url(resolver=answering(*found))
@@ -122,7 +122,7 @@ def test_the_resolver_of_the_system() -> None:
 
 
 def test_options_of_a_field() -> None:
-    """It is required unless it says otherwise, and dumps a text."""
+    """It is required unless it says otherwise, and dumps a string."""
     schema = Schema.from_dict({"x": url(), "y": url(required=False)})()
     assert list(schema.validate({})) == ["x"]
     value = {"x": "https://images.example.com/a"}
@@ -150,7 +150,7 @@ def test_options_of_a_field() -> None:
     ],
 )
 def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) -> None:
-    """The field is refused where it is written."""
+    """The field is rejected where it is written."""
     with pytest.raises(ValueError, match=part):
         url(**arguments)
 

@@ -1,4 +1,4 @@
-"""Tables of numbers as CSV: rows to an array at once; the corpus has what is refused."""
+"""Tables of numbers as CSV: rows to an array at once; the corpus has what is rejected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rows_are_lines() -> None:
     ],
 )
 def test_a_table_is_of_integers_or_of_floats(text: str, sent: str) -> None:
-    """One fraction or exponent makes a table one of floats, which a tensor of integers refuses."""
+    """One fraction or exponent makes a table one of floats, which a tensor of integers rejects."""
     assert load(text).dtype == np.float64
     wanted = "uint64" if sent == "uint64" else "int64"
     if sent == "float64":
@@ -58,7 +58,7 @@ def test_a_table_is_of_integers_or_of_floats(text: str, sent: str) -> None:
 
 @pytest.mark.parametrize("text", ["18446744073709551616,1", "-1,18446744073709551615", "-9223372036854775809,1"])
 def test_integers_that_no_type_holds_are_floats(text: str) -> None:
-    """A tensor of floats gets the nearest ones, as from JSON; one of integers refuses them."""
+    """A tensor of floats gets the nearest ones, as from JSON; one of integers rejects them."""
     assert load(text).tolist() == [[float(field) for field in text.split(",")]]
     with pytest.raises(ValidationFailed):
         load(text, dtype="int64")
@@ -170,7 +170,7 @@ def test_many_unknown_names_cost_little() -> None:
 
 
 def test_without_a_header_columns_have_their_positions() -> None:
-    """A table without names is taken as it stands, and a line of names that is not announced is no row."""
+    """A table without names is taken as it stands, and a line of names that is not announced is not a row."""
     assert load_named("31,50000,2\n", media_type=CSV) == [[31, 50000, 2]]
     with pytest.raises(MalformedRequest):
         load_named("age,income,rooms\n31,50000,2\n", media_type=CSV)

@@ -90,7 +90,7 @@ def clients() -> dict[str, FlaskClient]:
 
 def _client(name: str) -> FlaskClient:
     app = Flask(name)
-    # JSON is held to what is set by default, which its files were written for.
+    # JSON is checked against what is set by default, which its files were written for.
     app.config |= {f"SECURE_ML_{key}": value for key, value in SETTINGS.items() if name != "json"}
     app.config |= {"SECURE_ML_WIRE_FORMATS": [name], "SECURE_ML_REQUEST_LOG": "off"}
     SecureML(app, authenticators=[NameAuthenticator()])
@@ -116,7 +116,7 @@ def test_the_corpus_has_every_format() -> None:
 
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_a_body_gets_its_status(clients: dict[str, FlaskClient], name: str, case: dict[str, Any]) -> None:
-    """Good bodies are answered, bad ones refused with the right status, and nothing is a fault of the server."""
+    """Good bodies are accepted, bad ones rejected with the right status, and nothing is a fault of the server."""
     body, headers = request_of(name, case)
     answer = clients[name].post("/checked", data=body, headers=headers | caller(), base_url=HTTPS)
     assert answer.status_code == case["status"], answer.json
@@ -172,7 +172,7 @@ def test_formats_are_off_unless_they_are_on(media_type: str) -> None:
 
 
 def test_a_format_is_named_on_the_exchange() -> None:
-    """The answer can be written in the format of the question."""
+    """The response can be written in the format of the question."""
     guard = a_guard(FORMATS)
     assert loaded(guard, Predict, b'{"instances": [[1, 2]]}').format == "json"
     assert loaded(guard, Predict, b"1,2", "text/csv").format == "csv"
@@ -219,7 +219,7 @@ def test_settings_reach_the_guard(protected: MakeApp) -> None:
 
 
 def test_nothing_of_a_body_is_echoed(clients: dict[str, FlaskClient]) -> None:
-    """No answer to a refused body repeats any of it."""
+    """No response to a rejected body repeats any of it."""
     secret = "s3cr3t-value"
     for name, body, media_type in (
         ("json", f'{{"instances": ["{secret}"]}}', JSON),
@@ -241,7 +241,7 @@ def test_nothing_of_a_body_is_echoed(clients: dict[str, FlaskClient]) -> None:
 
 
 def test_a_binary_array_is_checked_as_a_list_is() -> None:
-    """One schema serves all: what it refuses in JSON it refuses in every format."""
+    """One schema serves all: what it rejects in JSON it rejects in every format."""
 
     class Bounded(Schema):
         instances = Tensor((None, 2), minimum=0, maximum=1, max_items=2)

@@ -70,7 +70,7 @@ MEDIA_TYPES = sorted({media_type for _, media_type, _ in BODIES})
     header=st.sampled_from(["", "; header=present", "; header=absent", "; charset=utf-8"]),
 )
 def test_fuzz_decoders_only_refuse(body: bytes, media_type: str, length: str | None, header: str) -> None:
-    """Whatever comes, a body loads or is refused, and takes no memory that its size does not explain."""
+    """Whatever comes, a body loads or is rejected, and takes no memory that its size does not explain."""
     environ = {} if length is None else {LENGTH: length}
     request = a_request(body, media_type + header, **environ)
     assert peak_of(lambda: GUARD.check(request, an_exchange(body=Everything))) < PEAK
@@ -89,7 +89,7 @@ def test_fuzz_shapes_allocate_nothing(shape: list[int], datatype: str) -> None:
 
 
 def test_a_whole_body_takes_a_few_times_its_size() -> None:
-    """At the caps, no format makes more than a few dozen bytes of each that was sent."""
+    """At the limits, no format makes more than a few dozen bytes of each that was sent."""
     floods = {
         "application/json": [
             b"[" + b"[]," * 9_000 + b"0]",

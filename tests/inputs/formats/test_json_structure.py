@@ -33,7 +33,7 @@ def test_more_lists_and_objects_than_fit_are_refused(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", ["[1],", "[],", "{},"])
 def test_a_small_body_is_left_to_its_fields(unit: str) -> None:
-    """Their errors have places."""
+    """Their errors have positions."""
     check_structure(body(unit, 60_000), schema())
 
 
@@ -84,7 +84,7 @@ def _is_small(shape: list[int]) -> bool:
 )
 def test_fuzz_what_a_schema_takes_is_never_refused(shape: list[int], free: list[bool], tensors: int) -> None:
     """The shortest numbers and no blanks, so that as many lists as can be stand in as few bytes; none spare."""
-    # Repeated to a length at which the body is looked at.
+    # Repeated to a length at which the body is examined.
     times = -(-80_000 // prod(shape)) if free[0] else 1
     sent: Any = 1
     for length in reversed(shape):

@@ -1,4 +1,4 @@
-"""MessagePack: the values of JSON and nothing else; the corpus has what is refused."""
+"""MessagePack: the values of JSON and nothing else; the corpus has what is rejected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _VALUES = st.recursive(
 
 @given(value=_VALUES)
 def test_fuzz_it_is_json_in_another_form(value: Any) -> None:
-    """What has the form of JSON is loaded as it is, and held to the same depth."""
+    """What has the form of JSON is loaded as it is, and checked against the same depth."""
     if _deepest(value) > 5:
         with pytest.raises(MalformedRequest, match="400") as caught:
             load(value)
@@ -61,7 +61,7 @@ def _deepest(value: Any) -> int:
 
 @given(value=_VALUES, most=st.integers(1, 8))
 def test_fuzz_values_are_counted_as_in_json(value: Any, most: int) -> None:
-    """The same value is over the cap in both formats, or in none."""
+    """The same value is over the limit in both formats, or in none."""
     guard = a_guard(["json", "msgpack"], max_elements=most)
 
     def is_taken(body: bytes, media_type: str) -> bool:
@@ -96,7 +96,7 @@ def test_a_claim_allocates_nothing() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"a", {"a": b""}, [1, b""], [[b""], 1.5], {b"": 1}, {b"a": 1}], ids=repr)
 def test_bytes_are_refused_wherever_they_are(value: Any) -> None:
-    """JSON has no bytes, and a text field would take them for text."""
+    """JSON has no bytes, and a string field would take them for text."""
     with pytest.raises(MalformedRequest):
         load(value)
 

@@ -1,4 +1,4 @@
-"""npy files: what numpy writes is read, in every order of bytes and dimensions; the corpus has what is refused."""
+"""npy files: what numpy writes is read, in every order of bytes and dimensions; the corpus has what is rejected."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_field_decides_which_dtypes_fill_it(name: str) -> None:
 
 
 def test_no_copy_is_made_of_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose claim is over the cap is refused before numpy sees it."""
+    """A file whose claim is over the limit is rejected before numpy sees it."""
     monkeypatch.setattr(np, "frombuffer", lambda *_, **__: pytest.fail("it was read"))
     file = BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
@@ -78,14 +78,14 @@ def test_a_base64_tensor_takes_a_file_too() -> None:
 
 
 def test_a_view_may_write_to_its_array() -> None:
-    """The array is no window into a read-only body."""
+    """The array is not a window into a read-only body."""
     found = load(ROWS.astype("f4"))
     found[0, 0] = 9
     assert found[0, 0] == 9
 
 
 def test_a_fault_points_to_the_field() -> None:
-    """A dtype that no field takes is told at the field that would have got it."""
+    """A dtype that no field takes is reported at the field that would have got it."""
     with pytest.raises(ValidationFailed) as caught:
         load(np.array([["secret"]]))
     message = "Not an array of booleans, integers or floats."

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: inputs fill fields by name, in JSON and in binary; the corpus has what is refused."""
+"""The Open Inference Protocol: inputs fill fields by name, in JSON and in binary; the corpus has what is rejected."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_texts_in_binary_must_fill_their_bytes(raw: bytes) -> None:
 
 
 def test_texts_in_binary_have_the_caps_of_texts() -> None:
-    """As long as a text of JSON may be, and as many as values."""
+    """As long as a string of JSON may be, and as many as values."""
     for length, is_too_long in ((1_000, False), (1_001, True)):
         raw = length.to_bytes(4, "little") + b"a" * length
         document = {"inputs": [PIXELS, raw_input("texts", "BYTES", len(raw), 1)]}
@@ -182,7 +182,7 @@ def test_texts_in_binary_have_the_caps_of_texts() -> None:
     ids=repr,
 )
 def test_json_that_is_no_inference_request(value: Any) -> None:
-    """With both formats on, other JSON is JSON; with this one alone it is refused."""
+    """With both formats on, other JSON is JSON; with this one alone it is rejected."""
 
     class Inputs(Schema):
         inputs = fields.Raw()
@@ -221,7 +221,7 @@ def test_a_schema_of_many_objects_has_no_names_for_inputs() -> None:
 
 
 def test_an_output_that_is_null_or_wrong_is_the_requests_fault() -> None:
-    """The wish for an answer is checked as the inputs are."""
+    """The wish for a response is checked as the inputs are."""
     wrong: list[Any] = [[{"name": 1}], [{}], {}, [1]]
     for outputs in wrong:
         with pytest.raises(ValidationFailed):

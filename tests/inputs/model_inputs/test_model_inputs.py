@@ -59,7 +59,7 @@ class TestScikitLearn:
             assert Tensor.for_model(model).dtype == np.dtype("float64")
 
     def test_trees_calculate_in_single_precision(self) -> None:
-        """A number that float32 does not have is refused here, for it makes a tree fail."""
+        """A number that float32 does not have is rejected here, for it makes a tree fail."""
         from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, VotingClassifier
         from sklearn.tree import DecisionTreeClassifier
 
@@ -84,7 +84,7 @@ class TestScikitLearn:
                 field.deserialize([row])
 
     def test_models_of_counts(self) -> None:
-        """A model that refuses negative numbers says so, and the field refuses them first."""
+        """A model that rejects negative numbers says so, and the field rejects them first."""
         from sklearn.naive_bayes import MultinomialNB
 
         model = MultinomialNB().fit(NUMBERS, LABELS)
@@ -198,13 +198,13 @@ def test_session_types() -> None:
     ],
 )
 def test_onnx_without_one_tensor(tmp_path: Path, inputs: list[Any], reason: str) -> None:
-    """Inputs that are not one tensor are refused in a sentence."""
+    """Inputs that are not one tensor are rejected in a sentence."""
     with pytest.raises(ModelInputsError, match=reason):
         Tensor.for_model(graph(tmp_path, *inputs))
 
 
 def test_onnx_sequence() -> None:
-    """A sequence of tensors is no tensor."""
+    """A sequence of tensors is not a tensor."""
     onnx = pytest.importorskip("onnx")
     value = onnx.helper.make_tensor_sequence_value_info("x", FLOAT, [1])
     model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [value], []))
@@ -214,7 +214,7 @@ def test_onnx_sequence() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 50, pickle.dumps([1])], ids=["empty", "bytes", "pickle"])
 def test_damaged_onnx(tmp_path: Path, content: bytes) -> None:
-    """What is no graph is refused in a sentence."""
+    """What is not a graph is rejected in a sentence."""
     pytest.importorskip("onnx")
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ModelInputsError, match=r"not an ONNX model|no inputs"):
@@ -338,7 +338,7 @@ def test_wrong_signatures(tmp_path: Path, inputs: Any) -> None:
     ],
 )
 def test_wrong_mlmodel(tmp_path: Path, text: str) -> None:
-    """A file without a signature is refused in a sentence, and nothing that it names is made."""
+    """A file without a signature is rejected in a sentence, and nothing that it names is made."""
     pytest.importorskip("yaml")
     (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(ModelInputsError, match="cannot be used"):
@@ -346,7 +346,7 @@ def test_wrong_mlmodel(tmp_path: Path, text: str) -> None:
 
 
 def test_huge_mlmodel(tmp_path: Path) -> None:
-    """A file over the cap is not parsed."""
+    """A file over the limit is not parsed."""
     with (tmp_path / "MLmodel").open("wb") as file:
         file.truncate((4 << 20) + 1)
     with pytest.raises(ModelInputsError, match="more than"):

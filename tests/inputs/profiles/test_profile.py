@@ -69,7 +69,7 @@ def test_byte_order_and_strides_do_not_matter() -> None:
     ],
 )
 def test_data_without_a_profile(table: NDArray[Any], reason: str) -> None:
-    """What has no range is refused in a sentence."""
+    """What has no range is rejected in a sentence."""
     with pytest.raises(ProfileError, match=reason):
         profile(table)
 
@@ -84,7 +84,7 @@ def test_wrong_quantiles(quantiles: tuple[float, ...]) -> None:
 
 
 def test_one_name_for_each_column() -> None:
-    """Names that do not fit the columns are refused."""
+    """Names that do not fit the columns are rejected."""
     with pytest.raises(ProfileError, match="one name"):
         columns_of(TABLE, ["a"])
 
@@ -122,7 +122,7 @@ def test_no_such_profile(tmp_path: Path) -> None:
 
 
 def test_huge_profile(tmp_path: Path) -> None:
-    """A file over the cap is not parsed."""
+    """A file over the limit is not parsed."""
     with (tmp_path / "profile.json").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(ProfileError, match="more than"):
@@ -130,7 +130,7 @@ def test_huge_profile(tmp_path: Path) -> None:
 
 
 def test_field_has_the_range_of_each_feature() -> None:
-    """A value outside the range of its own feature is refused, at its place."""
+    """A value outside the range of its own feature is rejected, at its position."""
     field = Tensor(profile=profile())
     assert (field.shape, field.dtype) == ((None, 2), np.dtype("float64"))
     assert field.deserialize([[4, 10], [0, 40]]).tolist() == [[4, 10], [0, 40]]
@@ -163,7 +163,7 @@ def test_margin_of_large_integers_is_exact() -> None:
 
 
 def test_margin_beyond_what_floats_hold() -> None:
-    """A span that overflows is no bound, and no error."""
+    """A span that overflows is not a bound, and no error."""
     field = Tensor(profile=profile(np.array([[-1.7e308], [1.7e308]])), margin=0.5)
     assert field.deserialize([[1.79e308]]).tolist() == [[1.79e308]]
 

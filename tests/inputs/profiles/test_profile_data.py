@@ -47,13 +47,13 @@ def test_npy_target(tmp_path: Path, number: str) -> None:
 
 @pytest.mark.parametrize("number", ["3", "-4", "price"])
 def test_npy_without_the_target(tmp_path: Path, number: str) -> None:
-    """A column that is not there is refused: left in, a target would become a feature."""
+    """A column that is not there is rejected: left in, a target would become a feature."""
     with pytest.raises(ProfileError, match="from 0 to 2"):
         columns(array(tmp_path, np.zeros((1, 3))), number)
 
 
 def test_npy_never_unpickles(tmp_path: Path) -> None:
-    """An array of objects is refused before anything in it is made."""
+    """An array of objects is rejected before anything in it is made."""
     path = tmp_path / "data.npy"
     np.save(path, np.array([[print]]), allow_pickle=True)
     with pytest.raises(ProfileError, match=r"not a \.npy file"):
@@ -64,14 +64,14 @@ def test_npy_never_unpickles(tmp_path: Path) -> None:
     "content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x04\x00abcd", pickle.dumps([1]), b"PK\x03\x04"], ids=range(5)
 )
 def test_damaged_npy(tmp_path: Path, content: bytes) -> None:
-    """What is no array is refused in a sentence."""
+    """What is not an array is rejected in a sentence."""
     (tmp_path / "data.npy").write_bytes(content)
     with pytest.raises(ProfileError, match=r"not a \.npy file"):
         columns(tmp_path / "data.npy")
 
 
 def test_csv(tmp_path: Path) -> None:
-    """Integers, floats, booleans and gaps are told apart, column by column."""
+    """Integers, floats, booleans and gaps are distinguished, column by column."""
     path = text(
         tmp_path,
         '\ufeffage,"size, in m",member,id\r\n31,1.5,True,9223372036854775808\r\n,2e0,false,1\r\n\r\n44,NaN,,2\r\n',
@@ -119,7 +119,7 @@ def test_csv_without_rows(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_csv(tmp_path: Path, content: str, reason: str) -> None:
-    """What is no table of numbers is refused in a sentence, which repeats no value."""
+    """What is not a table of numbers is rejected in a sentence, which repeats no value."""
     with pytest.raises(ProfileError, match=reason) as caught:
         columns(text(tmp_path, content))
     assert "spam" not in str(caught.value)
@@ -153,7 +153,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1"], ids=range(3))
 def test_damaged_parquet(tmp_path: Path, content: bytes) -> None:
-    """What is no Parquet is refused in a sentence."""
+    """What is not a Parquet file is rejected in a sentence."""
     pytest.importorskip("pyarrow", exc_type=ImportError)
     (tmp_path / "data.parquet").write_bytes(content)
     with pytest.raises(ProfileError, match=r"data\.parquet"):
@@ -169,12 +169,12 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_another_suffix(tmp_path: Path) -> None:
-    """The format is told by the suffix, and a pickle is none of them."""
+    """The format follows from the suffix, and a pickle is none of them."""
     with pytest.raises(ProfileError, match=r"\.npy, \.csv, \.parquet"):
         columns(tmp_path / "data.pkl")
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that is not there is refused in a sentence."""
+    """A file that is not there is rejected in a sentence."""
     with pytest.raises(ProfileError, match="cannot be read"):
         columns(tmp_path / "data.csv")

@@ -10,25 +10,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from hashlib import blake2b
 from ipaddress import IPv6Address
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from flask import Flask
-from limits import RateLimitItem
-from limits.errors import ConfigurationError
-from limits.storage import Storage
-from limits.strategies import STRATEGIES, RateLimiter
 
 from ..errors import ConfigError, DependencyUnavailable
 from ..exchange import Exchange
 from ..principal import Clock
 from ..refresh import Breaker, Outage, PerProcess
-from .memory import ProcessStorage
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.storage import Storage
+    from limits.strategies import RateLimiter
+
+# The libraries are imported when an app is built: that takes longer than the rest of this package.
 
 T = TypeVar("T")
-Action = Callable[[RateLimiter], T]
+Action: TypeAlias = "Callable[[RateLimiter], T]"
 
 PAUSE = 1.0
 """Seconds for which a storage that failed is not called, so that requests in between do not wait for it."""
@@ -36,22 +37,19 @@ PAUSE = 1.0
 SOCKET_TIMEOUT = 0.25
 """Seconds to wait for a remote storage; the client library's own default is to wait for ever."""
 
-# What a storage raises when it can never work; anything else is an outage.
-_MISCONFIGURED = (ConfigurationError, AssertionError, ImportError, NotImplementedError, TypeError, ValueError)
-
 
 class Limiter:
     """Counts by caller, with a policy for the time when the storage is down.
 
-    :param strategy: how windows move.
-    :param connect: returns the storage. Each process calls it for itself: clients of a server have locks and
-        connections, which must not be carried over a fork.
+    :param connect: returns the strategy over the storage. Each process calls it for itself: clients of a server have
+        locks and connections, which must not be carried over a fork.
+    :param fallback: counts in this process.
     :param outage: ``memory`` counts in this process meanwhile, ``closed`` rejects with 503.
     """
 
-    def __init__(self, strategy: type[RateLimiter], connect: Callable[[], Storage], clock: Clock, outage: str) -> None:
-        self._strategy = PerProcess(lambda: strategy(connect()))
-        self._fallback = strategy(ProcessStorage(clock))
+    def __init__(self, connect: Callable[[], RateLimiter], fallback: RateLimiter, clock: Clock, outage: str) -> None:
+        self._strategy = PerProcess(connect)
+        self._fallback = fallback
         self._outage = outage
         log = Outage(
             f"the limit storage is down (outage policy {outage!r})", "the limit storage is up again", clock.monotonic
@@ -63,9 +61,11 @@ class Limiter:
 
         :raises Exception: the configuration can never work.
         """
+        from limits.errors import ConfigurationError
+
         try:
             self._strategy.get()
-        except _MISCONFIGURED:
+        except (ConfigurationError, AssertionError, ImportError, NotImplementedError, TypeError, ValueError):
             raise
         except Exception as error:  # noqa: BLE001  each storage raises errors of its own
             self._breaker.failed(type(error).__name__)
@@ -142,16 +142,21 @@ def build_limiter(config: Mapping[str, Any], clock: Clock, outage: str) -> Limit
     """
     if not config.get("RATELIMIT_ENABLED", True):
         raise ConfigError(["RATELIMIT_ENABLED must be true; to lift limits, leave them out of plans and policies"])
+    from limits.strategies import STRATEGIES
+
+    from .memory import ProcessStorage
+
     name = config.get("RATELIMIT_STRATEGY", "sliding-window-counter")
     if name not in STRATEGIES:
         raise ConfigError([f"RATELIMIT_STRATEGY cannot be used: it must be one of {', '.join(sorted(STRATEGIES))}"])
     uri = config.get("RATELIMIT_STORAGE_URI", "memory://")
-    storage = ProcessStorage(clock)
-    connect = (lambda: storage) if uri.startswith("memory:") else partial(_connect, dict(config), uri)
-    limiter = Limiter(STRATEGIES[name], connect, clock, outage)
+    strategy = STRATEGIES[name]
+    here = strategy(ProcessStorage(clock))
+    remote = not uri.startswith("memory:")
+    limiter = Limiter((lambda: strategy(_connect(config, uri))) if remote else lambda: here, here, clock, outage)
     try:
         limiter.connect()
-    except Exception as error:  # noqa: BLE001  see _MISCONFIGURED
+    except Exception as error:  # noqa: BLE001  of several kinds
         # The URI may contain a password.
         reason = str(error).replace(uri, "the URI")
         raise ConfigError([f"RATELIMIT_STORAGE_URI cannot be used: {reason}"]) from None

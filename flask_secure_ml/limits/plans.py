@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Request
-from limits import RateLimitItem
 
 from ..config.plans import Plan, Plans
 from ..errors import InternalError, QuotaExceeded, RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage
 from .engine import Limiter, caller_of, key_for
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 
 def plan_of(plans: Plans, exchange: Exchange) -> Plan:

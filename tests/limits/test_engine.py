@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from limits import parse
-from limits.storage import Storage
-from limits.strategies import STRATEGIES
+from limits.strategies import STRATEGIES, RateLimiter
 
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable
 from flask_secure_ml.limits.engine import PAUSE, Limiter, build_limiter
@@ -59,12 +58,14 @@ def test_storage_that_connects_at_start(clock: FakeClock, caplog: pytest.LogCapt
     """A cluster that is down when a worker starts is connected to later, and the worker starts."""
     down = True
 
-    def connect() -> Storage:
+    here = STRATEGIES["fixed-window"](ProcessStorage(clock))
+
+    def connect() -> RateLimiter:
         if down:
             raise Unreachable
-        return ProcessStorage(clock)
+        return here
 
-    limiter = Limiter(STRATEGIES["fixed-window"], connect, clock, "closed")
+    limiter = Limiter(connect, here, clock, "closed")
     limiter.connect()
     for _ in range(3):
         with pytest.raises(DependencyUnavailable):

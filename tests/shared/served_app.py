@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from typing import Any
 
@@ -48,3 +49,10 @@ def create_app() -> Flask:
         return {"time": time.time(), "worker": os.getpid()}
 
     return app
+
+
+def create_app_on_a_full_disk() -> Flask:
+    """Return the same app in a process that cannot write to files until its limit is raised."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    return create_app()

@@ -1,0 +1,148 @@
+"""Workers that start while their store is down: the server stays up, says when to retry, and recovers."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+from certificates import Certificate
+from flask_secure_ml.authentication.api_keys.shared_store import SharedKeyStore
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.secrets import Secret, SecretRing
+from flask_secure_ml.stores import open_store
+from flask_secure_ml.testing import make_api_key
+from servers import Served, free_port, gunicorn, valkey, wait_until
+
+
+def with_store(environ: dict[str, str], uri: str) -> dict[str, str]:
+    """Return the environment of a server whose API keys are in the store."""
+    kept = {name: value for name, value in environ.items() if name != "FLASK_SECURE_ML_API_KEYS_FILE"}
+    return kept | {"FLASK_SECURE_ML_STORE_URI": uri, "FLASK_SECURE_ML_API_KEYS_IN_STORE": "true"}
+
+
+def make_key(uri: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PEPPER", environ["PEPPER"])
+    store = SharedKeyStore(open_store(uri, None, SystemClock()), SystemClock())
+    return make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock())
+
+
+def whoami(served: Served, key: str) -> tuple[int, str | None]:
+    status, headers, _ = served.call("GET", "/whoami", headers={"X-API-Key": key})
+    return status, headers["Retry-After"]
+
+
+def test_full_disk(
+    tmp_path: Path, certificate: Certificate, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room for the store: 503 with Retry-After, and 200 as soon as there is room."""
+    path = tmp_path / "state.db"
+    settings = with_store(environ, f"sqlite:{path}")
+    with gunicorn(tmp_path, certificate, settings, app="served_app:create_app_on_a_full_disk()") as served:
+        status, retry_after = whoami(served, "sml_" + "a" * 12 + "_" + "b" * 49)
+        assert status == 503
+        assert retry_after is not None
+        worker = json.loads(served.call("GET", "/healthz")[2])["worker"]
+        _, hard = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (hard, hard))
+        key = make_key(f"sqlite:{path}", environ, monkeypatch)
+        wait_until(lambda: whoami(served, key)[0] == 200, "a worker that recovers")
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["workers load", "preload"])
+def test_server_that_is_down(
+    tmp_path: Path,
+    certificate: Certificate,
+    environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """The same for a server, whose beginning and end of the outage are logged once by each worker."""
+    port = free_port()
+    uri = f"valkey://127.0.0.1:{port}/0"
+    with gunicorn(tmp_path, certificate, with_store(environ, uri), *options) as served:
+        for _ in range(5):
+            assert whoami(served, "sml_" + "a" * 12 + "_" + "b" * 49)[0] == 503
+        with valkey(tmp_path, port):
+            key = make_key(uri, environ, monkeypatch)
+            wait_until(lambda: whoami(served, key)[0] == 200, "a worker that recovers")
+        log = served.log.read_text()
+    assert log.count("the shared store is down") == log.count("the shared store is up again") == 1
+
+
+class Worker:
+    """A connection that stays with one worker."""
+
+    def __init__(self, served: Served) -> None:
+        self._connection = HTTPSConnection("localhost", served.port, context=served.context, timeout=10)
+        self.number: int = json.loads(self._get("/healthz", {})[1])["worker"]
+
+    def status(self, key: str) -> int:
+        return self._get("/whoami", {"X-API-Key": key})[0]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _get(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        self._connection.request("GET", path, headers=headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
+
+@contextmanager
+def all_workers(served: Served, count: int) -> Iterator[list[Worker]]:
+    met: dict[int, Worker] = {}
+
+    def meet() -> bool:
+        worker = Worker(served)
+        if met.setdefault(worker.number, worker) is not worker:
+            worker.close()
+        return len(met) == count
+
+    try:
+        wait_until(meet, "all workers respond")
+        yield list(met.values())
+    finally:
+        for each in met.values():
+            each.close()
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Stop a process for a while."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["workers load", "preload"])
+def test_worker_without_credentials(
+    tmp_path: Path,
+    certificate: Certificate,
+    environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """A worker that answered nothing but health checks accepts keys in an outage, like one that accepted keys."""
+    with valkey(tmp_path) as server:
+        uri = f"valkey://127.0.0.1:{server.port}/0"
+        key = make_key(uri, environ, monkeypatch)
+        settings = with_store(environ, uri)
+        with (
+            gunicorn(
+                tmp_path, certificate, settings, "--workers", "2", "--threads", "2", "--keep-alive", "60", *options
+            ) as served,
+            all_workers(served, 2) as (busy, idle),
+        ):
+            assert busy.status(key) == 200
+            with stopped(server._process.pid):
+                assert [busy.status(key), idle.status(key)] == [200, 200]

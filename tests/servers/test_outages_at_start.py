@@ -18,20 +18,19 @@ from flask_secure_ml.authentication.api_keys.shared_store import SharedKeyStore
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores import open_store
-from flask_secure_ml.testing import make_api_key
 from servers import Served, free_port, gunicorn, valkey, wait_until
+from stored_keys import stored_key
 
 
 def with_store(environ: dict[str, str], uri: str) -> dict[str, str]:
     """Return the environment of a server whose API keys are in the store."""
-    kept = {name: value for name, value in environ.items() if name != "FLASK_SECURE_ML_API_KEYS_FILE"}
-    return kept | {"FLASK_SECURE_ML_STORE_URI": uri, "FLASK_SECURE_ML_API_KEYS_IN_STORE": "true"}
+    return environ | {"FLASK_SECURE_ML_STORE_URI": uri, "FLASK_SECURE_ML_API_KEYS": "store"}
 
 
 def make_key(uri: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
     store = SharedKeyStore(open_store(uri, None, SystemClock()), SystemClock())
-    return make_api_key(store, SecretRing(Secret("env:PEPPER")), SystemClock())
+    return stored_key(store, SecretRing(Secret("env:PEPPER")), SystemClock())
 
 
 def whoami(served: Served, key: str) -> tuple[int, str | None]:

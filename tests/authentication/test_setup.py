@@ -51,7 +51,7 @@ PARTS = {
     ("settings", "expected"),
     [
         pytest.param({}, set(), id="nothing"),
-        pytest.param({"API_KEYS_FILE": "/x", "API_KEY_PEPPER": "env:PEPPER"}, set(), id="API keys"),
+        pytest.param({"API_KEYS": "/x", "API_KEY_PEPPER": "env:PEPPER"}, set(), id="API keys"),
         pytest.param({"TOKEN_ISSUERS": [SIGNED]}, {"tokens", "joserfc", "jwt"}, id="JWT"),
         pytest.param({"TOKEN_ISSUERS": [OPAQUE]}, {"tokens", "introspection", "authlib"}, id="introspection"),
         pytest.param(

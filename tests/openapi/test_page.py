@@ -115,7 +115,7 @@ def test_an_address_that_is_taken(bare_app: Flask, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["/docs", "/docs/", "/openapi.json"])
 def test_an_address_that_is_taken_later(bare_app: Flask, rule: str) -> None:
-    """A route that the app gets after the extension is never called: the check names it, and nothing is served."""
+    """A route that is added later would never be called: the check names it, and nothing is served."""
     bare_app.config["SECURE_ML_OPENAPI"] = "public"
     secure_ml = SecureML(bare_app)
     secure_ml.check(bare_app)

@@ -97,7 +97,12 @@ def test_contradictions(values: dict[str, Any], fault: str) -> None:
         pytest.param("API_KEYS_FILE", "  ", "not empty", id="blank path"),
         pytest.param("API_KEY_PEPPER", "hunter2", "at least 32 bytes", id="literal secret"),
         pytest.param("API_KEY_PEPPER", 5, "reference", id="number for a secret"),
-        pytest.param("API_KEY_PEPPER", "env:NO_SUCH_VARIABLE", "at least 32 bytes", id="missing variable"),
+        pytest.param(
+            "API_KEY_PEPPER",
+            "env:NO_SUCH_VARIABLE",
+            "environment variable NO_SUCH_VARIABLE is not set",
+            id="missing variable",
+        ),
         pytest.param("API_KEY_PEPPER", "file:/no/such/file", "cannot be read", id="missing file"),
         pytest.param("TOKEN_ISSUERS", ISSUER, "must be a list", id="one issuer without a list"),
         pytest.param("TOKEN_ISSUERS", [{}], "must be an object with issuer", id="empty issuer"),

@@ -42,7 +42,7 @@ class Secret:
     def __init__(self, reference: str, minimum: int = MINIMUM_BYTES, *, random: bool = False) -> None:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
-            raise ValueError(f'must say what follows "{scheme}:"')
+            raise ValueError(f'needs a name after "{scheme}:"')
         self.literal = scheme not in _SCHEMES
         self.reference = "a literal secret" if self.literal else reference
         self._minimum = minimum

@@ -15,7 +15,7 @@ import pytest
 from joserfc.jwk import Key
 
 from certificates import Certificate, make_certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key

@@ -13,7 +13,7 @@ from threading import Barrier
 import pytest
 
 from certificates import Certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.authentication.revocation import Revocations
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from certificates import Certificate
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock, make_api_key

@@ -45,7 +45,7 @@ class Secret:
     def __init__(self, reference: str, minimum: int = MINIMUM_BYTES, *, random: bool = False) -> None:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
-            raise ValueError(f'must say what follows "{scheme}:"')
+            raise ValueError(f'needs a name after "{scheme}:"')
         if scheme == "vault" and find_spec("hvac") is None:
             raise ValueError(f"{reference} needs the package hvac: pip install 'flask-secure-ml[vault]'")
         self.literal = scheme not in _SCHEMES

@@ -113,7 +113,7 @@ class FailureThrottle:
 
     def _log(self, network: str, seconds: int, strike: int) -> None:
         limits = ", ".join(map(str, self._limits))
-        message = "address %s blocked for %d seconds, time %d within a day: more invalid credentials than %s"
+        message = "network %s blocked for %d seconds, time %d within a day: more invalid credentials than %s"
         log.warning(message, network, seconds, strike, limits)
 
     def _strikes(self, network: str) -> int:

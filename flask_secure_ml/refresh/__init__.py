@@ -11,11 +11,10 @@ None of them starts a thread or holds a lock during I/O. What they create before
 standard library, is never used after it.
 """
 
-from .breaker import Breaker
+from .breaker import JITTER, Breaker, Monotonic, Outage
 from .files import WatchedFile
-from .outage import Outage
 from .process import PerProcess, SingleFlight, process_lock
-from .value import JITTER, Attempt, Monotonic, Refreshed
+from .value import Attempt, Refreshed
 
 __all__ = [
     "JITTER",

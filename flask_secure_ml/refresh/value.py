@@ -10,25 +10,15 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import DependencyUnavailable
-from .outage import Outage
+from .breaker import JITTER, Monotonic, Outage
 from .process import process_lock
 
 T = TypeVar("T")
 
-JITTER = 0.2
-"""The share by which a pause varies, so that workers do not return to a source in step."""
-
 _ROUNDS = 3
-
-
-class Monotonic(Protocol):
-    """A clock that measures ages."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
 
 
 class Attempt:

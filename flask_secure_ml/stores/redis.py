@@ -29,7 +29,7 @@ local function change(key, tag, kept)
   local number = last and tonumber(string.match(last[1], '^%d+')) or 0
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', kept, string.format('%.0f', number + 1) .. '-' .. tag, 'key', key)
 end
-local function forget(key)
+local function drop(key)
   redis.call('HDEL', KEYS[1], key)
   redis.call('ZREM', KEYS[2], key)
   redis.call('ZREM', KEYS[3], key)
@@ -42,14 +42,14 @@ _PUT = (
 local key, record, ends, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if ARGV[5] == '1' then
   local old = redis.call('HGET', KEYS[1], key)
-  local over = old and tonumber(string.match(old, '^%d+'))
-  if old and (over == 0 or over > now) then return 0 end
+  local taken_until = old and tonumber(string.match(old, '^%d+'))
+  if old and (taken_until == 0 or taken_until > now) then return 0 end
 end
 change(key, ARGV[6], ARGV[7])
 redis.call('HSET', KEYS[1], key, record)
 redis.call('ZADD', KEYS[2], 0, key)
 if ends == 0 then redis.call('ZREM', KEYS[3], key) else redis.call('ZADD', KEYS[3], ends, key) end
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do forget(old) end
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do drop(old) end
 return 1
 """
 )
@@ -59,7 +59,7 @@ _DELETE = (
 local old = redis.call('HGET', KEYS[1], ARGV[1])
 if old then
   change(ARGV[1], ARGV[2], ARGV[3])
-  forget(ARGV[1])
+  drop(ARGV[1])
 end
 return old
 """
@@ -193,11 +193,11 @@ class RedisClient:
     """
 
     def __init__(self, uri: str, password: SecretRing | None, clock: Clock) -> None:
-        address = urlsplit(uri)
-        self._passwords = None if password is None else Passwords(unquote(address.username or ""), password)
+        parts = urlsplit(uri)
+        self._passwords = None if password is None else Passwords(unquote(parts.username or ""), password)
         self._deadline = Deadline(SOCKET_TIMEOUT)
         # The URI is in the closure only: as an attribute, its password could be printed.
-        self._client: PerProcess[Any] = PerProcess(lambda: _client(address, self._passwords, self._deadline))
+        self._client: PerProcess[Any] = PerProcess(lambda: _client(parts, self._passwords, self._deadline))
         # Creating a connection checks the options, and does not connect it.
         self._client.get().connection_pool.make_connection()
         log = Outage("the shared store is down", "the shared store is up again", clock.monotonic)
@@ -287,17 +287,17 @@ class Passwords(CredentialProvider):
             raise NoPassword(f"SECURE_ML_STORE_PASSWORD: {error}") from None
 
 
-def _client(address: SplitResult, passwords: Passwords | None, deadline: Deadline) -> Any:
-    if weak := sorted(_WEAKENING & parse_qs(address.query, keep_blank_values=True).keys()):
+def _client(parts: SplitResult, passwords: Passwords | None, deadline: Deadline) -> Any:
+    if weak := sorted(_WEAKENING & parse_qs(parts.query, keep_blank_values=True).keys()):
         raise ValueError(f"{', '.join(weak)} would let another server impersonate it; give it a certificate instead")
-    scheme = _SCHEMES.get(address.scheme, address.scheme)
+    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
     options: dict[str, Any] = {"ssl_check_hostname": True} if scheme == "rediss" else {}
-    host = address.netloc
+    host = parts.netloc
     if passwords is not None:
         host = host.rpartition("@")[2]
         options["credential_provider"] = passwords
     client = redis.Redis.from_url(
-        f"{scheme}://{host}{address.path}?{address.query}",
+        f"{scheme}://{host}{parts.path}?{parts.query}",
         socket_timeout=SOCKET_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
         # With the older protocol the client notices that a connection of its pool was closed meanwhile.

@@ -12,7 +12,8 @@ from flask import Request
 from joserfc.jwk import Key
 from werkzeug.test import EnvironBuilder
 
-from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator, FileKeyStore
+from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.authentication.guard import AuthenticationGuard, Authenticator, Challenges
 from flask_secure_ml.authentication.revocation import Revocations
 from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, BearerAuthenticator

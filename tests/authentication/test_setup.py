@@ -6,6 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from flask import Flask
+
+from flask_secure_ml import SecureML, public
+from flask_secure_ml.stores.base import Changes, Cursor
+from flask_secure_ml.stores.memory import MemoryStore
+from flask_secure_ml.stores.snapshot import POLLED
+from flask_secure_ml.testing import FakeClock
+from support import HTTPS, RANDOM_SECRET
 
 # The description of the API imports authenticators by itself, and is left out.
 CODE = """
@@ -66,10 +74,49 @@ def test_parts_that_are_off_are_not_imported(
     settings: dict[str, object], expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An app pays at start for what it uses."""
-    monkeypatch.setenv("PEPPER", "9c1f5ae07b42d86e3f9d0b7c5a1846e2f3d97b60c8a5e412")
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     given = {f"SECURE_ML_{name}": value for name, value in settings.items()} | {"TESTING": True}
     done = subprocess.run(
         [sys.executable, "-c", CODE.replace("SETTINGS", repr(given))], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert {part for part, module in PARTS.items() if module in done.stdout.split()} == expected
+
+
+class Counted(MemoryStore):
+    """A store that counts reads, and that other processes share."""
+
+    shared = True
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.reads: list[str] = []
+
+    def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
+        self.reads.append(space)
+        return super().changes(space, cursor, timeout=timeout)
+
+
+def test_keys_and_revocations_are_read_for_any_request(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for one to a public route, and with load() before the first; not for each of them."""
+    store = Counted(clock)
+    monkeypatch.setattr("flask_secure_ml.extension.open_store", lambda *_: store)
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
+    app = Flask("model_app")
+    app.config |= {
+        "SECURE_ML_STORE_URI": "sqlite:/x",
+        "SECURE_ML_API_KEYS_IN_STORE": True,
+        "SECURE_ML_API_KEY_PEPPER": "env:PEPPER",
+    }
+    SecureML(app, clock=clock)
+    app.add_url_rule("/open", view_func=public(lambda: "ok"))
+    assert store.reads == []
+    SecureML.load(app)
+    assert store.reads == ["revocations", "keys"]
+    client = app.test_client()
+    for _ in range(5):
+        assert client.get("/open", base_url=HTTPS).status_code == 200
+    assert len(store.reads) == 2
+    clock.advance(POLLED)
+    client.get("/open", base_url=HTTPS)
+    assert len(store.reads) == 4

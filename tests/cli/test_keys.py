@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_secure_ml import SecureML, protect
-from flask_secure_ml.authentication.api_keys.authenticator import key_id
+from flask_secure_ml.authentication.api_keys.key import key_id
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import RANDOM_SECRET

@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 from example_app.app import create_app, secure_ml
 from example_app.model import ModelError, save
 from example_app.training import split, train
-from flask_secure_ml.authentication.api_keys.authenticator import issue_key
 from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
+from flask_secure_ml.authentication.api_keys.lifecycle import issue_key
 from flask_secure_ml.secrets import Secret, SecretRing
 from support import RANDOM_SECRET
 

@@ -251,7 +251,7 @@ def test_every_block_is_logged_once(
             admitted(throttle)
         clock.advance(60)
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.WARNING, f"address {ATTACKER} blocked for {seconds} seconds, time {number} within a day: {rest}")
+        (logging.WARNING, f"network {ATTACKER} blocked for {seconds} seconds, time {number} within a day: {rest}")
         for seconds, number, rest in [
             (60, 1, "more invalid credentials than 1 per 1 day"),
             (120, 2, "more invalid credentials than 1 per 1 day"),

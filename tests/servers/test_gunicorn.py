@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore, key_id
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
+from flask_secure_ml.authentication.api_keys.key import key_id
 from flask_secure_ml.testing import make_token
 from servers import gunicorn, wait_until
 from site_under_test import AUDIENCE, ISSUER, Site

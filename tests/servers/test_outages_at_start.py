@@ -12,6 +12,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
+import redis
 
 from certificates import Certificate
 from flask_secure_ml.authentication.api_keys.shared_store import SharedKeyStore
@@ -145,3 +146,33 @@ def test_worker_without_credentials(
             assert busy.status(key) == 200
             with stopped(server._process.pid):
                 assert [busy.status(key), idle.status(key)] == [200, 200]
+
+
+HOOK = """
+from flask_secure_ml import SecureML
+
+
+def post_worker_init(worker):
+    SecureML.load(worker.wsgi)
+"""
+
+
+def test_worker_without_requests(
+    tmp_path: Path, certificate: Certificate, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the hook of the documentation, a worker has keys and revocations before its first request."""
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text(HOOK)
+    with valkey(tmp_path) as server, redis.Redis(port=server.port) as admin:
+        uri = f"valkey://127.0.0.1:{server.port}/0"
+        key = make_key(uri, environ, monkeypatch)
+        admin.config_resetstat()
+        with gunicorn(tmp_path, certificate, with_store(environ, uri), "--config", str(config)) as served:
+
+            def reads() -> int:
+                commands: dict[str, dict[str, int]] = admin.info("commandstats")
+                return commands.get("cmdstat_evalsha", {"calls": 0})["calls"]
+
+            wait_until(lambda: reads() >= 2, "keys and revocations are read")
+            with stopped(server._process.pid):
+                assert whoami(served, key)[0] == 200

@@ -13,35 +13,8 @@ from ...exchange import Exchange
 from ...principal import Clock, Principal
 from ...secrets import SecretRing
 from ..credentials import authorization, single_value
-from .file_store import FileKeyStore
-from .key import (
-    ACTIVE,
-    NO_HASH,
-    NOBODY,
-    KeyHasher,
-    KeyRecord,
-    KeyStore,
-    checksum,
-    has_form,
-    hash_key,
-    id_part,
-    key_id,
-    new_key,
-)
+from .key import ACTIVE, NO_HASH, NOBODY, KeyHasher, KeyRecord, KeyStore, checksum, has_form, id_part
 from .last_use import Rarely
-from .lifecycle import issue_key, rotate_key
-
-__all__ = [
-    "ApiKeyAuthenticator",
-    "FileKeyStore",
-    "KeyRecord",
-    "KeyStore",
-    "hash_key",
-    "issue_key",
-    "key_id",
-    "new_key",
-    "rotate_key",
-]
 
 log: logging.Logger = logging.getLogger(__name__)
 

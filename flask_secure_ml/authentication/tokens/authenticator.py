@@ -31,7 +31,7 @@ class ProofOfPossession(Protocol):
     """Checks the proof that is sent with a token."""
 
     def check(self, request: Request, exchange: Exchange, token: str) -> str:
-        """Return the thumbprint of the key that made the proof (RFC 7638).
+        """Return the thumbprint of the key that signed the proof (RFC 7638).
 
         :raises InvalidProof: it is missing or wrong.
         """

@@ -189,7 +189,7 @@ def _check_header(header: _Header, issuer: IssuerConfig) -> None:
 
 
 def _signing_key(token: str, signature: bytes, header: _Header, issuer: TrustedIssuer) -> VerificationKey:
-    """Return the key that made the signature."""
+    """Return the key that the signature verifies with."""
     signed = token.rpartition(".")[0].encode()
     candidates = issuer.keys.candidates(header.kid, header.algorithm)
     if not candidates:

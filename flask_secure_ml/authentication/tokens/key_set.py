@@ -142,7 +142,7 @@ def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> Verificat
     :raises JoseError: its members are no key; also a plain ``ValueError`` or ``TypeError``.
     """
     if _PRIVATE & entry.keys() or entry.get("kty") == "oct":
-        raise KeySetError("it is secret, and a published key set must not hold secrets")
+        raise KeySetError("it is secret, and a published key set must not contain secrets")
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise KeySetError("it is not for verifying signatures")

@@ -1,4 +1,4 @@
-"""Nonces for DPoP proofs (RFC 9449 sections 8 and 9) that every worker can make and check without a store."""
+"""Nonces for DPoP proofs (RFC 9449 sections 8 and 9) that every worker can create and check without a store."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class SecretKeys:
 
 def _secret_key(secret: bytes, algorithm: str) -> VerificationKey:
     if len(secret) < HMAC_BYTES[algorithm]:
-        raise ValueError(f"a secret for {algorithm} must hold at least {HMAC_BYTES[algorithm]} bytes")
+        raise ValueError(f"a secret for {algorithm} must have at least {HMAC_BYTES[algorithm]} bytes")
     if _is_public(secret):
         raise ValueError("a secret is a public key or a certificate, which is not secret")
     return VerificationKey(OctKey.import_key(secret), algorithm, None)

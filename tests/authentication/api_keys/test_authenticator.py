@@ -15,8 +15,9 @@ import pytest
 
 from flask_secure_ml.authentication.api_keys import authenticator as module
 from flask_secure_ml.authentication.api_keys import key as key_form
-from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator, FileKeyStore, hash_key, new_key
-from flask_secure_ml.authentication.api_keys.key import KeyHasher, checksum
+from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
+from flask_secure_ml.authentication.api_keys.key import KeyHasher, checksum, hash_key, new_key
 from flask_secure_ml.authentication.api_keys.lifecycle import disable_key, rotate_key
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.secrets import Secret, SecretRing

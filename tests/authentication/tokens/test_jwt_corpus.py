@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
-from flask_secure_ml.authentication.api_keys.authenticator import FileKeyStore
+from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.secrets import SecretRing
 from flask_secure_ml.testing import FakeClock, make_token, sign_parts
 from stored_keys import stored_key

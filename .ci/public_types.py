@@ -1,4 +1,4 @@
-"""Ask pyright which share of the package's public names has a type that every checker sees alike."""
+"""Measure which share of the public names has a type that pyright knows; the package must not be installed editable."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The example app: a model behind three endpoints, and what each asks of its callers."""
+"""The example app: a model behind three endpoints, each with its policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PredictRequest(Schema):
 
 
 class PredictResponse(Schema):
-    """The digit of each image, and how likely each of the ten is."""
+    """The digit of each image, and the probability of each of the ten digits."""
 
     predictions = Tensor(shape=(None,), dtype="int64")
     probabilities = Tensor(shape=(None, None), dtype="float64")
@@ -57,7 +57,7 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
         cost="instances",
     )
     def predict(payload: dict[str, Any]) -> dict[str, Any]:
-        """Tell which digits are in images.
+        """Recognize the digits in images.
 
         An image is 8 rows of 8 pixels, one row after the other.
         """
@@ -67,7 +67,7 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
     @app.get("/v1/model")
     @protect(scores=False)
     def describe() -> dict[str, Any]:
-        """Tell which model answers, and how good it is."""
+        """Return the digest and the accuracy of the model."""
         return {
             "name": "digits",
             "sha256": digest,
@@ -79,5 +79,5 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
     @app.get("/healthz")
     @public
     def healthz() -> dict[str, str]:
-        """Tell that the server answers."""
+        """Return that the server is up."""
         return {"status": "ok"}

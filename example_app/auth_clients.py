@@ -1,4 +1,4 @@
-"""The clients of the example authorization server: who they are, what they may have, and hashes of their secrets."""
+"""The clients of the example authorization server, with their scopes and the hashes of their secrets."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SCOPES = ("predict", "metrics")
 
 
 class ClientsError(Exception):
-    """The file of clients cannot be used; the text says what to do."""
+    """The file of clients cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Client(ClientMixin):
-    """One registered client, as Authlib asks about it.
+    """One registered client, with the interface that Authlib requires.
 
     :param secret_sha256: the hash of its secret, in hexadecimal. Secrets are 32 random bytes, so nothing slower than
         SHA-256 is needed to make guessing hopeless.
@@ -45,18 +45,18 @@ class Client(ClientMixin):
     introspects: bool = False
 
     def get_client_id(self) -> str:
-        """Return its name."""
+        """Return the name of the client."""
         return self.client_id
 
     def get_allowed_scope(self, scope: str | None) -> str:
-        """Return what it asks for, or everything it may have when it asks for nothing (RFC 6749 section 3.3).
+        """Return the requested scopes, or all scopes of the client if it requests none (RFC 6749 section 3.3).
 
-        The grant has refused before this what goes beyond.
+        The grant has rejected other scopes before.
         """
         return " ".join(dict.fromkeys((scope or "").split())) or " ".join(self.scopes)
 
     def check_client_secret(self, client_secret: str) -> bool:
-        """Compare in a time that does not tell how much was right."""
+        """Return True if the secret is right; the time of the comparison reveals nothing."""
         return compare_digest(_hash(client_secret), self.secret_sha256)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
@@ -77,7 +77,7 @@ DEMO = (
 
 
 def create_clients(path: Path, clients: Iterable[Client] = DEMO) -> dict[str, str]:
-    """Write the file of clients with new secrets, in the place of the one before.
+    """Write the file of clients with new secrets, and replace the previous one.
 
     :param clients: their hashes are overwritten.
     :return: the secrets by client; they are written nowhere.
@@ -104,7 +104,7 @@ def load_clients(path: Path) -> Mapping[str, Client]:
 
 
 def authenticate_basic(clients: Mapping[str, Client], headers: Mapping[str, str]) -> Client | None:
-    """Return the client that a request proves to be with HTTP Basic (RFC 6749 section 2.3.1).
+    """Return the client that a request authenticates with HTTP Basic (RFC 6749 section 2.3.1).
 
     Authlib's own method answers bytes that are not UTF-8 with a crash, reads a plus sign as itself, and says whether it
     was the name or the secret that was wrong.
@@ -121,7 +121,7 @@ def authenticate_basic(clients: Mapping[str, Client], headers: Mapping[str, str]
 
 
 def beyond(client: Client, scope: str | None, known: Sequence[str] = SCOPES) -> bool:
-    """Tell whether a client asks for a scope that it is not registered for."""
+    """Return True if a client requests a scope that it is not registered for."""
     return not set((scope or "").split()) <= set(client.scopes) & set(known)
 
 

@@ -1,4 +1,4 @@
-"""What the example authorization server makes of Authlib: its grant, its tokens and its two token endpoints.
+"""How the example authorization server uses Authlib: its grant, its tokens and its two token endpoints.
 
 Each override closes a gap or narrows a default that is too wide for client credentials alone.
 """
@@ -24,14 +24,14 @@ from .auth_tokens import LIFETIME, Token, TokenStore, opaque_token
 
 
 class InvalidTargetError(OAuth2Error):
-    """The ``resource`` that a client names is none that this server knows (RFC 8707 section 2)."""
+    """The ``resource`` of a request is unknown to this server (RFC 8707 section 2)."""
 
     error = "invalid_target"
     description = "No tokens are issued for this resource."
 
 
 class FormPayload(FlaskOAuth2Payload):
-    """The form in the body; Authlib's own also takes parameters from the address, where they end up in logs."""
+    """The form in the body; Authlib's own also takes parameters from the URL, which ends up in logs."""
 
     def __init__(self, incoming: Request) -> None:
         super().__init__(incoming)
@@ -39,7 +39,7 @@ class FormPayload(FlaskOAuth2Payload):
 
     @property
     def data(self) -> Any:
-        """Return the form, in which no parameter stands twice (RFC 6749 section 3.2)."""
+        """Return the form, in which no parameter is repeated (RFC 6749 section 3.2)."""
         return self._form
 
 
@@ -65,7 +65,7 @@ class DemoServer(AuthorizationServer):
         return load_clients(self.config.clients).get(client_id)
 
     def save_token(self, token: dict[str, Any], request: Any) -> None:
-        """Remember what was issued."""
+        """Store an issued token."""
         audience = choose_resource(self.config, request.form)
         self.tokens.save(token["access_token"], request.client.client_id, token["scope"], audience)
 
@@ -85,7 +85,7 @@ class ClientCredentials(ClientCredentialsGrant):
     """Tokens for the client itself (RFC 6749 section 4.4)."""
 
     def validate_token_request(self) -> None:
-        """Refuse scopes that the client is not registered for, which Authlib would leave out silently."""
+        """Reject scopes that the client is not registered for; Authlib would remove them silently."""
         super().validate_token_request()
         if beyond(self.client, self.request.payload.scope):
             raise InvalidScopeError
@@ -120,10 +120,10 @@ class AccessTokens(JWTBearerTokenGenerator):
 
 
 class Introspection(IntrospectionEndpoint):
-    """What a token is (RFC 7662), for resource servers. Everybody else hears that no token is active."""
+    """Introspection (RFC 7662) for resource servers. For any other client, no token is active."""
 
     def check_permission(self, token: Token, client: Client, request: Any) -> bool:
-        """Tell whether the client is a resource server."""
+        """Return True if the client is a resource server."""
         return client.introspects
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
@@ -148,17 +148,17 @@ class Introspection(IntrospectionEndpoint):
 
 
 class Revocation(RevocationEndpoint):
-    """Giving a token up (RFC 7009), for the client that it was issued to."""
+    """Revocation of a token (RFC 7009) by the client that it was issued to."""
 
     query_token = Introspection.query_token
 
     def revoke_token(self, token: Token, request: Any) -> None:
-        """Remember it; Authlib's own endpoint for JWTs would refuse them."""
+        """Store the revocation; Authlib's own endpoint rejects JWTs."""
         self.server.tokens.revoke(token)
 
 
 def choose_resource(config: Config, form: Any) -> str:
-    """Return which API a token is asked for: the parameter ``resource``, or the first one (RFC 8707 section 2).
+    """Return the API of a token request: the parameter ``resource``, or the first API (RFC 8707 section 2).
 
     :raises InvalidTargetError: it is none of those that the server knows.
     """

@@ -14,11 +14,11 @@ from .files import PRIVATE, write
 ALGORITHM = "ES256"
 CURVE = "P-256"
 PUBLISHED = 3
-"""How many keys are published at most: the one that signs, and the public parts of those before it."""
+"""The maximum number of published keys: the one that signs, and the public parts of earlier ones."""
 
 
 class SigningKeysError(Exception):
-    """The file of keys cannot be used; the text says what to do."""
+    """The file of keys cannot be used; the message says what to do."""
 
 
 class SigningKeys:
@@ -33,12 +33,12 @@ class SigningKeys:
         self._path = path
 
     def ensure(self) -> None:
-        """Make the first key if there is none."""
+        """Create the first key if there is none."""
         if not self._path.exists():
             self._write([])
 
     def rotate(self) -> str:
-        """Sign with a new key from now on; tokens of the key before stay good, because it stays published.
+        """Sign with a new key from now on; tokens of the previous key stay valid, because it stays published.
 
         :return: the ``kid`` of the new key.
         :raises SigningKeysError: the file is missing or damaged.

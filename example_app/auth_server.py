@@ -40,7 +40,7 @@ class ServerMetadata(AuthorizationServerMetadata):
     """The metadata of a server that has a token endpoint but no authorization endpoint."""
 
     def validate_response_types_supported(self) -> None:
-        """Ask for the member (RFC 8414 section 2), but not for a response type where nothing responds with one."""
+        """Require the member (RFC 8414 section 2), but no response type, because the server has none."""
         if not isinstance(self.get("response_types_supported"), list):
             raise ValueError('"response_types_supported" is required and must be an array')
 
@@ -51,7 +51,7 @@ def create_app(environ: Mapping[str, str] = os.environ, clock: Callable[[], floa
     :param clock: tells when a token has expired, in seconds since the epoch.
     :raises ClientsError: ``python -m example_app.auth_setup`` was not run.
     :raises SigningKeysError: the same.
-    :raises ValueError: the issuer is no ``https:`` address, or Authlib was told to do without TLS.
+    :raises ValueError: the issuer is no ``https:`` URL, or Authlib is configured to accept clear text.
     """
     if environ.get(UNSAFE_SWITCH) or os.environ.get(UNSAFE_SWITCH):
         raise ValueError(f"unset {UNSAFE_SWITCH}: this server has a certificate")
@@ -68,13 +68,13 @@ def create_app(environ: Mapping[str, str] = os.environ, clock: Callable[[], floa
 
 
 def _check_state(config: Config, keys: SigningKeys) -> None:
-    """Fail at the start, not at the first request."""
+    """Fail when the server starts, not at the first request."""
     load_clients(config.clients)
     keys.public()
 
 
 def metadata(config: Config) -> dict[str, Any]:
-    """Return what clients can know about the server (RFC 8414 section 2).
+    """Return the metadata of the server (RFC 8414 section 2).
 
     :raises ValueError: Authlib finds a fault in it.
     """

@@ -1,4 +1,4 @@
-"""Where the example authorization server keeps its state, and the command that makes it.
+"""The state directory of the example authorization server, and the command that creates it.
 
 ``python -m example_app.auth_setup STATE`` makes clients with new secrets and prints these as JSON;
 ``python -m example_app.auth_setup STATE --rotate`` changes the signing key of a server that may be running.
@@ -24,7 +24,7 @@ RESOURCE = "https://127.0.0.1:8443"
 
 @dataclass(frozen=True)
 class Config:
-    """What the server is told.
+    """The settings of the server.
 
     :param issuer: its own address, which is the ``iss`` of its tokens.
     :param resources: the addresses of the APIs that it issues tokens for; the first one when a client names none.
@@ -37,7 +37,7 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read ``AUTH_ISSUER``, ``AUTH_RESOURCES`` (with blanks between them) and ``AUTH_STATE``."""
+        """Return the settings of ``AUTH_ISSUER``, ``AUTH_RESOURCES`` (separated by blanks) and ``AUTH_STATE``."""
         resources = tuple(environ.get("AUTH_RESOURCES", "").split()) or (RESOURCE,)
         return cls(environ.get("AUTH_ISSUER") or ISSUER, resources, Path(environ.get("AUTH_STATE") or ".demo"))
 
@@ -58,7 +58,7 @@ class Config:
 
 
 def prepare(config: Config) -> dict[str, str]:
-    """Make what the server needs: clients with new secrets, and a signing key where there is none.
+    """Create what the server needs: clients with new secrets, and a signing key if there is none.
 
     :return: the secrets by client.
     """

@@ -31,7 +31,7 @@ _FIND = "SELECT *, expires <= ? FROM tokens WHERE digest = ?"
 
 @dataclass(frozen=True)
 class Token:
-    """What is known about an issued token, as Authlib asks about it; the token itself is not.
+    """An issued token without its value, with the interface that Authlib requires.
 
     :param digest: its SHA-256.
     :param expired: whether it had expired when it was looked up.
@@ -48,20 +48,20 @@ class Token:
     expired: int
 
     def check_client(self, client: Client) -> bool:
-        """Tell whether it was issued to this client."""
+        """Return True if it was issued to this client."""
         return self.client_id == client.client_id
 
     def is_expired(self) -> bool:
-        """Tell whether its time is over."""
+        """Return True if it has expired."""
         return bool(self.expired)
 
     def is_revoked(self) -> bool:
-        """Tell whether its client gave it up."""
+        """Return True if its client has revoked it."""
         return bool(self.revoked)
 
 
 class TokenStore:
-    """Issued tokens by their digest: whoever reads the file can use none of them.
+    """Issued tokens by their digest, so the tokens cannot be read from the file.
 
     :param path: the SQLite file; its directory must exist.
     :param clock: returns seconds since the epoch.
@@ -75,7 +75,7 @@ class TokenStore:
             database.execute(_SCHEMA)
 
     def save(self, text: str, client_id: str, scope: str, audience: str) -> None:
-        """Remember a token that was issued just now; those that have expired are forgotten."""
+        """Store a token that was just issued, and remove those that have expired."""
         now = int(self._clock())
         row = (_digest(text), _token_id(text), client_id, scope, audience, now, now + LIFETIME)
         with self._database() as database:
@@ -83,13 +83,13 @@ class TokenStore:
             database.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, 0)", row)
 
     def find(self, text: str) -> Token | None:
-        """Return what is known about a token, whatever it is."""
+        """Return the record of a token, or None for an unknown one."""
         with self._database() as database:
             row = database.execute(_FIND, (int(self._clock()), _digest(text))).fetchone()
         return None if row is None else Token(*row)
 
     def revoke(self, token: Token) -> None:
-        """Remember that a token is good for nothing any more."""
+        """Store that a token is revoked."""
         with self._database() as database:
             database.execute("UPDATE tokens SET revoked = 1 WHERE digest = ?", (token.digest,))
 
@@ -101,7 +101,7 @@ class TokenStore:
 
 
 def opaque_token() -> str:
-    """Return a random text that means nothing by itself."""
+    """Return a random opaque token."""
     return secrets.token_urlsafe(OPAQUE_BYTES)
 
 

@@ -35,7 +35,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Certificates:
-    """Where the three files are: what clients trust, what the server shows, and the server's private key."""
+    """The paths of three files: the authority, the certificate of the server, and its private key."""
 
     authority: Path
     server: Path
@@ -43,7 +43,7 @@ class Certificates:
 
 
 def ensure(directory: Path, host: str, now: datetime) -> tuple[Certificates, bool]:
-    """Return certificates for localhost and ``host``, made anew where none is good for another week.
+    """Return certificates for localhost and ``host``, new ones if they expire within a week.
 
     :param now: the time, with its zone.
     :return: the files, and whether they are new.

@@ -40,13 +40,13 @@ PEPPER_BYTES = 32
 
 @dataclass(frozen=True)
 class Api:
-    """The example API, ready to be started.
+    """The example API, ready to start.
 
     :param state: the directory for everything that is made.
     :param authority: the certificate that clients trust.
     :param key: an API key.
-    :param tls: what gunicorn is told about the certificate.
-    :param settings: what the API is told.
+    :param tls: the environment variables of gunicorn for the certificate.
+    :param settings: the environment variables of the API.
     """
 
     state: Path
@@ -75,18 +75,18 @@ def main(environ: Mapping[str, str], run: Callable[[Mapping[str, str]], None] | 
 
 
 def say(text: str) -> None:
-    """Tell the user at once, also where the output is a pipe."""
+    """Print a message at once, also where the output is a pipe."""
     print(text, flush=True)
 
 
 def curl_command(address: Address, authority: Path, key: str, environ: Mapping[str, str]) -> str:
-    """Return a shell command that asks for a prediction and works from any directory."""
+    """Return a shell command that requests a prediction and works in any directory."""
     words = [*curl(authority, environ), "-H", f"X-API-Key: {key}", "-H", "Content-Type: application/json"]
     return shlex.join([*words, "-d", payload(), f"{address.url}/v1/predict"])
 
 
 def curl(authority: Path, environ: Mapping[str, str]) -> list[str]:
-    """Return the words that every command begins with."""
+    """Return the first words of every command."""
     words = ["curl", "--cacert", str(authority)]
     if any(environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         words += ["--noproxy", "*"]
@@ -99,7 +99,7 @@ def payload() -> str:
 
 
 def prepare(environ: Mapping[str, str], host: str) -> Api:
-    """Train the model, make a certificate and an API key, and say so.
+    """Train the model, create a certificate and an API key, and print that.
 
     :param host: where the API will listen.
     """
@@ -108,7 +108,7 @@ def prepare(environ: Mapping[str, str], host: str) -> Api:
     issued = _certificates(state, host)
     pepper = _pepper(state)
     key, keys = fresh_key(state, pepper)
-    say("Made a fresh API key with the scopes predict and metrics; those of earlier starts no longer work.")
+    say("Created a new API key with the scopes predict and metrics; keys of earlier starts no longer work.")
     settings = {
         "FLASK_MODEL_FILE": str(trained),
         "FLASK_SECURE_ML_API_KEYS": str(keys),
@@ -145,7 +145,7 @@ def _model(state: Path) -> Path:
 
 def _certificates(state: Path, host: str) -> certificates.Certificates:
     found, fresh = certificates.ensure(state, host, datetime.now(UTC))
-    say(f"{'Made' if fresh else 'Kept'} the development certificate; clients trust it by {found.authority}")
+    say(f"{'Created' if fresh else 'Kept'} the development certificate; its authority is {found.authority}")
     return found
 
 
@@ -157,10 +157,10 @@ def _pepper(state: Path) -> Path:
 
 
 def _welcome(address: Address, curl: str) -> None:
-    say(f"\nServing on {address.url} - Ctrl-C ends it. Ask for a prediction from another terminal:\n")
+    say(f"\nServing on {address.url} - Ctrl-C stops it. Request a prediction in another terminal:\n")
     say(f"{curl}\n")
     say(f"Read and try the API in a browser: {address.url}/docs (it warns of the development certificate)\n")
-    say("The request log follows, one JSON line a request:")
+    say("The request log follows, one line of JSON for each request:")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -59,7 +59,7 @@ def run(environ: Mapping[str, str]) -> None:
 
 
 def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str, str]:
-    """Return what makes the API accept the tokens of the authorization server.
+    """Return the settings with which the API accepts the tokens of the authorization server.
 
     :param secret: that of the API at the introspection endpoint; it goes into a file that only the owner can read.
     """
@@ -79,7 +79,7 @@ def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str
     return {
         "FLASK_SECURE_ML_TOKEN_ISSUERS": json.dumps([issuer]),
         "FLASK_SECURE_ML_RESOURCE_URI": config.resources[0],
-        # Ask about every opaque token every time, so that a revoked one is refused at once.
+        # Introspect every opaque token for every request, so that a revoked one is rejected at once.
         "FLASK_SECURE_ML_INTROSPECTION_CACHE_SECONDS": "0",
         # The API connects to nobody but the authorization server; this is the only authority that it trusts.
         "SSL_CERT_FILE": str(api.authority),
@@ -89,7 +89,7 @@ def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str
 def commands(
     api: Api, config: auth_setup.Config, secrets: Mapping[str, str], environ: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    """Return what to try, in this order: what it shows, and a command for any POSIX shell."""
+    """Return commands for any POSIX shell to try in this order, each with its description."""
     begin = shlex.join([*curl(api.authority, environ), "--silent", "--show-error"])
     image = api.state / "three.json"
     write(image, payload().encode())
@@ -101,7 +101,7 @@ def commands(
         ("The same with an opaque token:", _token_command(begin, config, "OPAQUE", "demo-opaque", secrets)),
         ("", f'{begin} -H "Authorization: Bearer $OPAQUE" {body}'),
         ("Revoke it:", f'{begin} -u {opaque} -d "token=$OPAQUE" {config.issuer}/revoke'),
-        ("Now it is refused, with 401:", f'{begin} -H "Authorization: Bearer $OPAQUE" {body}'),
+        ("Now it is rejected, with 401:", f'{begin} -H "Authorization: Bearer $OPAQUE" {body}'),
     ]
 
 
@@ -124,7 +124,7 @@ def _authorization_server(
         secrets = auth_setup.prepare(config)
     except (ClientsError, SigningKeysError) as error:
         raise ServerError(str(error)) from None
-    say("Made fresh secrets for the OAuth2 clients demo and demo-opaque; those of earlier starts no longer work.")
+    say("Created new secrets for the OAuth2 clients demo and demo-opaque; those of earlier starts no longer work.")
     return config, secrets
 
 
@@ -137,11 +137,11 @@ def _auth_environ(config: auth_setup.Config) -> dict[str, str]:
 
 
 def _welcome(lines: list[tuple[str, str]], with_key: str) -> None:
-    say("\nBoth are serving - Ctrl-C ends them. In another terminal:\n")
+    say("\nBoth are running - Ctrl-C stops them. In another terminal:\n")
     for text, command in [*lines, ("API keys work as before:", with_key)]:
         say(f"{text}\n\n{command}\n" if text else f"{command}\n")
-    say("A revoked JWT is good at the API until it expires: the API verifies it without asking anybody.")
-    say("The request log follows, one JSON line a request:")
+    say("The API accepts a revoked JWT until it expires, because it does not send JWTs to the authorization server.")
+    say("The request log follows, one line of JSON for each request:")
 
 
 if __name__ == "__main__":

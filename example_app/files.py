@@ -1,4 +1,4 @@
-"""Writing files that are whole or not there, and private ones that nobody else can read."""
+"""Atomic writes of files, and private files and directories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ READABLE = 0o644
 
 
 def write(path: Path, data: bytes, mode: int = READABLE) -> None:
-    """Put ``data`` at ``path`` in one step; a reader sees the old file or the new one.
+    """Write ``data`` to ``path`` atomically; a reader gets the old file or the new one.
 
     :param mode: permissions of the file; it has them before it has its content.
     :raises OSError: the directory is not writable or the disk is full; the old file stays.
@@ -28,7 +28,7 @@ def write(path: Path, data: bytes, mode: int = READABLE) -> None:
 
 
 def private_directory(path: Path) -> Path:
-    """Return ``path`` as a directory that only its owner can enter, made where it is missing."""
+    """Return ``path`` as a directory that only its owner can enter, and create it if it is missing."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
     return path

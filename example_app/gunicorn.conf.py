@@ -1,4 +1,4 @@
-"""gunicorn for the example: TLS 1.2 or newer on one address, short time-outs, nobody's headers believed.
+"""gunicorn for the example: TLS 1.2 or newer on one IP address, short timeouts, no trust in forwarded headers.
 
 Read from the environment: ``HOST``, ``PORT``, ``TLS_CERTIFICATE`` and ``TLS_PRIVATE_KEY`` (paths of PEM files).
 """
@@ -33,7 +33,7 @@ limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
 
-# The address and scheme of a request are those of its own connection. The app believes the proxies that
+# The address and scheme of a request are those of its own connection. The app trusts the proxies that
 # SECURE_ML_TRUSTED_PROXIES names; a second list here could only disagree with it.
 forwarded_allow_ips = ""
 forwarder_headers = ""
@@ -47,7 +47,7 @@ loglevel = "warning"
 
 
 def ssl_context(config: Any, default_ssl_context_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:  # noqa: ARG001 - gunicorn passes both
-    """Return gunicorn's own context, which refuses everything older than TLS 1.2."""
+    """Return gunicorn's own context, with TLS 1.2 as the oldest version."""
     context = default_ssl_context_factory()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE

@@ -1,4 +1,4 @@
-"""The demo's API key: a new one at every start, in the place of the one before."""
+"""The demo's API key: a new one at every start, which replaces the previous one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SCOPES = ("predict", "metrics")
 
 
 class KeysError(Exception):
-    """The key file cannot be used; the text says what to do."""
+    """The key file cannot be used; the message says what to do."""
 
 
 def fresh_key(state: Path, pepper: Path) -> tuple[str, Path]:
-    """Return a new key and the file that knows its hash; keys made by hand for other clients stay.
+    """Return a new key and the file with its hash; keys of other clients stay.
 
     :param pepper: the file with the secret that keys the hash.
     :raises KeysError: the file is damaged.

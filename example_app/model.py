@@ -1,4 +1,4 @@
-"""A classifier of handwritten digits: trained once, saved as plain arrays, checked at every load.
+"""A classifier of handwritten digits: trained once, saved as plain arrays, verified at every load.
 
 A pickled model runs code when it is loaded. This one is a NumPy archive of numbers, and it is read only after
 its SHA-256 digest was compared with the one written at training.
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 
 class ModelError(Exception):
-    """The model cannot be used; the text says what to do."""
+    """The model cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def save(model: DigitsModel, path: Path) -> str:
 
 
 def load(path: Path, digest: str) -> DigitsModel:
-    """Read a model whose every byte is the one that was written at training.
+    """Load a model after its digest was verified.
 
     :param digest: the expected SHA-256 digest in hexadecimal.
     :raises ModelError: it is missing, has another digest, or is not a model. Nothing of a file with a wrong
@@ -92,7 +92,7 @@ def load(path: Path, digest: str) -> DigitsModel:
 
 
 def trained_digest(path: Path) -> str:
-    """Return the digest that training wrote beside the model.
+    """Return the digest that the training wrote beside the model.
 
     :raises ModelError: there is none.
     """
@@ -103,7 +103,7 @@ def trained_digest(path: Path) -> str:
 
 
 def digest_path(path: Path) -> Path:
-    """Return where the digest of a model is."""
+    """Return the path of the digest of a model."""
     return path.with_name(path.name + ".sha256")
 
 

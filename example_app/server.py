@@ -1,4 +1,4 @@
-"""gunicorn as a child process: started on a free port, watched until it answers, ended gracefully."""
+"""gunicorn as a child process: started on a free port, polled until it responds, stopped gracefully."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STOPPED_WITHIN = 15.0
 
 
 class ServerError(Exception):
-    """The server cannot run; the text says why and what to do."""
+    """The server cannot run; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens.
+    """The host and port at which a server listens.
 
     :param command: what the user starts it with, for advice.
     :param variable: the name of the port there.
@@ -45,7 +45,7 @@ class Address:
     def parse(
         cls, host: str, port: str, command: str = "make demo", variable: str = "PORT", usual: int = USUAL_PORT
     ) -> Self:
-        """Return the address for two texts; empty ones mean 127.0.0.1 and the usual port.
+        """Return the address for two strings; empty ones mean 127.0.0.1 and the default port.
 
         :raises ServerError: the port is not a number from 1 to 65535.
         """
@@ -60,11 +60,11 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address as clients on this machine write it."""
+        """The base URL for clients on this machine."""
         return f"https://{_bracketed(self.reachable)}:{self.port}"
 
     def check_free(self) -> None:
-        """Take the port for a moment.
+        """Bind the port for a moment.
 
         :raises ServerError: it is in use, reserved, or not on this machine.
         """
@@ -111,7 +111,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it: requests under way are answered first."""
+        """Stop it after the responses to current requests."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         self._process.terminate()
@@ -122,10 +122,10 @@ class Server:
             self._process.wait()
 
     def wait_until_ready(self, authority: Path) -> None:
-        """Ask ``/healthz`` over TLS until it answers.
+        """Request ``/healthz`` over TLS until it responds.
 
         :param authority: the certificate of the authority that signed the server's.
-        :raises ServerError: gunicorn ended, or did not answer within 30 seconds.
+        :raises ServerError: gunicorn ended, or did not respond within 30 seconds.
         """
         context = ssl.create_default_context(cafile=str(authority))
         deadline = time.monotonic() + READY_WITHIN
@@ -133,11 +133,11 @@ class Server:
             if self._process.poll() is not None:
                 self._raise_ended()
             if time.monotonic() > deadline:
-                raise ServerError(f"gunicorn did not answer on {self._address.url} within {READY_WITHIN:.0f} seconds")
+                raise ServerError(f"gunicorn did not respond on {self._address.url} within {READY_WITHIN:.0f} seconds")
             time.sleep(0.1)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait for gunicorn to end, which it does not do by itself.
+        """Wait for the end of gunicorn, which does not end by itself.
 
         :param seconds: how long; None for ever.
         :raises ServerError: it ended.

@@ -1,4 +1,4 @@
-"""What a WSGI server serves: ``gunicorn --config example_app/gunicorn.conf.py example_app.wsgi:app``."""
+"""The app for a WSGI server: ``gunicorn --config example_app/gunicorn.conf.py example_app.wsgi:app``."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_image_is_a_real_one_that_training_did_not_see() -> None:
 def test_says_what_it_does(demo: Demo) -> None:
     """Each step has its line."""
     said = "\n".join(demo.said)
-    for words in ("Training", "Model ready", "Made the development certificate", "API key", "Serving on https://"):
+    for words in ("Training", "Model ready", "Created the development certificate", "API key", "Serving on https://"):
         assert words in said
 
 

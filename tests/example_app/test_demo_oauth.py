@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -160,7 +161,7 @@ def test_printed_commands(demo: Demo) -> None:
 def test_says_what_it_does(demo: Demo) -> None:
     """Each step has its line."""
     said = "\n".join(demo.said)
-    for words in ("development certificate", "fresh API key", "fresh secrets", "Ctrl-C", "five minutes", "with 401"):
+    for words in ("development certificate", "new API key", "new secrets", "Ctrl-C", "five minutes", "with 401"):
         assert words in said
 
 
@@ -314,7 +315,8 @@ def test_commands_survive_the_shell(tmp_path: Path) -> None:
 @pytest.fixture
 def iris(demo: Demo, tmp_path: Path) -> Iterator[str]:
     """Serve the app of the tutorial as it says, on free ports, and return what it logs to."""
-    lines = TUTORIAL.read_text().partition(":class: complete\n\n")[2].partition("\nWhat is new in it")[0]
+    # The block ends at the first line that is not indented.
+    lines = re.split(r"\n(?=\S)", TUTORIAL.read_text().partition(":class: complete\n\n")[2])[0]
     ports = {"7443": str(demo.third_port), "9443": str(demo.auth_port)}
     code = textwrap.dedent(lines).replace("127.0.0.1:7443", f"127.0.0.1:{ports['7443']}")
     (tmp_path / "app.py").write_text(code.replace("127.0.0.1:9443", f"127.0.0.1:{ports['9443']}"))

@@ -105,7 +105,7 @@ def test_keys_and_revocations_are_read_for_any_request(clock: FakeClock, monkeyp
     app = Flask("model_app")
     app.config |= {
         "SECURE_ML_STORE_URI": "sqlite:/x",
-        "SECURE_ML_API_KEYS_IN_STORE": True,
+        "SECURE_ML_API_KEYS": "store",
         "SECURE_ML_API_KEY_PEPPER": "env:PEPPER",
     }
     SecureML(app, clock=clock)

@@ -272,7 +272,7 @@ def test_server_that_cannot_start(tmp_path: Path) -> None:
     """When gunicorn ends, its error is shown and the demo ends with status 1."""
     with _started(tmp_path / "state", FLASK_SECURE_ML_REALMM="typo") as broken:
         assert broken.process.wait(PATIENCE) == 1
-    assert "SECURE_ML_REALMM is not a setting" in broken.log.read_text()
+    assert "SECURE_ML_REALMM: is not known" in broken.log.read_text()
     assert "demo: gunicorn ended with status" in broken.log.read_text()
 
 

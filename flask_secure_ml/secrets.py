@@ -48,8 +48,8 @@ class Secret:
             raise ValueError(f'needs a name after "{scheme}:"')
         if scheme == "vault" and find_spec("hvac") is None:
             raise ValueError(f"{reference} needs the package hvac: pip install 'flask-secure-ml[vault]'")
-        self.literal = scheme not in _SCHEMES
-        self.reference = "a literal secret" if self.literal else reference
+        self.literal: bool = scheme not in _SCHEMES
+        self.reference: str = "a literal secret" if self.literal else reference
         self._minimum = minimum
         self._random = random
         self._fetch = self._source(reference, scheme, rest)

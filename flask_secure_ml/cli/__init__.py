@@ -8,7 +8,9 @@ from .openapi import openapi
 from .revocations import revocations
 from .routes import routes
 
-secure_ml = SecureMLGroup("secure-ml", help="Manage API keys and revocations, and inspect what is protected.")
+secure_ml: SecureMLGroup = SecureMLGroup(
+    "secure-ml", help="Manage API keys and revocations, and inspect what is protected."
+)
 for _command in (check, keys, model, openapi, profile, revocations, routes):
     secure_ml.add_command(_command)
 

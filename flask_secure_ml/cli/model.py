@@ -23,7 +23,7 @@ from ..model_files import ModelFileError, directory_digest, file_digest, find_co
 from ..model_files.files import MAX_BYTES, Files
 from .context import mistakes_as_messages
 
-model = AppGroup("model", help="Inspect model files.")
+model: AppGroup = AppGroup("model", help="Inspect model files.")
 
 
 @model.command("digest", with_appcontext=False)
@@ -46,7 +46,7 @@ def digest(path: Path, max_bytes: int) -> None:
                 click.echo(f"Warning: {name} is {finding}; loading it can {finding.consequence}", err=True)
 
 
-profile = AppGroup("profile", help="Profile training data.")
+profile: AppGroup = AppGroup("profile", help="Profile training data.")
 
 
 @profile.command("fit", with_appcontext=False)

@@ -13,7 +13,7 @@ from flask.cli import AppGroup
 from ..authentication.revocation import KEPT, Revocation, Revocations
 from .context import command_state, json_option, mistakes_as_messages, print_table
 
-revocations = AppGroup("revocations", help="Reject tokens and callers before their credentials expire.")
+revocations: AppGroup = AppGroup("revocations", help="Reject tokens and callers before their credentials expire.")
 
 DAY = 86_400
 HEADINGS = ("Id", "Revoked", "Created", "Expires")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
@@ -85,7 +85,7 @@ class HttpsUri(StrictField):
 class StoreUri(StrictField):
     """Where shared state is: this process, a SQLite file, or a Redis or Valkey server."""
 
-    schemes = ("memory", "sqlite", "redis", "rediss", "valkey", "valkeys", "unix")
+    schemes: ClassVar[tuple[str, ...]] = ("memory", "sqlite", "redis", "rediss", "valkey", "valkeys", "unix")
 
     def __init__(self) -> None:
         super().__init__("'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL")

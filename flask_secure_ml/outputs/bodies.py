@@ -44,7 +44,7 @@ class CheckedBody(list[bytes]):
 
     def __init__(self, chunk: bytes, policy: Policy | None, options: ScoreOptions, *, acceptable: bool) -> None:
         super().__init__([chunk])
-        self.acceptable = acceptable
+        self.acceptable: bool = acceptable
         self._chunk = chunk
         self._policy = policy
         self._options = options

@@ -73,7 +73,8 @@ class Integer(StrictField):
     def __init__(self, low: int, high: int | None = None, *, unit: str = "") -> None:
         bounds = f", {low} or more" if high is None else f" from {low} to {high}"
         super().__init__(f"a whole number{unit and f' of {unit}'}{bounds}")
-        self.low, self.high = low, high
+        self.low: int = low
+        self.high: int | None = high
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         # True is an integer in Python.
@@ -170,7 +171,7 @@ class Choices(Strings):
 
     def __init__(self, *choices: str) -> None:
         super().__init__(choices[0], minimum=1)
-        self.takes = f"a list of {', '.join(map(repr, choices))}"
+        self.takes: str = f"a list of {', '.join(map(repr, choices))}"
         self.choices = choices
 
     def _checked(self, entry: Any) -> Any:
@@ -235,7 +236,7 @@ class ListOf(StrictField):
 
     def __init__(self, kind: type[Any], together: Callable[[Mapping[int, Any]], Iterator[Problem]]) -> None:
         super().__init__("a list of objects")
-        self.inner = Options(kind)
+        self.inner: Options = Options(kind)
         self.together = together
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -260,7 +261,7 @@ class MappingOf(StrictField):
 
     def __init__(self, kind: type[Any], example: str, needed: Collection[str] = ()) -> None:
         super().__init__(f"an object such as {example}")
-        self.inner = Options(kind)
+        self.inner: Options = Options(kind)
         self.needed = needed
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from .process import process_lock
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 JITTER = 0.2
 """The share by which a pause varies, so that workers do not return to a source in step."""

@@ -39,7 +39,7 @@ class WatchedFile(Generic[T]):
     """
 
     def __init__(self, path: str | Path, parse: Callable[[bytes], T]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._name = str(path)
         self._parse = parse
         self._content: _Content[T] | None = None

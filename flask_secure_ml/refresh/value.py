@@ -32,9 +32,9 @@ class Attempt:
     def __init__(self, clock: Monotonic, timeout: float, total: float, patience: float, generation: object) -> None:
         self.generation = generation
         # Created for each attempt, so that it belongs to this process and, under gevent, to its greenlets.
-        self.landed = threading.Event()
-        self.pid = os.getpid()
-        self.reads = 1
+        self.landed: threading.Event = threading.Event()
+        self.pid: int = os.getpid()
+        self.reads: int = 1
         self._clock = clock
         self._timeout = timeout
         self._patience = patience

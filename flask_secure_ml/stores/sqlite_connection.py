@@ -16,7 +16,7 @@ from ..principal import Clock
 from ..refresh import Outage, process_lock
 from .base import StoreUnavailable, unavailable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 BUSY = 1.0
 """Seconds to wait while another thread or process writes."""

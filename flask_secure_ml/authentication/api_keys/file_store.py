@@ -44,7 +44,7 @@ class FileKeyStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._file = WatchedFile(self.path, self._parse)
         self._outage = Outage(f"the API key file {path} cannot be used", f"the API key file {path} can be used again")
         self._last_use = LastUse(self._write_uses)

@@ -175,11 +175,11 @@ class Tensor(ArrayField):
         }
         if "shape" not in arguments:
             raise TypeError("a tensor needs a shape or a profile")
-        self.dtype = checked_dtype(arguments.get("dtype", "float32"))
+        self.dtype: np.dtype[Any] = checked_dtype(arguments.get("dtype", "float32"))
         super().__init__(
             checked_dimensions(arguments["shape"]), max_items=max_items, max_elements=max_elements, **options
         )
-        self.features = checked_features(arguments.get("features", ()), self.shape)
+        self.features: tuple[str, ...] = checked_features(arguments.get("features", ()), self.shape)
         limits = {name: arguments.get(name) for name in ("minimum", "maximum")}
         self._check_meaning(**limits, allowed=allowed, total=total, norm=norm)
         self._set_range(**limits, outside=outside)

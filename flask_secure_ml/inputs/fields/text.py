@@ -85,11 +85,11 @@ class Text(fields.String):
         self.max_bytes: int | None = None if max_bytes is None else checked_count("max_bytes", max_bytes)
         if self.min_length > self.max_length:
             raise ValueError("min_length must not be greater than max_length")
-        self.normalise = _one_of("normalise", normalise, ("NFC", "NFKC", None))
-        self.unassigned = _one_of("unassigned", unassigned, ("reject", "allow"))
-        self.control = _one_of("control", control, ("reject", "strip"))
-        self.bidi = _one_of("bidi", bidi, ("reject", "strip", "allow"))
-        self.invisible = _one_of("invisible", invisible, ("reject", "strip", "allow"))
+        self.normalise: Literal["NFC", "NFKC"] | None = _one_of("normalise", normalise, ("NFC", "NFKC", None))
+        self.unassigned: str = _one_of("unassigned", unassigned, ("reject", "allow"))
+        self.control: str = _one_of("control", control, ("reject", "strip"))
+        self.bidi: str = _one_of("bidi", bidi, ("reject", "strip", "allow"))
+        self.invisible: str = _one_of("invisible", invisible, ("reject", "strip", "allow"))
         self._separator = "\n" if "\n" in keep else " "
         policies = {"control": (self.control, _CONTROLS - _kept(keep)), "bidi": (self.bidi, _BIDI)}
         self._rejected = {key: those for key, (policy, those) in policies.items() if policy == "reject"}

@@ -46,24 +46,24 @@ class _Input(Schema):
     name = fields.String(required=True)
     shape = _Lengths(required=True)
     datatype = fields.String(required=True, validate=validate.OneOf([*DATATYPES, BYTES]))
-    parameters = fields.Dict(keys=fields.String(), allow_none=True)
+    parameters: fields.Field[Any] = fields.Dict(keys=fields.String(), allow_none=True)
     data = fields.Raw()
 
 
 class _Output(Schema):
     name = fields.String(required=True)
-    parameters = fields.Dict(keys=fields.String(), allow_none=True)
+    parameters: fields.Field[Any] = fields.Dict(keys=fields.String(), allow_none=True)
 
 
 class InferenceRequest(Schema):
     """An inference request; optional members may be null, as clients that write every member send them."""
 
-    model_name = fields.String(allow_none=True)
-    model_version = fields.String(allow_none=True)
-    id = fields.String(allow_none=True)
-    parameters = fields.Dict(keys=fields.String(), allow_none=True)
-    inputs = fields.List(fields.Nested(_Input), required=True, validate=validate.Length(min=1))
-    outputs = fields.List(fields.Nested(_Output), allow_none=True)
+    model_name: fields.Field[Any] = fields.String(allow_none=True)
+    model_version: fields.Field[Any] = fields.String(allow_none=True)
+    id: fields.Field[Any] = fields.String(allow_none=True)
+    parameters: fields.Field[Any] = fields.Dict(keys=fields.String(), allow_none=True)
+    inputs: fields.Field[Any] = fields.List(fields.Nested(_Input), required=True, validate=validate.Length(min=1))
+    outputs: fields.Field[Any] = fields.List(fields.Nested(_Output), allow_none=True)
 
 
 _LENGTH_BYTES = 4

@@ -15,6 +15,7 @@ from .engine import Limiter, caller_of, key_for
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
+from marshmallow.utils import get_value
 
 
 def plan_of(plans: Plans, exchange: Exchange) -> Plan:
@@ -91,7 +92,8 @@ def _rows(exchange: Exchange) -> int:
         return 0
     if not isinstance(exchange.payload, Mapping):
         raise InternalError(f"cost={policy.cost!r} needs a payload with fields; does a post_load hook replace it?")
-    value: Any = exchange.payload.get(policy.body.fields[policy.cost].attribute or policy.cost)
+    # As marshmallow stores it: an attribute with dots is a path.
+    value: Any = get_value(exchange.payload, policy.body.fields[policy.cost].attribute or policy.cost, None)
     if value is None:
         return 0
     return len(value) if hasattr(value, "__len__") else 1

@@ -135,6 +135,10 @@ class Renamed(Schema):
     instances = fields.List(fields.Integer(), attribute="rows")
 
 
+class Nested(Schema):
+    instances = fields.List(fields.Integer(), attribute="batch.rows")
+
+
 class Replaced(Schema):
     instances = fields.List(fields.Integer())
 
@@ -143,9 +147,9 @@ class Replaced(Schema):
         return (data,)
 
 
-@pytest.mark.parametrize(("schema", "statuses"), [(Renamed, [200, 429]), (Replaced, [500, 500])])
+@pytest.mark.parametrize(("schema", "statuses"), [(Renamed, [200, 429]), (Nested, [200, 429]), (Replaced, [500, 500])])
 def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], statuses: list[int]) -> None:
-    """A renamed field is found; a payload without fields is refused rather than free."""
+    """A renamed field is found, also inside another object; a payload without fields is refused rather than free."""
     app = protected(PLANS={"default": {"quotas": ["3/day"]}})
 
     @app.post("/predict")

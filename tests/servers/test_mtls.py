@@ -292,5 +292,5 @@ def test_behind_a_proxy(
         token = proxied.token({"x5t#S256": thumbprint(trainer[0])})
         assert proxied.whoami(proxy, {header: value}, token)[0] == 200
         assert proxied.whoami(trainer[1], token=token)[0] == 401
-        assert f"the header {header} from the trusted proxy 127.0.0.1 holds no certificate" in served.log.read_text()
+        assert f"the header {header} of the trusted proxy 127.0.0.1 has no certificate" in served.log.read_text()
         assert "canary" not in served.log.read_text()

@@ -113,7 +113,7 @@ def revoke(shared: dict[str, str]) -> Callable[..., str]:
     """Run the command in a process of its own; return the last word that it says."""
 
     def run(*words: str) -> str:
-        command = [sys.executable, "-m", "flask", "--app", "served_app:create_app", "secure-ml", "revoke", *words]
+        command = [sys.executable, "-m", "flask", "--app", "served_app:create_app", "secure-ml", "revocations", *words]
         folder = Path(__file__).parents[1] / "shared"
         done = subprocess.run(command, env=shared, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr

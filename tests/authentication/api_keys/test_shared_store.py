@@ -169,7 +169,11 @@ def test_parallel_changes_lose_nothing(keys: SharedKeyStore, shared: SharedStore
 
     with ThreadPoolExecutor(8) as pool:
         made = sum(pool.map(grow, range(40)))
-    assert keys.get("k1") == record(created=1 + made)
+    # On a busy machine a server may execute a change after its client gave up on it, and be left alone for a while.
+    clock.advance(5)
+    found = keys.get("k1")
+    assert found is not None
+    assert 1 + made <= found.created <= 1 + 40
     assert made > 0
 
 

@@ -73,13 +73,13 @@ def test_storage_down_refuses_when_closed(protected: MakeApp) -> None:
 
 
 def test_the_storage_is_used_again_when_it_is_back(tmp_path: Path, protected: MakeApp, clock: FakeClock) -> None:
-    """After the pause the shared count holds again."""
+    """After the longest pause (one second and a fifth) the shared count holds again."""
     port = free_port()
     app = protected(LIMIT_OUTAGE="closed", RATELIMIT_STORAGE_URI=uri(port))
     assert statuses(app, 1) == [503]
     with valkey(tmp_path, port):
         assert statuses(app, 1) == [503]
-        clock.advance(1.1)
+        clock.advance(1.3)
         assert statuses(app, 1) == [404]
 
 

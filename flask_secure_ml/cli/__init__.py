@@ -4,9 +4,8 @@ from .check import check
 from .context import SecureMLGroup
 from .keys import keys
 from .model import model, profile
-from .openapi import openapi
 from .revocations import revocations
-from .routes import routes
+from .routes import openapi, routes
 
 secure_ml: SecureMLGroup = SecureMLGroup(
     "secure-ml", help="Manage API keys and revocations, and inspect what is protected."

@@ -13,11 +13,9 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from ..inputs.model_inputs import ModelInputsError, inputs_of
-from ..inputs.model_inputs.source import schema_source
-from ..inputs.profiles.data import read_columns
+from ..inputs.model_inputs import ModelInputsError, inputs_of, schema_source
 from ..inputs.profiles.file import ProfileError
-from ..inputs.profiles.fit import QUANTILES
+from ..inputs.profiles.fit import QUANTILES, read_columns
 from ..inputs.profiles.fit import fit as fit_columns
 from ..model_files import ModelFileError, directory_digest, file_digest, find_code, read_directory, read_file
 from ..model_files.files import MAX_BYTES, Files

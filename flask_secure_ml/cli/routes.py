@@ -1,16 +1,17 @@
-"""``flask secure-ml routes``: the policy of every route."""
+"""``flask secure-ml routes`` and ``openapi``: the policy of every route, and the description of the app."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import IO
 
 import click
 from flask.cli import with_appcontext
 
 from ..policy.options import AccessOptions
 from ..policy.policy import Policy
-from .context import command_state, json_option, print_table
+from .context import command_app, command_state, json_option, print_table
 
 HEADINGS = ("Methods", "Rule", "Access", "Limits", "Body")
 
@@ -65,3 +66,20 @@ def access_words(access: AccessOptions) -> Iterator[str]:
 
 def _name(function: object) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.File("w", encoding="utf-8", lazy=True, atomic=True),
+    default="-",
+    help="Write it to this file instead; the file is replaced as a whole.",
+)
+@with_appcontext
+def openapi(output: IO[str]) -> None:
+    """Print the OpenAPI 3.1 description of the app, whether it is served or not."""
+    from ..openapi import build_document
+
+    command_state()
+    document = build_document(command_app())
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=output)

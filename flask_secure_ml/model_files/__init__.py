@@ -1,11 +1,17 @@
 """Model files: verified before they are parsed, and rejected if loading them runs code or reads other files."""
 
-from .digests import directory_digest, file_digest, read_digest
-from .errors import ModelFileError, UnreadableModel, UnsafeModel, UnverifiedModel
-from .files import read_directory, read_file, verified_copy
+from .files import (
+    ModelFileError,
+    UnreadableModel,
+    UnsafeModel,
+    UnverifiedModel,
+    read_directory,
+    read_file,
+    verified_copy,
+)
 from .formats import KINDS, Finding, find_code
+from .integrity import SignatureVerifier, directory_digest, file_digest, read_digest
 from .loading import load_verified, load_verified_copy, load_verified_directory
-from .signatures import SignatureVerifier
 
 __all__ = [
     "KINDS",

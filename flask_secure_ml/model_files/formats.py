@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from types import MappingProxyType
 from typing import BinaryIO, TypeVar, cast
 
 from .. import npy
-from . import hdf5, keras, onnx, protobuf, xml
+from . import hdf5, keras, onnx, protobuf
 from .hdf5_bytes import hdf5_begins
 from .pickles import is_pickle, runs_code
 from .streams import WRAPPERS, Opaque, Part, Wrapper, container, salvage
@@ -215,7 +216,7 @@ def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
         yield from _onnx(part, limit)
     if _names_files(part, head, limit):
         yield Finding("external", part.where, "ONNX as text names other files")
-    if xml.begins(head) and _test(part, xml.names_files):
+    if _could_be_xml(head) and _test(part, _xml_names_files):
         yield Finding("external", part.where, "XML with a document type can name other files")
 
 
@@ -257,3 +258,36 @@ def _check_depth(part: Part) -> None:
 def _test(part: Part, test: Callable[[BinaryIO], T]) -> T:
     with part.open() as stream:
         return test(stream)
+
+
+_CHUNK = 1 << 20
+_BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+_DOCUMENT_TYPE = b"<!DOCTYPE"
+_ENCODING = re.compile(rb"""\A<\?xml[^>]*?encoding\s*=\s*["']([^"']*)""")
+# In these the characters of markup are the bytes of ASCII, with zeros between them.
+_PLAIN_ENCODING = re.compile(
+    rb"utf-?(8|16|32)(le|be)?|ucs-?[24]|(us-)?ascii|iso-8859-\d+|latin-?1|windows-125\d", re.IGNORECASE
+)
+_EBCDIC = b"\x4c\x6f\xa7\x94"
+
+
+def _could_be_xml(head: bytes) -> bool:
+    return head.lstrip(_BEFORE).startswith(b"<") or head.startswith(_EBCDIC)
+
+
+def _xml_names_files(stream: BinaryIO) -> bool:
+    # A document type, or an entity that it declares, can name a file of the machine (CWE-611; Extensible Markup
+    # Language 1.0, sections 2.8, 4.2.2 and F). Models in XML, such as PMML and OpenVINO, have none. An encoding in
+    # which none can be searched for counts too.
+    window = stream.read(_CHUNK)
+    declared = _ENCODING.match(window.replace(b"\0", b"").lstrip(_BEFORE))
+    if window.startswith(_EBCDIC) or (declared and not _PLAIN_ENCODING.fullmatch(declared[1])):
+        return True
+    tail = b""
+    while window:
+        tail += window.replace(b"\0", b"")
+        if _DOCUMENT_TYPE in tail:
+            return True
+        tail = tail[-len(_DOCUMENT_TYPE) :]
+        window = stream.read(_CHUNK)
+    return False

@@ -13,10 +13,9 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 
-from . import hdf5_messages as values
-from .hdf5_bytes import Damaged, Reader, Span
+from . import hdf5_bytes as values
+from .hdf5_bytes import CONTINUATION, Damaged, Headers, Message, Reader, Span
 from .hdf5_groups import Records, old_group
-from .hdf5_messages import CONTINUATION, Headers, Message
 from .pickles import is_pickle
 from .streams import Opaque
 

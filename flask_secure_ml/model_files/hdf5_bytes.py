@@ -1,8 +1,16 @@
-"""Reading numbers, addresses and strings of an HDF5 file."""
+"""Reading numbers, addresses and strings of an HDF5 file, and the messages in the header of an object.
+
+Source: HDF5 File Format Specification 4.0, section IV.A (object headers of version 1 and 2).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
+
+from .streams import Opaque
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -128,3 +136,152 @@ class Cursor:
         """Return a position in the file, or None for an address that is not defined."""
         value = self.offset()
         return None if value == (1 << 8 * self._reader.offsets) - 1 else self._reader.base + value
+
+
+CONTINUATION = 0x10
+MAX_MESSAGES = 1 << 22
+
+_SHARED = 2
+
+
+@dataclass(frozen=True)
+class Message:
+    """One fact about an object.
+
+    :param shared: whether its content is a reference to another position.
+    """
+
+    kind: int
+    shared: bool
+    span: Span
+
+
+class Headers:
+    """The headers of a file, and how many objects may still be examined."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._read = reader
+        self._left = MAX_MESSAGES
+
+    def count(self) -> None:
+        """Count an object.
+
+        :raises Opaque: there are too many.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise Opaque("it has too many objects to examine")
+
+    def messages(self, position: int) -> Iterator[Message]:
+        """Return the messages of the object whose header is here, those in continuations of it too."""
+        if self._read.bytes(position, 4) == b"OHDR":
+            return self._version_2(position)
+        return self._version_1(position)
+
+    def _version_1(self, position: int) -> Iterator[Message]:
+        if self._read.uint(position, 1) != 1:
+            raise Damaged
+        chunks = [(position + 16, position + 16 + self._read.uint(position + 8, 4))]
+        for start, end in self._chunks(chunks):
+            at = start
+            while at + 8 <= end:
+                kind, size = self._read.uint(at, 2), self._read.uint(at + 2, 2)
+                message = Message(kind, bool(self._read.uint(at + 4, 1) & _SHARED), (at + 8, at + 8 + size))
+                at += 8 + size
+                yield self._checked(message, end, chunks, continued=0)
+
+    def _version_2(self, position: int) -> Iterator[Message]:
+        read = self._read
+        version, flags = read.uint(position + 4, 1), read.uint(position + 5, 1)
+        if version != 2:  # noqa: PLR2004
+            raise Damaged
+        at = position + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        width = 1 << (flags & 3)
+        chunks = [(at + width, at + width + read.uint(at, width))]
+        header = 6 if flags & 4 else 4
+        for start, end in self._chunks(chunks):
+            at = start
+            while at + header <= end:
+                kind, size = read.uint(at, 1), read.uint(at + 1, 2)
+                message = Message(kind, bool(read.uint(at + 3, 1) & _SHARED), (at + header, at + header + size))
+                at += header + size
+                yield self._checked(message, end, chunks, continued=4)
+
+    def _chunks(self, chunks: list[Span]) -> Iterator[Span]:
+        seen = set()
+        while chunks:
+            chunk = chunks.pop()
+            if chunk in seen:
+                raise Damaged
+            seen.add(chunk)
+            self._read.check(*chunk)
+            yield chunk
+
+    def _checked(self, message: Message, end: int, chunks: list[Span], continued: int) -> Message:
+        """Return a message that is whole, after its continuation was noted."""
+        self.count()
+        if message.span[1] > end:
+            raise Damaged
+        if message.kind == CONTINUATION:
+            cursor = self._read.cursor(message.span[0])
+            start, size = cursor.address(), cursor.length()
+            if start is None or (continued and self._read.bytes(start, 4) != b"OCHK"):
+                raise Damaged
+            # Of version 2, a signature stands before the messages and a checksum behind them.
+            chunks.append((start + continued, start + size - continued))
+        return message
+
+
+COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = range(4)
+
+_NULL = 2
+
+
+def items(read: Reader, start: int, end: int) -> int:
+    """Return how many values a dataspace declares."""
+    cursor = read.cursor(start)
+    version, rank, _, kind = (cursor.uint(1) for _ in range(4))
+    if version not in (1, 2):
+        raise Damaged
+    if version == 1:
+        cursor.skip(4)
+    elif kind == _NULL:
+        return 0
+    dimensions = [cursor.length() for _ in range(rank)]
+    if cursor.position > end:
+        raise Damaged
+    return math.prod(dimensions)
+
+
+def layout(read: Reader, position: int) -> tuple[int, int]:
+    """Return the kind of a layout, and the bytes that one chunk declares."""
+    cursor = read.cursor(position)
+    version = cursor.uint(1)
+    if version in (1, 2):
+        rank, kind = cursor.uint(1), cursor.uint(1)
+        cursor.skip(5)
+    elif version in (3, 4, 5):
+        rank, kind = 0, cursor.uint(1)
+    else:
+        raise Damaged
+    if kind not in (COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL):
+        raise Damaged
+    if kind == CHUNKED:
+        return kind, _chunk(cursor, version, rank)
+    if kind == CONTIGUOUS and version > 2:  # noqa: PLR2004
+        values, size = cursor.address(), cursor.length()
+        if values is not None:
+            read.check(values, values + size)
+    return kind, 0
+
+
+def _chunk(cursor: Cursor, version: int, rank: int) -> int:
+    """Return the product of the dimensions, of which the last is the size of a value."""
+    width = 4
+    if version > 3:  # noqa: PLR2004
+        cursor.skip(1)
+        rank, width = cursor.uint(1), cursor.uint(1)
+    else:
+        rank = cursor.uint(1) if version == 3 else rank  # noqa: PLR2004
+        cursor.offset()
+    return math.prod(cursor.uint(width) for _ in range(rank))

@@ -8,13 +8,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
-from . import signatures
-from .digests import check_digest, directory_digest, file_digest
-from .errors import UnsafeModel, UnverifiedModel
-from .files import MAX_BYTES, Files, read_directory, read_file, verified_copy
+from . import integrity
+from .files import MAX_BYTES, Files, UnsafeModel, UnverifiedModel, read_directory, read_file, verified_copy
 from .formats import KINDS, Finding, find_code
+from .integrity import Signer, check_digest, directory_digest, file_digest
 from .keras import config_holds_code
-from .signatures import Signer
 
 T = TypeVar("T")
 
@@ -67,7 +65,7 @@ def load_verified(
     if sha256 is not None:
         check_digest(source, file_digest(data), sha256)
     if signature is not None and signed_by is not None:
-        signatures.check_file(source, data, Path(signature), signed_by)
+        integrity.check_file(source, data, Path(signature), signed_by)
     _reject_code(source, data, max_bytes, allow)
     return loader(io.BytesIO(data))
 
@@ -148,7 +146,7 @@ def _verified_files(
     if sha256 is not None:
         check_digest(path, directory_digest(files), sha256)
     if signature is not None and signed_by is not None:
-        files = signatures.check_directory(path, files, Path(signature), signed_by)
+        files = integrity.check_directory(path, files, Path(signature), signed_by)
     return files
 
 

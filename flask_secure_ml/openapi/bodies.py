@@ -14,8 +14,7 @@ from ..inputs.body_stream import Caps
 from ..inputs.fields.tensor import Tensor
 from ..inputs.formats import Format, Formats, build_formats, single_tensor
 from ..inputs.formats.json import JSON
-from ..inputs.formats.oip import LENGTH_HEADER, OCTETS
-from ..inputs.formats.oip_data import DATATYPES
+from ..inputs.formats.oip import DATATYPES, LENGTH_HEADER, OCTETS
 from .components import Examples
 from .tensors import JsonSchema, tensor_text
 

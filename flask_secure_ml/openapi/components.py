@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..inputs.formats.oip_data import BYTES, DATATYPES
+from ..inputs.formats.oip import BYTES, DATATYPES
 from .tensors import MAX_EXAMPLE, JsonSchema, nearest_to_zero
 
 HEADERS: dict[str, dict[str, Any]] = {

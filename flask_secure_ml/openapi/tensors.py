@@ -18,7 +18,7 @@ from ..inputs.fields.arrays import ArrayField, is_taken
 from ..inputs.fields.base64_tensor import Base64Tensor
 from ..inputs.fields.categorical import Categorical
 from ..inputs.fields.tensor import Tensor
-from ..inputs.formats.oip_data import DATATYPES
+from ..inputs.formats.oip import DATATYPES
 from ..inputs.problems import number_text
 
 JsonSchema = dict[str, Any]

@@ -1,6 +1,23 @@
-"""Headers in which proxies describe their clients. Any client can send them, so they are removed from requests."""
+"""Headers in which proxies describe their clients. Any client can send them, so they are removed from requests.
+
+The certificate of the client comes from the TLS socket of the server or from a header of a trusted proxy. It is not
+parsed here. Both sources have verified that the client holds its private key. Code that uses the certificate as an
+identity must verify its chain.
+"""
 
 from __future__ import annotations
+
+import base64
+import logging
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 
 HOP_HEADERS = frozenset(
     {
@@ -62,3 +79,112 @@ PROXY_HEADERS = frozenset(
 def environ_key(header: str) -> str:
     """Return the name that WSGI gives a header (PEP 3333)."""
     return "HTTP_" + header.upper().replace("-", "_")
+
+
+log: logging.Logger = logging.getLogger(__name__)
+
+MAX_HEADER = 16_384
+"""The longest header with a certificate, in characters."""
+
+_BYTE_SEQUENCE = re.compile(r":([A-Za-z0-9+/]+={0,2}):")
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----(?:\r?\n)?")
+_PAIR = re.compile(r'[ \t]*([A-Za-z]+)=(?:"([^"\\]*(?:\\.[^"\\]*)*)"[ \t]*|([^",;]*))([,;]|\Z)')
+
+
+class CertificateSource:
+    """Reads the client's certificate for the proxy middleware.
+
+    The certificate of a trusted proxy's own connection identifies no client: from a proxy only the header counts, and
+    without a configured header there is no certificate.
+
+    :param header: ``Client-Cert``, ``X-SSL-Client-Cert`` or ``X-Forwarded-Client-Cert``; None to trust no header.
+    """
+
+    def __init__(self, header: str | None) -> None:
+        self.header = header
+        self.key: str = "" if header is None else environ_key(header)
+
+    def of_client(self, environ: WSGIEnvironment) -> bytes | None:
+        """Return the certificate of a client with a direct connection, in DER, or None."""
+        return socket_certificate(environ.get("gunicorn.socket"))
+
+    def of_proxy(self, value: str | None, proxy: str) -> bytes | None:
+        """Return the certificate that a trusted proxy forwarded, in DER, or None.
+
+        :param value: the header. A malformed one counts as no certificate, and is logged without its content.
+        :param proxy: the IP address of the proxy, for the log.
+        """
+        if self.header is None or not value:
+            return None
+        try:
+            return certificate_in(self.header, value)
+        except ValueError:
+            log.warning("the header %s of the trusted proxy %s has no certificate", self.header, proxy or "unix")
+            return None
+
+
+def socket_certificate(connection: object) -> bytes | None:
+    """Return the client certificate of a TLS socket, in DER, or None."""
+    # Read from the module each time: gevent replaces the class, in a worker after the app was loaded.
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    try:
+        return connection.getpeercert(binary_form=True)
+    except (OSError, ValueError):
+        # The client is gone, or the handshake is not complete.
+        return None
+
+
+def certificate_in(header: str, value: str) -> bytes:
+    """Return the certificate in the value of a header, in DER.
+
+    :raises ValueError: the value does not have the format of the header, or is too long.
+    """
+    if len(value) > MAX_HEADER:
+        raise ValueError(f"more than {MAX_HEADER} characters")
+    return _FORMATS[header](value.strip(" \t"))
+
+
+def _byte_sequence(value: str) -> bytes:
+    """Read ``Client-Cert`` (RFC 9440 section 2.2): one byte sequence (RFC 8941 section 3.3.5), no parameters."""
+    found = _BYTE_SEQUENCE.fullmatch(value)
+    if found is None:
+        raise ValueError("not one byte sequence")
+    return base64.b64decode(found[1], validate=True)
+
+
+def _escaped_pem(value: str) -> bytes:
+    """Read one percent-encoded certificate in PEM (RFC 7468), in which a plus sign stands for itself."""
+    found = _PEM.fullmatch(unquote(value, "ascii", "strict"))
+    if found is None:
+        raise ValueError("not one certificate in PEM")
+    return base64.b64decode("".join(found[1].split()), validate=True)
+
+
+def _nearest_element(value: str) -> bytes:
+    """Read the last element of ``X-Forwarded-Client-Cert``, which is of the nearest proxy.
+
+    The format is that of Envoy: elements are separated by commas, ``key=value`` pairs by semicolons, and a value with
+    one of these characters is in double quotes.
+    """
+    certificates: list[str] = []
+    at, end = 0, ","
+    while end:
+        pair = _PAIR.match(value, at)
+        if pair is None:
+            raise ValueError("not a list of elements")
+        if pair[1].lower() == "cert":
+            certificates.append(pair[3] if pair[2] is None else re.sub(r"\\(.)", r"\1", pair[2]))
+        at, end = pair.end(), pair[4]
+        if end == ",":
+            certificates = []
+    if len(certificates) != 1:
+        raise ValueError("not one certificate in the last element")
+    return _escaped_pem(certificates[0])
+
+
+_FORMATS: Mapping[str, Callable[[str], bytes]] = {
+    "Client-Cert": _byte_sequence,
+    "X-SSL-Client-Cert": _escaped_pem,
+    "X-Forwarded-Client-Cert": _nearest_element,
+}

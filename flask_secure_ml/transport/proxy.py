@@ -17,9 +17,8 @@ from ..config.fields import Networks
 from ..errors import REQUEST_ID_KEY
 from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
 from ..principal import Clock
-from .client_certificate import CertificateSource
 from .drain import Drain
-from .forwarded import HOP_FAMILIES, HOP_HEADERS, PROXY_HEADERS
+from .forwarded import HOP_FAMILIES, HOP_HEADERS, PROXY_HEADERS, CertificateSource
 from .outgoing import Outgoing, Site
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_secure_ml.model_files import ModelFileError, UnreadableModel, UnverifiedModel, directory_digest, read_digest
-from flask_secure_ml.model_files.digests import MAX_SUMS, check_digest
+from flask_secure_ml.model_files.integrity import MAX_SUMS, check_digest
 from programs import needs
 
 A, B = "a" * 64, "b" * 64
@@ -129,7 +129,7 @@ def test_digest_in_capitals() -> None:
 def test_digests_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verdict is that of ``hmac.compare_digest``."""
     compare = Mock(return_value=False)
-    monkeypatch.setattr("flask_secure_ml.model_files.digests.compare_digest", compare)
+    monkeypatch.setattr("flask_secure_ml.model_files.integrity.compare_digest", compare)
     with pytest.raises(UnverifiedModel):
         check_digest(Path("model"), A, A)
     compare.assert_called_once_with(A.encode(), A.encode())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_secure_ml.model_files import UnsafeModel, file_digest, find_code, hdf5_messages, load_verified
+from flask_secure_ml.model_files import UnsafeModel, file_digest, find_code, hdf5_bytes, load_verified
 from flask_secure_ml.model_files.hdf5_bytes import HDF5
 from model_samples import sample
 
@@ -324,7 +324,7 @@ def test_shared_datatype(content: bytes, expected: set[str]) -> None:
 
 def test_number_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk ends after so many messages."""
-    monkeypatch.setattr(hdf5_messages, "MAX_MESSAGES", 100)
+    monkeypatch.setattr(hdf5_bytes, "MAX_MESSAGES", 100)
     assert kinds(built(*[(0, b"")] * 100)) == set()
     (finding,) = find_code(built(*[(0, b"")] * 101), LIMIT)
     assert finding.why == "it has too many objects to examine"

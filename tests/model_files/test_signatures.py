@@ -23,7 +23,7 @@ from flask_secure_ml.model_files import (
     load_verified_copy,
     load_verified_directory,
 )
-from flask_secure_ml.model_files.signatures import PREDICATE
+from flask_secure_ml.model_files.integrity import PREDICATE
 from model_samples import sample
 
 

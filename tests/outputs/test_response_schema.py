@@ -14,7 +14,7 @@ import pytest
 from marshmallow import Schema, fields, post_dump, pre_dump, validate
 
 from flask_secure_ml.inputs import Base64Tensor, Tensor
-from flask_secure_ml.outputs.response_schema import UndeclaredError, dump_declared
+from flask_secure_ml.outputs.responses import UndeclaredError, dump_declared
 
 
 class Level(enum.IntEnum):

@@ -16,8 +16,7 @@ from werkzeug.test import EnvironBuilder
 from certificates import issue
 from flask_secure_ml.config.fields import NetworkList
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.client_certificate import MAX_HEADER, certificate_in
-from flask_secure_ml.transport.forwarded import environ_key
+from flask_secure_ml.transport.forwarded import MAX_HEADER, certificate_in, environ_key
 from flask_secure_ml.transport.proxy import ExchangeOpener
 
 PROXY = "10.0.0.1"

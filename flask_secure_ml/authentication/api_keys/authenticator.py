@@ -12,9 +12,9 @@ from ...errors import DependencyUnavailable, MalformedRequest, NotAuthenticated
 from ...exchange import Exchange
 from ...principal import Clock, Principal
 from ...secrets import SecretRing
-from ..credentials import authorization, single_value
+from ..guard import authorization, single_value
 from .key import ACTIVE, NO_HASH, NOBODY, KeyHasher, KeyRecord, KeyStore, checksum, has_form, id_part
-from .last_use import Rarely
+from .lifecycle import Rarely
 
 log: logging.Logger = logging.getLogger(__name__)
 

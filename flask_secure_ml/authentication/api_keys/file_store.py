@@ -24,7 +24,7 @@ from ...errors import DependencyUnavailable
 from ...refresh import Outage, WatchedFile
 from ...strictjson import loads
 from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
-from .last_use import LastUse, Uses, merged, parse_uses
+from .lifecycle import LastUse, Uses, merged, parse_uses
 
 log: logging.Logger = logging.getLogger(__name__)
 

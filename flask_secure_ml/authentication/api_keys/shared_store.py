@@ -11,7 +11,7 @@ from ...principal import Clock
 from ...stores import SharedStore
 from ...stores.snapshot import Snapshot
 from .key import REVOKED, Change, KeyRecord, dump_record, parse_record
-from .last_use import LastUse, Uses, parse_uses
+from .lifecycle import LastUse, Uses, parse_uses
 
 KEYS = "keys"
 USES = "keys-used"

@@ -21,7 +21,7 @@ from ...errors import NotAuthenticated
 from ...exchange import Exchange
 from ...principal import Principal
 from ...refresh import process_lock
-from ..credentials import token68
+from ..guard import token68
 
 MAX_TOKEN = 8192
 """The longest token in characters; servers limit a header line to about as many."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..problems import MAX_ERRORS, Message, Shape, at
-from .base import checked_count, required_by_default
+from . import checked_count, required_by_default
 from .tensor_options import DimensionedField, checked_shape
 
 Array = NDArray[Any]

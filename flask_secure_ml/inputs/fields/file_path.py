@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from .base import AnyField, checked_count, required_by_default
+from . import AnyField, checked_count, required_by_default
 
 # Each part begins with a letter, a digit or an underscore, so it is neither hidden, nor "..", nor an option.
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}"

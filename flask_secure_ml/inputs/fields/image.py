@@ -17,7 +17,7 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 
 from ..load_context import is_spent
-from .base import AnyField, checked_count, required_by_default
+from . import AnyField, checked_count, required_by_default
 from .base64_tensor import decode, decoded_size
 
 if TYPE_CHECKING:

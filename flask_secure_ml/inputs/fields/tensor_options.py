@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..marshmallow_internals import has_pre_load
 from ..problems import Shape
-from .base import AnyField, is_count
+from . import AnyField, is_count
 
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "dimension": 'Its dimension "{name}" must be as long as that of "{other}".',

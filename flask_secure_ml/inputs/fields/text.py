@@ -13,7 +13,7 @@ from unicodedata import category, combining, normalize
 
 from marshmallow import fields
 
-from .base import checked_count, required_by_default
+from . import checked_count, required_by_default
 
 _CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 _BIDI = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))

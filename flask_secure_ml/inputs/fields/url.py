@@ -14,7 +14,7 @@ from typing import Any
 
 from ...fetch import is_public
 from ..load_context import is_spent
-from .base import AnyField, checked_count, required_by_default
+from . import AnyField, checked_count, required_by_default
 
 Resolver = Callable[[str, int], Iterable[str]]
 

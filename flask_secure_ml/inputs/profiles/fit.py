@@ -1,10 +1,14 @@
-"""Computing a profile from data."""
+"""Computing a profile from data, and reading the data: ``.npy``, ``.csv`` and ``.parquet``, none of it executed."""
 
 from __future__ import annotations
 
+import csv
 import math
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,3 +116,117 @@ def _forms(value: Any) -> tuple[float, ...]:
 def _quantile(value: Any, share: float) -> float:
     # The outer one of the two forms, so that the value itself is within both.
     return (min if share < 0.5 else max)(_forms(value))  # noqa: PLR2004  the median
+
+
+_MISSING = frozenset({"", "na", "nan", "null", "none"})
+_BOOLEANS = frozenset({"true", "false"})
+_OF_INTEGERS = frozenset("0123456789+-")
+_OF_NUMBERS = _OF_INTEGERS | frozenset(".e")
+# More than any double needs (17 digits), and few enough to be read at once.
+_LONGEST = 64
+
+
+def read_columns(path: Path, left_out: Sequence[str] = ()) -> list[Column]:
+    """Return the columns of a file.
+
+    :param left_out: columns to leave out, by name, or by number from 0 (from -1 backwards) if the data have no names.
+    :raises ProfileError: the file cannot be read, has another format than its suffix says, or lacks such a column.
+    """
+    readers = {".npy": _of_npy, ".csv": _of_csv, ".parquet": _of_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise ProfileError(f"{path} must be a file of type {', '.join(readers)}")
+    try:
+        return reader(path, left_out)
+    except OSError as error:
+        raise ProfileError(f"{path} cannot be read: {error.strerror or 'it is damaged'}") from None
+    except (ValueError, EOFError, NotImplementedError, csv.Error) as error:
+        problem = str(error) if isinstance(error, ProfileError) else f"it is not a {path.suffix.lower()} file"
+        raise ProfileError(f"{path}: {problem}") from None
+
+
+def _kept(names: Sequence[str], left_out: Sequence[str]) -> list[int]:
+    if unknown := set(left_out) - set(names):
+        raise ProfileError(f"there is no column {min(unknown)!r}")
+    if len(set(names)) < len(names) or "" in names:
+        raise ProfileError("every column must have a name, and names must differ")
+    return [position for position, name in enumerate(names) if name not in left_out]
+
+
+def _of_npy(path: Path, left_out: Sequence[str]) -> list[Column]:
+    # This maps the file into memory, and fails for Python objects, which would have to be unpickled.
+    columns = columns_of(np.lib.format.open_memmap(path, mode="r"))
+    try:
+        dropped = {range(len(columns))[int(number)] for number in left_out}
+    except (ValueError, IndexError):
+        raise ProfileError(f"columns have numbers from 0 to {len(columns) - 1} here, or from -1 backwards") from None
+    return [column for position, column in enumerate(columns) if position not in dropped]
+
+
+def _of_csv(path: Path, left_out: Sequence[str]) -> list[Column]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names, *rows = list(filter(None, csv.reader(file, strict=True))) or [[]]
+    names = [name.strip() for name in names]
+    if names and all(_is_number(name) for name in names):
+        raise ProfileError("the first line has numbers; it must have the names of the columns")
+    if not set(map(len, rows)) <= {len(names)}:
+        raise ProfileError("every line must have as many fields as the first")
+    kept = _kept(names, left_out)
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return [_column(names[position], columns[position]) for position in kept]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _column(name: str, cells: Sequence[str]) -> Column:
+    lowered = list(map(str.lower, map(str.strip, cells)))
+    present = [cell for cell in lowered if cell not in _MISSING]
+    try:
+        return Column(name, _values(present), len(cells) - len(present))
+    except ValueError:
+        raise ProfileError(f"the column {name!r} has something that is not a number; --target leaves it out") from None
+
+
+def _values(cells: Sequence[str]) -> Array:
+    if cells and _BOOLEANS.issuperset(cells):
+        return np.array(list(map("true".__eq__, cells)))
+    characters = set("".join(cells))
+    if not characters <= _OF_NUMBERS or max(map(len, cells), default=0) > _LONGEST:
+        raise ValueError
+    if characters <= _OF_INTEGERS:
+        # Python's own integers are exact; those that no dtype of numpy holds become floats.
+        whole = list(map(int, cells))
+        for code in "qQ":
+            try:
+                return np.asarray(array(code, whole))
+            except OverflowError:
+                continue
+    return np.asarray(array("d", map(float, cells)))
+
+
+def _of_parquet(path: Path, left_out: Sequence[str]) -> list[Column]:
+    try:
+        parquet = import_module("pyarrow.parquet")
+    except ImportError as error:
+        # Not always missing: pyarrow fails for a numpy that is too old, and says so.
+        raise ProfileError(f"Parquet needs pyarrow: pip install 'flask-secure-ml[profile]' ({error})") from None
+    with path.open("rb") as file:
+        table = parquet.read_table(file)
+    names = table.column_names
+    return [_of_arrow(names[position], table.column(position)) for position in _kept(names, left_out)]
+
+
+def _of_arrow(name: str, column: Any) -> Column:
+    types = import_module("pyarrow.types")
+    if not any(is_a(column.type) for is_a in (types.is_boolean, types.is_integer, types.is_floating)):
+        raise ProfileError(
+            f"the column {name!r} is of type {column.type}, which is not a number; --target leaves it out"
+        )
+    values = column.drop_null().to_numpy()
+    return Column(name, values, column.null_count)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flask_secure_ml.authentication.api_keys.last_use import LastUse, Rarely, Uses, merged, parse_uses
+from flask_secure_ml.authentication.api_keys.lifecycle import LastUse, Rarely, Uses, merged, parse_uses
 from flask_secure_ml.errors import DependencyUnavailable
 
 

@@ -14,8 +14,7 @@ import pytest
 from marshmallow import Schema, ValidationError
 
 from flask_secure_ml.inputs import ModelInputsError, Tensor
-from flask_secure_ml.inputs.model_inputs import ModelInput, inputs_of
-from flask_secure_ml.inputs.model_inputs.source import schema_source
+from flask_secure_ml.inputs.model_inputs import ModelInput, inputs_of, schema_source
 
 NUMBERS = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [1.0, 0.0, 2.0], [2.0, 2.0, 2.0]])
 LABELS = [0, 1, 0, 1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flask_secure_ml.inputs import ProfileError
-from flask_secure_ml.inputs.profiles.data import read_columns
+from flask_secure_ml.inputs.profiles.fit import read_columns
 
 
 def columns(path: Path, *left_out: str) -> list[tuple[str | None, str, list[Any], int]]:

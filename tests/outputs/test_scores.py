@@ -56,8 +56,10 @@ def test_fuzz_rounding(array: Any, decimals: int) -> None:
     found = rounded(array, decimals)
     assert (found.shape, found.dtype) == (array.shape, array.dtype)
     assert np.isfinite(found).all()
-    exact, last = array.astype("f8"), float(np.finfo(array.dtype).eps)
-    assert (np.abs(found.astype("f8") - exact) <= 0.5 * 10.0**-decimals + np.abs(exact) * last + 1e-7 * last).all()
+    exact, limits = array.astype("f8"), np.finfo(array.dtype)
+    # The rounded number has to be one of the dtype: near zero those are as far apart as its smallest one is from zero.
+    nearest = np.abs(exact) * float(limits.eps) + float(limits.smallest_subnormal)
+    assert (np.abs(found.astype("f8") - exact) <= 0.5 * 10.0**-decimals + nearest).all()
     assert np.array_equal(rounded(found, decimals), found)
 
 

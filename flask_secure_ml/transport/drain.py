@@ -223,6 +223,9 @@ class _LingeringClose:
                 self._force_close()
             if not (self._unread or self._will_close()):
                 return
+            if self.body is not None:
+                # Where middleware hides gunicorn's response, it would parse what still comes as the next request.
+                self.body.abandon()
             try:
                 self._drain.discard(self._connection, self._limit(), self._grace(), self._capacity())
             finally:

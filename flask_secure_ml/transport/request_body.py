@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,9 +36,10 @@ class RequestBody:
     """
 
     def __init__(self, stream: Any, remaining: int | None) -> None:
-        self._stream = stream
+        self._stream = self._of_server = stream
         self.remaining = remaining
         self.ended: bool = False
+        self._failed = False
 
     @classmethod
     def declared(cls, environ: WSGIEnvironment) -> RequestBody | None:
@@ -52,33 +53,47 @@ class RequestBody:
 
     def read(self, size: int | None = -1) -> bytes:
         """Read bytes."""
-        return self._counted(self._stream.read(size), everything=size is None or size < 0, asked=size != 0)
+        data = self._attempt(self._stream.read, size)
+        return self._counted(data, everything=size is None or size < 0, asked=size != 0)
 
     def readline(self, size: int | None = -1) -> bytes:
         """Read one line."""
-        return self._counted(self._stream.readline(size), asked=size != 0)
+        return self._counted(self._attempt(self._stream.readline, size), asked=size != 0)
 
     def readlines(self, hint: int | None = None) -> list[bytes]:
         """Read all lines."""
-        lines: list[bytes] = self._stream.readlines(hint)
+        lines: list[bytes] = self._attempt(self._stream.readlines, hint)
         self._counted(b"".join(lines), everything=hint is None)
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
 
+    def _attempt(self, read: Callable[[int | None], Any], size: int | None) -> Any:
+        try:
+            return read(size)
+        except BaseException:
+            # The next read of a chunked body returns b"" in the middle of it, which only looks like its end.
+            self._failed = True
+            raise
+
     def _counted(self, data: bytes, *, everything: bool = False, asked: bool = True) -> bytes:
         if self.remaining is not None:
             self.remaining -= len(data)
-            self.ended = self.remaining <= 0
+            self.ended = self.remaining <= 0 and not self._failed
         elif everything or (asked and not data):
-            self.ended = True
+            self.ended = not self._failed
         return data
+
+    def abandon(self) -> None:
+        """Mark the body as failed for gunicorn, so that it serves nothing else from this connection."""
+        with suppress(AttributeError):
+            self._of_server.failed = True
 
     def has_arrived(self, connection: Timeout) -> bool:
         """Return True if the rest is small and has arrived. Reads it, and never waits for it."""
-        if self.ended:
-            return True
+        if self.ended or self._failed:
+            return self.ended
         rest = _SMALL_CHUNKED if self.remaining is None else self.remaining
         if rest > SMALL_BODY:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -501,3 +501,104 @@ def test_a_body_that_has_not_arrived_is_not_waited_for() -> None:
         assert not body.has_arrived(server.connection)
         server.client.sendall(b"56789")
         assert body.read(10) == b"0123456789"
+
+
+# --- what stands behind a body -----------------------------------------------------------------------------
+
+BEHIND = b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"
+WITHIN = b"GET /within HTTP/1.1\r\nHost: a\r\n\r\n"
+Reading = Callable[[Any], object]
+
+
+def careless(read: Reading) -> Reading:
+    """Return a reader of bodies that reads on after an error."""
+
+    def reader(body: Any) -> None:
+        for _ in range(2):
+            with suppress(Exception):
+                read(body)
+
+    return reader
+
+
+BODIES: dict[str, tuple[bytes, Reading, list[str]]] = {
+    "read": (post(b"1" * 9), lambda body: body.read(), ["/", "/behind"]),
+    "unread, has arrived": (post(b"1" * 9), lambda _: None, ["/", "/behind"]),
+    "empty": (post(b""), lambda _: None, ["/", "/behind"]),
+    "chunked, read": (chunked(b"1" * 9), lambda body: body.read(), ["/", "/behind"]),
+    "large, unread": (post(b"1" * 100_000), lambda _: None, ["/"]),
+    "large, half read": (post(b"1" * 200_000), lambda body: body.read(100_000), ["/"]),
+    "large, its length again behind it": (post(b"1" * 200_000, 100_000), lambda _: None, ["/"]),
+    "a request as the body": (post(WITHIN, 100_000), lambda _: None, ["/"]),
+    "a request as half of the body": (post(WITHIN * 2), lambda body: body.read(len(WITHIN)), ["/", "/behind"]),
+    "the length has leading zeros": (post(b"", 0).replace(b": 0", b": " + b"0" * 30), lambda _: None, ["/"]),
+    "chunked, large, unread": (chunked(b"1" * 100_000), lambda _: None, ["/"]),
+    "chunked, malformed, unread": (chunked(b"1", b"zz\r\n"), lambda _: None, ["/"]),
+    "chunked, malformed, read": (chunked(b"1", b"zz\r\n"), careless(lambda body: body.read()), ["/"]),
+    "chunked, malformed, by lines": (chunked(b"1", b"zz\r\n"), careless(lambda body: body.readline()), ["/"]),
+    "chunked, malformed, all lines": (chunked(b"1", b"zz\r\n"), careless(lambda body: body.readlines()), ["/"]),
+    "chunked, malformed, iterated": (chunked(b"1", b"zz\r\n"), careless(list), ["/"]),
+    "chunked, malformed trailer": (chunked(b"1", b"0\r\nHost\r\n\r\n"), careless(lambda body: body.read()), ["/"]),
+    "chunked, a trailer without end": (chunked(b"1", b"0\r\na: b\r\n"), careless(lambda body: body.read()), ["/"]),
+}
+
+
+@pytest.mark.parametrize("status", ["200 OK", "401 UNAUTHORIZED"])
+@pytest.mark.parametrize("visible", [True, False], ids=["response visible", "middleware before it"])
+@pytest.mark.parametrize(("sent", "read", "paths"), BODIES.values(), ids=BODIES)
+def test_no_bytes_of_a_body_become_a_request(
+    sent: bytes, read: Reading, paths: list[str], visible: bool, status: str
+) -> None:
+    """What stands behind a body is served where the body has ended; otherwise nothing is served any more."""
+    seen: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        seen.append(environ["PATH_INFO"])
+        if len(seen) == 1 and isinstance(environ["wsgi.input"], RequestBody):
+            read(environ["wsgi.input"])
+        start_response(status, [("Content-Length", "4")])
+        return [b"done"]
+
+    with connected(sent + BEHIND * 2) as server:
+        server.client.shutdown(socket.SHUT_WR)
+        drain = Drain(app, SystemClock())
+        with suppress(StopIteration):
+            while server.serve(drain, visible=visible) and len(seen) < 2:
+                pass
+        received = server.received()
+    assert seen == paths
+    assert received.endswith(b"<end>") or len(paths) == 2
+    if status.startswith("401") and visible:
+        assert (b"Connection: close" in received) is (len(paths) == 1)
+
+
+def test_a_body_whose_reading_was_interrupted() -> None:
+    """A timeout of gevent is no ``Exception``, so gunicorn does not notice that it ended the reader of the chunks."""
+
+    class Timeout(BaseException):
+        pass
+
+    def late(*_: object) -> bytes:
+        raise Timeout
+
+    seen: list[str] = []
+
+    with connected(chunked(b"1", b"")) as server:
+
+        def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            seen.append(environ["PATH_INFO"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(server.parser.unreader, "chunk", late)
+                with pytest.raises(Timeout):
+                    environ["wsgi.input"].read()
+            server.client.sendall(WITHIN)
+            server.client.shutdown(socket.SHUT_WR)
+            assert environ["wsgi.input"].read() == b"1"
+            start_response("503 SERVICE UNAVAILABLE", [("Content-Length", "4")])
+            return [b"late"]
+
+        assert not server.serve(Drain(app, SystemClock()))
+        with pytest.raises(StopIteration):
+            next(server.parser)
+        assert b"Connection: close" in server.received()
+    assert seen == ["/"]

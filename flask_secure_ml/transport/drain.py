@@ -41,6 +41,7 @@ WINDOW_BYTES = 256 * 1024
 _BLOCK = 65_536
 _FIRST_ERROR = "400"
 _SEEN = "flask_secure_ml.drain"
+_SHARES = "_flask_secure_ml_shares"
 
 
 class Socket(Timeout, Protocol):
@@ -81,7 +82,6 @@ class Drain:
     def __init__(self, app: WSGIApplication, clock: Clock) -> None:
         self._app = app
         self._clock = clock
-        self._shares: dict[int, Share] = {}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app."""
@@ -94,17 +94,13 @@ class Drain:
             start_response = closing.watch(start_response)
         return closing.wrap(self._app(environ, start_response))
 
-    def discard(self, connection: Socket, limit: int, grace: float, capacity: int) -> None:
+    def discard(self, connection: Socket, limit: int, grace: float, share: Share) -> None:
         """Read the rest of a request, if fewer than a quarter of the worker's threads do so already.
 
         :param limit: the most bytes to read.
         :param grace: seconds for which the client may be slow.
-        :param capacity: how many requests the worker serves at once.
+        :param share: of the worker's threads.
         """
-        # One for each process, created in it: a fork would copy a semaphore that is partly taken, and gevent replaces
-        # the locks of its workers only.
-        process = os.getpid()
-        share = self._shares.get(process) or self._shares.setdefault(process, Share(capacity))
         if not share.take():
             return
         try:
@@ -143,6 +139,18 @@ class Share:
     def give_back(self) -> None:
         """Return the share to the other threads."""
         self._reading.release()
+
+
+def share_of(owner: object, capacity: int) -> Share:
+    """Return the share of this process; create it if there is none.
+
+    :param owner: the object that keeps it. gunicorn's configuration is the same for all apps of a worker.
+    """
+    shares: dict[int, Share] = vars(owner).setdefault(_SHARES, {})
+    # One for each process, created in it: a fork would copy a semaphore that is partly taken, and gevent replaces the
+    # locks of its workers only.
+    process = os.getpid()
+    return shares.get(process) or shares.setdefault(process, Share(capacity))
 
 
 def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock) -> None:
@@ -227,7 +235,7 @@ class _LingeringClose:
                 # Where middleware hides gunicorn's response, it would parse what still comes as the next request.
                 self.body.abandon()
             try:
-                self._drain.discard(self._connection, self._limit(), self._grace(), self._capacity())
+                self._drain.discard(self._connection, self._limit(), self._grace(), self._share())
             finally:
                 self._connection.shutdown(SHUT_RDWR)
 
@@ -253,11 +261,18 @@ class _LingeringClose:
 
     def _grace(self) -> float:
         # A worker that serves one request at a time makes every other client wait.
-        return GRACE if self._unread and self._environ.get("wsgi.multithread") else 0.0
+        return GRACE if self._unread and self._capacity() > 1 else 0.0
+
+    def _share(self) -> Share:
+        owner = self._drain if self._response is None else self._response.cfg
+        return share_of(owner, self._capacity())
 
     def _capacity(self) -> int:
-        if self._response is None or not self._environ.get("wsgi.multithread"):
+        if not self._environ.get("wsgi.multithread"):
             return 1
+        if self._response is None:
+            # Unknown, but more than one: such a worker rarely has a single thread.
+            return 2
         cooperative = type(self._connection).__module__.startswith("gevent.")
         return int(getattr(self._response.cfg, "worker_connections" if cooperative else "threads", 1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.drain import MAX_BYTES, Closing, Drain, Share, read_within_bounds
+from flask_secure_ml.transport.drain import MAX_BYTES, Closing, Drain, Share, read_within_bounds, share_of
 from flask_secure_ml.transport.request_body import SMALL_BODY, RequestBody
 
 KIB = 1024
@@ -125,35 +125,53 @@ def test_a_quarter_of_the_threads_reads_at_once(capacity: int, at_once: int) -> 
 
 def test_every_process_has_its_own_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is forked while its parent reads does not inherit the slots that are taken."""
+    owner = Config()
+    assert share_of(owner, 1).take()
+    assert not share_of(owner, 1).take()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert share_of(owner, 1).take()
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError, ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", ["shutdown", "recv"])
+def test_no_error_keeps_the_share(at: str, error: type[BaseException] | None) -> None:
+    """Wherever reading breaks off, the next client is read."""
+    share = Share(1)
     drain = Drain(lambda _environ, _start: [], FakeClock())
-    shared: list[tuple[float, int]] = []
 
-    class Forking(PacedSocket):
+    class Breaking(PacedSocket):
+        def shutdown(self, how: int, /) -> None:
+            if at == "shutdown" and error is not None:
+                raise error
+            super().shutdown(how)
+
         def recv(self, size: int, /) -> bytes:
-            monkeypatch.setattr(os, "getpid", lambda: -1)
-            clock = FakeClock()
-            child = PacedSocket(clock, [(0.0, 5)])
-            drain.discard(child, 100, 1.0, 1)
-            shared.append((clock.monotonic(), child.received))
-            return b""
+            if at == "recv" and error is not None:
+                raise error
+            return super().recv(size)
 
-    drain.discard(Forking(FakeClock(), []), 100, 1.0, 1)
-    assert [received for _, received in shared] == [5]
+    for _ in range(3):
+        with nullcontext() if error is None else pytest.raises(error):
+            drain.discard(Breaking(FakeClock(), [(0.0, 5)]), 100, 1.0, share)
+    last = PacedSocket(FakeClock(), [(0.0, 5)])
+    drain.discard(last, 100, 1.0, share)
+    assert last.received == 5
 
 
 def test_others_skip_while_the_share_is_taken() -> None:
     """They read nothing."""
+    share = Share(1)
     drain = Drain(lambda _environ, _start: [], FakeClock())
     late = PacedSocket(FakeClock(), [(0.0, 5)])
 
     class Busy(PacedSocket):
         def recv(self, size: int, /) -> bytes:
-            drain.discard(late, 100, 1.0, 1)
+            drain.discard(late, 100, 1.0, share)
             return b""
 
-    drain.discard(Busy(FakeClock(), []), 100, 1.0, 1)
+    drain.discard(Busy(FakeClock(), []), 100, 1.0, share)
     assert (late.received, late.events) == (0, [])
-    drain.discard(late, 100, 1.0, 1)
+    drain.discard(late, 100, 1.0, share)
     assert late.received == 5
 
 
@@ -370,6 +388,25 @@ def test_a_protected_app_in_a_protected_app() -> None:
     assert isinstance(iterables[0], list)
 
 
+def test_all_apps_of_a_worker_have_one_share() -> None:
+    """Four apps beside each other in a worker with four threads: one thread reads at once."""
+    late = PacedSocket(FakeClock(), [(0.0, 5)])
+    with connected(post(b"", 100_000) + post(b"", 100_000)) as server:
+
+        class Busy(PacedSocket):
+            def recv(self, size: int, /) -> bytes:
+                with connected(post(b"", 100_000)) as second:
+                    second.cfg = server.cfg
+                    second.serve(Drain(responding("401 UNAUTHORIZED"), FakeClock()), {"gunicorn.socket": late})
+                return b""
+
+        server.cfg.set("threads", 4)
+        busy = Busy(FakeClock(), [])
+        server.serve(Drain(responding("401 UNAUTHORIZED"), FakeClock()), {"gunicorn.socket": busy})
+    assert busy.events == [socket.SHUT_WR, socket.SHUT_RDWR]
+    assert late.events == [socket.SHUT_RDWR]
+
+
 def test_the_response_is_recorded_before_the_rest_is_read() -> None:
     """The response's own ``close()``, which writes the record, comes first; a failure of it changes nothing."""
     connection = PacedSocket(FakeClock(), [(0.0, 5)])
@@ -428,15 +465,23 @@ def test_files_are_still_sent_by_the_kernel() -> None:
     assert (kinds, file.closed) == ([FileWrapper], True)
 
 
-def test_the_bounds_of_workers() -> None:
+@pytest.mark.parametrize(
+    ("multithread", "threads", "seconds"),
+    [
+        pytest.param(False, 1, 0.25, id="sync"),
+        pytest.param(True, 1, 0.25, id="gthread, one thread"),
+        pytest.param(True, 4, 1.0, id="gthread, four threads"),
+    ],
+)
+def test_the_bounds_of_workers(multithread: bool, threads: int, seconds: float) -> None:
     """A worker with one thread gives no grace: everybody waits for it."""
-    for multithread, seconds in ((True, 1.0), (False, 0.25)):
-        clock = FakeClock(0.0)
-        slow = PacedSocket(clock, forever(0.2, 1))
-        with connected(post(b"", 100_000)) as server:
-            app = Drain(responding("401 UNAUTHORIZED"), clock)
-            server.serve(app, {"gunicorn.socket": slow, "wsgi.multithread": multithread})
-        assert clock.monotonic() == pytest.approx(seconds, abs=0.21)
+    clock = FakeClock(0.0)
+    slow = PacedSocket(clock, forever(0.2, 1))
+    with connected(post(b"", 100_000)) as server:
+        server.cfg.set("threads", threads)
+        app = Drain(responding("401 UNAUTHORIZED"), clock)
+        server.serve(app, {"gunicorn.socket": slow, "wsgi.multithread": multithread})
+    assert clock.monotonic() == pytest.approx(seconds, abs=0.21)
 
 
 def test_a_view_that_fails_is_not_touched() -> None:

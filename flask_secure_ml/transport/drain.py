@@ -72,9 +72,9 @@ class Drain:
 
     A response of 400 and above to a request whose body was not read has ``Connection: close``. When the response has
     been sent and recorded, and its iterable closed, the rest of the request is read from the raw socket: at most the
-    declared length, 64 MiB and 5 seconds; after the first second only while 256 KiB arrive in 250 ms; and by at most a
-    quarter of the worker's threads at once. Then the socket is shut down in both directions, so that the server does
-    not wait for the client either.
+    declared length in clear text, 64 MiB and 5 seconds; after the first second only while 256 KiB arrive in 250 ms; and
+    by at most a quarter of the worker's threads at once, for all apps together. Then the socket is shut down in both
+    directions, so that the server does not wait for the client either.
 
     :param clock: measures the bounds in time.
     """
@@ -253,11 +253,10 @@ class _LingeringClose:
     def _limit(self) -> int:
         if self.body is None or self.body.ended:
             return SMALL_BODY
-        if self.body.remaining is None:
+        if self.body.remaining is None or isinstance(self._connection, ssl.SSLSocket):
+            # How many bytes TLS adds is unknown: a client may send each byte in a record of its own.
             return MAX_BYTES
-        # TLS adds bytes to each record, and a record may have a few hundred bytes only.
-        overhead = self.body.remaining // 8 + 4096 if isinstance(self._connection, ssl.SSLSocket) else 0
-        return self.body.remaining + overhead
+        return self.body.remaining
 
     def _grace(self) -> float:
         # A worker that serves one request at a time makes every other client wait.

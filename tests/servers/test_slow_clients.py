@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from servers import Served, wait_until
+from site_under_test import Site
 from slow_clients import slow_clients
 
 LINES = "Host: localhost\r\nContent-Type: application/octet-stream"
@@ -77,6 +78,14 @@ def test_sixteen_records_that_do_not_end(serve: Serve, worker: str) -> None:
     served = serve(worker, True)
     with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", record=True):
         assert stays_quick(served, 1.5)
+
+
+def test_sixteen_malformed_bodies_that_a_view_reads(serve: Serve, site: Site) -> None:
+    """The connection is shut; gunicorn would wait for each client in the thread that accepts connections."""
+    served = serve("gthread", True)
+    head = f"POST /legacy HTTP/1.1\r\nX-API-Key: {site.api_key}\r\n{CHUNKED}not hexadecimal\r\n"
+    with slow_clients(served, head, "1"):
+        assert stays_quick(served)
 
 
 def test_sixteen_clients_that_send_as_fast_as_they_must(serve: Serve) -> None:

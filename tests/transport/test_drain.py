@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -98,6 +99,14 @@ def test_bounds_in_time(sends: Iterable[tuple[float, int]], grace: float, second
 def test_the_declared_length_is_the_most_that_is_read() -> None:
     """Reading ends with the body, though the connection stays open."""
     assert drained([(0.0, 50_000), (1000.0, 1)], limit=50_000) == (0.0, 50_000)
+
+
+def test_other_greenlets_run_while_a_client_sends_at_full_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block is followed by a switch, which a wait for the next would not be: there is none."""
+    switches: list[float] = []
+    monkeypatch.setattr(time, "sleep", switches.append)
+    drained(forever(0.0, 65_536), limit=MAX_BYTES)
+    assert switches == [0] * (MAX_BYTES // 65_536)
 
 
 @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -656,3 +657,76 @@ def test_a_body_whose_reading_was_interrupted() -> None:
             next(server.parser)
         assert b"Connection: close" in server.received()
     assert seen == ["/"]
+
+
+def framed(framing: str, pieces: list[bytes]) -> bytes:
+    """Return a request whose body consists of pieces, and ends as its framing says in two of the cases."""
+    body = b"".join(pieces)
+    if framing in {"declared", "too long"}:
+        return post(body, len(body) + 10 * (framing == "too long"))
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    end = {"chunked": b"0\r\n\r\n", "malformed": b"x" + WITHIN, "unfinished": b"%x\r\n%s" % (9 * len(WITHIN), WITHIN)}
+    return chunked(b"1", chunks + end[framing])
+
+
+@given(
+    framing=st.sampled_from(["declared", "too long", "chunked", "malformed", "unfinished"]),
+    pieces=st.lists(st.sampled_from([b"1", b"\r\n", b"0\r\n\r\n", WITHIN, WITHIN * 40]), max_size=6),
+    large=st.booleans(),
+    cut=st.floats(0.0, 1.0),
+    reads=st.lists(
+        st.tuples(st.sampled_from(["read", "readline"]), st.sampled_from([-1, 0, 1, 50, 70_000])), max_size=4
+    ),
+    status=st.sampled_from(["200 OK", "413 CONTENT TOO LARGE"]),
+    visible=st.booleans(),
+)
+def test_no_way_to_read_a_body_makes_a_request_of_it(
+    framing: str,
+    pieces: list[bytes],
+    large: bool,
+    cut: float,
+    reads: list[tuple[str, int]],
+    status: str,
+    visible: bool,
+) -> None:
+    """Whatever an app reads, and wherever it is interrupted because the rest has not arrived."""
+    sent = framed(framing, pieces + [WITHIN * 2000] * large)
+    complete = framing in {"declared", "chunked"}
+    head = sent.index(b"\r\n\r\n") + 4
+    early = head + int(cut * (len(sent) - head))
+    seen: list[str] = []
+    served_until: list[int] = []
+
+    class Recording(Drain):
+        def discard(self, connection: Any, limit: int, grace: float, share: Share) -> None:
+            served_until.append(len(seen))
+            super().discard(connection, limit, grace, share)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        seen.append(environ["PATH_INFO"])
+        for method, size in reads:
+            with suppress(Exception):
+                getattr(environ["wsgi.input"], method)(size)
+        if len(seen) == 1:
+            sender.start()
+        start_response(status, [("Content-Length", "4")])
+        return [b"done"]
+
+    with connected(sent[:early]) as server:
+
+        def send_the_rest() -> None:
+            with suppress(OSError):
+                server.client.sendall(sent[early:] + BEHIND * 4000 * complete)
+            with suppress(OSError):
+                server.client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send_the_rest)
+        server.connection.settimeout(0.001)
+        drain = Recording(app, SystemClock())
+        with suppress(Exception):
+            while server.serve(drain, visible=visible) and len(seen) < 3:
+                server.connection.settimeout(0.1)
+        server.connection.close()
+        sender.join()
+    assert set(seen[1:]) <= ({"/behind"} if complete else set())
+    assert served_until in ([], [len(seen)])

@@ -32,12 +32,15 @@ MAX_SECONDS = 5.0
 """The longest time for which one client is read, in seconds."""
 
 GRACE = 1.0
-"""The seconds in which a client may be slow."""
+"""The seconds in which a client may be slow, unless another waits for its turn."""
 
 WINDOW = 0.25
 """The length of the intervals, in seconds, in each of which it must send :data:`WINDOW_BYTES` after that."""
 
 WINDOW_BYTES = 256 * 1024
+
+TURN = 0.3
+"""The longest wait for a turn, in seconds: a little longer than the interval after which a slow client gives way."""
 
 _BLOCK = 65_536
 _FIRST_ERROR = "400"
@@ -108,7 +111,7 @@ class Drain:
             # Also removes Python's TLS layer. From here on each wait is for one packet. With TLS it would be for a
             # whole record, which a client can send byte by byte.
             connection.shutdown(SHUT_WR)
-            read_within_bounds(connection, min(limit, MAX_BYTES), grace, self._clock)
+            read_within_bounds(connection, min(limit, MAX_BYTES), grace, self._clock, share)
         finally:
             share.give_back()
 
@@ -122,9 +125,15 @@ class Share:
     def __init__(self, capacity: int) -> None:
         self._reading = Semaphore(max(1, capacity // 4))
         self._waiting = Semaphore(capacity // 4)
+        self._waiters: set[object] = set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another thread waits for its turn."""
+        return bool(self._waiters)
 
     def take(self) -> bool:
-        """Return True if this thread may read; wait up to 250 ms for a share, if not too many wait.
+        """Return True if this thread may read; wait up to 300 ms for its turn, if not too many wait.
 
         A client that sends one request after the other would otherwise compete with its own previous request.
         """
@@ -132,9 +141,12 @@ class Share:
             return True
         if not self._waiting.acquire(blocking=False):
             return False
+        waiter = object()
+        self._waiters.add(waiter)
         try:
-            return self._reading.acquire(timeout=WINDOW)
+            return self._reading.acquire(timeout=TURN)
         finally:
+            self._waiters.discard(waiter)
             self._waiting.release()
 
     def give_back(self) -> None:
@@ -154,8 +166,10 @@ def share_of(owner: object, capacity: int) -> Share:
     return shares.get(process) or shares.setdefault(process, Share(capacity))
 
 
-def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock) -> None:
+def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock, share: Share) -> None:
     """Read until the end, the limit, 5 seconds, or the first 250 ms after the grace in which too little arrived.
+
+    While another thread waits for its turn, there is no grace.
 
     :raises OSError: the connection is broken.
     """
@@ -163,7 +177,7 @@ def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Cloc
     window_end, in_window = started + WINDOW, 0
     while limit > 0 and now < started + MAX_SECONDS:
         if now >= window_end:
-            if now >= started + grace and in_window < WINDOW_BYTES:
+            if in_window < WINDOW_BYTES and (now >= started + grace or share.wanted):
                 return
             window_end, in_window = now + WINDOW, 0
         connection.settimeout(min(window_end, started + MAX_SECONDS) - now)

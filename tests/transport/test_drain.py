@@ -72,11 +72,25 @@ def forever(wait: float, size: int) -> Iterator[tuple[float, int]]:
         yield wait, size
 
 
-def drained(sends: Iterable[tuple[float, int]], limit: int = 1000 * MAX_BYTES, grace: float = 1.0) -> tuple[float, int]:
+class WantedShare(Share):
+    """A share for which another thread waits, or not."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        super().__init__(4)
+        self._wanted = wanted
+
+    @property
+    def wanted(self) -> bool:
+        return self._wanted
+
+
+def drained(
+    sends: Iterable[tuple[float, int]], limit: int = 1000 * MAX_BYTES, grace: float = 1.0, *, wanted: bool = False
+) -> tuple[float, int]:
     """Return after how many seconds reading ended, and how many bytes were read."""
     clock = FakeClock(0.0)
     connection = PacedSocket(clock, sends)
-    read_within_bounds(connection, limit, grace, clock)
+    read_within_bounds(connection, limit, grace, clock, WantedShare(wanted=wanted))
     return clock.monotonic(), connection.received
 
 
@@ -95,6 +109,34 @@ def drained(sends: Iterable[tuple[float, int]], limit: int = 1000 * MAX_BYTES, g
 def test_bounds_in_time(sends: Iterable[tuple[float, int]], grace: float, seconds: float) -> None:
     """A client is read for 5 s, and after the grace only while it sends 256 KiB in 250 ms."""
     assert drained(sends, grace=grace)[0] == pytest.approx(seconds, abs=0.26)
+
+
+@pytest.mark.parametrize(
+    ("sends", "seconds"),
+    [
+        pytest.param(forever(1000.0, 1), 0.25, id="nothing comes"),
+        pytest.param(forever(0.2, 1), 0.25, id="a byte every 0.2 s"),
+        pytest.param(forever(0.05, 64 * KIB), 5.0, id="fast enough"),
+    ],
+)
+def test_a_slow_client_gives_way(sends: Iterable[tuple[float, int]], seconds: float) -> None:
+    """While another thread waits for its turn, only a client that sends fast enough is read on."""
+    assert drained(sends, wanted=True)[0] == pytest.approx(seconds, abs=0.26)
+
+
+def test_who_waits_for_a_turn_is_seen() -> None:
+    """For as long as it waits, and no longer, whether it gets its turn or not."""
+    share = Share(4)
+    seen: list[bool] = []
+
+    class Reading:
+        def acquire(self, **how: Any) -> bool:
+            seen.append(share.wanted)
+            return "blocking" not in how and len(seen) > 3
+
+    share._reading = Reading()  # type: ignore[assignment]
+    assert [share.take(), share.take()] == [False, True]
+    assert (seen, share.wanted) == ([False, True, False, True], False)
 
 
 def test_the_declared_length_is_the_most_that_is_read() -> None:

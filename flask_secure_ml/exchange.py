@@ -112,7 +112,7 @@ class Exchange:
     status: int = 0
     """The status that was sent."""
 
-    # Written by transport/bodies.py.
+    # Written by transport/response_bodies.py.
 
     stream_error: str | None = None
     """Why the body of a stream ended too early."""

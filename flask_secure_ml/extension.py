@@ -110,7 +110,7 @@ class SecureML:
 
         :raises ConfigError: a policy does not fit the routes, or unknown middleware wraps the app.
         """
-        from .inputs.unseen import unseen_changes
+        from .inputs.unseen_changes import unseen_changes
 
         state = state_of(app)
         settings = state.settings

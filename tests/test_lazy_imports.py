@@ -13,7 +13,7 @@ _USES = {
         "openapi",
         "inputs.profiles",
         "inputs.model_inputs",
-        "inputs.unseen",
+        "inputs.unseen_changes",
         "inputs.fields.image",
         "inputs.fields.text",
         "inputs.fields.url",

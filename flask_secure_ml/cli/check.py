@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from ..config import Settings
 from ..config.issuers import LOOPBACK
 from ..errors import ConfigError
-from ..inputs.unseen import unseen_changes
+from ..inputs.unseen_changes import unseen_changes
 from ..state import AppState
 from ..transport.beneath import around, layer_name
 from ..transport.gate import opaque_layers, outer_problems

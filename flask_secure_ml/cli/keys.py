@@ -105,7 +105,7 @@ def show(key_id: str, as_json: bool) -> None:
 )
 @json_option
 def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
-    """Replace a key by a new one with the same scopes, plan and endpoints, and print that one."""
+    """Replace a key with a new one that has the same scopes, plan and endpoints, and print the new key."""
     state = command_state()
     with _mistakes_as_messages():
         key, record = rotate_key(
@@ -119,7 +119,7 @@ def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
 @_key_id
 @json_option
 def revoke(key_id: str, as_json: bool) -> None:
-    """Reject a key from the next request on, for good."""
+    """Permanently revoke a key, effective with the next request."""
     _change(revoke_key, key_id, as_json)
 
 

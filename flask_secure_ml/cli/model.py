@@ -49,7 +49,7 @@ profile: AppGroup = AppGroup("profile", help="Profile training data.")
 
 @profile.command("fit", with_appcontext=False)
 @click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it; printed without it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The output file; default: standard output.")
 @click.option("--target", "targets", multiple=True, help="A column to leave out: its name, or in .npy its number.")
 @click.option(
     "--quantiles",

@@ -18,7 +18,7 @@ revocations: AppGroup = AppGroup("revocations", help="Reject tokens and callers 
 DAY = 86_400
 HEADINGS = ("Id", "Revoked", "Created", "Expires")
 LIST = "flask secure-ml revocations list"
-OUTAGE = f"; whether anything was revoked is in the list when the store is back: {LIST}"
+OUTAGE = f"; the change may or may not have been saved. When the store is back, check: {LIST}"
 
 
 @revocations.command("token")
@@ -86,7 +86,7 @@ def undo(key: str) -> None:
         done = _shared().undo(key)
     if not done:
         raise click.ClickException(f"there is no revocation {key!r}; see: {LIST}")
-    click.echo(f"{key} is undone; every worker knows within a second.")
+    click.echo(f"Revocation {key} is removed; every worker applies this within a second.")
 
 
 def _revoke(action: Callable[[Revocations], Revocation], as_json: bool) -> None:

@@ -92,7 +92,7 @@ def check_shared_secrets(settings: Settings) -> Iterator[Problem]:
         name = f"SECURE_ML_{str(path[0]).upper()}" + "".join(f"[{step}]" for step in path[1:2])
         for value in ring.check() if ring else ():
             if seen.setdefault(value, name) != name:
-                yield path, f"is also the secret of {seen[value]}; make one for each"
+                yield path, f"is the same secret as {seen[value]}; generate one for each"
 
 
 def _issuers(settings: Settings) -> Iterable[tuple[int, IssuerConfig]]:

@@ -60,7 +60,7 @@ def _network(entry: str) -> IPv4Network | IPv6Network | str:
     except ValueError as error:
         raise ValidationError(f"{entry!r} is not a network ({error}); write '10.0.3.0/24'") from None
     if network.prefixlen < (8 if network.version == 4 else 7):  # noqa: PLR2004  10.0.0.0/8 and fc00::/7
-        raise ValidationError(f"{entry!r} trusts too many; name the networks of your proxies")
+        raise ValidationError(f"{entry!r} is too broad; name the networks of your proxies")
     return network
 
 

@@ -160,7 +160,10 @@ def _check_together(issuers: Mapping[int, IssuerConfig]) -> Iterator[Problem]:
             yield (index, "issuer"), f"is also that of entry {seen[each.issuer]}; name every issuer once"
         if each.introspection_uri is not None and introspecting is not None:
             why = "an opaque token does not name its issuer"
-            yield (index, "introspection_uri"), f"is set for entry {introspecting} too, and {why}; keep one"
+            yield (
+                (index, "introspection_uri"),
+                f"is already set for entry {introspecting}; only one issuer can introspect, because {why}",
+            )
         elif each.introspection_uri is not None:
             introspecting = index
 

@@ -239,7 +239,7 @@ class InputSettings:
     max_body_bytes: int = setting(
         Integer(0, unit="bytes"),
         4_194_304,
-        "The largest request body, also for chunked bodies, and again when its content encoding is undone.",
+        "The maximum size of a request body, chunked or not, before and after decompression.",
     )
     max_json_depth: int = setting(
         Integer(1, 1_000), 32, "How deep the arrays and objects of JSON and MessagePack may nest."
@@ -274,7 +274,7 @@ class InputSettings:
     content_encodings: tuple[str, ...] = setting(
         Choices("identity", "gzip", "zstd"),
         ["identity"],
-        """What a body may be compressed with, beside not at all: ``gzip``, ``zstd`` (extra ``[zstd]`` before
+        """The content encodings that are accepted besides none: ``gzip``, ``zstd`` (extra ``[zstd]`` before
         Python 3.14).""",
     )
 

@@ -1,14 +1,9 @@
-"""Reading a body: exactly its declared length, never more than the limit, and restored for whoever reads it next.
-
-Content encodings (RFC 9110 section 8.4) are undone in pieces, so that a bomb costs no more than the limit.
-"""
+"""Reading a body: exactly its declared length, never more than the limit, and restored for whoever reads it next."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from io import BytesIO
 from itertools import accumulate
 from math import prod
@@ -17,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Request
 
-from ..errors import ConfigError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from ..errors import MalformedRequest, PayloadTooLarge
 from ..policy.options import CapOptions
 
 if TYPE_CHECKING:
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
     from ..config import Settings
+
 
 # More digits than any limit has; fewer than int() accepts.
 _LENGTH_DIGITS = 18
@@ -211,119 +207,3 @@ class Caps:
             raise PayloadTooLarge(
                 f"an array of {len(shape)} dimensions is more than {self.max_elements} lists or values"
             )
-
-
-IDENTITY = "identity"
-_BLOCK = 65_536
-_GZIP_WINDOW = 31
-# 8 MB, the most that a sender may use (RFC 9659 section 3).
-_ZSTD_WINDOW_LOG = 23
-
-
-@dataclass(frozen=True)
-class _Coding:
-    """How one content encoding is decoded.
-
-    :param open: makes a decompressor with ``eof`` and ``unused_data``.
-    :param feed: yields the decompressed content of a block, in pieces of at most 64 KB.
-    :param error: raised by a decompressor for broken data.
-    """
-
-    open: Callable[[], Any]
-    feed: Callable[[Any, bytes], Iterator[bytes]]
-    error: type[Exception]
-
-
-class Encodings:
-    """The content encodings that an app accepts.
-
-    :param names: some of ``identity``, ``gzip`` and ``zstd``. ``identity`` changes nothing, so it is always accepted.
-    :raises ConfigError: ``zstd`` without a package for it.
-    """
-
-    def __init__(self, names: Collection[str] = (IDENTITY,)) -> None:
-        makers: Mapping[str, Callable[[], _Coding]] = {"gzip": _gzip, "zstd": _zstd}
-        self._codings = {name: makers[name]() for name in names if name != IDENTITY}
-        self._accepted = ", ".join([*self._codings, IDENTITY])
-
-    def of(self, request: Request) -> str | None:
-        """Return the encoding of the body; None when there is none to undo.
-
-        :raises UnsupportedMediaType: 415, an encoding that is not accepted, or more than one; the response lists the
-            accepted ones in ``Accept-Encoding`` (RFC 9110 section 15.5.16).
-        """
-        name = request.headers.get("Content-Encoding", "").strip().lower()
-        if name in ("", IDENTITY):
-            return None
-        # RFC 9110 section 8.4.1.3.
-        name = name.removeprefix("x-") if name == "x-gzip" else name
-        if name not in self._codings:
-            headers = [("Accept-Encoding", self._accepted)]
-            raise UnsupportedMediaType("the body has a content encoding that is not accepted", headers=headers)
-        return name
-
-    def decode(self, name: str, body: bytes, limit: int) -> bytes:
-        """Return the decoded body. At most 64 KB beyond the limit are decoded of a body that is over it.
-
-        :raises PayloadTooLarge: 413, it expands to more than the limit.
-        :raises MalformedRequest: 400, broken, cut off, or followed by anything: a second member too, because not every
-            reader would read on.
-        """
-        coding = self._codings[name]
-        found: list[bytes] = []
-        size = 0
-        try:
-            for piece in _pieces(coding, body):
-                found.append(piece)
-                size += len(piece)
-                if size > limit:
-                    raise PayloadTooLarge(f"the {name} body expands to more than {limit} bytes")
-        except coding.error:
-            raise MalformedRequest(f"the {name} body is broken") from None
-        return b"".join(found)
-
-
-def _pieces(coding: _Coding, body: bytes) -> Iterator[bytes]:
-    decompressor = coding.open()
-    for start in range(0, len(body), _BLOCK):
-        block = body[start : start + _BLOCK]
-        yield from coding.feed(decompressor, block)
-        if decompressor.eof:
-            if decompressor.unused_data or start + len(block) < len(body):
-                raise MalformedRequest("something follows the compressed body")
-            return
-    raise MalformedRequest("the compressed body is cut off")
-
-
-def _gzip() -> _Coding:
-    return _Coding(lambda: zlib.decompressobj(_GZIP_WINDOW), _feed_zlib, zlib.error)
-
-
-def _feed_zlib(decompressor: Any, block: bytes) -> Iterator[bytes]:
-    while not decompressor.eof and (piece := decompressor.decompress(block, _BLOCK)):
-        yield piece
-        block = decompressor.unconsumed_tail
-
-
-def _zstd() -> _Coding:
-    zstd = _zstd_module()
-    options = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-    return _Coding(lambda: zstd.ZstdDecompressor(options=options), _feed_zstd, zstd.ZstdError)
-
-
-def _zstd_module() -> Any:
-    """Return the module of the standard library (Python 3.14), or the package that has it for older ones."""
-    for name in ("compression.zstd", "backports.zstd"):
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    raise ConfigError(
-        ["SECURE_ML_CONTENT_ENCODINGS has zstd, which needs a package: pip install 'flask-secure-ml[zstd]'"]
-    )
-
-
-def _feed_zstd(decompressor: Any, block: bytes) -> Iterator[bytes]:
-    yield decompressor.decompress(block, _BLOCK)
-    while not decompressor.eof and not decompressor.needs_input:
-        yield decompressor.decompress(b"", _BLOCK)

@@ -17,7 +17,8 @@ from ..errors import PayloadTooLarge
 from ..exchange import Exchange
 from ..pipeline import Stage
 from ..policy.options import NO_CAPS, CapOptions
-from .body_stream import Caps, Encodings, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
+from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
+from .encodings import Encodings
 from .formats import Formats, build_formats, check_charset
 from .formats.json import JSON, parse_json
 from .load_context import collect_out_of_range

@@ -94,7 +94,7 @@ class _Bytes:
     def read(self, _: int = -1) -> bytes:
         self._left -= 1
         if self._left < 0:
-            raise Opaque("it is damaged after more than a megabyte that holds nothing")
+            raise Opaque("it is damaged, and more than 1 MiB precedes the damage")
         return self._source.read(1)
 
 

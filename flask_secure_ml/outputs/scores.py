@@ -175,11 +175,11 @@ class NumberString(str):
             # Adding zero turns -0 into 0, as for other scores.
             return NumberString(round(Decimal(self), decimals) + 0)
         except InvalidOperation:
-            raise MaskingError("a number as a string is not a number, or cannot be rounded") from None
+            raise MaskingError("a numeric string is not a valid number or cannot be rounded") from None
 
 
 def with_floats(value: Any) -> Any:
-    """Return a value with floats for its decimals, which Flask would write as strings, and strings are labels.
+    """Return a value in which each Decimal is a float: Flask writes a Decimal as a string, which counts as a label.
 
     Dataclasses become dicts; everything else that JSON has no form for stays for the writer.
 

@@ -74,7 +74,7 @@ def _allowed(given: Any) -> tuple[Scalar, ...]:
 
 
 class Function(StrictField):
-    """A function that is not async: what an async one returns is true in every condition, and never True.
+    """A synchronous function. An async one returns a coroutine, which is truthy in every condition and never ``True``.
 
     :param named: an import name, and true or false, will do too.
     """

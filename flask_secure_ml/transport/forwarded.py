@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-HOP_HEADERS = frozenset(
+log: logging.Logger = logging.getLogger(__name__)
+
+_HOP_HEADERS = frozenset(
     {
         "HTTP_FORWARDED",
         "HTTP_VIA",
@@ -30,11 +32,9 @@ HOP_HEADERS = frozenset(
         "HTTP_X_CLUSTER_CLIENT_IP",
         "HTTP_CLIENT_IP",
         "HTTP_FASTLY_CLIENT_IP",
-        "HTTP_CLIENT_CERT",
         "HTTP_CLIENT_CERT_CHAIN",
         "HTTP_X_CLIENT_CERT",
         "HTTP_X_SSL_CERT",
-        "HTTP_X_SSL_CLIENT_CERT",
         "HTTP_X_SSL_CLIENT_VERIFY",
         "HTTP_X_SSL_CLIENT_S_DN",
         "HTTP_SSL_CLIENT_CERT",
@@ -57,8 +57,6 @@ HOP_HEADERS = frozenset(
         "HTTP_PROXY",
     }
 )
-"""Removed from every request; the names are those of the environ."""
-
 HOP_FAMILIES = (
     "HTTP_X_FORWARDED",
     "HTTP_CLIENT_CERT_",
@@ -80,8 +78,6 @@ def environ_key(header: str) -> str:
     """Return the name that WSGI gives a header (PEP 3333)."""
     return "HTTP_" + header.upper().replace("-", "_")
 
-
-log: logging.Logger = logging.getLogger(__name__)
 
 MAX_HEADER = 16_384
 """The longest header with a certificate, in characters."""
@@ -142,7 +138,7 @@ def certificate_in(header: str, value: str) -> bytes:
     """
     if len(value) > MAX_HEADER:
         raise ValueError(f"more than {MAX_HEADER} characters")
-    return _FORMATS[header](value.strip(" \t"))
+    return CERTIFICATE_FORMATS[header](value.strip(" \t"))
 
 
 def _byte_sequence(value: str) -> bytes:
@@ -183,8 +179,12 @@ def _nearest_element(value: str) -> bytes:
     return _escaped_pem(certificates[0])
 
 
-_FORMATS: Mapping[str, Callable[[str], bytes]] = {
+CERTIFICATE_FORMATS: Mapping[str, Callable[[str], bytes]] = {
     "Client-Cert": _byte_sequence,
     "X-SSL-Client-Cert": _escaped_pem,
     "X-Forwarded-Client-Cert": _nearest_element,
 }
+"""How each header that may have the client's certificate is read."""
+
+HOP_HEADERS = _HOP_HEADERS | frozenset(map(environ_key, CERTIFICATE_FORMATS))
+"""Removed from every request; the names are those of the environ."""

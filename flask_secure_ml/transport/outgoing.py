@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 
 from ..errors import InternalError, SecureMLError
 from ..exchange import Exchange
-from .bodies import Resumed, Stream, close_body, record_broken, unhandled
+from .response_bodies import Resumed, Stream, close_body, record_broken, unhandled
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

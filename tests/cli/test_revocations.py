@@ -86,7 +86,7 @@ def test_app_rejects_the_caller(run: Run, configured: Flask) -> None:
 
     key = last_word(run("principal", "test:ada"))
     assert status() == 401
-    assert run("undo", key).stdout == f"{key} is undone; every worker knows within a second.\n"
+    assert run("undo", key).stdout == f"Revocation {key} is removed; every worker applies this within a second.\n"
     assert status() == 404
     again = run("undo", key)
     assert (again.exit_code, "flask secure-ml revocations list" in again.stderr) == (1, True)

@@ -92,10 +92,10 @@ def test_one_secret_for_two_purposes(name: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ONE", RANDOM_SECRET)
     shared = {**HMAC, "secret": "env:ONE"}
     assert problems({}, **{name: "env:ONE", "TOKEN_ISSUERS": [shared]}) == [
-        f"SECURE_ML_TOKEN_ISSUERS[0].secret: is also the secret of SECURE_ML_{name}; make one for each"
+        f"SECURE_ML_TOKEN_ISSUERS[0].secret: is the same secret as SECURE_ML_{name}; generate one for each"
     ]
     assert problems({}, TOKEN_ISSUERS=[shared, shared | {"issuer": "https://b"}]) == [
-        "SECURE_ML_TOKEN_ISSUERS[1].secret: is also the secret of SECURE_ML_TOKEN_ISSUERS[0]; make one for each"
+        "SECURE_ML_TOKEN_ISSUERS[1].secret: is the same secret as SECURE_ML_TOKEN_ISSUERS[0]; generate one for each"
     ]
 
 

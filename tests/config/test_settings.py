@@ -128,7 +128,7 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param(
             "TRUSTED_PROXIES",
             ["10.0.0.0/8", "0.0.0.0/0"],
-            "[1]: '0.0.0.0/0' trusts too many; name the networks of your proxies",
+            "[1]: '0.0.0.0/0' is too broad; name the networks of your proxies",
             id="the whole of IPv4",
         ),
         pytest.param("HSTS_MAX_AGE", True, "must be a whole number of seconds, 0 or more, not True", id="true"),
@@ -344,7 +344,7 @@ def test_wrong_issuers(issuer: Any, path: str, problem: str) -> None:
         pytest.param([ISSUER, ISSUER], "[1].issuer: is also that of entry 0; name every issuer once", id="twice"),
         pytest.param(
             [OPAQUE, OPAQUE | {"issuer": "https://b"}],
-            "[1].introspection_uri: is set for entry 0 too, and an opaque token does not name its issuer; keep one",
+            "[1].introspection_uri: is already set for entry 0; only one issuer can introspect, because an opaque token",
             id="two that introspect",
         ),
         pytest.param([ISSUER, {"max_age": 0}, ISSUER], "[2].issuer: is also that of entry 0", id="beside a wrong one"),

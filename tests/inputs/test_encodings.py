@@ -21,7 +21,7 @@ from marshmallow import Schema
 from bodies import CHUNKED, a_guard, a_request, an_exchange, loaded, mutated, peak_of
 from flask_secure_ml.errors import ConfigError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.inputs.body_stream import Encodings
+from flask_secure_ml.inputs.encodings import Encodings
 
 try:
     zstd: Any = import_module("compression.zstd")

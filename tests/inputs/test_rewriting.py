@@ -8,7 +8,7 @@ import pytest
 from marshmallow import EXCLUDE, INCLUDE, Schema, fields, post_load
 
 from flask_secure_ml.inputs import Base64Tensor, Categorical, Tensor, Text, Url
-from flask_secure_ml.inputs.unseen import changes, unseen_changes
+from flask_secure_ml.inputs.unseen_changes import changes, unseen_changes
 from flask_secure_ml.policy.policy import Policy
 
 

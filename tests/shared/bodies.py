@@ -19,7 +19,8 @@ from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml import Exchange, Policy
 from flask_secure_ml.errors import SecureMLError
-from flask_secure_ml.inputs.body_stream import Caps, Encodings
+from flask_secure_ml.inputs.body_stream import Caps
+from flask_secure_ml.inputs.encodings import Encodings
 from flask_secure_ml.inputs.formats import build_formats
 from flask_secure_ml.inputs.guard import InputGuard
 

@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from certificates import issue
+from flask_secure_ml.config import Settings
 from flask_secure_ml.config.fields import NetworkList
+from flask_secure_ml.policy.schema import options_of
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.forwarded import MAX_HEADER, certificate_in, environ_key
+from flask_secure_ml.transport.forwarded import CERTIFICATE_FORMATS, MAX_HEADER, certificate_in, environ_key
 from flask_secure_ml.transport.proxy import ExchangeOpener
 
 PROXY = "10.0.0.1"
 STRANGER = "192.0.2.1"
 DER = b"\x30\x03any bytes\xff\xfe"
 OTHER = b"another certificate"
-HEADERS = ["Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"]
+HEADERS = list(CERTIFICATE_FORMATS)
 
 
 def pem(der: bytes = DER) -> str:
@@ -42,6 +44,12 @@ def encoded(header: str, der: bytes = DER) -> str:
         "X-SSL-Client-Cert": escaped(der),
         "X-Forwarded-Client-Cert": f'By=spiffe://gate;Hash=ab;Cert="{escaped(der)}"',
     }[header]
+
+
+def test_the_setting_accepts_the_headers_that_are_read() -> None:
+    """SECURE_ML_CLIENT_CERTIFICATE_HEADER: each choice has a reader; the tests below find these headers removed."""
+    field = options_of(Settings)["client_certificate_header"].metadata["field"]
+    assert field.choices == tuple(CERTIFICATE_FORMATS)
 
 
 class FakeTlsSocket(ssl.SSLSocket):

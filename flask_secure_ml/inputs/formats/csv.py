@@ -114,7 +114,9 @@ def _split(body: bytes, request: Request) -> tuple[bytes | None, bytes]:
     """Return the line of names, if there is one, and the rows: lines that end in LF, except for the last."""
     header = request.mimetype_params.get("header", "absent").lower()
     if header not in ("absent", "present"):
-        raise UnsupportedMediaType("the header of text/csv is neither present nor absent", headers=[("Accept", CSV)])
+        raise UnsupportedMediaType(
+            'the parameter header of text/csv must be "present" or "absent"', headers=[("Accept", CSV)]
+        )
     lines = (body.replace(b"\r\n", b"\n") if b"\r" in body else body).removesuffix(b"\n")
     if header == "absent":
         return None, lines

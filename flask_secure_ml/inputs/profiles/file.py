@@ -95,7 +95,7 @@ def _check_values(feature: dict[str, Any], where: str) -> None:
     if not all(type(value) in types and low <= value <= high for value in values):
         raise ProfileError(f"{where} must have only numbers that its dtype has")
     if any(before > after for before, after in pairwise(values)):
-        raise ProfileError(f"the minimum, quantiles and maximum of {where} must not fall")
+        raise ProfileError(f"the minimum, quantiles and maximum of {where} must be in non-decreasing order")
     if feature["minimum"] == feature["maximum"] and not feature["constant"]:
         raise ProfileError(f"{where} is not constant, so its minimum must be less than its maximum")
 

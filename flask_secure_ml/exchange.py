@@ -61,7 +61,7 @@ class Exchange:
     flask_only: bool = False
     """Whether only Flask may respond: the policy in force is public in code."""
 
-    # Written by extension.py, which opens and closes a request in Flask.
+    # Written by wiring.py, which opens and closes a request in Flask.
 
     method: str = ""
     """The HTTP method, as Flask reads it; until the guards run, as the server does."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from flask import Flask, Response
 from flask_talisman import Talisman
+from werkzeug.test import create_environ
 
 from ..exchange import Exchange
 
@@ -95,6 +96,9 @@ def _talisman_policy(hsts_max_age: int, *, subdomains: bool) -> Iterator[tuple[s
         permissions_policy={"geolocation": "()", "camera": "()", "microphone": "()"},
         x_xss_protection=False,
     )
-    for name, value in app.test_client().get("/", base_url="https://localhost").headers:
+    # Not its test client, which imports the debugger and more of what no server needs.
+    with app.request_context(create_environ(base_url="https://localhost")):
+        headers = app.full_dispatch_request().headers
+    for name, value in headers:
         if name.lower() not in _OF_THE_BODY:
             yield name, value

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from werkzeug.wrappers import Response
 
+    from .config.plans import Plan
     from .policy.policy import Policy
 
 EXCHANGE_KEY = "flask_secure_ml.exchange"
@@ -88,6 +89,10 @@ class Exchange:
     challenges: tuple[str, ...] = ()
     """The challenges of an error that asks for other credentials."""
     _principal: Principal | None = None
+    caller: str = ""
+    """Who is charged: the id of the principal, or the network of an anonymous caller; empty until authentication."""
+    plan: Plan | None = None
+    """The plan of the caller; None until authentication."""
 
     # Written by inputs/guard.py.
 
@@ -188,6 +193,8 @@ class Exchange:
             checked_by=self.checked_by,
             challenges=self.challenges,
             _principal=self.principal,
+            caller=self.caller,
+            plan=self.plan,
         )
 
 

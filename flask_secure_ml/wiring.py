@@ -92,7 +92,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
-    responses = ResponseRules(settings.plans)
+    responses = ResponseRules(settings.plans["default"])
     pipeline = Pipeline.build(
         [*_guards(settings, parts, limiter, throttle, authentication, responses), *parts.guards],
         [*parts.filters, *_filters(settings, responses)],
@@ -131,10 +131,10 @@ def _guards(
     yield throttle
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
-    yield RateGuard(limiter, settings.plans)
+    yield RateGuard(limiter)
     yield ConditionGuard(responses)
     yield build_input_guard(settings)
-    yield CostGuard(limiter, settings.plans)
+    yield CostGuard(limiter)
 
 
 def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import NotFound
 
 import flask_secure_ml
 from flask_secure_ml import Exchange, Principal
+from flask_secure_ml.config.plans import Plan
 from flask_secure_ml.errors import RateLimited
 
 PACKAGE = Path(flask_secure_ml.__file__).parent
@@ -153,7 +154,9 @@ def test_a_limit_is_charged_once(exchange: Exchange) -> None:
 def test_a_request_within_another(exchange: Exchange) -> None:
     """It keeps the connection and the caller, and nothing of what was decided."""
     exchange.principal = Principal("test", "ada")
+    exchange.caller, exchange.plan = "test:ada", Plan()
     exchange.reject(RateLimited("over"))
     inner = exchange.within(time=1.0, started=2.0, method="POST", path="/predict")
     assert (inner.request_id, inner.principal, inner.client) == ("id", exchange.principal, "127.0.0.1")
+    assert (inner.caller, inner.plan) == ("test:ada", exchange.plan)
     assert (inner.time, inner.method, inner.path, inner.code, inner.rejection) == (1.0, "POST", "/predict", None, None)

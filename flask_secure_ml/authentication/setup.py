@@ -50,7 +50,13 @@ def build_authentication(
     authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store), *declared]
     load = _loader(store, revocations, keys)
     guard = AuthenticationGuard(
-        authenticators, _challenges(settings, authenticators), revocations, on_failure, _ambient(settings, clock), load
+        settings.plans,
+        authenticators,
+        _challenges(settings, authenticators),
+        revocations,
+        on_failure,
+        _ambient(settings, clock),
+        load,
     )
     return Authentication(guard, keys, revocations, load)
 

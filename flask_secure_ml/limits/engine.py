@@ -138,8 +138,6 @@ def build_limiter(config: Mapping[str, Any], clock: Clock, outage: str) -> Limit
 
     :raises ConfigError: the storage or the strategy can never work.
     """
-    if not config.get("RATELIMIT_ENABLED", True):
-        raise ConfigError(["RATELIMIT_ENABLED must be true; to lift limits, leave them out of plans and policies"])
     from limits.strategies import STRATEGIES
 
     from .memory import ProcessStorage

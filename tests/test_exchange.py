@@ -143,12 +143,12 @@ def test_the_first_fault_counts(exchange: Exchange) -> None:
     assert exchange.fault is first
 
 
-def test_a_limit_is_charged_once(exchange: Exchange) -> None:
-    """Once for each key, until the request is made again."""
-    limit = object()
-    assert [exchange.charge_once(limit, key) for key in ("a", "a", "b")] == [True, False, True]
+def test_a_counter_is_charged_once(exchange: Exchange) -> None:
+    """Only what a higher price adds is owed, until the request is made again."""
+    assert [exchange.owes(counter) for counter in ("a", "a", "b")] == [1, 0, 1]
+    assert [exchange.owes("cost", price) for price in (2, 5, 5, 3)] == [2, 3, 0, 0]
     exchange.clear_charges()
-    assert exchange.charge_once(limit, "a")
+    assert [exchange.owes("a"), exchange.owes("cost", 3)] == [1, 3]
 
 
 def test_a_request_within_another(exchange: Exchange) -> None:

@@ -31,8 +31,7 @@ class RateGuard:
     def check(self, request: Request, exchange: Exchange) -> None:
         """Charge one request, or raise :class:`~flask_secure_ml.errors.RateLimited` with ``Retry-After``."""
         for item, key in self._limits(exchange):
-            # A request that is guarded again under another policy pays each limit once.
-            if exchange.charge_once(item, key) and not self._limiter.hit(item, key):
+            if exchange.owes((self._limiter, item, key)) and not self._limiter.hit(item, key):
                 wait = str(self._limiter.retry_after(item, key))
                 raise RateLimited(f"over {item} of {exchange.caller}", headers=[("Retry-After", wait)])
 
@@ -62,10 +61,9 @@ class CostGuard:
             return
         key = key_for("cost", exchange.caller)
         for item in _plan(exchange).quotas:
-            if not exchange.charge_once(item, key):
-                continue
+            owed = exchange.owes((self._limiter, item, key), price)
             # The test comes first because a fixed window charges even what it rejects.
-            if not self._limiter.test(item, key, price) or not self._limiter.hit(item, key, price):
+            if owed and not (self._limiter.test(item, key, owed) and self._limiter.hit(item, key, owed)):
                 wait = str(self._limiter.retry_after(item, key))
                 reason = f"{price} rows are over {item} of {exchange.caller}"
                 raise QuotaExceeded(reason, headers=[("Retry-After", wait)])

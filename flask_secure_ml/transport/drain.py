@@ -9,7 +9,6 @@ Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one c
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ from threading import Semaphore
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..principal import Clock
+from ..refresh import PerProcess
 from .request_body import SMALL_BODY, RequestBody, Timeout
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Drain:
     def __init__(self, app: WSGIApplication, clock: Clock) -> None:
         self._app = app
         self._clock = clock
-        self._shares: dict[int, Share] = {}
+        # By the number of requests that the worker serves at once, which is the same for all its requests.
+        self._shares = PerProcess[dict[int, Share]](dict)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app."""
@@ -101,10 +102,8 @@ class Drain:
         :param grace: seconds for which the client may be slow.
         :param capacity: how many requests the worker serves at once.
         """
-        # One for each process, created in it: a fork would copy a semaphore that is partly taken, and gevent replaces
-        # the locks of its workers only.
-        process = os.getpid()
-        share = self._shares.get(process) or self._shares.setdefault(process, Share(capacity))
+        shares = self._shares.get()
+        share = shares.get(capacity) or shares.setdefault(capacity, Share(capacity))
         if not share.take():
             return
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from . import authentication, inputs, memory, servers
+from . import authentication, imports, inputs, memory, servers
 from .apps import contenders
 from .bodies import Sent, as_json, numbers
 from .timing import measure, verdict
@@ -43,6 +43,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     "formats": ("One schema, every format (asked: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
     "refusals": ("Refused bodies (asked: at most what an accepted one of that size costs)", inputs.refusals),
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
+    "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
     "authentication": ("Authentication by itself", authentication.report),
 }
 # Tables that belong together, by the name of the lot.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from werkzeug.wrappers import Response
 
+    from .config.plans import Plan
     from .policy.policy import Policy
 
 EXCHANGE_KEY = "flask_secure_ml.exchange"
@@ -61,7 +62,7 @@ class Exchange:
     flask_only: bool = False
     """Whether only Flask may respond: the policy in force is public in code."""
 
-    # Written by extension.py, which opens and closes a request in Flask.
+    # Written by wiring.py, which opens and closes a request in Flask.
 
     method: str = ""
     """The HTTP method, as Flask reads it; until the guards run, as the server does."""
@@ -88,6 +89,10 @@ class Exchange:
     challenges: tuple[str, ...] = ()
     """The challenges of an error that asks for other credentials."""
     _principal: Principal | None = None
+    caller: str = ""
+    """Who is charged: the id of the principal, or the network of an anonymous caller; empty until authentication."""
+    plan: Plan | None = None
+    """The plan of the caller; None until authentication."""
 
     # Written by inputs/guard.py.
 
@@ -125,7 +130,7 @@ class Exchange:
     """The code of the error response."""
     fault: BaseException | None = None
     """The first exception that the app raised and did not handle."""
-    _charged: set[tuple[int, str]] = field(default_factory=set, repr=False)
+    _charged: dict[Hashable, int] = field(default_factory=dict, repr=False)
 
     @property
     def principal(self) -> Principal | None:
@@ -161,13 +166,16 @@ class Exchange:
         """Record an exception that the app raised and did not handle; the first one counts."""
         self.fault = self.fault or error
 
-    def charge_once(self, limit: object, key: str) -> bool:
-        """Return True if this request has not been charged to the limit yet; from now on it has."""
-        charge = (id(limit), key)
-        if charge in self._charged:
-            return False
-        self._charged.add(charge)
-        return True
+    def owes(self, counter: Hashable, price: int = 1) -> int:
+        """Return what this request still has to pay to a counter, and note the price as paid.
+
+        A request that is guarded again under another policy pays the higher of the two prices, and none twice.
+        """
+        paid = self._charged.get(counter, 0)
+        if price <= paid:
+            return 0
+        self._charged[counter] = price
+        return price - paid
 
     def clear_charges(self) -> None:
         """Charge the request again: another one is made of it."""
@@ -188,6 +196,8 @@ class Exchange:
             checked_by=self.checked_by,
             challenges=self.challenges,
             _principal=self.principal,
+            caller=self.caller,
+            plan=self.plan,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -69,3 +70,15 @@ class Principal:
         It does not contain the kind of a token: a subject is the same with a JWT and with an opaque token.
         """
         return f"{self.issuer}#{self.subject}" if self.issuer else f"{self.kind}:{self.subject}"
+
+
+def network_of(address: str) -> str:
+    """Return the IP address, and for IPv6 the /64 network that one subscriber usually has."""
+    if ":" not in address:
+        return address or "unknown"
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:
+        return "unknown"
+    # On a socket for both families every IPv4 caller is an IPv6 address with one common prefix.
+    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 from flask import Flask
 
-from .config import Settings
-from .pipeline import Pipeline
-from .policy.matching import PolicyTable
-from .principal import Clock
-from .stores import SharedStore
-from .transport.beneath import Beneath
-
 if TYPE_CHECKING:
     from .authentication.api_keys.key import KeyStore
     from .authentication.revocation import Revocations
+    from .config import Settings
     from .outputs.responses import ResponseRules
+    from .pipeline import Pipeline
+    from .policy.matching import PolicyTable
+    from .principal import Clock
+    from .stores import SharedStore
+    from .transport.beneath import Beneath
 
 EXTENSION = "secure_ml"
 

@@ -13,6 +13,7 @@ from werkzeug.exceptions import NotFound
 
 import flask_secure_ml
 from flask_secure_ml import Exchange, Principal
+from flask_secure_ml.config.plans import Plan
 from flask_secure_ml.errors import RateLimited
 
 PACKAGE = Path(flask_secure_ml.__file__).parent
@@ -142,18 +143,20 @@ def test_the_first_fault_counts(exchange: Exchange) -> None:
     assert exchange.fault is first
 
 
-def test_a_limit_is_charged_once(exchange: Exchange) -> None:
-    """Once for each key, until the request is made again."""
-    limit = object()
-    assert [exchange.charge_once(limit, key) for key in ("a", "a", "b")] == [True, False, True]
+def test_a_counter_is_charged_once(exchange: Exchange) -> None:
+    """Only what a higher price adds is owed, until the request is made again."""
+    assert [exchange.owes(counter) for counter in ("a", "a", "b")] == [1, 0, 1]
+    assert [exchange.owes("cost", price) for price in (2, 5, 5, 3)] == [2, 3, 0, 0]
     exchange.clear_charges()
-    assert exchange.charge_once(limit, "a")
+    assert [exchange.owes("a"), exchange.owes("cost", 3)] == [1, 3]
 
 
 def test_a_request_within_another(exchange: Exchange) -> None:
     """It keeps the connection and the caller, and nothing of what was decided."""
     exchange.principal = Principal("test", "ada")
+    exchange.caller, exchange.plan = "test:ada", Plan()
     exchange.reject(RateLimited("over"))
     inner = exchange.within(time=1.0, started=2.0, method="POST", path="/predict")
     assert (inner.request_id, inner.principal, inner.client) == ("id", exchange.principal, "127.0.0.1")
+    assert (inner.caller, inner.plan) == ("test:ada", exchange.plan)
     assert (inner.time, inner.method, inner.path, inner.code, inner.rejection) == (1.0, "POST", "/predict", None, None)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 from flask import Flask, Request, Response, has_app_context, has_request_context, request
 from flask.sessions import SecureCookieSessionInterface
+from flask.views import MethodView
 from flask_socketio import SocketIO
 from marshmallow import Schema
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -637,6 +638,85 @@ def prefixed(inner: Any) -> Any:
         return inner(environ, start_response)
 
     return layer
+
+
+class Two(Schema):
+    instances = Tensor(shape=(None, 2), dtype="float32", required=False)
+    queries = Tensor(shape=(None, 2), dtype="float32", required=False)
+
+
+@pytest.mark.parametrize(
+    ("instances", "queries", "statuses"),
+    [
+        pytest.param(2, 5, [200, 200, 429], id="the policy of the route is dearer"),
+        pytest.param(5, 2, [200, 200, 429], id="the policy of the path is dearer"),
+        pytest.param(0, 5, [200, 200, 429], id="the path costs nothing"),
+        pytest.param(5, 0, [200, 200, 429], id="the route costs nothing"),
+        pytest.param(2, 11, [429, 429, 429], id="the route costs more than the quota"),
+    ],
+)
+def test_a_cost_under_two_policies(
+    bare_app: Flask, protected: MakeApp, instances: int, queries: int, statuses: list[int]
+) -> None:
+    """A request pays the higher of the two prices: the second policy is enforced, and no row is charged twice."""
+    bare_app.wsgi_app = prefixed(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app, PLANS={"default": {"quotas": ["10/minute"]}})
+
+    @app.post("/<path:path>")
+    @protect(body=Two, cost="instances")
+    def page(payload: object, path: str) -> str:
+        return "page"
+
+    @app.post("/predict")
+    @protect(body=Two, cost="queries")
+    def predict(payload: object) -> str:
+        return "ok"
+
+    client = app.test_client()
+    sent = {name: [[1, 2]] * rows for name, rows in (("instances", instances), ("queries", queries)) if rows}
+    found = [client.post("/api/predict", base_url=HTTPS, headers=caller(), json=sent).status_code for _ in range(3)]
+    assert found == statuses
+
+
+def test_limits_under_two_policies(bare_app: Flask, protected: MakeApp) -> None:
+    """The limits of both policies are enforced, and one that both have is charged once."""
+    bare_app.wsgi_app = prefixed(bare_app.wsgi_app)  # type: ignore[method-assign]
+    app = protected(bare_app)
+    loose, strict = protect(limits=["3/minute"]), protect(limits=["2/minute", "9/hour"])
+    app.add_url_rule("/<path:path>", view_func=loose(lambda path: "page"), endpoint="page")
+    app.add_url_rule("/predict", view_func=strict(lambda: "ok"), endpoint="predict")
+    client = app.test_client()
+    statuses = [client.get("/api/predict", base_url=HTTPS, headers=caller()).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    assert client.get("/api/other", base_url=HTTPS, headers=caller()).status_code == 429
+
+
+class Forecast(MethodView):
+    """Two methods, each with a policy of its own and the same limit."""
+
+    @protect(limits=["2/minute"])
+    def put(self) -> str:
+        return "put"
+
+    @protect(limits=["2/minute"])
+    def post(self) -> str:
+        return "posted"
+
+
+def test_a_counter_of_two_policies_is_charged_once(bare_app: Flask, protected: MakeApp) -> None:
+    """Equal limits of one endpoint share a counter, whichever policy has them."""
+    flask_app = bare_app.wsgi_app
+
+    def overriding(environ: dict[str, Any], start_response: Start) -> Any:
+        return flask_app(environ | {"REQUEST_METHOD": "POST"}, start_response)
+
+    bare_app.wsgi_app = overriding  # type: ignore[method-assign]
+    app = protected(bare_app)
+    app.add_url_rule("/forecast", view_func=Forecast.as_view("forecast"))
+    client = app.test_client()
+    responses = [client.put("/forecast", base_url=HTTPS, headers=caller()) for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert responses[0].text == "posted"
 
 
 def test_a_path_that_is_rewritten_beneath(bare_app: Flask, protected: MakeApp) -> None:

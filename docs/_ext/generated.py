@@ -107,7 +107,9 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
     yield ""
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
-            yield from _help(command.commands[each], each, context)
+            found = command.get_command(context, each)
+            if found is not None:
+                yield from _help(found, each, context)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from flask import Request
 
-from ..errors import MalformedRequest, NonceRequired, NotAuthenticated, SecureMLError
+from ..config.plans import Plan, Plans
+from ..errors import InternalError, MalformedRequest, NonceRequired, NotAuthenticated, SecureMLError
 from ..exchange import Exchange
 from ..pipeline import Stage
-from ..principal import Principal
+from ..principal import Principal, network_of
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -66,6 +67,9 @@ class Revoker(Protocol):
 class AuthenticationGuard:
     """Writes ``exchange.principal`` for every route that is not public, or rejects the request.
 
+    It also writes who is charged, and under which plan: limits and responses read both.
+
+    :param plans: the plans of ``SECURE_ML_PLANS``.
     :param authenticators: called in this order.
     :param challenges: the challenges in ``WWW-Authenticate``.
     :param revoker: called for every verified credential, of whatever kind.
@@ -81,6 +85,7 @@ class AuthenticationGuard:
 
     def __init__(
         self,
+        plans: Plans,
         authenticators: Sequence[Authenticator],
         challenges: Challenges,
         revoker: Revoker,
@@ -88,6 +93,7 @@ class AuthenticationGuard:
         ambient: Authenticator | None = None,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
+        self._plans = plans
         self._authenticators = tuple(authenticators)
         self._ambient = ambient
         self._challenges = challenges
@@ -107,13 +113,21 @@ class AuthenticationGuard:
 
         :raises NotAuthenticated: there is no credential, or it is not valid.
         :raises MalformedRequest: it is malformed, or there are several (RFC 6750 section 2).
+        :raises InternalError: it names a plan that is not configured; better rejected than unlimited.
         """
         self._poll()
-        if exchange.principal is not None or (exchange.policy is not None and exchange.policy.public):
-            return
-        authenticator, credential = self._only_one(self._find(request, exchange), request)
-        exchange.challenges = self._challenges.offered(authenticator.challenge)
-        exchange.principal = self._verify(authenticator, credential, exchange)
+        principal = exchange.principal
+        if principal is None and not (exchange.policy is not None and exchange.policy.public):
+            authenticator, credential = self._only_one(self._find(request, exchange), request)
+            exchange.challenges = self._challenges.offered(authenticator.challenge)
+            exchange.principal = principal = self._verify(authenticator, credential, exchange)
+        exchange.caller = f"address:{network_of(exchange.client)}" if principal is None else principal.id
+        exchange.plan = self._plan("default" if principal is None else principal.plan, exchange.caller)
+
+    def _plan(self, name: str, caller: str) -> Plan:
+        if name not in self._plans:
+            raise InternalError(f"the plan {name!r} of {caller} is not in SECURE_ML_PLANS")
+        return self._plans[name]
 
     def _find(self, request: Request, exchange: Exchange) -> list[tuple[Authenticator, object]]:
         try:

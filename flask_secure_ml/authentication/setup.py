@@ -12,19 +12,16 @@ from ..config.settings import IN_STORE
 from ..errors import ConfigError
 from ..principal import Clock
 from ..stores import SharedStore
-from .api_keys.authenticator import ApiKeyAuthenticator
-from .api_keys.file_store import FileKeyStore
-from .api_keys.key import KeyStore
-from .api_keys.shared_store import SharedKeyStore
 from .guard import AuthenticationGuard, Authenticator, Challenges, OnFailure
 from .resource_metadata import metadata_uri
 from .revocation import Revocations
 
 if TYPE_CHECKING:
+    from .api_keys.key import KeyStore
     from .tokens.authenticator import TokenVerifier
     from .tokens.dpop import ProofChecker
 
-# What takes long to import is imported in the function that needs it, and so only where it is configured.
+# Each authentication method is imported in the function that builds it, and so only where it is configured.
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,13 @@ def build_authentication(
     authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store), *declared]
     load = _loader(store, revocations, keys)
     guard = AuthenticationGuard(
-        authenticators, _challenges(settings, authenticators), revocations, on_failure, _ambient(settings, clock), load
+        settings.plans,
+        authenticators,
+        _challenges(settings, authenticators),
+        revocations,
+        on_failure,
+        _ambient(settings, clock),
+        load,
     )
     return Authentication(guard, keys, revocations, load)
 
@@ -63,13 +66,17 @@ def _loader(store: SharedStore, revocations: Revocations, keys: KeyStore | None)
 
     Called for every request, it lets a worker survive an outage that begins before its first credential.
     """
+    if not store.shared:
+        return lambda: None
+    from .api_keys.shared_store import SharedKeyStore
+
+    polls = [revocations.poll, *([keys.poll] if isinstance(keys, SharedKeyStore) else [])]
 
     def load() -> None:
-        revocations.poll()
-        if isinstance(keys, SharedKeyStore):
-            keys.poll()
+        for poll in polls:
+            poll()
 
-    return load if store.shared else lambda: None
+    return load
 
 
 def _challenges(settings: Settings, authenticators: Sequence[Authenticator]) -> Challenges:
@@ -80,13 +87,21 @@ def _challenges(settings: Settings, authenticators: Sequence[Authenticator]) -> 
 
 
 def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore | None:
-    if settings.api_keys == IN_STORE:
-        return SharedKeyStore(store, clock)
-    return None if settings.api_keys is None else FileKeyStore(settings.api_keys)
+    if settings.api_keys is None:
+        return None
+    if settings.api_keys != IN_STORE:
+        from .api_keys.file_store import FileKeyStore
+
+        return FileKeyStore(settings.api_keys)
+    from .api_keys.shared_store import SharedKeyStore
+
+    return SharedKeyStore(store, clock)
 
 
 def _api_keys(settings: Settings, clock: Clock, keys: KeyStore | None) -> Iterator[Authenticator]:
     if keys is not None and settings.api_key_pepper is not None:
+        from .api_keys.authenticator import ApiKeyAuthenticator
+
         yield ApiKeyAuthenticator(keys, settings.api_key_pepper, clock)
 
 

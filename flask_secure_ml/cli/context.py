@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import click
 from flask import Flask, current_app
@@ -17,7 +18,27 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 class SecureMLGroup(AppGroup):
-    """A group whose commands print the problems of a configuration, wherever it is read."""
+    """A group whose commands print the problems of a configuration, wherever it is read.
+
+    Flask imports this group for every ``flask`` command, so each command here is imported only to run it or to list it.
+
+    :param modules: the module of each command in this package.
+    """
+
+    def __init__(self, name: str, *, modules: Mapping[str, str], help: str) -> None:  # noqa: A002  click's own name
+        super().__init__(name, help=help)
+        self._modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None if there is none of this name."""
+        module = self._modules.get(cmd_name)
+        if module is None:
+            return None
+        return cast("click.Command", getattr(import_module(f".{module}", __package__), cmd_name))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.

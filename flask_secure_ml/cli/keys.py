@@ -6,17 +6,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask.cli import AppGroup
 
 from ..authentication.api_keys.key import KeyRecord, KeyStore, to_members
 from ..authentication.api_keys.lifecycle import disable_key, enable_key, issue_key, revoke_key, rotate_key
-from ..policy.matching import PolicyTable
-from ..secrets import SecretRing
-from ..state import AppState
 from .context import command_state, json_option, mistakes_as_messages, print_table
+
+if TYPE_CHECKING:
+    from ..policy.matching import PolicyTable
+    from ..secrets import SecretRing
+    from ..state import AppState
 
 keys: AppGroup = AppGroup("keys", help="Create, list, rotate, disable and revoke API keys.")
 

@@ -6,16 +6,17 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from cryptography.x509 import Name
-from cryptography.x509.oid import NameOID
 from marshmallow import ValidationError
 
 from ..policy.fields import ListOf, String, Strings
 from ..policy.options import scope
 from ..policy.schema import Check, Problem, option
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Name
 
 Identity = tuple[str, Hashable]
 """One of ``NAMES`` and the value in the one form in which it is compared."""
@@ -23,8 +24,6 @@ Identity = tuple[str, Hashable]
 _DNS_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _EMAIL = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-# What OpenSSL and nginx write for attributes that RFC 4514 gives no short name.
-_MORE_ATTRIBUTES = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
 
 
 def ascii_lower(name: str) -> str:
@@ -36,8 +35,14 @@ def _subject(value: str) -> Name:
     if "=#" in value:
         # The library would take the encoding for the string that is encoded, and match nothing.
         raise ValidationError("must not have values in hexadecimal")
+    # Only where a subject is configured.
+    from cryptography.x509 import Name
+    from cryptography.x509.oid import NameOID
+
+    # What OpenSSL and nginx write for attributes that RFC 4514 gives no short name.
+    more = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
     try:
-        return Name.from_rfc4514_string(value, _MORE_ATTRIBUTES)
+        return Name.from_rfc4514_string(value, more)
     except ValueError:
         raise ValidationError("must be a name as RFC 4514 writes it, such as 'CN=trainer,O=Example'") from None
 

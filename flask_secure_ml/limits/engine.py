@@ -11,13 +11,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from flask import Flask
 
 from ..errors import ConfigError, DependencyUnavailable
-from ..exchange import Exchange
 from ..principal import Clock
 from ..refresh import Breaker, Outage, PerProcess
 
@@ -140,8 +138,6 @@ def build_limiter(config: Mapping[str, Any], clock: Clock, outage: str) -> Limit
 
     :raises ConfigError: the storage or the strategy can never work.
     """
-    if not config.get("RATELIMIT_ENABLED", True):
-        raise ConfigError(["RATELIMIT_ENABLED must be true; to lift limits, leave them out of plans and policies"])
     from limits.strategies import STRATEGIES
 
     from .memory import ProcessStorage
@@ -189,20 +185,3 @@ def key_for(*parts: str) -> str:
     return blake2b(
         "\x00".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"), digest_size=16
     ).hexdigest()
-
-
-def caller_of(exchange: Exchange) -> str:
-    """Return who is charged: the principal, or the network of an anonymous caller."""
-    return exchange.principal.id if exchange.principal else f"address:{network_of(exchange.client)}"
-
-
-def network_of(address: str) -> str:
-    """Return the IP address, and for IPv6 the /64 network that one subscriber usually has."""
-    if ":" not in address:
-        return address or "unknown"
-    try:
-        parsed = IPv6Address(address)
-    except ValueError:
-        return "unknown"
-    # On a socket for both families every IPv4 caller is an IPv6 address with one common prefix.
-    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

@@ -10,8 +10,9 @@ from ..errors import RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage
 from ..policy.fields import Limits
+from ..principal import network_of
 from ..refresh import SingleFlight
-from .engine import Limiter, key_for, network_of
+from .engine import Limiter, key_for
 
 log: logging.Logger = logging.getLogger(__name__)
 

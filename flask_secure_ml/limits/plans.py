@@ -6,27 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Request
+from marshmallow.utils import get_value
 
-from ..config.plans import Plan, Plans
 from ..errors import InternalError, QuotaExceeded, RateLimited
 from ..exchange import Exchange
 from ..pipeline import Stage
-from .engine import Limiter, caller_of, key_for
+from .engine import Limiter, key_for
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
-from marshmallow.utils import get_value
 
-
-def plan_of(plans: Plans, exchange: Exchange) -> Plan:
-    """Return the caller's plan; callers without a plan of their own have ``default``.
-
-    :raises InternalError: the credential names a plan that is not configured; better rejected than unlimited.
-    """
-    name = exchange.principal.plan if exchange.principal else "default"
-    if name not in plans:
-        raise InternalError(f"the plan {name!r} of {caller_of(exchange)} is not in SECURE_ML_PLANS")
-    return plans[name]
+    from ..config.plans import Plan
 
 
 class RateGuard:
@@ -35,25 +25,22 @@ class RateGuard:
     name = "rate"
     stage = Stage.LIMIT
 
-    def __init__(self, limiter: Limiter, plans: Plans) -> None:
+    def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._plans = plans
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Charge one request, or raise :class:`~flask_secure_ml.errors.RateLimited` with ``Retry-After``."""
         for item, key in self._limits(exchange):
-            # A request that is guarded again under another policy pays each limit once.
-            if exchange.charge_once(item, key) and not self._limiter.hit(item, key):
+            if exchange.owes((self._limiter, item, key)) and not self._limiter.hit(item, key):
                 wait = str(self._limiter.retry_after(item, key))
-                raise RateLimited(f"over {item} of {caller_of(exchange)}", headers=[("Retry-After", wait)])
+                raise RateLimited(f"over {item} of {exchange.caller}", headers=[("Retry-After", wait)])
 
     def _limits(self, exchange: Exchange) -> Iterator[tuple[RateLimitItem, str]]:
-        caller = caller_of(exchange)
-        plan = key_for("plan", caller)
-        for item in plan_of(self._plans, exchange).requests:
+        plan = key_for("plan", exchange.caller)
+        for item in _plan(exchange).requests:
             yield item, plan
         if exchange.policy and exchange.policy.limits:
-            route = key_for("route", exchange.endpoint or "", caller)
+            route = key_for("route", exchange.endpoint or "", exchange.caller)
             for item in exchange.policy.limits:
                 yield item, route
 
@@ -64,22 +51,28 @@ class CostGuard:
     name = "cost"
     stage = Stage.COST
 
-    def __init__(self, limiter: Limiter, plans: Plans) -> None:
+    def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._plans = plans
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Charge the rows, or raise :class:`~flask_secure_ml.errors.QuotaExceeded` with ``Retry-After``."""
         price = _rows(exchange)
-        key = key_for("cost", caller_of(exchange))
-        for item in plan_of(self._plans, exchange).quotas if price else ():
-            if not exchange.charge_once(item, key):
-                continue
+        if not price:
+            return
+        key = key_for("cost", exchange.caller)
+        for item in _plan(exchange).quotas:
+            owed = exchange.owes((self._limiter, item, key), price)
             # The test comes first because a fixed window charges even what it rejects.
-            if not self._limiter.test(item, key, price) or not self._limiter.hit(item, key, price):
+            if owed and not (self._limiter.test(item, key, owed) and self._limiter.hit(item, key, owed)):
                 wait = str(self._limiter.retry_after(item, key))
-                reason = f"{price} rows are over {item} of {caller_of(exchange)}"
+                reason = f"{price} rows are over {item} of {exchange.caller}"
                 raise QuotaExceeded(reason, headers=[("Retry-After", wait)])
+
+
+def _plan(exchange: Exchange) -> Plan:
+    if exchange.plan is None:
+        raise InternalError("the request has no plan: it was not authenticated")
+    return exchange.plan
 
 
 def _rows(exchange: Exchange) -> int:

@@ -9,14 +9,14 @@ import math
 import os
 import re
 import sys
-import threading
 import weakref
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from ..exchange import Exchange
 from ..principal import Clock
+from ..refresh import process_lock
 
 _CREDENTIAL = re.compile(r"(sml_|eyJ)[A-Za-z0-9_.\-]+")
 _LONGEST = 256
@@ -40,7 +40,7 @@ class HandlerSink:
         self._handler = handler
         self._clock = clock
         self._polled = -math.inf
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         weakref.finalize(self, handler.close)
 
     def write(self, line: str) -> None:
@@ -48,10 +48,9 @@ class HandlerSink:
 
         :raises OSError: the disk is full, or the stream is closed at its other end.
         """
-        with self._lock:
+        with self._lock.get():
             self._follow_rotation()
-            self._handler.stream.write(line + "\n")
-            self._handler.flush()
+            _write(self._handler.stream, line + "\n")
 
     def _follow_rotation(self) -> None:
         # Polling for every line would cost more than the line; a second costs a few lines in the older file.
@@ -59,6 +58,24 @@ class HandlerSink:
         if isinstance(self._handler, WatchedFileHandler) and now - self._polled >= _POLL_SECONDS:
             self._polled = now
             self._handler.reopenIfNeeded()
+
+
+def _write(stream: IO[str], line: str) -> None:
+    """Write a line past the buffer of the stream.
+
+    The buffer has a lock of its own, which a forked process could inherit locked, and keeps a line that cannot be
+    written, to write it later or twice.
+    """
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        # Not a file: a stream in memory, such as tests put in place of stderr.
+        stream.write(line)
+        stream.flush()
+        return
+    left = memoryview(line.encode())
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 class _PrivateFileHandler(WatchedFileHandler):

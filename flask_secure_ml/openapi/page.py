@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
-from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from flask import Flask, Request, Response
 
 from ..errors import ConfigError
 from ..policy.policy import MARK, Policy
+from ..refresh import process_lock
 from ..state import AppState
 from .document import build_document, check_apispec
 from .routes import ASSET, DESCRIPTION, PAGE
@@ -120,7 +120,7 @@ class _Site:
         access = "protected" if asks else "public"
         header = ("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         self._page = _Content.of(page.replace("{{access}}", access).encode(), "text/html", header)
-        self._lock = Lock()
+        self._lock = process_lock()
         self._document: dict[str, Any] | None = None
         self._descriptions: dict[str, _Content] = {}
 
@@ -137,7 +137,7 @@ class _Site:
 
     def _described(self, root: str) -> _Content:
         # Made at the first request, when every route is known: Flask takes no more after it.
-        with self._lock:
+        with self._lock.get():
             if self._document is None:
                 self._document = build_document(self._app)
         servers = {"servers": [{"url": root}]} if root else {}

@@ -12,10 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..authentication.api_keys.authenticator import ApiKeyAuthenticator
 from ..authentication.guard import AuthenticationGuard, Authenticator
-from ..authentication.mtls import MtlsAuthenticator
-from ..authentication.tokens.authenticator import BearerAuthenticator, DPoPAuthenticator
 from ..config import Settings
 from ..policy.policy import Policy
 from ..state import AppState
@@ -65,21 +62,34 @@ def requirements(policy: Policy, methods: Iterable[Method]) -> list[Requirement]
     ]
 
 
-def _methods(authenticator: Authenticator, settings: Settings) -> Iterator[Method]:
-    if isinstance(authenticator, ApiKeyAuthenticator):
-        yield Method({"ApiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}})
-        yield Method({"ApiKey": {"type": "http", "scheme": "ApiKey", "description": _KEY}})
-    elif isinstance(authenticator, BearerAuthenticator):
-        yield Method({"Bearer": _token(settings, "bearer", _issued(settings))})
-    elif isinstance(authenticator, DPoPAuthenticator):
-        yield Method(
-            {"DPoP": _token(settings, "DPoP", _issued(settings) + " It is bound to a key."), **_proof(settings)}
-        )
-    elif isinstance(authenticator, MtlsAuthenticator):
+def _methods(authenticator: Authenticator, settings: Settings) -> Iterable[Method]:
+    for kind, methods in _built_in(settings):
+        if isinstance(authenticator, kind):
+            return methods
+    own = _declared(authenticator)
+    return [] if own is None else [Method({_UNNAMEABLE.sub("_", authenticator.name): own})]
+
+
+def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[Method, ...]]]:
+    """Yield the class of each configured method, and how it is described. Those that are off are not imported."""
+    if settings.api_keys is not None:
+        from ..authentication.api_keys.authenticator import ApiKeyAuthenticator
+
+        header = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}
+        scheme = {"type": "http", "scheme": "ApiKey", "description": _KEY}
+        yield ApiKeyAuthenticator, (Method({"ApiKeyHeader": header}), Method({"ApiKey": scheme}))
+    if settings.token_issuers:
+        from ..authentication.tokens.authenticator import BearerAuthenticator, DPoPAuthenticator
+
+        issued = _issued(settings)
+        yield BearerAuthenticator, (Method({"Bearer": _token(settings, "bearer", issued)}),)
+        bound = _token(settings, "DPoP", f"{issued} It is bound to a key.")
+        yield DPoPAuthenticator, (Method({"DPoP": bound, **_proof(settings)}),)
+    if settings.mtls_clients:
+        from ..authentication.mtls import MtlsAuthenticator
+
         text = "The client certificate of the TLS handshake (RFC 8705), used if no other credential is sent."
-        yield Method({"MutualTLS": {"type": "mutualTLS", "description": text}})
-    elif (own := _declared(authenticator)) is not None:
-        yield Method({_UNNAMEABLE.sub("_", authenticator.name): own})
+        yield MtlsAuthenticator, (Method({"MutualTLS": {"type": "mutualTLS", "description": text}}),)
 
 
 def _declared(authenticator: Authenticator) -> Scheme | None:

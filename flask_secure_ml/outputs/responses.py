@@ -20,8 +20,7 @@ from flask import Request, Response
 from marshmallow import Schema, ValidationError, fields, missing
 from werkzeug.sansio.response import Response as AnyResponse
 
-from ..config.plans import Plans
-from ..errors import InternalError
+from ..config.plans import Plan
 from ..exchange import Exchange
 from ..npy import NPY
 from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
@@ -185,32 +184,26 @@ def _undeclared(pointer: str, what: str) -> UndeclaredError:
 class ResponseRules:
     """Applies the response schema of a policy, and the score options of policy and plan.
 
-    :param plans: the plans of ``SECURE_ML_PLANS``.
+    :param default: the plan for a request that was rejected before its caller was known.
     """
 
-    def __init__(self, plans: Plans) -> None:
-        self._plans = plans
-        self._options: dict[tuple[ScoreOptions, str], ScoreOptions] = {}
+    def __init__(self, default: Plan) -> None:
+        self._default = default
+        self._options: dict[tuple[ScoreOptions, ScoreOptions], ScoreOptions] = {}
 
     def options(self, exchange: Exchange, policy: Policy) -> ScoreOptions:
-        """Return the score options of policy and plan together; a caller without a plan has ``default``.
-
-        :raises InternalError: the credential names a plan that is not configured.
-        """
+        """Return the score options of policy and plan together."""
         if policy.scores is None:
             return NO_SCORE_OPTIONS
-        key = (policy.scores, exchange.principal.plan if exchange.principal else "default")
+        plan = self._default if exchange.plan is None else exchange.plan
+        if plan.scores is NO_SCORE_OPTIONS:
+            return policy.scores
+        key = (policy.scores, plan.scores)
         found = self._options.get(key)
         if found is None:
             # There are no more than policies times plans.
-            found = self._options[key] = self._combined(*key)
+            found = self._options[key] = policy.scores.stricter(plan.scores)
         return found
-
-    def _combined(self, scores: ScoreOptions, name: str) -> ScoreOptions:
-        plan = self._plans.get(name)
-        if plan is None:
-            raise InternalError(f"the plan {name!r} is not in SECURE_ML_PLANS")
-        return scores if plan.scores is NO_SCORE_OPTIONS else scores.stricter(plan.scores)
 
     def respond(self, value: Any, write: Writer, request: Request, exchange: Exchange) -> AnyResponse:
         """Return the response for a view's value: masked before it is written, in the format that the client accepts.

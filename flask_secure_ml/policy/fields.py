@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from limits import RateLimitItem, parse_many
 from marshmallow import ValidationError
 from marshmallow.exceptions import SCHEMA
 
 from .schema import AnyField, Problem, closest, load_options, options_of
 
-Limits = tuple[RateLimitItem, ...]
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+Limits: TypeAlias = "tuple[RateLimitItem, ...]"
 
 LONGEST_SHOWN = 80
 
@@ -199,6 +201,9 @@ class LimitList(Strings):
 
 
 def _limits(entry: str) -> list[RateLimitItem]:
+    # With it come asyncio and the storages of every kind, so only what has limits imports it.
+    from limits import parse_many
+
     try:
         return parse_many(entry)
     except ValueError:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from inspect import isclass
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
-from limits import RateLimitItem
 from marshmallow import Schema, ValidationError
 
 from ..errors import ConfigError
-from .fields import Boolean, LimitList, Options, StrictField, String
+from .fields import Boolean, LimitList, Limits, Options, StrictField, String
 from .options import (
     NO_CAPS,
     NO_SCORE_OPTIONS,
@@ -114,7 +113,7 @@ class Policy:
     public: bool = option(Boolean(), False)
     access: AccessOptions = inlined(AccessOptions)
     body: Schema | None = option(SchemaOption(), None)
-    limits: tuple[RateLimitItem, ...] = option(LimitList(), ())
+    limits: Limits = option(LimitList(), ())
     cost: str | None = option(String(), None)
     caps: CapOptions = option(Options(CapOptions, minimum=1, nullable=True), NO_CAPS)
     response: Schema | None = option(SchemaOption(), None)

@@ -9,7 +9,6 @@ Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one c
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from threading import Semaphore
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..principal import Clock
+from ..refresh import PerProcess
 from .request_body import SMALL_BODY, RequestBody, Timeout
 
 if TYPE_CHECKING:
@@ -159,11 +159,8 @@ def share_of(owner: object, capacity: int) -> Share:
 
     :param owner: the object that keeps it. gunicorn's configuration is the same for all apps of a worker.
     """
-    shares: dict[int, Share] = vars(owner).setdefault(_SHARES, {})
-    # One for each process, created in it: a fork would copy a semaphore that is partly taken, and gevent replaces the
-    # locks of its workers only.
-    process = os.getpid()
-    return shares.get(process) or shares.setdefault(process, Share(capacity))
+    shares: PerProcess[Share] = vars(owner).setdefault(_SHARES, PerProcess(lambda: Share(capacity)))
+    return shares.get()
 
 
 def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock, share: Share) -> None:

@@ -20,6 +20,7 @@ from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, Be
 from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
 from flask_secure_ml.authentication.tokens.sources import FileKeys
 from flask_secure_ml.config.issuers import ASYMMETRIC, IssuerConfig
+from flask_secure_ml.config.plans import Plan
 from flask_secure_ml.errors import SecureMLError
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.policy.policy import Policy
@@ -146,13 +147,25 @@ def revocations(clock: FakeClock) -> Revocations:
 
 
 @pytest.fixture
-def make_guard(failures: list[str], revocations: Revocations) -> Callable[..., AuthenticationGuard]:
+def plans() -> dict[str, Plan]:
+    return {"default": Plan(), "gold": Plan()}
+
+
+@pytest.fixture
+def make_guard(
+    failures: list[str], revocations: Revocations, plans: dict[str, Plan]
+) -> Callable[..., AuthenticationGuard]:
     """Build a guard over some authenticators; keyword arguments are those of the guard and its challenges."""
 
     def make(*authenticators: Authenticator, ambient: Authenticator | None = None, **parameters: Any) -> Any:
         challenges = Challenges("model", [each.challenge for each in authenticators], parameters)
         return AuthenticationGuard(
-            authenticators, challenges, revocations, lambda _, claimed: failures.append(claimed), ambient
+            plans,
+            authenticators,
+            challenges,
+            revocations,
+            lambda _, claimed: failures.append(claimed),
+            ambient,
         )
 
     return make

@@ -11,6 +11,7 @@ from flask import Request
 from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
 from flask_secure_ml.authentication.guard import AuthenticationGuard
 from flask_secure_ml.authentication.revocation import Revocations
+from flask_secure_ml.config.plans import Plan
 from flask_secure_ml.errors import (
     DependencyUnavailable,
     InvalidProof,
@@ -65,6 +66,30 @@ def test_principal_and_challenges_are_written(ask: Ask, token: Callable[..., str
     answer = ask({"Authorization": f"Bearer {token()}"})
     assert answer.principal.id == "https://issuer.example#alice"
     assert answer.exchange.challenges == ('Bearer realm="model"', 'ApiKey realm="model"')
+
+
+@pytest.mark.parametrize("plan", ["default", "gold"])
+def test_caller_and_plan_are_written(ask_with: Ask, plans: dict[str, Plan], plan: str) -> None:
+    """Limits and responses read them, so both are of the same caller."""
+    exchange = ask_with(Scripted(Principal("t", "ada", plan=plan))).exchange
+    assert exchange.caller == "t:ada"
+    assert exchange.plan is plans[plan]
+
+
+def test_an_anonymous_caller_is_its_network(ask: Ask, plans: dict[str, Plan]) -> None:
+    """It has the default plan; a caller that was not authenticated has none."""
+    exchange = ask({}, public=True).exchange
+    assert exchange.caller == "address:192.0.2.1"
+    assert exchange.plan is plans["default"]
+    rejected = ask({}).exchange
+    assert (rejected.caller, rejected.plan) == ("", None)
+
+
+def test_a_plan_that_is_not_configured(ask_with: Ask) -> None:
+    """The caller is rejected rather than unlimited."""
+    answer = ask_with(Scripted(Principal("t", "ada", plan="lost")))
+    assert answer.status == 500
+    assert answer.reason == "the plan 'lost' of t:ada is not in SECURE_ML_PLANS"
 
 
 def test_used_scheme_comes_first(ask: Ask) -> None:

@@ -344,7 +344,7 @@ def test_wrong_issuers(issuer: Any, path: str, problem: str) -> None:
         pytest.param([ISSUER, ISSUER], "[1].issuer: is also that of entry 0; name every issuer once", id="twice"),
         pytest.param(
             [OPAQUE, OPAQUE | {"issuer": "https://b"}],
-            "[1].introspection_uri: is already set for entry 0; only one issuer can introspect, because an opaque token",
+            "[1].introspection_uri: is already set for entry 0; only one issuer can introspect, because an opaque",
             id="two that introspect",
         ),
         pytest.param([ISSUER, {"max_age": 0}, ISSUER], "[2].issuer: is also that of entry 0", id="beside a wrong one"),

@@ -10,7 +10,8 @@ from marshmallow import Schema, fields, post_load
 
 from flask_secure_ml import ConfigError, protect, public
 from flask_secure_ml.inputs import Tensor
-from flask_secure_ml.limits.engine import key_for, network_of
+from flask_secure_ml.limits.engine import key_for
+from flask_secure_ml.principal import network_of
 from support import HTTPS, MakeApp, NameAuthenticator, caller
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from flask import Flask
 
 from flask_secure_ml import SecureML, protect
+from flask_secure_ml.observe.request_log import open_sink
 from flask_secure_ml.testing import FakeClock, MemorySink
+from forks import run_forking
 from support import HTTPS, MakeApp, caller
 
 
@@ -116,3 +119,46 @@ def test_a_log_that_cannot_be_opened_stops_the_app(protected: MakeApp) -> None:
     """Better no service than one without a log."""
     with pytest.raises(ValueError, match="SECURE_ML_REQUEST_LOG cannot be opened"):
         protected(parts={"sink": None}, REQUEST_LOG="/no/such/folder/requests.jsonl")
+
+
+FORK = """
+import select
+from flask_secure_ml.observe.request_log import open_sink
+from flask_secure_ml.principal import SystemClock
+
+reader, writer = os.pipe()
+sink = open_sink(f"/dev/fd/{writer}", SystemClock())
+threading.Thread(target=sink.write, args=["x" * 1_000_000], daemon=True).start()
+# The pipe is too small for the line: the thread waits in the middle of it.
+select.select([reader], [], [])
+pid = fork(lambda: sink.write("of the child"))
+received = b""
+while b"of the child\\n" not in received or received.count(b"x") < 1_000_000:
+    received += os.read(reader, 65_536)
+assert received.count(b"\\n") == 2
+ended(pid)
+"""
+
+
+def test_a_fork_in_the_middle_of_a_line() -> None:
+    """The child is not blocked by the locks of the log and of its stream, and repeats nothing of the line."""
+    run_forking(FORK)
+
+
+def test_a_line_is_written_whole(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the system writes a part at a time."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:3])))
+    sink = open_sink(str(tmp_path / "log"), clock)
+    assert sink is not None
+    sink.write("a long line")
+    monkeypatch.undo()
+    assert (tmp_path / "log").read_text() == "a long line\n"
+
+
+def test_a_full_disk(clock: FakeClock) -> None:
+    """It is an error, which the pipeline logs."""
+    sink = open_sink("/dev/full", clock)
+    assert sink is not None
+    with pytest.raises(OSError, match="No space left"):
+        sink.write("x")

@@ -22,6 +22,7 @@ from described_app import PLANS, add_routes
 from flask_secure_ml import ConfigError, SecureML
 from flask_secure_ml.openapi import page as page_module
 from flask_secure_ml.openapi.page import CONTENT_SECURITY_POLICY
+from forks import run_forking
 from support import HTTPS, MakeApp, caller
 
 STATIC = files("flask_secure_ml.openapi") / "static"
@@ -246,3 +247,41 @@ def test_the_files_are_in_the_package() -> None:
     assert "openapi/static/*" in setup["options.package_data"]["flask_secure_ml"]
     project = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert any("apispec" in each for each in project["optional-dependencies"]["openapi"])
+
+
+FORK = """
+from flask import Flask
+from flask_secure_ml import SecureML
+from flask_secure_ml.openapi import page
+
+app = Flask("app")
+app.config.update(TESTING=True, SECURE_ML_OPENAPI="public", SECURE_ML_REQUEST_LOG="off")
+SecureML(app)
+build, building, hold = page.build_document, threading.Event(), threading.Event()
+
+def build_slowly(app):
+    building.set()
+    hold.wait()
+    return build(app)
+
+def get():
+    assert app.test_client().get("/openapi.json", base_url="https://localhost").status_code == 200
+
+def child():
+    page.build_document = build
+    get()
+
+page.build_document = build_slowly
+thread = threading.Thread(target=get)
+thread.start()
+building.wait()
+pid = fork(child)
+hold.set()
+ended(pid)
+thread.join()
+"""
+
+
+def test_a_fork_while_the_description_is_made() -> None:
+    """The child makes its own: it is not blocked by a thread that it does not have."""
+    run_forking(FORK)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import flask_secure_ml
 from flask_secure_ml.refresh import PerProcess, SingleFlight
 
+PACKAGE = Path(flask_secure_ml.__file__).parent
 THREADS = 8
 
 
@@ -50,6 +54,18 @@ assert os.wait()[1] == 0
 def test_lock_that_a_thread_of_the_parent_holds() -> None:
     """A child is not blocked by it."""
     run(FORK)
+
+
+def test_locks_are_made_for_each_process() -> None:
+    """No module makes a lock itself; the semaphores of the drain are in an object for each process."""
+    kinds = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"}
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in kinds
+    }
+    assert found == {"refresh/process.py", "transport/drain.py"}
 
 
 # --- one flight ------------------------------------------------------------------------------------------

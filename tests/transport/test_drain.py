@@ -24,6 +24,7 @@ from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.testing import FakeClock
 from flask_secure_ml.transport.drain import MAX_BYTES, Closing, Drain, Share, read_within_bounds, share_of
 from flask_secure_ml.transport.request_body import SMALL_BODY, RequestBody
+from forks import run_forking
 
 KIB = 1024
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -173,6 +174,54 @@ def test_a_quarter_of_the_threads_reads_at_once(capacity: int, at_once: int) -> 
     assert [share.take() for _ in range(at_once + 1)] == [True] * at_once + [False]
     share.give_back()
     assert share.take()
+
+
+FORK = """
+from types import SimpleNamespace
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.transport.drain import Drain, share_of
+
+class Client:
+    def __init__(self, wait):
+        self.wait, self.read = wait, False
+
+    def shutdown(self, how):
+        pass
+
+    def settimeout(self, seconds):
+        pass
+
+    def recv(self, size):
+        self.read = True
+        self.wait()
+        return b""
+
+reading, hold = threading.Event(), threading.Event()
+
+def wait():
+    reading.set()
+    hold.wait()
+
+drain, owner = Drain(lambda environ, start: [], SystemClock()), SimpleNamespace()
+thread = threading.Thread(target=drain.discard, args=[Client(wait), 100, 1.0, share_of(owner, 4)])
+thread.start()
+reading.wait()
+
+def child():
+    client = Client(lambda: None)
+    drain.discard(client, 100, 1.0, share_of(owner, 4))
+    assert client.read
+
+pid = fork(child)
+hold.set()
+ended(pid)
+thread.join()
+"""
+
+
+def test_a_fork_while_a_thread_reads() -> None:
+    """Its slot is not taken in the child."""
+    run_forking(FORK)
 
 
 def test_every_process_has_its_own_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,13 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pauses after failures exactly as long as they are on average; their jitter has tests of its own."""
+    for module in ("breaker", "value"):
+        monkeypatch.setattr(f"flask_secure_ml.refresh.{module}.JITTER", 0.0)
+
+
+@pytest.fixture
 def sink() -> MemorySink:
     return MemorySink()
 

@@ -30,6 +30,7 @@ from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 from support import version_of
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
 OLD, NEW = "the-old-password-of-the-server", "the-new-password-of-the-server"
 ACTIONS = [
     pytest.param(lambda store: store.add("a", "k", 1), id="add"),
@@ -174,7 +175,7 @@ def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> N
     assert "ConnectionError" in fails(store)
     with valkey(tmp_path, port):
         assert "a moment ago" in fails(store)
-        clock.advance(1.2 * PAUSE)
+        clock.advance(PAUSE)
         assert store.get("a", "k") is None
 
 
@@ -187,7 +188,7 @@ def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.L
         fails(store)
         with pytest.raises(DependencyUnavailable):
             snapshot.read()
-        clock.advance(1.2 * PAUSE)
+        clock.advance(PAUSE)
     with valkey(tmp_path, port):
         assert snapshot.read() == {}
         assert store.get("a", "k") is None
@@ -392,7 +393,7 @@ def test_password_that_changes_in_its_place(address: str, admin: Any, clock: Fak
     set_password(admin, NEW)
     assert "AuthenticationError" in fails(store)
     path.write_text(NEW)
-    clock.advance(1.2 * PAUSE)
+    clock.advance(PAUSE)
     assert store.add("a", "l", 60)
 
 
@@ -407,7 +408,7 @@ def test_wrong_passwords(
     assert NEW not in shown
     assert OLD not in shown
     set_password(admin, NEW)
-    clock.advance(1.2 * PAUSE)
+    clock.advance(PAUSE)
     assert store.get("a", "k") is None
 
 
@@ -420,7 +421,7 @@ def test_password_that_cannot_be_read(
     monkeypatch.delenv("NEW")
     assert "SECURE_ML_STORE_PASSWORD: environment variable NEW is not set" in fails(store)
     monkeypatch.setenv("NEW", NEW)
-    clock.advance(1.2 * PAUSE)
+    clock.advance(PAUSE)
     assert store.get("a", "k") is None
 
 

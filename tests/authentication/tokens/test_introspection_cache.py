@@ -109,13 +109,14 @@ def test_zero_asks_every_time(make: Callable[..., Introspector], endpoint: Endpo
     assert endpoint.asked == 4
 
 
+@pytest.mark.usefixtures("no_jitter")
 def test_failure_is_no_answer(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
     """IN-6: what could not be told is not remembered as a refusal."""
     introspector = make()
     endpoint.down = True
     assert status_of(introspector) == 503
     endpoint.down = False
-    clock.advance(6)
+    clock.advance(5)
     assert status_of(introspector) == 200
 
 

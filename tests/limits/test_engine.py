@@ -18,6 +18,7 @@ from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 
 LIMIT = parse("2/day")
+pytestmark = pytest.mark.usefixtures("no_jitter")
 
 
 def remote(port: int, clock: FakeClock, outage: str = "memory") -> Limiter:

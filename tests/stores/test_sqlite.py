@@ -220,7 +220,7 @@ def busy_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             noted.append(int(found[1]) / 1000)
 
     def noting(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)
+        connection: sqlite3.Connection = connect(*arguments, **options)
         # Those of the test itself wait as they like.
         if "timeout" in options:
             noted.append(options["timeout"])

@@ -19,7 +19,7 @@ from support import MakeApp, NameAuthenticator
 
 settings.register_profile(
     "suite",
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
     deadline=None,
     print_blob=True,
     # Fixtures of these tests hold no state that an example could change.

@@ -22,8 +22,10 @@ MAGIC = b"\x93NUMPY"
 _VERSIONS = {b"\x01\x00": (2, "latin-1"), b"\x02\x00": (4, "latin-1"), b"\x03\x00": (4, "utf-8")}
 _VERSION_AT = len(MAGIC)
 _LENGTH_AT = _VERSION_AT + 2
-# numpy rejects longer ones; it writes fewer than 400 bytes for all but records.
+# numpy rejects longer ones.
 _MAX_HEADER = 10_000
+# For anything but records numpy writes fewer than 400 bytes.
+_MAX_PLAIN_HEADER = 2_048
 MAX_PREFIX = _LENGTH_AT + 4 + _MAX_HEADER
 """The most bytes before the array: enough for :func:`read_header`."""
 
@@ -80,10 +82,11 @@ class Header:
             return True
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes, *, records: bool = True) -> Header:
     """Return the header of a file.
 
     :param data: the file, or its beginning with the whole header.
+    :param records: whether the array may have records, whose headers are long.
     :raises NpyError: it is not the header of a file of version 1.0, 2.0 or 3.0, in a form that numpy writes.
     """
     size, encoding = _VERSIONS.get(data[_VERSION_AT:_LENGTH_AT], (0, ""))
@@ -92,10 +95,10 @@ def read_header(data: bytes) -> Header:
     begin = _LENGTH_AT + size
     length = int.from_bytes(data[_LENGTH_AT:begin], "little")
     start = begin + length
-    if length > _MAX_HEADER or start > len(data):
+    if length > (_MAX_HEADER if records else _MAX_PLAIN_HEADER) or start > len(data):
         raise NpyError(f"its header has {length} bytes, or is cut off")
     try:
-        descr, order, shape = _entries(data[begin:start].decode(encoding))
+        descr, order, shape = _entries(data[begin:start].decode(encoding), records=records)
     except UnicodeDecodeError:
         raise NpyError("its header is not text") from None
     return Header(descr, _lengths(shape), order == "True", start)
@@ -113,10 +116,10 @@ def read_array(data: bytes, header: Header, dtype: np.dtype[Any]) -> NDArray[Any
     return flat.reshape(header.shape[::-1]).T if header.is_fortran else flat.reshape(header.shape)
 
 
-def _entries(header: str) -> tuple[str, str, str]:
+def _entries(header: str, *, records: bool) -> tuple[str, str, str]:
     """Return the values of ``descr``, ``fortran_order`` and ``shape``, each of which is there once."""
-    if records := _RECORDS.fullmatch(header):
-        return records[1], records[2], records[3]
+    if records and (found := _RECORDS.fullmatch(header)):
+        return found[1], found[2], found[3]
     match = _HEADER.fullmatch(header)
     groups = match.groups() if match else ()
     values = [[value for value in groups[name::3] if value is not None] for name in range(3)]

@@ -19,7 +19,7 @@ from support import MakeApp, NameAuthenticator
 
 settings.register_profile(
     "suite",
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
     deadline=None,
     print_blob=True,
     # Fixtures of these tests hold no state that an example could change.
@@ -60,6 +60,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pauses after failures exactly as long as they are on average; their jitter has tests of its own."""
+    for module in ("breaker", "value"):
+        monkeypatch.setattr(f"flask_secure_ml.refresh.{module}.JITTER", 0.0)
 
 
 @pytest.fixture

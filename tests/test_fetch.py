@@ -262,6 +262,8 @@ NOT_PUBLIC = (
         "198.18.0.1",
         "198.19.255.255",
     ),
+    # Within the ranges, too.
+    *("10.1.2.3", "100.64.0.1", "172.16.0.1", "192.168.0.1"),
     *("198.51.100.7", "203.0.113.7", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"),
     # IPv6: unspecified, loopback, discard-only, unique local, link-local, site-local, multicast, not allocated.
     *("::", "::1", "100::1", "100:0:0:1::1", "fc00::1", "fd12:3456::1", "fe80::1", "fec0::1", "ff02::1", "4000::1"),
@@ -269,6 +271,7 @@ NOT_PUBLIC = (
     # Protocol assignments (Teredo, benchmarks, ORCHID, drones), documentation, 6to4.
     *("2001::1", "2001::7f00:1", "2001:1::1", "2001:2::1", "2001:3::1", "2001:10::1", "2001:20::1", "2001:30::1"),
     *("2001:1ff:ffff::1", "2001:db8::1", "3fff::1", "3fff:fff::1", "2002:7f00:1::", "2002:808:808::1"),
+    *("2002:a00:1::",),
     # IPv4 inside IPv6: mapped, compatible, and NAT64 with a well-known and a local prefix.
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:192.0.0.9", "::7f00:1", "::8.8.8.8", "64:ff9b::7f00:1"),
     *("64:ff9b::a00:1", "64:ff9b::c058:6301", "64:ff9b:1::7f00:1", "64:ff9b:1::808:808"),

@@ -78,8 +78,10 @@ def test_value_is_kept_for_a_minute_and_then_read_again(vault: Vault) -> None:
     assert value.read() == OLDER_SECRET.encode()
 
 
-@pytest.mark.parametrize("fault", ["down", "denied"])
-def test_last_value_serves_for_an_hour(vault: Vault, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("down", "Vault does not respond"), ("denied", "Vault has no such secret for this app")]
+)
+def test_last_value_serves_for_an_hour(vault: Vault, fault: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     """While Vault does not answer; then nothing is used any more. The log names the place, not the value."""
     clock = FakeClock()
     value = VaultValue(PLACE, clock)
@@ -90,10 +92,10 @@ def test_last_value_serves_for_an_hour(vault: Vault, fault: str, caplog: pytest.
         vault.token = "another"
     clock.advance(3599)
     assert value.read() == RANDOM_SECRET.encode()
-    assert "the secrets at vault:secret/team/model are not up to date: Vault" in caplog.text
+    assert f"the secrets at vault:secret/team/model are not up to date: {reason} (" in caplog.text
     assert RANDOM_SECRET not in caplog.text
     clock.advance(1)
-    with pytest.raises(OSError, match="Vault"):
+    with pytest.raises(OSError, match=reason):
         value.read()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -18,17 +18,19 @@ class Deadline:
     """The instant by which all that runs in this context must end: connecting, authenticating and commands.
 
     :param usual: seconds for a socket that is used outside :meth:`within`.
+    :param monotonic: returns seconds that never run backwards.
     """
 
-    def __init__(self, usual: float) -> None:
+    def __init__(self, usual: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.usual = usual
+        self._monotonic = monotonic
         # Each thread and each greenlet has its own context.
         self._ends: ContextVar[float | None] = ContextVar("flask_secure_ml_deadline", default=None)
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """Set the deadline."""
-        token = self._ends.set(time.monotonic() + seconds)
+        token = self._ends.set(self._monotonic() + seconds)
         try:
             yield
         finally:
@@ -37,7 +39,7 @@ class Deadline:
     def left(self) -> float:
         """Return the seconds until the deadline; zero or less when it has passed."""
         ends = self._ends.get()
-        return self.usual if ends is None else ends - time.monotonic()
+        return self.usual if ends is None else ends - self._monotonic()
 
 
 class BoundedSocket:

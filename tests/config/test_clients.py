@@ -70,6 +70,7 @@ def test_the_form_of_comparison(name: str, value: str, compared: Any) -> None:
         pytest.param("a", "must be a list of objects, not a string", id="a string"),
         pytest.param([5], "[0]: must be an object, not 5", id="entry is no object"),
         pytest.param([{"sha256": DIGITS}], "[0].client: is missing", id="no client"),
+        pytest.param([{"client": "a", "sha1": "x"}], "[0].sha1: is not known", id="unknown member"),
         pytest.param([{"client": "a", "sha265": "x"}], "[0].sha265: is not known; did you mean sha256?", id="unknown"),
         pytest.param([{"client": "", "sha256": DIGITS}], "[0].client: must be a string that is not", id="empty client"),
         pytest.param([{"client": 5, "sha256": DIGITS}], "[0].client: must be a string", id="client is a number"),

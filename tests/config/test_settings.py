@@ -32,6 +32,7 @@ OPAQUE = {
     "client_id": "api",
     "client_secret": "client-secret-of-the-api",
 }
+TOO_BROAD = "is too broad; name the networks of your proxies"
 NO_LIMIT = "'often' is not a limit; write '10/minute', '100/15 minutes' or '10000/day'"
 LITERAL = 'must be a reference such as "env:NAME" or "file:/path", never the secret itself'
 
@@ -109,7 +110,9 @@ def test_every_problem_inside_structured_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        pytest.param("REQUIRE_TLS", 0, "must be true or false, not 0", id="number for a boolean"),
+        pytest.param("REQUIRE_TLS", 1, "must be true or false, not 1", id="number for a boolean"),
+        pytest.param("REQUIRE_TLS", 0, "must be true or false, not 0", id="zero for a boolean"),
+        pytest.param("REQUIRE_TLS", "no", "must be true or false, not 'no'", id="no for a boolean"),
         pytest.param("REQUIRE_TLS", "off", "must be true or false, not 'off'", id="word for a boolean"),
         pytest.param("REQUIRE_TLS", None, "must be true or false, not None", id="null for a boolean"),
         pytest.param(
@@ -128,8 +131,16 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param(
             "TRUSTED_PROXIES",
             ["10.0.0.0/8", "0.0.0.0/0"],
-            "[1]: '0.0.0.0/0' is too broad; name the networks of your proxies",
-            id="the whole of IPv4",
+            f"[1]: '0.0.0.0/0' {TOO_BROAD}",
+            id="the whole of IPv4 beside a network",
+        ),
+        pytest.param("TRUSTED_PROXIES", ["0.0.0.0/0"], f"[0]: '0.0.0.0/0' {TOO_BROAD}", id="the whole of IPv4"),
+        pytest.param("TRUSTED_PROXIES", ["::/0"], f"[0]: '::/0' {TOO_BROAD}", id="the whole of IPv6"),
+        pytest.param(
+            "TRUSTED_PROXIES",
+            ["*"],
+            "[0]: '*' is not a network ('*' does not appear to be an IPv4 or IPv6 network); write '10.0.3.0/24'",
+            id="star",
         ),
         pytest.param("HSTS_MAX_AGE", True, "must be a whole number of seconds, 0 or more, not True", id="true"),
         pytest.param("HSTS_MAX_AGE", "1e3", "must be a whole number of seconds, 0 or more, not '1e3'", id="exponent"),
@@ -183,6 +194,12 @@ def test_every_problem_inside_structured_settings() -> None:
             "STORE_URI",
             "mongodb://u:hunter2@x",
             "must be 'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL",
+            id="unknown store with a password",
+        ),
+        pytest.param(
+            "STORE_URI",
+            "mongodb://x",
+            "must be 'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL",
             id="unknown store",
         ),
         pytest.param(
@@ -199,6 +216,9 @@ def test_every_problem_inside_structured_settings() -> None:
         ),
         pytest.param("DPOP", "on", "must be one of 'off', 'accept', 'require', not 'on'", id="unknown mode"),
         pytest.param("DPOP", ["off"], "must be one of 'off', 'accept', 'require', not a list", id="list for a word"),
+        pytest.param(
+            "DPOP_ALGORITHMS", ["HS256"], "[0]: 'HS256' is not known; did you mean 'RS256'?", id="DP-4 symmetric proofs"
+        ),
         pytest.param("DPOP_ALGORITHMS", [], "is empty; leave it out, or name at least one", id="DP-4 no algorithm"),
         pytest.param(
             "DPOP_MAX_AGE", 601, "must be a whole number of seconds from 5 to 600, not 601", id="DP-8 too long"
@@ -220,6 +240,12 @@ def test_every_problem_inside_structured_settings() -> None:
         ),
         pytest.param(
             "RESOURCE_URI",
+            "models.example.com",
+            "must be an https: URI such as 'https://models.example.com', not 'models.example.com'",
+            id="PR-2 no scheme",
+        ),
+        pytest.param(
+            "RESOURCE_URI",
             "https://[models",
             "must be an https: URI such as 'https://models.example.com', not 'https://[models'",
             id="broken URI",
@@ -236,11 +262,14 @@ def test_every_problem_inside_structured_settings() -> None:
             "must have no query, no fragment and only ASCII characters without spaces and quotes",
             id="quote in a header",
         ),
+        pytest.param("FAILED_AUTH_LIMITS", ["often"], f"[0]: {NO_LIMIT}", id="unreadable limit"),
+        pytest.param("FAILED_KEY_LIMITS", ["often"], f"[0]: {NO_LIMIT}", id="unreadable limit of a key"),
+        pytest.param("JWKS_COOLDOWN", 0, "must be a whole number of seconds from 1 to 3600, not 0", id="no pause"),
         pytest.param(
-            "FAILED_AUTH_LIMITS",
-            ["often"],
-            f"[0]: {NO_LIMIT}",
-            id="unreadable limit",
+            "INTROSPECTION_CACHE_SECONDS",
+            3601,
+            "must be a whole number of seconds from 0 to 3600, not 3601",
+            id="too old responses",
         ),
         pytest.param(
             "JWKS_CACHE_SECONDS", 0, "must be a whole number of seconds from 1 to 86400, not 0", id="no cache"
@@ -258,6 +287,45 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param("PLANS", {"default": {}, b"x": {}}, "[\"b'x'\"]: must have a string for its name", id="bytes"),
         pytest.param("PLANS", {"default": {}, 5: {}}, "[5]: must have a string for its name", id="number as a name"),
         pytest.param("PLANS", {"default": ["1/hour"]}, ".default: must be an object, not a list", id="plan as list"),
+        pytest.param(
+            "PLANS",
+            {"default": {"requests": ["x"]}},
+            ".default.requests[0]: " + NO_LIMIT.replace("often", "x"),
+            id="limit of a plan",
+        ),
+        pytest.param(
+            "PLANS",
+            {"default": {"rate": []}},
+            ".default.rate: is not known; known are requests, quotas, scores",
+            id="unknown member of a plan",
+        ),
+        pytest.param(
+            "POLICIES",
+            [],
+            'must be an object such as {"/invocations": {"scopes": ["predict"]}}, not a list',
+            id="policies as list",
+        ),
+        pytest.param(
+            "POLICIES", {"x": {"scope": ["a"]}}, ".x.scope: is not known; did you mean scopes?", id="unknown option"
+        ),
+        pytest.param(
+            "POLICIES",
+            {"x": {"scopes": {"a": 1}}},
+            '.x.scopes: must be a list of strings such as ["predict"], not an object',
+            id="scopes as object",
+        ),
+        pytest.param(
+            "POLICIES",
+            {"x": {"public": "false"}},
+            ".x.public: must be true or false, not 'false'",
+            id="public as string",
+        ),
+        pytest.param(
+            "POLICIES",
+            {"x": "public"},
+            ".x: must be an object, not a string (or it is JSON with a mistake in it)",
+            id="policy as string",
+        ),
         pytest.param(
             "POLICIES", {"x": {"scopes": "a"}}, ".x.scopes: must be a list, not one string; write ['a']", id="one scope"
         ),
@@ -281,6 +349,14 @@ def test_wrong_values(name: str, value: Any, problem: str) -> None:
     """One line has the key, the place in the value, and what would be right."""
     between = "" if problem[0] in ".[" else ": "
     assert problems(**{name: value}) == [f"SECURE_ML_{name}{between}{problem}"]
+
+
+def test_the_whole_of_ipv4_in_two_halves() -> None:
+    """Each half trusts too many by itself."""
+    assert problems(TRUSTED_PROXIES=["0.0.0.0/1", "128.0.0.0/1"]) == [
+        f"SECURE_ML_TRUSTED_PROXIES[0]: '0.0.0.0/1' {TOO_BROAD}",
+        f"SECURE_ML_TRUSTED_PROXIES[1]: '128.0.0.0/1' {TOO_BROAD}",
+    ]
 
 
 @pytest.mark.parametrize(

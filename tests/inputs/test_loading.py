@@ -244,6 +244,15 @@ def test_fields_of_the_authors_own_are_left_alone() -> None:
     assert load(schema, {"x": [1] * 250}) == {"x": 250}
 
 
+def test_other_schemas_of_the_class_are_left_alone() -> None:
+    """Neither one that exists, nor one that is made afterwards, nor the class."""
+    first, second = Body(), Body()
+    load(first, {})
+    assert type(second.fields["numbers"]) is fields.List
+    assert isinstance(first.fields["numbers"], fields.List)
+    assert type(Body().fields["many"]) is fields.Nested
+
+
 def test_the_schema_itself_is_left_as_it_is() -> None:
     """Neither a schema, nor a field of it, nor a schema that it nests is changed by loading with it."""
     schema, nested = Body(), Row()

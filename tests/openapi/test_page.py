@@ -6,11 +6,9 @@ import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
-from contextlib import suppress
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +21,7 @@ from flask_secure_ml import ConfigError, SecureML
 from flask_secure_ml.openapi import page as page_module
 from flask_secure_ml.openapi.page import CONTENT_SECURITY_POLICY
 from forks import run_forking
+from servers import wait_until
 from support import HTTPS, MakeApp, caller
 
 STATIC = files("flask_secure_ml.openapi") / "static"
@@ -154,17 +153,16 @@ def test_a_protected_description_is_not_kept(app: Flask) -> None:
 def test_built_once(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests at the same time wait for one description; later ones get the same."""
     built: list[Flask] = []
-    meeting = Barrier(2)
+    came: list[int] = []
 
     def build(app: Flask) -> dict[str, Any]:
         built.append(app)
-        # A second thread in here would end the wait at once.
-        with suppress(BrokenBarrierError):
-            meeting.wait(0.2)
+        wait_until(lambda: len(came) >= 4, "requests at the same time")
         return {"number": len(built)}
 
     monkeypatch.setattr(page_module, "build_document", build)
     app = protected(OPENAPI="public")
+    app.before_request(lambda: came.append(1))
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: app.test_client().get("/openapi.json", base_url=HTTPS).get_json(), range(8)))
     assert answers == [{"number": 1}] * 8

@@ -172,14 +172,15 @@ flights, found = SingleFlight(), []
 flights.run("k", lambda: None, lambda: 1, 1)
 from gevent import monkey
 monkey.patch_all()
-import gevent, time
+import gevent
 signal.alarm(20)
 def fetch():
-    time.sleep(0.05)
+    # The other greenlets run until they wait.
+    gevent.sleep(0)
     found.append(1)
     return 1
 cached = lambda: found[0] if found else None
-jobs = [gevent.spawn(flights.run, "k", cached, fetch, 5) for _ in range(20)]
+jobs = [gevent.spawn(flights.run, "k", cached, fetch, 20) for _ in range(20)]
 gevent.joinall(jobs, raise_error=True)
 assert [job.value for job in jobs] == [1] * 20 and len(found) == 1
 """

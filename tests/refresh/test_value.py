@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event
+from threading import Barrier, Condition, Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,6 +66,40 @@ def refreshed(source: Source) -> Refreshed[int]:
 def make(source: Source, **changes: Any) -> Refreshed[int]:
     options: dict[str, Any] = {"name": "values", "uniform": lambda _low, high: high, **USUAL, **changes}
     return Refreshed(source.fetch, source.clock, **options)
+
+
+class Landed:
+    """The event of an attempt, whose waits take no time: they end when it is set, or when the test lets them."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self._changed = Condition()
+        self._waiting = 0
+        self._round = 0
+        self._is_set = False
+
+    def wait(self, seconds: float) -> bool:
+        with self._changed:
+            before = self._round
+            self.waits.append(round(seconds, 6))
+            self._waiting += 1
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._is_set or self._round != before, 10)
+            return self._round == before
+
+    def set(self) -> None:
+        with self._changed:
+            self._is_set = True
+            self._changed.notify_all()
+
+    def time_out(self, callers: int, first: Callable[[], object]) -> None:
+        """Let the waits of so many callers end, after something else happened."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._waiting == callers, 10)
+            first()
+            self._waiting = 0
+            self._round += 1
+            self._changed.notify_all()
 
 
 def started(action: Callable[[], object]) -> threading.Thread:
@@ -358,20 +392,22 @@ def test_value_that_takes_several_reads(clock: FakeClock) -> None:
     assert refreshed.get() == 12
 
 
-def test_others_wait_while_the_reads_go_on(clock: FakeClock) -> None:
+def test_others_wait_while_the_reads_go_on(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first content may take longer than one read; who needs it has it in the end."""
+    landed = Landed()
+    monkeypatch.setattr("flask_secure_ml.refresh.value.threading", SimpleNamespace(Event=lambda: landed))
 
     def fetch(_: int | None, attempt: Attempt) -> int:
         for _number in range(3):
-            # A slow source: within the time of one read, and with all reads beyond what a caller waits for one.
-            Event().wait(0.3)
-            attempt.read_on()
+            # Each read ends before the patience of the others does, which does before all reads end.
+            landed.time_out(3, attempt.read_on)
         return 7
 
     refreshed = Refreshed(fetch, clock, name="values", total=60, **USUAL)
     with ThreadPoolExecutor(4) as pool:
         found = [pool.submit(refreshed.get) for _ in range(4)]
         assert [each.result(10) for each in found] == [7] * 4
+    assert landed.waits == [0.5] * 3 * 4
 
 
 # --- several callers -------------------------------------------------------------------------------------
@@ -434,14 +470,21 @@ def test_nobody_waits_long_for_a_fetch_that_hangs(source: Source, clock: FakeClo
     source.hang()
     fetching = started(refreshed.get)
     assert source.asked.wait(10)
-    began = time.monotonic()
+    attempt = refreshed._attempt
+    assert attempt is not None
+    landed, waits = attempt.landed, []
+
+    def wait(seconds: float) -> bool:
+        waits.append(round(seconds, 6))
+        return Event.wait(landed, seconds)
+
+    landed.wait = wait  # type: ignore[method-assign,assignment]
     with ThreadPoolExecutor(THREADS) as pool:
         assert list(pool.map(lambda _: refreshed.get(), range(THREADS))) == [1] * THREADS
-    assert 0.4 < time.monotonic() - began < 5
+    assert waits == [0.5] * THREADS
     clock.advance(0.6)
-    began = time.monotonic()
     assert [refreshed.get() for _ in range(20)] == [1] * 20
-    assert time.monotonic() - began < 0.4
+    assert waits[THREADS:] == [0.0] * 20
     clock.advance(60)
     with pytest.raises(DependencyUnavailable):
         refreshed.get()
@@ -520,9 +563,10 @@ def test_thread_that_is_interrupted(source: Source, refreshed: Refreshed[int]) -
 
 
 FORK = """
-import os, signal, threading, time
-from flask_secure_ml.principal import SystemClock
+import os, signal, threading
 from flask_secure_ml.refresh import Refreshed
+from flask_secure_ml.testing import FakeClock
+clock = FakeClock()
 inside, pids = threading.Event(), []
 def fetch(previous, attempt):
     pids.append(os.getpid())
@@ -531,13 +575,13 @@ def fetch(previous, attempt):
         threading.Event().wait(20)
     return os.getpid()
 parent = os.getpid()
-made = Refreshed(fetch, SystemClock(), name="x", fresh=0.01, timeout=0.01, promised=0.03, keep=60, pause=0.1)
+made = Refreshed(fetch, clock, name="x", fresh=0.01, timeout=0.01, promised=0.03, keep=60, pause=0.1)
 made.get()
 """
 FORK_IN_MID_FLIGHT = (
     FORK
     + """
-time.sleep(0.05)
+clock.advance(0.05)
 threading.Thread(target=made.get, daemon=True).start()
 inside.wait(10)
 child = os.fork()
@@ -552,7 +596,7 @@ FORK_WITH_THE_MUTEX = (
     FORK
     + """
 with made._lock.get():
-    time.sleep(0.05)
+    clock.advance(0.05)
     child = os.fork()
     if child == 0:
         signal.alarm(10)
@@ -574,32 +618,41 @@ def test_fork(code: str) -> None:
 
 GEVENT = """
 import signal
-from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.refresh import Refreshed
+from flask_secure_ml.testing import FakeClock
 def fetch(previous, attempt):
     calls.append(1)
-    time.sleep(0.05)
+    meanwhile()
     return len(calls)
-calls = []
-made = Refreshed(fetch, SystemClock(), name="x", fresh=0.5, timeout=0.25, promised=1, keep=60, pause=0.4)
+calls, meanwhile = [], lambda: None
+# The others wait for as long as the script may run.
+made = Refreshed(fetch, FakeClock(), name="x", fresh=0.5, timeout=0.25, promised=60, keep=60, pause=0.4)
 if LOADED_AND_USED:
-    import time
     made.get()
     made.invalidate()
     calls.clear()
 from gevent import monkey
 monkey.patch_all()
-import gevent, time
+import gevent
+from gevent.event import Event
 signal.alarm(20)
+# The other greenlets run until they wait.
+meanwhile = lambda: gevent.sleep(0)
 jobs = [gevent.spawn(made.get) for _ in range(20)]
 gevent.joinall(jobs, raise_error=True)
 assert [job.value for job in jobs] == [1] * 20
 # A greenlet that is killed while it fetches leaves nothing behind.
+inside = Event()
+def meanwhile():
+    inside.set()
+    Event().wait()
 made.invalidate()
 killed = gevent.spawn(made.get)
-gevent.sleep(0.01)
+inside.wait()
+meanwhile = lambda: None
 waiting = gevent.spawn(made.get)
-gevent.sleep(0.01)
+gevent.sleep(0)
+assert len(calls) == 2
 killed.kill()
 assert waiting.get() == 3
 """

@@ -6,12 +6,14 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from servers import Served, wait_until
 from site_under_test import Site
 from slow_clients import slow_clients
+from waits import HANG
 
 LINES = "Host: localhost\r\nContent-Type: application/octet-stream"
 CHUNKED = f"{LINES}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -50,59 +52,55 @@ def slowest(served: Served, seconds: float) -> float:
     return max(times)
 
 
-def stays_quick(served: Served, seconds: float = 0.5) -> bool:
-    """Return whether an honest GET takes at most 0.3 s. Where slow clients hold the threads, none does.
+def assert_quick(served: Served, head: str, drip: str, seconds: float = 0.5, **options: Any) -> None:
+    """Check that beside slow clients an honest GET takes at most 0.3 s more than it takes without them.
 
-    A machine that does other things beside these tests gets three tries.
+    Where they hold the threads, none does. A machine that does other things beside these tests gets three tries.
     """
-    return any(slowest(served, seconds) <= 0.3 for _ in range(3))
+    usual = slowest(served, 0.2)
+    with slow_clients(served, head, drip, **options):
+        assert any(slowest(served, seconds) <= 0.3 + usual for _ in range(3))
 
 
 @pytest.mark.parametrize(("head", "drip"), KINDS)
 def test_sixteen_slow_clients(serve: Serve, head: str, drip: str) -> None:
     """Two workers with four threads: an honest GET beside them takes at most 0.3 s."""
     served = serve("gthread", True)
-    with slow_clients(served, head, drip):
-        assert stays_quick(served)
+    assert_quick(served, head, drip)
 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_sixteen_slow_clients_that_come_again(serve: Serve, worker: str) -> None:
     """Each begins again when the server has ended its connection."""
     served = serve(worker, True)
-    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1"):
-        assert stays_quick(served, 2.5)
+    assert_quick(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", 2.5)
 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_sixteen_records_that_do_not_end(serve: Serve, worker: str) -> None:
     """A TLS record cannot be read before its last byte; gevent starts its timeout again with each byte of it."""
     served = serve(worker, True)
-    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", record=True):
-        assert stays_quick(served, 1.5)
+    assert_quick(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1", 1.5, record=True)
 
 
 def test_sixteen_malformed_bodies_that_a_view_reads(serve: Serve, site: Site) -> None:
     """The connection is shut; gunicorn would wait for each client in the thread that accepts connections."""
     served = serve("gthread", True)
     head = f"POST /legacy HTTP/1.1\r\nX-API-Key: {site.api_key}\r\n{CHUNKED}not hexadecimal\r\n"
-    with slow_clients(served, head, "1"):
-        assert stays_quick(served)
+    assert_quick(served, head, "1")
 
 
 def test_sixteen_clients_that_send_as_fast_as_they_must(serve: Serve) -> None:
     """A quarter of the threads reads them, for five seconds each; the others serve."""
     served = serve("gthread", True)
-    with slow_clients(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1" * 66_000, 0.0625):
-        assert stays_quick(served, 1.5)
+    assert_quick(served, f"POST /legacy HTTP/1.1\r\n{LARGE}", "1" * 66_000, 1.5, pace=0.0625)
 
 
 @pytest.mark.parametrize("head", [f"GET /healthz HTTP/1.1\r\n{LINES}\r\nX-Slow: ", "GARBAGE\r\n\r\n"])
 def test_slow_requests_to_gevent(serve: Serve, head: str) -> None:
     """What no application sees, gunicorn with gevent takes as well; with threads it needs a proxy in front."""
     served = serve("gevent", True)
-    with slow_clients(served, head, "a"):
-        assert stays_quick(served)
+    assert_quick(served, head, "a")
 
 
 def test_the_time_of_a_slow_client_is_not_that_of_its_request(serve: Serve) -> None:
@@ -115,12 +113,11 @@ def test_the_time_of_a_slow_client_is_not_that_of_its_request(serve: Serve) -> N
         channel.sendall(f"POST /slow HTTP/1.1\r\n{LARGE}".encode())
         started = time.monotonic()
         received = b"".join(iter(lambda: channel.recv(65536), b""))
-        while time.monotonic() < started + 5 and is_open(channel):
-            time.sleep(0.05)
+        wait_until(lambda: not is_open(channel), "the end of the connection")
         seconds = time.monotonic() - started
     assert received.startswith(b"HTTP/1.1 401 ")
     assert b"\r\nConnection: close\r\n" in received
-    assert seconds < 3
+    assert seconds < HANG
     wait_until(lambda: '"path": "/slow"' in served.log.read_text(), "the record")
     record = next(line for line in served.log.read_text().splitlines() if '"path": "/slow"' in line)
     assert json.loads(record)["ms"] < 500

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from servers import Served
+from servers import Served, wait_until
 
 PACE = 0.2
 RECORD = b"\x17\x03\x03\x40\x00"
 """The header of a TLS record of 16 KiB."""
-
-_STARTED_WITHIN = 2.0
 
 
 class SlowClient:
@@ -66,14 +63,15 @@ class SlowClient:
 def slow_clients(
     served: Served, head: str, drip: str, pace: float = PACE, *, record: bool = False, count: int = 16
 ) -> Iterator[None]:
-    """Keep slow clients connected while the block runs, which begins when all have started or the server is stuck."""
+    """Keep slow clients connected while the block runs, which begins when all have started.
+
+    :raises TimeoutError: one cannot even start, because the others hold the server up.
+    """
     clients = [SlowClient(served, head.encode(), drip.encode(), pace, record=record) for _ in range(count)]
     for client in clients:
         client.thread.start()
-    end = time.monotonic() + _STARTED_WITHIN
-    for client in clients:
-        client.started.wait(max(0.0, end - time.monotonic()))
     try:
+        wait_until(lambda: all(client.started.is_set() for client in clients), "the slow clients")
         yield
     finally:
         for client in clients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,21 @@ import redis
 from flask_secure_ml.stores import SharedStore, open_store
 from flask_secure_ml.testing import FakeClock
 from servers import valkey
+from waits import HANG
+
+
+@pytest.fixture
+def socket_waits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """The timeouts that sockets of this process are given, one after another; None is for ever."""
+    noted: list[float | None] = []
+    settimeout = socket.socket.settimeout
+
+    def note(channel: socket.socket, seconds: float | None) -> None:
+        noted.append(seconds)
+        settimeout(channel, seconds)
+
+    monkeypatch.setattr(socket.socket, "settimeout", note)
+    return noted
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +49,8 @@ def admin(server: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def address(server: Any, admin: Any) -> str:
-    return f"valkey://127.0.0.1:{server.port}/0"
+    """The server, with a timeout that a busy machine does not reach: the usual one has tests of its own."""
+    return f"valkey://127.0.0.1:{server.port}/0?socket_timeout={HANG}"
 
 
 @pytest.fixture(params=["memory", "sqlite", "valkey"])

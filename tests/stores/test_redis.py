@@ -24,12 +24,15 @@ from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores import open_store
-from flask_secure_ml.stores.redis import PAUSE, Passwords, RedisStore
+from flask_secure_ml.stores.redis import PAUSE, SOCKET_TIMEOUT, Passwords, RedisStore
+from flask_secure_ml.stores.redis_connection import BoundedSocket, Deadline
 from flask_secure_ml.stores.snapshot import Snapshot
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
 from support import version_of
+from waits import HANG, assert_bounded
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
 OLD, NEW = "the-old-password-of-the-server", "the-new-password-of-the-server"
 ACTIONS = [
     pytest.param(lambda store: store.add("a", "k", 1), id="add"),
@@ -174,7 +177,7 @@ def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> N
     assert "ConnectionError" in fails(store)
     with valkey(tmp_path, port):
         assert "a moment ago" in fails(store)
-        clock.advance(1.2 * PAUSE)
+        clock.advance(PAUSE)
         assert store.get("a", "k") is None
 
 
@@ -187,7 +190,7 @@ def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.L
         fails(store)
         with pytest.raises(DependencyUnavailable):
             snapshot.read()
-        clock.advance(1.2 * PAUSE)
+        clock.advance(PAUSE)
     with valkey(tmp_path, port):
         assert snapshot.read() == {}
         assert store.get("a", "k") is None
@@ -197,17 +200,21 @@ def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.L
     ]
 
 
-def test_server_that_hangs(tmp_path: Path, clock: FakeClock) -> None:
+def test_server_that_hangs(tmp_path: Path, clock: FakeClock, socket_waits: list[float | None]) -> None:
     """A request waits for a quarter of a second, and the next ones not at all."""
     with valkey(tmp_path) as running:
         store = RedisStore(f"redis://127.0.0.1:{running.port}", None, clock)
         store.get("a", "k")
         os.kill(running._process.pid, signal.SIGSTOP)
         try:
-            started = time.monotonic()
+            socket_waits.clear()
+            began = time.monotonic()
             assert "TimeoutError" in fails(store)
-            assert time.monotonic() - started < 1.5
+            assert 0.2 < time.monotonic() - began < HANG
+            assert_bounded(socket_waits, SOCKET_TIMEOUT)
+            socket_waits.clear()
             assert "a moment ago" in fails(store)
+            assert socket_waits == []
         finally:
             os.kill(running._process.pid, signal.SIGCONT)
 
@@ -254,7 +261,7 @@ def stutter(connection: socket.socket) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("serve", [say_nothing, trickle, stutter])
 def test_time_out_is_for_the_whole_command(
-    serve: Callable[[socket.socket], None], action: Callable[[Any], object]
+    serve: Callable[[socket.socket], None], action: Callable[[Any], object], socket_waits: list[float | None]
 ) -> None:
     """Whatever the server sends meanwhile, and however many commands it takes to connect."""
     with strange_server(serve) as address:
@@ -262,8 +269,51 @@ def test_time_out_is_for_the_whole_command(
         began = time.monotonic()
         with pytest.raises(DependencyUnavailable) as caught:
             action(store)
-        assert 0.2 < time.monotonic() - began < 3
+        assert 0.2 < time.monotonic() - began < HANG
+        assert_bounded(socket_waits, SOCKET_TIMEOUT)
         assert "TimeoutError" in caught.value.reason
+
+
+class Slow:
+    """A socket of which each operation takes some time, or all that it is given."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self.waits: list[float] = []
+
+    def settimeout(self, seconds: float) -> None:
+        self.waits.append(round(seconds, 6))
+
+    def recv(self, _size: int) -> bytes:
+        self._clock.advance(min(self._seconds, self.waits[-1]))
+        if self._seconds > self.waits[-1]:
+            raise TimeoutError
+        return b"x"
+
+    recv_into = sendall = recv
+
+
+@pytest.mark.parametrize("operation", ["recv", "recv_into", "sendall"])
+def test_each_wait_has_what_is_left(clock: FakeClock, operation: str) -> None:
+    """A caller's own time is for all that it does; whoever says nothing has the usual time for each."""
+    deadline = Deadline(0.25, clock.monotonic)
+    slow = Slow(clock, 0.04)
+    channel = BoundedSocket(slow, deadline)
+    with deadline.within(0.1):
+        for _ in range(2):
+            getattr(channel, operation)(1)
+        with pytest.raises(TimeoutError):
+            getattr(channel, operation)(1)
+        with pytest.raises(TimeoutError, match="timed out"):
+            getattr(channel, operation)(1)
+    assert slow.waits == [0.1, 0.06, 0.02]
+    getattr(channel, operation)(1)
+    assert slow.waits[3:] == [0.25]
+    channel.settimeout(0)
+    with suppress(TimeoutError):
+        getattr(channel, operation)(1)
+    assert slow.waits[4:] == [0]
 
 
 def greet(connection: socket.socket) -> None:
@@ -275,45 +325,61 @@ def greet(connection: socket.socket) -> None:
             Event().wait(0.05)
 
 
-def test_time_out_of_tls() -> None:
+def test_time_out_of_tls(socket_waits: list[float | None]) -> None:
     """A handshake that does not go on counts too."""
     with strange_server(greet) as address:
         began = time.monotonic()
         assert "TimeoutError" in fails(RedisStore(f"rediss://{address}", None, FakeClock()))
-        assert time.monotonic() - began < 3
+        assert 0.2 < time.monotonic() - began < HANG
+        assert_bounded(socket_waits, SOCKET_TIMEOUT)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 @pytest.mark.parametrize("serve", [say_nothing, trickle])
-def test_time_out_of_the_caller(serve: Callable[[socket.socket], None], scheme: str) -> None:
+def test_time_out_of_the_caller(
+    serve: Callable[[socket.socket], None], scheme: str, socket_waits: list[float | None]
+) -> None:
     """Whoever has less time says so, and is not sent away because something else failed a moment ago."""
     with strange_server(serve) as address:
         store = RedisStore(f"{scheme}://{address}", None, FakeClock())
         for _ in range(2):
+            socket_waits.clear()
             began = time.monotonic()
             with pytest.raises(DependencyUnavailable) as caught:
                 store.changes("a", None, timeout=0.1)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < HANG
+            assert_bounded(socket_waits, 0.1)
             assert "a moment ago" not in caught.value.reason
         assert "a moment ago" in fails(store)
 
 
 def test_time_that_is_over(store: RedisStore) -> None:
     """Nothing is begun without time, and the connection is as good as before."""
-    assert store.changes("a", None, timeout=0.25).whole
+    assert store.changes("a", None, timeout=HANG).whole
     with pytest.raises(DependencyUnavailable):
         store.changes("a", None, timeout=0)
-    assert store.changes("a", None, timeout=0.25).whole
+    assert store.changes("a", None, timeout=HANG).whole
 
 
-def test_time_out_of_the_address(address: str, clock: FakeClock) -> None:
+def test_time_out_of_the_address(address: str, clock: FakeClock, socket_waits: list[float | None]) -> None:
     """``?socket_timeout=`` is for the whole command too."""
     with strange_server(trickle) as slow:
         store = RedisStore(f"redis://{slow}?socket_timeout=0.1", None, clock)
         began = time.monotonic()
         assert "TimeoutError" in fails(store)
-        assert time.monotonic() - began < 3
-    assert RedisStore(f"{address}?socket_timeout=2", None, clock).add("a", "k", 60)
+        assert time.monotonic() - began < HANG
+        assert_bounded(socket_waits, 0.1)
+    socket_waits.clear()
+    assert RedisStore(address, None, clock).add("a", "k", 60)
+    assert_bounded(socket_waits, HANG)
+    assert max(each or 0 for each in socket_waits) > SOCKET_TIMEOUT
+
+
+def test_usual_time_out(address: str, clock: FakeClock, socket_waits: list[float | None]) -> None:
+    """A quarter of a second, for a command that needs less too."""
+    with suppress(DependencyUnavailable):
+        RedisStore(address.partition("?")[0], None, clock).add("a", "k", 60)
+    assert_bounded(socket_waits, SOCKET_TIMEOUT)
 
 
 def test_large_answers(store: RedisStore) -> None:
@@ -392,7 +458,7 @@ def test_password_that_changes_in_its_place(address: str, admin: Any, clock: Fak
     set_password(admin, NEW)
     assert "AuthenticationError" in fails(store)
     path.write_text(NEW)
-    clock.advance(1.2 * PAUSE)
+    clock.advance(PAUSE)
     assert store.add("a", "l", 60)
 
 
@@ -407,7 +473,7 @@ def test_wrong_passwords(
     assert NEW not in shown
     assert OLD not in shown
     set_password(admin, NEW)
-    clock.advance(1.2 * PAUSE)
+    clock.advance(PAUSE)
     assert store.get("a", "k") is None
 
 
@@ -420,7 +486,7 @@ def test_password_that_cannot_be_read(
     monkeypatch.delenv("NEW")
     assert "SECURE_ML_STORE_PASSWORD: environment variable NEW is not set" in fails(store)
     monkeypatch.setenv("NEW", NEW)
-    clock.advance(1.2 * PAUSE)
+    clock.advance(PAUSE)
     assert store.get("a", "k") is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from flask_secure_ml.stores import sqlite, sqlite_connection
 from flask_secure_ml.stores.sqlite import SqliteStore
 from flask_secure_ml.testing import FakeClock
 from support import version_of
+from waits import HANG
 
 ACTIONS = [
     pytest.param(lambda store: store.add("a", "k", 1), id="add"),
@@ -207,27 +209,53 @@ def test_damaged_file(path: Path, clock: FakeClock, action: Callable[[Any], obje
             action(store)
 
 
+@pytest.fixture
+def busy_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which SQLite is told to wait for others, one after another."""
+    noted: list[float] = []
+    connect = sqlite3.connect
+
+    def note(statement: str) -> None:
+        if found := re.fullmatch(r"PRAGMA busy_timeout = ([0-9]+)", statement):
+            noted.append(int(found[1]) / 1000)
+
+    def noting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        # Those of the test itself wait as they like.
+        if "timeout" in options:
+            noted.append(options["timeout"])
+            connection.set_trace_callback(note)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", noting)
+    return noted
+
+
 def test_file_that_somebody_else_writes(
-    store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    busy_waits: list[float], store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request waits for a moment only, each as long as it says; reading goes on."""
     assert store.add("a", "before", 60)
     monkeypatch.setattr(sqlite_connection, "BUSY", 0.05)
     with opened(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
+        busy_waits.clear()
         began = time.monotonic()
         with pytest.raises(DependencyUnavailable) as caught:
             store.add("a", "k", 60)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < HANG
+        assert busy_waits
+        assert max(busy_waits) <= 0.05
         assert "locked" in caught.value.reason
         assert store.get("a", "k") is None
         connection.execute("ROLLBACK")
     assert store.add("a", "k", 60)
 
 
-def test_reader_does_not_wait_for_a_writer(store: SqliteStore, path: Path) -> None:
+def test_reader_does_not_wait_for_a_writer(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for another process nor for a thread of this one that is waiting to write."""
     store.put("a", "k", b"1")
+    monkeypatch.setattr(sqlite_connection, "BUSY", HANG)
     with opened(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         waiting = threading.Thread(target=lambda: failing(store))
@@ -244,7 +272,7 @@ def failing(store: SqliteStore) -> None:
         store.put("a", "l", b"2")
 
 
-def test_locked_file(store: SqliteStore, path: Path) -> None:
+def test_locked_file(busy_waits: list[float], store: SqliteStore, path: Path) -> None:
     """A file that somebody keeps to himself is given up when the time of the caller is over, connection and all."""
     store.put("a", "k", b"1")
     store._writer._close()
@@ -252,10 +280,13 @@ def test_locked_file(store: SqliteStore, path: Path) -> None:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
         for _ in range(2):
+            busy_waits.clear()
             began = time.monotonic()
             with pytest.raises(DependencyUnavailable) as caught:
                 store.changes("a", None, timeout=0.25)
-            assert 0.2 < time.monotonic() - began < 3
+            assert 0.2 < time.monotonic() - began < HANG
+            assert busy_waits
+            assert max(busy_waits) <= 0.25
             assert "locked" in caught.value.reason
         connection.execute("ROLLBACK")
     assert store.changes("a", None, timeout=0.25).records.keys() == {"k"}

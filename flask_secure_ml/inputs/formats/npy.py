@@ -38,13 +38,14 @@ class NpyFormat:
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the array under the name of the tensor field; it is a view of the body.
 
-        :raises MalformedRequest: 400, it is not an npy file, or has more or fewer bytes than its header claims.
+        :raises MalformedRequest: 400, it is not an npy file, has records, or has more or fewer bytes than its header
+            claims.
         :raises PayloadTooLarge: 413, the array that the header claims is over the limit.
         :raises ValidationFailed: 422, an array of another dtype.
         """
         key, _ = single_tensor(schema) or ("", None)
         try:
-            header = read_header(body)
+            header = read_header(body, records=False)
             dtype = _DTYPES.get(header.descr)
             if dtype is None:
                 raise validation_failed(ValidationError({key: ["Not an array of booleans, integers or floats."]}))

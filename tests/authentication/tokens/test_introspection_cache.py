@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 
 from flask_secure_ml.authentication.tokens import introspection
 from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.errors import NotAuthenticated
+from flask_secure_ml.refresh import SingleFlight
 from flask_secure_ml.testing import FakeClock
 from introspection_endpoint import NOW, TOKEN, Endpoint, make_introspector, status_of
+from servers import wait_until
 
 
 @pytest.fixture
@@ -109,13 +112,14 @@ def test_zero_asks_every_time(make: Callable[..., Introspector], endpoint: Endpo
     assert endpoint.asked == 4
 
 
+@pytest.mark.usefixtures("no_jitter")
 def test_failure_is_no_answer(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
     """IN-6: what could not be told is not remembered as a refusal."""
     introspector = make()
     endpoint.down = True
     assert status_of(introspector) == 503
     endpoint.down = False
-    clock.advance(6)
+    clock.advance(5)
     assert status_of(introspector) == 200
 
 
@@ -156,14 +160,21 @@ def test_memory_is_bounded(
     assert endpoint.asked == 4
 
 
-def test_threads_with_one_token_ask_once(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
+def test_threads_with_one_token_ask_once(
+    make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While one thread asks about a token, the others wait for its answer."""
     introspector = make()
-    started = threading.Event()
-    endpoint.meanwhile = lambda: started.wait(0.2)
-    threads = [threading.Thread(target=introspector.verify, args=(TOKEN,)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    came: list[int] = []
+    run = SingleFlight.run
+
+    def counted(*arguments: Any) -> Any:
+        came.append(1)
+        return run(*arguments)
+
+    monkeypatch.setattr(SingleFlight, "run", counted)
+    endpoint.meanwhile = lambda: wait_until(lambda: len(came) == 8, "the other threads")
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(status_of, introspector) for _ in range(8)]
+        assert [each.result(30) for each in found] == [200] * 8
     assert endpoint.asked == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from joserfc.jwk import Key
@@ -122,16 +122,21 @@ def test_j2_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body
     assert server.fetches == 1
 
 
-def test_j2_recovers_after_the_cooldown(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+@pytest.mark.parametrize(("jitter", "seconds"), [(min, 60), (max, 90)], ids=["shortest", "longest"])
+def test_j2_recovers_after_the_cooldown(
+    keys: HttpKeys, server: Server, clock: FakeClock, jitter: Callable[..., float], seconds: int
+) -> None:
     """J2: the issuer is asked again after the cooldown, which is up to a half longer after a failure."""
+    keys._keys._uniform = jitter
     good, server.body = server.body, None
     with pytest.raises(DependencyUnavailable):
         keys.find("RS256", "RS256")
     server.body = good
-    clock.advance(59)
+    clock.advance(seconds - 0.001)
     with pytest.raises(DependencyUnavailable):
         keys.find("RS256", "RS256")
-    clock.advance(31)
+    assert server.fetches == 1
+    clock.advance(0.001)
     assert keys.find("RS256", "RS256") is not None
 
 

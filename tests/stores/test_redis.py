@@ -155,7 +155,7 @@ def test_failover_that_loses_a_change(store: RedisStore, admin: Any, clock: Fake
     assert dict(store.items("a")) == {"k": b"1", "l": b"3"}
 
 
-# --- a server that does not answer -----------------------------------------------------------------------
+# --- a server that does not respond -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -173,7 +173,7 @@ def test_server_that_nobody_runs(action: Callable[[Any], object], caplog: pytest
 def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> None:
     """For a second; then it is asked again."""
     port = free_port()
-    store = RedisStore(f"redis://127.0.0.1:{port}", None, clock)
+    store = RedisStore(f"redis://127.0.0.1:{port}/0?socket_timeout={HANG}", None, clock)
     assert "ConnectionError" in fails(store)
     with valkey(tmp_path, port):
         assert "a moment ago" in fails(store)
@@ -184,7 +184,7 @@ def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> N
 def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """One when the server goes down and one when it is back, whoever asks, not one a second."""
     port = free_port()
-    store = RedisStore(f"redis://127.0.0.1:{port}", None, clock)
+    store = RedisStore(f"redis://127.0.0.1:{port}/0?socket_timeout={HANG}", None, clock)
     snapshot = Snapshot(store, "a", int, clock, dict[str, int])
     for _ in range(10):
         fails(store)
@@ -382,7 +382,7 @@ def test_usual_time_out(address: str, clock: FakeClock, socket_waits: list[float
     assert_bounded(socket_waits, SOCKET_TIMEOUT)
 
 
-def test_large_answers(store: RedisStore) -> None:
+def test_large_responses(store: RedisStore) -> None:
     """What is sent in many packets arrives whole."""
     value = os.urandom(3_000_000)
     store.put("a", "k", value)
@@ -403,7 +403,7 @@ def test_locks_of_the_parent(address: str) -> None:
 
 
 def test_fork(address: str) -> None:
-    """A child does not read the answers of its parent."""
+    """A child does not read the responses of its parent."""
     command = [sys.executable, "-c", FORK, address]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
@@ -507,7 +507,7 @@ def test_password_reaches_the_store_from_the_configuration(
 
 
 def test_threads_go_on_to_the_next_password_once(ring: SecretRing) -> None:
-    """Two that are refused with the same one do not skip the one after it."""
+    """Two that are rejected with the same one do not skip the one after it."""
     passwords = Passwords("", ring)
     passwords.next_after(0)
     passwords.next_after(0)
@@ -548,7 +548,7 @@ def _serve(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
         plain,
         context.wrap_socket(plain, server_side=True) as channel,
     ):
-        # One question and one answer at a time is all that the client does.
+        # One question and one response at a time is all that the client does.
         while question := channel.recv(65536):
             behind.sendall(question)
             channel.sendall(behind.recv(65536))
@@ -558,7 +558,7 @@ def _serve(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
 def test_tls(server: Any, admin: Any, tmp_path: Path, scheme: str) -> None:
     """The server's certificate must lead to a known authority and be for the name in the address."""
     with tls_before(server.port, tmp_path) as port:
-        known = f"ssl_ca_certs={tmp_path}/server.pem"
+        known = f"ssl_ca_certs={tmp_path}/server.pem&socket_timeout={HANG}"
         store = open_store(f"{scheme}://localhost:{port}/0?{known}", None, SystemClock())
         assert store.add("a", "k", 60)
         for address in (f"localhost:{port}/0", f"127.0.0.1:{port}/0?{known}"):

@@ -17,6 +17,7 @@ from flask_secure_ml.stores.base import SharedStore
 from flask_secure_ml.testing import FakeClock, make_dpop_proof, make_signing_key
 from proofs import NOW, TOKEN, request_of
 from servers import free_port, valkey
+from waits import HANG
 
 WORKERS = 6
 Open = Callable[[], SharedStore]
@@ -32,7 +33,7 @@ def open_it(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) ->
         yield lambda: open_store(f"sqlite:{tmp_path}/state", None, clock)
     else:
         with valkey(tmp_path) as server:
-            yield lambda: open_store(f"valkey://{server.host}:{server.port}/0", None, clock)
+            yield lambda: open_store(f"valkey://{server.host}:{server.port}/0?socket_timeout={HANG}", None, clock)
 
 
 @pytest.fixture

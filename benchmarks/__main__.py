@@ -41,7 +41,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
         servers.report,
     ),
     "formats": ("One schema, every format (asked: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
-    "refusals": ("Refused bodies (asked: at most what an accepted one of that size costs)", inputs.refusals),
+    "refusals": ("Refused bodies (asked: at most what an accepted one of that size costs)", inputs.rejections),
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
     "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
     "authentication": ("Authentication by itself", authentication.report),

@@ -87,16 +87,16 @@ def _flood(key: Key) -> Iterator[str]:
         authentication, _ = _build(TOKEN_ISSUERS=[_issuer(jwks_uri=uri, insecure_http=True)])
         _asking(authentication, {"Authorization": f"Bearer {_fresh(key)}"})()
         token = _fresh(key)
-        refused, grown, seconds = _refusals(authentication, token)
+        rejected, grown, seconds = _rejections(authentication, token)
         yield (
-            f"{refused:,} invented key ids in {seconds:.1f} s: {server.fetches - 1} fetch beside the first, "
+            f"{rejected:,} invented key ids in {seconds:.1f} s: {server.fetches - 1} fetch beside the first, "
             f"{grown / 1024:+.0f} KiB of memory"
         )
 
 
-def _refusals(authentication: Authentication, token: str) -> tuple[int, int, float]:
+def _rejections(authentication: Authentication, token: str) -> tuple[int, int, float]:
     _, payload, signature = token.split(".")
-    refused, started = 0, time.perf_counter()
+    rejected, started = 0, time.perf_counter()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(FLOOD):
@@ -104,10 +104,10 @@ def _refusals(authentication: Authentication, token: str) -> tuple[int, int, flo
         try:
             _asking(authentication, {"Authorization": f"Bearer {header}.{payload}.{signature}"})()
         except NotAuthenticated:
-            refused += 1
+            rejected += 1
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    return refused, grown, time.perf_counter() - started
+    return rejected, grown, time.perf_counter() - started
 
 
 class _KeyServer(ThreadingHTTPServer):

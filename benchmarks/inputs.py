@@ -1,4 +1,4 @@
-"""What bodies cost: every format against the bare app with JSON, and every refusal against a body that is accepted."""
+"""What bodies cost: every format against the bare app with JSON, and rejected bodies against accepted ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .apps import Contender, api_key, bare, secured, signing_key
 from .bodies import Sent, in_every_format, numbers
-from .refused import groups
-from .timing import Times, answer_of, check_same, measure_each, verdict
+from .rejected import groups
+from .timing import Times, check_same, measure_each, response_of, verdict
 
 SHAPES = ((100, 20), (1000, 100))
 CAP = 4_194_304
@@ -25,7 +25,7 @@ def formats(folder: Path) -> Iterator[str]:
         sent = in_every_format(numbers(rows, columns))
         app = _secured(folder, columns)
         calls = [(bare(), sent[0]), *((app, each) for each in sent)]
-        check_same([answer_of(*call) for call in calls])
+        check_same([response_of(*call) for call in calls])
         names = ("bare app, JSON", *(each.name for each in sent))
         yield from _lines(f"{rows}x{columns}", names, calls, measure_each(calls))
 
@@ -40,8 +40,8 @@ def _lines(batch: str, names: tuple[str, ...], calls: list[tuple[Contender, Sent
         ).rstrip()
 
 
-def refusals(folder: Path) -> Iterator[str]:
-    """Measure and yield the lines of the table of refusals: each as a ratio to an accepted body of that size."""
+def rejections(folder: Path) -> Iterator[str]:
+    """Measure and yield the lines of the table of rejections: each as a ratio to an accepted body of that size."""
     rows, columns = SHAPES[-1]
     app = _secured(folder, columns)
     yield f"{'body':<38}{'bytes':>12}{'answer':>8}{'CPU us':>10}{'of accepted':>14}  asked"

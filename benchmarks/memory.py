@@ -45,7 +45,7 @@ class _Upload:
 
 
 def _measure(name: str, folder: Path) -> tuple[int, int]:
-    """Return the bytes of the body, and the most bytes that answering takes beyond those of the idle process."""
+    """Return the bytes of the body, and the most bytes that responding takes beyond those of the idle process."""
     app = _app(name, folder)
     path = folder / "body.json"
     if not path.exists():
@@ -62,11 +62,11 @@ def _call(app: Contender, path: Path) -> None:
     if not path.exists():
         path.write_bytes(as_json(numbers(1, COLUMNS)))
     environ = {"wsgi.input": _Upload(path), "CONTENT_LENGTH": str(path.stat().st_size)}
-    answer = app.app.test_client().post(
+    response = app.app.test_client().post(
         "/predict", "https://localhost", content_type="application/json", headers=app.headers, environ_overrides=environ
     )
-    if answer.status_code != 200:  # noqa: PLR2004  the only answer that is compared
-        raise RuntimeError(f"{app.name} answers {answer.status_code}")
+    if response.status_code != 200:  # noqa: PLR2004  the only response that is compared
+        raise RuntimeError(f"{app.name} answers {response.status_code}")
 
 
 def _resident(name: str) -> int:

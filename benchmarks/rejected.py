@@ -1,4 +1,4 @@
-"""Bodies that are refused, each for one reason, in groups beside one that is accepted.
+"""Bodies that are rejected, each for one reason, in groups beside one that is accepted.
 
 A body stands beside an accepted one of its format and its size, and with about as much in it, because a megabyte of
 ``1.5`` is five times the numbers of a megabyte of full doubles. Of a compressed body the expanded size counts.

@@ -56,7 +56,7 @@ def _measured(folder: Path, columns: int, data: bytes, headers: dict[str, str]) 
     with ExitStack() as stack:
         servers = [stack.enter_context(_server(command, columns, folder)) for command in _commands()]
         calls = [_Caller(port, process, data, headers) for port, process in servers]
-        check_same([each.answer() for each in calls])
+        check_same([each.response() for each in calls])
         counts = [max(3, int(SECONDS_PER_ROUND / each.cpu_seconds(60))) for each in calls]
         return Times(
             [[each.cpu_seconds(count) for each, count in zip(calls, counts, strict=True)] for _ in range(ROUNDS)]
@@ -106,16 +106,16 @@ class _Caller:
         self._data = data
         self._headers = headers
 
-    def answer(self) -> bytes:
+    def response(self) -> bytes:
         """Send one request.
 
-        :raises RuntimeError: the answer is not 200.
+        :raises RuntimeError: the response is not 200.
         """
         self._connection.request("POST", "/predict", self._data, self._headers)
-        answer = self._connection.getresponse()
-        found = answer.read()
-        if answer.status != 200:  # noqa: PLR2004  the only answer that is compared
-            raise RuntimeError(f"a server answers {answer.status}: {found[:200]!r}")
+        response = self._connection.getresponse()
+        found = response.read()
+        if response.status != 200:  # noqa: PLR2004  the only response that is compared
+            raise RuntimeError(f"a server answers {response.status}: {found[:200]!r}")
         return found
 
     def cpu_seconds(self, count: int) -> float:
@@ -124,7 +124,7 @@ class _Caller:
         self._connection.close()
         before = _cpu_seconds(self._process)
         for _ in range(count):
-            self.answer()
+            self.response()
         return (_cpu_seconds(self._process) - before) / count
 
 

@@ -54,26 +54,26 @@ def verdict(ratio: float, most: float | None) -> str:
 def measure(contenders: Sequence[Contender], sent: Sent) -> Times:
     """Return the times of one call of each contender with the same body.
 
-    :raises RuntimeError: one does not answer with the status of the body, or not with the sums that the first finds.
+    :raises RuntimeError: one does not respond with the status of the body, or not with the sums that the first finds.
     """
-    check_same([answer_of(each, sent) for each in contenders])
+    check_same([response_of(each, sent) for each in contenders])
     return measure_each([(each, sent) for each in contenders])
 
 
-def answer_of(contender: Contender, sent: Sent) -> bytes:
-    """Return the body of the answer.
+def response_of(contender: Contender, sent: Sent) -> bytes:
+    """Return the body of the response.
 
     :raises RuntimeError: it has not the status of the body.
     """
-    return _Call(contender, sent).answer()
+    return _Call(contender, sent).response()
 
 
-def check_same(answers: Sequence[bytes]) -> None:
-    """Check that all answers have the same sums, because times of different work cannot be compared.
+def check_same(responses: Sequence[bytes]) -> None:
+    """Check that all responses have the same sums, because times of different work cannot be compared.
 
     :raises RuntimeError: one has not.
     """
-    first, *others = map(_sums, answers)
+    first, *others = map(_sums, responses)
     if not all(each.shape == first.shape and np.allclose(each, first, atol=_ROUNDING) for each in others):
         raise RuntimeError("the apps do not give the same answer to the same request, so times cannot be compared")
 
@@ -81,16 +81,16 @@ def check_same(answers: Sequence[bytes]) -> None:
 def measure_each(calls: Sequence[tuple[Contender, Sent]]) -> Times:
     """Return the times of one call of each contender with its body.
 
-    :raises RuntimeError: one does not answer with the status of its body.
+    :raises RuntimeError: one does not respond with the status of its body.
     """
     made = [_Call(*each) for each in calls]
     counts = [max(1, int(SECONDS_PER_ROUND / call.seconds(3))) for call in made]
     return Times([[call.seconds(count) for call, count in zip(made, counts, strict=True)] for _ in range(ROUNDS)])
 
 
-def _sums(answer: bytes) -> NDArray[np.float32]:
-    document = orjson.loads(answer)
-    # The Open Inference Protocol has a form of its own for answers.
+def _sums(response: bytes) -> NDArray[np.float32]:
+    document = orjson.loads(response)
+    # The Open Inference Protocol has a form of its own for responses.
     found = document["sums"] if "sums" in document else document["outputs"][0]["data"]
     return np.array(found, np.float32)
 
@@ -117,16 +117,16 @@ class _Call:
             self._one(environ)
         return (time.process_time() - started) / count
 
-    def answer(self) -> bytes:
-        """Return the body of one answer."""
+    def response(self) -> bytes:
+        """Return the body of one response."""
         return self._one(self._environ | {"wsgi.input": BytesIO(self._data)})
 
     def _one(self, environ: dict[str, Any]) -> bytes:
         found: list[str] = []
-        answer = self._app.wsgi_app(environ, lambda status, *_: found.append(status) or (lambda _: None))  # type: ignore[func-returns-value]
-        body = b"".join(answer)
-        if hasattr(answer, "close"):
-            answer.close()
+        response = self._app.wsgi_app(environ, lambda status, *_: found.append(status) or (lambda _: None))  # type: ignore[func-returns-value]
+        body = b"".join(response)
+        if hasattr(response, "close"):
+            response.close()
         if found[0][:3] != self._status:
             raise RuntimeError(f"{self._name} answers {found[0]}, and not {self._status}")
         return body

@@ -106,7 +106,7 @@ def load_clients(path: Path) -> Mapping[str, Client]:
 def authenticate_basic(clients: Mapping[str, Client], headers: Mapping[str, str]) -> Client | None:
     """Return the client that a request authenticates with HTTP Basic (RFC 6749 section 2.3.1).
 
-    Authlib's own method answers bytes that are not UTF-8 with a crash, reads a plus sign as itself, and says whether it
+    Authlib's own method crashes on bytes that are not UTF-8, reads a plus sign as itself, and says whether it
     was the name or the secret that was wrong.
     """
     scheme, _, encoded = headers.get("Authorization", "").partition(" ")

@@ -113,18 +113,18 @@ def _add_endpoints(app: Flask, server: DemoServer) -> None:
     def token() -> Response:
         if not request.form.get("grant_type"):
             raise InvalidRequestError("grant_type is missing.")
-        answer: Response = server.create_token_response()
-        return answer
+        response: Response = server.create_token_response()
+        return response
 
     @app.post("/introspect")
     def introspect() -> Response:
-        answer: Response = server.create_endpoint_response("introspection")
-        return answer
+        response: Response = server.create_endpoint_response("introspection")
+        return response
 
     @app.post("/revoke")
     def revoke() -> Response:
-        answer: Response = server.create_endpoint_response("revocation")
-        return answer
+        response: Response = server.create_endpoint_response("revocation")
+        return response
 
 
 def _add_manners(app: Flask) -> None:
@@ -137,13 +137,13 @@ def _add_manners(app: Flask) -> None:
             raise InvalidRequestError(f"Send a body of the type {FORM} and its length.")
 
     @app.after_request
-    def finish(answer: Response) -> Response:
-        answer.headers["Cache-Control"] = "no-store"
-        answer.headers["X-Content-Type-Options"] = "nosniff"
-        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+    def finish(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
             # Authlib's own has no realm (RFC 7617 section 2).
-            answer.headers["WWW-Authenticate"] = 'Basic realm="authorization server", charset="UTF-8"'
-        return answer
+            response.headers["WWW-Authenticate"] = 'Basic realm="authorization server", charset="UTF-8"'
+        return response
 
     app.register_error_handler(OAuth2Error, _oauth_error)
     app.register_error_handler(HTTPException, _http_error)

@@ -35,7 +35,7 @@ class ModelError(Exception):
 class DigitsModel:
     """Multinomial logistic regression over the 64 pixels of an 8 by 8 image, each from 0 to 16.
 
-    :param accuracy: the share of right answers on images that training did not see.
+    :param accuracy: the share of right responses on images that training did not see.
     """
 
     coefficients: Floats

@@ -129,7 +129,7 @@ class Server:
         """
         context = ssl.create_default_context(cafile=str(authority))
         deadline = time.monotonic() + READY_WITHIN
-        while not self._answers(context):
+        while not self._responses(context):
             if self._process.poll() is not None:
                 self._raise_ended()
             if time.monotonic() > deadline:
@@ -152,7 +152,7 @@ class Server:
         status = self._process.returncode
         raise ServerError(f"gunicorn ended with status {status} on {self._address.url}; its own words are above")
 
-    def _answers(self, context: ssl.SSLContext) -> bool:
+    def _responses(self, context: ssl.SSLContext) -> bool:
         connection = HTTPSConnection(self._address.reachable, self._address.port, timeout=5, context=context)
         try:
             connection.request("GET", "/healthz")

@@ -49,11 +49,11 @@ def cases() -> list[Any]:
     ]
 
 
-def app_for(terms: Mapping[str, Any], protected: MakeApp, where: str) -> Flask:
-    """Return an app with three views; the terms hold for reading a job."""
-    settings: dict[str, Any] = {"POLICIES": {"job": terms}} if where == "configured" else {}
+def app_for(options: Mapping[str, Any], protected: MakeApp, where: str) -> Flask:
+    """Return an app with three views; the options hold for reading a job."""
+    settings: dict[str, Any] = {"POLICIES": {"job": options}} if where == "configured" else {}
     app = protected(parts={"authenticators": [PrincipalAuthenticator()]}, **settings)
-    mark: Callable[[Any], Any] = protect(**terms) if where == "code" else lambda view: view
+    mark: Callable[[Any], Any] = protect(**options) if where == "code" else lambda view: view
     app.add_url_rule("/jobs/<job_id>", endpoint="job", view_func=mark(lambda job_id: "read"))
     remove = protect(roles=["admin"])(lambda job_id: "removed")
     app.add_url_rule(
@@ -71,25 +71,27 @@ def test_case(case: Case, where: str, protected: MakeApp) -> None:
     headers = dict(case.get("headers", {}))
     if case["principal"] is not None:
         headers["X-Test-Principal"] = json.dumps(case["principal"])
-    answer = client.open(case.get("url", "/jobs/1"), method=case.get("method", "GET"), base_url=HTTPS, headers=headers)
-    assert answer.status_code == case["status"]
+    response = client.open(
+        case.get("url", "/jobs/1"), method=case.get("method", "GET"), base_url=HTTPS, headers=headers
+    )
+    assert response.status_code == case["status"]
     if "answer" in case:
-        assert answer.text == case["answer"]
+        assert response.text == case["answer"]
     if "code" in case and case.get("method") != "HEAD":
-        assert answer.json is not None
-        assert answer.json["code"] == case["code"]
+        assert response.json is not None
+        assert response.json["code"] == case["code"]
     if "error" in case:
-        assert answer.headers.getlist("WWW-Authenticate") == [f'Bearer realm="model", {case["error"]}']
+        assert response.headers.getlist("WWW-Authenticate") == [f'Bearer realm="model", {case["error"]}']
 
 
 # --- the guard alone ---------------------------------------------------------------------------------------
 
 
 class Asked:
-    """A function that keeps what it was asked and gives one answer."""
+    """A function that keeps what it was asked and gives one response."""
 
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
+    def __init__(self, response: object) -> None:
+        self.answer = response
         self.asked: list[tuple[Any, ...]] = []
 
     def __call__(self, *arguments: Any) -> Any:
@@ -116,19 +118,19 @@ def ask(
     request: Request | None = None,
     challenges: tuple[str, ...] = ('Bearer realm="model"', 'ApiKey realm="model"'),
 ) -> SecureMLError | None:
-    """Ask the guard with plain objects; return its refusal."""
+    """Ask the guard with plain objects; return its rejection."""
     exchange = Exchange("r1", 0.0, 0.0, "192.0.2.1", "192.0.2.1", secure=True, policy=policy, challenges=challenges)
     if principal is not None:
         exchange.principal = principal
     try:
         AuthorizationGuard(owner, FakeClock()).check(request or new_request(), exchange)
-    except SecureMLError as refusal:
-        return refusal
+    except SecureMLError as rejection:
+        return rejection
     return None
 
 
 ADA = principal_of({})
-ANSWERS = [
+RESPONSES = [
     pytest.param(True, True, id="true"),
     pytest.param(False, False, id="false"),
     pytest.param(None, False, id="nothing"),
@@ -139,30 +141,30 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "allowed"), ANSWERS)
-def test_only_true_passes_the_predicate(answer: object, allowed: bool) -> None:
-    """``when`` gets the principal; whatever else it does than return True refuses."""
-    when = Asked(answer)
-    refusal = ask(Policy.build(when=when), ADA)
+@pytest.mark.parametrize(("response", "allowed"), RESPONSES)
+def test_only_true_passes_the_predicate(response: object, allowed: bool) -> None:
+    """``when`` gets the principal; whatever else it does than return True rejects."""
+    when = Asked(response)
+    rejection = ask(Policy.build(when=when), ADA)
     assert when.asked == [(ADA,)]
-    assert (refusal is None) is allowed
-    assert allowed or isinstance(refusal, Forbidden)
+    assert (rejection is None) is allowed
+    assert allowed or isinstance(rejection, Forbidden)
 
 
-@pytest.mark.parametrize(("answer", "allowed"), ANSWERS)
+@pytest.mark.parametrize(("response", "allowed"), RESPONSES)
 @pytest.mark.parametrize("declared", [True, False], ids=["of SecureML", "of the policy"])
-def test_only_true_passes_the_owner_hook(answer: object, allowed: bool, declared: bool) -> None:
+def test_only_true_passes_the_owner_hook(response: object, allowed: bool, declared: bool) -> None:
     """``owner`` gets the principal and the arguments of the URL (STANDARDS API1)."""
-    hook = Asked(answer)
+    hook = Asked(response)
     policy = Policy.build(owner=True if declared else hook)
-    refusal = ask(policy, ADA, owner=hook if declared else None, request=new_request(view_args={"job_id": "7"}))
+    rejection = ask(policy, ADA, owner=hook if declared else None, request=new_request(view_args={"job_id": "7"}))
     assert [(who, dict(what)) for who, what in hook.asked] == [(ADA, {"job_id": "7"})]
-    assert (refusal is None) is allowed
-    assert allowed or isinstance(refusal, Forbidden)
+    assert (rejection is None) is allowed
+    assert allowed or isinstance(rejection, Forbidden)
 
 
 def test_a_policys_own_hook_is_asked_instead_of_the_general_one() -> None:
-    """The nearest one answers alone."""
+    """The nearest one responds alone."""
     general, own = Asked(True), Asked(False)
     assert ask(Policy.build(owner=own), ADA, owner=general) is not None
     assert (len(own.asked), general.asked) == (1, [])
@@ -183,29 +185,29 @@ def test_a_hook_cannot_change_what_the_view_gets() -> None:
 def test_a_failing_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """With its trace, and without telling the client."""
     with caplog.at_level(logging.ERROR):
-        refusal = ask(Policy.build(owner=Asked(RuntimeError("the database is broken"))), ADA)
-    assert refusal is not None
-    assert "broken" not in refusal.get_response().get_data(as_text=True)
+        rejection = ask(Policy.build(owner=Asked(RuntimeError("the database is broken"))), ADA)
+    assert rejection is not None
+    assert "broken" not in rejection.get_response().get_data(as_text=True)
     assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
-def test_a_hooks_own_refusal_goes_out() -> None:
+def test_a_hooks_own_rejection_goes_out() -> None:
     """A hook whose database is down may say 503."""
-    refusal = ask(Policy.build(owner=Asked(DependencyUnavailable("the database is down"))), ADA)
-    assert isinstance(refusal, DependencyUnavailable)
+    rejection = ask(Policy.build(owner=Asked(DependencyUnavailable("the database is down"))), ADA)
+    assert isinstance(rejection, DependencyUnavailable)
 
 
 def test_hooks_are_asked_last() -> None:
     """Who lacks a scope, a role or a step-up learns nothing of objects, and costs no look-up."""
     hook = Asked(True)
-    for terms in (
+    for options in (
         {"scopes": ["a"]},
         {"roles": ["a"]},
         {"claims": {"a": 1}},
         {"when": Asked(False)},
         {"max_auth_age": 1},
     ):
-        assert ask(Policy.build(owner=hook, **terms), ADA) is not None
+        assert ask(Policy.build(owner=hook, **options), ADA) is not None
     assert hook.asked == []
 
 
@@ -223,9 +225,9 @@ def test_without_a_principal_nothing_passes(policy: Policy | None) -> None:
 
 def test_the_step_up_challenge_comes_first() -> None:
     """RFC 9470 section 3: 401 in the scheme that was used; the other schemes stay on offer."""
-    refusal = ask(Policy.build(acr_values=["b", "a"], max_auth_age=60), ADA)
-    assert refusal is not None
-    response = refusal.get_response()
+    rejection = ask(Policy.build(acr_values=["b", "a"], max_auth_age=60), ADA)
+    assert rejection is not None
+    response = rejection.get_response()
     assert response.status_code == 401
     assert response.headers.getlist("WWW-Authenticate") == [
         'Bearer realm="model", error="insufficient_user_authentication", acr_values="b a", max_age="60"',
@@ -241,14 +243,14 @@ def test_the_step_up_challenge_comes_first() -> None:
     ],
 )
 def test_every_403_is_challenged(challenges: tuple[str, ...], expected: str) -> None:
-    """RFC 6750 section 3: what does not allow access is answered with WWW-Authenticate."""
-    refusal = ask(Policy.build(roles=["admin"]), ADA, challenges=challenges)
-    assert refusal is not None
-    assert dict(refusal.extra_headers) == {"WWW-Authenticate": expected}
+    """RFC 6750 section 3: what does not allow access is responded to with WWW-Authenticate."""
+    rejection = ask(Policy.build(roles=["admin"]), ADA, challenges=challenges)
+    assert rejection is not None
+    assert dict(rejection.extra_headers) == {"WWW-Authenticate": expected}
 
 
 @pytest.mark.parametrize(
-    ("terms", "principal", "words"),
+    ("options", "principal", "words"),
     [
         pytest.param({"scopes": ["a", "b"]}, {"scopes": ["a"]}, "missing scope: b", id="scope"),
         pytest.param({"any_scopes": ["a", "b"]}, {}, "none of: a b", id="any scope"),
@@ -263,19 +265,19 @@ def test_every_403_is_challenged(challenges: tuple[str, ...], expected: str) -> 
         pytest.param({"when": Asked(False)}, {}, "predicate", id="when"),
     ],
 )
-def test_reasons(terms: dict[str, Any], principal: dict[str, Any], words: str) -> None:
+def test_reasons(options: dict[str, Any], principal: dict[str, Any], words: str) -> None:
     """The log says which term was not met, and no value of a token."""
-    refusal = ask(Policy.build(**terms), principal_of(principal))
-    assert refusal is not None
-    assert words in refusal.reason
-    assert "s3cret" not in refusal.reason
+    rejection = ask(Policy.build(**options), principal_of(principal))
+    assert rejection is not None
+    assert words in rejection.reason
+    assert "s3cret" not in rejection.reason
 
 
 # --- the whole app ----------------------------------------------------------------------------------------
 
 
 def test_the_owner_hook_of_the_app(protected: MakeApp) -> None:
-    """SecureML(owner=...) answers for ``owner=True``, in the code and in the configuration."""
+    """SecureML(owner=...) decides for ``owner=True``, in the code and in the configuration."""
     app = protected(
         parts={"authenticators": [PrincipalAuthenticator()], "owner": owns_job}, POLICIES={"second": {"owner": True}}
     )
@@ -284,12 +286,12 @@ def test_the_owner_hook_of_the_app(protected: MakeApp) -> None:
     SecureML.check(app)
     client = app.test_client()
     for path, status in (("/a/1", 200), ("/b/1", 200), ("/a/2", 403), ("/b/2", 403)):
-        answer = client.get(path, base_url=HTTPS, headers={"X-Test-Principal": "{}"})
-        assert answer.status_code == status
+        response = client.get(path, base_url=HTTPS, headers={"X-Test-Principal": "{}"})
+        assert response.status_code == status
 
 
 def test_a_missing_owner_hook_closes_its_routes_only(protected: MakeApp) -> None:
-    """403 there, and an error of SecureML.check; the other routes answer."""
+    """403 there, and an error of SecureML.check; the other routes response."""
     app = protected(parts={"authenticators": [PrincipalAuthenticator()]})
     app.add_url_rule("/a/<job_id>", endpoint="first", view_func=protect(owner=True)(lambda job_id: "ok"))
     app.add_url_rule("/b", endpoint="second", view_func=lambda: "ok")
@@ -317,14 +319,14 @@ def test_the_reason_is_logged_and_not_told(protected: MakeApp, sink: MemorySink)
     """The client reads one constant text for every term."""
     app = protected(parts={"authenticators": [PrincipalAuthenticator()]}, POLICIES={"view": {"roles": ["admin"]}})
     app.add_url_rule("/x", endpoint="view", view_func=lambda: "ok")
-    answer = app.test_client().get("/x", base_url=HTTPS, headers={"X-Test-Principal": "{}"})
-    assert answer.json is not None
-    assert answer.json["detail"] == "This operation is not allowed."
-    assert "admin" not in answer.text
+    response = app.test_client().get("/x", base_url=HTTPS, headers={"X-Test-Principal": "{}"})
+    assert response.json is not None
+    assert response.json["detail"] == "This operation is not allowed."
+    assert "admin" not in response.text
     assert "none of the roles: admin" in sink.lines[-1]
 
 
-def test_a_public_route_has_no_terms(protected: MakeApp) -> None:
+def test_a_public_route_has_no_options(protected: MakeApp) -> None:
     """Whatever its blueprint asks."""
     app = protected()
     app.add_url_rule("/open", view_func=public(lambda: "ok"))

@@ -51,7 +51,7 @@ class Place:
         self.folder = folder
         self.clock = clock
         self.sink = MemorySink()
-        self.answers: list[str] = []
+        self.responses: list[str] = []
         self.app = self._make()
         self.state = self.app.extensions["secure_ml"]
 
@@ -70,19 +70,19 @@ class Place:
         return app
 
     def send(self, headers: dict[str, str], url: str = "/crash") -> int:
-        answer = self.app.test_client().get(url, base_url=HTTPS, headers=headers)
-        self.answers.append(f"{answer.status}\n{answer.headers}\n{answer.text}")
-        return answer.status_code
+        response = self.app.test_client().get(url, base_url=HTTPS, headers=headers)
+        self.responses.append(f"{response.status}\n{response.headers}\n{response.text}")
+        return response.status_code
 
     def command(self, *words: str) -> str:
         done = self.app.test_cli_runner().invoke(secure_ml, list(words))
-        self.answers.append(done.output + repr(done.exception))
+        self.responses.append(done.output + repr(done.exception))
         return done.output
 
     def written(self) -> str:
-        """Return everything that was answered, logged, stored or can be printed."""
+        """Return everything that was responded to, logged, stored or can be printed."""
         files = [path.read_bytes().decode("utf-8", "replace") for path in self.folder.rglob("*") if path.is_file()]
-        return "\n".join([*self.answers, *self.sink.lines, *files, *map(str, texts_of(self.state, 0))])
+        return "\n".join([*self.responses, *self.sink.lines, *files, *map(str, texts_of(self.state, 0))])
 
 
 def texts_of(value: Any, depth: int) -> Iterator[str]:
@@ -104,7 +104,7 @@ def place(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_that_is_written_holds_a_secret(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    """After good, bad and crashing requests of every kind: answers, logs, files, commands and reprs are clean."""
+    """After good, bad and crashing requests of every kind: responses, logs, files, commands and reprs are clean."""
     caplog.set_level(logging.DEBUG)
     key = make_api_key(place.app, scopes=())
     signer = make_signing_key("RS256")

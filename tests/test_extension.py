@@ -1,4 +1,4 @@
-"""What one ``init_app`` does to an app: every route is guarded, and nothing answers before the guards."""
+"""What one ``init_app`` does to an app: every route is guarded, and nothing responds before the guards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from support import HTTPS, MakeApp, NameAuthenticator, caller
 
 
 def test_a_route_nobody_thought_of_needs_a_credential(app: Flask) -> None:
-    """A view without any mark is refused for the anonymous and open to any principal."""
+    """A view without any mark is rejected for the anonymous and open to any principal."""
     app.add_url_rule("/plain", view_func=lambda: "ok")
     client = app.test_client()
     assert client.get("/plain", base_url=HTTPS).status_code == 401
@@ -54,7 +54,7 @@ def test_a_route_nobody_thought_of_needs_a_credential(app: Flask) -> None:
         pytest.param("BREW", "/plain", 405, id="unknown method"),
     ],
 )
-def test_every_kind_of_answer_is_guarded(app: Flask, method: str, path: str, known: int) -> None:
+def test_every_kind_of_response_is_guarded(app: Flask, method: str, path: str, known: int) -> None:
     """Anonymous callers get 401 for whatever Flask would say; a principal gets what Flask says."""
     app.add_url_rule("/plain", view_func=lambda: "ok")
     app.add_url_rule("/folder/", view_func=lambda: "ok", endpoint="folder")
@@ -73,15 +73,15 @@ def test_method_override_headers_change_nothing(app: Flask) -> None:
 
 
 def test_hooks_of_others_run_after_the_guards(bare_app: Flask, protected: MakeApp) -> None:
-    """A hook registered before init_app cannot answer an anonymous caller."""
+    """A hook registered before init_app cannot respond to an anonymous caller."""
     bare_app.before_request(lambda: "answered early")
     client = protected(bare_app).test_client()
     assert client.get("/any", base_url=HTTPS).status_code == 401
     assert client.get("/any", base_url=HTTPS, headers=caller()).text == "answered early"
 
 
-def test_an_answer_before_the_guards_is_withheld(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """Code that pushes itself in front of the guards gets its answer replaced, and the log says so."""
+def test_a_response_before_the_guards_is_withheld(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """Code that pushes itself in front of the guards gets its response replaced, and the log says so."""
 
     def answer(_endpoint: str | None, _values: object) -> None:
         abort(Response("the model's secrets"))
@@ -110,7 +110,7 @@ def test_processing_url_values_comes_after_the_guards(app: Flask) -> None:
         assert client.get(f"/model/{name}", base_url=HTTPS, headers=caller()).status_code == known
 
 
-def test_a_second_request_on_one_environ_is_guarded_anew(app: Flask) -> None:
+def test_a_second_request_on_one_environ_is_guarded_again(app: Flask) -> None:
     """Code that dispatches the environ of a cleared request again does not carry the clearance along."""
     app.add_url_rule("/closed", endpoint="closed", view_func=lambda: "secret")
 
@@ -125,7 +125,7 @@ def test_a_second_request_on_one_environ_is_guarded_anew(app: Flask) -> None:
 
 
 def test_without_the_middleware_nothing_is_served(app: Flask) -> None:
-    """An app whose WSGI callable was replaced refuses instead of guessing who calls."""
+    """An app whose WSGI callable was replaced rejects instead of guessing who calls."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"))
     app.wsgi_app = Flask.wsgi_app.__get__(app)  # type: ignore[method-assign]
     assert app.test_client().get("/open", base_url=HTTPS).status_code == 500
@@ -210,7 +210,7 @@ def test_async_views(app: Flask) -> None:
 
 
 def test_a_mark_hidden_by_a_decorator_closes_the_route(app: Flask) -> None:
-    """A decorator that hides the mark leaves the default policy, and the view refuses to run under it."""
+    """A decorator that hides the mark leaves the default policy, and the view rejects to run under it."""
     view: Callable[[], str] = protect(scopes=["admin"])(lambda: "secret")
 
     def hiding() -> str:
@@ -234,7 +234,7 @@ def test_two_apps_share_nothing(clock: FakeClock) -> None:
         assert [client.get("/x", base_url=HTTPS, headers=caller()).status_code for _ in range(2)] == expected
 
 
-def test_init_app_twice_is_refused(app: Flask) -> None:
+def test_init_app_twice_is_rejected(app: Flask) -> None:
     """A second init_app, also of another object, is an error."""
     with pytest.raises(RuntimeError, match="protected already"):
         SecureML(app)
@@ -361,7 +361,7 @@ def test_a_response_given_to_abort_is_respected(app: Flask) -> None:
 
 
 def test_a_response_with_a_status_is_respected_too(app: Flask) -> None:
-    """An error of Werkzeug that carries its author's response is answered with that."""
+    """An error of Werkzeug that carries its author's response is responded to with that."""
     mine = Response("mine", status=401)
     app.add_url_rule("/own", view_func=lambda: abort(401, response=mine))
     response = app.test_client().get("/own", base_url=HTTPS, headers=caller())
@@ -408,7 +408,7 @@ def test_a_general_handler_of_the_user_stays(bare_app: Flask, protected: MakeApp
 
 
 def test_guards_filters_and_recorders_of_the_user(clock: FakeClock) -> None:
-    """Declared parts run at their place; a recorder that fails stops neither the answer nor the others."""
+    """Declared parts run at their place; a recorder that fails stops neither the response nor the others."""
     seen: list[str] = []
 
     class Closed:
@@ -447,16 +447,16 @@ def test_guards_filters_and_recorders_of_the_user(clock: FakeClock) -> None:
 
 
 def test_signals(app: Flask) -> None:
-    """authenticated and refused tell the exchange; the sender is the app."""
+    """authenticated and rejected tell the exchange; the sender is the app."""
     heard: list[str] = []
 
     def on_authenticated(sender: Flask, exchange: Exchange) -> None:
         heard.append(f"{sender.name}: {exchange.principal.subject if exchange.principal else None}")
 
-    def on_refused(sender: Flask, exchange: Exchange, error: SecureMLError) -> None:
+    def on_rejected(sender: Flask, exchange: Exchange, error: SecureMLError) -> None:
         heard.append(f"{sender.name}: {error.slug}")
 
-    with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_refused, app):
+    with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_rejected, app):
         client = app.test_client()
         client.get("/x", base_url=HTTPS, headers=caller("ada"))
         client.get("/x", base_url=HTTPS)

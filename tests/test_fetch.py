@@ -23,7 +23,7 @@ Serve = Callable[[Behaviour], str]
 
 @contextmanager
 def serving(behaviour: Behaviour) -> Iterator[str]:
-    """Answer connections with a behaviour, one after the other."""
+    """Response connections with a behaviour, one after the other."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=_loop, args=(server, behaviour), daemon=True)
         thread.start()
@@ -52,11 +52,11 @@ def serve() -> Iterator[Serve]:
 
 
 def answering(raw: bytes) -> Behaviour:
-    def answer(channel: socket.socket) -> None:
+    def response(channel: socket.socket) -> None:
         channel.recv(65_536)
         channel.sendall(raw)
 
-    return answer
+    return response
 
 
 def dripping(raw: bytes, at_once: bytes = b"") -> Behaviour:
@@ -116,7 +116,7 @@ def test_request_has_no_cookie_and_keeps_the_query(serve: Serve) -> None:
         ),
     ],
 )
-def test_anything_else_is_refused(serve: Serve, raw: bytes) -> None:
+def test_anything_else_is_rejected(serve: Serve, raw: bytes) -> None:
     """J2: redirects, errors, noise and large bodies are a FetchError."""
     with pytest.raises(FetchError):
         fetch(serve(answering(raw)), max_bytes=1_000)
@@ -167,7 +167,7 @@ def say_nothing(channel: socket.socket) -> None:
 
 
 def test_nobody_listens() -> None:
-    """A refused connection is a FetchError."""
+    """A rejected connection is a FetchError."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(FetchError):
@@ -195,7 +195,7 @@ def over_tls(behaviour: Behaviour, folder: Path) -> Behaviour:
 
 
 def test_certificate_is_checked(serve: Serve, tmp_path: Path) -> None:
-    """AS-2, J2: a certificate that no known authority signed is refused."""
+    """AS-2, J2: a certificate that no known authority signed is rejected."""
     address = serve(over_tls(answering(ok(b"x")), tmp_path)).replace("http:", "https:")
     with pytest.raises(FetchError, match="SSLCertVerificationError"):
         fetch(address, private_network=True)
@@ -228,7 +228,7 @@ def test_slow_handshake_is_cut_off(serve: Serve) -> None:
 
 
 def test_post(serve: Serve) -> None:
-    """A body makes it a POST; status and body of any answer come back."""
+    """A body makes it a POST; status and body of any response come back."""
     seen: list[bytes] = []
 
     def note(channel: socket.socket) -> None:
@@ -360,7 +360,7 @@ def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_next_address(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that does not answer leaves time for the next one."""
+    """An address that does not respond leaves time for the next one."""
     address = serve(answering(ok(b"second")))
     monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.3", "127.0.0.1"))
     assert fetch(address) == b"second"
@@ -382,13 +382,13 @@ def test_kept_context(serve: Serve, tmp_path: Path) -> None:
 
 def test_resolved_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address that was looked at is the one that is connected to: a name has no second chance."""
-    answers: list[str] = []
+    responses: list[str] = []
     real = socket.getaddrinfo
 
     def resolve(host: str, *rest: Any, **options: Any) -> Any:
-        answers.append(host)
+        responses.append(host)
         return real(host, *rest, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     fetch(serve(answering(ok(b"x"))).replace("127.0.0.1", "localhost"))
-    assert answers.count("localhost") == 1
+    assert responses.count("localhost") == 1

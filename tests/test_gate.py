@@ -164,8 +164,8 @@ def test_policies_by_path(
 
 def test_a_policy_by_path_has_scopes_and_limits(mounting: Callable[..., Flask], handlers: Handlers) -> None:
     """A path can ask for all that a route can ask for; each entry counts for itself."""
-    terms = {"scopes": ["read"], "limits": ["1/minute"]}
-    client = mounting(POLICIES={"/metrics/*": terms, "/metrics/own": terms}).test_client()
+    options = {"scopes": ["read"], "limits": ["1/minute"]}
+    client = mounting(POLICIES={"/metrics/*": options, "/metrics/own": options}).test_client()
     reader = caller("ada", "read")
     assert client.get("/metrics/x", base_url=HTTPS, headers=caller()).status_code == 403
     assert client.get("/metrics/x", base_url=HTTPS, headers=reader).status_code == 200
@@ -528,10 +528,10 @@ def test_routes_are_guarded_once(mounting: Callable[..., Flask], sink: MemorySin
     def on_authenticated(sender: Flask, **_: object) -> None:
         heard.append("request_authenticated")
 
-    def on_refused(sender: Flask, **_: object) -> None:
+    def on_rejected(sender: Flask, **_: object) -> None:
         heard.append("request_rejected")
 
-    with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_refused, app):
+    with request_authenticated.connected_to(on_authenticated, app), request_rejected.connected_to(on_rejected, app):
         responses = [client.post("/predict", headers=predictor, **sent) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
     assert responses[0].json == {"rows": 2, "by": "bob"}

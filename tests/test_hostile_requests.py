@@ -1,4 +1,4 @@
-"""Strange values everywhere a client can put one: refused or answered, never a 500."""
+"""Strange values everywhere a client can put one: rejected or responded to, never a 500."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ FILES = [
 
 @given(raw=mutated(FILES))
 def test_fuzz_headers_are_read_as_numpy_reads_them(raw: bytes) -> None:
-    """What is accepted means to numpy what it means here; nothing else than a refusal comes out."""
+    """What is accepted means to numpy what it means here; nothing else than a rejection comes out."""
     try:
         header = read_header(raw)
     except NpyError:

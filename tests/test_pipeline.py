@@ -1,4 +1,4 @@
-"""The loop: order by stage, one refusal ends it, recorders are independent."""
+"""The loop: order by stage, one rejection ends it, recorders are independent."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def an_exchange(policy: Policy | None = None) -> Exchange:
 
 
 class Step:
-    def __init__(self, stage: Stage, trace: list[str], name: str, refuses: bool = False) -> None:
+    def __init__(self, stage: Stage, trace: list[str], name: str, rejects: bool = False) -> None:
         self.stage = stage
         self.name = name
         self._trace = trace
-        self._refuses = refuses
+        self._rejects = rejects
 
     def check(self, request: Request, exchange: Exchange) -> None:
         self._trace.append(self.name)
-        if self._refuses:
+        if self._rejects:
             raise RateLimited(f"refused by {self.name}")
 
 
@@ -44,10 +44,10 @@ def test_the_stage_decides_the_order(request_: Request) -> None:
     assert exchange.cleared is exchange.policy
 
 
-def test_a_refusal_ends_the_walk(request_: Request) -> None:
+def test_a_rejection_ends_the_walk(request_: Request) -> None:
     """No later guard runs and the policy is not cleared."""
     trace: list[str] = []
-    guards = [Step(Stage.LIMIT, trace, "a", refuses=True), Step(Stage.COST, trace, "b")]
+    guards = [Step(Stage.LIMIT, trace, "a", rejects=True), Step(Stage.COST, trace, "b")]
     exchange = an_exchange(Policy())
     with pytest.raises(RateLimited):
         Pipeline.build(guards).check(request_, exchange)

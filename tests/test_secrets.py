@@ -1,4 +1,4 @@
-"""References to secrets: where they are read, what is refused, and that no value is ever shown."""
+"""References to secrets: where they are read, what is rejected, and that no value is ever shown."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_ring_is_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("hunter2", "at least 32 bytes", id="a password"),
     ],
 )
-def test_rings_that_are_refused(value: Any, words: str) -> None:
+def test_rings_that_are_rejected(value: Any, words: str) -> None:
     """JB-8, A7: what a person typed is no key; the message does not repeat it."""
     with pytest.raises(ValueError, match=words) as caught:
         secret_ring(value)

@@ -150,7 +150,7 @@ def test_any_bytes_give_a_value_or_the_one_error(raw: bytes) -> None:
 
 
 def test_members_are_counted_before_parsing() -> None:
-    """One object with too many is refused without being built; colons and braces in texts do not count."""
+    """One object with too many is rejected without being built; colons and braces in texts do not count."""
     many = b"{" + b'"a":1,' * 2_000
     with pytest.raises(strictjson.TooLargeError, match="more than 1000 members"):
         strictjson.loads(many, max_members=1_000)

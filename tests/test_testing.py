@@ -44,7 +44,7 @@ def test_an_app_without_keys(bare_app: Flask, protected: MakeApp, is_protected: 
 
 
 def test_the_client_without_a_credential(app: Flask) -> None:
-    """It uses HTTPS, so the answer is 401 and not 403."""
+    """It uses HTTPS, so the response is 401 and not 403."""
     assert SecureClient(app).get("/whoami").get_json()["code"] == "not_authenticated"
 
 

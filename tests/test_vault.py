@@ -34,11 +34,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.reads += 1
         known = self.path == "/v1/secret/data/team/model" and self.headers["X-Vault-Token"] == self.server.token
-        answer = {"data": {"data": {"pepper": self.server.value}, "metadata": {"version": 1}}}
-        self._send(self.server.status if known else 403, answer if known else {"errors": ["denied"]})
+        response = {"data": {"data": {"pepper": self.server.value}, "metadata": {"version": 1}}}
+        self._send(self.server.status if known else 403, response if known else {"errors": ["denied"]})
 
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        body = json.dumps(answer).encode()
+    def _send(self, status: int, response: dict[str, Any]) -> None:
+        body = json.dumps(response).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -82,7 +82,7 @@ def test_value_is_kept_for_a_minute_and_then_read_again(vault: Vault) -> None:
     ("fault", "reason"), [("down", "Vault does not respond"), ("denied", "Vault has no such secret for this app")]
 )
 def test_last_value_serves_for_an_hour(vault: Vault, fault: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    """While Vault does not answer; then nothing is used any more. The log names the place, not the value."""
+    """While Vault does not respond; then nothing is used any more. The log names the place, not the value."""
     clock = FakeClock()
     value = VaultValue(PLACE, clock)
     assert value.read() == RANDOM_SECRET.encode()
@@ -138,6 +138,6 @@ def test_client_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("place", ["secret/other#pepper", "secret/team/model#other"], ids=["no secret", "no field"])
 def test_unknown_place(vault: Vault, place: str) -> None:
-    """The setting is refused; no other value stands in."""
+    """The setting is rejected; no other value stands in."""
     with pytest.raises(ValueError, match="cannot be read"):
         Secret("vault:" + place).read()

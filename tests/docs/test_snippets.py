@@ -57,15 +57,15 @@ def test_python_parses(page: Path) -> None:
 
 @pytest.mark.parametrize("page", pages_with(":class: complete"))
 def test_complete_example_is_closed_to_strangers(page: Path) -> None:
-    """A complete example starts, its policies fit its routes, and what is not public answers 401."""
+    """A complete example starts, its policies fit its routes, and what is not public is a 401."""
     app = run(page)
     SecureML.check(app)
     client = app.test_client()
     for rule, method, policy in state_of(app).policies.routes():
         if rule.arguments or method == "OPTIONS":
             continue
-        answer = client.open(rule.rule, method=method, base_url="https://localhost")
-        assert (answer.status_code == 401) is not policy.public, f"{method} {rule}: {answer.status}"
+        response = client.open(rule.rule, method=method, base_url="https://localhost")
+        assert (response.status_code == 401) is not policy.public, f"{method} {rule}: {response.status}"
 
 
 def test_example_tests_pass(tmp_path: Path) -> None:

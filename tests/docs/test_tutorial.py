@@ -66,11 +66,11 @@ def _indented(lines: list[str]) -> Iterator[str]:
 
 
 def test_the_key_opens_the_route(app: Flask, key: str) -> None:
-    """The answer to the tutorial's request is the one that the tutorial shows."""
-    answer = app.test_client().post("/v1/predict", json=FLOWER, headers={"X-API-Key": key}, base_url=HTTPS)
-    assert answer.status_code == 200
-    assert answer.get_json() == {"predictions": ["setosa"]}
-    assert answer.get_data(as_text=True).strip() in TUTORIAL.read_text()
+    """The response to the tutorial's request is the one that the tutorial shows."""
+    response = app.test_client().post("/v1/predict", json=FLOWER, headers={"X-API-Key": key}, base_url=HTTPS)
+    assert response.status_code == 200
+    assert response.get_json() == {"predictions": ["setosa"]}
+    assert response.get_data(as_text=True).strip() in TUTORIAL.read_text()
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_the_key_opens_the_route(app: Flask, key: str) -> None:
         pytest.param(b'{"instances": [[NaN, 3.5, 1.4, 0.2]]}', 400, id="nan"),
     ],
 )
-def test_what_used_to_work_is_refused(app: Flask, key: str, body: bytes, status: int) -> None:
-    """Each input that the tutorial calls refused is refused, with its own status."""
+def test_what_used_to_work_is_rejected(app: Flask, key: str, body: bytes, status: int) -> None:
+    """Each input that the tutorial calls rejected is rejected, with its own status."""
     headers = {"X-API-Key": key, "Content-Type": "application/json"}
-    answer = app.test_client().post("/v1/predict", data=body, headers=headers, base_url=HTTPS)
-    assert answer.status_code == status
+    response = app.test_client().post("/v1/predict", data=body, headers=headers, base_url=HTTPS)
+    assert response.status_code == status
 
 
-def test_strangers_are_refused(app: Flask) -> None:
-    """Without a key, over clear text and for an unknown address, the answers are those of the errors page."""
+def test_strangers_are_rejected(app: Flask) -> None:
+    """Without a key, over clear text and for an unknown address, the responses are those of the errors page."""
     client = app.test_client()
     assert client.post("/v1/predict", json=FLOWER, base_url=HTTPS).status_code == 401
     assert client.get("/nothing-here", base_url=HTTPS).status_code == 401

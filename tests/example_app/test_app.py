@@ -62,15 +62,15 @@ def key(state: Path) -> KeyFactory:
 
 
 def test_predicts_real_digits(client: FlaskClient, key: KeyFactory) -> None:
-    """Images that training did not see are answered with their digits and ten probabilities each."""
+    """Images that training did not see are responded to with their digits and ten probabilities each."""
     _, images, _, digits = split()
-    answer = client.post(
+    response = client.post(
         "/v1/predict", base_url=BASE, headers=key("predict"), json={"instances": images[:100].tolist()}
     )
-    assert answer.status_code == 200
-    assert answer.json is not None
-    assert np.mean(np.array(answer.json["predictions"]) == digits[:100]) > 0.9
-    probabilities = np.array(answer.json["probabilities"])
+    assert response.status_code == 200
+    assert response.json is not None
+    assert np.mean(np.array(response.json["predictions"]) == digits[:100]) > 0.9
+    probabilities = np.array(response.json["probabilities"])
     assert probabilities.shape == (100, 10)
     assert np.array_equal(probabilities, probabilities.round(4))
 
@@ -81,24 +81,24 @@ def test_prediction_needs_a_key(client: FlaskClient) -> None:
 
 
 def test_prediction_needs_its_scope(client: FlaskClient, key: KeyFactory) -> None:
-    """A key without the scope predict is refused."""
-    answer = client.post("/v1/predict", base_url=BASE, headers=key("metrics"), json={"instances": [[0] * 64]})
-    assert answer.status_code == 403
+    """A key without the scope predict is rejected."""
+    response = client.post("/v1/predict", base_url=BASE, headers=key("metrics"), json={"instances": [[0] * 64]})
+    assert response.status_code == 403
 
 
 def test_options_needs_a_key_and_no_images(client: FlaskClient, key: KeyFactory) -> None:
     """Whoever may predict may ask for the methods; Flask responds without the model."""
     assert client.options("/v1/predict", base_url=BASE).status_code == 401
-    answer = client.options("/v1/predict", base_url=BASE, headers=key("predict"))
-    assert (answer.status_code, answer.allow) == (200, {"OPTIONS", "POST"})
+    response = client.options("/v1/predict", base_url=BASE, headers=key("predict"))
+    assert (response.status_code, response.allow) == (200, {"OPTIONS", "POST"})
 
 
 def test_prediction_needs_tls(client: FlaskClient, key: KeyFactory) -> None:
-    """Clear text is refused, not redirected."""
-    answer = client.post("/v1/predict", headers=key("predict"), json={"instances": [[0] * 64]})
-    assert answer.status_code == 403
-    assert answer.json is not None
-    assert answer.json["code"] == "tls_required"
+    """Clear text is rejected, not redirected."""
+    response = client.post("/v1/predict", headers=key("predict"), json={"instances": [[0] * 64]})
+    assert response.status_code == 403
+    assert response.json is not None
+    assert response.json["code"] == "tls_required"
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_wrong_images(client: FlaskClient, key: KeyFactory, body: object) -> Non
 
 
 def test_model_card(client: FlaskClient, key: KeyFactory) -> None:
-    """Any caller with a key can ask which model answers."""
-    answer = client.get("/v1/model", base_url=BASE, headers=key())
-    assert answer.status_code == 200
-    assert answer.json is not None
-    assert answer.json["classes"] == list(range(10))
-    assert answer.json["accuracy"] > 0.93
+    """Any caller with a key can ask which model responds."""
+    response = client.get("/v1/model", base_url=BASE, headers=key())
+    assert response.status_code == 200
+    assert response.json is not None
+    assert response.json["classes"] == list(range(10))
+    assert response.json["accuracy"] > 0.93
 
 
 def test_model_card_needs_a_key(client: FlaskClient) -> None:
@@ -133,8 +133,8 @@ def test_model_card_needs_a_key(client: FlaskClient) -> None:
 
 def test_health_is_public(client: FlaskClient) -> None:
     """A load balancer needs no key."""
-    answer = client.get("/healthz", base_url=BASE)
-    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+    response = client.get("/healthz", base_url=BASE)
+    assert (response.status_code, response.json) == (200, {"status": "ok"})
 
 
 def test_every_policy_has_a_route(app: Flask) -> None:

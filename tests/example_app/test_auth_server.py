@@ -81,8 +81,8 @@ def claims_of(server: AuthServer, token: str) -> jwt.Token:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_refused(server: AuthServer, case: Case) -> None:
-    """A wrong request is answered with the error of its RFC, without a trace, and cached by nobody."""
+def test_rejected(server: AuthServer, case: Case) -> None:
+    """A wrong request is responded to with the error of its RFC, without a trace, and cached by nobody."""
     hashes = {"hash of demo": hashlib.sha256(server.secrets["demo"].encode()).hexdigest()}
     known = {**server.secrets, **hashes}
     headers = dict(FORM) | ({"Content-Type": case["type"]} if "type" in case else {})
@@ -91,22 +91,22 @@ def test_refused(server: AuthServer, case: Case) -> None:
     elif "authorization" in case:
         headers["Authorization"] = case["authorization"]
     body = case["body"] if "type" in case else case["body"].format_map(known)
-    answer = server.call("POST", case["path"], body + "&x=" + "a" * case["pad"] if "pad" in case else body, headers)
-    assert (answer.status, answer.json["error"]) == (case["status"], case["error"])
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert b"Traceback" not in answer.body
-    assert ("WWW-Authenticate" in answer.headers) is (case["status"] == 401)
+    response = server.call("POST", case["path"], body + "&x=" + "a" * case["pad"] if "pad" in case else body, headers)
+    assert (response.status, response.json["error"]) == (case["status"], case["error"])
+    assert response.headers["Cache-Control"] == "no-store"
+    assert b"Traceback" not in response.body
+    assert ("WWW-Authenticate" in response.headers) is (case["status"] == 401)
 
 
 def test_names_cannot_be_tried_out(server: AuthServer) -> None:
-    """The answer for an unknown client is that for a wrong secret, byte by byte; Authlib tells them apart."""
+    """The response for an unknown client is that for a wrong secret, byte by byte; Authlib tells them apart."""
     form = "grant_type=client_credentials"
     known, unknown = (server.call("POST", "/token", form, FORM | basic(name, "x")) for name in ("demo", "nobody"))
     assert (known.status, known.body) == (unknown.status, unknown.body)
 
 
 def test_metadata(server: AuthServer) -> None:
-    """RFC 8414: the document is that of this issuer, valid by Authlib's rules, and its addresses answer."""
+    """RFC 8414: the document is that of this issuer, valid by Authlib's rules, and its addresses response."""
     document = server.call("GET", "/.well-known/oauth-authorization-server").json
     ServerMetadata(document).validate()
     assert document["issuer"] == server.issuer
@@ -119,7 +119,7 @@ def test_metadata(server: AuthServer) -> None:
 
 @pytest.mark.parametrize("issuer", ["http://login.example", "https://login.example?a=b", ""])
 def test_metadata_of_a_wrong_issuer(issuer: str, tmp_path: Path) -> None:
-    """Authlib's rules refuse an issuer in clear text, with a query, or none (RFC 8414 section 2)."""
+    """Authlib's rules reject an issuer in clear text, with a query, or none (RFC 8414 section 2)."""
     with pytest.raises(ValueError, match="issuer"):
         metadata(Config(issuer, (API,), tmp_path))
 
@@ -133,10 +133,14 @@ def test_metadata_needs_response_types(tmp_path: Path) -> None:
 
 def test_signed_token(server: AuthServer) -> None:
     """RFC 9068 section 2: the header and the claims of a JWT access token, which lives five minutes."""
-    answer = server.post("/token", "demo", {"grant_type": "client_credentials", "scope": "predict"})
-    token = claims_of(server, answer.json["access_token"])
-    assert (answer.json["token_type"], answer.json["expires_in"], answer.json["scope"]) == ("Bearer", 300, "predict")
-    assert answer.headers["Cache-Control"] == "no-store"
+    response = server.post("/token", "demo", {"grant_type": "client_credentials", "scope": "predict"})
+    token = claims_of(server, response.json["access_token"])
+    assert (response.json["token_type"], response.json["expires_in"], response.json["scope"]) == (
+        "Bearer",
+        300,
+        "predict",
+    )
+    assert response.headers["Cache-Control"] == "no-store"
     assert (token.header["typ"], token.header["alg"]) == ("at+jwt", "ES256")
     assert token.claims.pop("exp") - token.claims.pop("iat") == LIFETIME
     assert len(token.claims.pop("jti")) >= 22
@@ -154,25 +158,25 @@ def test_opaque_token(server: AuthServer) -> None:
 
 def test_default_scope(server: AuthServer) -> None:
     """RFC 6749 section 3.3: a client that names no scope gets those that it is registered for."""
-    answer = server.post("/token", "demo", {"grant_type": "client_credentials", "scope": ""})
-    assert answer.json["scope"] == "predict metrics"
+    response = server.post("/token", "demo", {"grant_type": "client_credentials", "scope": ""})
+    assert response.json["scope"] == "predict metrics"
 
 
 def test_parameters_in_the_address(server: AuthServer) -> None:
     """RFC 6749 section 3.2: parameters count in the body only; Authlib takes them from the address too."""
-    answer = server.post("/token?scope=metrics", "demo", {"grant_type": "client_credentials"})
-    assert answer.json["scope"] == "predict metrics"
+    response = server.post("/token?scope=metrics", "demo", {"grant_type": "client_credentials"})
+    assert response.json["scope"] == "predict metrics"
 
 
 def test_body_without_a_length(app: Flask, secrets: dict[str, str]) -> None:
-    """A chunked body is refused, because Werkzeug would cut it at the limit without a word."""
+    """A chunked body is rejected, because Werkzeug would cut it at the limit without a word."""
     headers = basic("demo", secrets["demo"]) | FORM
     body = BytesIO(b"grant_type=client_credentials")
     environ = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
-    answer = app.test_client().post(
+    response = app.test_client().post(
         "/token", input_stream=body, headers=headers, base_url=HTTPS, environ_overrides=environ
     )
-    assert (answer.status_code, answer.get_json()["error"]) == (400, "invalid_request")
+    assert (response.status_code, response.get_json()["error"]) == (400, "invalid_request")
 
 
 def test_resource(server: AuthServer) -> None:
@@ -184,10 +188,10 @@ def test_resource(server: AuthServer) -> None:
 @pytest.mark.parametrize("client", ["demo", "demo-opaque"])
 def test_introspection(server: AuthServer, client: str) -> None:
     """RFC 7662 section 2.2: the resource server learns what a token of either kind is."""
-    answer = server.introspect(server.token(client, scope="metrics"))
-    assert answer.pop("exp") - answer.pop("iat") == LIFETIME
-    assert answer.pop("jti")
-    assert answer == {
+    response = server.introspect(server.token(client, scope="metrics"))
+    assert response.pop("exp") - response.pop("iat") == LIFETIME
+    assert response.pop("jti")
+    assert response == {
         "active": True,
         "token_type": "Bearer",
         "scope": "metrics",
@@ -199,7 +203,7 @@ def test_introspection(server: AuthServer, client: str) -> None:
 
 
 def test_introspection_names_the_token(server: AuthServer) -> None:
-    """The ``jti`` of a JWT is the same inside it and in the answer, so that it can be revoked by it."""
+    """The ``jti`` of a JWT is the same inside it and in the response, so that it can be revoked by it."""
     token = server.token()
     assert server.introspect(token)["jti"] == claims_of(server, token).claims["jti"]
 
@@ -207,8 +211,8 @@ def test_introspection_names_the_token(server: AuthServer) -> None:
 @pytest.mark.parametrize("client", ["demo", "demo-opaque"])
 def test_introspection_is_for_the_resource_server(server: AuthServer, client: str) -> None:
     """RFC 7662 section 2.2: to other clients no token is active, not even their own."""
-    answer = server.post("/introspect", client, {"token": server.token(client)})
-    assert (answer.status, answer.json) == (200, {"active": False})
+    response = server.post("/introspect", client, {"token": server.token(client)})
+    assert (response.status, response.json) == (200, {"active": False})
 
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "\x00", "\u20ac", "a" * 5000])
@@ -314,8 +318,8 @@ def test_expired_tokens_are_forgotten(post: Post, clock: FakeClock, config: Conf
 
 def test_clear_text(post: Post) -> None:
     """Without TLS there is no token; Authlib itself takes clear text from loopback."""
-    answer = post("/token", "demo", base_url="http://127.0.0.1:9443", grant_type="client_credentials")
-    assert (answer.status_code, answer.get_json()["error"]) == (400, "invalid_request")
+    response = post("/token", "demo", base_url="http://127.0.0.1:9443", grant_type="client_credentials")
+    assert (response.status_code, response.get_json()["error"]) == (400, "invalid_request")
 
 
 def test_authlibs_switch_for_clear_text(environ: dict[str, str], secrets: object) -> None:
@@ -327,8 +331,8 @@ def test_authlibs_switch_for_clear_text(environ: dict[str, str], secrets: object
 def test_faults_say_nothing(post: Post, config: Config, caplog: pytest.LogCaptureFixture) -> None:
     """A fault inside is logged; the client hears ``server_error`` and no more."""
     config.keys.write_text("{")
-    answer = post("/token", "demo", grant_type="client_credentials")
-    assert (answer.status_code, answer.get_json()) == (500, {"error": "server_error"})
+    response = post("/token", "demo", grant_type="client_credentials")
+    assert (response.status_code, response.get_json()) == (500, {"error": "server_error"})
     assert "unexpected SigningKeysError" in caplog.text
 
 
@@ -337,12 +341,12 @@ def test_encoded_credentials(environ: dict[str, str], config: Config) -> None:
     prepare(config)
     secret = create_clients(config.clients, [Client("a b:c", "", scopes=("predict",))])["a b:c"]
     headers = basic("a+b%3Ac", secret)
-    answer = (
+    response = (
         create_app(environ)
         .test_client()
         .post("/token", data={"grant_type": "client_credentials"}, headers=headers, base_url=HTTPS)
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -367,7 +371,7 @@ def test_unusable_state(
 
 
 def test_public_key_alone_does_not_sign(environ: dict[str, str], config: Config, secrets: object) -> None:
-    """A file whose newest key has no private part is refused at the start, not at the first token."""
+    """A file whose newest key has no private part is rejected at the start, not at the first token."""
     config.keys.write_text(json.dumps(SigningKeys(config.keys).public()))
     with pytest.raises(SigningKeysError, match="delete it"):
         create_app(environ)

@@ -1,4 +1,4 @@
-"""The demo's certificate: kept while it is good, made anew when it is not."""
+"""The demo's certificate: kept while it is good, made again when it is not."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_another_host_needs_another_certificate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_delete_key, _cut_short, _other_authority, _other_key])
 def test_files_that_do_not_belong_together_are_replaced(tmp_path: Path, damage: Callable[[Certificates], None]) -> None:
-    """Missing, damaged or mixed files are made anew, and are good then."""
+    """Missing, damaged or mixed files are made again, and are good then."""
     files, _ = ensure(tmp_path, "127.0.0.1", NOW)
     damage(files)
     assert ensure(tmp_path, "127.0.0.1", NOW)[1]

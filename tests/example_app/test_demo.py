@@ -143,13 +143,13 @@ def _lines(demo: Demo) -> list[dict[str, Any]]:
 
 
 @needs("curl")
-def test_printed_command_answers(demo: Demo) -> None:
-    """The curl line, run as it was printed, answers with the digit that the image shows."""
+def test_printed_command_responses(demo: Demo) -> None:
+    """The curl line, run as it was printed, responds with the digit that the image shows."""
     words = ["curl", "--silent", "--show-error", *demo.curl[1:]]
     printed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
-    answer = json.loads(printed.stdout)
-    assert answer["predictions"] == [3]
-    assert answer["probabilities"][0][3] > 0.5
+    response = json.loads(printed.stdout)
+    assert response["predictions"] == [3]
+    assert response["probabilities"][0][3] > 0.5
 
 
 def test_request_of_the_printed_command(demo: Demo) -> None:
@@ -182,7 +182,7 @@ def test_key_can_read_the_model_card(demo: Demo) -> None:
 
 
 def test_without_a_key(demo: Demo) -> None:
-    """A caller without the key is refused by the real server."""
+    """A caller without the key is rejected by the real server."""
     assert _get(demo, "/v1/model", {}) == 401
 
 
@@ -193,7 +193,7 @@ def test_modern_tls(demo: Demo, version: ssl.TLSVersion) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
-def test_old_tls_is_refused(demo: Demo) -> None:
+def test_old_tls_is_rejected(demo: Demo) -> None:
     """A client that speaks nothing newer than TLS 1.1 gets an alert."""
     context = ssl.create_default_context(cafile=str(demo.authority))
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -203,18 +203,18 @@ def test_old_tls_is_refused(demo: Demo) -> None:
 
 
 def test_clear_text_gets_nothing(demo: Demo) -> None:
-    """A request in clear text on the TLS port is not answered."""
+    """A request in clear text on the TLS port is not responded to."""
     with socket.create_connection(("127.0.0.1", demo.port), 10) as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         try:
-            answer = plain.recv(1000)
+            response = plain.recv(1000)
         except ConnectionResetError:
-            answer = b""
-    assert not answer.startswith(b"HTTP/")
+            response = b""
+    assert not response.startswith(b"HTTP/")
 
 
 def test_forwarded_headers_are_not_believed(demo: Demo) -> None:
-    """A client that claims another address and scheme is logged under its own address, and answered over TLS."""
+    """A client that claims another address and scheme is logged under its own address, and responded to over TLS."""
     forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example"}
     assert _get(demo, "/healthz", forged) == 200
     assert "203.0.113.9" not in demo.log.read_text()

@@ -74,8 +74,8 @@ class Demo:
         connection = HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
         try:
             connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
 
@@ -121,7 +121,7 @@ def _read(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
-def _refused(**changes: str) -> str:
+def _rejected(**changes: str) -> str:
     """Start a demo that cannot serve, and return its only line."""
     command = [sys.executable, "-m", "example_app.demo_oauth"]
     ended = subprocess.run(
@@ -153,9 +153,9 @@ def test_printed_commands(demo: Demo) -> None:
     """Pasted one after another into a shell, the lines predict with both kinds of tokens, and revoke one."""
     script = f"\necho; echo '{MARK}'\n".join(demo.commands)
     shell = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, check=True, timeout=60)
-    answers: list[Any] = [text and json.loads(text) for text in map(str.strip, shell.stdout.split(MARK))]
-    assert [answer and answer.get("predictions") for answer in answers] == ["", [3], "", [3], {}, None, [3]]
-    assert answers[5]["status"] == 401
+    responses: list[Any] = [text and json.loads(text) for text in map(str.strip, shell.stdout.split(MARK))]
+    assert [response and response.get("predictions") for response in responses] == ["", [3], "", [3], {}, None, [3]]
+    assert responses[5]["status"] == 401
 
 
 def test_says_what_it_does(demo: Demo) -> None:
@@ -174,22 +174,22 @@ def test_token_opens_the_api(demo: Demo, client: str) -> None:
 @pytest.mark.parametrize("client", ["demo", "demo-opaque"])
 def test_token_without_the_scope(demo: Demo, client: str) -> None:
     """A token with another scope is good, but not for predictions."""
-    answer = demo.ask(demo.auth.token(client, scope="metrics"))
-    assert answer.status == 403
-    assert "insufficient_scope" in answer.headers["WWW-Authenticate"]
+    response = demo.ask(demo.auth.token(client, scope="metrics"))
+    assert response.status == 403
+    assert "insufficient_scope" in response.headers["WWW-Authenticate"]
 
 
 @pytest.mark.parametrize("client", ["demo", "demo-opaque"])
 def test_token_for_another_api(demo: Demo, client: str) -> None:
-    """A token for another API of the same authorization server is refused (RFC 9068 section 4, RFC 7662 section 4)."""
+    """A token for another API of the same authorization server is rejected (RFC 9068 section 4, RFC 7662 section 4)."""
     assert demo.ask(demo.auth.token(client, scope="predict", resource=ELSEWHERE)).status == 401
 
 
 def test_token_of_nobody(demo: Demo) -> None:
-    """An invented token is refused with the same answer as none, and the challenge says where tokens come from."""
-    answer = demo.ask("invented")
-    assert answer.status == 401
-    assert f"https://127.0.0.1:{demo.port}/.well-known/oauth-protected-resource" in answer.headers["WWW-Authenticate"]
+    """An invented token is rejected with the same response as none, and the challenge says where tokens come from."""
+    response = demo.ask("invented")
+    assert response.status == 401
+    assert f"https://127.0.0.1:{demo.port}/.well-known/oauth-protected-resource" in response.headers["WWW-Authenticate"]
 
 
 def test_revoked_token(demo: Demo) -> None:
@@ -202,8 +202,8 @@ def test_revoked_token(demo: Demo) -> None:
 
 def test_metadata(demo: Demo) -> None:
     """RFC 9728: the API says publicly which authorization server it trusts."""
-    answer = demo.call("GET", "/.well-known/oauth-protected-resource", "", {}, demo.port)
-    assert answer.json["authorization_servers"] == [demo.auth.issuer]
+    response = demo.call("GET", "/.well-known/oauth-protected-resource", "", {}, demo.port)
+    assert response.json["authorization_servers"] == [demo.auth.issuer]
 
 
 def test_secrets_are_private(demo: Demo) -> None:
@@ -220,9 +220,9 @@ def test_busy_port(demo: Demo, tmp_path: Path) -> None:
     """A port that is taken is one line, before anything is made."""
     state, free = tmp_path / "state", str(free_port())
     line = f"demo: port {demo.auth_port} is in use; choose another: make demo-oauth AUTH_PORT={demo.auth_port + 1}\n"
-    assert _refused(DEMO_STATE=str(state), PORT=free, AUTH_PORT=str(demo.auth_port)) == line
+    assert _rejected(DEMO_STATE=str(state), PORT=free, AUTH_PORT=str(demo.auth_port)) == line
     line = f"demo: port {demo.port} is in use; choose another: make demo-oauth PORT={demo.port + 1}\n"
-    assert _refused(DEMO_STATE=str(state), PORT=str(demo.port), AUTH_PORT=free) == line
+    assert _rejected(DEMO_STATE=str(state), PORT=str(demo.port), AUTH_PORT=free) == line
     assert not state.exists()
 
 
@@ -239,7 +239,7 @@ def test_busy_port(demo: Demo, tmp_path: Path) -> None:
 )
 def test_wrong_ports(changes: dict[str, str], line: str) -> None:
     """Ports that cannot work are one line."""
-    assert _refused(**changes) == f"demo: {line}\n"
+    assert _rejected(**changes) == f"demo: {line}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -338,7 +338,7 @@ def iris(demo: Demo, tmp_path: Path) -> Iterator[str]:
 
 
 def test_tutorial(demo: Demo, iris: str) -> None:
-    """The app of the tutorial takes tokens for itself, refuses those for the other API, and says so in its log."""
+    """The app of the tutorial takes tokens for itself, rejects those for the other API, and says so in its log."""
     other = demo.ask(demo.auth.token(scope="predict"), FLOWER, demo.third_port)
     assert other.status == 401
     assert "the token is for another audience" in Path(iris).read_text()

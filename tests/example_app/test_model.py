@@ -1,4 +1,4 @@
-"""The example's model: good enough to be an example, and refused unless it is the one that was trained."""
+"""The example's model: good enough to be an example, and rejected unless it is the one that was trained."""
 
 from __future__ import annotations
 
@@ -88,19 +88,19 @@ def test_probabilities_of_extreme_pixels_are_finite(model: DigitsModel) -> None:
 
 
 def test_no_images(model: DigitsModel) -> None:
-    """An empty batch has an empty answer."""
+    """An empty batch has an empty response."""
     digits, probabilities = model.predict(np.empty((0, 64), dtype=np.float32))
     assert (digits.shape, probabilities.shape) == ((0,), (0, 10))
 
 
 def test_training_is_repeatable(model: DigitsModel, saved: Path) -> None:
-    """The same data and seed give the same answers."""
+    """The same data and seed give the same responses."""
     again, images = train(), split()[1]
     assert again.predict(images)[0].tolist() == model.predict(images)[0].tolist()
 
 
 def test_saved_and_loaded(model: DigitsModel, saved: Path) -> None:
-    """A loaded model answers as the one that was saved."""
+    """A loaded model responds as the one that was saved."""
     images = split()[1]
     loaded = load(saved, trained_digest(saved))
     np.testing.assert_array_equal(loaded.predict(images)[1], model.predict(images)[1])
@@ -113,7 +113,7 @@ def test_digest_beside_the_model(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1000, -1], ids=["first", "middle", "last"])
-def test_one_changed_byte_is_refused(saved: Path, position: int) -> None:
+def test_one_changed_byte_is_rejected(saved: Path, position: int) -> None:
     """A model of which one byte was changed is not loaded, and the error says what to do."""
     digest, data = trained_digest(saved), bytearray(saved.read_bytes())
     data[position] ^= 1
@@ -135,8 +135,8 @@ def test_wrong_digest_parses_nothing(saved: Path, monkeypatch: pytest.MonkeyPatc
     [_pickle, _array_of_objects, _single_array, _wrong_shapes, _unknown_names, _cut_short, bytes],
     ids=["pickle", "array-of-objects", "single-array", "wrong-shapes", "unknown-names", "cut-short", "empty"],
 )
-def test_other_formats_are_refused(tmp_path: Path, make: Callable[[], bytes]) -> None:
-    """What is not a model is refused, also with the right digest; a pickle is never run."""
+def test_other_formats_are_rejected(tmp_path: Path, make: Callable[[], bytes]) -> None:
+    """What is not a model is rejected, also with the right digest; a pickle is never run."""
     path, data = tmp_path / "model.npz", make()
     path.write_bytes(data)
     with pytest.raises(ModelError, match="Train again"):
@@ -150,7 +150,7 @@ def test_missing_model(tmp_path: Path) -> None:
 
 
 def test_missing_digest(saved: Path) -> None:
-    """A model without its digest is refused."""
+    """A model without its digest is rejected."""
     digest_path(saved).unlink()
     with pytest.raises(ModelError, match=r"python -m example_app\.training .*model\.npz$"):
         trained_digest(saved)

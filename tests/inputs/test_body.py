@@ -119,7 +119,7 @@ def test_the_body_can_be_read_again(make: Callable[..., Request]) -> None:
 
 
 @pytest.mark.parametrize("media_type", [JSON, "text/plain", "application/octet-stream"])
-def test_the_cap_itself_passes_and_one_more_is_refused(make: Callable[..., Request], media_type: str) -> None:
+def test_the_cap_itself_passes_and_one_more_is_rejected(make: Callable[..., Request], media_type: str) -> None:
     """The cap is the largest body that passes, for every media type and both ways of sending."""
     guard.check(make(b'"' + b"a" * (CAP - 2) + b'"', media_type), an_exchange())
     with pytest.raises(PayloadTooLarge):
@@ -127,7 +127,7 @@ def test_the_cap_itself_passes_and_one_more_is_refused(make: Callable[..., Reque
 
 
 @pytest.mark.parametrize("length", [str(CAP + 1), "9" * 18, "9" * 5_000])
-def test_a_declared_length_over_the_cap_is_refused_unread(length: str) -> None:
+def test_a_declared_length_over_the_cap_is_rejected_unread(length: str) -> None:
     """What is too large by its own word is not read."""
     request = a_request(stream=Untouchable(), CONTENT_LENGTH=length)
     with pytest.raises(PayloadTooLarge):
@@ -165,7 +165,7 @@ def test_an_upload_of_known_length_stays_in_its_stream() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "identity, gzip", "made-up"])
-def test_content_encodings_are_refused_unread(encoding: str) -> None:
+def test_content_encodings_are_rejected_unread(encoding: str) -> None:
     """A compressed body is never decompressed; the response says what is accepted."""
     request = a_request(gzip.compress(b"{}"), stream=Untouchable(), HTTP_CONTENT_ENCODING=encoding)
     with pytest.raises(UnsupportedMediaType) as caught:
@@ -190,11 +190,11 @@ def test_a_schema_needs_json(media_type: str | None) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "latin-1", "utf-7", "utf8x"])
-@pytest.mark.parametrize("terms", [{}, {"body": Predict}], ids=["no schema", "schema"])
-def test_json_is_utf8(charset: str, terms: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{}, {"body": Predict}], ids=["no schema", "schema"])
+def test_json_is_utf8(charset: str, options: dict[str, Any]) -> None:
     """JSON in another charset is rejected, with a schema or without."""
     with pytest.raises(UnsupportedMediaType):
-        guard.check(a_request(b'{"instances": [[1, 2]]}', f"{JSON}; charset={charset}"), an_exchange(**terms))
+        guard.check(a_request(b'{"instances": [[1, 2]]}', f"{JSON}; charset={charset}"), an_exchange(**options))
 
 
 @pytest.mark.parametrize("media_type", [JSON, "Application/JSON", f"{JSON}; charset=utf-8", f'{JSON};charset="UTF-8"'])

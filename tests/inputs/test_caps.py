@@ -150,9 +150,9 @@ def test_fuzz_caps_of_what_is_no_json(raw: bytes) -> None:
 def test_what_is_over_a_cap_is_not_parsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that counting rejects is rejected before a value of it is made, with a schema or without."""
     monkeypatch.setattr(orjson, "loads", lambda _raw: pytest.fail("it was parsed"))
-    for terms in ({}, {"body": Schema}):
+    for options in ({}, {"body": Schema}):
         with pytest.raises(PayloadTooLarge) as caught:
-            a_guard().check(a_request(body), an_exchange(**terms))
+            a_guard().check(a_request(body), an_exchange(**options))
         assert caught.value.reason.startswith("the JSON of the body is too large: ")
 
 
@@ -260,9 +260,9 @@ def test_caps_of_a_route(
     guard = a_guard(["json", "oip"])
     body = Schema.from_dict({"x": fields.Raw()}) if has_schema else None
 
-    def check(raw: bytes, **terms: Any) -> None:
+    def check(raw: bytes, **options: Any) -> None:
         raw = b'{"x":%s}' % raw if has_schema and raw[:1] != b"{" else raw
-        guard.check(a_request(raw), an_exchange(body=body, **terms))
+        guard.check(a_request(raw), an_exchange(body=body, **options))
 
     cap += has_schema and name == "max_json_depth"
     if not (has_schema and name == "max_json_members"):
@@ -285,6 +285,6 @@ def test_the_declared_size_of_a_route() -> None:
         raw = file.getvalue()
     guard = a_guard(["npy"], max_bytes=200_000)
     guard.check(a_request(raw, "application/x-npy"), an_exchange(body=schema, caps={"max_decoded_bytes": 160_000}))
-    for terms in ({}, {"caps": {"max_decoded_bytes": 159_999}}):
+    for options in ({}, {"caps": {"max_decoded_bytes": 159_999}}):
         with pytest.raises(PayloadTooLarge):
-            guard.check(a_request(raw, "application/x-npy"), an_exchange(body=schema, **terms))
+            guard.check(a_request(raw, "application/x-npy"), an_exchange(body=schema, **options))

@@ -80,7 +80,7 @@ def test_ways_to_write_gzip(written: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "gzip, identity", "x-zstd", "compress"])
-def test_others_are_refused_with_what_is_accepted(encoding: str) -> None:
+def test_others_are_rejected_with_what_is_accepted(encoding: str) -> None:
     """One encoding of those that are on, and the response names them."""
     with pytest.raises(UnsupportedMediaType) as caught:
         GUARD.check(a_request(BODY, HTTP_CONTENT_ENCODING=encoding), an_exchange(body=Predict))
@@ -88,7 +88,7 @@ def test_others_are_refused_with_what_is_accepted(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("names", [["identity"], ["gzip"]], ids=["identity", "gzip"])
-def test_what_is_off_is_refused(names: list[str]) -> None:
+def test_what_is_off_is_rejected(names: list[str]) -> None:
     """Nothing is undone that is not configured; identity is nothing to undo."""
     guard = a_guard(encodings=names)
     with pytest.raises(UnsupportedMediaType):
@@ -164,9 +164,9 @@ def test_a_bomb_costs_no_more_than_the_cap(name: str) -> None:
 def test_the_compressed_body_has_the_same_cap() -> None:
     """What is too large already is not read, and a policy's own cap holds for both sizes."""
     raw = gzip.compress(os.urandom(2_000))
-    for terms, size in (({}, 1_000), ({"caps": {"max_body_bytes": 30}}, 30)):
+    for options, size in (({}, 1_000), ({"caps": {"max_body_bytes": 30}}, 30)):
         with pytest.raises(PayloadTooLarge, match="413") as caught:
-            GUARD.check(a_request(raw, HTTP_CONTENT_ENCODING="gzip"), an_exchange(**terms))
+            GUARD.check(a_request(raw, HTTP_CONTENT_ENCODING="gzip"), an_exchange(**options))
         assert caught.value.reason.endswith(f"over the limit of {size} bytes")
     with pytest.raises(PayloadTooLarge):
         GUARD.check(
@@ -184,7 +184,7 @@ def test_a_missing_package_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @given(data=st.data(), encoding=st.sampled_from(sorted(COMPRESS)), cap=st.integers(0, 2_000))
-def test_fuzz_only_refuses(data: st.DataObject, encoding: str, cap: int) -> None:
+def test_fuzz_only_rejects(data: st.DataObject, encoding: str, cap: int) -> None:
     """Whatever comes, the result is within the limit, or the body is rejected."""
     raw = data.draw(mutated([COMPRESS[encoding](original) for original in (b"", BODY, bytes(100_000))]))
     with suppress(MalformedRequest, PayloadTooLarge):

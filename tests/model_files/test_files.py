@@ -166,11 +166,11 @@ def test_folder_that_cannot_be_entered(tmp_path: Path, monkeypatch: pytest.Monke
     """A folder that cannot be entered is not passed over."""
     enter, path = os.open, model_directory(tmp_path)
 
-    def refuse(name: str, flags: int, *, dir_fd: int | None = None) -> int:
+    def reject(name: str, flags: int, *, dir_fd: int | None = None) -> int:
         if name == "variables":
             raise PermissionError(errno.EACCES, "Permission denied")
         return enter(name, flags, dir_fd=dir_fd)
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "open", reject)
     with pytest.raises(UnreadableModel, match="Permission denied"):
         read_directory(path, MANY)

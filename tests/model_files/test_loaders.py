@@ -23,8 +23,8 @@ def test_onnx(tmp_path: Path) -> None:
     onnx, reference = pytest.importorskip("onnx"), pytest.importorskip("onnx.reference")
     path, digest = written(tmp_path, sample("data: ONNX"))
     graph = load_verified(path, loader=lambda stream: onnx.load_model_from_string(stream.getvalue()), sha256=digest)
-    (answer,) = reference.ReferenceEvaluator(graph).run(None, {"x": np.zeros((1, 2), np.float32)})
-    assert answer.tolist() == [[1, 2]]
+    (response,) = reference.ReferenceEvaluator(graph).run(None, {"x": np.zeros((1, 2), np.float32)})
+    assert response.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("padding", [0, 640 - 64, 1152 - 64], ids=["plain", "looks like protocol 2", "like protocol 4"])

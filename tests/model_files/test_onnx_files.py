@@ -56,8 +56,8 @@ def predict(model: Any) -> float:
     """Return what a session of onnxruntime makes of zero; it takes bytes, or a path."""
     onnxruntime: Any = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(model)
-    (answer,) = session.run(None, {"x": np.zeros(400, np.float32)})
-    return float(answer[0])
+    (response,) = session.run(None, {"x": np.zeros(400, np.float32)})
+    return float(response[0])
 
 
 def written(folder: Path, **files: bytes) -> Path:

@@ -80,7 +80,7 @@ def test_verifier_sees_what_the_loader_gets(model: Path, signature: Path) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyError("a"), TypeError(), OSError("gone")], ids=repr)
-def test_whatever_a_verifier_raises_refuses(model: Path, signature: Path, error: Exception) -> None:
+def test_whatever_a_verifier_raises_rejects(model: Path, signature: Path, error: Exception) -> None:
     """Only a verifier that returns has vouched for the model."""
     with pytest.raises(UnverifiedModel, match=f"not a valid signature of it .{type(error).__name__}"):
         load_verified(model, loader=never, signature=signature, signed_by=Verifier(error))
@@ -111,7 +111,7 @@ def test_signature_and_digest_must_both_hold(model: Path, signature: Path) -> No
         load_verified(model, loader=never, sha256="0" * 64, signature=signature, signed_by=Verifier())
 
 
-def test_signed_pickle_is_refused(model: Path, signature: Path) -> None:
+def test_signed_pickle_is_rejected(model: Path, signature: Path) -> None:
     """A signature says who made a pickle, not what it does."""
     model.write_bytes(sample("pickle: protocol 4 that calls"))
     with pytest.raises(UnsafeModel, match="is a pickle"):

@@ -89,7 +89,7 @@ def test_scopes_are_what_is_enforced(app: Flask, document: dict[str, Any]) -> No
     assert tried == 3
 
 
-REFUSED = [
+REJECTED = [
     pytest.param("/v1/predict", {"data": b"{"}, 400, id="malformed"),
     pytest.param("/v1/predict", {"headers": {"X-Test-Caller": ""}}, 401, id="no credential"),
     pytest.param("/v1/predict", {"headers": caller("ada")}, 403, id="no scope"),
@@ -103,25 +103,27 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("path", "options", "status"), REFUSED)
-def test_refusals_are_described(
+@pytest.mark.parametrize(("path", "options", "status"), REJECTED)
+def test_rejections_are_described(
     app: Flask, document: dict[str, Any], path: str, options: dict[str, Any], status: int
 ) -> None:
     """The code of a real error response is among the examples of its status, and its headers are named."""
     sent: dict[str, Any] = {"method": "POST", "base_url": HTTPS, "headers": caller("ada", "predict")}
     sent |= {} if "data" in options or "content_type" in options else {"json": {"instances": [[0, 0, 0, 0]]}}
     sent |= {"content_type": "application/json"} if "data" in options else {}
-    answer = app.test_client().open(address(path), **sent | options)
-    assert answer.status_code == status
+    response = app.test_client().open(address(path), **sent | options)
+    assert response.status_code == status
     operation = next(iter(document["paths"][path].values()))
     reference = operation["responses"][str(status)]["$ref"].rpartition("/")[2]
     described = document["components"]["responses"][reference]
     examples = described["content"]["application/problem+json"]["examples"]
-    example = examples[answer.get_json()["code"]]["value"]
-    assert example.keys() == answer.get_json().keys()
-    assert (example["title"], example["detail"]) == (answer.get_json()["title"], answer.get_json()["detail"])
+    example = examples[response.get_json()["code"]]["value"]
+    assert example.keys() == response.get_json().keys()
+    assert (example["title"], example["detail"]) == (response.get_json()["title"], response.get_json()["detail"])
     assert all(
-        name in described["headers"] for name in ("X-Request-ID", "WWW-Authenticate", "Allow") if name in answer.headers
+        name in described["headers"]
+        for name in ("X-Request-ID", "WWW-Authenticate", "Allow")
+        if name in response.headers
     )
 
 
@@ -147,11 +149,11 @@ def test_formats_are_those_that_are_taken(app: Flask, document: dict[str, Any]) 
             continue
         scopes = next(iter(operation["security"][0].values())) if operation["security"] else []
         headers = caller("ada", *scopes)
-        refused = call(app, path, method, headers=headers, content_type="text/x-nothing", data=b"x")
-        if refused.status_code == 403:  # asks for more than the caller of this test has
+        rejected = call(app, path, method, headers=headers, content_type="text/x-nothing", data=b"x")
+        if rejected.status_code == 403:  # asks for more than the caller of this test has
             continue
         content = operation["requestBody"]["content"]
-        assert set(refused.headers["Accept"].replace(" ", "").split(",")) <= set(content), path
+        assert set(rejected.headers["Accept"].replace(" ", "").split(",")) <= set(content), path
         for media_type in content:
             assert call(app, path, method, headers=headers, content_type=media_type, data=b"x").status_code != 415
         for media_type in {"application/json", "text/csv"} & content.keys():

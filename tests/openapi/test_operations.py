@@ -130,14 +130,14 @@ def test_operation_ids(protected: MakeApp) -> None:
 
 
 class Answering:
-    """Answer by an object."""
+    """Response by an object."""
 
     def __call__(self) -> dict[str, Any]:
         return {}
 
 
-def answer(number: int) -> dict[str, Any]:
-    """Answer a number.
+def response(number: int) -> dict[str, Any]:
+    """Return a number.
 
     More of it.
 
@@ -150,12 +150,12 @@ def test_words_of_odd_views(protected: MakeApp) -> None:
     """A view that is not a function has the words of what it was made from, never those of Python itself."""
     app = protected()
     app.add_url_rule("/object", "object", Answering())
-    app.add_url_rule("/partial", "partial", partial(answer, 1))
+    app.add_url_rule("/partial", "partial", partial(response, 1))
     app.add_url_rule("/silent", "silent", nothing)
     paths = build_document(app)["paths"]
-    assert paths["/object"]["get"]["summary"] == "Answer by an object"
+    assert paths["/object"]["get"]["summary"] == "Response by an object"
     assert (paths["/partial"]["get"]["summary"], paths["/partial"]["get"]["description"]) == (
-        "Answer a number",
+        "Return a number",
         "More of it.",
     )
     assert not {"summary", "description"} & paths["/silent"]["get"].keys()

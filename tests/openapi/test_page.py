@@ -51,12 +51,12 @@ def test_modes(protected: MakeApp, mode: str, description: int, page: int) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_the_page(app: Flask, name: str) -> None:
     """Each is served as what it is, unchanged, to everyone, and nothing of the app is in it."""
-    answer = app.test_client().get(f"/docs/{name}", base_url=HTTPS)
-    assert answer.status_code == 200
-    assert answer.data == (STATIC / name).read_bytes()
+    response = app.test_client().get(f"/docs/{name}", base_url=HTTPS)
+    assert response.status_code == 200
+    assert response.data == (STATIC / name).read_bytes()
     kinds = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
-    assert answer.mimetype == kinds[name.rpartition(".")[2]]
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.mimetype == kinds[name.rpartition(".")[2]]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_nothing_comes_from_outside() -> None:
         ), name
 
 
-def test_terms_of_plans_leave_it_alone(protected: MakeApp) -> None:
+def test_options_of_plans_leave_it_alone(protected: MakeApp) -> None:
     """A plan that removes the scores of responses removes no bound from the description."""
     app = add_routes(protected(OPENAPI="public", PLANS=PLANS))
     schemas = app.test_client().get("/openapi.json", base_url=HTTPS).get_json()["components"]["schemas"]
@@ -164,8 +164,10 @@ def test_built_once(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None
     app = protected(OPENAPI="public")
     app.before_request(lambda: came.append(1))
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: app.test_client().get("/openapi.json", base_url=HTTPS).get_json(), range(8)))
-    assert answers == [{"number": 1}] * 8
+        responses = list(
+            pool.map(lambda _: app.test_client().get("/openapi.json", base_url=HTTPS).get_json(), range(8))
+        )
+    assert responses == [{"number": 1}] * 8
 
 
 def test_serialized_once_for_each_root(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +186,8 @@ def test_serialized_once_for_each_root(protected: MakeApp, monkeypatch: pytest.M
     assert len(written) == 2
     for _ in range(2):
         for number in range(20):
-            answer = client.get("/openapi.json", base_url=f"{HTTPS}/{number}").get_json()
-            assert answer["servers"] == [{"url": f"/{number}"}]
+            response = client.get("/openapi.json", base_url=f"{HTTPS}/{number}").get_json()
+            assert response["servers"] == [{"url": f"/{number}"}]
     # Of the second round, some were kept and most were not.
     assert 2 + 20 + 10 < len(written) < 2 + 20 + 20
 
@@ -199,9 +201,9 @@ def test_a_description_that_cannot_be_made(protected: MakeApp, monkeypatch: pyte
     client = protected(OPENAPI="public").test_client()
     with monkeypatch.context() as patch:
         patch.setattr(page_module, "build_document", fail)
-        answer = client.get("/openapi.json", base_url=HTTPS)
-    assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")
-    assert "secret" not in answer.text
+        response = client.get("/openapi.json", base_url=HTTPS)
+    assert (response.status_code, response.get_json()["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
     assert client.get("/openapi.json", base_url=HTTPS).status_code == 200
 
 

@@ -146,9 +146,9 @@ def test_a_wrong_body_and_a_missing_key(opened: Callable[..., Any], public_site:
     card.get_by_label("Body", exact=True).fill('{"instances": [[99, 0, 0, 0]]}')
     card.get_by_role("button", name="Send").click()
     # Not wait_for_function: the header policy of the page lets no text become a script.
-    refused = card.locator(".response pre", has_text="validation_failed")
-    refused.wait_for()
-    assert "/instances/0/0" in refused.inner_text()
+    rejected = card.locator(".response pre", has_text="validation_failed")
+    rejected.wait_for()
+    assert "/instances/0/0" in rejected.inner_text()
 
 
 def test_the_shell_command_has_no_secret(opened: Callable[..., Any], public_site: Site) -> None:

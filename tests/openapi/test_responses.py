@@ -54,16 +54,16 @@ def value(**changes: Any) -> dict[str, Any]:
     return usual | changes
 
 
-def app_of(settings: dict[str, Any], terms: dict[str, Any], answer: Any) -> Flask:
+def app_of(settings: dict[str, Any], options: dict[str, Any], response: Any) -> Flask:
     app = Flask("answers")
     app.config.update({f"SECURE_ML_{name}": each for name, each in settings.items()}, TESTING=True)
     app.config["SECURE_ML_REQUEST_LOG"] = "off"
     SecureML(app, authenticators=[NameAuthenticator()])
 
     @app.post("/x")
-    @protect(**terms)
+    @protect(**options)
     def x(payload: Any = None) -> Any:
-        return answer
+        return response
 
     return app
 
@@ -78,7 +78,7 @@ def asked(app: Flask, **options: Any) -> Any:
     return app.test_client().post("/x", base_url=HTTPS, headers=caller("ada"), **options)
 
 
-TERMS = [
+OPTIONS = [
     pytest.param({}, id="none"),
     pytest.param({"label_only": True}, id="label only"),
     pytest.param({"top_k": 2}, id="cut below the minimum"),
@@ -89,24 +89,24 @@ TERMS = [
 
 
 @pytest.mark.parametrize("by_plan", [False, True], ids=["by route", "by plan"])
-@pytest.mark.parametrize("outputs", TERMS)
-def test_answers_fit_their_schema(outputs: dict[str, Any], by_plan: bool) -> None:
+@pytest.mark.parametrize("outputs", OPTIONS)
+def test_responses_fit_their_schema(outputs: dict[str, Any], by_plan: bool) -> None:
     """Whatever the options take away or change, the response is what its schema says."""
     settings = {"PLANS": {"default": {"scores": outputs}}} if by_plan and outputs else {}
-    terms = {"response": Answer} | ({"scores": outputs} if outputs and not by_plan else {})
+    options = {"response": Answer} | ({"scores": outputs} if outputs and not by_plan else {})
     odd = {"chance": float("nan")} if "nan" in outputs else {}
     few = {"rows": [], "within": {"label": "c"}, "price": 1.0} if "top_k" in outputs else {}
-    app = app_of(settings, terms, value(**odd, **few))
+    app = app_of(settings, options, value(**odd, **few))
     document = build_document(app)
     OpenAPIV31SpecValidator(document).validate()
-    answer = asked(app)
+    response = asked(app)
     if "top_k" in outputs:
         # Single scores beside the array are rejected, which no schema can say.
-        assert answer.status_code in (200, 500)
+        assert response.status_code in (200, 500)
     else:
-        assert answer.status_code == 200
-    if answer.status_code == 200:
-        assert [each.message for each in described(document).iter_errors(answer.json)] == []
+        assert response.status_code == 200
+    if response.status_code == 200:
+        assert [each.message for each in described(document).iter_errors(response.json)] == []
 
 
 class Logits(Schema):
@@ -119,11 +119,11 @@ class Logits(Schema):
 )
 def test_fuzz_shaped_arrays_fit(numbers: list[float], outputs: dict[str, int]) -> None:
     """No array that a view may return becomes one that its schema rejects."""
-    terms = {"response": Logits} | ({"scores": outputs} if outputs else {})
-    app = app_of({}, terms, {"logits": np.array(numbers)})
-    answer = asked(app)
-    assert answer.status_code == 200
-    assert described(build_document(app)).is_valid(answer.json)
+    options = {"response": Logits} | ({"scores": outputs} if outputs else {})
+    app = app_of({}, options, {"logits": np.array(numbers)})
+    response = asked(app)
+    assert response.status_code == 200
+    assert described(build_document(app)).is_valid(response.json)
 
 
 def test_the_schema_says_something() -> None:
@@ -142,13 +142,13 @@ def test_null_for_what_is_no_number() -> None:
     """Where NaN leaves as null, a field that declares no null may have it; elsewhere it may not."""
     returns = Schema.from_dict({"chance": fields.Float(allow_nan=True)})
     app = app_of({}, {"response": returns, "scores": {"nan": "null"}}, {"chance": float("nan")})
-    answer = asked(app)
-    assert (answer.status_code, answer.json) == (200, {"chance": None})
-    assert described(build_document(app)).is_valid(answer.json)
-    assert not described(build_document(app_of({}, {"response": returns}, {}))).is_valid(answer.json)
+    response = asked(app)
+    assert (response.status_code, response.json) == (200, {"chance": None})
+    assert described(build_document(app)).is_valid(response.json)
+    assert not described(build_document(app_of({}, {"response": returns}, {}))).is_valid(response.json)
 
 
-def test_a_schema_of_its_own_for_each_terms() -> None:
+def test_a_schema_of_its_own_for_each_options() -> None:
     """Two routes with one schema and different options do not share what the options made; bodies stay as they are."""
     app = app_of({}, {"response": Row, "scores": {"round": 3}, "body": Row}, {})
 
@@ -163,7 +163,7 @@ def test_a_schema_of_its_own_for_each_terms() -> None:
     assert schemas["Row.label_only"]["required"] == ["label"]
 
 
-def test_terms_that_do_not_apply() -> None:
+def test_options_that_do_not_apply() -> None:
     """A route that is not the model's has its responses as declared, whatever the plan says."""
     plans = {"default": {"scores": {"label_only": True}}}
     app = app_of({"PLANS": plans}, {"response": Row, "scores": False}, {"label": "a", "chance": 0.5})
@@ -175,19 +175,19 @@ def test_terms_that_do_not_apply() -> None:
 
 def test_inference_responses() -> None:
     """With the protocol on, a response may be of its form, and is for a request of its form."""
-    terms = {"response": Row, "body": Numbers}
-    app = app_of({"WIRE_FORMATS": ["json", "oip"]}, terms, {"label": "a", "chance": 0.5})
+    options = {"response": Row, "body": Numbers}
+    app = app_of({"WIRE_FORMATS": ["json", "oip"]}, options, {"label": "a", "chance": 0.5})
     check = described(build_document(app))
     tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     for body in ({"x": [[1, 2]]}, {"inputs": [tensor]}):
-        answer = asked(app, json=body)
-        assert answer.status_code == 200
-        assert check.is_valid(answer.json)
+        response = asked(app, json=body)
+        assert response.status_code == 200
+        assert check.is_valid(response.json)
     assert not check.is_valid({"outputs": []})
 
 
 @pytest.mark.parametrize(
-    ("field", "answer", "is_array"),
+    ("field", "response", "is_array"),
     [
         pytest.param(Tensor((None,)), [1.0], True, id="tensor"),
         pytest.param(Categorical([1, 2], (None,)), [1], True, id="numbers to choose from"),
@@ -196,9 +196,9 @@ def test_inference_responses() -> None:
         pytest.param(Base64Tensor((None,)), np.ones(1, "float32"), False, id="base64"),
     ],
 )
-def test_npy_where_it_is_written(field: Any, answer: Any, is_array: bool) -> None:
+def test_npy_where_it_is_written(field: Any, response: Any, is_array: bool) -> None:
     """The media type of arrays is named just where Accept gets it."""
-    app = app_of({}, {"response": Schema.from_dict({"x": field})}, {"x": answer})
+    app = app_of({}, {"response": Schema.from_dict({"x": field})}, {"x": response})
     content = build_document(app)["paths"]["/x"]["post"]["responses"]["2XX"]["content"]
     headers = caller("ada") | {"Accept": f"{NPY}, application/json;q=0.1"}
     got = app.test_client().post("/x", base_url=HTTPS, headers=headers)
@@ -216,7 +216,7 @@ def test_npy_where_it_is_written(field: Any, answer: Any, is_array: bool) -> Non
         pytest.param({"headers": {"Accept": "image/png"}}, 406, id="Accept"),
     ],
 )
-def test_refusals_where_no_body_is_asked_for(protected: MakeApp, options: dict[str, Any], status: int) -> None:
+def test_rejections_where_no_body_is_asked_for(protected: MakeApp, options: dict[str, Any], status: int) -> None:
     """A route without a schema, also one to read from, can reject what comes with a request."""
     app = protected(MAX_BODY_BYTES=100)
 

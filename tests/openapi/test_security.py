@@ -1,4 +1,4 @@
-"""Each security scheme of a description is a way in: used as it says, it opens a route that refuses without it."""
+"""Each security scheme of a description is a way in: used as it says, it opens a route that rejects without it."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def test_every_way_opens(settings: dict[str, Any], clock: FakeClock, dpop: str, 
     assert {next(iter(each)) for each in asked} == ways
     assert app.test_client().post("/predict", base_url=HTTPS).status_code == 401
     for each in asked:
-        answer = app.test_client().post("/predict", base_url=HTTPS, headers=headers_for(each, described, app, clock))
-        assert answer.status_code == 200, each
+        response = app.test_client().post("/predict", base_url=HTTPS, headers=headers_for(each, described, app, clock))
+        assert response.status_code == 200, each
 
 
 def test_a_way_that_is_off_is_not_described(settings: dict[str, Any], clock: FakeClock) -> None:
@@ -154,8 +154,8 @@ def test_a_nonce_is_described_where_it_is_sent(settings: dict[str, Any], clock: 
     app = made(own | {"DPOP_NONCE_SECRET": OLDER_SECRET}, clock)
     text = token(clock, bound=True)
     headers = {"Authorization": f"DPoP {text}", "DPoP": proof(clock, text)}
-    answer = app.test_client().post("/predict", base_url=HTTPS, headers=headers)
-    assert (answer.status_code, "DPoP-Nonce" in answer.headers) == (401, True)
+    response = app.test_client().post("/predict", base_url=HTTPS, headers=headers)
+    assert (response.status_code, "DPoP-Nonce" in response.headers) == (401, True)
     document = build_document(app)
     assert "DPoP-Nonce" in document["components"]["responses"]["401.not_authenticated"]["headers"]
     OpenAPIV31SpecValidator(document).validate()

@@ -23,17 +23,17 @@ def place(request: pytest.FixtureRequest) -> str:
 def serve(protected: MakeApp, place: str) -> Serve:
     """Ask a view under options; ``plan`` are the output options of the caller's plan."""
 
-    def ask(view: Any, *, plan: Any = None, headers: Any = None, method: str = "GET", **terms: Any) -> TestResponse:
+    def ask(view: Any, *, plan: Any = None, headers: Any = None, method: str = "GET", **options: Any) -> TestResponse:
         app = Flask("model_app")
-        answer = view if callable(view) else lambda: view
+        response = view if callable(view) else lambda: view
         settings: dict[str, Any] = {}
         if place == "configuration":
-            settings["POLICIES"] = {"/answer": terms}
+            settings["POLICIES"] = {"/answer": options}
         else:
-            answer = protect(**terms)(answer)
+            response = protect(**options)(response)
         if plan is not None:
             settings["PLANS"] = {"default": {"requests": [], "scores": plan}}
-        app.add_url_rule("/answer", "answer", answer)
+        app.add_url_rule("/answer", "answer", response)
         protected(app, **settings)
         client = app.test_client()
         return client.open("/answer", method=method, base_url=HTTPS, headers=caller() | (headers or {}))

@@ -37,55 +37,55 @@ class Rows:
         self.closed += 1
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
-def test_streams_are_withheld_and_closed(terms: dict[str, Any], serve: Serve) -> None:
+@pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
+def test_streams_are_withheld_and_closed(options: dict[str, Any], serve: Serve) -> None:
     """What is not known before it is sent cannot be masked; what it held open is let go."""
     rows = Rows()
-    assert_withheld(serve(lambda: Response(rows, mimetype="application/json"), **terms))
+    assert_withheld(serve(lambda: Response(rows, mimetype="application/json"), **options))
     assert (rows.sent, rows.closed) == (0, 1)
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
-def test_files_are_withheld(terms: dict[str, Any], serve: Serve) -> None:
+@pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
+def test_files_are_withheld(options: dict[str, Any], serve: Serve) -> None:
     """A file that the server would send by itself is not examined."""
     file = io.BytesIO(f"[{SCORE}]".encode())
-    assert_withheld(serve(lambda: send_file(file, "application/json", download_name=f"{LEAK}.json"), **terms))
+    assert_withheld(serve(lambda: send_file(file, "application/json", download_name=f"{LEAK}.json"), **options))
     assert file.closed
 
 
-def test_streams_and_files_without_terms(serve: Serve) -> None:
+def test_streams_and_files_without_options(serve: Serve) -> None:
     """They leave as they are."""
     assert serve(lambda: Response(iter(["a", "b"]))).data == b"ab"
     assert serve(lambda: send_file(io.BytesIO(b"ab"), "text/plain")).data == b"ab"
     assert serve(lambda: send_file(io.BytesIO(b"[NaN]"), "application/json"), scores={"nan": "null"}).data == b"[NaN]"
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
+@pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize("status", [301, 303, 307, 308])
-def test_a_redirect_keeps_its_address_only(terms: dict[str, Any], status: int, serve: Serve) -> None:
+def test_a_redirect_keeps_its_address_only(options: dict[str, Any], status: int, serve: Serve) -> None:
     """Its body is for people without a browser, and could hold anything."""
-    answer = serve(lambda: redirect("/elsewhere", status), **terms)
-    assert (answer.status_code, answer.headers["Location"], answer.data) == (status, "/elsewhere", b"")
+    response = serve(lambda: redirect("/elsewhere", status), **options)
+    assert (response.status_code, response.headers["Location"], response.data) == (status, "/elsewhere", b"")
     assert serve(lambda: redirect("/elsewhere", status)).data != b""
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
+@pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize("status", [200, 204])
-def test_empty_answers(terms: dict[str, Any], status: int, serve: Serve) -> None:
+def test_empty_responses(options: dict[str, Any], status: int, serve: Serve) -> None:
     """There is nothing in them, so they leave."""
-    answer = serve(lambda: Response(status=status), **terms)
-    assert (answer.status_code, answer.data, answer.headers.get("Content-Length")) == (
+    response = serve(lambda: Response(status=status), **options)
+    assert (response.status_code, response.data, response.headers.get("Content-Length")) == (
         status, b"", "0" if status == 200 else None,
     )  # fmt: skip
 
 
 def test_a_stream_that_is_a_redirect(serve: Serve) -> None:
     """It loses its body like any other."""
-    answer = serve(lambda: Response(iter([str(SCORE)]), 302, {"Location": "/elsewhere"}), **ROUND)
-    assert (answer.status_code, answer.data) == (302, b"")
+    response = serve(lambda: Response(iter([str(SCORE)]), 302, {"Location": "/elsewhere"}), **ROUND)
+    assert (response.status_code, response.data) == (302, b"")
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
+@pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize(
     "view",
     [
@@ -97,9 +97,9 @@ def test_a_stream_that_is_a_redirect(serve: Serve) -> None:
         pytest.param(lambda: ([SCORE, 2**70], 409), id="not to be shaped"),
     ],
 )
-def test_errors_that_cannot_be_shaped(terms: dict[str, Any], view: Any, serve: Serve) -> None:
+def test_errors_that_cannot_be_shaped(options: dict[str, Any], view: Any, serve: Serve) -> None:
     """They become the problem document of their status, so that the client learns that much."""
-    assert_withheld(serve(view, **terms), 409, "conflict")
+    assert_withheld(serve(view, **options), 409, "conflict")
 
 
 def test_errors_that_can_be_shaped(serve: Serve) -> None:
@@ -108,12 +108,12 @@ def test_errors_that_can_be_shaped(serve: Serve) -> None:
         lambda: ({"fault": "x", "y": SCORE}, 409),
         lambda: Response(json.dumps({"fault": "x", "y": SCORE}), 409, mimetype="application/json"),
     ):
-        answer = serve(view, **ROUND)
-        assert (answer.status_code, answer.json) == (409, {"fault": "x", "y": 1.0})
+        response = serve(view, **ROUND)
+        assert (response.status_code, response.json) == (409, {"fault": "x", "y": 1.0})
 
 
 @pytest.mark.parametrize("body", [{"label": str(LEAK)}, {"fault": str(LEAK)}], ids=["as declared", "other"])
-def test_errors_beside_declared_answers(body: Any, serve: Serve) -> None:
+def test_errors_beside_declared_responses(body: Any, serve: Serve) -> None:
     """The schema is of successes, so an error of the view is the problem document of its status."""
     assert_withheld(serve(lambda: (body, 409), **PREDICTION), 409, "conflict")
     assert_withheld(serve(lambda: (jsonify(body), 409), **PREDICTION), 409, "conflict")
@@ -122,36 +122,36 @@ def test_errors_beside_declared_answers(body: Any, serve: Serve) -> None:
 def test_our_own_errors_stay(serve: Serve) -> None:
     """An error response is the same as without options."""
 
-    def refuse() -> None:
+    def reject() -> None:
         raise Forbidden("private", headers=[("Retry-After", "7")], members={"errors": [0.123]})
 
-    for terms in (ROUND, PREDICTION):
-        answer = serve(refuse, **terms)
-        assert (answer.status_code, answer.headers["Retry-After"], answer.json["errors"]) == (403, "7", [0.123])  # type: ignore[index]
+    for options in (ROUND, PREDICTION):
+        response = serve(reject, **options)
+        assert (response.status_code, response.headers["Retry-After"], response.json["errors"]) == (403, "7", [0.123])  # type: ignore[index]
 
 
-@pytest.mark.parametrize("terms", [ROUND, PREDICTION], ids=["scores", "response"])
-def test_error_handlers_of_the_app(terms: dict[str, Any], protected: MakeApp) -> None:
+@pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
+def test_error_handlers_of_the_app(options: dict[str, Any], protected: MakeApp) -> None:
     """A page of theirs is replaced by the document that we would have sent, with its headers."""
     app = Flask("model_app")
     app.add_url_rule("/answer", "answer", lambda: "never")
     app.register_error_handler(403, lambda error: (f"<p>{SCORE}", 403))
     app.register_error_handler(401, lambda error: (f"<p>{SCORE}", 401, {"Access-Control-Allow-Origin": "*"}))
-    protected(app, POLICIES={"answer": terms | {"scopes": ["admin"]}})
+    protected(app, POLICIES={"answer": options | {"scopes": ["admin"]}})
     client = app.test_client()
-    answer = client.get("/answer", base_url=HTTPS, headers=caller())
-    assert_withheld(answer, 403, "insufficient_scope")
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    answer = client.get("/answer", base_url=HTTPS)
-    assert_withheld(answer, 401, "not_authenticated")
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    assert answer.headers["WWW-Authenticate"]
+    response = client.get("/answer", base_url=HTTPS, headers=caller())
+    assert_withheld(response, 403, "insufficient_scope")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    response = client.get("/answer", base_url=HTTPS)
+    assert_withheld(response, 401, "not_authenticated")
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.headers["WWW-Authenticate"]
 
 
 def test_unhandled_errors_stay_problems(serve: Serve) -> None:
     """A view that fails is reported as ever."""
-    for terms in (ROUND, PREDICTION):
-        assert_withheld(serve(lambda: 1 / 0 and "", **terms))
+    for options in (ROUND, PREDICTION):
+        assert_withheld(serve(lambda: 1 / 0 and "", **options))
 
 
 def test_a_hook_that_fails_after_the_view(protected: MakeApp) -> None:
@@ -167,7 +167,7 @@ def test_a_hook_that_fails_after_the_view(protected: MakeApp) -> None:
     assert_withheld(app.test_client().get("/answer", base_url=HTTPS, headers=caller()))
 
 
-def test_what_stays_of_a_withheld_answer(serve: Serve, sink: MemorySink) -> None:
+def test_what_stays_of_a_withheld_response(serve: Serve, sink: MemorySink) -> None:
     """Headers that say nothing of the body: for caches, for other origins; the log has the status that was sent."""
     headers = {
         "Vary": "Origin",
@@ -177,11 +177,14 @@ def test_what_stays_of_a_withheld_answer(serve: Serve, sink: MemorySink) -> None
         "Set-Cookie": f"y={LEAK}",
         "Content-Language": "en",
     }
-    answer = serve(lambda: Response(str(SCORE), headers=headers), **ROUND)
-    assert_withheld(answer)
-    assert (answer.headers["Vary"], answer.headers["Access-Control-Allow-Origin"]) == ("Origin", "https://example.com")
-    assert not {"ETag", "X-Scores", "Set-Cookie", "Content-Language"} & set(answer.headers.keys())
-    assert answer.headers["X-Request-ID"] == answer.get_json(force=True)["request_id"]
+    response = serve(lambda: Response(str(SCORE), headers=headers), **ROUND)
+    assert_withheld(response)
+    assert (response.headers["Vary"], response.headers["Access-Control-Allow-Origin"]) == (
+        "Origin",
+        "https://example.com",
+    )
+    assert not {"ETag", "X-Scores", "Set-Cookie", "Content-Language"} & set(response.headers.keys())
+    assert response.headers["X-Request-ID"] == response.get_json(force=True)["request_id"]
     (line,) = sink.records
     assert (line["status"], line["code"]) == (500, "internal_error")
 
@@ -191,8 +194,8 @@ def test_head_and_options(serve: Serve) -> None:
     full = serve(lambda: {"y": SCORE}, **ROUND)
     head = serve(lambda: {"y": SCORE}, method="HEAD", **ROUND)
     assert (head.status_code, head.data, head.headers["Content-Length"]) == (200, b"", full.headers["Content-Length"])
-    for terms in (ROUND, PREDICTION):
-        assert serve(lambda: {"y": SCORE}, method="OPTIONS", **terms).status_code == 200
+    for options in (ROUND, PREDICTION):
+        assert serve(lambda: {"y": SCORE}, method="OPTIONS", **options).status_code == 200
 
 
 def test_what_filters_of_the_user_add_is_shaped(protected: MakeApp) -> None:
@@ -208,11 +211,11 @@ def test_what_filters_of_the_user_add_is_shaped(protected: MakeApp) -> None:
     assert app.test_client().get("/answer", base_url=HTTPS, headers=caller()).data == b"[1.0]\n"
 
 
-def test_an_empty_answer_says_nothing_of_another_one(serve: Serve) -> None:
+def test_an_empty_response_says_nothing_of_another_one(serve: Serve) -> None:
     """The tag of the exact body would let a client try guesses of it."""
-    answer = serve(lambda: Response(b"", headers={"ETag": '"tag"', "Last-Modified": "x", "Digest": "y"}), **ROUND)
-    assert answer.status_code == 200
-    assert not {"ETag", "Last-Modified", "Digest"} & set(answer.headers.keys())
+    response = serve(lambda: Response(b"", headers={"ETag": '"tag"', "Last-Modified": "x", "Digest": "y"}), **ROUND)
+    assert response.status_code == 200
+    assert not {"ETag", "Last-Modified", "Digest"} & set(response.headers.keys())
 
 
 EXACT = Response(f"[{SCORE}]")
@@ -231,7 +234,7 @@ GUESSES = [
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_no_guess_is_compared_with_the_exact_answer(protected: MakeApp, method: str) -> None:
+def test_no_guess_is_compared_with_the_exact_response(protected: MakeApp, method: str) -> None:
     """Right or wrong, it gets the response that a request without it gets."""
     app = Flask("model_app")
 
@@ -247,15 +250,15 @@ def test_no_guess_is_compared_with_the_exact_answer(protected: MakeApp, method: 
     client = app.test_client()
     plain = client.open("/answer", method=method, base_url=HTTPS, headers=caller())
     for guess in GUESSES:
-        answer = client.open("/answer", method=method, base_url=HTTPS, headers=caller() | guess)
-        assert (answer.status_code, answer.data) == (200, plain.data)
-        assert set(answer.headers.keys()) == set(plain.headers.keys())
+        response = client.open("/answer", method=method, base_url=HTTPS, headers=caller() | guess)
+        assert (response.status_code, response.data) == (200, plain.data)
+        assert set(response.headers.keys()) == set(plain.headers.keys())
     free = client.open("/free", method=method, base_url=HTTPS, headers=caller() | GUESSES[0])
     assert free.status_code == 304
 
 
 def test_plans_hold_for_every_route(protected: MakeApp) -> None:
-    """A page is withheld from a caller whose plan has terms, until its route is freed from them."""
+    """A page is withheld from a caller whose plan has options, until its route is freed from them."""
     for policies, status in (({}, 500), ({"page": {"scores": False}}, 200)):
         app = Flask("model_app")
         app.add_url_rule("/page", "page", lambda: "<p>")

@@ -55,7 +55,7 @@ def answer(app: Flask, value: Any) -> Any:
     return json.loads(raw, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def stock_answer(app: Flask, value: Any) -> Any:
+def stock_response(app: Flask, value: Any) -> Any:
     return json.loads(written(DefaultJSONProvider(app), value))
 
 
@@ -72,7 +72,7 @@ SAME: list[Any] = [
 @pytest.mark.parametrize("value", SAME, ids=ascii)
 def test_what_flask_writes_is_written_alike(app: Flask, value: Any) -> None:
     """A client reads the same value, with the same order of members, as from Flask's own provider."""
-    found, stock = answer(app, value), stock_answer(app, value)
+    found, stock = answer(app, value), stock_response(app, value)
     assert found == stock
     assert json.dumps(found) == json.dumps(stock)
 
@@ -164,7 +164,7 @@ NOT_FINITE = [
 
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("large", [False, True], ids=["orjson", "json"])
-def test_numbers_that_json_has_not_are_refused(app: Flask, value: Any, large: bool) -> None:
+def test_numbers_that_json_has_not_are_rejected(app: Flask, value: Any, large: bool) -> None:
     """NaN and Infinity are rejected by whoever writes, not changed into something else."""
     with pytest.raises((InternalError, TypeError)) as raised:
         app.json.response([2**64, value] if large else value)
@@ -200,7 +200,7 @@ def test_null_is_no_number(app: Flask, value: Any) -> None:
     assert app.json.response(value).status_code == 200
 
 
-def test_an_answer_of_somebody_else(app: Flask) -> None:
+def test_a_response_of_somebody_else(app: Flask) -> None:
     """``respond`` gets the value and the writer, and makes the response."""
     seen: list[Any] = []
 
@@ -247,8 +247,8 @@ def test_arguments_of_jsonify(app: Flask) -> None:
     ("compact", "debug", "pretty"),
     [(None, False, False), (None, True, True), (True, True, False), (False, False, True)],
 )
-def test_pretty_answers(compact: bool | None, debug: bool, pretty: bool) -> None:
-    """Answers are indented in debug mode, or as ``compact`` says, in the very form of Flask."""
+def test_pretty_responses(compact: bool | None, debug: bool, pretty: bool) -> None:
+    """Responses are indented in debug mode, or as ``compact`` says, in the very form of Flask."""
     app = Flask(__name__)
     app.debug = debug
     app.json = provider = ArrayJSONProvider(app)
@@ -307,7 +307,7 @@ def test_any_value_is_written_as_by_flask(value: Any) -> None:
     """For any value of the kinds that Flask knows, a client reads the same."""
     app = Flask(__name__)
     app.json = ArrayJSONProvider(app)
-    assert answer(app, value) == stock_answer(app, value)
+    assert answer(app, value) == stock_response(app, value)
 
 
 def test_reading_is_strict(app: Flask) -> None:

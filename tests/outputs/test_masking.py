@@ -26,9 +26,9 @@ class Level(enum.Enum):
     HIGH = 0.9
 
 
-def shaped(value: Any, terms: ScoreOptions) -> Any:
+def shaped(value: Any, options: ScoreOptions) -> Any:
     """Return what a client reads."""
-    return read(mask_scores(value, terms))
+    return read(mask_scores(value, options))
 
 
 def read(value: Any) -> Any:
@@ -78,15 +78,15 @@ CASES = [
 
 
 @pytest.mark.parametrize(("value", "rounded", "largest", "labels"), CASES)
-@pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
-def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: Any, terms: ScoreOptions) -> None:
+@pytest.mark.parametrize("options", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
+def test_every_form_of_response(value: Any, rounded: Any, largest: Any, labels: Any, options: ScoreOptions) -> None:
     """Scores are masked wherever they are, or the response is rejected."""
-    expected = {ROUND: rounded, TOP: largest, LABEL: labels}[terms]
+    expected = {ROUND: rounded, TOP: largest, LABEL: labels}[options]
     if isinstance(expected, type):
         with pytest.raises(expected):
-            mask_scores(value, terms)
+            mask_scores(value, options)
     else:
-        assert shaped(value, terms) == read(expected)
+        assert shaped(value, options) == read(expected)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_every_form_of_answer(value: Any, rounded: Any, largest: Any, labels: An
     ],
     ids=str,
 )
-@pytest.mark.parametrize("terms", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
-def test_labels_stay(value: Any, terms: ScoreOptions) -> None:
+@pytest.mark.parametrize("options", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
+def test_labels_stay(value: Any, options: ScoreOptions) -> None:
     """Integers, strings, booleans and null are no scores."""
-    assert mask_scores(value, terms) == value
+    assert mask_scores(value, options) == value
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u1", "bool", "U3", "M8[s]"])
@@ -175,19 +175,19 @@ def test_scores_that_lie_about_their_datatype() -> None:
     assert shaped(tensor([0.12, 0.88], [2], "INT64"), ROUND) == tensor([0.1, 0.9], [2], "INT64")
 
 
-def test_terms_together() -> None:
+def test_options_together() -> None:
     """Ranking comes before rounding: what is kept is the largest of the exact scores."""
-    terms = ScoreOptions(round=1, top_k=1)
-    assert shaped({"y": [0.141, 0.142, 0.14]}, terms) == {"y": [0, 0.1, 0]}
+    options = ScoreOptions(round=1, top_k=1)
+    assert shaped({"y": [0.141, 0.142, 0.14]}, options) == {"y": [0, 0.1, 0]}
 
 
 _scores = st.floats(0, 1)
-_answers = st.recursive(
+_responses = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=3), _scores, st.lists(_scores)),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
     max_leaves=20,
 )
-_terms = st.builds(
+_options = st.builds(
     ScoreOptions, round=st.none() | st.integers(0, 4), top_k=st.none() | st.integers(1, 3), label_only=st.booleans()
 )
 
@@ -199,28 +199,28 @@ def floats_in(value: Any) -> list[float]:
     return [each for item in inside for each in floats_in(item)]
 
 
-def attempt(value: Any, terms: ScoreOptions) -> Any:
+def attempt(value: Any, options: ScoreOptions) -> Any:
     """Return what a client reads, or the error response."""
     try:
-        return shaped(value, terms)
+        return shaped(value, options)
     except MaskingError:
         return MaskingError
 
 
-@given(_answers, _terms)
-def test_fuzz_every_answer(value: Any, terms: ScoreOptions) -> None:
+@given(_responses, _options)
+def test_fuzz_every_response(value: Any, options: ScoreOptions) -> None:
     """A response is masked or rejected, holds the options then, and is not changed by them again."""
-    found = attempt(value, terms)
+    found = attempt(value, options)
     if found is MaskingError:
         return
     scores = floats_in(found)
-    assert not (terms.label_only and scores)
-    assert terms.round is None or all(round(each, terms.round) == each for each in scores)
-    assert attempt(found, terms) == found
+    assert not (options.label_only and scores)
+    assert options.round is None or all(round(each, options.round) == each for each in scores)
+    assert attempt(found, options) == found
 
 
-@given(_answers, _terms, _terms)
-def test_fuzz_stricter_terms_tell_no_more(value: Any, one: ScoreOptions, other: ScoreOptions) -> None:
+@given(_responses, _options, _options)
+def test_fuzz_stricter_options_tell_no_more(value: Any, one: ScoreOptions, other: ScoreOptions) -> None:
     """Under both options no more different scores leave than under either alone, and no more that are not 0."""
     both = attempt(value, one.stricter(other))
     if both is MaskingError:

@@ -39,14 +39,14 @@ WITH_DECIMALS = [
 @pytest.mark.parametrize("make", [lambda value: value, jsonify], ids=["returned", "jsonify"])
 def test_decimals_are_scores(value: Any, make: Callable[[Any], Any], serve: Serve) -> None:
     """Flask writes them as strings, and a string is a label, so they are numbers before it does."""
-    for terms in ({"label_only": True}, {"round": 1}):
-        answer = serve(lambda: make(value), scores=terms)
-        assert answer.status_code == 200
-        assert LEAK not in answer.text
+    for options in ({"label_only": True}, {"round": 1}):
+        response = serve(lambda: make(value), scores=options)
+        assert response.status_code == 200
+        assert LEAK not in response.text
 
 
 EXACT = Decimal(SCORE)
-REFUSED = [
+REJECTED = [
     pytest.param([EXACT, EXACT], {"label_only": True}, id="only scores"),
     pytest.param(EXACT, {"label_only": True}, id="one score"),
     pytest.param([[EXACT], [EXACT]], {"label_only": True}, id="rows"),
@@ -58,13 +58,13 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("value", "terms"), REFUSED)
+@pytest.mark.parametrize(("value", "options"), REJECTED)
 @pytest.mark.parametrize("make", [lambda value: value, jsonify], ids=["returned", "jsonify"])
-def test_what_is_refused_does_not_leave_as_text(
-    value: Any, terms: dict[str, Any], make: Callable[[Any], Any], serve: Serve
+def test_what_is_rejected_does_not_leave_as_text(
+    value: Any, options: dict[str, Any], make: Callable[[Any], Any], serve: Serve
 ) -> None:
     """A response that cannot be masked is no more so when its decimals are strings."""
-    assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), scores=terms))
+    assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), scores=options))
 
 
 class AsText(Schema):

@@ -1,4 +1,4 @@
-"""Answers of the Open Inference Protocol, version 2."""
+"""Responses of the Open Inference Protocol, version 2."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_wanted_outputs() -> None:
     ids=str,
 )
 def test_what_stays_as_it_is(value: Any) -> None:
-    """Answers in this form already, errors, and what has no form in it."""
+    """Responses in this form already, errors, and what has no form in it."""
     assert oip_document(value, {"id": "7"}, "digits") is value
 
 

@@ -140,7 +140,7 @@ def test_what_leaves(value: Any, expected: Any) -> None:
         pytest.param(np.zeros(2), "its top", id="array at the top"),
     ],
 )  # fmt: skip
-def test_what_is_refused(value: Any, place: str) -> None:
+def test_what_is_rejected(value: Any, place: str) -> None:
     """A value that is not what its field declares is rejected; the reason has its position, and nothing of it."""
     with pytest.raises(UndeclaredError) as raised:
         dump_declared(Answer(), value)

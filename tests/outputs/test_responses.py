@@ -30,7 +30,7 @@ EXPECTED = {
     "top_k": ({"top_k": 1}, [[0.0, 0.456, 0.0], [0.999, 0.0, 0.0]]),
     "both": ({"top_k": 2, "round": 2}, [[0.0, 0.46, 0.42], [1.0, 0.0, 0.0]]),
 }
-TERMS = [pytest.param(terms, scores, id=name) for name, (terms, scores) in EXPECTED.items()]
+OPTIONS = [pytest.param(options, scores, id=name) for name, (options, scores) in EXPECTED.items()]
 
 
 def members(scores: Any = SCORES) -> dict[str, Any]:
@@ -64,25 +64,25 @@ VIEWS = [in_flask, by_jsonify, ready, in_pieces]
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize(("terms", "scores"), TERMS)
-def test_terms_of_the_route(view: Any, terms: dict[str, Any], scores: Any, serve: Serve) -> None:
+@pytest.mark.parametrize(("options", "scores"), OPTIONS)
+def test_options_of_the_route(view: Any, options: dict[str, Any], scores: Any, serve: Serve) -> None:
     """Scores are as the route says, whoever wrote them; without options they are exact."""
-    assert serve(view, scores=terms).json == {"labels": [1, 0], "probabilities": scores, "model": "digits"}
+    assert serve(view, scores=options).json == {"labels": [1, 0], "probabilities": scores, "model": "digits"}
     assert scores_of(serve(view)) == SCORES.tolist()
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize(("terms", "scores"), TERMS)
-def test_terms_of_the_plan(view: Any, terms: dict[str, Any], scores: Any, serve: Serve) -> None:
+@pytest.mark.parametrize(("options", "scores"), OPTIONS)
+def test_options_of_the_plan(view: Any, options: dict[str, Any], scores: Any, serve: Serve) -> None:
     """A plan says it for all routes."""
-    assert scores_of(serve(view, plan=terms)) == scores
+    assert scores_of(serve(view, plan=options)) == scores
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_labels_only(view: Any, serve: Serve) -> None:
     """Scores are gone, labels stay."""
-    for terms in ({"scores": {"label_only": True}}, {"plan": {"label_only": True}}):
-        assert serve(view, **terms).json == {"labels": [1, 0], "model": "digits"}
+    for options in ({"scores": {"label_only": True}}, {"plan": {"label_only": True}}):
+        assert serve(view, **options).json == {"labels": [1, 0], "model": "digits"}
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -94,12 +94,12 @@ def test_the_stricter_of_route_and_plan(view: Any, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_route_whose_answers_are_not_the_models(view: Any, serve: Serve) -> None:
+def test_a_route_whose_responses_are_not_the_models(view: Any, serve: Serve) -> None:
     """No options apply, also not those of a plan."""
     assert scores_of(serve(view, scores=False, plan={"round": 0, "label_only": True})) == SCORES.tolist()
 
 
-def test_each_caller_has_the_terms_of_its_plan(protected: MakeApp) -> None:
+def test_each_caller_has_the_options_of_its_plan(protected: MakeApp) -> None:
     """Two callers of one route see what their plans allow; an anonymous one has ``default``."""
     plans = {"default": {"scores": {"label_only": True}}, "gold": {}, "free": {"scores": {"round": 1}}}
     seen = {}
@@ -252,9 +252,9 @@ class OpenInference:
 def infer(protected: MakeApp) -> Callable[..., Any]:
     """Ask a view in the Open Inference Protocol."""
 
-    def ask(view: Any, query: str = "", headers: Any = None, **terms: Any) -> Any:
+    def ask(view: Any, query: str = "", headers: Any = None, **options: Any) -> Any:
         app = Flask("model_app")
-        app.add_url_rule("/v2/models/<model_name>/infer", "infer", protect(**terms)(lambda model_name: view()))
+        app.add_url_rule("/v2/models/<model_name>/infer", "infer", protect(**options)(lambda model_name: view()))
         protected(app, parts={"guards": [OpenInference()]})
         address = f"/v2/models/digits/infer?{query}"
         return app.test_client().get(address, base_url=HTTPS, headers=caller() | (headers or {}))
@@ -268,8 +268,8 @@ def output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[
 
 def test_the_open_inference_protocol(infer: Callable[..., Any]) -> None:
     """Who asks in it gets a response in it, with the options of the route."""
-    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=42", scores={"top_k": 1})
-    assert answer.json == {
+    response = infer(lambda: {"y": SCORES, "n": LABELS}, "id=42", scores={"top_k": 1})
+    assert response.json == {
         "model_name": "digits",
         "id": "42",
         "outputs": [
@@ -277,11 +277,11 @@ def test_the_open_inference_protocol(infer: Callable[..., Any]) -> None:
             output("n", "INT64", [2], [1, 0]),
         ],
     }
-    assert answer.mimetype == "application/json"
-    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "id=%3Cb%3E", scores={"label_only": True})
-    assert answer.json == {"model_name": "digits", "outputs": [output("n", "INT64", [2], [1, 0])]}
-    answer = infer(lambda: {"y": SCORES, "n": LABELS}, "output=n")
-    assert [each["name"] for each in answer.json["outputs"]] == ["n"]
+    assert response.mimetype == "application/json"
+    response = infer(lambda: {"y": SCORES, "n": LABELS}, "id=%3Cb%3E", scores={"label_only": True})
+    assert response.json == {"model_name": "digits", "outputs": [output("n", "INT64", [2], [1, 0])]}
+    response = infer(lambda: {"y": SCORES, "n": LABELS}, "output=n")
+    assert [each["name"] for each in response.json["outputs"]] == ["n"]
 
 
 class Inputs(Schema):
@@ -300,9 +300,9 @@ def test_a_request_in_the_open_inference_protocol(protected: MakeApp) -> None:
     protected(app, WIRE_FORMATS=["json", "oip"])
     x = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     body = {"id": "q-1", "inputs": [x], "outputs": [{"name": "y"}]}
-    answer = app.test_client().post("/v2/models/iris/infer", json=body, base_url=HTTPS, headers=caller())
+    response = app.test_client().post("/v2/models/iris/infer", json=body, base_url=HTTPS, headers=caller())
     expected = output("y", "FP32", [1, 2], [0.3, 0.7])
-    assert answer.json == {"model_name": "iris", "id": "q-1", "outputs": [expected]}
+    assert response.json == {"model_name": "iris", "id": "q-1", "outputs": [expected]}
 
 
 def test_a_view_that_writes_the_protocol_itself(infer: Callable[..., Any], serve: Serve) -> None:
@@ -310,16 +310,16 @@ def test_a_view_that_writes_the_protocol_itself(infer: Callable[..., Any], serve
     document = {"model_name": "m", "outputs": [output("y", "FP64", [2, 3], SCORES.ravel().tolist())]}
     for view in (lambda: document, lambda: Response(json.dumps(document), mimetype="application/json")):
         for ask in (infer, serve):
-            answer: Any = ask(view, scores={"top_k": 1}).json
-            assert answer["outputs"] == [output("y", "FP64", [2, 3], [0, 0.456, 0, 0.999, 0, 0])]
+            response: Any = ask(view, scores={"top_k": 1}).json
+            assert response["outputs"] == [output("y", "FP64", [2, 3], [0, 0.456, 0, 0.999, 0, 0])]
 
 
 def test_npy(serve: Serve) -> None:
     """Whoever accepts it gets the one array of a response as a file, with the options of the route."""
     for view in (lambda: {"y": SCORES}, lambda: {"y": SCORES.tolist()}):
-        answer = serve(view, headers={"Accept": NPY}, scores={"round": 1})
-        assert (answer.status_code, answer.mimetype) == (200, NPY)
-        array = np.load(io.BytesIO(answer.data), allow_pickle=False)
+        response = serve(view, headers={"Accept": NPY}, scores={"round": 1})
+        assert (response.status_code, response.mimetype) == (200, NPY)
+        array = np.load(io.BytesIO(response.data), allow_pickle=False)
         assert array.tolist() == EXPECTED["round"][1]
 
 
@@ -335,16 +335,16 @@ def test_an_array_alone(serve: Serve, place: str) -> None:
     assert serve(lambda: SCORES).json == serve(view).json == SCORES.tolist()
     file = io.BytesIO(serve(lambda: SCORES, headers={"Accept": NPY}).data)
     assert np.load(file).tolist() == SCORES.tolist()
-    answer = serve(lambda: (SCORES, 201, {"X-Mine": "1"}), scores={"round": 1})
-    assert (answer.status_code, answer.headers["X-Mine"], answer.json) == (201, "1", EXPECTED["round"][1])
+    response = serve(lambda: (SCORES, 201, {"X-Mine": "1"}), scores={"round": 1})
+    assert (response.status_code, response.headers["X-Mine"], response.json) == (201, "1", EXPECTED["round"][1])
 
 
 def test_a_ready_npy_file(serve: Serve) -> None:
     """It is masked too."""
     file = io.BytesIO()
     np.save(file, SCORES)
-    answer = serve(lambda: Response(file.getvalue(), mimetype=NPY), scores={"round": 1})
-    assert np.load(io.BytesIO(answer.data)).tolist() == EXPECTED["round"][1]
+    response = serve(lambda: Response(file.getvalue(), mimetype=NPY), scores={"round": 1})
+    assert np.load(io.BytesIO(response.data)).tolist() == EXPECTED["round"][1]
     assert_withheld(serve(lambda: Response(file.getvalue(), mimetype=NPY), scores={"label_only": True}))
 
 
@@ -354,7 +354,7 @@ def test_what_the_client_does_not_accept(accept: str, serve: Serve) -> None:
     assert_withheld(serve(in_flask, headers={"Accept": accept}), 406, "not_acceptable")
 
 
-def test_accept_is_for_answers_only(serve: Serve) -> None:
+def test_accept_is_for_responses_only(serve: Serve) -> None:
     """An error is reported in whatever form, and a body that the view wrote itself is its own choice."""
     headers = {"Accept": "text/html"}
     assert serve(lambda: ({"fault": "x"}, 409), headers=headers).json == {"fault": "x"}
@@ -393,8 +393,8 @@ def test_nan_in_npy(serve: Serve) -> None:
     """A file can hold it; it is rejected all the same."""
     view, headers = (lambda: {"y": np.array([np.nan])}), {"Accept": NPY}
     assert_withheld(serve(view, headers=headers))
-    answer = serve(view, headers=headers, scores={"nan": "null"})
-    assert np.isnan(np.load(io.BytesIO(answer.data))).all()
+    response = serve(view, headers=headers, scores={"nan": "null"})
+    assert np.isnan(np.load(io.BytesIO(response.data))).all()
 
 
 def test_texts_that_look_like_it(serve: Serve) -> None:

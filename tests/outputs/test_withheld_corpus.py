@@ -1,4 +1,4 @@
-"""Answers that must not leave: each gets 500 and nothing of it, in the body, the headers or the log."""
+"""Responses that must not leave: each gets 500 and nothing of it, in the body, the headers or the log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def view(case: dict[str, Any]) -> Callable[[], Response]:
     deep = case.get("deep", 0)
     body = ("[" * deep + case["body"] + "]" * deep).encode()
 
-    def answer() -> Response:
+    def response() -> Response:
         kind = case.get("type", "application/json")
         return Response(body, case.get("status", 200), case.get("headers"), content_type=kind)
 
-    return answer
+    return response
 
 
 def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
@@ -36,8 +36,8 @@ def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCapt
 @pytest.mark.parametrize("case", cases("scores"))
 def test_scores(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
     """What cannot be masked is replaced by an error response, and the log says why without a value of it."""
-    terms = {"scores": case["scores"]} if "scores" in case else {}
-    assert_nothing_leaks(serve(view(case), **terms), sink, caplog)
+    options = {"scores": case["scores"]} if "scores" in case else {}
+    assert_nothing_leaks(serve(view(case), **options), sink, caplog)
 
 
 @pytest.mark.parametrize("case", cases("fields"))
@@ -47,7 +47,7 @@ def test_fields(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: py
 
 
 @pytest.mark.parametrize("case", [*cases("scores"), *cases("fields")])
-def test_without_terms_they_leave(case: dict[str, Any], serve: Serve) -> None:
+def test_without_options_they_leave(case: dict[str, Any], serve: Serve) -> None:
     """It is the options that withhold: without them all leave but JSON with NaN."""
     assert (serve(view(case)).status_code == 500) is ("NaN" in case["body"] or "Infinity" in case["body"])
 

@@ -32,7 +32,7 @@ def predict(site: Site, body: Any, **headers: str) -> tuple[int, Any]:
 
 
 def test_a_prediction(site: Site) -> None:
-    """A valid key and a valid tensor get the model's answer, with HSTS."""
+    """A valid key and a valid tensor get the model's response, with HSTS."""
     status, headers, body = site.served.call("POST", "/predict", json.dumps(ROWS), site.headers)
     assert (status, json.loads(body)) == (200, {"sums": [10.0, 0.5]})
     assert headers["Strict-Transport-Security"].startswith("max-age=31536000")
@@ -75,7 +75,7 @@ def test_a_token(site: Site) -> None:
     ],
 )
 def test_bad_requests(site: Site, body: Any, headers: dict[str, str], status: int, code: str) -> None:
-    """Each gets its answer, never a 500, and the log has the private reason."""
+    """Each gets its response, never a 500, and the log has the private reason."""
     found, problem = predict(site, body, **headers)
     assert (found, problem["code"]) == (status, code)
     wait_until(lambda: problem["request_id"] in site.served.log.read_text(), "the log line")
@@ -95,7 +95,7 @@ def chunked(site: Site, path: str, size: int) -> bytes:
 
 
 def test_chunked_bodies(site: Site) -> None:
-    """A chunked body is read whole up to the cap and refused above it; Werkzeug would cut it silently."""
+    """A chunked body is read whole up to the cap and rejected above it; Werkzeug would cut it silently."""
     whole = site.served.raw(chunked(site, "/legacy", 15_000))
     assert b'"length":15000' in whole.replace(b" ", b"")
     assert site.served.raw(chunked(site, "/legacy", 21_000)).startswith(b"HTTP/1.1 413")
@@ -115,7 +115,7 @@ def test_chunked_bodies(site: Site) -> None:
     ],
 )
 def test_control_characters_in_headers(site: Site, line: str) -> None:
-    """Refused by the server or by us with 4xx; never a 5xx, never an answer of the model."""
+    """Rejected by the server or by us with 4xx; never a 5xx, never a response of the model."""
     request = f"GET /whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{line}\r\n\r\n"
     status = site.served.raw(request.encode("latin-1")).split(b" ", 2)[1]
     assert status in {b"400", b"401"}
@@ -153,11 +153,11 @@ def test_forged_https_over_clear_text(site: Site, tmp_path: Path) -> None:
     with gunicorn(tmp_path, None, site.environ) as served:
         connection = HTTPConnection("127.0.0.1", served.port, timeout=10)
         connection.request("GET", "/healthz", headers={"X-Forwarded-Proto": "https"})
-        answer = connection.getresponse()
-        problem = json.loads(answer.read())
+        response = connection.getresponse()
+        problem = json.loads(response.read())
         connection.close()
-    assert (answer.status, problem["code"]) == (403, "tls_required")
-    assert "Strict-Transport-Security" not in answer.headers
+    assert (response.status, problem["code"]) == (403, "tls_required")
+    assert "Strict-Transport-Security" not in response.headers
 
 
 def test_keys_change_under_running_workers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_keys_change_under_running_workers(site: Site, monkeypatch: pytest.Monke
     assert calls == [200] * 8 + [401] * 8
 
 
-def test_clear_text_to_the_tls_port_gets_no_answer_of_the_app(site: Site) -> None:
+def test_clear_text_to_the_tls_port_gets_no_response_of_the_app(site: Site) -> None:
     """The port speaks TLS only."""
     with socket.create_connection(("127.0.0.1", site.served.port), timeout=5) as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -88,7 +88,7 @@ def root() -> Issued:
 @pytest.fixture(scope="module")
 def introspection(trainer: tuple[Issued, Certificate]) -> Iterator[str]:
     """An authorization server whose one opaque token is bound to the trainer's certificate."""
-    answer = {
+    response = {
         "active": True,
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -102,7 +102,7 @@ def introspection(trainer: tuple[Issued, Certificate]) -> Iterator[str]:
         def do_POST(self) -> None:
             sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
             now = int(time.time())
-            known = {**answer, "iat": now, "exp": now + 60} if sent["token"] == [OPAQUE] else {"active": False}
+            known = {**response, "iat": now, "exp": now + 60} if sent["token"] == [OPAQUE] else {"active": False}
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -154,14 +154,14 @@ def test_a_certificate_is_an_identity(mutual: Mutual, trainer: tuple[Issued, Cer
 
 
 def test_no_certificate(mutual: Mutual) -> None:
-    """The handshake succeeds and the answer is a challenge."""
+    """The handshake succeeds and the response is a challenge."""
     status, headers, _ = mutual.served.call("GET", "/whoami")
     assert status == 401
     assert any(challenge.startswith("Bearer") for challenge in headers.get_all("WWW-Authenticate"))
 
 
 def test_a_certificate_that_names_nobody(mutual: Mutual) -> None:
-    """Our authority signed it: the handshake succeeds, and the answer tells no more than to anyone else."""
+    """Our authority signed it: the handshake succeeds, and the response tells no more than to anyone else."""
     status, problem = mutual.whoami(mutual.issue("CN=nobody")[1])
     without, expected = mutual.whoami()
     assert status == without == 401
@@ -176,7 +176,7 @@ def test_a_certificate_that_names_nobody(mutual: Mutual) -> None:
         pytest.param(True, {"usages": [ExtendedKeyUsageOID.SERVER_AUTH]}, id="a server's"),
     ],
 )
-def test_certificates_that_tls_refuses(mutual: Mutual, own: bool, options: dict[str, Any]) -> None:
+def test_certificates_that_tls_rejects(mutual: Mutual, own: bool, options: dict[str, Any]) -> None:
     """MT-3: the handshake fails, so no request is read."""
     issuer = mutual.root if own else authority("Test CA", usage=SIGNS)
     names = [x509.UniformResourceIdentifier(TRAINER)]
@@ -223,7 +223,7 @@ def test_an_opaque_token_bound_to_a_certificate(mutual: Mutual, trainer: tuple[I
 def test_a_confirmation_that_is_not_understood(
     mutual: Mutual, trainer: tuple[Issued, Certificate], more: dict[str, Any]
 ) -> None:
-    """MT-5, C11: refused, in spite of the right certificate."""
+    """MT-5, C11: rejected, in spite of the right certificate."""
     assert mutual.bearer(mutual.token({"x5t#S256": thumbprint(trainer[0])} | more), trainer[1]) == 401
 
 

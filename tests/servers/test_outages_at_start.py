@@ -132,7 +132,7 @@ def test_worker_without_credentials(
     monkeypatch: pytest.MonkeyPatch,
     options: tuple[str, ...],
 ) -> None:
-    """A worker that answered nothing but health checks accepts keys in an outage, like one that accepted keys."""
+    """A worker that responded to nothing but health checks accepts keys in an outage, like one that accepted keys."""
     with valkey(tmp_path) as server:
         uri = f"valkey://127.0.0.1:{server.port}/0"
         key = make_key(uri, environ, monkeypatch)

@@ -47,8 +47,8 @@ def body_of(case: Mapping[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-def test_every_body_gets_its_answer(served: Served, site: Site, case: dict[str, Any]) -> None:
-    """Status and code are those of the corpus (STANDARDS P1 to P5), and no answer repeats what was sent."""
+def test_every_body_gets_its_response(served: Served, site: Site, case: dict[str, Any]) -> None:
+    """Status and code are those of the corpus (STANDARDS P1 to P5), and no response repeats what was sent."""
     body = body_of(case)
     sent: Any = iter([body]) if case.get("chunked") else body
     method = "POST" if case["path"] == "/predict" else "GET"
@@ -63,14 +63,14 @@ def test_every_body_gets_its_answer(served: Served, site: Site, case: dict[str, 
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=[f"{path.parent.name}/{path.stem}" for path in TEXTS])
-def test_json_is_strict_or_refused(served: Served, site: Site, path: Path) -> None:
+def test_json_is_strict_or_rejected(served: Served, site: Site, path: Path) -> None:
     """A text of JSON reaches the view as it is, anything else is a 400; with a schema it is a 4xx all the same."""
     body = path.read_bytes()
     status, _, text = served.call("POST", "/legacy", body, site.headers)
     if path.parent.name == "accept":
         assert (status, json.loads(text)) == (200, {"length": len(body), "json": json.loads(body)})
     else:
-        # An empty body says nothing that could be wrong; a view that parses it refuses it.
+        # An empty body says nothing that could be wrong; a view that parses it rejects it.
         assert status == (400 if body else 200)
     expected = {400} if path.parent.name == "refuse" else {200, 422}
     assert served.call("POST", "/predict", body, site.headers)[0] in expected

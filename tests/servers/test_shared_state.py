@@ -1,4 +1,4 @@
-"""State that real workers share: what one process revokes, all of them refuse, over a file and over a server."""
+"""State that real workers share: what one process revokes, all of them reject, over a file and over a server."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Worker:
 
     def _get(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
         self._connection.request("GET", path, headers=headers)
-        answer = self._connection.getresponse()
-        return answer.status, answer.read()
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "valkey"])
@@ -123,7 +123,7 @@ def revoke(shared: dict[str, str]) -> Callable[..., str]:
 
 
 def seconds_until(workers: list[Worker], token: str, status: int) -> float:
-    """Ask every worker over and over until each gives that answer; return how long any gave another."""
+    """Ask every worker over and over until each gives that response; return how long any gave another."""
     began = last = time.monotonic()
     settled: set[int] = set()
 
@@ -163,7 +163,7 @@ def test_revoked_principal(workers: list[Worker], token: Callable[..., str], rev
 
 
 def test_everything_before_now(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
-    """What an issuer issued before the command is refused; what it issues afterwards passes."""
+    """What an issuer issued before the command is rejected; what it issues afterwards passes."""
     old = token("t-old", issued=time.time() - 60)
     assert [each.status(old) for each in workers] == [200] * 2
     key = revoke("before", "now", "--issuer", ISSUER)

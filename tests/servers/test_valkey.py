@@ -64,7 +64,7 @@ def test_storage_down_counts_in_memory(protected: MakeApp) -> None:
     assert statuses(app, 4) == [404, 404, 429, 429]
 
 
-def test_storage_down_refuses_when_closed(protected: MakeApp) -> None:
+def test_storage_down_rejects_when_closed(protected: MakeApp) -> None:
     """SECURE_ML_LIMIT_OUTAGE = "closed": 503 with Retry-After."""
     app = protected(LIMIT_OUTAGE="closed", RATELIMIT_STORAGE_URI=uri(free_port()))
     response = app.test_client().get("/x", base_url=HTTPS, headers=caller())

@@ -9,7 +9,7 @@ from flask_secure_ml.stores.memory import MAX_SEEN, MemoryStore
 from flask_secure_ml.testing import FakeClock
 
 
-def test_full_memory_refuses(clock: FakeClock) -> None:
+def test_full_memory_rejects(clock: FakeClock) -> None:
     """DP-13: no room is 503, and what was seen stays seen; other spaces have room of their own."""
     store = MemoryStore(clock, max_seen=3)
     assert all(store.add("a", str(number), 60) for number in range(3))

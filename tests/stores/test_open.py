@@ -45,8 +45,8 @@ def test_socket(server: Any, admin: Any, form: str, clock: FakeClock) -> None:
     assert admin.hkeys("flask-secure-ml:{a}:records") == [b"k"]
 
 
-def test_server_need_not_answer_yet(protected: MakeApp) -> None:
-    """An app starts while its store is down; requests are refused until it answers."""
+def test_server_need_not_response_yet(protected: MakeApp) -> None:
+    """An app starts while its store is down; requests are rejected until it responds."""
     assert protected(STORE_URI="redis://127.0.0.1:1/0").extensions["secure_ml"].store.shared
 
 
@@ -96,6 +96,6 @@ def test_client_library_is_an_extra(clock: FakeClock, monkeypatch: pytest.Monkey
     "option", ["ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ciphers=NULL", "ssl_cert_reqs="]
 )
 def test_options_that_weaken_tls(option: str, clock: FakeClock) -> None:
-    """An address cannot turn off the check of who answers: the password goes there."""
+    """An address cannot turn off the check of who responds: the password goes there."""
     with pytest.raises(ConfigError, match="SECURE_ML_STORE_URI cannot be used"):
         open_store(f"rediss://stores.example/0?{option}", None, clock)

@@ -1,4 +1,4 @@
-"""Records kept in memory: when the store is asked, and what counts while it does not answer."""
+"""Records kept in memory: when the store is asked, and what counts while it does not respond."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_outage_is_logged_once(
     assert [each.getMessage() for each in caplog.records] == ["s are not up to date: down", "s are up to date again"]
 
 
-def test_refusal_says_when_to_come_back(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
+def test_rejection_says_when_to_come_back(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
     """503 with Retry-After, and the private reason names the space."""
     store.down = True
     with pytest.raises(DependencyUnavailable) as caught:
@@ -285,7 +285,7 @@ def test_pages_that_break_off(
 ) -> None:
     """Half of the records is never taken for all of them; the next try goes on, or begins again if the store does."""
     asked: list[Cursor | None] = []
-    answers: list[Changes | None] = [
+    responses: list[Changes | None] = [
         Changes({"a": Record(b"1")}, Cursor("v", "a"), more=True, whole=True),
         None,
         Changes({"b": Record(b"2")}, Cursor("v", "b"), more=True, whole=False),
@@ -297,10 +297,10 @@ def test_pages_that_break_off(
 
     def changes(space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
         asked.append(cursor)
-        answer = answers.pop(0)
-        if answer is None:
+        response = responses.pop(0)
+        if response is None:
             raise DependencyUnavailable("down")
-        return answer
+        return response
 
     monkeypatch.setattr(store, "changes", changes)
     for _ in range(2):

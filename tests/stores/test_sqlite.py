@@ -176,7 +176,7 @@ def test_disk_that_is_full_for_an_existing_file(path: Path) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_file_that_is_gone(store: SqliteStore, path: Path, action: Callable[[Any], object]) -> None:
-    """It could have held a revocation: every answer is 503, and no empty file takes its place."""
+    """It could have held a revocation: every response is 503, and no empty file takes its place."""
     store.put("a", "k", b"1")
     path.unlink()
     with pytest.raises(DependencyUnavailable) as caught:

@@ -151,7 +151,7 @@ def test_a_plain_subclass() -> None:
 
 
 class Instrumented:
-    """A descriptor that wraps a method of Flask itself, anew for each access, as instrumenting libraries do."""
+    """A descriptor that wraps a method of Flask itself, again for each access, as instrumenting libraries do."""
 
     def __init__(self, method: Any) -> None:
         self.method = method

@@ -55,14 +55,14 @@ def test_the_setting_accepts_the_headers_that_are_read() -> None:
 class FakeTlsSocket(ssl.SSLSocket):
     """A TLS socket whose handshake is over."""
 
-    def __init__(self, answer: bytes | Exception | None) -> None:
-        self.answer = answer
+    def __init__(self, response: bytes | Exception | None) -> None:
+        self.response = response
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         assert binary_form
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
     def __del__(self) -> None:
         """Own nothing that could be closed."""
@@ -249,7 +249,7 @@ def test_any_value(header: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "value", [pytest.param(" " * 15_000 + '"', id="spaces"), pytest.param('A="' + "\\a" * 8_000, id="escapes")]
 )
-def test_long_nonsense_is_refused_in_linear_time(value: str) -> None:
+def test_long_nonsense_is_rejected_in_linear_time(value: str) -> None:
     """The patterns do not go back and forth over a long value: this would take minutes."""
     with pytest.raises(ValueError, match="not a list of elements"):
         certificate_in("X-Forwarded-Client-Cert", "Hash=" + value)

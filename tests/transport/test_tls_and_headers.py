@@ -1,4 +1,4 @@
-"""Clear text is refused; every answer carries the header policy."""
+"""Clear text is rejected; every response carries the header policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLICY = {
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 @pytest.mark.parametrize("debug", [False, True], ids=["production", "debug"])
-def test_clear_text_is_refused(app: Flask, method: str, debug: bool) -> None:
+def test_clear_text_is_rejected(app: Flask, method: str, debug: bool) -> None:
     """T6: 403 without a redirect or HSTS, also for a public route, a forged header and in debug mode."""
     app.debug = debug
     app.add_url_rule("/open", view_func=public(lambda: "ok"), methods=["GET", "POST"])
@@ -53,7 +53,7 @@ def test_tls_of_a_trusted_proxy(protected: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("path", ["/open", "/crash", "/nowhere", "/stream"])
-def test_every_answer_has_the_headers(app: Flask, path: str) -> None:
+def test_every_response_has_the_headers(app: Flask, path: str) -> None:
     """Also errors and streams; each header once."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"), endpoint="open")
     app.add_url_rule("/crash", view_func=lambda: 1 / 0, endpoint="crash")  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_the_view_may_allow_caching(app: Flask) -> None:
 
 
 def test_browsers_may_read_the_challenge(protected: MakeApp) -> None:
-    """DP-16: with DPoP, scripts of other origins may read what they need to answer; without it, nothing more."""
+    """DP-16: with DPoP, scripts of other origins may read what they need to respond; without it, nothing more."""
     issuer = {"issuer": "https://a", "audience": "b", "algorithms": ["RS256"], "jwks_uri": "https://a/jwks"}
     exposed = [
         protected(TOKEN_ISSUERS=[issuer], DPOP=mode, RESOURCE_URI="https://a")
@@ -93,7 +93,7 @@ def test_hsts_max_age(protected: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("query", ["a=\xff", "\xed\xa0\x80"], ids=["latin-1", "surrogate"])
-def test_a_query_beyond_ascii_is_refused(app: Flask, query: str) -> None:
+def test_a_query_beyond_ascii_is_rejected(app: Flask, query: str) -> None:
     """Raw bytes in the query would be a 500 of Werkzeug in any view that reads its arguments."""
     app.add_url_rule("/open", view_func=public(lambda: dict(request.args)))
     client = app.test_client()

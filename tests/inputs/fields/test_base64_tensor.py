@@ -46,7 +46,7 @@ def test_loads_the_bytes_of_an_array(field: Base64Tensor, value: Any, expected: 
 
 
 @pytest.mark.parametrize("case", corpus("base64_tensor"))
-def test_refuses(case: dict[str, Any]) -> None:
+def test_rejects(case: dict[str, Any]) -> None:
     """Every case of ``tests/corpus/fields/base64_tensor.json`` is rejected, at the member that is wrong."""
     found = errors(FIELD, case["value"])
     expected = case["errors"]

@@ -70,7 +70,7 @@ def test_integers_are_strict(value: Any) -> None:
 @pytest.mark.parametrize(
     "array", [np.array([1.0]), np.array([True]), np.array([b"1"]), np.array(["1"]), np.array([1], "M8[s]")]
 )
-def test_arrays_of_another_kind_are_refused(array: Any) -> None:
+def test_arrays_of_another_kind_are_rejected(array: Any) -> None:
     """An array has the types of its lists."""
     assert errors(Categorical([1], (None,)), array) == {0: ["Must be one of: 1."]}
 

@@ -91,5 +91,5 @@ def test_no_error_repeats_the_value(name: str, value: Any) -> None:
     """What was sent is in no message, in no pointer and in no reason."""
     error = SCHEMA.validate({name: value})
     assert error.get(name)
-    refusal = validation_failed(ValidationError(error))
-    assert SECRET not in json.dumps(refusal.members) + refusal.reason
+    rejection = validation_failed(ValidationError(error))
+    assert SECRET not in json.dumps(rejection.members) + rejection.reason

@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-def test_refused(root: Path, case: dict[str, Any]) -> None:
+def test_rejected(root: Path, case: dict[str, Any]) -> None:
     """Each is rejected with words that repeat nothing of it, and do not tell what is there."""
     field = FilePath(root, suffixes=[".onnx"])
     with pytest.raises(ValidationError) as caught:

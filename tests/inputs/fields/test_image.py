@@ -147,7 +147,7 @@ ANIMATED = file(Pillow.new("RGB", (2, 2)), save_all=True, append_images=[Pillow.
         pytest.param(file()[:33] + chunk(b"ABCD") + file()[33:], UNREADABLE, id="unknown critical chunk"),
     ],
 )  # fmt: skip
-def test_refuses(value: Any, expected: str) -> None:
+def test_rejects(value: Any, expected: str) -> None:
     """Everything but one whole PNG or JPEG file is rejected."""
     assert message(Image(), value) == expected
 
@@ -160,14 +160,14 @@ def test_formats_are_those_named() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_every_file_that_is_cut_short_is_refused(kind: str) -> None:
+def test_every_file_that_is_cut_short_is_rejected(kind: str) -> None:
     """No part of a file passes for the whole."""
     data = file(smooth(9, 9), kind)
     for end in range(len(data) - (2 if kind == "JPEG" else 0)):
         assert message(Image(), data[:end]) == UNREADABLE
 
 
-def test_a_damaged_chunk_is_refused() -> None:
+def test_a_damaged_chunk_is_rejected() -> None:
     """The checksums of PNG hold."""
     data = bytearray(file(smooth()))
     data[data.index(b"IDAT") + 10] ^= 1
@@ -268,7 +268,7 @@ def test_caps() -> None:
     assert message(Image(max_bytes=len(data) - 1), data) == expected
 
 
-def test_scans_without_end_are_refused() -> None:
+def test_scans_without_end_are_rejected() -> None:
     """Each scan of a progressive file goes over all pixels, so a small file could take minutes."""
     data = file(smooth(), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
@@ -277,7 +277,7 @@ def test_scans_without_end_are_refused() -> None:
     assert message(Image(), many) == UNREADABLE
 
 
-def test_several_pictures_in_a_jpeg_are_refused() -> None:
+def test_several_pictures_in_a_jpeg_are_rejected() -> None:
     """A multi-picture file looks like a JPEG with one picture."""
     several = file(smooth(), "MPO", save_all=True, append_images=[Pillow.fromarray(smooth())])
     assert several.startswith(b"\xff\xd8\xff")
@@ -355,7 +355,7 @@ def test_only_the_decoders_named_are_loaded() -> None:
     assert done.stdout.strip() == "['PIL.JpegImagePlugin', 'PIL.PngImagePlugin']"
 
 
-def test_without_pillow_the_schema_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pillow_the_schema_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The app does not start, and says what to install."""
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"flask-secure-ml\[image\]"):

@@ -64,7 +64,7 @@ RULE = 'Its dimension "batch" must be as long as that of "{}".'
         ({"the labels": ["a"], "mask": "AAE="}, {"mask": [RULE.format("the labels")]}),
     ],
 )
-def test_dimensions_that_differ_are_refused(data: Any, expected: dict[str, Any]) -> None:
+def test_dimensions_that_differ_are_rejected(data: Any, expected: dict[str, Any]) -> None:
     """The later field of the two has the error."""
     found = faults(Batch(), data)
     found.pop("rows", None)
@@ -121,7 +121,7 @@ def test_what_pre_load_of_the_schema_returns_is_compared() -> None:
     ],
     ids=["list", "dict", "tuple", "categories"],
 )
-def test_a_name_that_nobody_would_compare_is_refused(make: Callable[[], Any]) -> None:
+def test_a_name_that_nobody_would_compare_is_rejected(make: Callable[[], Any]) -> None:
     """Inside another field a name has no meaning, so the policy with such a schema is rejected."""
     with pytest.raises(TypeError, match="a named dimension needs a field of its own"):
         Policy.build(body=Schema.from_dict({"x": make()}))

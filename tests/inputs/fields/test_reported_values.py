@@ -31,7 +31,7 @@ def test_count_is_logged(protected: MakeApp, sink: MemorySink, outside: Any, exp
 
     client = app.test_client()
     for values in ([[-5, 1, 9]], [[0, 1, 1]]):
-        answer = client.post("/predict", json={"x": values}, base_url=HTTPS, headers=caller())
-        assert answer.json == {"x": expected if values[0][0] else [[0.0, 1.0, 1.0]]}
+        response = client.post("/predict", json={"x": values}, base_url=HTTPS, headers=caller())
+        assert response.json == {"x": expected if values[0][0] else [[0.0, 1.0, 1.0]]}
     assert [record.get("out_of_range") for record in sink.records] == [2, None]
     assert "-5" not in sink.lines[0]

@@ -147,7 +147,7 @@ NUMBERS = hnp.array_shapes(min_dims=1, max_dims=3, max_side=9).flatmap(
         lambda dtype: hnp.arrays(dtype, shape)
     )
 )
-TERMS: list[dict[str, Any]] = [
+OPTIONS: list[dict[str, Any]] = [
     {},
     {"minimum": -1, "maximum": 0.1},
     {"minimum": -1000, "maximum": 1000, "outside": "clip"},
@@ -166,10 +166,10 @@ def outcome(field: Tensor, value: Any) -> Any:
     return found.dtype.str, found.shape, found.tobytes()
 
 
-@given(array=NUMBERS, dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint64"]), terms=st.data())
-def test_fuzz_lists_and_arrays_are_one(array: Array, dtype: str, terms: st.DataObject) -> None:
+@given(array=NUMBERS, dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint64"]), options=st.data())
+def test_fuzz_lists_and_arrays_are_one(array: Array, dtype: str, options: st.DataObject) -> None:
     """Whatever numbers are sent, an array gives what its lists give."""
-    extra = terms.draw(st.sampled_from(TERMS if np.dtype(dtype).kind == "f" else TERMS[3:] + TERMS[:1]))
+    extra = options.draw(st.sampled_from(OPTIONS if np.dtype(dtype).kind == "f" else OPTIONS[3:] + OPTIONS[:1]))
     field = Tensor((None,) * array.ndim, dtype, **extra)
     assert outcome(field, array) == outcome(field, array.tolist())
     booleans = Tensor((None,) * array.ndim, "bool")

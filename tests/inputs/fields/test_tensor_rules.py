@@ -38,7 +38,7 @@ def test_allowed_values(dtype: str, allowed: Any, good: list[float], bad: float)
 
 
 @pytest.mark.parametrize(
-    ("terms", "good", "bad", "text"),
+    ("options", "good", "bad", "text"),
     [
         ({"total": (0.99, 1.01)}, [0.5, 0.5], [0.5, 0.6], "Must have a sum from 0.99 to 1.01."),
         ({"total": (1, 2)}, [0, 1], [1, -1], "Must have a sum from 1 to 2."),
@@ -48,14 +48,14 @@ def test_allowed_values(dtype: str, allowed: Any, good: list[float], bad: float)
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sums_and_norms(terms: dict[str, Any], good: list[float], bad: list[float], text: str, dtype: str) -> None:
+def test_sums_and_norms(options: dict[str, Any], good: list[float], bad: list[float], text: str, dtype: str) -> None:
     """The last dimension has a sum or a norm within a span, both ends allowed; the error is at the row."""
-    field = Tensor((None, 2), dtype, **terms)
+    field = Tensor((None, 2), dtype, **options)
     assert load(field, [good, good]).shape == (2, 2)
     assert errors(field, [good, bad]) == {1: [text]}
     assert errors(field, np.array([bad, good])) == {0: [text]}
-    assert errors(Tensor((2,), dtype, **terms), bad) == [text]
-    assert errors(Tensor((1, None, 2), dtype, **terms), [[good, bad]]) == {0: {1: [text]}}
+    assert errors(Tensor((2,), dtype, **options), bad) == [text]
+    assert errors(Tensor((1, None, 2), dtype, **options), [[good, bad]]) == {0: {1: [text]}}
 
 
 def test_sums_of_integers_do_not_wrap() -> None:
@@ -108,7 +108,7 @@ def test_norms_are_taken_in_64_bits() -> None:
 
 
 @pytest.mark.parametrize("row", [[1e308] * 2 + [-1e308] * 2 + [0.0] * 4, [1e308] * 3], ids=["both ways", "one way"])
-def test_sums_that_overflow_are_refused(row: list[float]) -> None:
+def test_sums_that_overflow_are_rejected(row: list[float]) -> None:
     """An infinite sum is within no finite span, and raises no warning."""
     expected = ["Must have a sum from -1.5e+308 to 1.5e+308."]
     assert errors(Tensor((None,), "float64", total=(-1.5e308, 1.5e308)), row) == expected
@@ -141,7 +141,7 @@ def test_rules_hold_for_what_was_clipped() -> None:
 
 
 @pytest.mark.parametrize("outside", ["clip", "report"])
-def test_what_the_dtype_has_not_is_refused_all_the_same(outside: Any) -> None:
+def test_what_the_dtype_has_not_is_rejected_all_the_same(outside: Any) -> None:
     """Neither clipping nor reporting lets anything infinite through."""
     assert list(errors(Tensor((2,), maximum=1, outside=outside), [0, 1e39])) == [1]
     assert list(errors(Tensor((2,), "int8", maximum=1, outside=outside), [0, 128])) == [1]

@@ -299,7 +299,7 @@ _leaves = st.one_of(st.integers(), st.floats(), st.text(max_size=2), st.booleans
     shape=st.lists(st.none() | st.integers(1, 3), min_size=1, max_size=3).map(tuple),
     dtype=st.sampled_from(["float16", "float32", "int8", "uint64", "bool"]),
 )
-def test_fuzz_any_value_is_loaded_as_it_is_or_refused(value: Any, shape: tuple[int | None, ...], dtype: str) -> None:
+def test_fuzz_any_value_is_loaded_as_it_is_or_rejected(value: Any, shape: tuple[int | None, ...], dtype: str) -> None:
     """Nothing but a ValidationError comes of a wrong value, and nothing changes a right one."""
     field = Tensor(shape, dtype)
     try:

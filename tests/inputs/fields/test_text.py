@@ -18,7 +18,7 @@ EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <
 
 
 @pytest.mark.parametrize("case", corpus("text"))
-def test_refuses(case: dict[str, Any]) -> None:
+def test_rejects(case: dict[str, Any]) -> None:
     """Every case of ``tests/corpus/fields/text.json`` is rejected, and the message has nothing of the value."""
     assert message(Text(20 if "long" in case["id"] else 100), case["value"]) == case["message"]
 
@@ -124,7 +124,7 @@ def test_every_character_that_decomposes_to_marks_is_known() -> None:
     assert found == _DECOMPOSE_TO_MARKS.keys()
 
 
-def test_normalisation_brings_in_nothing_that_was_refused() -> None:
+def test_normalisation_brings_in_nothing_that_was_rejected() -> None:
     """So it is enough to look before; and four characters at most become one."""
     changed = [each for each in EVERY if normalize("NFKC", each) != each]
     assert not [each for each in changed if (_CONTROLS | _BIDI) & set(normalize("NFKC", each))]

@@ -24,12 +24,12 @@ def answering(*addresses: str) -> Any:
     return lambda _host, _port: addresses
 
 
-def url(**terms: Any) -> Url:
-    return Url(**({"hosts": HOSTS, "resolver": answering(PUBLIC)} | terms))
+def url(**options: Any) -> Url:
+    return Url(**({"hosts": HOSTS, "resolver": answering(PUBLIC)} | options))
 
 
 @pytest.mark.parametrize("case", corpus("url"))
-def test_refuses(case: dict[str, Any]) -> None:
+def test_rejects(case: dict[str, Any]) -> None:
     """Every case of ``tests/corpus/fields/url.json`` is rejected before its host is asked for."""
     field = url(resolver=lambda host, _port: pytest.fail(f"{host} was resolved"))
     assert message(field, case["value"]) == case["message"]

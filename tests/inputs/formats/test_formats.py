@@ -118,17 +118,17 @@ def test_the_corpus_has_every_format() -> None:
 def test_a_body_gets_its_status(clients: dict[str, FlaskClient], name: str, case: dict[str, Any]) -> None:
     """Good bodies are accepted, bad ones rejected with the right status, and nothing is a fault of the server."""
     body, headers = request_of(name, case)
-    answer = clients[name].post("/checked", data=body, headers=headers | caller(), base_url=HTTPS)
-    assert answer.status_code == case["status"], answer.json
-    if answer.status_code == 200:
-        assert answer.headers["X-Format"] == name
+    response = clients[name].post("/checked", data=body, headers=headers | caller(), base_url=HTTPS)
+    assert response.status_code == case["status"], response.json
+    if response.status_code == 200:
+        assert response.headers["X-Format"] == name
     if "pointer" in case:
-        assert case["pointer"] in [error["pointer"] for error in json.loads(answer.data)["errors"]]
+        assert case["pointer"] in [error["pointer"] for error in json.loads(response.data)["errors"]]
 
 
 @pytest.mark.parametrize("status", [200, 400], ids=["accept", "refuse"])
 def test_json_gets_its_status(clients: dict[str, FlaskClient], status: int) -> None:
-    """JSON of the kind that parsers disagree about is answered or refused, with a schema or without, never a fault."""
+    """JSON that parsers disagree about is accepted or rejected, with a schema or without, and never a fault."""
     files = sorted((CORPUS / "json" / ("accept" if status == 200 else "refuse")).glob("*.json"))
     assert len(files) > 40
     for file in files:
@@ -138,8 +138,8 @@ def test_json_gets_its_status(clients: dict[str, FlaskClient], status: int) -> N
             ("/predict", {status} if raw else {200}),
             ("/checked", {400} if status == 400 else {422, 200}),
         ):
-            answer = clients["json"].post(path, data=raw, content_type=JSON, headers=caller(), base_url=HTTPS)
-            assert answer.status_code in expected, (file.name, path)
+            response = clients["json"].post(path, data=raw, content_type=JSON, headers=caller(), base_url=HTTPS)
+            assert response.status_code in expected, (file.name, path)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ def test_settings_reach_the_guard(protected: MakeApp) -> None:
     protected(app, WIRE_FORMATS=["json", "npy"], MAX_ELEMENTS=4)
     client = app.test_client()
     headers = caller("ada", "predict")
-    answer = client.post("/checked", json={"instances": [[1, 2], [3, 4]]}, headers=headers, base_url=HTTPS)
-    assert answer.json == {"array": [[1, 2], [3, 4]]}
-    answer = client.post("/checked", json={"instances": [[1, 2], [3, 4], [5, 6]]}, headers=headers, base_url=HTTPS)
-    assert (answer.status_code, json.loads(answer.data)["code"]) == (413, "payload_too_large")
+    response = client.post("/checked", json={"instances": [[1, 2], [3, 4]]}, headers=headers, base_url=HTTPS)
+    assert response.json == {"array": [[1, 2], [3, 4]]}
+    response = client.post("/checked", json={"instances": [[1, 2], [3, 4], [5, 6]]}, headers=headers, base_url=HTTPS)
+    assert (response.status_code, json.loads(response.data)["code"]) == (413, "payload_too_large")
 
 
 def test_nothing_of_a_body_is_echoed(clients: dict[str, FlaskClient]) -> None:
@@ -233,11 +233,11 @@ def test_nothing_of_a_body_is_echoed(clients: dict[str, FlaskClient]) -> None:
             JSON,
         ),
     ):
-        answer = clients[name].post(
+        response = clients[name].post(
             "/checked", data=body.encode("latin-1"), content_type=media_type, headers=caller(), base_url=HTTPS
         )
-        assert answer.status_code in {400, 422}
-        assert secret not in answer.get_data(as_text=True)
+        assert response.status_code in {400, 422}
+        assert secret not in response.get_data(as_text=True)
 
 
 def test_a_binary_array_is_checked_as_a_list_is() -> None:

@@ -30,7 +30,7 @@ from bodies import (
 from flask_secure_ml.inputs import Categorical, Tensor, Text
 
 GUARD = a_guard(FORMATS)
-# Small bodies must stay small: this is what a refusal and its traceback may take, far below what shapes can claim.
+# Small bodies must stay small: this is what a rejection and its traceback may take, far below what shapes can claim.
 PEAK = 1_000_000
 
 
@@ -69,7 +69,7 @@ MEDIA_TYPES = sorted({media_type for _, media_type, _ in BODIES})
     length=st.none() | st.integers(0, 300).map(str) | st.text(st.characters(codec="latin-1"), max_size=5),
     header=st.sampled_from(["", "; header=present", "; header=absent", "; charset=utf-8"]),
 )
-def test_fuzz_decoders_only_refuse(body: bytes, media_type: str, length: str | None, header: str) -> None:
+def test_fuzz_decoders_only_reject(body: bytes, media_type: str, length: str | None, header: str) -> None:
     """Whatever comes, a body loads or is rejected, and takes no memory that its size does not explain."""
     environ = {} if length is None else {LENGTH: length}
     request = a_request(body, media_type + header, **environ)

@@ -25,7 +25,7 @@ def body(unit: str, size: int = SIZE) -> bytes:
 
 
 @pytest.mark.parametrize("unit", ["[1],", "[],", "{},", '{"a":1},', "[[[[]]]],", '"[[[[[[",'])
-def test_more_lists_and_objects_than_fit_are_refused(unit: str) -> None:
+def test_more_lists_and_objects_than_fit_are_rejected(unit: str) -> None:
     """They would take longer to load than numbers of that size."""
     with pytest.raises(PayloadTooLarge):
         check_structure(body(unit), schema())
@@ -82,7 +82,7 @@ def _is_small(shape: list[int]) -> bool:
     free=st.lists(st.booleans(), min_size=4, max_size=4),
     tensors=st.integers(1, 3),
 )
-def test_fuzz_what_a_schema_takes_is_never_refused(shape: list[int], free: list[bool], tensors: int) -> None:
+def test_fuzz_what_a_schema_takes_is_never_rejected(shape: list[int], free: list[bool], tensors: int) -> None:
     """The shortest numbers and no blanks, so that as many lists as can be stand in as few bytes; none spare."""
     # Repeated to a length at which the body is examined.
     times = -(-80_000 // prod(shape)) if free[0] else 1

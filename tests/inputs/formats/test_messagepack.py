@@ -95,7 +95,7 @@ def test_a_claim_allocates_nothing() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"a", {"a": b""}, [1, b""], [[b""], 1.5], {b"": 1}, {b"a": 1}], ids=repr)
-def test_bytes_are_refused_wherever_they_are(value: Any) -> None:
+def test_bytes_are_rejected_wherever_they_are(value: Any) -> None:
     """JSON has no bytes, and a string field would take them for text."""
     with pytest.raises(MalformedRequest):
         load(value)

@@ -53,7 +53,7 @@ def test_the_field_decides_which_dtypes_fill_it(name: str) -> None:
                 load(array, schema)
 
 
-def test_no_copy_is_made_of_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_copy_is_made_of_what_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose claim is over the limit is rejected before numpy sees it."""
     monkeypatch.setattr(np, "frombuffer", lambda *_, **__: pytest.fail("it was read"))
     file = BytesIO()

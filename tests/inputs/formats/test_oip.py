@@ -92,7 +92,7 @@ def test_tensors_of_a_name_that_the_schema_lets_in() -> None:
     assert infer(PIXELS, schema=Open).payload["input-0"].tolist() == [[1, 2.5]]
 
 
-def test_what_the_answer_is_asked_for() -> None:
+def test_what_the_response_is_asked_for() -> None:
     """The id, and the names of the outputs that are wanted."""
     exchange = infer(PIXELS, id="42", outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": True}}])
     assert exchange.format_options == {"id": "42", "outputs": ("a", "b")}

@@ -26,7 +26,7 @@ def profile(table: NDArray[Any] = TABLE, **options: Any) -> Profile:
     return fit(columns_of(table), **options)
 
 
-def refused(field: Tensor, value: Any) -> Any:
+def rejected(field: Tensor, value: Any) -> Any:
     with pytest.raises(ValidationError) as caught:
         field.deserialize(value)
     return caught.value.messages
@@ -134,24 +134,24 @@ def test_field_has_the_range_of_each_feature() -> None:
     field = Tensor(profile=profile())
     assert (field.shape, field.dtype) == ((None, 2), np.dtype("float64"))
     assert field.deserialize([[4, 10], [0, 40]]).tolist() == [[4, 10], [0, 40]]
-    assert refused(field, [[0, 10], [4.5, 9.5]]) == {1: {1: ["Must be at least 10."]}}
-    assert refused(field, [[4.5, 10]]) == {0: {0: ["Must be at most 4."]}}
+    assert rejected(field, [[0, 10], [4.5, 9.5]]) == {1: {1: ["Must be at least 10."]}}
+    assert rejected(field, [[4.5, 10]]) == {0: {0: ["Must be at most 4."]}}
 
 
 def test_bounds_of_quantiles() -> None:
     """The outer quantiles leave the extremes out."""
     field = Tensor(profile=profile(quantiles=(0.5, 0.75)), bounds="quantiles")
     assert field.deserialize([[1, 30]]).tolist() == [[1, 30]]
-    refused(field, [[0, 30]])
-    refused(field, [[1, 40]])
+    rejected(field, [[0, 30]])
+    rejected(field, [[1, 40]])
 
 
 def test_margin() -> None:
     """A margin widens both bounds by a share of the span."""
     field = Tensor(profile=profile(), margin=0.5)
     assert field.deserialize([[-2, 55]]).tolist() == [[-2, 55]]
-    refused(field, [[-2.1, 55]])
-    refused(field, [[-2, 55.1]])
+    rejected(field, [[-2.1, 55]])
+    rejected(field, [[-2, 55.1]])
 
 
 def test_margin_of_large_integers_is_exact() -> None:
@@ -159,7 +159,7 @@ def test_margin_of_large_integers_is_exact() -> None:
     least, most = 2**62 + 1, 2**62 + 3
     field = Tensor(profile=profile(np.array([[least], [most]])), margin=1e-9)
     assert field.deserialize([[least - 1], [most + 1]]).tolist() == [[least - 1], [most + 1]]
-    refused(field, [[least - 2]])
+    rejected(field, [[least - 2]])
 
 
 def test_margin_beyond_what_floats_hold() -> None:
@@ -217,7 +217,7 @@ def test_booleans() -> None:
     assert field.deserialize([[True, True]]).dtype == np.bool_
     both = Tensor(profile=fit([Column("flag", flags[:, 0]), Column("size", np.array([1.5, 2.5]))]))
     assert both.deserialize([[1, 2]]).tolist() == [[1, 2]]
-    refused(both, [[2, 2]])
+    rejected(both, [[2, 2]])
 
 
 def test_short_floats_pass_as_they_are_written() -> None:
@@ -226,7 +226,7 @@ def test_short_floats_pass_as_they_are_written() -> None:
     field = Tensor(profile=profile(table))
     assert field.deserialize([[0.7, 0.1], [0.1, 0.7]]).tolist() == table.tolist()
     assert field.deserialize(table).tolist() == table.tolist()
-    refused(field, [[float(np.nextafter(np.float32(0.7), np.float32(1))), 0.1]])
+    rejected(field, [[float(np.nextafter(np.float32(0.7), np.float32(1))), 0.1]])
 
 
 TABLES = st.sampled_from(["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "float64"]).flatmap(
@@ -279,4 +279,4 @@ def test_fuzz_damaged_profiles(tmp_path_factory: pytest.TempPathFactory, raw: by
     try:
         Profile.load(path)
     except ProfileError as error:
-        assert "damaged.json" in str(error)  # noqa: PT017  most are refused, and some are not
+        assert "damaged.json" in str(error)  # noqa: PT017  most are rejected, and some are not

@@ -84,7 +84,7 @@ def test_every_problem_inside_structured_settings() -> None:
         TOKEN_ISSUERS=[{"issuer": "https://as.example", "algorithm": "RS256", "max_age": 0}, "x"],
     )
     assert found == [
-        "SECURE_ML_TOKEN_ISSUERS[0].audience: is missing; it must be a string that is not empty",
+        "SECURE_ML_TOKEN_ISSUERS[0].audience: is missing; it must be a string that is not empty, or a list of them",
         "SECURE_ML_TOKEN_ISSUERS[0].max_age: must be a whole number of seconds from 1 to 2592000, not 0",
         "SECURE_ML_TOKEN_ISSUERS[0].algorithm: is not known; did you mean algorithms?",
         (

@@ -123,6 +123,20 @@ def check_jwks_token(found: IssuerConfig) -> Iterator[Problem]:
         yield ("jwks_token",), "needs jwks_uri, the one URL that it is sent to"
 
 
+def check_proxy(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield a problem if there is no way to an ``https:`` URL through the proxy."""
+    if found.proxy is not None:
+        if not _is_http_origin(found.proxy):
+            yield ("proxy",), 'must be an http: URL without user and path, such as "http://proxy.internal:3128"'
+        if found.insecure_http:
+            yield ("proxy",), "is for https: URLs, and insecure_http is for loopback"
+
+
+def _is_http_origin(url: str) -> bool:
+    rest = url.removeprefix("http://")
+    return rest != url and not set("/?#@") & set(rest.removesuffix("/")) and _allowed(f"https://{rest}", insecure=False)
+
+
 def check_ca_file(found: IssuerConfig) -> Iterator[Problem]:
     """Yield a problem if the file has no certificates that can be used."""
     if found.ca_file is not None:
@@ -167,6 +181,7 @@ class IssuerConfig:
         check_opaque,
         check_jwks_token,
         check_ca_file,
+        check_proxy,
         _check_url("issuer"),
         _check_url("jwks_uri"),
         _check_url("introspection_uri"),
@@ -249,6 +264,9 @@ class IssuerConfig:
     )
     jwks_token: SecretRing | None = option(
         SecretReference(client_secret_ring), None, "A reference to a token that ``jwks_uri`` is fetched with."
+    )
+    proxy: str | None = option(
+        String(), None, "The ``http:`` URL of a proxy that its ``https:`` URLs are reached through; it resolves names."
     )
     private_network: bool = option(Boolean(), False, "Its IP addresses may be private or loopback ones.")
     insecure_http: bool = option(Boolean(), False, "Its URLs may be ``http:`` on loopback.")

@@ -107,7 +107,7 @@ def test_other_tokens_are_whole(build: Build, key: Key, provider: str, case: Cas
     assert "alg" not in reason
 
 
-AUDIENCES = {"cognito": {"client_id": "other"}}
+AUDIENCES: dict[str, dict[str, Any]] = {"cognito": {"client_id": "other"}}
 
 
 def attacks(provider: str, case: Case, key: Key) -> Iterator[tuple[str, str]]:
@@ -122,12 +122,13 @@ def attacks(provider: str, case: Case, key: Key) -> Iterator[tuple[str, str]]:
     yield "an issuer with a slash more", signed(case, key, iss=case["claims"]["iss"] + "/")
     yield "without iss", signed(case, key, iss=...)
     other = AUDIENCES.get(provider, {"aud": "https://other.example"})
+    nothing: dict[str, Any] = dict.fromkeys(other, ...)
     yield "another audience", signed(case, key, **other)
-    yield "without an audience", signed(case, key, **dict.fromkeys(other, ...))
+    yield "without an audience", signed(case, key, **nothing)
     yield "an empty audience", signed(case, key, aud=[])
     yield (
         "the audience in another claim",
-        signed(case, key, **dict.fromkeys(other, ...), azp="https://models.example.com"),
+        signed(case, key, **nothing, azp="https://models.example.com"),
     )
     yield "an ID token by nonce and at_hash", signed(case, key, {"typ": "JWT"}, nonce="n", at_hash="h")
     yield "an ID token by token_use", signed(case, key, token_use="id")
@@ -177,7 +178,7 @@ def test_every_option_is_needed(build: Build, key: Key, provider: str, option: s
         try:
             verifier = build(provider, **options)
         except ConfigError as error:
-            return error.problems[:1]
+            return list(error.problems)
         return [repr(outcome(verifier, signed(case, key))) for case in FILES[provider]["tokens"]]
 
     assert outcomes(**{option: None}) != outcomes()

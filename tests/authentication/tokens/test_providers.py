@@ -5,9 +5,12 @@ The claims are those that the providers document, signed with a key of the test.
 
 from __future__ import annotations
 
+import ast
 import base64
 import hmac
 import json
+import re
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import Key
 
+from certificates import make_certificate
 from flask_secure_ml.authentication.tokens.jwt import JwtVerifier
 from flask_secure_ml.config import Settings
 from flask_secure_ml.config.issuers import KEY_SOURCES
@@ -243,3 +247,24 @@ def test_roles_of_each_audience(build: Build, key: Key) -> None:
     principal = outcome(verifier, signed(case, key, resource_access=clients, realm_access=...))
     assert isinstance(principal, Principal)
     assert principal.roles == {"models-api", "scores.api"}
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "identity-providers.rst"
+BLOCK = re.compile(r"^   app\.config\[\"SECURE_ML_TOKEN_ISSUERS\"\] = (\[\n(?:       .*\n|   \]\n)+)", re.MULTILINE)
+DOCUMENTED = [ast.literal_eval(textwrap.dedent("   " + each)) for each in BLOCK.findall(PAGE.read_text())]
+
+
+@pytest.mark.parametrize("entries", DOCUMENTED, ids=lambda entries: str(entries[0]["provider"]))
+def test_documented_entries(entries: list[dict[str, Any]], tmp_path: Path) -> None:
+    """A block of the page can be copied; only the files of a pod are not on this machine."""
+    (tmp_path / "token").write_text("a-token-of-this-pod")
+    here = {"ca_file": str(make_certificate(tmp_path).certificate), "jwks_token": f"file:{tmp_path / 'token'}"}
+    local = [{name: here.get(name, value) for name, value in entry.items()} for entry in entries]
+    [found] = Settings.load({"SECURE_ML_TOKEN_ISSUERS": local}).token_issuers
+    assert found.provider == entries[0]["provider"]
+
+
+def test_every_preset_is_documented() -> None:
+    """A new preset needs a block on the page, and the table of its options."""
+    assert {entries[0]["provider"] for entries in DOCUMENTED} == PROVIDERS.keys()
+    assert set(re.findall(r"^\.\. secure-ml-provider:: (\S+)$", PAGE.read_text(), re.MULTILINE)) == PROVIDERS.keys()

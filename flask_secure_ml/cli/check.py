@@ -12,6 +12,7 @@ from flask.cli import with_appcontext
 
 from ..config import Settings
 from ..config.issuers import LOOPBACK, MAX_TOKEN_BYTES, IssuerConfig
+from ..config.providers import PROVIDERS
 from ..errors import ConfigError
 from ..inputs.unseen import unseen_changes
 from ..state import AppState
@@ -101,9 +102,12 @@ def _issuers(settings: Settings) -> Iterator[str]:
             )
         if issuer.proxy:
             yield f"{issuer.issuer} is reached through {issuer.proxy} (proxy), which resolves its names unchecked"
+        preset = PROVIDERS.get(issuer.provider or "")
+        if preset and preset.callers and not issuer.required_claims:
+            yield f"{preset.callers} can get a token of {issuer.issuer}: name who may call in required_claims"
         if relaxed := list(_relaxed(issuer)):
-            preset = f"; provider {issuer.provider}" if issuer.provider else ""
-            yield f"tokens of {issuer.issuer} {'; '.join(relaxed)}{preset}"
+            source = f"; provider {issuer.provider}" if issuer.provider else ""
+            yield f"tokens of {issuer.issuer} {'; '.join(relaxed)}{source}"
 
 
 _RELAXED = {

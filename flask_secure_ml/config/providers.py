@@ -26,6 +26,7 @@ class Provider:
     :param shared_audiences: patterns of audiences that tokens for other services have too; ``{issuer}`` is the issuer.
     :param distinctive_claims: everybody may get a token for any audience here, so ``required_claims`` must have one of
         these.
+    :param callers: who gets tokens for the audience without being named anywhere; reported without ``required_claims``.
     """
 
     options: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Provider:
     example: str = ""
     shared_audiences: tuple[str, ...] = ()
     distinctive_claims: tuple[str, ...] = ()
+    callers: str = ""
 
     def accepts(self, issuer: str) -> bool:
         """Return True if an issuer is one of this product."""
@@ -108,6 +110,7 @@ PROVIDERS: Mapping[str, Provider] = {
         },
         r"https://securetoken\.google\.com/[^/]+",
         "https://securetoken.google.com/PROJECT",
+        callers="every user of the project, also those that register themselves,",
     ),
     "github-actions": Provider(
         {
@@ -150,6 +153,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "kubernetes": Provider(
         {"algorithms": ["RS256"], "omits": ["typ", "jti", "client_id"]},
         shared_audiences=(_ISSUER, "https://kubernetes.default*", "kubernetes.default*", "sts.amazonaws.com"),
+        callers="every pod of the cluster",
     ),
     "okta": Provider(
         {**_DISCOVERED, "omits": ["typ"], "scope_claims": ["scp"], "client_claims": ["cid"]},

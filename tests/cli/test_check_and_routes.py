@@ -26,6 +26,7 @@ ISSUER = {
 }
 
 PRESET = {"provider": "okta", "issuer": "https://as.example/oauth2/a", "audience": "https://api.example"}
+POD = ISSUER | {"provider": "kubernetes"}
 
 
 def run(app: Flask, *arguments: str) -> tuple[int, str]:
@@ -73,6 +74,7 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
             "provider okta",
             id="preset",
         ),
+        pytest.param({"TOKEN_ISSUERS": [POD]}, "every pod of the cluster can get a token of https://as", id="any pod"),
         pytest.param({"TOKEN_ISSUERS": [PRESET | {"proxy": "http://p.example"}]}, "p.example (proxy)", id="proxy"),
         pytest.param({"TOKEN_ISSUERS": [ISSUER | {"private_network": True}]}, "private IP address", id="JB-14 inside"),
         pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),
@@ -84,6 +86,12 @@ def test_warnings(protected: MakeApp, settings: dict[str, Any], words: str) -> N
     code, output = run(protected(**settings), "check")
     assert code == 0
     assert words in output
+
+
+def test_pods_that_are_named(protected: MakeApp) -> None:
+    """A pod that the issuer's options name is no stranger."""
+    named = POD | {"required_claims": {"sub": "system:serviceaccount:batch:scorer"}}
+    assert "every pod" not in run(protected(TOKEN_ISSUERS=[named]), "check")[1]
 
 
 def test_an_issuer_of_rfc_9068(protected: MakeApp) -> None:

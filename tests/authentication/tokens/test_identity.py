@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flask_secure_ml.authentication.tokens.claims import check_claims, sound
 from flask_secure_ml.authentication.tokens.identity import client_of, plan_of, roles_of, scopes_of, subject_of
 from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.errors import NotAuthenticated
@@ -164,3 +168,47 @@ def test_wrong_roles(roles: Any) -> None:
 def test_plan(options: Claims, claims: Claims, expected: str) -> None:
     """A token names no plan itself: the configuration says which value has which."""
     assert plan_of(claims, issuer(**options), "batch") == expected
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(["", "a", "a b", "\n"])
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["roles", "io", "a.b", "aud"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+NAMES = ("sub", "oid", "cid", "client_id", "aud", "scp", "permissions", "roles", "realm", "groups", "amr", "jti", "typ")
+
+
+@given(claims=st.dictionaries(st.sampled_from([*NAMES, "realm.io", "exp", "acr", "auth_time", "username"]), JSON))
+def test_any_claims_under_all_options(claims: Claims) -> None:
+    """Whatever claims a signed token has, it has a caller or is rejected; nothing else is raised."""
+    options: dict[str, Any] = {
+        "omits": frozenset({"typ", "jti", "client_id", "sub"}),
+        "id_token_claims": frozenset({"nonce"}),
+        "required_claims": (("realm.io", ("a", True, 1)), ("typ", ("a",))),
+        "audience_claims": ("aud", "realm.aud", "client_id"),
+        "scope_claims": ("scp", "permissions", "realm.a.b"),
+        "role_claims": ("roles", "realm.roles", "realm.io.a.b"),
+        "client_claims": ("cid", "realm.io"),
+        "user_claims": ("oid", "sub", "realm.a.b"),
+        "plan_claim": "realm.roles",
+        "plans": (("a", "gold"),),
+    }
+    config = issuer(**options)
+    usual = {"iat": 1_800_000_000, "exp": 1_800_000_300, "aud": "https://api.example"}
+    checked = sound({**usual, **claims})
+    assert plan_of(checked, config, "batch") in {"default", "gold"}
+    for part in (
+        lambda: check_claims(checked, config, typed=False, now=1_800_000_000, leeway=30),
+        lambda: client_of(checked, config),
+        lambda: subject_of(checked, config, "batch"),
+        lambda: scopes_of(checked, config),
+        lambda: roles_of(checked, config),
+    ):
+        # One after the other, so that none hides the next.
+        with suppress(NotAuthenticated):
+            part()

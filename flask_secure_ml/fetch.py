@@ -6,6 +6,7 @@ that a changed DNS record cannot point this server at its own network. TLS still
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -25,6 +26,8 @@ MAX_BYTES = 256 * 1024
 """The largest document in bytes."""
 
 _PORTS = {"http": 80, "https": 443}
+_TUNNEL_BYTES = 8192
+_TUNNEL_OPEN = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r]")
 Address = IPv4Address | IPv6Address
 Endpoint = tuple[str, int]
 
@@ -73,6 +76,7 @@ def send(
     timeout: float = TIMEOUT,
     max_bytes: int = MAX_BYTES,
     context: ssl.SSLContext | None = None,
+    proxy: str | None = None,
 ) -> Response:
     """Send one GET request, or with a body one POST request, to a configured URL; return any response.
 
@@ -85,12 +89,14 @@ def send(
     :param max_bytes: the largest body of a response.
     :param context: the TLS context; creating one reads every known authority and takes some 20 ms, so frequent callers
         pass their own.
+    :param proxy: the ``http:`` URL of a proxy that an ``https:`` URL is reached through, by a tunnel (RFC 9110 section
+        9.3.6). It resolves the host, so that nothing here checks its IP address; TLS still verifies its name.
     :raises FetchError: no such host, no response in time, a truncated one, or too many bytes.
     """
     try:
         parts = urlsplit(uri)
-        endpoints = _resolve(parts, private_network=private_network)
-        with _channel(parts, endpoints, timeout, context) as channel:
+        endpoints = _resolve(parts, private_network=private_network) if proxy is None else _proxy(parts, proxy)
+        with _channel(parts, endpoints, timeout, context, tunnel=proxy is not None) as channel:
             return _exchange(channel, parts, body, headers or {}, max_bytes)
     except (OSError, HTTPException, ValueError) as error:
         # The message of the error may quote what was sent.
@@ -111,17 +117,28 @@ def _resolve(parts: SplitResult, *, private_network: bool) -> list[Endpoint]:
     return [(str(host), port) for host in allowed]
 
 
+def _proxy(parts: SplitResult, proxy: str) -> list[Endpoint]:
+    """Return the endpoints of a proxy, which may have any IP address."""
+    where = urlsplit(proxy)
+    if parts.scheme != "https" or not parts.hostname or where.scheme != "http" or not where.hostname:
+        raise FetchError("only an https URL is fetched through a proxy, whose own URL is an http one")
+    found = socket.getaddrinfo(where.hostname, where.port or _PORTS["http"], type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((str(each[4][0]), int(each[4][1])) for each in found))
+
+
 def _allowed(host: Address, scheme: str, *, private_network: bool) -> bool:
     return host.is_loopback if scheme == "http" else private_network or is_public(host)
 
 
 @contextmanager
 def _channel(
-    parts: SplitResult, endpoints: Sequence[Endpoint], timeout: float, context: ssl.SSLContext | None
+    parts: SplitResult, endpoints: Sequence[Endpoint], timeout: float, context: ssl.SSLContext | None, *, tunnel: bool
 ) -> Iterator[socket.socket]:
     """Yield a connection, over TLS for ``https:``, that is shut down at the time limit whatever it is doing."""
     ends = time.monotonic() + timeout
     channel = _connect_to_any(endpoints, ends)
+    if tunnel:
+        _open_tunnel(channel, parts, ends)
     if parts.scheme == "https":
         channel = _wrap_in_tls(channel, parts.hostname, context)
     with closing(channel), _shut_down_at(channel, ends):
@@ -159,6 +176,36 @@ def _remaining(ends: float) -> float:
     if seconds <= 0:
         raise TimeoutError
     return seconds
+
+
+def _open_tunnel(channel: socket.socket, parts: SplitResult, ends: float) -> None:
+    """Ask a proxy to connect to the host; close the connection if it does not."""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    target = f"{host}:{parts.port or _PORTS['https']}"
+    try:
+        with _shut_down_at(channel, ends):
+            channel.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
+            _check_tunnel(_head(channel))
+    except BaseException:
+        channel.close()
+        raise
+
+
+def _head(channel: socket.socket) -> bytes:
+    """Return what a proxy sends until its head is complete, or until it sends no more."""
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < _TUNNEL_BYTES:
+        received = channel.recv(_TUNNEL_BYTES)
+        if not received:
+            break
+        head += received
+    return head
+
+
+def _check_tunnel(head: bytes) -> None:
+    # In TLS the server speaks after the client, so nothing may follow the head.
+    if not _TUNNEL_OPEN.match(head) or head.find(b"\r\n\r\n") != len(head) - 4:
+        raise FetchError("its proxy opened no tunnel")
 
 
 def _wrap_in_tls(plain: socket.socket, host: str | None, context: ssl.SSLContext | None) -> ssl.SSLSocket:

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -392,3 +392,104 @@ def test_resolved_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     fetch(serve(answering(ok(b"x"))).replace("127.0.0.1", "localhost"))
     assert responses.count("localhost") == 1
+
+
+def tunnel(head: bytes, seen: list[bytes]) -> Behaviour:
+    """A proxy: responds with a head, and passes bytes on to the server that the client named."""
+
+    def respond(channel: socket.socket) -> None:
+        seen.append(channel.recv(65_536))
+        channel.sendall(head)
+        host, _, port = seen[0].split(b" ")[1].decode().rpartition(":")
+        with socket.create_connection((host.replace("models.invalid", "127.0.0.1"), int(port))) as server:
+            threads = [threading.Thread(target=_pass_on, args=pair) for pair in ((channel, server), (server, channel))]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join(10)
+
+    return respond
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+def proxied(serve: Serve, folder: Path, head: bytes, host: str = "127.0.0.1") -> tuple[bytes, list[bytes]]:
+    """Return what is fetched over TLS through a proxy, and what the proxy was sent."""
+    seen: list[bytes] = []
+    address = serve(over_tls(answering(ok(b"through")), folder)).replace("http://127.0.0.1", f"https://{host}")
+    proxy = serve(tunnel(head, seen)).partition("/jwks")[0]
+    context = ssl.create_default_context(cafile=str(folder / "server.pem"))
+    return send(address, context=context, proxy=proxy).body, seen
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 Connection established\r\nVia: x\r\n\r\n"])
+def test_proxy(serve: Serve, tmp_path: Path, head: bytes) -> None:
+    """An https URL is reached through a tunnel; the proxy sees the host and nothing of the request."""
+    body, seen = proxied(serve, tmp_path, head)
+    assert body == b"through"
+    [connect] = seen
+    assert connect.startswith(b"CONNECT 127.0.0.1:")
+    assert b"/jwks" not in connect
+
+
+def test_proxy_cannot_stand_for_the_host(serve: Serve, tmp_path: Path) -> None:
+    """AS-2: the proxy resolves the name, and TLS verifies it."""
+    with pytest.raises(FetchError, match="SSLCertVerificationError"):
+        proxied(serve, tmp_path, b"HTTP/1.1 200 OK\r\n\r\n", "models.invalid")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", id="407"),
+        pytest.param(b"HTTP/1.1 302 Found\r\nLocation: https://evil.example\r\n\r\n", id="redirect"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n{}", id="response before the tunnel"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 2_000, id="endless head"),
+        pytest.param(b"SSH-2.0-x\r\n\r\n", id="no HTTP"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\n\r\n", id="no status"),
+    ],
+)
+def test_proxy_that_opens_no_tunnel(serve: Serve, tmp_path: Path, head: bytes) -> None:
+    """Nothing is sent through a proxy that does not do what it was asked."""
+    with pytest.raises(FetchError, match="its proxy opened no tunnel"):
+        proxied(serve, tmp_path, head)
+
+
+def test_proxy_that_says_nothing(serve: Serve) -> None:
+    """The time limit is that of the whole exchange, with the tunnel."""
+
+    def wait(channel: socket.socket) -> None:
+        while channel.recv(65_536):
+            pass
+
+    proxy = serve(wait).partition("/jwks")[0]
+    assert timed(lambda: send("https://192.0.2.1/", timeout=0.2, proxy=proxy)) < 5
+
+
+def timed(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    with pytest.raises(FetchError):
+        call()
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    ("uri", "proxy"),
+    [
+        ("http://127.0.0.1:1/", "http://127.0.0.1:1"),
+        ("https://127.0.0.1/", "https://127.0.0.1:1"),
+        ("https://127.0.0.1/", "socks5://127.0.0.1:1"),
+        ("https:///x", "http://127.0.0.1:1"),
+        ("https://127.0.0.1/", "http://"),
+    ],
+)
+def test_no_tunnel_for_these(uri: str, proxy: str) -> None:
+    """Clear text is not sent through a proxy, and there is no other kind of one."""
+    with pytest.raises(FetchError, match="only an https URL"):
+        send(uri, proxy=proxy)

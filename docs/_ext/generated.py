@@ -15,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 from flask_secure_ml import errors
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.config import key_of, settings_by_group
+from flask_secure_ml.config.providers import PROVIDERS
 from flask_secure_ml.policy.fields import ListOf, MappingOf
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.policy.schema import options_of
@@ -42,6 +43,19 @@ class SettingsPage(Generated):
             yield from (title, "-" * len(title), "", summary, "")
             for record in records:
                 yield from _setting(record)
+
+
+class ProviderTable(Generated):
+    """One row for each option of the preset that the argument names."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        """Yield a list-table of the options and their values."""
+        yield from (".. list-table::", "   :header-rows: 1", "   :widths: 30 70", "")
+        yield from _row("Option of the preset", "Value")
+        for name, value in PROVIDERS[self.arguments[0]].options.items():
+            yield from _row(f"``{name}``", f"``{json.dumps(value)}``")
 
 
 class ErrorsTable(Generated):
@@ -115,6 +129,7 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("secure-ml-settings", SettingsPage)
+    app.add_directive("secure-ml-provider", ProviderTable)
     app.add_directive("secure-ml-errors", ErrorsTable)
     app.add_directive("secure-ml-cli", CliPage)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,7 +11,8 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from ..config import Settings
-from ..config.issuers import LOOPBACK
+from ..config.issuers import LOOPBACK, MAX_TOKEN_BYTES, IssuerConfig
+from ..config.providers import PROVIDERS
 from ..errors import ConfigError
 from ..inputs.unseen_changes import unseen_changes
 from ..state import AppState
@@ -99,8 +100,42 @@ def _issuers(settings: Settings) -> Iterator[str]:
                 f"{issuer.issuer} may have a private IP address (private_network): a changed DNS entry reaches your "
                 "network"
             )
-        if issuer.omits:
-            yield f"tokens of {issuer.issuer} may lack {', '.join(sorted(issuer.omits))} (omits)"
+        if issuer.proxy:
+            yield f"{issuer.issuer} is reached through {issuer.proxy} (proxy), which resolves its names unchecked"
+        preset = PROVIDERS.get(issuer.provider or "")
+        if preset and preset.callers and not issuer.required_claims:
+            yield f"{preset.callers} can get a token of {issuer.issuer}: name who may call in required_claims"
+        if relaxed := list(_relaxed(issuer)):
+            source = f"; provider {issuer.provider}" if issuer.provider else ""
+            yield f"tokens of {issuer.issuer} {'; '.join(relaxed)}{source}"
+
+
+_RELAXED = {
+    "omits": "may lack {}",
+    "header_types": "may have the header typ {}",
+    "token_types": "may have token_type {}",
+    "id_token_claims": "may have {} as ID tokens do",
+    "audience_claims": "have their audience in {}",
+    "scope_claims": "have scopes in {}",
+    "role_claims": "have roles in {}",
+    "client_claims": "have their client in {}",
+    "user_claims": "have their subject in {}",
+}
+
+
+_STRICT = IssuerConfig("", "")
+
+
+def _relaxed(issuer: IssuerConfig) -> Iterator[str]:
+    """Yield each option of an issuer by which its tokens may differ from RFC 9068."""
+    for name, sentence in _RELAXED.items():
+        value = getattr(issuer, name)
+        if value != getattr(_STRICT, name):
+            yield f"{sentence.format(', '.join(sorted(value)))} ({name})"
+    if len(issuer.audiences) > 1:
+        yield f"may be for any of {', '.join(issuer.audiences)} (audience)"
+    if issuer.max_token_bytes > MAX_TOKEN_BYTES:
+        yield f"may have {issuer.max_token_bytes} bytes (max_token_bytes)"
 
 
 def _plans(state: AppState) -> Iterator[str]:

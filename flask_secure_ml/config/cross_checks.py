@@ -65,6 +65,18 @@ def check_plans(settings: Settings) -> Iterator[Problem]:
             yield ("mtls_clients", index, "plan"), f"{client.plan!r} is not in SECURE_ML_PLANS, which has {names}"
 
 
+def check_token_plans(settings: Settings) -> Iterator[Problem]:
+    """Yield the plans of token callers that do not exist."""
+    for index, issuer in enumerate(settings.token_issuers):
+        for value, plan in issuer.plans:
+            if plan not in settings.plans:
+                names = ", ".join(settings.plans)
+                yield (
+                    ("token_issuers", index, "plans", value),
+                    f"{plan!r} is not in SECURE_ML_PLANS, which has {names}",
+                )
+
+
 def needs_package(setting: str, module: str, extra: str, wanted: Callable[[Any], bool]) -> Check:
     """Return a check for a value of a setting that needs an optional package."""
 
@@ -106,6 +118,7 @@ CROSS_CHECKS: tuple[Check, ...] = (
     check_proofs,
     check_proof_tokens,
     check_plans,
+    check_token_plans,
     check_shared_secrets,
     needs_package("store_uri", "redis", "redis", lambda uri: uri.startswith(("redis", "valkey", "unix"))),
     needs_package("wire_formats", "msgpack", "msgpack", lambda formats: "msgpack" in formats),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from ..policy.fields import Boolean, Choices, Integer, ListOf, StrictField, String
+from ..policy.fields import Boolean, Choice, Choices, Integer, ListOf, Options, String
+from ..policy.options import Claims, Scalar
 from ..policy.schema import Check, Problem, option
 from ..secrets import SecretRing, client_secret_ring, secret_ring
 from .fields import SecretReference
+from .issuer_fields import Audience, HeaderTypes, KeySet, Path, Paths, PlanMap, Relaxations, TokenTypes
+from .providers import PROVIDERS, with_preset
 
 ASYMMETRIC = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
@@ -20,29 +24,18 @@ HMAC_BYTES: Mapping[str, int] = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 KEY_SOURCES = ("jwks_uri", "jwks_file", "jwks", "secret", "discover")
+ROLE_CLAIMS = ("roles", "groups", "entitlements")
+"""The claims that hold roles in RFC 9068 (section 2.2.3.1)."""
+
+MAX_TOKEN_BYTES = 8192
+"""The longest token; servers limit a header line to about as many bytes."""
+
+LONGEST_TOKEN = 65_536
+"""The most that ``max_token_bytes`` can be."""
+
 MAX_AGE = 86_400
 LONGEST_AGE = 30 * 86_400
 """The most that ``max_age`` can be, in seconds; the revocation of a token is kept for longer."""
-
-
-class KeySet(StrictField):
-    """A JWK Set (RFC 7517)."""
-
-    def __init__(self) -> None:
-        super().__init__('a JWK Set: an object with the list "keys"')
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Mapping[str, Any]:
-        if not isinstance(value, Mapping) or not isinstance(value.get("keys"), (list, tuple)):
-            raise self.wrong(value, secret=True)
-        return value
-
-
-class Relaxations(Choices):
-    """Which members a token may lack."""
-
-    def joined(self, found: list[Any]) -> frozenset[str]:
-        """Return the members."""
-        return frozenset(found)
 
 
 def check_issuer(found: IssuerConfig) -> Iterator[Problem]:
@@ -86,6 +79,73 @@ def check_introspection(found: IssuerConfig) -> Iterator[Problem]:
                 yield (name,), f"is missing; introspection needs it together with {others}"
 
 
+def check_provider(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield what the preset of a provider needs and this entry lacks."""
+    provider = None if found.provider is None else PROVIDERS[found.provider]
+    if provider is None:
+        return
+    if not provider.accepts(found.issuer):
+        yield ("issuer",), f"is not one of {found.provider}, such as {provider.example}"
+    for each in found.audiences:
+        if provider.shares(each, found.issuer):
+            yield ("audience",), f"{each!r} is in tokens for other services too; name an audience of this API only"
+    if provider.distinctive_claims and not {name for name, _ in found.required_claims} & {*provider.distinctive_claims}:
+        named = ", ".join(provider.distinctive_claims)
+        why = f"{found.provider} issues tokens for any audience to everybody"
+        yield ("required_claims",), f"must name whose tokens are accepted, by one of {named}: {why}"
+
+
+def check_id_token_claims(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield a problem if ID tokens could no longer be told from access tokens."""
+    if found.id_token_claims and not {name for name, _ in found.required_claims} & {"typ", "token_use"}:
+        examples = '{"typ": ["Bearer"]} or {"token_use": ["access"]}'
+        yield ("id_token_claims",), f"needs required_claims that ID tokens do not meet, such as {examples}"
+
+
+def check_plan_claim(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield a problem if a claim is named and no plans for its values."""
+    if found.plan_claim is not None and not found.plans:
+        yield ("plan_claim",), "needs plans, which says what plan each value has"
+
+
+def check_opaque(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield options that are for introspection, where nothing is introspected."""
+    if found.introspection_uri is None:
+        if "aud" in found.omits:
+            yield ("omits",), 'may have "aud" for introspection only; a JWT always needs an audience'
+        if found.token_types:
+            yield ("token_types",), "is for introspection, and this issuer has no introspection_uri"
+
+
+def check_jwks_token(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield a problem if a credential could be sent to a URL that the configuration does not name."""
+    if found.jwks_token is not None and found.jwks_uri is None:
+        yield ("jwks_token",), "needs jwks_uri, the one URL that it is sent to"
+
+
+def check_proxy(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield a problem if there is no way to an ``https:`` URL through the proxy."""
+    if found.proxy is not None:
+        if not _is_http_origin(found.proxy):
+            yield ("proxy",), 'must be an http: URL without user and path, such as "http://proxy.internal:3128"'
+        if found.insecure_http:
+            yield ("proxy",), "is for https: URLs, and insecure_http is for loopback"
+
+
+def _is_http_origin(url: str) -> bool:
+    rest = url.removeprefix("http://")
+    return rest != url and not set("/?#@") & set(rest.removesuffix("/")) and _allowed(f"https://{rest}", insecure=False)
+
+
+def check_ca_file(found: IssuerConfig) -> Iterator[Problem]:
+    """Yield a problem if the file has no certificates that can be used."""
+    if found.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=found.ca_file)
+        except (OSError, ValueError) as error:
+            yield ("ca_file",), f"cannot be used: {getattr(error, 'strerror', None) or type(error).__name__}"
+
+
 def _check_url(name: str) -> Check:
     def check(found: IssuerConfig) -> Iterator[Problem]:
         url = getattr(found, name)
@@ -115,13 +175,20 @@ class IssuerConfig:
         check_algorithms,
         check_secret_length,
         check_introspection,
+        check_provider,
+        check_id_token_claims,
+        check_plan_claim,
+        check_opaque,
+        check_jwks_token,
+        check_ca_file,
+        check_proxy,
         _check_url("issuer"),
         _check_url("jwks_uri"),
         _check_url("introspection_uri"),
     )
 
     issuer: str = option(String(), help_text="The exact ``iss``.")
-    audience: str = option(String(), help_text="What must be in ``aud``.")
+    audience: str | tuple[str, ...] = option(Audience(), help_text="What must be in ``aud``; of several, one must.")
     algorithms: tuple[str, ...] = option(
         Choices(*sorted(ASYMMETRIC), *HMAC_BYTES), (), "What its tokens are signed with; only where it has keys."
     )
@@ -137,14 +204,77 @@ class IssuerConfig:
     client_secret: SecretRing | None = option(
         SecretReference(client_secret_ring), None, "A reference to its secret there, or a list, newest first."
     )
+    provider: str | None = option(
+        Choice(*PROVIDERS),
+        None,
+        "Start from the options for the tokens of this provider; each option beside it replaces that of the preset.",
+    )
     omits: frozenset[str] = option(
-        Relaxations("typ", "jti", "client_id", "sub"),
+        Relaxations("typ", "jti", "client_id", "sub", "aud"),
         frozenset(),
-        "What its tokens may lack; without ``sub``, which only introspection may leave out, the client's id is used.",
+        "What its tokens may lack. Without ``sub``, the client's id is used. ``aud`` may be empty in a response of "
+        "introspection only.",
+    )
+    header_types: frozenset[str] = option(
+        HeaderTypes(), frozenset(), "Values of the header ``typ`` that are accepted besides ``at+jwt``."
+    )
+    token_types: frozenset[str] = option(
+        TokenTypes(), frozenset(), "Values of ``token_type`` that introspection may return besides Bearer and DPoP."
+    )
+    id_token_claims: frozenset[str] = option(
+        Relaxations("nonce", "at_hash", "c_hash", "s_hash"),
+        frozenset(),
+        "Claims of ID tokens that its access tokens have too; needs ``required_claims`` that ID tokens do not meet.",
+    )
+    required_claims: tuple[tuple[str, tuple[Scalar, ...]], ...] = option(
+        Claims(), (), "Claims that a token must have, each with the values that are accepted."
+    )
+    audience_claims: tuple[str, ...] = option(
+        Paths("aud"), ("aud",), "The claims that hold the audience; the first that is there counts."
+    )
+    scope_claims: tuple[str, ...] = option(
+        Paths("scp"),
+        (),
+        "The claims that hold scopes, together, each a string with spaces or a list; by default ``scope``, a string.",
+    )
+    role_claims: tuple[str, ...] = option(
+        Paths("realm_access.roles"), ROLE_CLAIMS, "The claims that hold roles, together, each a string or a list."
+    )
+    client_claims: tuple[str, ...] = option(
+        Paths("azp"),
+        (),
+        "The claims that hold the client; the first that is there counts. Without it ``client_id``, or ``azp`` if that "
+        "may be missing.",
+    )
+    user_claims: tuple[str, ...] = option(
+        Paths("sub"), ("sub",), "The claims that hold the subject; the first that is there counts."
+    )
+    plan_claim: str | None = option(
+        Path(), None, "The claim whose value decides the plan; without it, the client does."
+    )
+    plans: tuple[tuple[str, str], ...] = option(
+        PlanMap(), (), "The plan for each value, the first that fits; any other value has the plan ``default``."
+    )
+    max_token_bytes: int = option(
+        Integer(256, LONGEST_TOKEN, unit="bytes"), MAX_TOKEN_BYTES, "The longest token; servers limit header lines too."
     )
     max_age: int = option(Integer(1, LONGEST_AGE, unit="seconds"), MAX_AGE, "The most seconds since ``iat``.")
+    ca_file: str | None = option(
+        String(), None, "The authorities (PEM) that its URLs are verified with, instead of those of the system."
+    )
+    jwks_token: SecretRing | None = option(
+        SecretReference(client_secret_ring), None, "A reference to a token that ``jwks_uri`` is fetched with."
+    )
+    proxy: str | None = option(
+        String(), None, "The ``http:`` URL of a proxy that its ``https:`` URLs are reached through; it resolves names."
+    )
     private_network: bool = option(Boolean(), False, "Its IP addresses may be private or loopback ones.")
     insecure_http: bool = option(Boolean(), False, "Its URLs may be ``http:`` on loopback.")
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """The accepted audiences."""
+        return (self.audience,) if isinstance(self.audience, str) else self.audience
 
     @property
     def key_sources(self) -> tuple[str, ...]:
@@ -168,6 +298,16 @@ def _check_together(issuers: Mapping[int, IssuerConfig]) -> Iterator[Problem]:
             introspecting = index
 
 
+class _Issuer(Options):
+    """One entry, over the preset of its provider."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        whole = with_preset(value, KEY_SOURCES) if isinstance(value, Mapping) else value
+        return super()._deserialize(whole, attr, data, **kwargs)
+
+
 def issuers_field() -> ListOf:
     """Return the field of ``SECURE_ML_TOKEN_ISSUERS``."""
-    return ListOf(IssuerConfig, _check_together)
+    found = ListOf(IssuerConfig, _check_together)
+    found.inner = _Issuer(IssuerConfig)
+    return found

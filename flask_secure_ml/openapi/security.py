@@ -107,7 +107,7 @@ def _token(settings: Settings, scheme: str, text: str) -> Scheme:
 
 
 def _issued(settings: Settings) -> str:
-    known = [f"{each.issuer} for the audience {each.audience}" for each in settings.token_issuers]
+    known = [f"{each.issuer} for the audience {listed(each.audiences, 'or')}" for each in settings.token_issuers]
     return f"An access token of {listed(known, 'or')}."
 
 

@@ -25,6 +25,9 @@ ISSUER = {
     "insecure_http": True,
 }
 
+PRESET = {"provider": "okta", "issuer": "https://as.example/oauth2/a", "audience": "https://api.example"}
+POD = ISSUER | {"provider": "kubernetes"}
+
 
 def run(app: Flask, *arguments: str) -> tuple[int, str]:
     result = app.test_cli_runner().invoke(secure_ml, list(arguments))
@@ -46,6 +49,33 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
             id="DP-13 replays",
         ),
         pytest.param({"TOKEN_ISSUERS": [ISSUER | {"omits": ["typ"]}]}, "may lack typ (omits)", id="AT-1 relaxed"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"header_types": ["JWT"]}]}, "typ jwt (header_types)", id="H4 JWT"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"scope_claims": ["scp"]}]}, "in scp (scope_claims)", id="scopes"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"role_claims": ["a.b"]}]}, "roles in a.b (role_claims)", id="roles"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"client_claims": ["cid"]}]}, "in cid (client_claims)", id="client"),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"user_claims": ["oid"]}]}, "in oid (user_claims)", id="subject"),
+        pytest.param(
+            {"TOKEN_ISSUERS": [ISSUER | {"audience_claims": ["aud", "client_id"]}]},
+            "have their audience in aud, client_id (audience_claims)",
+            id="JB-12 audience in another claim",
+        ),
+        pytest.param({"TOKEN_ISSUERS": [ISSUER | {"audience": ["a", "b"]}]}, "any of a, b (audience)", id="audiences"),
+        pytest.param(
+            {"TOKEN_ISSUERS": [ISSUER | {"max_token_bytes": 9000}]}, "9000 bytes (max_token_bytes)", id="T5 long"
+        ),
+        pytest.param(
+            {"TOKEN_ISSUERS": [ISSUER | {"id_token_claims": ["nonce"], "required_claims": {"typ": "Bearer"}}]},
+            "may have nonce as ID tokens do (id_token_claims)",
+            id="C6 nonce",
+        ),
+        pytest.param(
+            {"TOKEN_ISSUERS": [PRESET]},
+            "may lack typ (omits); have scopes in scp (scope_claims); have their client in cid (client_claims); "
+            "provider okta",
+            id="preset",
+        ),
+        pytest.param({"TOKEN_ISSUERS": [POD]}, "every pod of the cluster can get a token of https://as", id="any pod"),
+        pytest.param({"TOKEN_ISSUERS": [PRESET | {"proxy": "http://p.example"}]}, "p.example (proxy)", id="proxy"),
         pytest.param({"TOKEN_ISSUERS": [ISSUER | {"private_network": True}]}, "private IP address", id="JB-14 inside"),
         pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),
         pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
@@ -56,6 +86,19 @@ def test_warnings(protected: MakeApp, settings: dict[str, Any], words: str) -> N
     code, output = run(protected(**settings), "check")
     assert code == 0
     assert words in output
+
+
+def test_pods_that_are_named(protected: MakeApp) -> None:
+    """A pod that the issuer's options name is no stranger."""
+    named = POD | {"required_claims": {"sub": "system:serviceaccount:batch:scorer"}}
+    assert "every pod" not in run(protected(TOKEN_ISSUERS=[named]), "check")[1]
+
+
+def test_an_issuer_of_rfc_9068(protected: MakeApp) -> None:
+    """An issuer whose options relax nothing has no warning; stricter options are none."""
+    strict = {**ISSUER, "jwks_uri": "https://as.example/jwks", "insecure_http": False}
+    output = run(protected(TOKEN_ISSUERS=[strict | {"required_claims": {"tenant": "a"}}]), "check")[1]
+    assert "as.example" not in output
 
 
 class Clipping(Schema):

@@ -23,9 +23,6 @@ from ...principal import Principal
 from ...refresh import process_lock
 from ..guard import token68
 
-MAX_TOKEN = 8192
-"""The longest token in characters; servers limit a header line to about as many."""
-
 
 class ProofOfPossession(Protocol):
     """Checks the proof that is sent with a token."""

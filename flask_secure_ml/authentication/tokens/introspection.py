@@ -14,20 +14,21 @@ from ...fetch import TIMEOUT
 from ...principal import Clock, Principal
 from ...refresh import SingleFlight
 from ...strictjson import StrictJSONError, loads
-from .authenticator import MAX_TOKEN, TokenCache, VerifiedToken
+from .authenticator import TokenCache, VerifiedToken
 from .claims import (
     Claims,
     check_audience,
-    check_authentication,
     check_purpose,
+    check_required,
     check_string,
     check_times,
     date_of,
     end_of,
+    first,
     read_only,
-    roles_of,
-    scopes_of,
+    sound,
 )
+from .identity import client_of, plan_of, roles_of, scopes_of, subject_of
 from .introspection_client import IntrospectionClient, Send, bounded, unavailable
 
 MAX_CACHED = 10_000
@@ -78,7 +79,7 @@ class Introspector:
         :raises NotAuthenticated: it is not active, or not for this app.
         :raises DependencyUnavailable: the endpoint cannot be reached, or rejects this app's credentials.
         """
-        if len(token) > MAX_TOKEN or not self.accepts(token):
+        if len(token) > self._config.max_token_bytes or not self.accepts(token):
             _reject("the token is too long or has characters that no token has")
         if not self._max_age:
             return self._introspect(token)
@@ -150,20 +151,21 @@ def check_response(response: Any, config: IssuerConfig, *, now: float, leeway: f
     """
     if not isinstance(response, dict) or response.get("active") is not True:
         _reject("the token is not active")
-    _kind(response)
+    response = sound(response)
+    _kind(response, config)
     _origin(response, config)
-    check_authentication(response)
+    check_required(response, config)
     end = _expiry(response, config.max_age, now, leeway)
     return VerifiedToken(_principal(response, config), end, read_only(response.get("cnf")))
 
 
-def _kind(response: Claims) -> None:
+def _kind(response: Claims, config: IssuerConfig) -> None:
     """Reject what is not an access token: endpoints also introspect refresh tokens (RFC 7662 section 2.1)."""
     kind = response.get("token_type", "Bearer")
-    if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
+    if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES | config.token_types:
         _reject("token_type is neither Bearer nor DPoP")
     # Some servers use "Bearer" for refresh tokens too, and distinguish them with token_use or typ.
-    check_purpose(response, typed=False)
+    check_purpose(response, typed=False, allowed=config.id_token_claims)
     if "cnf" in response and not isinstance(response["cnf"], dict):
         _reject("the claim cnf is not an object")
     if kind.lower() == "dpop" and "cnf" not in response:
@@ -173,8 +175,11 @@ def _kind(response: Claims) -> None:
 def _origin(response: Claims, config: IssuerConfig) -> None:
     if response.get("iss", config.issuer) != config.issuer:
         _reject("the token is from another issuer")
-    if "aud" in response:
-        check_audience(response["aud"], config.audience)
+    _, audience = first(response, config.audience_claims)
+    if "aud" in config.omits and audience in (None, []):
+        return
+    if audience is not None or "aud" in response:
+        check_audience(audience, config.audiences)
 
 
 def _expiry(response: Claims, max_age: float, now: float, leeway: float) -> float:
@@ -187,33 +192,18 @@ def _expiry(response: Claims, max_age: float, now: float, leeway: float) -> floa
 
 def _principal(response: Claims, config: IssuerConfig) -> Principal:
     for name in response.keys() & {"sub", "client_id", "jti"}:
-        check_string(response, name)
+        check_string(name, response[name])
+    # The server knows its client, and need not repeat who that is.
+    client = client_of(response, config) if config.client_claims else str(response.get("client_id", ""))
     return Principal(
         "introspection",
-        _subject(response, config),
+        subject_of(response, config, client),
         config.issuer,
-        scopes_of(response),
-        client_id=response.get("client_id", ""),
+        scopes_of(response, config),
+        plan=plan_of(response, config, client),
+        client_id=client,
         claims=read_only(response),
-        roles=roles_of(response),
+        roles=roles_of(response, config),
         token_id=response.get("jti", ""),
         issued=date_of(response, "iat") if "iat" in response else None,
-    )
-
-
-def _subject(response: Claims, config: IssuerConfig) -> str:
-    """Return ``sub``, or for a client that acts on its own behalf its ``client_id`` (RFC 9068 section 2.2).
-
-    Where clients may choose their ids, one could choose that of a user, so an issuer that omits ``sub`` must be
-    configured as such.
-    """
-    if "sub" in response:
-        return str(response["sub"])
-    if "sub" not in config.omits:
-        _reject("the response has no sub, and omits does not allow that")
-    if "username" in response:
-        # A name that may be given to another user is no identity, and the client is not the user.
-        _reject("the token is for a user and has no sub")
-    return (
-        str(response["client_id"]) if "client_id" in response else _reject("the response has neither sub nor client_id")
     )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import math
-import ssl
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 from ...config.issuers import IssuerConfig
 from ...errors import DependencyUnavailable
-from ...fetch import TIMEOUT, BrokenResponseError, FetchError, send
+from ...fetch import TIMEOUT, BrokenResponseError, FetchError
 from ...principal import Clock
 from ...refresh import Breaker, Outage
 from ...secrets import SecretRing
+from .connection import IssuerConnection
 
 PAUSE = 5
 """Seconds for which an endpoint that failed is not called, give or take a fifth."""
@@ -138,19 +137,10 @@ def bounded(config: IssuerConfig, timeout: float = TIMEOUT) -> Send:
 
     :param timeout: seconds for one exchange.
     """
-    # Created once, when it is first needed: that takes longer than most endpoints take to respond.
-    tls = cache(ssl.create_default_context)
+    connection = IssuerConnection(config)
 
     def post(uri: str, body: bytes, headers: Mapping[str, str]) -> Response:
-        response = send(
-            uri,
-            body=body,
-            headers=headers,
-            private_network=config.private_network,
-            timeout=timeout,
-            max_bytes=MAX_RESPONSE,
-            context=tls() if uri.startswith("https:") else None,
-        )
+        response = connection.send(uri, body=body, headers=headers, timeout=timeout, max_bytes=MAX_RESPONSE)
         return response.status, response.body
 
     return post

@@ -13,22 +13,24 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from ...config import Settings
-from ...config.issuers import IssuerConfig
+from ...config.issuer_fields import media_type
+from ...config.issuers import MAX_TOKEN_BYTES, IssuerConfig
 from ...errors import ConfigError, NotAuthenticated
 from ...principal import Clock, Principal
 from ...strictjson import loads
-from .authenticator import MAX_TOKEN, TokenCache, VerifiedToken
-from .claims import check_claims, client_of, end_of, read_only, roles_of
+from .authenticator import TokenCache, VerifiedToken
+from .claims import check_claims, end_of, read_only, sound
+from .identity import client_of, plan_of, roles_of, scopes_of, subject_of
 from .key_set import MAX_KID, VerificationKey
 from .sources import KeySource, key_source
 
 _HEADERS = 256
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 _DOTS = frozenset({2, 4})
-_TYPES = frozenset({"at+jwt", "application/at+jwt"})
-_UNTYPED = frozenset({"", "jwt", "application/jwt"})
-# Members that change how a token is processed or contain a key (RFC 8725bis sections 3.4, 3.10).
-_FORBIDDEN = frozenset({"crit", "b64", "zip", "cty", "enc", "jwk", "jku", "x5u", "x5c"})
+_TYPED, _UNTYPED = "at+jwt", frozenset({"", "jwt"})
+# Members that change how a token is processed, and a key (RFC 8725bis sections 3.4, 3.10). Certificates, and URLs of
+# keys, are ignored: nothing here reads them.
+_FORBIDDEN = frozenset({"crit", "b64", "zip", "cty", "enc", "jwk"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class _Header:
 
     algorithm: str
     kid: str | None
-    typed: bool
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class JwtVerifier:
         self, issuers: Mapping[str, TrustedIssuer], clock: Clock, leeway: float = 30, cache_size: int = 10_000
     ) -> None:
         self._issuers = dict(issuers)
+        self._longest = max((each.config.max_token_bytes for each in issuers.values()), default=MAX_TOKEN_BYTES)
         self._clock = clock
         self._leeway = leeway
         self._cache: TokenCache[_Cached] = TokenCache(cache_size)
@@ -108,8 +111,7 @@ class JwtVerifier:
         :raises NotAuthenticated: anything else.
         :raises DependencyUnavailable: the keys of its issuer are not known.
         """
-        if len(token) > MAX_TOKEN:
-            _reject(f"the token has more than {MAX_TOKEN} characters")
+        _check_length(token, self._longest)
         cached = self._cache.get(token)
         if cached is not None:
             if self._is_valid(cached):
@@ -132,12 +134,14 @@ class JwtVerifier:
         header = self._header(parts[1])
         claims = _object(_decoded(parts[2], "payload"), "payload")
         issuer = self._issuer(claims.get("iss"))
+        _check_length(token, issuer.config.max_token_bytes)
         _check_header(header, issuer.config)
         key = _signing_key(token, _decoded(parts[3], "signature"), header, issuer)
         now, leeway = self._clock.now(), self._leeway
-        scopes = check_claims(claims, issuer.config, typed=header.typed, now=now, leeway=leeway)
+        claims = sound(claims)
+        check_claims(claims, issuer.config, typed=header.kind == _TYPED, now=now, leeway=leeway)
         verified = VerifiedToken(
-            _principal(claims, issuer.config, scopes), end_of(claims, issuer.config.max_age), _confirmation(claims)
+            _principal(claims, issuer.config), end_of(claims, issuer.config.max_age), _confirmation(claims)
         )
         begins = max(claims["iat"], claims.get("nbf", 0)) - leeway
         return _Cached(verified, begins, issuer, header, key)
@@ -145,6 +149,11 @@ class JwtVerifier:
     def _issuer(self, name: Any) -> TrustedIssuer:
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         return issuer or _reject("the issuer is missing or not a configured one")
+
+
+def _check_length(token: str, longest: int) -> None:
+    if len(token) > longest:
+        _reject(f"the token has more than {longest} characters")
 
 
 def _decoded(part: str, what: str) -> bytes:
@@ -170,7 +179,7 @@ def _header(part: str) -> _Header:
     """Return the members of a header that is sound for any issuer."""
     header = _object(_decoded(part, "header"), "header")
     kind, algorithm, kid = header.get("typ", ""), header.get("alg"), header.get("kid")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES | _UNTYPED:
+    if not isinstance(kind, str):
         _reject("typ is that of another kind of token")
     if forbidden := sorted(_FORBIDDEN & header.keys()):
         _reject(f"the header has {', '.join(forbidden)}")
@@ -178,12 +187,15 @@ def _header(part: str) -> _Header:
         _reject(f"kid is not a string of 1 to {MAX_KID} characters")
     if not isinstance(algorithm, str):
         _reject("alg is missing or not a string")
-    return _Header(algorithm, kid, kind.lower() in _TYPES)
+    return _Header(algorithm, kid, media_type(kind))
 
 
 def _check_header(header: _Header, issuer: IssuerConfig) -> None:
-    if not header.typed and "typ" not in issuer.omits:
-        _reject("typ is not at+jwt")
+    if header.kind != _TYPED and header.kind not in issuer.header_types:
+        if header.kind not in _UNTYPED:
+            _reject("typ is that of another kind of token")
+        if "typ" not in issuer.omits:
+            _reject("typ is not at+jwt")
     if header.algorithm not in issuer.algorithms:
         _reject("alg is not one that the issuer may use")
 
@@ -206,15 +218,17 @@ def _signs(key: VerificationKey, signed: bytes, signature: bytes) -> bool:
         return False
 
 
-def _principal(claims: Mapping[str, Any], issuer: IssuerConfig, scopes: frozenset[str]) -> Principal:
+def _principal(claims: Mapping[str, Any], issuer: IssuerConfig) -> Principal:
+    client = client_of(claims, issuer)
     return Principal(
         "jwt",
-        claims["sub"],
+        subject_of(claims, issuer, client),
         issuer.issuer,
-        scopes,
-        client_id=client_of(claims),
+        scopes_of(claims, issuer),
+        plan=plan_of(claims, issuer, client),
+        client_id=client,
         claims=read_only(claims),
-        roles=roles_of(claims),
+        roles=roles_of(claims, issuer),
         token_id=claims.get("jti", ""),
         issued=float(claims["iat"]),
     )

@@ -18,11 +18,14 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from ...config.issuers import ASYMMETRIC
 from ...errors import DependencyUnavailable
+from ...fetch import MAX_BYTES
 from ...strictjson import loads
 
 log: logging.Logger = logging.getLogger(__name__)
 
-MAX_KEYS = 50
+MAX_KEY_SET_BYTES = MAX_BYTES
+"""The largest key set in bytes; what limits its keys, as reading one costs less than a millisecond."""
+
 MAX_KID = 256
 MINIMUM_RSA_BITS, MAXIMUM_RSA_BITS = 2048, 8192
 MINIMUM_RSA_EXPONENT = 65_537
@@ -49,7 +52,10 @@ class VerificationKeys:
 
     def __init__(self, keys: Sequence[VerificationKey]) -> None:
         self._all = tuple(keys)
-        self._by_kid = {each.kid: each for each in keys if each.kid is not None}
+        self._by_kid: dict[str, tuple[VerificationKey, ...]] = {}
+        for each in keys:
+            if each.kid is not None:
+                self._by_kid[each.kid] = (*self._by_kid.get(each.kid, ()), each)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -60,7 +66,7 @@ class VerificationKeys:
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """Return the key for a token; without a ``kid``, only if exactly one key fits the algorithm."""
-        named = self._all if kid is None else tuple(filter(None, [self._by_kid.get(kid)]))
+        named = self._all if kid is None else self._by_kid.get(kid, ())
         fitting = [each for each in named if each.algorithm == algorithm]
         return fitting[0] if len(fitting) == 1 else None
 
@@ -88,10 +94,11 @@ def parse_key_set(raw: bytes, algorithms: Sequence[str], *, strict: bool = False
 
     :param algorithms: what this issuer may sign with; a key without ``alg`` gets the first that fits it.
     :param strict: reject the whole set for a signing key that is secret, weak or damaged.
-    :raises KeySetError: not an object with a list of keys, more than 50 keys, or a duplicate ``kid``.
+    :raises KeySetError: not an object with a list of keys, too large, or a duplicate ``kid``; keys of two types may
+        share one (RFC 7517 section 4.5), because an algorithm fits one type.
     """
     entries = _entries(raw)
-    kids = [entry["kid"] for entry in entries if isinstance(entry.get("kid"), str)]
+    kids = [(entry["kid"], str(entry.get("kty"))) for entry in entries if isinstance(entry.get("kid"), str)]
     if len(set(kids)) < len(kids):
         raise KeySetError("it has a duplicate kid")
     if strict and (problems := list(_unsound(entries))):
@@ -103,13 +110,15 @@ def parse_key_set(raw: bytes, algorithms: Sequence[str], *, strict: bool = False
 
 
 def _entries(raw: bytes) -> list[dict[str, Any]]:
+    if len(raw) > MAX_KEY_SET_BYTES:
+        raise KeySetError(f"it has more than {MAX_KEY_SET_BYTES} bytes")
     try:
         document = loads(raw)
     except ValueError as error:
         raise KeySetError(f"not JSON: {error}") from None
     entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
-        raise KeySetError(f"not an object with at most {MAX_KEYS} keys")
+    if not isinstance(entries, list):
+        raise KeySetError("not an object with a list of keys")
     return [entry for entry in entries if isinstance(entry, dict) and entry.get("use") != "enc"]
 
 

@@ -16,11 +16,11 @@ from joserfc.jwk import OctKey
 from ...config import Settings
 from ...config.issuers import HMAC_BYTES, IssuerConfig
 from ...errors import DependencyUnavailable
-from ...fetch import send
 from ...principal import Clock
 from ...refresh import Outage, WatchedFile
 from ...secrets import SecretRing, SecretUnavailable
-from .jwks import Discovery, HttpKeys, get_document
+from .connection import IssuerConnection
+from .jwks import Discovery, HttpKeys
 from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, no_usable_keys, parse_key_set
 
 
@@ -51,21 +51,17 @@ def key_source(issuer: IssuerConfig, settings: Settings, clock: Clock) -> KeySou
 
 
 def _http_keys(issuer: IssuerConfig, settings: Settings, clock: Clock) -> HttpKeys:
+    connection = IssuerConnection(issuer)
     return HttpKeys(
         issuer.jwks_uri or issuer.issuer,
         issuer.algorithms,
         clock,
         max_age=settings.jwks_cache_seconds,
         cooldown=settings.jwks_cooldown,
-        get=_discovery(issuer).key_set
+        get=Discovery(issuer.issuer, connection.send, clear_text=issuer.insecure_http).key_set
         if issuer.discover
-        else partial(get_document, private_network=issuer.private_network),
+        else connection.key_set,
     )
-
-
-def _discovery(issuer: IssuerConfig) -> Discovery:
-    request = partial(send, private_network=issuer.private_network)
-    return Discovery(issuer.issuer, request, clear_text=issuer.insecure_http)
 
 
 class InlineKeys(PublishedKeys):

@@ -1,4 +1,4 @@
-"""What is made of claims: who asked, which roles, until when; and that nobody can change them."""
+"""What is made of claims: which are sound, what is at a path, until when; and that nobody can change them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.tokens.claims import client_of, end_of, read_only, roles_of
-from flask_secure_ml.errors import NotAuthenticated
+from flask_secure_ml.authentication.tokens.claims import end_of, find, read_only, sound
 
 
 @pytest.mark.parametrize("value", ["text", 1, 1.5, True, None])
@@ -41,14 +40,80 @@ def test_end_of(claims: dict[str, Any], expected: float) -> None:
     assert end_of(claims, 1_000) == expected
 
 
-@pytest.mark.parametrize("claims", [{"client_id": 1}, {"client_id": None, "azp": "a"}, {"azp": "a\n"}], ids=str)
-def test_client_of_a_wrong_type(claims: dict[str, Any]) -> None:
-    """AT-6: a client that is named wrongly is not replaced by another claim."""
-    with pytest.raises(NotAuthenticated):
-        client_of(claims)
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("scp", "a", id="name"),
+        pytest.param("realm_access.roles", ["r"], id="in an object"),
+        pytest.param("resource_access.my.api.roles", ["c"], id="name with a dot inside"),
+        pytest.param("kubernetes.io.pod.name", "web", id="name with a dot first"),
+        pytest.param("https://ns.example/roles", ["n"], id="URL"),
+        pytest.param("both.a", "whole name", id="the whole name first"),
+        pytest.param("scp.a", None, id="into a string"),
+        pytest.param("none.a", None, id="nothing there"),
+        pytest.param("realm_access.none", None, id="nothing inside"),
+        pytest.param("realm_access", {"roles": ["r"]}, id="object"),
+        pytest.param("list.0", None, id="into a list"),
+    ],
+)
+def test_find(path: str, expected: Any) -> None:
+    """A path leads into objects; names that contain dots themselves are found."""
+    claims = {
+        "scp": "a",
+        "realm_access": {"roles": ["r"]},
+        "resource_access": {"my.api": {"roles": ["c"]}},
+        "kubernetes.io": {"pod": {"name": "web"}},
+        "https://ns.example/roles": ["n"],
+        "both.a": "whole name",
+        "both": {"a": "inside"},
+        "list": ["x"],
+    }
+    assert find(claims, path) == expected
 
 
-def test_at_10_roles() -> None:
-    """AT-10: the three claims together; a name that is there twice counts once."""
-    assert roles_of({"roles": ["a", "b"], "groups": ["b"], "entitlements": ["c"]}) == {"a", "b", "c"}
-    assert roles_of({"role": ["a"]}) == frozenset()
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"acr": 5},
+        {"acr": ""},
+        {"amr": "pwd"},
+        {"amr": [1]},
+        {"auth_time": "now"},
+        {"auth_time": True},
+        {"groups": [1]},
+        {"groups": {"a": 1}},
+        {"groups": ["x"] * 501},
+        {"jti": None},
+        {"client_id": None},
+        {"roles": None},
+        {"nbf": None},
+    ],
+    ids=str,
+)
+def test_claims_that_count_as_missing(claims: dict[str, Any]) -> None:
+    """AT-10: a claim that only informs is left out if it is malformed, and one that is null is not there."""
+    assert sound({"sub": "alice", **claims}) == {"sub": "alice"}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": None},
+        {"iat": None},
+        {"iss": None},
+        {"aud": None},
+        {"scope": None},
+        {"cnf": None},
+        {"typ": None},
+        {"token_use": None},
+        {"nonce": None},
+        {"events": None},
+        {"roles": 5},
+        {"groups": "one"},
+        {"amr": ["pwd"]},
+    ],
+    ids=str,
+)
+def test_claims_that_stay(claims: dict[str, Any]) -> None:
+    """MT-5, C1: null is no value of a claim that limits a token; what decides is never ignored."""
+    assert sound(claims) == claims

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from flask_secure_ml.authentication.tokens.authenticator import MAX_TOKEN
 from flask_secure_ml.authentication.tokens.introspection import Introspector
+from flask_secure_ml.config.issuers import MAX_TOKEN_BYTES
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
 from flask_secure_ml.testing import FakeClock
 from introspection_endpoint import ISSUER, NOW, TOKEN, USUAL, Endpoint, make_introspector, status_of
@@ -158,8 +158,8 @@ def test_form(make: Callable[..., Introspector], endpoint: Endpoint, token: str,
 
 def test_length(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
     """A token that is too long is refused without asking."""
-    assert status_of(make(), "a" * MAX_TOKEN) == 200
-    assert status_of(make(), "a" * (MAX_TOKEN + 1)) == 401
+    assert status_of(make(), "a" * MAX_TOKEN_BYTES) == 200
+    assert status_of(make(), "a" * (MAX_TOKEN_BYTES + 1)) == 401
     assert endpoint.asked == 1
 
 

@@ -108,21 +108,31 @@ def test_h1_jb_14_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        forged: dict[str, Any] = {
+            "issuer": "https://issuer.example",
+            "audience": "https://api.example",
+            "now": 1_800_000_000,
+        }
         for name in ("jku", "x5u"):
-            assert ask(bearer(token(header={name: address}))).status == 401
+            assert ask(bearer(token(header={name: address}))).status == 200
+            own = make_signing_key("RS256", kid="RS256")
+            assert ask(bearer(make_token(own, header={name: address}, **forged))).status == 401
         with pytest.raises(BlockingIOError):
             server.accept()
 
 
-def test_h1_own_key_in_header(ask: Ask) -> None:
-    """H1, A9: a token that brings the key that signed it is refused."""
+@pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c"])
+def test_h1_own_key_in_header(ask: Ask, member: str) -> None:
+    """H1, A9: a token that brings the key that signed it, or says where it is, is refused."""
     own = make_signing_key("ES256", kid="ES256")
+    public = own.as_dict(private=False)
+    brought = {"jwk": public, "x5c": ["MIIB"]}.get(member, "https://attacker.example/keys")
     text = make_token(
         own,
         issuer="https://issuer.example",
         audience="https://api.example",
         now=1_800_000_000,
-        header={"jwk": own.as_dict(private=False)},
+        header={member: brought},
     )
     assert ask(bearer(text)).status == 401
 

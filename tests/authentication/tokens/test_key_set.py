@@ -111,8 +111,10 @@ def test_a8_jb_7_unsound_curve_is_left_out(rsa: dict[str, Any], ec: dict[str, An
         pytest.param(b"{}", id="no keys"),
         pytest.param(b'{"keys": {}}', id="keys object"),
         pytest.param(b'{"keys": [], "keys": []}', id="duplicate member"),
-        pytest.param(raw_set(*[{}] * 51), id="51 keys"),
+        pytest.param(raw_set(*[{"x": "y" * 1000}] * 260), id="more than 256 KiB"),
         pytest.param(raw_set({"kid": "a"}, {"kid": "a"}), id="kid twice"),
+        pytest.param(raw_set({"kid": "a", "kty": "RSA"}, {"kid": "a", "kty": "RSA"}), id="kid twice for one type"),
+        pytest.param(raw_set({"kid": "a", "kty": []}, {"kid": "a", "kty": []}), id="kid twice for no type"),
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
@@ -125,6 +127,24 @@ def test_as_5_doubtful_set_is_refused(raw: bytes) -> None:
 def test_encryption_key_may_share_a_kid(rsa: dict[str, Any]) -> None:
     """A key for encryption is nobody here, so its kid does not collide."""
     assert len(parse_key_set(raw_set({**rsa, "use": "enc"}, rsa), ALL)) == 1
+
+
+def test_as_5_kid_of_two_types(rsa: dict[str, Any], ec: dict[str, Any]) -> None:
+    """AS-5: keys of two types may share a kid (RFC 7517 section 4.5); each verifies its own algorithm."""
+    found = parse_key_set(raw_set({**rsa, "kid": "one"}, {**ec, "kid": "one"}), ALL)
+    assert [str(getattr(found.find("one", name), "algorithm", None)) for name in ("RS256", "ES256")] == [
+        "RS256",
+        "ES256",
+    ]
+    assert found.find("one", "PS256") is None
+    assert found.has("one")
+
+
+def test_more_than_fifty_keys(ec: dict[str, Any]) -> None:
+    """The size of a set is limited, not the number of its keys."""
+    found = parse_key_set(raw_set(*({**ec, "kid": str(number)} for number in range(300))), ALL)
+    assert len(found) == 300
+    assert found.find("299", "ES256") is not None
 
 
 def test_entries_that_are_no_objects(rsa: dict[str, Any]) -> None:

@@ -62,3 +62,11 @@ def test_the_sdist_has_what_a_distributor_needs() -> None:
 def test_links(name: str) -> None:
     """The package index shows where to read on and where to report."""
     assert PROJECT["urls"][name].startswith("https://github.com/flask-secure-ml/flask-secure-ml")
+
+
+def test_proofs_name_what_exists() -> None:
+    """Each path in the proofs of ``make prove`` is a file or a folder; pytest would run none of the other paths either."""
+    proofs = (ROOT / ".ci" / "prove.py").read_text(encoding="utf-8")
+    paths = re.findall(r'"((?:tests/|\.ci/)[^"]*)"', proofs)
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -65,7 +65,7 @@ def test_links(name: str) -> None:
 
 
 def test_proofs_name_what_exists() -> None:
-    """Each path in the proofs of ``make prove`` is a file or a folder; pytest would run none of the other paths either."""
+    """Each path in the proofs of ``make prove`` is there: without one of them pytest runs nothing."""
     proofs = (ROOT / ".ci" / "prove.py").read_text(encoding="utf-8")
     paths = re.findall(r'"((?:tests/|\.ci/)[^"]*)"', proofs)
     assert len(paths) > 5

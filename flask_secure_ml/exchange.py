@@ -148,6 +148,11 @@ class Exchange:
         """How long the request took, until the response started or, for a stream, until its last byte."""
         return (self.finished - self.started) * 1000
 
+    @property
+    def rejected(self) -> SecureMLError | None:
+        """The error with which the guards rejected the request; None once they admit it, perhaps at another URL."""
+        return self.rejection if self.cleared is None else None
+
     def reject(self, error: HTTPException) -> None:
         """Record the error that the client gets.
 

@@ -41,6 +41,7 @@ from .transport.guards import TargetGuard, TlsGuard
 from .transport.headers import ForeignHeaders, HeaderFilter
 from .transport.outgoing import FLASK_MARK
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
+from .transport.rejections import RejectionFilter
 
 if TYPE_CHECKING:
     from .extension import Parts
@@ -138,6 +139,8 @@ def _guards(
 
 
 def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
+    # Before the rules of responses, which depend on the status.
+    yield RejectionFilter()
     yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
@@ -267,7 +270,8 @@ class _Hooks:
     def error_response(self, exchange: Exchange, error: BaseException) -> BaseResponse:
         if not isinstance(error, SecureMLError):
             self._app.logger.error("request %s failed", exchange.request_id, exc_info=error)
-            error = InternalError(f"unhandled {type(error).__name__}")
+            # A handler of the app that fails on a rejection leaves it a rejection.
+            error = exchange.rejected or InternalError(f"unhandled {type(error).__name__}")
         response = cast("Response", self._app.response_class.force_type(exchange.problem(error)))
         mark_checked(response)
         for each in self._state.pipeline.filters:

@@ -121,7 +121,9 @@ def test_refusals_are_described(
     assert example.keys() == answer.get_json().keys()
     assert (example["title"], example["detail"]) == (answer.get_json()["title"], answer.get_json()["detail"])
     assert all(
-        name in described["headers"] for name in ("X-Request-ID", "WWW-Authenticate", "Allow") if name in answer.headers
+        name in described["headers"]
+        for name in ("X-Request-ID", "X-Error-Code", "WWW-Authenticate", "Allow")
+        if name in answer.headers
     )
 
 

@@ -211,6 +211,15 @@ class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
         super().__init__(reason, headers=headers, members=members)
 
 
+class Completed(http.HTTPException):
+    """Ends a request with the response of a guard. That is no error: without a status, no error handler gets it."""
+
+    code = None
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response=response)
+
+
 _FOREIGN: Mapping[int, tuple[str, str]] = {
     400: (MalformedRequest.slug, MalformedRequest.detail),
     401: (NotAuthenticated.slug, NotAuthenticated.detail),

@@ -84,6 +84,13 @@ class Exchange:
     checked_by: object = None
     """The pipeline whose guards admitted the request last."""
 
+    # Written by transport/cors.py, where CORS is configured.
+
+    origin: str | None = None
+    """The header ``Origin`` of the request."""
+    preflight: Policy | None = None
+    """The policy of the request that a CORS preflight announces; None for any other request."""
+
     # Written by authentication/guard.py. The principal is a property: it is set once.
 
     challenges: tuple[str, ...] = ()

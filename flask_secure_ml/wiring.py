@@ -35,7 +35,8 @@ from .policy.policy import Policy
 from .signals import request_authenticated, request_rejected
 from .state import EXTENSION, AppState, state_of
 from .stores import open_store
-from .transport.beneath import beneath
+from .transport.beneath import Beneath, beneath
+from .transport.cors import AnnouncedPolicies, CorsFilter, CorsGuard
 from .transport.gate import Admission, opaque_layers, outer_problems
 from .transport.guards import TargetGuard, TlsGuard
 from .transport.headers import ForeignHeaders, HeaderFilter
@@ -94,20 +95,26 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
     responses = ResponseRules(settings.plans["default"])
+    policies = PolicyTable(
+        app,
+        settings.policies,
+        owner_hook=parts.owner is not None,
+        cors=settings.cors is not None,
+        mounts=(*below.mounts, *settings.mounts),
+    )
     pipeline = Pipeline.build(
-        [*_guards(settings, parts, limiter, throttle, authentication, responses), *parts.guards],
+        [
+            *_transport(app, settings, policies, below),
+            *_guards(settings, parts, limiter, throttle, authentication, responses),
+            *parts.guards,
+        ],
         [*parts.filters, *_filters(settings, responses)],
         [*_recorders(settings, parts), *parts.recorders],
     )
     return AppState(
         settings=settings,
         pipeline=pipeline,
-        policies=PolicyTable(
-            app,
-            settings.policies,
-            owner_hook=parts.owner is not None,
-            mounts=(*below.mounts, *settings.mounts),
-        ),
+        policies=policies,
         beneath=below,
         clock=parts.clock,
         store=store,
@@ -118,6 +125,15 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     )
 
 
+def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
+    if settings.require_tls:
+        yield TlsGuard()
+    if settings.cors is not None:
+        mounts = (*below.mounts, *settings.mounts)
+        yield CorsGuard(AnnouncedPolicies(app, policies, plain=below.plain, mounts=mounts))
+    yield TargetGuard()
+
+
 def _guards(
     settings: Settings,
     parts: Parts,
@@ -126,9 +142,6 @@ def _guards(
     authentication: Authentication,
     responses: ResponseRules,
 ) -> Iterator[Guard]:
-    if settings.require_tls:
-        yield TlsGuard()
-    yield TargetGuard()
     yield throttle
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
@@ -145,6 +158,8 @@ def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
     yield HeaderFilter(settings.hsts_max_age, exposed, subdomains=settings.hsts_include_subdomains)
+    if settings.cors is not None:
+        yield CorsFilter(settings.cors)
 
 
 def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
@@ -172,6 +187,7 @@ class _Hooks:
         self._foreign_headers = ForeignHeaders(
             state.settings.hsts_max_age, subdomains=state.settings.hsts_include_subdomains
         )
+        self._cors = None if state.settings.cors is None else CorsFilter(state.settings.cors)
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
@@ -282,7 +298,8 @@ class _Hooks:
         return response
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return self._foreign_headers.completed(exchange, headers)
+        completed = self._foreign_headers.completed(exchange, headers)
+        return completed if self._cors is None else self._cors.completed(exchange, completed)
 
     def record(self, exchange: Exchange) -> None:
         exchange.finished = self._state.clock.monotonic()

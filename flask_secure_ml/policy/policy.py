@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 from marshmallow import Schema, ValidationError
 
 from ..errors import ConfigError
+from .cors import NO_CORS, CorsArguments, CorsOptions
 from .fields import Boolean, LimitList, Limits, Options, StrictField, String
 from .options import (
     NO_CAPS,
@@ -38,6 +39,7 @@ class PublicArguments(TypedDict, total=False):
     caps: CapArguments | None
     response: AnySchema | None
     scores: ScoreArguments | Literal[False] | None
+    cors: CorsArguments | Literal[False] | None
 
 
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
@@ -77,6 +79,17 @@ class ScoresOption(Options):
         return None if value is False else super()._deserialize(value, attr, data, **kwargs)
 
 
+class CorsOption(Options):
+    """The options of CORS; false where no other origin may read a response."""
+
+    def __init__(self) -> None:
+        super().__init__(CorsOptions, nullable=True)
+        self.takes = 'an object such as {"origins": ["https://app.example.com"]}, or false'
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return NO_CORS if value is False else super()._deserialize(value, attr, data, **kwargs)
+
+
 def check_openness(policy: Policy) -> Iterator[Problem]:
     """Yield a problem if a public policy has options about the caller."""
     if policy.public and (policy.access != AccessOptions() or policy.cost):
@@ -106,6 +119,8 @@ class Policy:
     :param response: the marshmallow schema of the response; only its fields are sent.
     :param scores: how precise the scores of the response may be, beside what the caller's plan allows; None for a
         response that is not the model's, to which no such options apply, also not those of a plan.
+    :param cors: which other origins may call in a browser, instead of the whole of ``SECURE_ML_CORS``, which must be
+        set; false for none.
     """
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_openness, check_cost)
@@ -118,6 +133,7 @@ class Policy:
     caps: CapOptions = option(Options(CapOptions, minimum=1, nullable=True), NO_CAPS)
     response: Schema | None = option(SchemaOption(), None)
     scores: ScoreOptions | None = option(ScoresOption(), NO_SCORE_OPTIONS)
+    cors: CorsOptions | None = option(CorsOption(), None)
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -125,8 +125,7 @@ class CorsOptions:
         if origin is None:
             return None
         found = origin if origin in self.origins else canonical_origin(origin)
-        # "*" is no origin, so the header cannot be taken for it.
-        return found if found in self.origins and found != ANY_ORIGIN else None
+        return found if found in self.origins else None
 
     @property
     def any_origin(self) -> bool:

@@ -223,6 +223,16 @@ def test_what_is_mounted(serve: Serve) -> None:
     assert cors_headers(send(app, "GET", "/metrics", headers=caller()))["Access-Control-Allow-Origin"] == APP
 
 
+def test_a_route_that_a_mount_shadows(serve: Serve, request: pytest.FixtureRequest) -> None:
+    """The policy of a view is not that of what is mounted over it."""
+    app = serve()
+    app.add_url_rule("/metrics", "metrics", protect(cors={"origins": [ADMIN]})(lambda: "view"))
+    is_mounted = request.node.callspec.id == "mounting"
+    assert cors_headers(preflight(app, "/metrics", APP, "GET")) == (PREFLIGHT if is_mounted else {})
+    response = send(app, "GET", "/metrics", APP, headers=caller())
+    assert (response.text, bool(cors_headers(response))) == (("metrics", True) if is_mounted else ("view", False))
+
+
 def test_nothing_of_the_request_is_reflected(serve: Serve) -> None:
     """Methods, headers and the private network are the configured ones, or none."""
     asked = {"Access-Control-Request-Headers": "x-evil", "Access-Control-Request-Private-Network": "true"}

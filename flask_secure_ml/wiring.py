@@ -36,10 +36,9 @@ from .signals import request_authenticated, request_rejected
 from .state import EXTENSION, AppState, state_of
 from .stores import open_store
 from .transport.beneath import Beneath, beneath
-from .transport.cors import AnnouncedPolicies, CorsFilter, CorsGuard
 from .transport.gate import Admission, opaque_layers, outer_problems
 from .transport.guards import TargetGuard, TlsGuard
-from .transport.headers import ForeignHeaders, HeaderFilter
+from .transport.headers import ForeignFilter, ForeignHeaders, HeaderFilter, HeaderTables
 from .transport.outgoing import FLASK_MARK
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
 from .transport.rejections import RejectionFilter
@@ -129,6 +128,8 @@ def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Ben
     if settings.require_tls:
         yield TlsGuard()
     if settings.cors is not None:
+        from .transport.cors import AnnouncedPolicies, CorsGuard
+
         mounts = (*below.mounts, *settings.mounts)
         yield CorsGuard(AnnouncedPolicies(app, policies, plain=below.plain, mounts=mounts))
     yield TargetGuard()
@@ -156,9 +157,21 @@ def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
     yield RejectionFilter()
     yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
+    tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
-    yield HeaderFilter(settings.hsts_max_age, exposed, subdomains=settings.hsts_include_subdomains)
+    yield HeaderFilter(tables, settings.headers, exposed)
     if settings.cors is not None:
+        from .transport.cors import CorsFilter
+
+        yield CorsFilter(settings.cors)
+
+
+def _foreign_filters(settings: Settings) -> Iterator[ForeignFilter]:
+    """Yield what completes the headers of responses that do not come from Flask."""
+    yield ForeignHeaders(HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains))
+    if settings.cors is not None:
+        from .transport.cors import CorsFilter
+
         yield CorsFilter(settings.cors)
 
 
@@ -184,10 +197,7 @@ class _Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._foreign_headers = ForeignHeaders(
-            state.settings.hsts_max_age, subdomains=state.settings.hsts_include_subdomains
-        )
-        self._cors = None if state.settings.cors is None else CorsFilter(state.settings.cors)
+        self._finishing: list[ForeignFilter] = list(_foreign_filters(state.settings))
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
@@ -298,8 +308,9 @@ class _Hooks:
         return response
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        completed = self._foreign_headers.completed(exchange, headers)
-        return completed if self._cors is None else self._cors.completed(exchange, completed)
+        for each in self._finishing:
+            headers = each.completed(exchange, headers)
+        return headers
 
     def record(self, exchange: Exchange) -> None:
         exchange.finished = self._state.clock.monotonic()

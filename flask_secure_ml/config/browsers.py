@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..policy.cors import CorsOptions
 from ..policy.fields import Options
+from ..policy.headers import HeaderOptions, HeadersOption
 from .fields import setting
 
 
@@ -27,4 +28,11 @@ class BrowserSettings:
         """Which pages of other origins may call (CORS). It holds for every route, and for unknown URLs; the option
         ``cors`` of a policy replaces it as a whole. Without it, no preflight is answered without a credential, and the
         CORS headers of the app stay as they are. See :doc:`/howto/browsers`.""",
+    )
+    headers: HeaderOptions = setting(
+        HeadersOption(),
+        "api",
+        """The security headers of the responses of Flask, where the view sets none of that name: a preset, ``api`` or
+        ``page``, or an object. The option ``headers`` of a policy replaces it as a whole. HSTS has settings of its own.
+        See :doc:`/howto/browsers`.""",
     )

@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError
 from ..errors import ConfigError
 from .cors import NO_CORS, CorsArguments, CorsOptions
 from .fields import Boolean, LimitList, Limits, Options, StrictField, String
+from .headers import HeaderArguments, HeaderOptions, HeadersOption, Preset
 from .options import (
     NO_CAPS,
     NO_SCORE_OPTIONS,
@@ -40,6 +41,7 @@ class PublicArguments(TypedDict, total=False):
     response: AnySchema | None
     scores: ScoreArguments | Literal[False] | None
     cors: CorsArguments | Literal[False] | None
+    headers: HeaderArguments | Preset | None
 
 
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
@@ -121,6 +123,7 @@ class Policy:
         response that is not the model's, to which no such options apply, also not those of a plan.
     :param cors: which other origins may call in a browser, instead of the whole of ``SECURE_ML_CORS``, which must be
         set; false for none.
+    :param headers: the security headers of the response, instead of ``SECURE_ML_HEADERS``: ``page``, or an object.
     """
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_openness, check_cost)
@@ -134,6 +137,7 @@ class Policy:
     response: Schema | None = option(SchemaOption(), None)
     scores: ScoreOptions | None = option(ScoresOption(), NO_SCORE_OPTIONS)
     cors: CorsOptions | None = option(CorsOption(), None)
+    headers: HeaderOptions | None = option(HeadersOption(nullable=True), None)
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -69,7 +69,7 @@ def shared() -> str:
     return "shared"
 
 
-@protect(cors=False)
+@protect(cors=False, headers={"preset": "page", "values": {"X-Frame-Options": None}})
 def unshared() -> str:
     return "unshared"
 
@@ -98,5 +98,6 @@ def mistakes_are_found(app: Flask) -> None:
     SecureML(authenticators=[Recorder()])  # type: ignore[list-item]
     protect(scope=["predict"])  # type: ignore[call-overload]
     protect(caps={"max_body_bytes": "1 MB"})  # type: ignore[call-overload]
+    protect(headers="pages")  # type: ignore[call-overload]
     protect(cors={"origins": [1]})  # type: ignore[call-overload]
     public(scopes=["predict"])  # type: ignore[call-overload]

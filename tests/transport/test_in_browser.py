@@ -1,4 +1,4 @@
-"""Pages of other origins in a real Chromium, which call a real gunicorn over TLS."""
+"""Pages in a real Chromium: of other origins, and of the app itself, which a real gunicorn serves over TLS."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, browser: Any, origins: list[s
         patch.setenv("PEPPER", RANDOM_SECRET)
         api_key = key_in_file(str(keys))
     token = make_token(signing, issuer=ISSUER, audience=AUDIENCE, now=time.time())
-    with gunicorn(folder, make_certificate(folder), environ, "--threads", "8") as served:
+    with gunicorn(folder, make_certificate(folder), environ, "--threads", "8", app="pages_app:create_app()") as served:
         yield Site(served, origins, api_key, token)
 
 
@@ -197,3 +197,21 @@ def test_a_sandboxed_frame(call: Callable[..., Any], browser: Any, site: Site) -
             site.url("/healthz"),
         )
         assert page.evaluate("window.said") == f"null {FAILED}"
+
+
+def test_forms_of_a_page_have_a_referer(browser: Any, site: Site) -> None:
+    """Checks against forged forms need it; the preset for data sends none, and runs no script."""
+    with browser.new_context(ignore_https_errors=True) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(site.url("/page"))
+        # Its own script ran, and the one that stands in the markup did not.
+        assert page.evaluate("[document.documentElement.lang, document.title]") == ["la", ""]
+        page.get_by_role("button").click()
+        page.get_by_text("Referer").wait_for()
+        assert page.inner_text("body") == f"Referer: {site.url('/page')}"
+        page.goto(site.url("/bare"))
+        assert page.evaluate("[document.documentElement.lang, document.title]") == ["", ""]
+        page.get_by_role("button").click()
+        page.get_by_text("Referer").wait_for()
+        assert page.inner_text("body") == "Referer: None"

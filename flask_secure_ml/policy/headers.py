@@ -93,8 +93,9 @@ class HeadersOption(Options):
         self.takes = 'one of \'api\', \'page\', or an object such as {"preset": "page", "values": {}}'
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        given = {"preset": value} if isinstance(value, str) and value in PRESETS else value
-        return super()._deserialize(given, attr, data, **kwargs)
+        if isinstance(value, str) and value in PRESETS:
+            return HeaderOptions(preset=value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 API_HEADERS = HeaderOptions()

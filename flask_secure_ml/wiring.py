@@ -261,7 +261,8 @@ class _Hooks:
         """Return the problem document for an HTTP error, also for one of another extension."""
         exchange = exchange_of(request.environ)
         if error.response is not None:
-            if exchange is not None:
+            # Without a status it is no error, and is here only if the app traps HTTP exceptions.
+            if exchange is not None and error.code is not None:
                 exchange.reject(error)
             return cast("BaseResponse", error.response)
         response = problem_response(error) if exchange is None else exchange.problem(error)

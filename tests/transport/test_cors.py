@@ -289,6 +289,15 @@ def test_no_code_of_the_app_runs_before(serve: Serve, sink: MemorySink) -> None:
     assert [(line["status"], line["code"]) for line in sink.records] == [(204, None)] * 2
 
 
+def test_an_app_that_traps_http_exceptions(serve: Serve, sink: MemorySink) -> None:
+    """Flask then gives a preflight to the handler for all HTTP errors, and it is none."""
+    app = Flask("model_app")
+    app.config["TRAP_HTTP_EXCEPTIONS"] = True
+    assert cors_headers(preflight(serve(app), "/predict")) == PREFLIGHT
+    (line,) = sink.records
+    assert (line["status"], line["code"]) == (204, None)
+
+
 # --- options of a route ---------------------------------------------------------------------------------------------
 
 

@@ -214,7 +214,7 @@ class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
 class Completed(http.HTTPException):
     """Ends a request with the response of a guard. That is no error: without a status, no error handler gets it."""
 
-    code = None
+    code: int | None = None
 
     def __init__(self, response: Response) -> None:
         super().__init__(response=response)

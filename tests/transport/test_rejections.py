@@ -148,6 +148,30 @@ def test_a_page_for_unknown_urls_stays(serving: Callable[..., Flask]) -> None:
     assert app.test_client().get("/some/view", base_url=HTTPS).status_code == 401
 
 
+def test_another_status_for_an_unknown_url(serving: Callable[..., Flask]) -> None:
+    """It is the app's, and no code of ours describes it."""
+    app = serving()
+    app.register_error_handler(404, lambda _: ("gone", 410))
+    response = app.test_client().get("/nowhere", base_url=HTTPS, headers=caller())
+    assert (response.status_code, "X-Error-Code" in response.headers) == (410, False)
+
+
+def test_the_log_has_the_rejection(protected: MakeApp, sink: MemorySink) -> None:
+    """Also where a handler failed on it, and a hook rewrote the error response for that."""
+    app = protected()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(401, fail)
+
+    @app.after_request
+    def rewrite(response: Response) -> Response:
+        response.data, response.content_type = b"sorry", "text/plain"
+        return response
+
+    response = ask(app)
+    assert (response.status_code, response.text) == (401, "sorry")
+    assert [(line["status"], line["code"]) for line in sink.records] == [(401, "not_authenticated")]
+
+
 @pytest.mark.parametrize("status", [200, 404, 422])
 def test_responses_of_views_stay(serving: Callable[..., Flask], status: int) -> None:
     """What a view returns is no rejection."""

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 PROBLEM_JSON = "application/problem+json"
+CODE_HEADER = "X-Error-Code"
+"""The header with the stable code of an error response, for clients whose body another error handler wrote."""
+
 REQUEST_ID_KEY = "flask_secure_ml.request_id"
 RETRY_SECONDS = 5
 """The ``Retry-After`` of an outage whose length is unknown, in seconds."""
@@ -208,6 +211,15 @@ class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
         super().__init__(reason, headers=headers, members=members)
 
 
+class Completed(http.HTTPException):
+    """Ends a request with the response of a guard. That is no error: without a status, no error handler gets it."""
+
+    code: int | None = None
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response=response)
+
+
 _FOREIGN: Mapping[int, tuple[str, str]] = {
     400: (MalformedRequest.slug, MalformedRequest.detail),
     401: (NotAuthenticated.slug, NotAuthenticated.detail),
@@ -250,10 +262,9 @@ def problem_document(error: http.HTTPException, request_id: str | None) -> dict[
 
 
 def problem_headers(error: http.HTTPException) -> list[tuple[str, str]]:
-    """Return the headers of the error, such as ``Allow``, ``Retry-After`` and ``WWW-Authenticate``."""
-    if isinstance(error, SecureMLError):
-        return list(error.extra_headers)
-    return [(name, value) for name, value in error.get_headers() if name.lower() not in _DROPPED]
+    """Return the headers of the error: its code, and such as ``Allow``, ``Retry-After`` and ``WWW-Authenticate``."""
+    own = error.extra_headers if isinstance(error, SecureMLError) else error.get_headers()
+    return [(CODE_HEADER, slug_and_detail(error)[0]), *(each for each in own if each[0].lower() not in _DROPPED)]
 
 
 def problem_response(error: http.HTTPException, environ: WSGIEnvironment | None = None) -> Response:

@@ -84,6 +84,13 @@ class Exchange:
     checked_by: object = None
     """The pipeline whose guards admitted the request last."""
 
+    # Written by transport/cors.py, where CORS is configured.
+
+    origin: str | None = None
+    """The header ``Origin`` of the request."""
+    preflight: Policy | None = None
+    """The policy of the request that a CORS preflight announces; None for any other request."""
+
     # Written by authentication/guard.py. The principal is a property: it is set once.
 
     challenges: tuple[str, ...] = ()
@@ -147,6 +154,11 @@ class Exchange:
     def milliseconds(self) -> float:
         """How long the request took, until the response started or, for a stream, until its last byte."""
         return (self.finished - self.started) * 1000
+
+    @property
+    def rejected(self) -> SecureMLError | None:
+        """The error with which the guards rejected the request; None once they admit it, perhaps at another URL."""
+        return self.rejection if self.cleared is None else None
 
     def reject(self, error: HTTPException) -> None:
         """Record the error that the client gets.

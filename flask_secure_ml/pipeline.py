@@ -40,7 +40,11 @@ class Guard(Protocol):
         """The stage at which the guard runs."""
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Let the request pass, or raise."""
+        """Let the request pass, or raise.
+
+        :raises SecureMLError: the request is rejected.
+        :raises Completed: the guard has responded itself; neither later guards nor the view run.
+        """
 
 
 class Filter(Protocol):

@@ -35,12 +35,13 @@ from .policy.policy import Policy
 from .signals import request_authenticated, request_rejected
 from .state import EXTENSION, AppState, state_of
 from .stores import open_store
-from .transport.beneath import beneath
+from .transport.beneath import Beneath, beneath
 from .transport.gate import Admission, opaque_layers, outer_problems
 from .transport.guards import TargetGuard, TlsGuard
-from .transport.headers import ForeignHeaders, HeaderFilter
+from .transport.headers import ForeignFilter, ForeignHeaders, HeaderFilter, HeaderTables
 from .transport.outgoing import FLASK_MARK
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
+from .transport.rejections import RejectionFilter
 
 if TYPE_CHECKING:
     from .extension import Parts
@@ -93,20 +94,26 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
     responses = ResponseRules(settings.plans["default"])
+    policies = PolicyTable(
+        app,
+        settings.policies,
+        owner_hook=parts.owner is not None,
+        cors=settings.cors is not None,
+        mounts=(*below.mounts, *settings.mounts),
+    )
     pipeline = Pipeline.build(
-        [*_guards(settings, parts, limiter, throttle, authentication, responses), *parts.guards],
+        [
+            *_transport(app, settings, policies, below),
+            *_guards(settings, parts, limiter, throttle, authentication, responses),
+            *parts.guards,
+        ],
         [*parts.filters, *_filters(settings, responses)],
         [*_recorders(settings, parts), *parts.recorders],
     )
     return AppState(
         settings=settings,
         pipeline=pipeline,
-        policies=PolicyTable(
-            app,
-            settings.policies,
-            owner_hook=parts.owner is not None,
-            mounts=(*below.mounts, *settings.mounts),
-        ),
+        policies=policies,
         beneath=below,
         clock=parts.clock,
         store=store,
@@ -117,6 +124,17 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     )
 
 
+def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
+    if settings.require_tls:
+        yield TlsGuard()
+    if settings.cors is not None:
+        from .transport.cors import AnnouncedPolicies, CorsGuard
+
+        mounts = (*below.mounts, *settings.mounts)
+        yield CorsGuard(AnnouncedPolicies(app, policies, plain=below.plain, mounts=mounts))
+    yield TargetGuard()
+
+
 def _guards(
     settings: Settings,
     parts: Parts,
@@ -125,9 +143,6 @@ def _guards(
     authentication: Authentication,
     responses: ResponseRules,
 ) -> Iterator[Guard]:
-    if settings.require_tls:
-        yield TlsGuard()
-    yield TargetGuard()
     yield throttle
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
@@ -138,10 +153,26 @@ def _guards(
 
 
 def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
+    # Before the rules of responses, which depend on the status.
+    yield RejectionFilter()
     yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
+    tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
-    yield HeaderFilter(settings.hsts_max_age, exposed, subdomains=settings.hsts_include_subdomains)
+    yield HeaderFilter(tables, settings.headers, exposed)
+    if settings.cors is not None:
+        from .transport.cors import CorsFilter
+
+        yield CorsFilter(settings.cors)
+
+
+def _foreign_filters(settings: Settings) -> Iterator[ForeignFilter]:
+    """Yield what completes the headers of responses that do not come from Flask."""
+    yield ForeignHeaders(HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains))
+    if settings.cors is not None:
+        from .transport.cors import CorsFilter
+
+        yield CorsFilter(settings.cors)
 
 
 def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
@@ -166,9 +197,7 @@ class _Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._foreign_headers = ForeignHeaders(
-            state.settings.hsts_max_age, subdomains=state.settings.hsts_include_subdomains
-        )
+        self._finishing: list[ForeignFilter] = list(_foreign_filters(state.settings))
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
@@ -232,7 +261,8 @@ class _Hooks:
         """Return the problem document for an HTTP error, also for one of another extension."""
         exchange = exchange_of(request.environ)
         if error.response is not None:
-            if exchange is not None:
+            # Without a status it is no error, and is here only if the app traps HTTP exceptions.
+            if exchange is not None and error.code is not None:
                 exchange.reject(error)
             return cast("BaseResponse", error.response)
         response = problem_response(error) if exchange is None else exchange.problem(error)
@@ -267,7 +297,8 @@ class _Hooks:
     def error_response(self, exchange: Exchange, error: BaseException) -> BaseResponse:
         if not isinstance(error, SecureMLError):
             self._app.logger.error("request %s failed", exchange.request_id, exc_info=error)
-            error = InternalError(f"unhandled {type(error).__name__}")
+            # A handler of the app that fails on a rejection leaves it a rejection.
+            error = exchange.rejected or InternalError(f"unhandled {type(error).__name__}")
         response = cast("Response", self._app.response_class.force_type(exchange.problem(error)))
         mark_checked(response)
         for each in self._state.pipeline.filters:
@@ -278,7 +309,9 @@ class _Hooks:
         return response
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return self._foreign_headers.completed(exchange, headers)
+        for each in self._finishing:
+            headers = each.completed(exchange, headers)
+        return headers
 
     def record(self, exchange: Exchange) -> None:
         exchange.finished = self._state.clock.monotonic()

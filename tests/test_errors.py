@@ -30,6 +30,7 @@ def test_our_errors(error: type[SecureMLError]) -> None:
     assert response.headers["Retry-After"] == "7"
     assert body["status"] == response.status_code == raised.code
     assert (body["code"], body["detail"], body["request_id"]) == (error.slug, error.detail, "r-1")
+    assert response.headers.getlist("X-Error-Code") == [error.slug]
     assert body["errors"] == []
     assert "private" not in response.get_data(as_text=True)
     assert isinstance(raised, http.default_exceptions[raised.code or 0])
@@ -43,6 +44,7 @@ def test_errors_of_others(status: int) -> None:
     response = problem_response(raised)
     body: Any = response.json
     assert response.status_code == body["status"] == status
+    assert response.headers["X-Error-Code"] == body["code"]
     assert body["type"] == "about:blank"
     assert "secret" not in response.get_data(as_text=True)
     assert body["code"].replace("_", "").isalnum()
@@ -88,7 +90,7 @@ def test_outage_says_when_to_try_again(headers: list[tuple[str, str]], expected:
     """Every 503 of ours has Retry-After, exactly once."""
     response = DependencyUnavailable("down", headers=headers).get_response()
     assert response.headers.getlist("Retry-After") == expected
-    assert len(response.headers) == len({name.lower() for name, _ in headers} | {"retry-after"}) + 2
+    assert len(response.headers) == len({name.lower() for name, _ in headers} | {"retry-after"}) + 3
 
 
 def test_view_that_reports_an_outage(app: Flask) -> None:

@@ -16,7 +16,7 @@ from flask_secure_ml import errors
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.config import key_of, settings_by_group
 from flask_secure_ml.config.providers import PROVIDERS
-from flask_secure_ml.policy.fields import ListOf, MappingOf
+from flask_secure_ml.policy.fields import ListOf, MappingOf, Options
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.policy.schema import options_of
 
@@ -87,6 +87,8 @@ def _setting(record: Field[Any]) -> Iterator[str]:
     # The options of a policy have a how-to of their own.
     if isinstance(kind, (ListOf, MappingOf)) and kind.inner.kind is not Policy:
         yield from _options(kind.inner.kind)
+    elif isinstance(kind, Options):
+        yield from _options(kind.kind)
 
 
 def _default(record: Field[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -65,6 +66,7 @@ def findings(app: Flask, state: AppState) -> Iterator[str]:
     yield from _issuers(settings)
     yield from _stores(app, state)
     yield from _plans(state)
+    yield from _browsers(app, settings)
     for layer in around(app):
         yield f"{layer_name(layer)} is around the app (SECURE_ML_OUTER_MIDDLEWARE): its own responses are not guarded"
     yield from opaque_layers(state.beneath, settings.mounts)
@@ -145,3 +147,26 @@ def _plans(state: AppState) -> Iterator[str]:
     for record in state.keys.list() if state.keys else ():
         if record.plan not in state.settings.plans:
             yield f"the API key {record.id} has the plan {record.plan!r}, which is not in SECURE_ML_PLANS"
+
+
+def _browsers(app: Flask, settings: Settings) -> Iterator[str]:
+    if any(_is_of_flask_cors(hook) for hooks in app.after_request_funcs.values() for hook in hooks):
+        yield "flask-cors gets no preflight past the guards, which respond with 401: remove it, and set SECURE_ML_CORS"
+    decorated = sorted(name for name, view in app.view_functions.items() if _is_of_flask_cors(view))
+    if decorated:
+        yield (
+            f"cross_origin of flask-cors is on {', '.join(decorated)} and gets no preflight past the guards: write "
+            "cors= in the policy instead"
+        )
+    for origin in sorted(settings.cors.origins if settings.cors else ()):
+        if origin.startswith("http:") and urlsplit(origin).hostname not in LOOPBACK:
+            yield f"SECURE_ML_CORS allows {origin}, whose pages anybody on their network can change"
+
+
+def _is_of_flask_cors(function: Any) -> bool:
+    """Return True if a function, or one that it wraps, is defined in flask-cors."""
+    while function is not None:
+        if str(getattr(function, "__globals__", {}).get("__name__", "")).startswith("flask_cors."):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False

@@ -14,6 +14,7 @@ from marshmallow import ValidationError
 
 from ..errors import ConfigError
 from ..policy.schema import Check, load_options, options_of, sentences, unknown_names
+from .browsers import BrowserSettings
 from .cross_checks import CROSS_CHECKS, ratelimit_problems
 from .fields import literal_secrets
 from .settings import (
@@ -36,6 +37,7 @@ class Settings(
     SharedSettings,
     TokenSettings,
     AuthenticationSettings,
+    BrowserSettings,
     TransportSettings,
 ):
     """The checked settings of one app. Read once by ``init_app``; later changes have no effect."""

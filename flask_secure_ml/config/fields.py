@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 
 from ..policy.fields import StrictField, String, Strings
-from ..policy.matching import canonical
+from ..policy.paths import canonical
 from ..policy.schema import AnyField, closest
 from ..secrets import NO_LITERAL, SecretRing
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..policy.fields import Boolean, Choice, Choices, Integer, LimitList, Limits, MappingOf, String, Strings
 from ..policy.policy import Policy
 from ..secrets import SecretRing, client_secret_ring, secret_ring
+from .browsers import BrowserSettings
 from .clients import MtlsClient, clients_field
 from .fields import (
     HttpsUri,
@@ -299,6 +300,7 @@ class ObservabilitySettings:
 
 GROUPS: Mapping[str, type] = {
     "Transport": TransportSettings,
+    "Browsers": BrowserSettings,
     "Authentication": AuthenticationSettings,
     "Access tokens": TokenSettings,
     "Stores, plans and policies": SharedSettings,

@@ -12,7 +12,7 @@ from werkzeug import exceptions as http
 from .. import errors
 from ..config import Settings
 from ..config.plans import Plan
-from ..errors import PROBLEM_JSON, problem_document, slug_and_detail
+from ..errors import CODE_HEADER, PROBLEM_JSON, problem_document, slug_and_detail
 from ..inputs.fields.arrays import ArrayField
 from ..inputs.fields.base64_tensor import Base64Tensor
 from ..inputs.fields.categorical import Categorical
@@ -158,7 +158,7 @@ def has_nonces(settings: Settings) -> bool:
 
 
 def _header_names(found: Sequence[ErrorCase], settings: Settings) -> list[str]:
-    names = ["X-Request-ID", *_HEADERS.get(found[0].status, ())]
+    names = ["X-Request-ID", CODE_HEADER, *_HEADERS.get(found[0].status, ())]
     if found[0].status == HTTPStatus.UNAUTHORIZED and has_nonces(settings):
         names.append("DPoP-Nonce")
     return [*names, "WWW-Authenticate"] if _CHALLENGED & {each.code for each in found} else names

@@ -33,7 +33,7 @@ def protect(target: Any = None, /, **options: Any) -> Any:
     a format that the client accepts.
 
     :param options: those of :class:`~flask_secure_ml.policy.options.AccessOptions`, and ``body``, ``limits``, ``cost``,
-        ``caps``, ``response`` and ``scores`` of :class:`Policy`.
+        ``caps``, ``response``, ``scores``, ``cors`` and ``headers`` of :class:`Policy`.
     :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
     """
     return _decorator(target, Policy.build(**options))
@@ -46,8 +46,8 @@ def public(**options: Unpack[PublicArguments]) -> Callable[[T], T]: ...
 def public(target: Any = None, /, **options: Any) -> Any:
     """Open a view, a class-based view or a blueprint to callers without a credential.
 
-    :param options: ``body``, ``limits``, ``caps``, ``response`` and ``scores``, as for :func:`protect`; limits are
-        counted for each IP address.
+    :param options: ``body``, ``limits``, ``caps``, ``response``, ``scores``, ``cors`` and ``headers``, as for
+        :func:`protect`; limits are counted for each IP address.
     :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
     """
     return _decorator(target, Policy.build(public=True, **options))

@@ -12,6 +12,7 @@ from flask.views import MethodView
 from werkzeug.routing import Rule
 
 from ..errors import ConfigError
+from .paths import canonical, in_mount, spellings
 from .policy import MARK, Policy
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class PolicyTable:
 
     :param configured: policies by endpoint, URL rule or path.
     :param owner_hook: ``SecureML(owner=...)`` was given, which policies with ``owner=True`` need.
+    :param cors: ``SECURE_ML_CORS`` is set, which policies with ``cors`` need.
     :param mounts: the paths of what is mounted beneath the guards.
     """
 
@@ -39,11 +41,13 @@ class PolicyTable:
         configured: Mapping[str, Policy],
         *,
         owner_hook: bool = False,
+        cors: bool = False,
         mounts: Collection[str] = (),
     ) -> None:
         self._app = app
         self._configured = configured
         self._owner_hook = owner_hook
+        self._cors = cors
         self._mounts = mounts
         self._default = Policy()
         self._checked = False
@@ -150,6 +154,7 @@ class PolicyTable:
         yield from self._partly_configured()
         yield from self._several_hosts()
         yield from self._shadowed()
+        yield from self._without_cors()
         yield from dict.fromkeys(self._wrapped_twice())
         yield from dict.fromkeys(self._without_payload_argument())
 
@@ -158,6 +163,17 @@ class PolicyTable:
             return
         for endpoint in sorted({rule.endpoint for rule, _, policy in self.routes() if policy.access.owner is True}):
             yield f"{endpoint!r} has a policy with owner=True, which needs SecureML(owner=...)"
+
+    def _without_cors(self) -> Iterator[str]:
+        """Yield the policies for other origins in an app that would not respond to a preflight."""
+        if self._cors:
+            return
+        policies = [*self._configured.items(), *((rule.endpoint, policy) for rule, _, policy in self.routes())]
+        for name in sorted({name for name, policy in policies if policy.cors and policy.cors.origins}):
+            yield (
+                f"{name!r} has cors in its policy, which needs SECURE_ML_CORS for all other routes; "
+                f'set it to {{"origins": []}} if these have no origins'
+            )
 
     def _unknown_names(self) -> Iterator[str]:
         known = {rule.rule for rule in self._app.url_map.iter_rules()}
@@ -317,30 +333,3 @@ def _method_of(cls: type | None, method: str) -> Any:
         return None
     found = getattr(cls, method.lower(), None)
     return getattr(cls, "get", None) if found is None and method == "HEAD" else found
-
-
-def in_mount(path: str, mounts: Collection[str]) -> bool:
-    """Return True if a path, as WSGI gives it or as it is meant, is one of the mounts or below one."""
-    meant = {each for spelling in spellings(path) for each in (spelling, canonical(spelling))}
-    return any(each == mount or each.startswith(f"{mount}/") for each in meant for mount in mounts)
-
-
-def canonical(path: str) -> str:
-    """Return a path without empty and dot segments (RFC 3986 section 5.2.4)."""
-    if "//" not in path and "/." not in path:
-        return path
-    kept: list[str] = []
-    for segment in path.split("/"):
-        if segment == "..":
-            kept = kept[:-1]
-        elif segment not in {"", "."}:
-            kept.append(segment)
-    return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")
-
-
-def spellings(path: str) -> tuple[str, ...]:
-    """Return a path as WSGI gives it and as it is decoded, since middleware compares either."""
-    if path.isascii():
-        return (path,)
-    # PEP 3333: the environ has the bytes of a path as Latin-1.
-    return path, path.encode("latin-1", "replace").decode(errors="replace")

@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 from marshmallow import Schema, ValidationError
 
 from ..errors import ConfigError
+from .cors import NO_CORS, CorsArguments, CorsOptions
 from .fields import Boolean, LimitList, Limits, Options, StrictField, String
+from .headers import HeaderArguments, HeaderOptions, HeadersOption, Preset
 from .options import (
     NO_CAPS,
     NO_SCORE_OPTIONS,
@@ -38,6 +40,8 @@ class PublicArguments(TypedDict, total=False):
     caps: CapArguments | None
     response: AnySchema | None
     scores: ScoreArguments | Literal[False] | None
+    cors: CorsArguments | Literal[False] | None
+    headers: HeaderArguments | Preset | None
 
 
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
@@ -77,6 +81,17 @@ class ScoresOption(Options):
         return None if value is False else super()._deserialize(value, attr, data, **kwargs)
 
 
+class CorsOption(Options):
+    """The options of CORS; false where no other origin may read a response."""
+
+    def __init__(self) -> None:
+        super().__init__(CorsOptions, nullable=True)
+        self.takes = 'an object such as {"origins": ["https://app.example.com"]}, or false'
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return NO_CORS if value is False else super()._deserialize(value, attr, data, **kwargs)
+
+
 def check_openness(policy: Policy) -> Iterator[Problem]:
     """Yield a problem if a public policy has options about the caller."""
     if policy.public and (policy.access != AccessOptions() or policy.cost):
@@ -106,6 +121,9 @@ class Policy:
     :param response: the marshmallow schema of the response; only its fields are sent.
     :param scores: how precise the scores of the response may be, beside what the caller's plan allows; None for a
         response that is not the model's, to which no such options apply, also not those of a plan.
+    :param cors: which other origins may call in a browser, instead of the whole of ``SECURE_ML_CORS``, which must be
+        set; false for none.
+    :param headers: the security headers of the response, instead of ``SECURE_ML_HEADERS``: ``page``, or an object.
     """
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_openness, check_cost)
@@ -118,6 +136,8 @@ class Policy:
     caps: CapOptions = option(Options(CapOptions, minimum=1, nullable=True), NO_CAPS)
     response: Schema | None = option(SchemaOption(), None)
     scores: ScoreOptions | None = option(ScoresOption(), NO_SCORE_OPTIONS)
+    cors: CorsOptions | None = option(CorsOption(), None)
+    headers: HeaderOptions | None = option(HeadersOption(nullable=True), None)
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -19,7 +19,8 @@ from ..config import Settings
 from ..errors import InternalError
 from ..exchange import Exchange
 from ..pipeline import Pipeline
-from ..policy.matching import PolicyTable, in_mount
+from ..policy.matching import PolicyTable
+from ..policy.paths import in_mount
 from ..policy.policy import Policy
 from .beneath import Beneath, around, is_proxy_fix, layer_name
 

@@ -1,14 +1,16 @@
-"""The headers of every response: the policy of Flask-Talisman, set for an API, and what Talisman does not have."""
+"""The headers of every response: the policy of Flask-Talisman, in two presets, and what Talisman does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 from flask import Flask, Response
 from flask_talisman import Talisman
 from werkzeug.test import create_environ, run_wsgi_app
 
 from ..exchange import Exchange
+from ..policy.headers import API_HEADERS, HeaderOptions
 
 _BEYOND_TALISMAN = (
     ("Cache-Control", "no-store"),
@@ -16,29 +18,76 @@ _BEYOND_TALISMAN = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("X-Permitted-Cross-Domain-Policies", "none"),
 )
+_PAGE_CONTENT = {
+    "default-src": "'self'",
+    "object-src": "'none'",
+    "base-uri": "'none'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+_PRESETS: Mapping[str, Mapping[str, object]] = {
+    "api": {
+        "content_security_policy": {"default-src": "'none'", "frame-ancestors": "'none'"},
+        "referrer_policy": "no-referrer",
+    },
+    # Checks against forged forms, such as that of Flask-WTF, need the Referer of requests to the same origin.
+    "page": {"content_security_policy": _PAGE_CONTENT, "referrer_policy": "same-origin"},
+}
 _OF_THE_BODY = frozenset({"content-type", "content-length"})
 _HIDDEN = frozenset({"server", "x-powered-by"})
 _HSTS = "strict-transport-security"
 _FOR_EVERYONE = frozenset({_HSTS, "x-content-type-options"})
 
+Table = tuple[tuple[str, str, str], ...]
+"""Headers to add: the name, the name in lower case, and the value."""
+
+
+class HeaderTables:
+    """The headers of each preset, over TLS and in clear text, found once for all requests.
+
+    HSTS is sent over TLS only (RFC 6797 section 7.2).
+
+    :param hsts_max_age: for how many seconds browsers use HTTPS only.
+    :param subdomains: HSTS holds for the subdomains of the host too.
+    """
+
+    def __init__(self, hsts_max_age: int, *, subdomains: bool = True) -> None:
+        self._presets = {
+            name: [*_BEYOND_TALISMAN, *_talisman_policy(hsts_max_age, preset, subdomains=subdomains)]
+            for name, preset in _PRESETS.items()
+        }
+        self._found: dict[HeaderOptions, tuple[Table, Table]] = {}
+
+    def of(self, options: HeaderOptions, *, secure: bool) -> Table:
+        """Return the headers under some options."""
+        found = self._found.get(options)
+        if found is None:
+            # As many as there are policies.
+            found = self._found[options] = self._made(options)
+        return found[0] if secure else found[1]
+
+    def _made(self, options: HeaderOptions) -> tuple[Table, Table]:
+        values: dict[str, str | None] = {**dict(self._presets[options.preset]), **dict(options.values)}
+        whole = tuple((name, name.lower(), value) for name, value in values.items() if value is not None)
+        return whole, tuple(header for header in whole if header[1] != _HSTS)
+
 
 class HeaderFilter:
     """Sets the headers that the view has not set, and removes those that expose the server.
 
-    HSTS is sent over TLS only (RFC 6797 section 7.2). ``Server`` and ``X-Powered-By`` are removed (RFC 9110 section
-    10.2.4).
+    ``Server`` and ``X-Powered-By`` are removed (RFC 9110 section 10.2.4).
 
-    :param hsts_max_age: for how many seconds browsers use HTTPS only.
+    :param tables: the headers of each preset.
+    :param default: the options of routes whose policy has none.
     :param exposed: headers that scripts of other origins may read, where CORS allows these origins.
-    :param subdomains: HSTS holds for the subdomains of the host too.
     """
 
-    def __init__(self, hsts_max_age: int, exposed: Sequence[str] = (), *, subdomains: bool = True) -> None:
-        policy = [*_BEYOND_TALISMAN, *_talisman_policy(hsts_max_age, subdomains=subdomains)]
-        if exposed:
-            policy.append(("Access-Control-Expose-Headers", ", ".join(exposed)))
-        self._secure = tuple((name, name.lower(), value) for name, value in policy)
-        self._clear = tuple(header for header in self._secure if header[1] != _HSTS)
+    def __init__(self, tables: HeaderTables, default: HeaderOptions, exposed: Sequence[str] = ()) -> None:
+        self._tables = tables
+        self._default = default
+        self._secure = tables.of(default, secure=True)
+        self._clear = tables.of(default, secure=False)
+        self._exposed = ", ".join(exposed)
 
     def apply(self, response: Response, exchange: Exchange) -> None:
         """Set the headers in place."""
@@ -49,24 +98,40 @@ class HeaderFilter:
         present = {name.lower() for name, _ in headers}
         for name in _HIDDEN & present:
             headers.remove(name)
-        for name, lower, value in self._secure if exchange.secure else self._clear:
+        for name, lower, value in self._table(exchange):
             if lower not in present:
                 headers.add(name, value)
+        if self._exposed and "access-control-expose-headers" not in present:
+            headers.add("Access-Control-Expose-Headers", self._exposed)
         headers["X-Request-ID"] = exchange.request_id
+
+    def _table(self, exchange: Exchange) -> Table:
+        policy = exchange.policy
+        if policy is not None and policy.headers is not None:
+            return self._tables.of(policy.headers, secure=exchange.secure)
+        return self._secure if exchange.secure else self._clear
+
+
+class ForeignFilter(Protocol):
+    """Completes the headers of a response that does not come from Flask."""
+
+    def completed(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers to send."""
 
 
 class ForeignHeaders:
-    """Completes the headers of a response that does not come from Flask, with those that break no page.
+    """Completes the headers of a response that does not come from Flask.
 
-    :param hsts_max_age: as for :class:`HeaderFilter`.
-    :param subdomains: as for :class:`HeaderFilter`.
+    These are the headers that break no page, or those that the policy of its path names.
+
+    :param tables: the headers of each preset.
     """
 
-    def __init__(self, hsts_max_age: int, *, subdomains: bool = True) -> None:
-        whole = _talisman_policy(hsts_max_age, subdomains=subdomains)
-        policy = [header for header in whole if header[0].lower() in _FOR_EVERYONE]
-        self._secure = tuple(policy)
-        self._clear = tuple(header for header in policy if header[0].lower() != _HSTS)
+    def __init__(self, tables: HeaderTables) -> None:
+        self._tables = tables
+        whole = tables.of(API_HEADERS, secure=True)
+        self._secure = tuple(header for header in whole if header[1] in _FOR_EVERYONE)
+        self._clear = tuple(header for header in self._secure if header[1] != _HSTS)
 
     def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers to send."""
@@ -74,11 +139,17 @@ class ForeignHeaders:
         replaced = {name.lower() for name in own}
         kept = [header for header in headers if header[0].lower() not in replaced | _HIDDEN]
         present = {name.lower() for name, _ in kept}
-        added = [each for each in (self._secure if exchange.secure else self._clear) if each[0].lower() not in present]
+        added = [(name, value) for name, lower, value in self._table(exchange) if lower not in present]
         return [*kept, *added, *own.items()]
 
+    def _table(self, exchange: Exchange) -> Table:
+        policy = exchange.policy
+        if policy is not None and policy.headers is not None:
+            return self._tables.of(policy.headers, secure=exchange.secure)
+        return self._secure if exchange.secure else self._clear
 
-def _talisman_policy(hsts_max_age: int, *, subdomains: bool) -> Iterator[tuple[str, str]]:
+
+def _talisman_policy(hsts_max_age: int, preset: Mapping[str, object], *, subdomains: bool) -> Iterator[tuple[str, str]]:
     """Yield the headers that Flask-Talisman sets (OWASP REST security cheat sheet), once, on an app of its own.
 
     As a hook of the user's app, Talisman would redirect clear text or trust ``X-Forwarded-Proto`` of any client, share
@@ -91,10 +162,9 @@ def _talisman_policy(hsts_max_age: int, *, subdomains: bool) -> Iterator[tuple[s
         frame_options="DENY",
         strict_transport_security_max_age=hsts_max_age,
         strict_transport_security_include_subdomains=subdomains,
-        content_security_policy={"default-src": "'none'", "frame-ancestors": "'none'"},
-        referrer_policy="no-referrer",
         permissions_policy={"geolocation": "()", "camera": "()", "microphone": "()"},
         x_xss_protection=False,
+        **preset,
     )
     # Not its test client, which imports the debugger and more of what no server needs.
     _, _, headers = run_wsgi_app(app, create_environ(base_url="https://localhost"), buffered=True)

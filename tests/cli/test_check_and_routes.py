@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
         pytest.param({"TOKEN_ISSUERS": [PRESET | {"proxy": "http://p.example"}]}, "p.example (proxy)", id="proxy"),
         pytest.param({"TOKEN_ISSUERS": [ISSUER | {"private_network": True}]}, "private IP address", id="JB-14 inside"),
         pytest.param({"STORE_URI": "redis://stores.example"}, "another machine without TLS", id="clear-text store"),
+        pytest.param(
+            {"CORS": {"origins": ["http://app.example"]}},
+            "SECURE_ML_CORS allows http://app.example, whose pages anybody on their network can change",
+            id="pages in clear text",
+        ),
         pytest.param({"PLANS": {"default": {}}}, "the plan 'default' has no request limit", id="no limit"),
     ],
 )
@@ -113,6 +119,28 @@ def test_a_configured_schema_that_changes_what_it_loads(protected: MakeApp) -> N
     assert code == 0
     assert "warning: a view at 'view' that reads the body itself" in output
     assert 'x (outside="clip")' in output
+
+
+def of_flask_cors(module: str) -> Any:
+    """Return a function that is defined in a module of flask-cors, as far as Python can tell."""
+    made: dict[str, Any] = {"__name__": f"flask_cors.{module}"}
+    exec("def made(response=None): return response", made)
+    return made["made"]
+
+
+def test_flask_cors(protected: MakeApp) -> None:
+    """Its preflights would get 401, so the check says what to use instead; other hooks are not named."""
+    app = Flask("model_app")
+    app.after_request(lambda response: response)
+    app.add_url_rule("/own", "own", protect(lambda: "own"))
+    assert "flask-cors" not in run(protected(app), "check")[1]
+    app = Flask("model_app")
+    app.after_request(of_flask_cors("extension"))
+    app.add_url_rule("/shared", "shared", protect(wraps(lambda: "shared")(of_flask_cors("decorator"))))
+    code, output = run(protected(app), "check")
+    assert code == 0
+    assert "warning: flask-cors gets no preflight past the guards" in output
+    assert "warning: cross_origin of flask-cors is on shared and gets no preflight" in output
 
 
 def test_debug_is_weak(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

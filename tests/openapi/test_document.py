@@ -122,7 +122,7 @@ def test_rejections_are_described(
     assert (example["title"], example["detail"]) == (response.get_json()["title"], response.get_json()["detail"])
     assert all(
         name in described["headers"]
-        for name in ("X-Request-ID", "WWW-Authenticate", "Allow")
+        for name in ("X-Request-ID", "X-Error-Code", "WWW-Authenticate", "Allow")
         if name in response.headers
     )
 

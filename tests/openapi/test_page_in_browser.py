@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,11 @@ from typing import Any
 
 import pytest
 
+from browsers import PATIENCE, chromium
 from certificates import Certificate, make_certificate
 from servers import Served, gunicorn
 from stored_keys import key_in_file
 from support import RANDOM_SECRET
-
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
-PATIENCE = 10_000.0  # milliseconds
 
 
 @dataclass
@@ -41,17 +35,8 @@ class Site:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Start Chromium. Where there is none the tests are skipped, unless ``REQUIRE_PROGRAMS`` is set."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        if os.environ.get("REQUIRE_PROGRAMS"):
-            pytest.fail("REQUIRE_PROGRAMS is set, and there is no chromium")
-        pytest.skip("there is no chromium; on Debian and Ubuntu: sudo apt install chromium")
-    with playwright.sync_playwright() as found:
-        chromium = found.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from marshmallow import Schema, fields
 from authorization_hooks import answers_later
 from flask_secure_ml import ConfigError, Policy, SecureML, protect, public
 from flask_secure_ml.config import Settings
+from flask_secure_ml.policy.cors import CorsArguments, CorsOptions
+from flask_secure_ml.policy.headers import HeaderArguments, HeaderOptions
 from flask_secure_ml.policy.options import (
     AccessArguments,
     AccessOptions,
@@ -161,6 +163,8 @@ def test_the_typed_arguments_are_those_of_the_schema() -> None:
     for arguments, kind in (
         (AccessArguments, AccessOptions),
         (CapArguments, CapOptions),
+        (CorsArguments, CorsOptions),
+        (HeaderArguments, HeaderOptions),
         (ScoreArguments, ScoreOptions),
     ):
         assert get_type_hints(arguments).keys() == schema_of(kind).fields.keys()

@@ -15,7 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.middleware.shared_data import SharedDataMiddleware
 
 from flask_secure_ml import SecureML
-from flask_secure_ml.policy.matching import canonical, in_mount
+from flask_secure_ml.policy.paths import canonical, in_mount
 from flask_secure_ml.transport.beneath import around, beneath, layer_name
 from support import HTTPS, NameAuthenticator, caller
 

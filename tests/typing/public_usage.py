@@ -64,6 +64,16 @@ def stream(rows: int) -> Iterator[str]:
     yield from map(str, range(rows))
 
 
+@public(cors={"origins": ["https://app.example.com"], "max_age": 600})
+def shared() -> str:
+    return "shared"
+
+
+@protect(cors=False, headers={"preset": "page", "values": {"X-Frame-Options": None}})
+def unshared() -> str:
+    return "unshared"
+
+
 @protect(scopes=["jobs"])
 class Jobs(MethodView):
     def get(self) -> str:
@@ -88,4 +98,6 @@ def mistakes_are_found(app: Flask) -> None:
     SecureML(authenticators=[Recorder()])  # type: ignore[list-item]
     protect(scope=["predict"])  # type: ignore[call-overload]
     protect(caps={"max_body_bytes": "1 MB"})  # type: ignore[call-overload]
+    protect(headers="pages")  # type: ignore[call-overload]
+    protect(cors={"origins": [1]})  # type: ignore[call-overload]
     public(scopes=["predict"])  # type: ignore[call-overload]

@@ -1,0 +1,239 @@
+"""A rejection keeps its status, its code and its protocol headers, whatever error handlers of the app made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, Response, abort, jsonify, redirect
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import TestResponse
+
+from flask_secure_ml import Exchange, public
+from flask_secure_ml.errors import Forbidden, MalformedRequest
+from flask_secure_ml.pipeline import Stage
+from flask_secure_ml.testing import MemorySink
+from support import HTTPS, MakeApp, caller
+
+PLANS = {"default": {"requests": ["2/hour"]}}
+
+
+def as_json(error: HTTPException) -> Any:
+    """Return what the documentation of Flask writes for errors as JSON."""
+    response: Any = error.get_response()
+    response.data = jsonify(code=error.code, name=error.name).data
+    response.content_type = "application/json"
+    return response
+
+
+def fail(_error: Exception) -> Any:
+    raise LookupError("in the handler")
+
+
+HANDLERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "200 to everything": (Exception, lambda _: ({"ok": False}, 200)),
+    "200 to HTTP errors": (HTTPException, lambda _: ({"ok": False}, 200)),
+    "500 to everything": (Exception, lambda _: ("sorry", 500)),
+    "JSON for HTTP errors": (HTTPException, as_json),
+    "a page for its status": (HTTPException, lambda error: (f"<p>{error.code}", error.code)),
+    "a redirect to a login page": (401, lambda _: redirect("/login")),
+    "a challenge of its own": (401, lambda _: ("", 401, {"WWW-Authenticate": "Basic", "X-Error-Code": "mine"})),
+    "another error": (HTTPException, lambda _: abort(404)),
+    "an exception": (HTTPException, fail),
+    "another rejection": (HTTPException, lambda _: Forbidden("mine").get_response()),
+}
+
+
+@pytest.fixture(params=["plain", "mounting"])
+def serving(request: pytest.FixtureRequest, protected: MakeApp) -> Callable[..., Flask]:
+    """Make an app that is guarded in Flask's first hook, or one that is guarded before what stands beneath."""
+
+    def make(**settings: Any) -> Flask:
+        app = Flask("model_app")
+        if request.param == "mounting":
+            app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/metrics": Response("metrics")})  # type: ignore[method-assign]
+        app.add_url_rule("/predict", "predict", lambda: "ok", methods=["GET", "POST"])
+        return protected(app, **settings)
+
+    return make
+
+
+def ask(app: Flask, headers: Any = None, **request: Any) -> TestResponse:
+    return app.test_client().open("/predict", base_url=HTTPS, headers=headers, **request)
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_handler_changes_no_rejection(serving: Callable[..., Flask], sink: MemorySink, name: str) -> None:
+    """Status, code, challenge and id are those of the rejection; the log too."""
+    app = serving()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(*HANDLERS[name])
+    response = ask(app)
+    assert response.status_code == 401
+    assert response.headers.getlist("X-Error-Code") == ["not_authenticated"]
+    assert response.headers.getlist("WWW-Authenticate") == ['Test realm="model"']
+    assert len(response.headers["X-Request-ID"]) == 32
+    assert "Location" not in response.headers
+    if response.mimetype == "application/problem+json":
+        assert response.get_json(force=True)["status"] == 401
+    (line,) = sink.records
+    assert (line["status"], line["code"]) == (401, "not_authenticated")
+
+
+@pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
+def test_when_to_try_again(serving: Callable[..., Flask], handler: tuple[Any, Callable[[Any], Any]]) -> None:
+    """A 429 keeps Retry-After."""
+    app = serving(PLANS=PLANS)
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(*handler)
+    response = [ask(app, caller()) for _ in range(3)][2]
+    assert (response.status_code, response.headers["X-Error-Code"]) == (429, "rate_limited")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_a_hook_changes_no_rejection(serving: Callable[..., Flask]) -> None:
+    """An after_request function runs before the filter, so it cannot open a rejection either."""
+    app = serving()
+
+    @app.after_request
+    def hide(response: Response) -> Response:
+        response.status_code = 200
+        response.headers.clear()
+        return response
+
+    response = ask(app)
+    assert (response.status_code, response.headers["X-Error-Code"]) == (401, "not_authenticated")
+    assert response.headers["WWW-Authenticate"]
+
+
+def test_the_body_stays_the_apps(serving: Callable[..., Flask]) -> None:
+    """Its words are what a handler is for."""
+    app = serving()
+    app.register_error_handler(401, lambda _: ({"error": "please log in"}, 200))
+    response = ask(app)
+    assert (response.status_code, response.json) == (401, {"error": "please log in"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("PATCH", "/predict", 405, "method_not_allowed"),
+        ("GET", "/crash", 500, "internal_error"),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "a handler of the app"])
+def test_errors_of_flask(
+    serving: Callable[..., Flask], method: str, path: str, status: int, code: str, own: bool
+) -> None:
+    """They have their code, and a 405 its methods, under a handler that keeps the status."""
+    app = serving()
+    app.add_url_rule("/crash", "crash", lambda: str(1 / 0))
+    if own:
+        app.register_error_handler(HTTPException, lambda error: ("sorry", error.code))
+    response = app.test_client().open(path, method=method, base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.headers["X-Error-Code"]) == (status, code)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+def test_a_page_for_unknown_urls_stays(serving: Callable[..., Flask]) -> None:
+    """A single-page app responds to unknown URLs with its page, once the caller is known."""
+    app = serving()
+    app.register_error_handler(404, lambda _: ("<p>the app", 200))
+    response = app.test_client().get("/some/view", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.text) == (200, "<p>the app")
+    assert "X-Error-Code" not in response.headers
+    assert app.test_client().get("/some/view", base_url=HTTPS).status_code == 401
+
+
+def test_another_status_for_an_unknown_url(serving: Callable[..., Flask]) -> None:
+    """It is the app's, and no code of ours describes it."""
+    app = serving()
+    app.register_error_handler(404, lambda _: ("gone", 410))
+    response = app.test_client().get("/nowhere", base_url=HTTPS, headers=caller())
+    assert (response.status_code, "X-Error-Code" in response.headers) == (410, False)
+
+
+def test_the_log_has_the_rejection(protected: MakeApp, sink: MemorySink) -> None:
+    """Also where a handler failed on it, and a hook rewrote the error response for that."""
+    app = protected()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(401, fail)
+
+    @app.after_request
+    def rewrite(response: Response) -> Response:
+        response.data, response.content_type = b"sorry", "text/plain"
+        return response
+
+    response = ask(app)
+    assert (response.status_code, response.text) == (401, "sorry")
+    assert [(line["status"], line["code"]) for line in sink.records] == [(401, "not_authenticated")]
+
+
+@pytest.mark.parametrize("status", [200, 404, 422])
+def test_responses_of_views_stay(serving: Callable[..., Flask], status: int) -> None:
+    """What a view returns is no rejection."""
+    app = serving()
+    app.add_url_rule("/own", "own", lambda: ("own", status))
+    response = app.test_client().get("/own", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.text) == (status, "own")
+    assert "X-Error-Code" not in response.headers
+
+
+def test_errors_that_a_view_raises_are_the_apps(serving: Callable[..., Flask]) -> None:
+    """The guards admitted the request, so a handler may respond as it likes."""
+
+    def view() -> str:
+        raise MalformedRequest("no such model")
+
+    app = serving()
+    app.add_url_rule("/raises", "raises", view)
+    app.register_error_handler(400, lambda _: ({"models": []}, 200))
+    response = app.test_client().get("/raises", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.json) == (200, {"models": []})
+
+
+def test_filters_of_the_user_change_none(protected: MakeApp) -> None:
+    """They run before."""
+
+    class Hide:
+        def apply(self, response: Response, exchange: Exchange) -> None:
+            response.status_code = 200
+
+    app = protected(parts={"filters": [Hide()]})
+    assert app.test_client().get("/x", base_url=HTTPS).status_code == 401
+
+
+def test_a_second_attempt_of_middleware(protected: MakeApp) -> None:
+    """Middleware beneath may try another path after a rejection; what was admitted then is no rejection."""
+    app = Flask("model_app")
+    app.add_url_rule("/closed", "closed", lambda: "closed")
+    app.add_url_rule("/open", "open", public(lambda: "open"))
+    inner = app.wsgi_app
+
+    def either(environ: Any, start_response: Any) -> Any:
+        list(inner(environ | {"PATH_INFO": "/closed"}, lambda *_: lambda _: None))
+        return inner(environ, start_response)
+
+    app.wsgi_app = either  # type: ignore[method-assign]
+    protected(app)
+    response = app.test_client().get("/open", base_url=HTTPS)
+    assert (response.status_code, response.text) == (200, "open")
+
+
+def test_a_guard_of_the_user(protected: MakeApp) -> None:
+    """Its rejections are kept as ours are."""
+
+    class Closed:
+        name = "closed"
+        stage = Stage.LIMIT
+
+        def check(self, request: object, exchange: Exchange) -> None:
+            raise Forbidden("closed", headers=[("X-Until", "noon")])
+
+    app = protected(parts={"guards": [Closed()]})
+    app.register_error_handler(403, lambda _: ("", 204))
+    response = app.test_client().get("/x", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.headers["X-Until"]) == (403, "noon")

@@ -12,7 +12,8 @@ from ..config.settings import IN_STORE
 from ..errors import ConfigError
 from ..principal import Clock
 from ..stores import SharedStore
-from .guard import AuthenticationGuard, Authenticator, Challenges, OnFailure
+from .challenges import Challenges
+from .guard import AuthenticationGuard, Authenticator, OnFailure
 from .resource_metadata import metadata_uri
 from .revocation import Revocations
 

@@ -14,7 +14,8 @@ from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
 from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
-from flask_secure_ml.authentication.guard import AuthenticationGuard, Authenticator, Challenges
+from flask_secure_ml.authentication.challenges import Challenges
+from flask_secure_ml.authentication.guard import AuthenticationGuard, Authenticator
 from flask_secure_ml.authentication.revocation import Revocations
 from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, BearerAuthenticator
 from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer

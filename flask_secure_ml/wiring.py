@@ -90,11 +90,11 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     below = beneath(app, app.wsgi_app)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
-    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
-    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock, store)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle)
     responses = ResponseRules(settings.plans["default"])
     pipeline = Pipeline.build(
-        [*_guards(settings, parts, limiter, throttle, authentication, responses), *parts.guards],
+        [*_guards(settings, parts, limiter, authentication, responses), *parts.guards],
         [*parts.filters, *_filters(settings, responses)],
         [*_recorders(settings, parts), *parts.recorders],
     )
@@ -121,14 +121,12 @@ def _guards(
     settings: Settings,
     parts: Parts,
     limiter: Limiter,
-    throttle: FailureThrottle,
     authentication: Authentication,
     responses: ResponseRules,
 ) -> Iterator[Guard]:
     if settings.require_tls:
         yield TlsGuard()
     yield TargetGuard()
-    yield throttle
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter)

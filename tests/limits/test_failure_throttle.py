@@ -395,6 +395,19 @@ def test_workers_share_blocks(throttle_of: MakeThrottle, storage_uri: str, clock
     assert admitted(second) == left
 
 
+def test_a_block_that_outlasts_its_limit(
+    throttle_of: MakeThrottle, storage_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that did not begin it counts nothing during a block, although the window of the limit is over."""
+    began, other = throttle_of("1/second", uri=storage_uri), throttle_of("1000/second", uri=storage_uri)
+    while not failed(began):
+        pass
+    caplog.clear()
+    left = Left(60)
+    assert [failed(other) for _ in range(5)] == [left] * 5
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("step", [-DAY, DAY])
 def test_time_of_day_that_differs(
     throttle_of: MakeThrottle, storage_uri: str, step: float, monkeypatch: pytest.MonkeyPatch, clock: FakeClock

@@ -114,6 +114,22 @@ def test_j1_unknown_kids_at_the_same_time(keys: HttpKeys, server: Server, clock:
     assert server.fetches == 2
 
 
+def test_j2_an_unknown_kid_while_the_issuer_is_down(
+    keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """J2: it is unknown, and the keys that are known stay so; a failed fetch ends no cooldown early."""
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(1)
+    server.body = None
+    for _ in range(3):
+        assert keys.find("ES256", "ES256") is None
+        assert keys.find("RS256", "RS256") is not None
+    assert server.fetches == 2
+    server.body = make_key_set(signing_keys["RS256"], signing_keys["ES256"])
+    clock.advance(90)
+    assert keys.find("ES256", "ES256") is not None
+
+
 class Blocked:
     """The network of the client is blocked."""
 

@@ -64,7 +64,7 @@ class GuessableAuthenticator(Authenticator, Protocol):
 
     @property
     def guessable(self) -> bool:
-        """True."""
+        """Whether its secrets can be guessed; True."""
 
     def identity(self, credential: Any) -> str:
         """Return whose credential ``find`` returned, as it claims, such as a user name; empty if it names nobody."""
@@ -170,10 +170,10 @@ class AuthenticationGuard:
 
     def _verify(self, authenticator: Authenticator, credential: object, exchange: Exchange) -> Principal:
         identity = ""
-        if authenticator in self._guessable:
-            identity = _identity(authenticator, credential, exchange)
-            self._throttle.admit(exchange, identity)
         try:
+            if authenticator in self._guessable:
+                identity = _identity(authenticator, credential, exchange)
+                self._throttle.admit(exchange, identity)
             principal = _verified(authenticator, credential, exchange)
             self._revoker.check(principal)
         except NotAuthenticated as error:

@@ -135,10 +135,11 @@ def test_an_account_that_expired_is_no_guess(log_in: Callable[..., int]) -> None
     assert log_in("eve:right") == 429
 
 
-def test_who_claims_to_be_nobody(log_in: Callable[..., int]) -> None:
+def test_who_claims_to_be_nobody(ask: Callable[..., Any], log_in: Callable[..., int]) -> None:
     """Counts by network alone; what the claim cannot be read from is malformed."""
     assert [log_in(":x", each) for each in EVERYWHERE[:20]] == [401] * 20
-    assert log_in("broken") == 400
+    broken = ask("broken")
+    assert (broken.status_code, broken.headers["WWW-Authenticate"]) == (400, 'Test realm="model"')
     assert [log_in(":x") for _ in range(7)] == [401] * 5 + [429] * 2
 
 

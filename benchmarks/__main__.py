@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from . import authentication, imports, inputs, memory, servers
+from . import authentication, imports, inputs, memory, rejections, servers
 from .apps import contenders
 from .bodies import Sent, as_json, numbers
 from .timing import measure, verdict
@@ -45,6 +45,10 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
     "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
     "authentication": ("Authentication by itself", authentication.report),
+    "rejections": (
+        "Rejected credentials, outside and within a block (asked: an unknown id and a wrong secret within 5 %)",
+        rejections.report,
+    ),
 }
 # Tables that belong together, by the name of the lot.
 LOTS: Mapping[str, tuple[str, ...]] = {"inputs": ("formats", "refusals", "memory")}

@@ -25,6 +25,8 @@ from flask_secure_ml.authentication.setup import Authentication, build_authentic
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import NotAuthenticated
 from flask_secure_ml.exchange import Exchange
+from flask_secure_ml.limits.engine import build_limiter
+from flask_secure_ml.limits.failure_throttle import FailureThrottle
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.memory import MemoryStore
@@ -141,7 +143,9 @@ def _key_server(document: str) -> Iterator[_KeyServer]:
 def _build(**values: Any) -> tuple[Authentication, Settings]:
     settings = Settings.load({f"SECURE_ML_{name}": value for name, value in values.items()})
     clock = SystemClock()
-    return build_authentication(settings, clock, MemoryStore(clock), [], lambda *_: None), settings
+    store = MemoryStore(clock)
+    throttle = FailureThrottle(build_limiter({}, clock, "memory"), (), (), clock, store)
+    return build_authentication(settings, clock, store, [], throttle), settings
 
 
 def _asking(authentication: Authentication, headers: dict[str, str]) -> Callable[[], Any]:

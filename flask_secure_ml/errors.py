@@ -6,8 +6,9 @@ The tree, and the HTTP status of each leaf::
     SecureMLError                   a werkzeug HTTPException
      +- MalformedRequest            400  malformed_request
      +- NotAuthenticated            401  not_authenticated
+     |   +- UnusableCredential      401  not_authenticated
+     |   |   +- NonceRequired       401  not_authenticated (also an InvalidProof)
      |   +- InvalidProof            401  not_authenticated
-     |   |   +- NonceRequired       401  not_authenticated
      |   +- StepUpRequired          401  not_authenticated
      +- InsufficientScope           403  insufficient_scope
      +- Forbidden                   403  forbidden
@@ -97,6 +98,10 @@ class NotAuthenticated(SecureMLError, http.Unauthorized):
     ``oauth_error`` is the error code in ``WWW-Authenticate`` for the scheme of the credential (RFC 6750 section 3.1,
     RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the key id in an invalid API key, whether the key exists
     or not, and empty for other credentials.
+
+    Raised by an authenticator, this class means that the credential proved nothing: it may be a guess, and is counted
+    against the network that sent it. A credential that proved itself and still fails is an
+    :class:`UnusableCredential`.
     """
 
     slug = "not_authenticated"
@@ -105,14 +110,25 @@ class NotAuthenticated(SecureMLError, http.Unauthorized):
     claimed: str = ""
 
 
+class UnusableCredential(NotAuthenticated):
+    """The credential is authentic, but expired, not valid yet, revoked or for another audience.
+
+    It was no guess, so it is never counted, and its sender gets 401 whatever others sent: clients renew on 401 only.
+    Raise it only after the secret or the signature was verified. Its response is that of every other reason.
+    """
+
+
 class InvalidProof(NotAuthenticated):
     """The DPoP proof is missing, malformed, stale, replayed or for another request (RFC 9449 section 7.1)."""
 
     oauth_error = "invalid_dpop_proof"
 
 
-class NonceRequired(InvalidProof):
-    """The DPoP proof lacks the nonce that this server requires; the response has one (RFC 9449 section 9)."""
+class NonceRequired(UnusableCredential, InvalidProof):
+    """The DPoP proof lacks the nonce that this server requires; the response has one (RFC 9449 section 9).
+
+    The token that came with the proof is valid.
+    """
 
     oauth_error = "use_dpop_nonce"
 

@@ -91,8 +91,8 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     below = beneath(app, app.wsgi_app)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
-    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits)
-    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle.failed)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock, store)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle)
     responses = ResponseRules(settings.plans["default"])
     policies = PolicyTable(
         app,
@@ -104,7 +104,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     pipeline = Pipeline.build(
         [
             *_transport(app, settings, policies, below),
-            *_guards(settings, parts, limiter, throttle, authentication, responses),
+            *_guards(settings, parts, limiter, authentication, responses),
             *parts.guards,
         ],
         [*parts.filters, *_filters(settings, responses)],
@@ -139,11 +139,9 @@ def _guards(
     settings: Settings,
     parts: Parts,
     limiter: Limiter,
-    throttle: FailureThrottle,
     authentication: Authentication,
     responses: ResponseRules,
 ) -> Iterator[Guard]:
-    yield throttle
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter)

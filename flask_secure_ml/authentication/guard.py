@@ -1,4 +1,4 @@
-"""The protocol of an authenticator, the credential in ``Authorization``, and the guard that calls each authenticator.
+"""The protocols of authenticators, the credential in ``Authorization``, and the guard that calls each authenticator.
 
 An authenticator has three outcomes: *not mine* (``find`` returns None), a :class:`Principal`, or an exception. A
 credential that was found and fails is final; there is no fall-through to a weaker kind.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from flask import Request
 
 from ..config.plans import Plan, Plans
-from ..errors import InternalError, MalformedRequest, NonceRequired, NotAuthenticated, SecureMLError
+from ..errors import InternalError, MalformedRequest, NotAuthenticated, SecureMLError, UnusableCredential
 from ..exchange import Exchange
 from ..pipeline import Stage
 from ..principal import Principal, network_of
+from .challenges import Challenges
+from .throttle import Throttle
 
 log: logging.Logger = logging.getLogger(__name__)
 
-OnFailure = Callable[[Exchange, str], None]
 _IN_QUERY = frozenset({"access_token", "api_key", "apikey", "x-api-key"})
 
 
@@ -48,9 +49,25 @@ class Authenticator(Protocol):
     def verify(self, credential: Any, exchange: Exchange) -> Principal:
         """Return the principal of the credential that ``find`` returned.
 
-        :raises NotAuthenticated: it is invalid, expired or revoked; the reason is private.
+        :raises UnusableCredential: it is authentic, but expired, not valid yet, revoked or for another audience.
+        :raises NotAuthenticated: it proves nothing, and may be a guess; the reason is private.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
+
+
+class GuessableAuthenticator(Authenticator, Protocol):
+    """An authenticator whose secrets people choose, so that they can be guessed: passwords, PINs.
+
+    Its credentials are rejected before they are verified while their network or the identity that they claim is
+    blocked, unless the two succeeded together within the last day.
+    """
+
+    @property
+    def guessable(self) -> bool:
+        """Whether its secrets can be guessed; True."""
+
+    def identity(self, credential: Any) -> str:
+        """Return whose credential ``find`` returned, as it claims, such as a user name; empty if it names nobody."""
 
 
 class Revoker(Protocol):
@@ -59,7 +76,7 @@ class Revoker(Protocol):
     def check(self, principal: Principal) -> None:
         """Let a principal pass.
 
-        :raises NotAuthenticated: the principal, its token, or everything issued up to an instant was revoked.
+        :raises UnusableCredential: the principal, its token, or everything issued up to an instant was revoked.
         :raises DependencyUnavailable: the revocations are not known now.
         """
 
@@ -73,11 +90,11 @@ class AuthenticationGuard:
     :param authenticators: called in this order.
     :param challenges: the challenges in ``WWW-Authenticate``.
     :param revoker: called for every verified credential, of whatever kind.
-    :param on_failure: called for each invalid credential with the id of the API key that was guessed at, or an empty
-        string; it may raise an error that rejects the request with 429.
+    :param throttle: counts the credentials that fail, and decides what is still tried.
     :param ambient: an authenticator for a credential of the connection and not of the request, such as a client
         certificate; called only when the request has no credential.
     :param poll: called for every request, also on public routes: keeps cached keys and revocations current.
+    :raises ValueError: an authenticator is ``guessable`` and has no method ``identity``.
     """
 
     name = "authenticate"
@@ -89,7 +106,7 @@ class AuthenticationGuard:
         authenticators: Sequence[Authenticator],
         challenges: Challenges,
         revoker: Revoker,
-        on_failure: OnFailure,
+        throttle: Throttle,
         ambient: Authenticator | None = None,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
@@ -98,8 +115,9 @@ class AuthenticationGuard:
         self._ambient = ambient
         self._challenges = challenges
         self._revoker = revoker
-        self._on_failure = on_failure
+        self._throttle = throttle
         self._poll = poll
+        self._guessable = tuple(each for each in self.authenticators if _is_guessable(each))
 
     @property
     def authenticators(self) -> tuple[Authenticator, ...]:
@@ -151,16 +169,22 @@ class AuthenticationGuard:
         return found[0]
 
     def _verify(self, authenticator: Authenticator, credential: object, exchange: Exchange) -> Principal:
+        identity = ""
         try:
+            if authenticator in self._guessable:
+                identity = _identity(authenticator, credential, exchange)
+                self._throttle.admit(exchange, identity)
             principal = _verified(authenticator, credential, exchange)
             self._revoker.check(principal)
         except NotAuthenticated as error:
-            if not isinstance(error, NonceRequired):
-                self._on_failure(exchange, error.claimed)
+            if not isinstance(error, UnusableCredential):
+                self._throttle.failed(exchange, error, identity)
             headers = self._challenges.headers(authenticator.challenge, error.oauth_error)
             raise type(error)(error.reason, headers=headers) from error
         except MalformedRequest as error:
             raise self._malformed(error.reason) from None
+        if identity:
+            self._throttle.succeeded(exchange, identity)
         return principal
 
     def _malformed(self, reason: str) -> MalformedRequest:
@@ -185,6 +209,26 @@ def _find(authenticator: Authenticator, request: Request, exchange: Exchange) ->
         raise MalformedRequest(f"{authenticator.name} raised {type(error).__name__}") from None
 
 
+def _is_guessable(authenticator: Authenticator) -> bool:
+    if not getattr(authenticator, "guessable", False):
+        return False
+    if not callable(getattr(authenticator, "identity", None)):
+        raise ValueError(f"the authenticator {authenticator.name} is guessable and has no method identity()")
+    return True
+
+
+def _identity(authenticator: Any, credential: object, exchange: Exchange) -> str:
+    """Return the claimed identity under the name of its authenticator; empty if it names nobody."""
+    try:
+        claimed = authenticator.identity(credential)
+    except SecureMLError:
+        raise
+    except Exception as error:
+        log.exception("the authenticator %s failed for request %s", authenticator.name, exchange.request_id)
+        raise MalformedRequest(f"{authenticator.name} raised {type(error).__name__}") from None
+    return f"{authenticator.name}:{claimed}" if claimed else ""
+
+
 def _carries_any(request: Request) -> bool:
     """Return True if the request has a credential of some kind, even one that this app does not accept."""
     return bool(request.environ.get("HTTP_AUTHORIZATION") or request.environ.get("HTTP_X_API_KEY"))
@@ -202,83 +246,6 @@ def _verified(authenticator: Authenticator, credential: object, exchange: Exchan
     if not isinstance(principal, Principal):
         raise NotAuthenticated(f"{authenticator.name} returned no principal")
     return principal
-
-
-Headers = list[tuple[str, str]]
-
-OAUTH_SCHEMES = ("Bearer", "DPoP")
-"""The schemes that define error codes."""
-
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'({_WORD}) *= *(?:{_WORD}|"(?:[ !#-\[\]-~]|\\[ -~])*")')
-_CHALLENGE = re.compile(
-    rf"(?P<scheme>{_WORD})(?: +(?:(?P<token>[A-Za-z0-9._~+/-]+=*)"
-    rf"|(?P<parameters>{_PARAMETER.pattern}(?: *, *{_PARAMETER.pattern})*)))?"
-)
-
-
-class Challenges:
-    """The challenges of one app.
-
-    :param realm: the realm of every challenge that has none of its own.
-    :param challenges: the challenges of the authenticators, in this order; without any, ``Bearer`` is used, because
-        RFC 9110 section 15.5.2 requires a challenge in every 401.
-    :param parameters: further parameters by scheme, such as ``algs="ES256"``; a challenge keeps its own of that name.
-    :raises ValueError: one of the challenges is not exactly one challenge of RFC 9110 section 11.6.1.
-    """
-
-    def __init__(self, realm: str, challenges: Iterable[str], parameters: Mapping[str, Sequence[str]]) -> None:
-        given = tuple(dict.fromkeys(filter(None, challenges))) or ("Bearer",)
-        self._complete = {each: _complete(each, realm, parameters) for each in given}
-        self._ordered = {each: self._order(each) for each in ("", *given)}
-
-    def offered(self, used: str = "") -> tuple[str, ...]:
-        """Return every challenge without an error code, that of the used authenticator first."""
-        return self._ordered.get(used, self._ordered[""])
-
-    def headers(self, used: str = "", error: str = "") -> Headers:
-        """Return the header lines.
-
-        :param used: the challenge of the authenticator whose credential was presented; empty when there was none.
-        :param error: the code for that challenge, if its scheme defines codes.
-        """
-        first, *others = self.offered(used)
-        if error and used in self._complete and _scheme(used) in OAUTH_SCHEMES:
-            first = f'{first}, error="{error}"'
-        return [("WWW-Authenticate", challenge) for challenge in (first, *others)]
-
-    def malformed(self) -> Headers:
-        """Return the header lines for a request whose credentials cannot be parsed or told apart."""
-        used = next((each for name in OAUTH_SCHEMES for each in self._complete if _scheme(each) == name), "")
-        return self.headers(used, "invalid_request")
-
-    def _order(self, used: str) -> tuple[str, ...]:
-        ordered = sorted(self._complete, key=lambda each: each != used)
-        return tuple(dict.fromkeys(self._complete[each] for each in ordered))
-
-
-def _scheme(challenge: str) -> str:
-    return challenge.partition(" ")[0]
-
-
-def _complete(challenge: str, realm: str, parameters: Mapping[str, Sequence[str]]) -> str:
-    """Return a challenge with a realm and the parameters of its scheme, each name once."""
-    parts = _CHALLENGE.fullmatch(challenge)
-    if parts is None:
-        raise ValueError(f"{challenge!r} is not exactly one challenge (RFC 9110 section 11.6.1)")
-    if parts["token"]:
-        return challenge
-    own = [each[0] for each in _PARAMETER.finditer(parts["parameters"] or "")]
-    names = {_name(each) for each in own}
-    if len(names) < len(own):
-        raise ValueError(f"{challenge!r} has a parameter twice")
-    first = [] if "realm" in names else [f'realm="{realm}"']
-    last = [each for each in parameters.get(parts["scheme"], ()) if _name(each) not in names]
-    return f"{parts['scheme']} {', '.join((*first, *own, *last))}"
-
-
-def _name(parameter: str) -> str:
-    return parameter.partition("=")[0].strip(" ").lower()
 
 
 # A comma, then a scheme and its credentials: how servers join two Authorization headers. The parameters of

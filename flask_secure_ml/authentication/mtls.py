@@ -18,7 +18,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 from flask import Request
 
 from ..config.clients import Identity, MtlsClient, ascii_lower
-from ..errors import ConfigError, DependencyUnavailable, NotAuthenticated
+from ..errors import ConfigError, DependencyUnavailable, NotAuthenticated, UnusableCredential
 from ..exchange import Exchange
 from ..principal import Clock, Principal
 from ..refresh import Outage, WatchedFile, process_lock
@@ -99,7 +99,9 @@ class MtlsAuthenticator:
         client = self._named(certificate, fingerprint)
         now = self._clock.now()
         if not certificate.begins <= now <= certificate.ends:
-            raise NotAuthenticated(f"the certificate of {client.client} is not valid now")
+            # Anyone can write a name into a certificate of their own; nobody else has that of a fingerprint.
+            unproven = UnusableCredential if client.sha256 else NotAuthenticated
+            raise unproven(f"the certificate of {client.client} is not valid now")
         principal = _principal(client, certificate)
         if client.sha256:
             return VerifiedCertificate(principal, certificate.begins, certificate.ends, None)

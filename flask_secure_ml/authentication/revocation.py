@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import DependencyUnavailable, NotAuthenticated
+from ..errors import DependencyUnavailable, UnusableCredential
 from ..principal import Clock, Principal
 from ..stores import SharedStore
 from ..stores.snapshot import Snapshot
@@ -197,7 +197,7 @@ class Revocations:
             raise _damaged(error) from None
         record = index.find(principal) if index else None
         if record is not None:
-            raise NotAuthenticated(f"revoked: {record} (revocation {record.key})")
+            raise UnusableCredential(f"revoked: {record} (revocation {record.key})")
 
     def revoke_token(self, issuer: str, token_id: str, *, seconds: float = KEPT) -> Revocation:
         """Revoke one token.

@@ -12,9 +12,11 @@ from ..config.settings import IN_STORE
 from ..errors import ConfigError
 from ..principal import Clock
 from ..stores import SharedStore
-from .guard import AuthenticationGuard, Authenticator, Challenges, OnFailure
+from .challenges import Challenges
+from .guard import AuthenticationGuard, Authenticator
 from .resource_metadata import metadata_uri
 from .revocation import Revocations
+from .throttle import Throttle
 
 if TYPE_CHECKING:
     from .api_keys.key import KeyStore
@@ -38,26 +40,23 @@ class Authentication:
 
 
 def build_authentication(
-    settings: Settings, clock: Clock, store: SharedStore, declared: Sequence[Authenticator], on_failure: OnFailure
+    settings: Settings, clock: Clock, store: SharedStore, declared: Sequence[Authenticator], throttle: Throttle
 ) -> Authentication:
     """Return the parts for an app.
 
     :param declared: the user's own authenticators, called after the built-in ones.
-    :raises ConfigError: a key set, a secret, a certificate authority or a challenge cannot be used.
+    :param throttle: counts the credentials that fail.
+    :raises ConfigError: a key set, a secret, a certificate authority, a challenge or an authenticator cannot be used.
     """
     keys = _key_store(settings, clock, store)
     revocations = Revocations(store, clock)
-    authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store), *declared]
+    authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store, throttle), *declared]
     load = _loader(store, revocations, keys)
-    guard = AuthenticationGuard(
-        settings.plans,
-        authenticators,
-        _challenges(settings, authenticators),
-        revocations,
-        on_failure,
-        _ambient(settings, clock),
-        load,
-    )
+    challenges, ambient = _challenges(settings, authenticators), _ambient(settings, clock)
+    try:
+        guard = AuthenticationGuard(settings.plans, authenticators, challenges, revocations, throttle, ambient, load)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
     return Authentication(guard, keys, revocations, load)
 
 
@@ -105,7 +104,7 @@ def _api_keys(settings: Settings, clock: Clock, keys: KeyStore | None) -> Iterat
         yield ApiKeyAuthenticator(keys, settings.api_key_pepper, clock)
 
 
-def _tokens(settings: Settings, clock: Clock, store: SharedStore) -> Iterator[Authenticator]:
+def _tokens(settings: Settings, clock: Clock, store: SharedStore, throttle: Throttle) -> Iterator[Authenticator]:
     verifiers = list(_verifiers(settings, clock))
     if not verifiers:
         return
@@ -113,9 +112,9 @@ def _tokens(settings: Settings, clock: Clock, store: SharedStore) -> Iterator[Au
 
     tokens = AccessTokens(verifiers)
     if settings.dpop != "require":
-        yield BearerAuthenticator(tokens)
+        yield BearerAuthenticator(tokens, throttle.calls)
     if settings.dpop != "off":
-        yield DPoPAuthenticator(tokens, _proofs(settings, clock, store))
+        yield DPoPAuthenticator(tokens, _proofs(settings, clock, store), throttle.calls)
 
 
 def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:

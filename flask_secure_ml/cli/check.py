@@ -62,7 +62,7 @@ def findings(app: Flask, state: AppState) -> Iterator[str]:
             "with 401"
         )
     if not settings.failed_auth_limits:
-        yield "SECURE_ML_FAILED_AUTH_LIMITS is empty: credentials can be guessed without a pause"
+        yield "SECURE_ML_FAILED_AUTH_LIMITS is empty: nothing bounds the introspections and guesses of a caller"
     yield from _issuers(settings)
     yield from _stores(app, state)
     yield from _plans(state)

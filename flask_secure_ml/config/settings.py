@@ -75,7 +75,7 @@ class TransportSettings:
 
 @dataclass(frozen=True)
 class AuthenticationSettings:
-    """Who may call: the realm, API keys, client certificates, and the throttles of those who guess."""
+    """Who may call: the realm, API keys, client certificates, and the throttle of invalid ones."""
 
     realm: str = setting(
         String("1 to 64 letters, digits, spaces or ._-", re.compile(r"[A-Za-z0-9 ._-]{1,64}")),
@@ -124,14 +124,16 @@ class AuthenticationSettings:
     failed_auth_limits: Limits = setting(
         LimitList(),
         ["30/minute"],
-        """How many invalid credentials one IP address may present before it gets 429. An empty list turns the throttle
-        off.""",
+        """How many credentials that prove nothing one IP address (or IPv6 /64) may present before more of them get 429.
+        Valid ones pass, and expired or revoked ones get 401 and are not counted. An empty list turns the throttle off;
+        see :doc:`/howto/limits`.""",
     )
     failed_key_limits: Limits = setting(
         LimitList(),
         ["100/hour"],
         """How many wrong secrets one API key may be presented with, from all IP addresses together, before wrong ones
-        get 429. The right secret always passes, so nobody can lock the owner out.""",
+        get 429. The right secret always passes, so nobody can lock the owner out. For an identity whose secrets people
+        choose (``guessable``), how many before every one from new networks gets 429.""",
     )
 
 
@@ -157,7 +159,8 @@ class TokenSettings:
     jwks_cooldown: int = setting(
         Integer(1, 3_600, unit="seconds"),
         60,
-        "Seconds between two fetches of a key set that an unknown ``kid`` or a failure can cause.",
+        """Seconds between two fetches of a key set that an unknown ``kid`` can cause, or after a failure. The first
+        unknown ``kid`` after a regular fetch need not wait.""",
     )
     token_cache_size: int = setting(
         Integer(0, 1_000_000),

@@ -1,18 +1,27 @@
-"""ADMISSION: a network that keeps presenting invalid credentials is blocked, longer each time (ASVS 5.0 6.3.1)."""
+"""AUTHENTICATE: what happens to credentials that proved nothing, and to the network that keeps presenting them.
+
+A network that presents too many is blocked, longer each time (ASVS 5.0 6.3.1). The block never hurts the honest: valid
+credentials pass, authentic ones that expired get the 401 that makes a client renew them, and only what costs a call
+over the network, or is a secret that people choose, is rejected before it is tried.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from flask import Request
-
-from ..errors import RateLimited
+from ..errors import NotAuthenticated, RateLimited
 from ..exchange import Exchange
-from ..pipeline import Stage
 from ..policy.fields import Limits
-from ..principal import network_of
+from ..principal import Clock, network_of
 from ..refresh import SingleFlight
+from ..stores import SharedStore
+from .blocks import Block, Blocks, Pairs
 from .engine import Limiter, key_for
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -23,6 +32,9 @@ LONGEST = 3600
 """Seconds of the longest block."""
 
 DAY = 86_400
+
+MAX_WRONG = 20
+"""How many secrets of an identity may be wrong within a day from a network from which it is used."""
 
 _BUCKET = 4
 """Hexadecimal digits of a counter's name: 65,536 of them."""
@@ -35,57 +47,83 @@ _PATIENCE = 2.0
 
 
 class FailureThrottle:
-    """Counts invalid credentials: by network, which is then blocked, and by the API key that was guessed at.
+    """Counts credentials that proved nothing, by network, which is then blocked, and by whose secret was guessed at.
 
-    A key is never blocked, because then anyone could lock its owner out: past its limit, wrong secrets get another
-    error, and the right one is still accepted.
+    A block bounds what a credential may cause, not whether a valid one passes: it is read after a credential failed,
+    and before one causes a call over the network. Its end is cached here, so that a flood costs the storage nothing.
+
+    An API key is never blocked, because then anyone could lock its owner out: past its limit, wrong secrets get another
+    error, and the right one is still accepted. An identity whose secret people choose is, except from the networks from
+    which it was used within the last day.
 
     How long a block lasts is measured by the storage, so that setting the clock of a machine changes nothing.
 
     :param limits: how many credentials of one network may be invalid before it is blocked.
-    :param key_limits: how many secrets may be wrong for one API key, from all networks together.
+    :param key_limits: how many secrets may be wrong for one API key or identity, from all networks together.
+    :param clock: measures what is cached in this process.
+    :param store: has the networks from which each guessable identity was used.
     """
 
-    name = "failure-throttle"
-    stage = Stage.ADMISSION
-
-    def __init__(self, limiter: Limiter, limits: Limits, key_limits: Limits) -> None:
+    def __init__(self, limiter: Limiter, limits: Limits, key_limits: Limits, clock: Clock, store: SharedStore) -> None:
         self._limiter = limiter
         self._limits = limits
         self._key_limits = key_limits
+        self._clock = clock
         self._blocking = SingleFlight()
+        self._networks = Blocks(clock)
+        self._identities = Blocks(clock)
+        self._pairs = Pairs(store, clock)
 
-    def check(self, request: Request, exchange: Exchange) -> None:
-        """Reject a blocked network, whatever it sends; a blocked request is not counted.
+    def calls(self, exchange: Exchange) -> NetworkCalls:
+        """Return what the credential of a request may cause."""
+        return NetworkCalls(self, exchange)
 
-        :raises RateLimited: it is blocked; ``Retry-After`` has the seconds that are left.
+    def admit(self, exchange: Exchange, identity: str) -> None:
+        """Let a guessable credential be verified, unless its network or its identity is blocked.
+
+        :raises RateLimited: one of them is, and the two did not succeed together within the last day.
         """
-        if not self._limits or (exchange.policy and exchange.policy.public):
+        network = network_of(exchange.client)
+        block = self.block_of(network) or self._identity_block(identity)
+        if block is None or self._pairs.has(network, identity, block):
             return
-        network = network_of(exchange.client)
-        seconds = self._left(network, self._strikes(network))
-        if seconds:
-            raise _rate_limited(f"{network} is blocked after too many invalid credentials", seconds)
+        raise _rate_limited(f"the network {network} or the claimed identity is blocked", block.left)
 
-    def failed(self, exchange: Exchange, claimed: str = "") -> None:
-        """Count one invalid credential.
+    def succeeded(self, exchange: Exchange, identity: str) -> None:
+        """Record from which network an identity was used."""
+        self._pairs.put(network_of(exchange.client), identity)
 
-        :param claimed: the id that an invalid API key names; empty for any other credential.
-        :raises RateLimited: it is one too many for the network, which is blocked from now on, or for the key.
+    def failed(self, exchange: Exchange, error: NotAuthenticated, identity: str = "") -> None:
+        """Count one invalid credential, unless its network is blocked.
+
+        :raises RateLimited: it is blocked, by this credential or an earlier one, or this was one too many for the API
+            key or the identity.
         """
         network = network_of(exchange.client)
-        blocked = self._network_failed(network)
-        waiting = self._key_failed(claimed) if claimed else 0
-        if blocked:
-            raise _rate_limited(f"{network} presented too many invalid credentials", blocked)
+        if identity:
+            self._pair_failed(network, identity)
+        if block := self.block_of(network):
+            raise _rate_limited(f"{network} is blocked: {error.reason}", block.left)
+        began = self._network_failed(network)
+        waiting = self._secret_failed(error.claimed, identity)
+        if began:
+            raise _rate_limited(f"{network} presented too many invalid credentials: {error.reason}", began.left)
         if waiting:
-            raise _rate_limited(f"too many wrong secrets for the API key {claimed}", waiting)
+            whose = f"the API key {error.claimed}" if error.claimed else "one identity"
+            raise _rate_limited(f"too many wrong secrets for {whose}: {error.reason}", waiting)
 
-    def _network_failed(self, network: str) -> int:
+    def block_of(self, network: str) -> Block | None:
+        """Return the block of a network, from this process if it knows one; None if it is not blocked."""
+        block = self._networks.get(network)
+        if block is None and self._limits:
+            block = self._networks.put(network, self._left(network, self._strikes(network)))
+        return block
+
+    def _network_failed(self, network: str) -> Block | None:
         key = key_for("failed-authentication", network)
         # Every limit is charged, so that none is spared by another that is used up.
         within = [self._limiter.hit(item, key) for item in self._limits]
-        return 0 if all(within) else self._block(network)
+        return None if all(within) else self._networks.put(network, self._block(network))
 
     def _block(self, network: str) -> int:
         """Block a network, unless that was done meanwhile, and return for how many seconds."""
@@ -124,15 +162,74 @@ class FailureThrottle:
         """Return for how many seconds a network is still blocked, never more than its block was long."""
         return min(self._limiter.remaining(_block_key(network, strikes)), _duration(strikes - 1)) if strikes else 0
 
-    def _key_failed(self, claimed: str) -> int:
-        # Anyone can invent ids, so they share a fixed number of counters: wrong secrets of two keys may be counted
-        # together, and right ones are not counted at all.
-        key = key_for("failed-key", key_for(claimed)[:_BUCKET])
-        used_up = [item for item in self._key_limits if not self._limiter.hit(item, key)]
+    def _secret_failed(self, claimed: str, identity: str) -> int:
+        """Count a wrong secret by whose it was, and return the seconds that a further one has to wait."""
+        if claimed:
+            # Anyone can invent ids, so they share a fixed number of counters: wrong secrets of two keys may be counted
+            # together, and right ones are not counted at all.
+            key = key_for("failed-key", key_for(claimed)[:_BUCKET])
+            return self._waiting([each for each in self._key_limits if not self._limiter.hit(each, key)], key, claimed)
+        if identity:
+            # A counter of its own: in a shared one, wrong secrets of others would lock it out.
+            key = _identity_key(identity)
+            return self._waiting([each for each in self._key_limits if not self._limiter.hit(each, key)], key)
+        return 0
+
+    def _identity_block(self, identity: str) -> Block | None:
+        if not identity:
+            return None
+        key = _identity_key(identity)
+        return self._identities.get(key) or self._identities.put(key, self._identity_left(key))
+
+    def _identity_left(self, key: str) -> int:
+        return self._waiting([each for each in self._key_limits if not self._limiter.test(each, key)], key)
+
+    def _waiting(self, used_up: Sequence[RateLimitItem], key: str, claimed: str = "") -> int:
+        """Return for how many seconds limits stay used up, and log each of them once.
+
+        :param claimed: an API key. The name of an identity is the client's, who may have typed a secret there, so the
+            log has a digest.
+        """
         for item in used_up:
-            if self._limiter.count(key_for("failed-key-logged", claimed, str(item)), item.get_expiry()) == 1:
-                log.warning("API key %s: more wrong secrets than %s", claimed, item)
+            if self._limiter.count(key_for("failed-key-logged", claimed or key, str(item)), item.get_expiry()) == 1:
+                name = f"API key {claimed}" if claimed else f"identity with the digest {key}"
+                log.warning("%s: more wrong secrets than %s", name, item)
         return max((self._limiter.retry_after(item, key) for item in used_up), default=0)
+
+    def _pair_failed(self, network: str, identity: str) -> None:
+        # Whoever shares a network with the owner is not blocked with it, and must not guess for ever.
+        if not self._pairs.knows(network, identity):
+            return
+        if self._limiter.count(key_for("failed-pair", network, identity), DAY) >= MAX_WRONG:
+            self._pairs.drop(network, identity)
+
+
+class NetworkCalls:
+    """What the credential of one request may cause over the network: under a block hardly anything."""
+
+    __slots__ = ("_exchange", "_throttle")
+
+    def __init__(self, throttle: FailureThrottle, exchange: Exchange) -> None:
+        self._throttle = throttle
+        self._exchange = exchange
+
+    def may_fetch(self) -> bool:
+        """Return True unless the network of the client is blocked."""
+        return self._throttle.block_of(network_of(self._exchange.client)) is None
+
+    def introspect(self) -> None:
+        """Let a token be introspected: one in a second from a blocked network.
+
+        :raises RateLimited: the network had its call of this second.
+        """
+        network = network_of(self._exchange.client)
+        block = self._throttle.block_of(network)
+        if block is not None and not block.take_turn():
+            raise _rate_limited(f"{network} is blocked, and had its introspection of this second", 1)
+
+
+def _identity_key(identity: str) -> str:
+    return key_for("failed-identity", identity)
 
 
 def _strikes_key(network: str) -> str:
@@ -149,4 +246,5 @@ def _duration(strikes: int) -> int:
 
 
 def _rate_limited(reason: str, seconds: int) -> RateLimited:
-    return RateLimited(reason, headers=[("Retry-After", str(seconds))])
+    # A block that ended meanwhile has nothing left.
+    return RateLimited(reason, headers=[("Retry-After", str(max(1, seconds)))])

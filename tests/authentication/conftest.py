@@ -14,14 +14,16 @@ from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
 from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
-from flask_secure_ml.authentication.guard import AuthenticationGuard, Authenticator, Challenges
+from flask_secure_ml.authentication.challenges import Challenges
+from flask_secure_ml.authentication.guard import AuthenticationGuard, Authenticator
 from flask_secure_ml.authentication.revocation import Revocations
+from flask_secure_ml.authentication.throttle import UNLIMITED, Calls
 from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, BearerAuthenticator
 from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
 from flask_secure_ml.authentication.tokens.sources import FileKeys
 from flask_secure_ml.config.issuers import ASYMMETRIC, IssuerConfig
 from flask_secure_ml.config.plans import Plan
-from flask_secure_ml.errors import SecureMLError
+from flask_secure_ml.errors import NotAuthenticated, SecureMLError
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.principal import Principal
@@ -135,10 +137,36 @@ def jwt(tmp_path: Path, signing_keys: Mapping[str, Key], other_key: Key, clock: 
     return JwtVerifier(trusted, clock, leeway=30)
 
 
+class Counting:
+    """A throttle that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.admitted: list[str] = []
+        self.succeeded_as: list[str] = []
+
+    def calls(self, exchange: Exchange) -> Calls:
+        return UNLIMITED
+
+    def admit(self, exchange: Exchange, identity: str) -> None:
+        self.admitted.append(identity)
+
+    def succeeded(self, exchange: Exchange, identity: str) -> None:
+        self.succeeded_as.append(identity)
+
+    def failed(self, exchange: Exchange, error: NotAuthenticated, identity: str = "") -> None:
+        self.failures.append(error.claimed or identity)
+
+
 @pytest.fixture
-def failures() -> list[str]:
-    """The id that was guessed at, for each time the guard called ``on_failure``."""
-    return []
+def throttle() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def failures(throttle: Counting) -> list[str]:
+    """The id or identity that was guessed at, for each failure that was counted."""
+    return throttle.failures
 
 
 @pytest.fixture
@@ -153,7 +181,7 @@ def plans() -> dict[str, Plan]:
 
 @pytest.fixture
 def make_guard(
-    failures: list[str], revocations: Revocations, plans: dict[str, Plan]
+    throttle: Counting, revocations: Revocations, plans: dict[str, Plan]
 ) -> Callable[..., AuthenticationGuard]:
     """Build a guard over some authenticators; keyword arguments are those of the guard and its challenges."""
 
@@ -164,7 +192,7 @@ def make_guard(
             authenticators,
             challenges,
             revocations,
-            lambda _, claimed: failures.append(claimed),
+            throttle,
             ambient,
         )
 

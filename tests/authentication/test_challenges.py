@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flask_secure_ml.authentication.guard import Challenges
+from flask_secure_ml.authentication.challenges import Challenges
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import ConfigError
 from support import MakeApp, NameAuthenticator

@@ -19,6 +19,7 @@ from flask_secure_ml.errors import (
     NonceRequired,
     NotAuthenticated,
     RateLimited,
+    UnusableCredential,
 )
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.pipeline import Stage
@@ -126,6 +127,7 @@ def test_unforeseen_error_is_logged(ask_with: Ask, caplog: pytest.LogCaptureFixt
     [
         pytest.param(NotAuthenticated("x"), 1, id="invalid"),
         pytest.param(InvalidProof("x"), 1, id="invalid proof"),
+        pytest.param(UnusableCredential("x"), 0, id="authentic but unusable"),
         pytest.param(NonceRequired("x"), 0, id="first proof without the nonce"),
         pytest.param(KeyError("x"), 1, id="unforeseen"),
         pytest.param(DependencyUnavailable("x"), 0, id="dependency down"),
@@ -133,7 +135,7 @@ def test_unforeseen_error_is_logged(ask_with: Ask, caplog: pytest.LogCaptureFixt
     ],
 )
 def test_failures_are_counted(ask_with: Ask, failures: list[str], outcome: object, counted: int) -> None:
-    """Only an invalid credential counts against its sender."""
+    """Only a credential that proved nothing counts against its sender, and so does one whose failure says no more."""
     ask_with(Scripted(outcome))
     assert len(failures) == counted
 
@@ -164,14 +166,16 @@ def test_claimed_key_is_told(ask_with: Ask, failures: list[str]) -> None:
     assert b"abc" not in answer.body
 
 
-def test_throttle_may_answer(make_guard: MakeGuard, request_with: Ask, exchange: Exchange) -> None:
+def test_throttle_may_answer(
+    make_guard: MakeGuard, request_with: Ask, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the throttle raises for a failure is the answer."""
 
-    def refuse(_: Exchange, __: str) -> None:
+    def refuse(*_: object) -> None:
         raise RateLimited("too often")
 
     guard = make_guard(Scripted(NotAuthenticated("x")))
-    guard._on_failure = refuse
+    monkeypatch.setattr(guard._throttle, "failed", refuse)
     with pytest.raises(RateLimited):
         guard.check(request_with(), exchange)
 
@@ -184,7 +188,7 @@ def test_revoked_principal(ask_with: Ask, revocations: Revocations, failures: li
     answer = ask_with(Scripted(principal))
     assert (answer.status, answer.principal) == (401, None)
     assert answer.challenges == ('Bearer realm="model", error="invalid_token"',)
-    assert failures == [""]
+    assert failures == []
 
 
 class Brittle(Scripted):

@@ -22,7 +22,7 @@ from certificates import Issued, authority, issue, key_usage
 from flask_secure_ml.authentication import mtls
 from flask_secure_ml.authentication.mtls import MAX_CERTIFICATE, MtlsAuthenticator
 from flask_secure_ml.config.clients import clients_field
-from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated
+from flask_secure_ml.errors import ConfigError, DependencyUnavailable, NotAuthenticated, UnusableCredential
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.principal import Principal
 from flask_secure_ml.testing import FakeClock
@@ -168,6 +168,10 @@ def test_the_period_of_validity(ca_file: Path, root: Issued, by: str, known: boo
         door.show(mine)
     clock.advance(offset)
     assert "not valid now" in door.refuses(mine)
+    # Its fingerprint cannot be guessed, and its name can be written into any certificate.
+    with pytest.raises(UnusableCredential if by == "sha256" else NotAuthenticated) as caught:
+        door.show(mine)
+    assert isinstance(caught.value, UnusableCredential) is (by == "sha256")
     clock.advance(-offset)
     assert door.show(mine).subject == "trainer"
 

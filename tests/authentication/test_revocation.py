@@ -22,7 +22,7 @@ from flask_secure_ml.authentication.revocation import (
     dump_revocation,
     parse_revocation,
 )
-from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
+from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, UnusableCredential
 from flask_secure_ml.principal import Principal
 from flask_secure_ml.stores.base import Changes, Cursor
 from flask_secure_ml.stores.memory import MemoryStore
@@ -229,7 +229,7 @@ def test_reason_says_which_revocation(revoked: Revocations) -> None:
         with pytest.raises(NotAuthenticated) as caught:
             revoked.check(principal)
         assert caught.value.reason == f"revoked: {record} (revocation {record.key})"
-        assert type(caught.value) is NotAuthenticated
+        assert type(caught.value) is UnusableCredential
 
 
 def test_outage_of_the_store(clock: FakeClock) -> None:

@@ -17,16 +17,16 @@ import pytest
 import redis
 from flask import Flask, Request
 
-from flask_secure_ml import Exchange, Policy, Principal
+from flask_secure_ml import Exchange, Principal
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, RateLimited
 from flask_secure_ml.limits.engine import build_limiter
 from flask_secure_ml.limits.failure_throttle import DAY, LONGEST, FailureThrottle
 from flask_secure_ml.policy.fields import LimitList
+from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey, wait_until
 from support import HTTPS, MakeApp
 
-REQUEST = Request({})
 ATTACKER, OTHER = "192.0.2.1", "192.0.2.2"
 MakeThrottle = Callable[..., FailureThrottle]
 
@@ -41,39 +41,43 @@ def throttle_of(clock: FakeClock) -> MakeThrottle:
             limiter,
             LimitList().deserialize([address] if address else []),
             LimitList().deserialize([key] if key else []),
+            clock,
+            MemoryStore(clock),
         )
 
     return make
 
 
-def exchange_from(client: str = ATTACKER, *, public: bool = False) -> Exchange:
-    return Exchange("r1", 0.0, 0.0, client, client, secure=True, policy=Policy(public=public))
+def exchange_from(client: str = ATTACKER) -> Exchange:
+    return Exchange("r1", 0.0, 0.0, client, client, secure=True)
 
 
-def admitted(throttle: FailureThrottle, client: str = ATTACKER, *, public: bool = False) -> int:
-    """Return 0 for an address that may go on, else its Retry-After."""
-    return _wait(lambda: throttle.check(REQUEST, exchange_from(client, public=public)))
+def admitted(throttle: FailureThrottle, client: str = ATTACKER) -> int:
+    """Return 0 for an address that may try a password, else its Retry-After."""
+    return _wait(lambda: throttle.admit(exchange_from(client), ""))
 
 
 def failed(throttle: FailureThrottle, client: str = ATTACKER, claimed: str = "") -> int:
-    """Let a credential fail; return 0 where the answer stays 401, else the Retry-After of a 429."""
-    return _wait(lambda: throttle.failed(exchange_from(client), claimed))
+    """Let a credential fail; return 0 where the response stays 401, else the Retry-After of a 429."""
+    error = NotAuthenticated("wrong")
+    error.claimed = claimed
+    return _wait(lambda: throttle.failed(exchange_from(client), error))
 
 
 def _wait(action: Callable[[], None]) -> int:
     try:
         action()
-    except RateLimited as refusal:
-        return int(dict(refusal.extra_headers)["Retry-After"])
+    except RateLimited as rejection:
+        return int(dict(rejection.extra_headers)["Retry-After"])
     return 0
 
 
 def test_an_address_is_blocked(throttle_of: MakeThrottle, clock: FakeClock) -> None:
-    """Past its limit it gets 429, then waits a minute whatever it sends; others and public routes go on."""
+    """Past its limit invalid credentials get 429, for a minute; those of others do not."""
     throttle = throttle_of()
     assert [failed(throttle) for _ in range(4)] == [0, 0, 0, 60]
     assert admitted(throttle) == 60
-    assert admitted(throttle, OTHER) == admitted(throttle, public=True) == 0
+    assert admitted(throttle, OTHER) == 0
     clock.advance(59.5)
     assert admitted(throttle) == 1
     clock.advance(0.5)
@@ -140,15 +144,17 @@ def test_time_of_day_that_is_set(step: float, monkeypatch: pytest.MonkeyPatch) -
     """A block lasts as long as it said, neither longer nor shorter."""
     clock = SteppedClock()
     monkeypatch.setattr(time, "time", clock.now)
-    throttle = FailureThrottle(build_limiter({}, clock, "memory"), LimitList().deserialize(["1/day"]), ())
+    limiter, limits = build_limiter({}, clock, "memory"), LimitList().deserialize(["1/day"])
+    throttle, later, last = (FailureThrottle(limiter, limits, (), clock, MemoryStore(clock)) for _ in range(3))
     failed(throttle)
     assert failed(throttle) == 60
     clock.step = step
-    assert admitted(throttle) == 60
+    # Those that did not begin the block read it from the storage.
+    assert admitted(throttle) == admitted(later) == 60
     clock.advance(40)
-    assert admitted(throttle) == 20
+    assert admitted(throttle) == admitted(later) == admitted(last) == 20
     clock.advance(20)
-    assert admitted(throttle) == 0
+    assert admitted(throttle) == admitted(later) == 0
     assert failed(throttle) == 120
 
 
@@ -172,7 +178,7 @@ def test_ipv6_is_blocked_by_network(throttle_of: MakeThrottle) -> None:
 def test_every_limit_counts(throttle_of: MakeThrottle, clock: FakeClock) -> None:
     """The one that is used up first blocks, and the others were charged meanwhile."""
     limiter = build_limiter({}, clock, "memory")
-    throttle = FailureThrottle(limiter, LimitList().deserialize(["2/day", "9/day"]), ())
+    throttle = FailureThrottle(limiter, LimitList().deserialize(["2/day", "9/day"]), (), clock, MemoryStore(clock))
     assert [failed(throttle) for _ in range(3)] == [0, 0, 60]
 
 
@@ -232,20 +238,20 @@ def test_the_owner_is_never_locked_out(protected: MakeApp) -> None:
     """SECURE_ML_FAILED_KEY_LIMITS: attackers get 429 with Retry-After, the owner 200 (STANDARDS RL-10)."""
     app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_KEY_LIMITS=["3/day"])
     app.add_url_rule("/x", endpoint="x", view_func=lambda: "ok")
-    answers = [call(app, "wrong", f"192.0.2.{number}") for number in range(1, 6)]
-    assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
-    assert answers[4].json["code"] == "rate_limited"
-    assert int(answers[4].headers["Retry-After"]) >= 1
+    responses = [call(app, "wrong", f"192.0.2.{number}") for number in range(1, 6)]
+    assert [response.status_code for response in responses] == [401, 401, 401, 429, 429]
+    assert responses[4].json["code"] == "rate_limited"
+    assert int(responses[4].headers["Retry-After"]) >= 1
     assert call(app, "right", "192.0.2.50").status_code == 200
 
 
 def test_one_attacker_is_blocked_and_the_owner_is_not(protected: MakeApp) -> None:
-    """SECURE_ML_FAILED_AUTH_LIMITS blocks the address with the right secret too, and no other address."""
+    """SECURE_ML_FAILED_AUTH_LIMITS blocks wrong secrets of the address, and the right one never (STANDARDS K4)."""
     app = protected(parts={"authenticators": [SecretAuthenticator()]}, FAILED_AUTH_LIMITS=["2/day"])
     app.add_url_rule("/x", endpoint="x", view_func=lambda: "ok")
     assert [call(app, "wrong", ATTACKER).status_code for _ in range(4)] == [401, 401, 429, 429]
-    assert call(app, "right", ATTACKER).headers["Retry-After"] == "60"
-    assert call(app, "right", OTHER).status_code == 200
+    assert call(app, "wrong", ATTACKER).headers["Retry-After"] == "60"
+    assert call(app, "right", ATTACKER).status_code == call(app, "right", OTHER).status_code == 200
 
 
 # --- what is logged -----------------------------------------------------------------------------------------
@@ -282,7 +288,7 @@ def test_a_guessed_key_is_logged_once(throttle_of: MakeThrottle, caplog: pytest.
 
 
 def test_threads_cannot_overshoot(throttle_of: MakeThrottle, caplog: pytest.LogCaptureFixture) -> None:
-    """Of any number of guesses at once, exactly the limit is answered with 401; they cost one block."""
+    """Of any number of guesses at once, exactly the limit is responded to with 401; they cost one block."""
     throttle = throttle_of("20/day")
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: failed(throttle), range(200)))
@@ -310,7 +316,8 @@ GEVENT = """
 import signal
 from flask_secure_ml import Exchange
 from flask_secure_ml.policy.fields import LimitList
-from flask_secure_ml.errors import RateLimited
+from flask_secure_ml.errors import NotAuthenticated, RateLimited
+from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.limits.engine import Limiter, build_limiter
 from flask_secure_ml.limits.failure_throttle import FailureThrottle
 from flask_secure_ml.testing import FakeClock
@@ -318,12 +325,13 @@ class Slow(Limiter):
     def count(self, key, seconds, amount=1):
         gevent.sleep(0)
         return super().count(key, seconds, amount)
-limiter = build_limiter({}, FakeClock(), "memory")
+clock = FakeClock()
+limiter = build_limiter({}, clock, "memory")
 limiter.__class__ = Slow
-throttle = FailureThrottle(limiter, LimitList().deserialize(["1/day"]), ())
+throttle = FailureThrottle(limiter, LimitList().deserialize(["1/day"]), (), clock, MemoryStore(clock))
 def failed():
     try:
-        throttle.failed(Exchange("r1", 0.0, 0.0, "192.0.2.1", "192.0.2.1", secure=True))
+        throttle.failed(Exchange("r1", 0.0, 0.0, "192.0.2.1", "192.0.2.1", secure=True), NotAuthenticated("wrong"))
     except RateLimited as error:
         return int(dict(error.extra_headers)["Retry-After"])
 failed()
@@ -372,7 +380,7 @@ class Left:
     __hash__ = None  # type: ignore[assignment]
 
 
-def test_workers_share_blocks(throttle_of: MakeThrottle, storage_uri: str) -> None:
+def test_workers_share_blocks(throttle_of: MakeThrottle, storage_uri: str, clock: FakeClock) -> None:
     """What one worker counted and blocked, the others know; the server measures how long."""
     first, second = throttle_of(uri=storage_uri), throttle_of(uri=storage_uri)
     left = Left(60)
@@ -380,24 +388,39 @@ def test_workers_share_blocks(throttle_of: MakeThrottle, storage_uri: str) -> No
     assert admitted(first) == left
     assert admitted(second) == left
     expire_blocks(storage_uri)
+    clock.advance(60)
     assert admitted(first) == 0
     left = Left(120)
     assert failed(first) == 120
     assert admitted(second) == left
 
 
+def test_a_block_that_outlasts_its_limit(
+    throttle_of: MakeThrottle, storage_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that did not begin it counts nothing during a block, although the window of the limit is over."""
+    began, other = throttle_of("1/second", uri=storage_uri), throttle_of("1000/second", uri=storage_uri)
+    while not failed(began):
+        pass
+    caplog.clear()
+    left = Left(60)
+    assert [failed(other) for _ in range(5)] == [left] * 5
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("step", [-DAY, DAY])
 def test_time_of_day_that_differs(
-    throttle_of: MakeThrottle, storage_uri: str, step: float, monkeypatch: pytest.MonkeyPatch
+    throttle_of: MakeThrottle, storage_uri: str, step: float, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
     """A machine whose clock is wrong by a day honours the blocks of the others, for as long as they last."""
-    throttle = throttle_of("1/day", uri=storage_uri)
+    throttle, wrong = throttle_of("1/day", uri=storage_uri), throttle_of("1/day", uri=storage_uri)
     failed(throttle)
     assert failed(throttle) == 60
     monkeypatch.setattr(time, "time", lambda: time.clock_gettime(time.CLOCK_REALTIME) + step)
-    assert admitted(throttle) in {59, 60}
+    assert admitted(wrong) in {59, 60}
     expire_blocks(storage_uri)
-    assert admitted(throttle) == 0
+    clock.advance(60)
+    assert admitted(wrong) == 0
 
 
 def test_workers_block_once(throttle_of: MakeThrottle, storage_uri: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -412,7 +435,7 @@ def test_workers_block_once(throttle_of: MakeThrottle, storage_uri: str, caplog:
 
 
 def test_an_outage_is_answered_as_for_limits(throttle_of: MakeThrottle) -> None:
-    """``closed`` refuses with 503; ``memory`` counts and blocks in this worker."""
+    """``closed`` rejects with 503; ``memory`` counts and blocks in this worker."""
     uri = f"redis://127.0.0.1:{free_port()}"
     closed = throttle_of(uri=uri, outage="closed")
     for action in (admitted, failed):

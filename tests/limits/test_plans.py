@@ -47,7 +47,7 @@ def test_429_says_when_to_come_back(protected: MakeApp) -> None:
 
 
 def test_plans_of_principals(protected: MakeApp) -> None:
-    """A principal's own plan holds; one that is not configured is refused rather than unlimited."""
+    """A principal's own plan holds; one that is not configured is rejected rather than unlimited."""
     plans = {"default": {"requests": ["1/hour"]}, "gold": {"requests": ["2/hour"]}}
     gold = protected(parts={"authenticators": [NameAuthenticator("gold")]}, PLANS=plans)
     lost = protected(parts={"authenticators": [NameAuthenticator("lost")]}, PLANS=plans)
@@ -90,7 +90,7 @@ def test_exactly_the_limit_under_threads(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize("strategy", ["fixed-window", "moving-window", "sliding-window-counter"])
 def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
-    """cost= charges the rows of one field; what does not fit is refused and costs nothing."""
+    """cost= charges the rows of one field; what does not fit is rejected and costs nothing."""
     app = protected(PLANS={"default": {"quotas": ["10/day"]}}, RATELIMIT_STRATEGY=strategy)
 
     @app.post("/predict")
@@ -99,14 +99,14 @@ def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
         return "ok"
 
     client = app.test_client()
-    answers = [
+    responses = [
         client.post("/predict", base_url=HTTPS, headers=caller(), json={"instances": [[0, 1]] * rows})
         for rows in (6, 5, 11, 4, 1)
     ]
-    assert [answer.status_code for answer in answers] == [200, 429, 429, 200, 429]
-    assert answers[1].json["code"] == "quota_exceeded"  # type: ignore[index]
-    assert answers[1].json["type"].endswith("#quota-exceeded")  # type: ignore[index]
-    assert int(answers[1].headers["Retry-After"]) >= 1
+    assert [response.status_code for response in responses] == [200, 429, 429, 200, 429]
+    assert responses[1].json["code"] == "quota_exceeded"  # type: ignore[index]
+    assert responses[1].json["type"].endswith("#quota-exceeded")  # type: ignore[index]
+    assert int(responses[1].headers["Retry-After"]) >= 1
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ class Replaced(Schema):
 
 @pytest.mark.parametrize(("schema", "statuses"), [(Renamed, [200, 429]), (Nested, [200, 429]), (Replaced, [500, 500])])
 def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], statuses: list[int]) -> None:
-    """A renamed field is found, also inside another object; a payload without fields is refused rather than free."""
+    """A renamed field is found, also inside another object; a payload without fields is rejected rather than free."""
     app = protected(PLANS={"default": {"quotas": ["3/day"]}})
 
     @app.post("/predict")
@@ -165,13 +165,13 @@ def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], stat
 
 
 def test_failed_authentication_throttle(protected: MakeApp) -> None:
-    """After so many invalid credentials an address waits, also with a good one; others and public routes go on."""
+    """After so many invalid credentials an address gets 429 for more of them; a valid one and public routes go on."""
     app = protected(FAILED_AUTH_LIMITS=["3/minute"])
     app.add_url_rule("/x", view_func=lambda: "ok", endpoint="x")
     app.add_url_rule("/open", view_func=public(lambda: "ok"), endpoint="open")
     client = app.test_client()
     assert statuses(app, 5, name="bad") == [401, 401, 401, 429, 429]
-    assert statuses(app, 1) == [429]
+    assert statuses(app, 1) == [200]
     assert client.get("/open", base_url=HTTPS).status_code == 200
     elsewhere = client.get("/x", base_url=HTTPS, headers=caller(), environ_overrides={"REMOTE_ADDR": "192.0.2.9"})
     assert elsewhere.status_code == 200

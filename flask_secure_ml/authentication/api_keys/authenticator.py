@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from flask import Request
 
-from ...errors import DependencyUnavailable, MalformedRequest, NotAuthenticated
+from ...errors import DependencyUnavailable, MalformedRequest, NotAuthenticated, UnusableCredential
 from ...exchange import Exchange
 from ...principal import Clock, Principal
 from ...secrets import SecretRing
@@ -57,7 +57,8 @@ class ApiKeyAuthenticator:
     def verify(self, credential: str, exchange: Exchange) -> Principal:
         """Return the principal of the key.
 
-        :raises NotAuthenticated: the key is not known, disabled, revoked or expired.
+        :raises UnusableCredential: the key is disabled, revoked or expired.
+        :raises NotAuthenticated: it is not known.
         :raises DependencyUnavailable: the store or the pepper cannot be read.
         """
         key = credential if has_form(credential) else NOBODY
@@ -103,9 +104,9 @@ class ApiKeyAuthenticator:
 
 def _check_usable(record: KeyRecord, now: float) -> None:
     if record.status != ACTIVE:
-        raise _invalid(f"the API key {record.id} is {record.status}", record.id)
+        raise UnusableCredential(f"the API key {record.id} is {record.status}")
     if record.expired(now):
-        raise _invalid(f"the API key {record.id} has expired", record.id)
+        raise UnusableCredential(f"the API key {record.id} has expired")
 
 
 def _wrong(key: str, record: KeyRecord | None) -> NotAuthenticated:

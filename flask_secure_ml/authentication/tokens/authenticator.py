@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import math
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,14 +22,19 @@ from ...exchange import Exchange
 from ...principal import Principal
 from ...refresh import process_lock
 from ..guard import token68
+from ..throttle import UNLIMITED, Calls, unlimited
 
 
 class ProofOfPossession(Protocol):
     """Checks the proof that is sent with a token."""
 
-    def check(self, request: Request, exchange: Exchange, token: str) -> str:
+    def check(
+        self, request: Request, exchange: Exchange, token: str, accept: Callable[[str], None] = lambda _: None
+    ) -> str:
         """Return the thumbprint of the key that signed the proof (RFC 7638).
 
+        :param accept: raises an error for the thumbprint of another key than the token is bound to; called before the
+            proof is stored as used, so that nobody else's proof can fill the store.
         :raises InvalidProof: it is missing or wrong.
         """
 
@@ -43,15 +48,16 @@ class AccessTokens:
     def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
         self._verifiers = tuple(verifiers)
 
-    def verify(self, token: str) -> VerifiedToken:
+    def verify(self, token: str, calls: Calls = UNLIMITED) -> VerifiedToken:
         """Return what the token proves.
 
+        :param calls: decides what the token may cause over the network.
         :raises NotAuthenticated: it is invalid, or no verifier accepts its form.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
         for verifier in self._verifiers:
             if verifier.accepts(token):
-                return verifier.verify(token)
+                return verifier.verify(token, calls)
         raise NotAuthenticated("no verifier accepts tokens of this form")
 
 
@@ -61,8 +67,9 @@ class BearerAuthenticator:
     name = "bearer"
     challenge = "Bearer"
 
-    def __init__(self, tokens: AccessTokens) -> None:
+    def __init__(self, tokens: AccessTokens, calls: Callable[[Exchange], Calls] = unlimited) -> None:
         self._tokens = tokens
+        self._calls = calls
 
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the token.
@@ -77,7 +84,7 @@ class BearerAuthenticator:
         :raises NotAuthenticated: it is invalid, bound to a DPoP key, or bound to another client's certificate.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
-        verified = self._tokens.verify(credential)
+        verified = self._tokens.verify(credential, self._calls(exchange))
         if verified.confirmation is not None:
             check_binding(verified.confirmation, thumbprint=None, certificate=exchange.certificate)
         return verified.principal
@@ -89,9 +96,12 @@ class DPoPAuthenticator:
     name = "dpop"
     challenge = "DPoP"
 
-    def __init__(self, tokens: AccessTokens, proofs: ProofOfPossession) -> None:
+    def __init__(
+        self, tokens: AccessTokens, proofs: ProofOfPossession, calls: Callable[[Exchange], Calls] = unlimited
+    ) -> None:
         self._tokens = tokens
         self._proofs = proofs
+        self._calls = calls
 
     def find(self, request: Request, exchange: Exchange) -> tuple[Request, str] | None:
         """Return the request, which the proof is about, and the token.
@@ -110,9 +120,12 @@ class DPoPAuthenticator:
         """
         request, token = credential
         # The token first: without a valid one nobody can fill the store of proofs.
-        verified = self._tokens.verify(token)
-        thumbprint = self._proofs.check(request, exchange, token)
-        check_binding(verified.confirmation, thumbprint=thumbprint, certificate=exchange.certificate)
+        verified = self._tokens.verify(token, self._calls(exchange))
+
+        def accept(thumbprint: str) -> None:
+            check_binding(verified.confirmation, thumbprint=thumbprint, certificate=exchange.certificate)
+
+        accept(self._proofs.check(request, exchange, token, accept))
         return verified.principal
 
 
@@ -245,9 +258,11 @@ class TokenVerifier(Protocol):
     def accepts(self, token: str) -> bool:
         """Return True if a token has the form that this verifier is for."""
 
-    def verify(self, token: str) -> VerifiedToken:
+    def verify(self, token: str, calls: Calls) -> VerifiedToken:
         """Return what the token proves.
 
+        :param calls: decides what the token may cause over the network.
+        :raises UnusableCredential: it is authentic, but expired, not valid yet or for another audience.
         :raises NotAuthenticated: it is invalid; the reason is private.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """

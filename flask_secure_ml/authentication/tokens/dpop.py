@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -98,12 +98,15 @@ class ProofChecker:
         # The proofs of a client have the same header, and importing a key costs as much as a signature.
         self._key = lru_cache(_CACHED_KEYS)(partial(_proof_key, algorithms=tuple(algorithms)))
 
-    def check(self, request: Request, exchange: Exchange, token: str) -> str:
+    def check(
+        self, request: Request, exchange: Exchange, token: str, accept: Callable[[str], None] = lambda _: None
+    ) -> str:
         """Return the thumbprint of the key that signed the proof of a request (RFC 7638, SHA-256).
 
         With nonces, the response has the current one unless the proof has it.
 
         :param token: the access token of the request.
+        :param accept: raises an error for a key that the token is not bound to, before the proof is stored.
         :raises InvalidProof: the proof is missing, malformed, stale, used already, or not for this request and token.
         :raises NonceRequired: it lacks a nonce of this server that is still valid.
         :raises DependencyUnavailable: the store or the secret of the nonces cannot be reached.
@@ -118,6 +121,7 @@ class ProofChecker:
         _check_token(claims, token)
         self._check_nonce(claims.get("nonce"), nonce, exchange)
         _check_signature(key, proof, signature)
+        accept(key.thumbprint)
         self._use_once(key.thumbprint, identifier)
         return key.thumbprint
 

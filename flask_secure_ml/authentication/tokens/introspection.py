@@ -14,6 +14,7 @@ from ...fetch import TIMEOUT
 from ...principal import Clock, Principal
 from ...refresh import SingleFlight
 from ...strictjson import StrictJSONError, loads
+from ..throttle import UNLIMITED, Calls
 from .authenticator import TokenCache, VerifiedToken
 from .claims import (
     Claims,
@@ -73,17 +74,21 @@ class Introspector:
         """Return True if it has the form of a token (RFC 6750 section 2.1); an opaque one has no other."""
         return _B64TOKEN.fullmatch(token) is not None
 
-    def verify(self, token: str) -> VerifiedToken:
+    def verify(self, token: str, calls: Calls = UNLIMITED) -> VerifiedToken:
         """Return what the token proves.
 
+        Whatever is wrong with it counts as unproven, also if the endpoint says that it is active: each of these
+        rejections may have cost a call, which is what a throttle limits.
+
+        :param calls: decides whether a token that is not cached may be introspected.
         :raises NotAuthenticated: it is not active, or not for this app.
         :raises DependencyUnavailable: the endpoint cannot be reached, or rejects this app's credentials.
         """
         if len(token) > self._config.max_token_bytes or not self.accepts(token):
             _reject("the token is too long or has characters that no token has")
         if not self._max_age:
-            return self._introspect(token)
-        return self._cached(token) or self._in_one_flight(token)
+            return self._introspect(token, calls)
+        return self._cached(token) or self._in_one_flight(token, calls)
 
     def _cached(self, token: str) -> VerifiedToken | None:
         """Return the cached result; the token ends at a time of day, the cache entry after seconds that passed."""
@@ -96,25 +101,26 @@ class Introspector:
             _reject(reason)
         return None
 
-    def _in_one_flight(self, token: str) -> VerifiedToken:
+    def _in_one_flight(self, token: str, calls: Calls) -> VerifiedToken:
         """Let one thread ask about a token; the others find its result in the cache."""
         try:
             return self._flights.run(
-                token, lambda: self._cached(token), lambda: self._introspect_and_cache(token), _PATIENCE
+                token, lambda: self._cached(token), lambda: self._introspect_and_cache(token, calls), _PATIENCE
             )
         except TimeoutError:
             raise unavailable("the introspection endpoint does not respond in time") from None
 
-    def _introspect_and_cache(self, token: str) -> VerifiedToken:
+    def _introspect_and_cache(self, token: str, calls: Calls) -> VerifiedToken:
         try:
-            verified = self._introspect(token)
+            verified = self._introspect(token, calls)
         except NotAuthenticated as error:
             self._rejected.put(token, (self._clock.monotonic() + NEGATIVE_AGE, error.reason))
             raise
         self._valid.put(token, (self._clock.monotonic() + self._max_age, verified))
         return verified
 
-    def _introspect(self, token: str) -> VerifiedToken:
+    def _introspect(self, token: str, calls: Calls) -> VerifiedToken:
+        calls.introspect()
         response = _parse(*self._client.introspect(token))
         now = self._clock.now()
         verified = check_response(response, self._config, now=now, leeway=self._leeway)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ...fetch import TIMEOUT, FetchError, Response, fetch, require_ok
 from ...principal import Clock
-from ...refresh import JITTER, Attempt, Refreshed
+from ...refresh import JITTER, Attempt, Refreshed, process_lock
 from ...strictjson import StrictJSONError, loads
+from ..throttle import UNLIMITED, Calls
 from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, no_usable_keys, parse_key_set
 
 LAST_GOOD = 86_400
 """Seconds for which the last good key set is used while its server is down."""
+
+CURRENT = 1.0
+"""Seconds for which a fetched set is as current as it gets, so that an unknown ``kid`` causes no other fetch."""
 
 _READS = 3
 """Discovery takes up to three requests: two URLs for the metadata, then the key set."""
@@ -36,7 +41,8 @@ class HttpKeys(PublishedKeys):
     :param uri: ``https:``, or ``http:`` on loopback.
     :param algorithms: the algorithms that the issuer may sign with.
     :param max_age: seconds after which the set is fetched again.
-    :param cooldown: the fewest seconds between two fetches caused by an unknown ``kid`` or after a failure.
+    :param cooldown: the fewest seconds between two fetches caused by an unknown ``kid``, or after a failure. The first
+        unknown ``kid`` after a regular fetch need not wait, so that a key that was just rotated is found at once.
     :param get: fetches the document.
     """
 
@@ -54,6 +60,11 @@ class HttpKeys(PublishedKeys):
         self._algorithms = tuple(algorithms)
         self._cooldown = cooldown
         self._get = get
+        self._clock = clock
+        self._lock = process_lock()
+        self._fetched = -math.inf
+        # When an unknown kid caused a fetch.
+        self._caused = -math.inf
         promised = max_age + 2 * TIMEOUT
         self._keys: Refreshed[VerificationKeys] = Refreshed(
             self._fetch,
@@ -70,15 +81,29 @@ class HttpKeys(PublishedKeys):
             unavailable=lambda _: no_usable_keys(uri, cooldown),
         )
 
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+    def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
         """Return the key, or None when the issuer has none with this name for this algorithm.
 
+        :param calls: decides whether an unknown ``kid`` may cause a fetch.
         :raises DependencyUnavailable: no set could be fetched in the last 24 hours, or it has no usable key.
         """
         keys = self._usable(self._keys.get())
-        if not keys.has(kid):
-            keys = self._usable(self._keys.get(max_age=self._cooldown))
+        if not keys.has(kid) and self._is_due() and calls.may_fetch():
+            keys = self._usable(self._keys.get(max_age=0 if self._claim() else None))
         return keys.find(kid, algorithm)
+
+    def _is_due(self) -> bool:
+        """Return True if an unknown ``kid`` may cause a fetch; a clock that was set back allows it too."""
+        now = self._clock.monotonic()
+        return not (0 <= now - self._caused < self._cooldown or 0 <= now - self._fetched < CURRENT)
+
+    def _claim(self) -> bool:
+        """Return True to one caller of those that find the cooldown over."""
+        with self._lock.get():
+            due = self._is_due()
+            if due:
+                self._caused = self._clock.monotonic()
+            return due
 
     def _usable(self, keys: VerificationKeys) -> VerificationKeys:
         if not keys:
@@ -86,7 +111,9 @@ class HttpKeys(PublishedKeys):
         return keys
 
     def _fetch(self, _: VerificationKeys | None, attempt: Attempt) -> VerificationKeys:
-        return parse_key_set(self._get(self._uri, attempt), self._algorithms)
+        raw = self._get(self._uri, attempt)
+        self._fetched = self._clock.monotonic()
+        return parse_key_set(raw, self._algorithms)
 
 
 class Request(Protocol):

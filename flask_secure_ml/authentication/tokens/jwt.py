@@ -15,9 +15,10 @@ from joserfc.jws import JWSRegistry
 from ...config import Settings
 from ...config.issuer_fields import media_type
 from ...config.issuers import MAX_TOKEN_BYTES, IssuerConfig
-from ...errors import ConfigError, NotAuthenticated
+from ...errors import ConfigError, NotAuthenticated, UnusableCredential
 from ...principal import Clock, Principal
 from ...strictjson import loads
+from ..throttle import UNLIMITED, Calls
 from .authenticator import TokenCache, VerifiedToken
 from .claims import check_claims, end_of, read_only, sound
 from .identity import client_of, plan_of, roles_of, scopes_of, subject_of
@@ -105,30 +106,31 @@ class JwtVerifier:
         """Return True for the three parts of a signed token, or the five of an encrypted one (RFC 7516)."""
         return token.count(".") in _DOTS
 
-    def verify(self, token: str) -> VerifiedToken:
+    def verify(self, token: str, calls: Calls = UNLIMITED) -> VerifiedToken:
         """Return what a token proves if form, signature and claims are valid (RFC 9068 section 4).
 
+        :raises UnusableCredential: the signature is valid, the claims are not.
         :raises NotAuthenticated: anything else.
         :raises DependencyUnavailable: the keys of its issuer are not known.
         """
         _check_length(token, self._longest)
         cached = self._cache.get(token)
         if cached is not None:
-            if self._is_valid(cached):
+            if self._is_valid(cached, calls):
                 return cached.verified
             self._cache.evict(token)
-        fresh = self._verify(token)
+        fresh = self._verify(token, calls)
         # Within the leeway after its expiry it is valid, and verified every time.
         if self._clock.now() < fresh.verified.expires:
             self._cache.put(token, fresh)
         return fresh.verified
 
-    def _is_valid(self, cached: _Cached) -> bool:
+    def _is_valid(self, cached: _Cached, calls: Calls) -> bool:
         if not cached.begins <= self._clock.now() < cached.verified.expires:
             return False
-        return cached.key in cached.issuer.keys.candidates(cached.header.kid, cached.header.algorithm)
+        return cached.key in cached.issuer.keys.candidates(cached.header.kid, cached.header.algorithm, calls)
 
-    def _verify(self, token: str) -> _Cached:
+    def _verify(self, token: str, calls: Calls) -> _Cached:
         """Verify signature and claims; nothing else creates a verified token."""
         parts = _COMPACT.fullmatch(token) or _reject("the token is not a signed one in compact form")
         header = self._header(parts[1])
@@ -136,15 +138,19 @@ class JwtVerifier:
         issuer = self._issuer(claims.get("iss"))
         _check_length(token, issuer.config.max_token_bytes)
         _check_header(header, issuer.config)
-        key = _signing_key(token, _decoded(parts[3], "signature"), header, issuer)
-        now, leeway = self._clock.now(), self._leeway
+        key = _signing_key(token, _decoded(parts[3], "signature"), header, issuer, calls)
         claims = sound(claims)
-        check_claims(claims, issuer.config, typed=header.kind == _TYPED, now=now, leeway=leeway)
-        verified = VerifiedToken(
-            _principal(claims, issuer.config), end_of(claims, issuer.config.max_age), _confirmation(claims)
-        )
-        begins = max(claims["iat"], claims.get("nbf", 0)) - leeway
+        try:
+            verified = self._claimed(claims, header, issuer.config)
+        except NotAuthenticated as error:
+            # The issuer signed it, so it is no guess.
+            raise UnusableCredential(error.reason) from None
+        begins = max(claims["iat"], claims.get("nbf", 0)) - self._leeway
         return _Cached(verified, begins, issuer, header, key)
+
+    def _claimed(self, claims: Mapping[str, Any], header: _Header, issuer: IssuerConfig) -> VerifiedToken:
+        check_claims(claims, issuer, typed=header.kind == _TYPED, now=self._clock.now(), leeway=self._leeway)
+        return VerifiedToken(_principal(claims, issuer), end_of(claims, issuer.max_age), _confirmation(claims))
 
     def _issuer(self, name: Any) -> TrustedIssuer:
         issuer = self._issuers.get(name) if isinstance(name, str) else None
@@ -200,10 +206,10 @@ def _check_header(header: _Header, issuer: IssuerConfig) -> None:
         _reject("alg is not one that the issuer may use")
 
 
-def _signing_key(token: str, signature: bytes, header: _Header, issuer: TrustedIssuer) -> VerificationKey:
+def _signing_key(token: str, signature: bytes, header: _Header, issuer: TrustedIssuer, calls: Calls) -> VerificationKey:
     """Return the key that the signature verifies with."""
     signed = token.rpartition(".")[0].encode()
-    candidates = issuer.keys.candidates(header.kid, header.algorithm)
+    candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
     if not candidates:
         _reject("the issuer has no such key for this alg")
     found = next((key for key in candidates if _signs(key, signed, signature)), None)

@@ -20,6 +20,7 @@ from ...config.issuers import ASYMMETRIC
 from ...errors import DependencyUnavailable
 from ...fetch import MAX_BYTES
 from ...strictjson import loads
+from ..throttle import UNLIMITED, Calls
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -74,13 +75,13 @@ class VerificationKeys:
 class PublishedKeys:
     """A source of public keys, of which at most one fits a token."""
 
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+    def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
         """Return the key, or None when there is none with this name for this algorithm."""
         raise NotImplementedError
 
-    def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+    def candidates(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> tuple[VerificationKey, ...]:
         """Return at most one key to try."""
-        found = self.find(kid, algorithm)
+        found = self.find(kid, algorithm, calls)
         return () if found is None else (found,)
 
 

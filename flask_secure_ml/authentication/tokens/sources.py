@@ -19,6 +19,7 @@ from ...errors import DependencyUnavailable
 from ...principal import Clock
 from ...refresh import Outage, WatchedFile
 from ...secrets import SecretRing, SecretUnavailable
+from ..throttle import UNLIMITED, Calls
 from .connection import IssuerConnection
 from .jwks import Discovery, HttpKeys
 from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, no_usable_keys, parse_key_set
@@ -27,9 +28,10 @@ from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKe
 class KeySource(Protocol):
     """Finds the keys that may verify a token of one issuer."""
 
-    def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+    def candidates(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> tuple[VerificationKey, ...]:
         """Return the keys to try: at most one public key, or every HMAC secret; none when there is none.
 
+        :param calls: decides whether a ``kid`` that is not known may cause a fetch.
         :raises DependencyUnavailable: the issuer's keys are not known.
         """
 
@@ -77,7 +79,7 @@ class InlineKeys(PublishedKeys):
             raise KeySetError("it is not a JSON value") from None
         self._keys = _sound(raw, algorithms)
 
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+    def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
         """Return the key, or None when there is none with this name for this algorithm."""
         return self._keys.find(kid, algorithm)
 
@@ -102,7 +104,7 @@ class SecretKeys:
         with suppress(SecretUnavailable):
             self._current()
 
-    def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+    def candidates(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> tuple[VerificationKey, ...]:
         """Return the secrets as keys, newest first; none for another algorithm.
 
         :raises DependencyUnavailable: a secret cannot be read or used.
@@ -176,7 +178,7 @@ class FileKeys(PublishedKeys):
         except OSError as error:
             raise ValueError(f"{self._file.path} cannot be read: {error.strerror}") from None
 
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+    def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
         """Return the key, or None when the file has none with this name for this algorithm.
 
         :raises DependencyUnavailable: the file is missing, damaged or without a usable key.

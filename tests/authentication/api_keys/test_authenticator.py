@@ -19,7 +19,7 @@ from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenti
 from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.authentication.api_keys.key import KeyHasher, checksum, hash_key, new_key
 from flask_secure_ml.authentication.api_keys.lifecycle import disable_key, rotate_key
-from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated
+from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, UnusableCredential
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.testing import FakeClock
 from stored_keys import stored_key
@@ -207,12 +207,31 @@ def test_rotated_key_past_its_overlap(
 def test_every_guess_names_the_key_it_is_about(
     ask: Ask, failures: list[str], key: str, unusable: dict[str, str]
 ) -> None:
-    """K3: the throttle counts by id whether there is such a key or not, so its answer does not tell which ids exist."""
-    for text in unusable.values():
+    """K3: the throttle counts by id whether there is such a key or not, so its answer does not tell which ids exist.
+
+    The right secret of a key that is revoked, disabled or expired is no guess.
+    """
+    claimed = {}
+    for name, text in unusable.items():
+        before = len(failures)
         ask({"X-API-Key": text})
-    claimed = dict(zip(unusable, failures, strict=True))
+        if len(failures) > before:
+            claimed[name] = failures[-1]
+    assert unusable.keys() - claimed.keys() == {"revoked", "disabled", "rotated", "expired"}
     assert {name for name, each in claimed.items() if not each} == {"short", "huge", "not ASCII", "lone surrogate"}
     assert {claimed["wrong secret"], claimed["wrong checksum"]} == {key[4:16]}
+
+
+def test_an_altered_key_is_a_guess(api_keys: ApiKeyAuthenticator, exchange: Any, unusable: dict[str, str]) -> None:
+    """K3: whatever character of a revoked key is changed, its sender is counted."""
+    text = unusable["revoked"]
+    with pytest.raises(UnusableCredential):
+        api_keys.verify(text, exchange)
+    for position, character in enumerate(text):
+        altered = text[:position] + ("A" if character != "A" else "B") + text[position + 1 :]
+        with pytest.raises(NotAuthenticated) as caught:
+            api_keys.verify(altered, exchange)
+        assert type(caught.value) is NotAuthenticated, position
 
 
 def test_only_a_keyed_hash_is_stored(store: FileKeyStore, key: str, pepper: SecretRing) -> None:

@@ -12,6 +12,7 @@ from flask import Request
 from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml.authentication.guard import AuthenticationGuard
+from flask_secure_ml.authentication.throttle import Calls
 from flask_secure_ml.authentication.tokens.authenticator import (
     AccessTokens,
     BearerAuthenticator,
@@ -39,7 +40,7 @@ class Verifier:
     def accepts(self, token: str) -> bool:
         return token.startswith(self.letter)
 
-    def verify(self, token: str) -> VerifiedToken:
+    def verify(self, token: str, calls: Calls) -> VerifiedToken:
         self.seen.append(token)
         if token.endswith("bad"):
             raise NotAuthenticated("a bad token")
@@ -52,7 +53,7 @@ class Proofs:
     def __init__(self) -> None:
         self.checked = 0
 
-    def check(self, request: Request, exchange: Exchange, token: str) -> str:
+    def check(self, request: Request, exchange: Exchange, token: str, accept: object = None) -> str:
         self.checked += 1
         if request.environ.get("HTTP_DPOP") == "wrong":
             raise InvalidProof("a wrong proof")
@@ -130,6 +131,29 @@ def test_proof_of_an_invalid_token_is_not_looked_at(exchange: Exchange, request_
     with pytest.raises(NotAuthenticated):
         dpop.verify(found, exchange)
     assert proofs.checked == 0
+
+
+def test_proof_by_another_key_is_rejected_before_it_is_stored(
+    exchange: Exchange, request_with: Callable[..., Request]
+) -> None:
+    """The check of proofs is told which key it must be, and its own opinion is not enough."""
+
+    class Storing(Proofs):
+        stored = 0
+
+        def check(self, request: Request, exchange: Exchange, token: str, accept: Any = None) -> str:
+            accept(JKT)
+            self.stored += 1
+            return JKT
+
+    proofs = Storing()
+    for bound in ({"jkt": "another"}, {}, None):
+        dpop = DPoPAuthenticator(AccessTokens([Verifier("t", bound)]), proofs)
+        found = dpop.find(request_with({"Authorization": "DPoP t"}), exchange)
+        assert found is not None
+        with pytest.raises(NotAuthenticated):
+            dpop.verify(found, exchange)
+    assert proofs.stored == 0
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,21 @@ def test_a_proof_is_good_once(check: Check, proof: Proof, key: Key) -> None:
     assert refusal(lambda: check(text)).reason == "the proof was used before"
 
 
+def test_a_proof_by_another_key_is_not_stored(
+    checker: ProofChecker, exchange: Exchange, proof: Proof, seen: Seen, key: Key
+) -> None:
+    """Whoever has a token without its key cannot fill the store with proofs of its own (DP-13)."""
+
+    def reject(thumbprint: str) -> None:
+        assert thumbprint == key.thumbprint()
+        raise InvalidProof("of another key")
+
+    for _ in range(3):
+        with pytest.raises(InvalidProof):
+            checker.check(request_of(proof()), exchange, TOKEN, reject)
+    assert seen.calls == []
+
+
 def test_a_jti_is_good_once(check: Check, proof: Proof) -> None:
     """So is another proof with the same jti, even one for another request (DP-13)."""
     check(proof(claims={"jti": "one"}))

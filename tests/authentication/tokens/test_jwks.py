@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from joserfc.jwk import Key
@@ -68,16 +69,86 @@ def test_j1_as_6_flood_of_unknown_kids(keys: HttpKeys, server: Server, clock: Fa
     assert server.fetches == 2
 
 
+def test_c12_new_key_is_found_at_once(
+    keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """C12: a key that the issuer adds a moment after a regular fetch is found by its first token, and by all others."""
+    assert keys.find("RS256", "RS256") is not None
+    server.body = make_key_set(signing_keys["RS256"], signing_keys["ES256"])
+    clock.advance(1)
+    assert all(keys.find("ES256", "ES256") for _ in range(3))
+    assert server.fetches == 2
+
+
 def test_c12_new_key_is_found_after_the_cooldown(
     keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
 ) -> None:
-    """C12: a key that the issuer adds is found by its first token once the cooldown is over."""
+    """C12: where an unknown kid caused a fetch before, one is found once the cooldown is over."""
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(1)
     assert keys.find("ES256", "ES256") is None
     server.body = make_key_set(signing_keys["RS256"], signing_keys["ES256"])
     clock.advance(59)
     assert keys.find("ES256", "ES256") is None
     clock.advance(1)
     assert keys.find("ES256", "ES256") is not None
+
+
+def test_j1_a_set_that_was_just_fetched_is_current(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """J1: for a second no unknown kid causes another fetch, and the turn stays for a later one."""
+    assert keys.find("ES256", "ES256") is None
+    clock.advance(0.9)
+    assert keys.find("ES256", "ES256") is None
+    assert server.fetches == 1
+    clock.advance(0.1)
+    assert keys.find("ES256", "ES256") is None
+    assert server.fetches == 2
+
+
+def test_j1_unknown_kids_at_the_same_time(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """J1: of threads that find the cooldown over, one fetches."""
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(1)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda number: keys.find(f"random-{number}", "RS256"), range(64))) == {None}
+    assert server.fetches == 2
+
+
+def test_j2_an_unknown_kid_while_the_issuer_is_down(
+    keys: HttpKeys, server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]
+) -> None:
+    """J2: it is unknown, and the keys that are known stay so; a failed fetch ends no cooldown early."""
+    assert keys.find("RS256", "RS256") is not None
+    clock.advance(1)
+    server.body = None
+    for _ in range(3):
+        assert keys.find("ES256", "ES256") is None
+        assert keys.find("RS256", "RS256") is not None
+    assert server.fetches == 2
+    server.body = make_key_set(signing_keys["RS256"], signing_keys["ES256"])
+    clock.advance(90)
+    assert keys.find("ES256", "ES256") is not None
+
+
+class Blocked:
+    """The network of the client is blocked."""
+
+    def may_fetch(self) -> bool:
+        return False
+
+    def introspect(self) -> None:
+        raise AssertionError("not a token to introspect")
+
+
+def test_j1_a_blocked_network_causes_no_fetch(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
+    """J1: not for an unknown kid; what is due is fetched for whoever comes, and the turn stays for others."""
+    assert keys.find("RS256", "RS256", Blocked()) is not None
+    clock.advance(60)
+    for number in range(500):
+        assert keys.find(f"random-{number}", "RS256", Blocked()) is None
+    assert server.fetches == 1
+    assert keys.find("random", "RS256") is None
+    assert server.fetches == 2
 
 
 def test_c12_removed_key_is_gone_after_max_age(

@@ -21,6 +21,7 @@ from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
 from flask_secure_ml.authentication.tokens.sources import FileKeys
 from flask_secure_ml.config import Settings
 from flask_secure_ml.config.issuers import IssuerConfig
+from flask_secure_ml.errors import NotAuthenticated, UnusableCredential
 from flask_secure_ml.testing import FakeClock, make_key_set, make_signing_key, make_token, sign_parts
 
 ISSUER, AUDIENCE = "https://issuer.example", "https://api.example"
@@ -54,6 +55,18 @@ def test_public_key_as_hmac_secret(ask: Ask, signing_keys: Mapping[str, Key], to
     signed = b64(json.dumps({"alg": "HS256", "typ": "at+jwt", "kid": kind}).encode()) + "." + body
     mac = hmac.digest(public_forms(signing_keys[kind])[form], signed.encode(), hashlib.sha256)
     assert ask(bearer(f"{signed}.{b64(mac)}")).status == 401
+
+
+def test_an_altered_token_is_a_guess(jwt: JwtVerifier, token: Ask, clock: FakeClock) -> None:
+    """A1: whatever character of a genuine token that expired is changed, its sender is counted."""
+    text = token("ES256", claims={"iat": clock.now() - 900, "exp": clock.now() - 600})
+    with pytest.raises(UnusableCredential):
+        jwt.verify(text)
+    for position, character in enumerate(text):
+        altered = text[:position] + ("A" if character != "A" else "B") + text[position + 1 :]
+        with pytest.raises(NotAuthenticated) as caught:
+            jwt.verify(altered)
+        assert type(caught.value) is NotAuthenticated, position
 
 
 def numbers(r: int, s: int, size: int = 32) -> bytes:

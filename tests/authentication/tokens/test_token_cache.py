@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
+from flask_secure_ml.authentication.throttle import Calls
 from flask_secure_ml.authentication.tokens.authenticator import TokenCache
 from flask_secure_ml.authentication.tokens.jwks import HttpKeys
 from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
@@ -39,9 +40,9 @@ def counted(
         seen: list[str] = []
         real = verifier._verify
 
-        def note(token: str) -> Any:
+        def note(token: str, calls: Calls) -> Any:
             seen.append(token)
-            return real(token)
+            return real(token, calls)
 
         monkeypatch.setattr(verifier, "_verify", note)
         return verifier, seen

@@ -100,6 +100,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         owner_hook=parts.owner is not None,
         cors=settings.cors is not None,
         mounts=(*below.mounts, *settings.mounts),
+        plain=below.plain,
     )
     pipeline = Pipeline.build(
         [

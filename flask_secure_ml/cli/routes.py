@@ -13,14 +13,14 @@ from ..policy.options import AccessOptions
 from ..policy.policy import Policy
 from .context import command_app, command_state, json_option, print_table
 
-HEADINGS = ("Methods", "Rule", "Access", "Limits", "Body")
+HEADINGS = ("Methods", "Rule", "Access", "Limits", "Body", "Policy")
 
 
 @click.command()
 @json_option
 @with_appcontext
 def routes(as_json: bool) -> None:
-    """List every route with the policy that is enforced for it."""
+    """List every route with the policy that is enforced for it, and where that is declared."""
     if as_json:
         click.echo(json.dumps([dict(zip(map(str.lower, HEADINGS), row, strict=True)) for row in rows()]))
     else:
@@ -29,11 +29,12 @@ def routes(as_json: bool) -> None:
 
 def rows() -> Iterator[tuple[str, ...]]:
     """Yield a row for each rule and policy; methods with the same policy share a row."""
-    grouped: dict[tuple[str, int], tuple[list[str], Policy]] = {}
-    for rule, method, policy in command_state().policies.routes():
-        grouped.setdefault((rule.rule, id(policy)), ([], policy))[0].append(method)
-    for (rule_text, _), (methods, policy) in grouped.items():
-        yield _row(methods, rule_text, policy)
+    grouped: dict[tuple[str, int, str], tuple[list[str], Policy]] = {}
+    for rule, method, found in command_state().policies.declared():
+        key = (rule.rule, id(found.policy), found.source)
+        grouped.setdefault(key, ([], found.policy))[0].append(method)
+    for (rule_text, _, source), (methods, policy) in grouped.items():
+        yield *_row(methods, rule_text, policy), source
 
 
 def _row(methods: list[str], rule: str, policy: Policy) -> tuple[str, ...]:

@@ -230,8 +230,9 @@ class SharedSettings:
     policies: Mapping[str, Policy] = setting(
         MappingOf(Policy, '{"/invocations": {"scopes": ["predict"]}}'),
         {},
-        """Policies for routes whose code cannot be edited, by endpoint or URL rule:
-        ``{"/invocations": {"scopes": ["predict"]}}``. The options are those of :doc:`/howto/policies` and ``public``;
+        """Policies for routes whose code cannot be edited, by URL rule, endpoint, path (``/static/*``), blueprint
+        (``blueprint:api``) or for every request (``*``), each with methods or without:
+        ``{"POST /invocations": {"scopes": ["predict"]}}``. The options are those of :doc:`/howto/policies` and ``public``;
         ``owner``, ``body`` and ``response`` take import names. See :doc:`/howto/foreign_apps`.""",
     )
 

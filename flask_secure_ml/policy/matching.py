@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask
-from flask.views import MethodView
 from werkzeug.routing import Rule
 
 from ..errors import ConfigError
-from .paths import canonical, in_mount, spellings
+from .paths import canonical, spellings
+from .patterns import ConfiguredPolicies, Named
 from .policy import MARK, Policy
+from .views import called, method_of, policy_of, takers, takes_payload
 
 if TYPE_CHECKING:
     from flask.sansio.blueprints import Blueprint as AnyBlueprint
@@ -22,17 +22,27 @@ if TYPE_CHECKING:
 OWN_ENDPOINTS = "secure_ml_"
 """The prefix of the endpoints that this extension adds."""
 
+DEFAULT = "default"
+CODE = "code"
+
+
+class Resolved(NamedTuple):
+    """A policy and where it is declared: the name in ``SECURE_ML_POLICIES``, ``code`` or ``default``."""
+
+    policy: Policy
+    source: str
+
 
 class PolicyTable:
     """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
 
-    Names that start with ``/`` are URL rules, or the paths of what is mounted beneath the guards. One that ends in
-    ``/*`` is for a path and all paths below it: for mounts, and for routes that have no policy of their own.
+    What is configured for many routes at once is for those that have no policy of their own: see :mod:`.patterns`.
 
-    :param configured: policies by endpoint, URL rule or path.
+    :param configured: policies by name.
     :param owner_hook: ``SecureML(owner=...)`` was given, which policies with ``owner=True`` need.
     :param cors: ``SECURE_ML_CORS`` is set, which policies with ``cors`` need.
     :param mounts: the paths of what is mounted beneath the guards.
+    :param plain: nothing but Flask is beneath the guards.
     """
 
     def __init__(
@@ -43,18 +53,18 @@ class PolicyTable:
         owner_hook: bool = False,
         cors: bool = False,
         mounts: Collection[str] = (),
+        plain: bool = True,
     ) -> None:
         self._app = app
-        self._configured = configured
+        self._configured = ConfiguredPolicies(configured)
         self._owner_hook = owner_hook
         self._cors = cors
         self._mounts = mounts
-        self._default = Policy()
+        self._plain = plain
+        self._default = Resolved(Policy(), DEFAULT)
         self._checked = False
-        self._found: dict[tuple[str, str, str, bool], Policy] = {}
-        # A rule with converters is no path, although a client can send its very characters.
-        self._paths = {name for name in configured if name.startswith("/") and "<" not in name}
-        self._trees = sorted((name.removesuffix("/*") for name in configured if _is_tree(name)), key=len, reverse=True)
+        self._found: dict[tuple[str, str, str, bool], Resolved | None] = {}
+        self._stripped: dict[str, Policy] = {}
 
     def find(self, rule: Rule | None, method: str, path: str = "") -> Policy:
         """Return the policy of a request to Flask.
@@ -64,16 +74,16 @@ class PolicyTable:
         :param rule: the rule that matched; None for an unknown URL or a wrong method.
         :param path: the path of the URL.
         """
-        policy = self._default
+        return self.resolve(rule, method, path).policy
+
+    def resolve(self, rule: Rule | None, method: str, path: str = "") -> Resolved:
+        """Return the policy of a request to Flask, and where it is declared."""
         if rule is not None:
             key = (rule.rule, rule.endpoint, method, is_automatic_options(rule, method))
-            found = self._found.get(key)
-            policy = self._found.setdefault(key, self._resolve(rule, method)) if found is None else found
-        if self._trees and policy is self._default:
-            # Not by an exact path: that is the name of another rule, whose policy is not for this view.
-            name = self._tree(canonical(path))
-            return policy if name is None else self._named(name, path)[0]
-        return policy
+            found = self._found[key] if key in self._found else self._found.setdefault(key, self._own(rule, method))
+            if found is not None:
+                return found
+        return self._wide(rule, method, path) if self._configured.has_wide else self._default
 
     def beneath(self, path: str, rule: Rule | None, method: str) -> tuple[Policy, str | None]:
         """Return the policy of a request to whatever is beneath the guards, and the configured name of its path.
@@ -85,18 +95,10 @@ class PolicyTable:
         """
         for spelling in spellings(path):
             meant = canonical(spelling)
-            name = meant if meant in self._paths else self._tree(meant)
-            if name is not None:
-                return self._named(name, spelling)
+            if found := self._configured.of_path(meant, method):
+                is_other = found.policy.public and meant != spelling
+                return (self._default.policy, None) if is_other else (found.policy, found.name)
         return self.find(rule, method), None
-
-    def _named(self, name: str, path: str) -> tuple[Policy, str | None]:
-        policy = self._configured[name]
-        return (self._default, None) if policy.public and canonical(path) != path else (policy, name)
-
-    def _tree(self, path: str) -> str | None:
-        """Return the longest configured name with ``/*`` that matches a path."""
-        return next((f"{root}/*" for root in self._trees if path == root or path.startswith(f"{root}/")), None)
 
     def ensure_checked(self) -> None:
         """Check once, when the first request is served and every route is known.
@@ -120,33 +122,54 @@ class PolicyTable:
 
     def routes(self) -> Iterator[tuple[Rule, str, Policy]]:
         """Yield each rule, method and policy of the app."""
+        for rule, method, found in self.declared():
+            yield rule, method, found.policy
+
+    def declared(self) -> Iterator[tuple[Rule, str, Resolved]]:
+        """Yield each rule and method of the app, its policy and where that is declared."""
         for rule in self._app.url_map.iter_rules():
             for method in sorted(rule.methods or ()):
-                yield rule, method, self.find(rule, method)
+                yield rule, method, self.resolve(rule, method, rule.rule)
 
-    def _resolve(self, rule: Rule, method: str) -> Policy:
-        policy = self._from_config(rule) or self._from_code(rule, method) or self._default
-        return _without_payload(policy) if is_automatic_options(rule, method) else policy
+    def _own(self, rule: Rule, method: str) -> Resolved | None:
+        """Return the policy that a route has itself."""
+        configured = self._configured.of_rule(rule, method)
+        if configured is not None:
+            return self._for(rule, method, configured)
+        found = self._from_code(rule, method)
+        return None if found is None else self._for(rule, method, Named(CODE, found))
 
-    def _from_config(self, rule: Rule) -> Policy | None:
-        return self._configured.get(rule.rule) or self._configured.get(rule.endpoint)
+    def _wide(self, rule: Rule | None, method: str, path: str) -> Resolved:
+        blueprints = () if rule is None else self._blueprint_names(rule.endpoint)
+        found = self._configured.wide(path, blueprints, method)
+        return self._default if found is None else self._for(rule, method, found)
+
+    def _for(self, rule: Rule | None, method: str, found: Named) -> Resolved:
+        if found.policy.body is None or rule is None or not is_automatic_options(rule, method):
+            return Resolved(found.policy, found.name)
+        # One object for each name: a request is checked again if its policy is another one.
+        name = f"{found.name} {rule.endpoint}" if found.name == CODE else found.name
+        return Resolved(self._stripped.setdefault(name, _without_payload(found.policy)), found.name)
 
     def _from_code(self, rule: Rule, method: str) -> Policy | None:
         view = self._app.view_functions.get(rule.endpoint)
         cls = getattr(view, "view_class", None)
         dispatch = getattr(cls, "dispatch_request", None)
-        for holder in (_method_of(cls, method), dispatch, view, cls, *self._blueprints(rule.endpoint)):
+        for holder in (method_of(cls, method), dispatch, view, cls, *self._blueprints(rule.endpoint)):
             mark = getattr(holder, MARK, None)
             if isinstance(mark, Policy) and not (holder is cls and _inherits_public(cls, mark)):
                 return mark
         return None
 
     def _blueprints(self, endpoint: str) -> Iterator[AnyBlueprint]:
+        return (self._app.blueprints[name] for name in self._blueprint_names(endpoint))
+
+    def _blueprint_names(self, endpoint: str) -> Iterator[str]:
         name = endpoint
         while "." in name:
             name = name.rpartition(".")[0]
             if name in self._app.blueprints:
-                yield self._app.blueprints[name]
+                yield name
 
     def _misfits(self) -> Iterator[str]:
         yield from self._unknown_names()
@@ -176,32 +199,36 @@ class PolicyTable:
             )
 
     def _unknown_names(self) -> Iterator[str]:
-        known = {rule.rule for rule in self._app.url_map.iter_rules()}
-        known |= {rule.endpoint for rule in self._app.url_map.iter_rules()}
-        for name in sorted(self._configured.keys() - known):
-            if not _is_tree(name) and not in_mount(name, self._mounts):
-                yield (
-                    f"SECURE_ML_POLICIES names {name!r}, which is neither an endpoint nor a URL rule of this app, "
-                    f"nor a path below a mount"
-                )
+        rules = list(self._app.url_map.iter_rules())
+        blueprints: dict[str, list[Rule]] = {}
+        for rule in rules:
+            for name in self._blueprint_names(rule.endpoint):
+                blueprints.setdefault(name, []).append(rule)
+        yield from self._configured.problems(rules, blueprints, self._mounts, plain=self._plain)
 
     def _doubled(self) -> Iterator[str]:
         for rule in self._app.url_map.iter_rules():
             methods = rule.methods or ()
-            if self._from_config(rule) and any(any(self._wrapped(rule, method)) for method in methods):
+            if any(self._configured.of_rule(rule, each) and any(self._wrapped(rule, each)) for each in methods):
                 yield f"{rule.endpoint!r} has a policy in SECURE_ML_POLICIES and another in its code; keep one"
 
     def _partly_configured(self) -> Iterator[str]:
         """Yield the views with a policy for one of their URLs only: it would leave the others as they were."""
         for endpoint, rules in self._by(lambda rule: rule.endpoint).items():
-            names = {rule.rule for rule in rules}
-            if endpoint not in self._configured and names & self._configured.keys() and names - self._configured.keys():
-                others = ", ".join(sorted(names - self._configured.keys()))
-                yield f"SECURE_ML_POLICIES has a URL rule of {endpoint!r}, which is also at {others}; name the endpoint"
+            for method in sorted({method for rule in rules for method in rule.methods or ()}):
+                names = {rule.rule for rule in rules if method in (rule.methods or ())}
+                named = {name for name in names if self._configured.get(name, method)}
+                if named and names - named and not self._configured.get(endpoint, method):
+                    others = ", ".join(sorted(names - named))
+                    rule = f"SECURE_ML_POLICIES has a URL rule of {endpoint!r}"
+                    yield f"{rule}, which is also at {others}; name the endpoint"
+                    break
 
     def _several_hosts(self) -> Iterator[str]:
         for name, rules in self._by(lambda rule: rule.rule).items():
-            if name in self._configured and len({(rule.host, rule.subdomain) for rule in rules}) > 1:
+            if len({(rule.host, rule.subdomain) for rule in rules}) > 1 and any(
+                self._configured.get(name, method) for rule in rules for method in rule.methods or ()
+            ):
                 yield f"SECURE_ML_POLICIES names {name!r}, which several hosts have; name the endpoints"
 
     def _shadowed(self) -> Iterator[str]:
@@ -214,18 +241,18 @@ class PolicyTable:
     def _wrapped_twice(self) -> Iterator[str]:
         """Yield the views that run under two policies: only one is cleared, so the other would always reject."""
         for rule, method, _ in self._views():
-            names = [name for name, function in _called(self._view(rule), method) if _policy_of(function)]
+            names = [name for name, function in called(self._view(rule), method) if policy_of(function)]
             if len({id(each) for each in self._wrapped(rule, method)}) > 1:
                 yield f"{rule.endpoint!r} has two policies in its code, on {' and '.join(names)}; keep one"
 
     def _without_payload_argument(self) -> Iterator[str]:
         """Yield the views that do not take the payload of their policy: each request would be a 500."""
         for rule, method, _ in self._views():
-            takers = dict(_takers(self._view(rule), method))
-            for name, function in takers.items():
-                if not _takes_payload(function):
+            taking = dict(takers(self._view(rule), method))
+            for name, function in taking.items():
+                if not takes_payload(function):
                     yield f"{name} ({rule.endpoint!r}) has body= in its policy, but takes no argument named payload"
-            if takers and "payload" in rule.arguments:
+            if taking and "payload" in rule.arguments:
                 yield f"{rule.rule!r} has an argument named payload, as the validated body has; rename it"
 
     def _views(self) -> Iterator[tuple[Rule, str, Policy]]:
@@ -245,61 +272,8 @@ class PolicyTable:
 
     def _wrapped(self, rule: Rule, method: str) -> list[Policy]:
         """Return the policies that wrap what runs for a request."""
-        found = [_policy_of(function) for _, function in _called(self._view(rule), method)]
+        found = [policy_of(function) for _, function in called(self._view(rule), method)]
         return [policy for policy in found if policy is not None]
-
-
-def _called(view: Any, method: str) -> Iterator[tuple[str, Any]]:
-    """Yield what runs for a request, outermost first: the view, and of a class its dispatch and its method."""
-    cls = getattr(view, "view_class", None)
-    if view is not None:
-        yield f"{cls.__qualname__}.decorators" if cls else _name(view), view
-    if cls is not None:
-        dispatch = cls.dispatch_request
-        yield _name(dispatch), dispatch
-        if issubclass(cls, MethodView) and (found := _method_of(cls, method)) is not None:
-            yield _name(found), found
-
-
-def _takers(view: Any, method: str) -> Iterator[tuple[str, Any]]:
-    """Yield what gets the payload: what a policy with body wraps, and what that passes its arguments to."""
-    passed_on = False
-    for name, function in _called(view, method):
-        policy = _policy_of(function)
-        if passed_on or (policy and policy.body):
-            yield name, function.__wrapped__ if policy else function
-            # Another dispatch_request may do with the payload what it likes.
-            passed_on = function is view or function is MethodView.dispatch_request
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def _policy_of(function: Any) -> Policy | None:
-    mark = getattr(function, MARK, None)
-    return mark if isinstance(mark, Policy) else None
-
-
-def _takes_payload(function: Any) -> bool:
-    """Return True if a function takes the keyword argument ``payload``, or if its signature does not show it."""
-    while True:
-        try:
-            parameters = signature(function, follow_wrapped=False).parameters
-        except (TypeError, ValueError):
-            return True
-        if "payload" in parameters:
-            return parameters["payload"].kind not in {Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL}
-        if all(each.kind is not Parameter.VAR_KEYWORD for each in parameters.values()):
-            return False
-        if not hasattr(function, "__wrapped__"):
-            return True
-        # A decorator passes on what it takes; one that consumes the payload names it.
-        function = function.__wrapped__
-
-
-def _is_tree(name: str) -> bool:
-    return name.startswith("/") and name.endswith("/*")
 
 
 def is_automatic_options(rule: Rule, method: str) -> bool:
@@ -325,11 +299,3 @@ def _raise_any(found: Iterable[str]) -> None:
 def _inherits_public(cls: Any, mark: Policy) -> bool:
     """Return True if a class is open by inheritance only: whoever opened the base never saw its own methods."""
     return mark.public and MARK not in vars(cls)
-
-
-def _method_of(cls: type | None, method: str) -> Any:
-    """Return the method of a class-based view that runs; HEAD falls back to ``get`` as in Flask."""
-    if cls is None:
-        return None
-    found = getattr(cls, method.lower(), None)
-    return getattr(cls, "get", None) if found is None and method == "HEAD" else found

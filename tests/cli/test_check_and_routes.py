@@ -206,11 +206,11 @@ def test_routes(app: Flask) -> None:
     lines = [line.split("  ") for line in output.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert code == 0
-    assert ["GET,HEAD,OPTIONS", "/healthz", "public", "-", "-"] in cells
-    assert ["OPTIONS,POST", "/predict", "explain predict", "5 per 1 minute", "-"] in cells
-    assert ["POST", "/rows", "any principal", "-", "Clipping"] in cells
-    assert ["OPTIONS", "/rows", "any principal", "-", "-"] in cells
-    assert ["GET,HEAD,OPTIONS", "/static/<path:filename>", "any principal", "-", "-"] in cells
+    assert ["GET,HEAD,OPTIONS", "/healthz", "public", "-", "-", "code"] in cells
+    assert ["OPTIONS,POST", "/predict", "explain predict", "5 per 1 minute", "-", "code"] in cells
+    assert ["POST", "/rows", "any principal", "-", "Clipping", "code"] in cells
+    assert ["OPTIONS", "/rows", "any principal", "-", "-", "code"] in cells
+    assert ["GET,HEAD,OPTIONS", "/static/<path:filename>", "any principal", "-", "-", "default"] in cells
 
 
 @pytest.mark.parametrize("command", ["check", "routes"])
@@ -226,6 +226,7 @@ def test_json(app: Flask) -> None:
     app.add_url_rule("/healthz", endpoint="healthz", view_func=public(lambda: "ok"))
     listed = json.loads(run(app, "routes", "--json")[1])
     methods = "GET,HEAD,OPTIONS"
-    assert {"methods": methods, "rule": "/healthz", "access": "public", "limits": "-", "body": "-"} in listed
+    healthz = {"methods": methods, "rule": "/healthz", "access": "public", "limits": "-", "body": "-", "policy": "code"}
+    assert healthz in listed
     found = json.loads(run(app, "check", "--json")[1])
     assert any("RATELIMIT_STORAGE_URI is memory" in each for each in found["warnings"])

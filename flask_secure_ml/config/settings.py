@@ -232,8 +232,8 @@ class SharedSettings:
         {},
         """Policies for routes whose code cannot be edited, by URL rule, endpoint, path (``/static/*``), blueprint
         (``blueprint:api``) or for every request (``*``), each with methods or without:
-        ``{"POST /invocations": {"scopes": ["predict"]}}``. The options are those of :doc:`/howto/policies` and ``public``;
-        ``owner``, ``body`` and ``response`` take import names. See :doc:`/howto/foreign_apps`.""",
+        ``{"POST /invocations": {"scopes": ["predict"]}}``. The options are those of :doc:`/howto/policies` and
+        ``public``; ``owner``, ``body`` and ``response`` take import names. See :doc:`/howto/foreign_apps`.""",
     )
 
 

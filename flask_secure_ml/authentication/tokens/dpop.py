@@ -25,7 +25,7 @@ from ...errors import InvalidProof, NonceRequired
 from ...exchange import Exchange
 from ...principal import Clock
 from ...stores.base import SharedStore
-from ...strictjson import loads
+from .compact import decoded, json_object
 from .key_set import KeySetError, import_key
 from .nonces import Nonces
 
@@ -114,7 +114,7 @@ class ProofChecker:
         nonce = self._offer_nonce(exchange)
         proof, header, payload, signature = _parts(request.environ.get("HTTP_DPOP"))
         key = self._key(header)
-        claims = _object(payload, "payload")
+        claims = json_object(payload, "payload", _reject, _MAX_JSON_DEPTH)
         identifier = _string(claims, "jti")
         self._check_request(claims, request)
         self._check_times(claims)
@@ -177,30 +177,12 @@ def _parts(proof: Any) -> tuple[str, str, str, bytes]:
     if found is None:
         # Servers join the values of two headers with a comma.
         _reject("the DPoP header is not one JWT in compact form")
-    return proof, found[1], found[2], _bytes(found[3], "signature")
-
-
-def _bytes(part: str, what: str) -> bytes:
-    try:
-        value = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except ValueError:
-        _reject(f"the {what} is not base64url")
-    if base64.urlsafe_b64encode(value).rstrip(b"=") != part.encode():
-        _reject(f"the {what} is not canonical base64url")
-    return value
-
-
-def _object(part: str, what: str) -> dict[str, Any]:
-    try:
-        value = loads(_bytes(part, what), max_depth=_MAX_JSON_DEPTH)
-    except ValueError as error:
-        _reject(f"the {what} is not strict JSON: {error}")
-    return value if isinstance(value, dict) else _reject(f"the {what} is not a JSON object")
+    return proof, found[1], found[2], decoded(found[3], "signature", _reject)
 
 
 def _proof_key(part: str, *, algorithms: Sequence[str]) -> _ProofKey:
     """Return the key in a header; ``kid`` is ignored, because it cannot select another one."""
-    header = _object(part, "header")
+    header = json_object(part, "header", _reject, _MAX_JSON_DEPTH)
     kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         _reject("typ is not dpop+jwt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from ...config.issuer_fields import media_type
 from ...config.issuers import MAX_TOKEN_BYTES, IssuerConfig
 from ...errors import ConfigError, NotAuthenticated, UnusableCredential
 from ...principal import Clock, Principal
-from ...strictjson import loads
 from ..throttle import UNLIMITED, Calls
 from .authenticator import TokenCache, VerifiedToken
 from .claims import check_claims, end_of, read_only, sound
+from .compact import decoded, json_object
 from .identity import client_of, plan_of, roles_of, scopes_of, subject_of
 from .key_set import MAX_KID, VerificationKey
 from .sources import KeySource, key_source
@@ -134,11 +133,11 @@ class JwtVerifier:
         """Verify signature and claims; nothing else creates a verified token."""
         parts = _COMPACT.fullmatch(token) or _reject("the token is not a signed one in compact form")
         header = self._header(parts[1])
-        claims = _object(_decoded(parts[2], "payload"), "payload")
+        claims = json_object(parts[2], "payload", _reject)
         issuer = self._issuer(claims.get("iss"))
         _check_length(token, issuer.config.max_token_bytes)
         _check_header(header, issuer.config)
-        key = _signing_key(token, _decoded(parts[3], "signature"), header, issuer, calls)
+        key = _signing_key(token, decoded(parts[3], "signature", _reject), header, issuer, calls)
         claims = sound(claims)
         try:
             verified = self._claimed(claims, header, issuer.config)
@@ -162,28 +161,9 @@ def _check_length(token: str, longest: int) -> None:
         _reject(f"the token has more than {longest} characters")
 
 
-def _decoded(part: str, what: str) -> bytes:
-    try:
-        value = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except ValueError:
-        _reject(f"the {what} is not base64url")
-    # Other last characters would decode to the same bytes, so that one token had several spellings.
-    if base64.urlsafe_b64encode(value).rstrip(b"=") != part.encode():
-        _reject(f"the {what} is not canonical base64url")
-    return value
-
-
-def _object(raw: bytes, what: str) -> dict[str, Any]:
-    try:
-        value = loads(raw)
-    except ValueError as error:
-        _reject(f"the {what} is not strict JSON: {error}")
-    return value if isinstance(value, dict) else _reject(f"the {what} is not a JSON object")
-
-
 def _header(part: str) -> _Header:
     """Return the members of a header that is sound for any issuer."""
-    header = _object(_decoded(part, "header"), "header")
+    header = json_object(part, "header", _reject)
     kind, algorithm, kid = header.get("typ", ""), header.get("alg"), header.get("kid")
     if not isinstance(kind, str):
         _reject("typ is that of another kind of token")

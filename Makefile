@@ -54,6 +54,7 @@ test-fast: $(VENV)/.installed-fast
 	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server' --ignore=tests/example_app tests
 
 prove: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
+prove: export UV_PYTHON_DOWNLOADS = never
 prove: $(VENV)/.installed-prove
 	@$(BIN)/python .ci/prove.py $(PROOFS)
 

@@ -47,6 +47,7 @@ PROOFS: Mapping[str, Proof] = {
             "tests/refresh",
         ),
     ),
+    "matrix": Proof("the other pairs of Python and Flask", ("-m", "tox", "run", "-m", "matrix")),
     "sdist": Proof("documentation and tests from the sdist, on the wheel that it makes", (".ci/sdist.py",)),
     "benchmarks": Proof("every table, against the bare app, a hand-assembled stack and FastAPI", ("-m", "benchmarks")),
 }

@@ -22,7 +22,9 @@ def parsed(name: str) -> configparser.ConfigParser:
 
 def pythons_of_tox() -> set[str]:
     """Return the minor versions of Python that tox runs the tests on."""
-    return {f"3.{minor}" for minor in re.findall(r"\bpy3(\d+)-flask", parsed("tox.ini")["tox"]["env_list"])}
+    tox = parsed("tox.ini")
+    cells = re.findall(r"\bpy3(\d+)-flask", tox["tox"]["env_list"])
+    return {f"3.{minor}" for minor in (*cells, *re.findall(r"python3\.(\d+)", tox["testenv:coverage"]["base_python"]))}
 
 
 def test_only_pythons_of_tox_are_claimed() -> None:

@@ -50,7 +50,8 @@ def build_authentication(
     """
     keys = _key_store(settings, clock, store)
     revocations = Revocations(store, clock)
-    authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store, throttle), *declared]
+    others = [*_tokens(settings, clock, store, throttle), *declared]
+    authenticators = [*_api_keys(settings, clock, keys, others), *others]
     load = _loader(store, revocations, keys)
     challenges, ambient = _challenges(settings, authenticators), _ambient(settings, clock)
     try:
@@ -97,11 +98,33 @@ def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore
     return SharedKeyStore(store, clock)
 
 
-def _api_keys(settings: Settings, clock: Clock, keys: KeyStore | None) -> Iterator[Authenticator]:
-    if keys is not None and settings.api_key_pepper is not None:
-        from .api_keys.authenticator import ApiKeyAuthenticator
+def _api_keys(
+    settings: Settings, clock: Clock, keys: KeyStore | None, others: Sequence[Authenticator]
+) -> Iterator[Authenticator]:
+    """Yield what finds API keys in the configured headers.
 
-        yield ApiKeyAuthenticator(keys, settings.api_key_pepper, clock)
+    :param others: the authenticators for everything else.
+    """
+    if keys is None or settings.api_key_pepper is None:
+        return
+    from .api_keys.authenticator import ApiKeyAuthenticator
+
+    schemes = settings.api_key_schemes
+    taken = {each.challenge.partition(" ")[0].lower() for each in others}
+    issued = {"bearer", "dpop"} if settings.token_issuers else set()
+    # ApiKey is reserved where it is off too: it is the scheme of this extension, and never one of the view's.
+    reserved = {"apikey", *taken, *issued, *schemes}
+    main = ApiKeyAuthenticator(keys, settings.api_key_pepper, clock, schemes, reserved)
+    if not {"x-api-key", "apikey"}.isdisjoint(schemes):
+        yield main
+    if "bearer" in schemes:
+        from .api_keys.schemes import BearerKeys
+
+        yield BearerKeys(main, alone="bearer" not in taken)
+    if "basic" in schemes:
+        from .api_keys.schemes import BasicKeys
+
+        yield BasicKeys(main, alone="basic" not in taken)
 
 
 def _tokens(settings: Settings, clock: Clock, store: SharedStore, throttle: Throttle) -> Iterator[Authenticator]:
@@ -112,9 +135,18 @@ def _tokens(settings: Settings, clock: Clock, store: SharedStore, throttle: Thro
 
     tokens = AccessTokens(verifiers)
     if settings.dpop != "require":
-        yield BearerAuthenticator(tokens, throttle.calls)
+        yield BearerAuthenticator(tokens, throttle.calls, _keys_in(settings, "bearer"))
     if settings.dpop != "off":
         yield DPoPAuthenticator(tokens, _proofs(settings, clock, store), throttle.calls)
+
+
+def _keys_in(settings: Settings, scheme: str) -> str:
+    """Return the beginning of the API keys that a scheme carries; empty if it carries none."""
+    if settings.api_keys is None or scheme not in settings.api_key_schemes:
+        return ""
+    from .api_keys.key import PREFIX
+
+    return PREFIX
 
 
 def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
@@ -123,6 +155,10 @@ def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
         from .tokens.jwt import JwtVerifier
 
         yield JwtVerifier.from_settings(settings, clock)
+    if settings.api_keys is not None and any(each.introspection_uri for each in settings.token_issuers):
+        from .api_keys.schemes import KeysAreNoTokens
+
+        yield KeysAreNoTokens()
     for each in settings.token_issuers:
         if each.introspection_uri is not None:
             from .tokens.introspection import Introspector

@@ -102,6 +102,13 @@ class AuthenticationSettings:
         or ``vault:mount/path#field``. To rotate it, a list of references, newest first: new keys are hashed with the
         first, and a key of an older one is hashed again when it is next used. Needed for API keys.""",
     )
+    api_key_schemes: tuple[str, ...] = setting(
+        Choices("x-api-key", "apikey", "bearer", "basic"),
+        ["x-api-key", "apikey"],
+        """How clients send API keys: in the header ``X-API-Key``, after ``Authorization: ApiKey`` or ``Authorization:
+        Bearer``, or as the password of ``Authorization: Basic``, whose user name is ignored. See
+        :doc:`/howto/clients`.""",
+    )
     client_certificate_header: str | None = setting(
         Choice("Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"),
         None,

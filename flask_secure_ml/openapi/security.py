@@ -23,6 +23,7 @@ Requirement = dict[str, list[str]]
 
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]")
 _KEY = "An API key of this service. It is never read from the URL."
+_IN_BASIC = "An API key of this service as the password; the user name is ignored."
 _NOBODY: Scheme = {
     "type": "http",
     "scheme": "bearer",
@@ -74,10 +75,14 @@ def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[M
     """Yield the class of each configured method, and how it is described. Those that are off are not imported."""
     if settings.api_keys is not None:
         from ..authentication.api_keys.authenticator import ApiKeyAuthenticator
+        from ..authentication.api_keys.schemes import BasicKeys, BearerKeys
 
         header = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}
         scheme = {"type": "http", "scheme": "ApiKey", "description": _KEY}
-        yield ApiKeyAuthenticator, (Method({"ApiKeyHeader": header}), Method({"ApiKey": scheme}))
+        ways = {"x-api-key": Method({"ApiKeyHeader": header}), "apikey": Method({"ApiKey": scheme})}
+        yield ApiKeyAuthenticator, tuple(way for name, way in ways.items() if name in settings.api_key_schemes)
+        yield BearerKeys, (Method({"ApiKeyBearer": {"type": "http", "scheme": "bearer", "description": _KEY}}),)
+        yield BasicKeys, (Method({"ApiKeyBasic": {"type": "http", "scheme": "basic", "description": _IN_BASIC}}),)
     if settings.token_issuers:
         from ..authentication.tokens.authenticator import BearerAuthenticator, DPoPAuthenticator
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,12 +32,14 @@ class Authentication:
     """The guard, and the stores that the commands work on.
 
     :param load: reads keys and revocations from the shared store, if that was not done a moment ago.
+    :param parts: what the credentials of requests need, by name; each raises an error while it is down.
     """
 
     guard: AuthenticationGuard
     keys: KeyStore | None
     revocations: Revocations
     load: Callable[[], None]
+    parts: Mapping[str, Callable[[], object]]
 
 
 def build_authentication(
@@ -50,7 +53,8 @@ def build_authentication(
     """
     keys = _key_store(settings, clock, store)
     revocations = Revocations(store, clock)
-    others = [*_tokens(settings, clock, store, throttle), *declared]
+    verifiers = list(_verifiers(settings, clock))
+    others = [*_tokens(settings, clock, store, throttle, verifiers), *declared]
     authenticators = [*_api_keys(settings, clock, keys, others), *others]
     load = _loader(store, revocations, keys)
     challenges, ambient = _challenges(settings, authenticators), _ambient(settings, clock)
@@ -58,7 +62,26 @@ def build_authentication(
         guard = AuthenticationGuard(settings.plans, authenticators, challenges, revocations, throttle, ambient, load)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
-    return Authentication(guard, keys, revocations, load)
+    parts = dict(_parts(settings, store, keys, revocations, verifiers))
+    return Authentication(guard, keys, revocations, load, parts)
+
+
+def _parts(
+    settings: Settings,
+    store: SharedStore,
+    keys: KeyStore | None,
+    revocations: Revocations,
+    verifiers: Sequence[TokenVerifier],
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what every credential of a kind needs, and a function that does what a request would do."""
+    if store.shared:
+        yield "store", revocations.ready
+    if keys is not None and settings.api_key_pepper is not None:
+        yield "api_keys", partial(keys.get, "")
+        yield "api_key_pepper", settings.api_key_pepper.read
+    for verifier in verifiers:
+        for issuer, part in getattr(verifier, "parts", tuple)():
+            yield f"issuer {issuer}", part
 
 
 def _loader(store: SharedStore, revocations: Revocations, keys: KeyStore | None) -> Callable[[], None]:
@@ -127,8 +150,9 @@ def _api_keys(
         yield BasicKeys(main, alone="basic" not in taken)
 
 
-def _tokens(settings: Settings, clock: Clock, store: SharedStore, throttle: Throttle) -> Iterator[Authenticator]:
-    verifiers = list(_verifiers(settings, clock))
+def _tokens(
+    settings: Settings, clock: Clock, store: SharedStore, throttle: Throttle, verifiers: Sequence[TokenVerifier]
+) -> Iterator[Authenticator]:
     if not verifiers:
         return
     from .tokens.authenticator import AccessTokens, BearerAuthenticator, DPoPAuthenticator

@@ -24,6 +24,7 @@ from .fields import (
 )
 from .issuers import ASYMMETRIC, IssuerConfig, issuers_field
 from .plans import Plans, plans_field
+from .probes import ProbeSettings
 
 IN_STORE = "store"
 """The value of ``SECURE_ML_API_KEYS`` that means the shared store."""
@@ -317,5 +318,6 @@ GROUPS: Mapping[str, type] = {
     "Stores, plans and policies": SharedSettings,
     "Request bodies": InputSettings,
     "Observability": ObservabilitySettings,
+    "Probes": ProbeSettings,
 }
 """The groups of the reference page, in its order."""

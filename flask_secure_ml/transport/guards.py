@@ -25,15 +25,21 @@ class TargetGuard:
 
 
 class TlsGuard:
-    """Requires TLS, by the scheme of the server or of a trusted proxy."""
+    """Requires TLS, by the scheme of the server or of a trusted proxy.
+
+    :param exempt: the endpoints that respond in clear text too.
+    """
 
     name = "tls"
     stage = Stage.TRANSPORT
+
+    def __init__(self, exempt: frozenset[str] = frozenset()) -> None:
+        self._exempt = exempt
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Check the scheme.
 
         :raises TlsRequired: the request came in clear text.
         """
-        if not exchange.secure:
+        if not exchange.secure and exchange.endpoint not in self._exempt:
             raise TlsRequired(f"insecure_transport: clear text from {exchange.client or 'a Unix socket'}")

@@ -131,7 +131,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
 
 def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
     if settings.require_tls:
-        yield TlsGuard(_probes(settings))
+        yield TlsGuard(_probes(settings), lambda: app.debug)
     if settings.cors is not None:
         from .transport.cors import AnnouncedPolicies, CorsGuard
 

@@ -75,12 +75,14 @@ def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[M
     """Yield the class of each configured method, and how it is described. Those that are off are not imported."""
     if settings.api_keys is not None:
         from ..authentication.api_keys.authenticator import ApiKeyAuthenticator
-        from ..authentication.api_keys.schemes import BasicKeys, BearerKeys
 
         header = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}
         scheme = {"type": "http", "scheme": "ApiKey", "description": _KEY}
         ways = {"x-api-key": Method({"ApiKeyHeader": header}), "apikey": Method({"ApiKey": scheme})}
         yield ApiKeyAuthenticator, tuple(way for name, way in ways.items() if name in settings.api_key_schemes)
+    if settings.api_keys is not None and not {"bearer", "basic"}.isdisjoint(settings.api_key_schemes):
+        from ..authentication.api_keys.schemes import BasicKeys, BearerKeys
+
         yield BearerKeys, (Method({"ApiKeyBearer": {"type": "http", "scheme": "bearer", "description": _KEY}}),)
         yield BasicKeys, (Method({"ApiKeyBasic": {"type": "http", "scheme": "basic", "description": _IN_BASIC}}),)
     if settings.token_issuers:

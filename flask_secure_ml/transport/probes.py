@@ -30,6 +30,9 @@ SCOPE = "metrics"
 CACHED = 1.0
 """Seconds for which the last outcome is returned, so that probes cause at most this much work."""
 
+START = "start"
+"""The part that is not ready while the first outcome is being found out."""
+
 Part = Callable[[], object]
 """Raises an error while requests that need this part would be rejected."""
 
@@ -62,9 +65,9 @@ class Readiness:
         if last is not None and self._is_fresh(last):
             return last[1]
         lock = self._lock.get()
-        # While another thread finds out, the last outcome will do; at first there is none.
-        if not lock.acquire(blocking=last is None):
-            return last[1] if last else ()
+        # While another thread finds out, nobody waits: anyone may probe, and there are only so many threads.
+        if not lock.acquire(blocking=False):
+            return last[1] if last else (START,)
         try:
             last = self._last
             if last is None or not self._is_fresh(last):

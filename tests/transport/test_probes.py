@@ -230,28 +230,31 @@ def test_a_route_of_the_app(protected: MakeApp) -> None:
 
 
 def test_one_thread_finds_out(clock: FakeClock) -> None:
-    """While a part is slow, others get the last outcome at once."""
-    began, ends = threading.Event(), threading.Event()
+    """While a part is slow, nobody waits for it: others get the last outcome, or at first that there is none."""
     calls: list[int] = []
+    gates: list[tuple[threading.Event, threading.Event]] = []
 
     def slow() -> None:
         calls.append(1)
+        gates[-1][0].set()
+        assert gates[-1][1].wait(30)
         if len(calls) > 1:
-            began.set()
-            assert ends.wait(30)
             raise KeyError("unforeseen")
 
     readiness = Readiness({"slow": slow}, clock)
-    assert readiness.problems() == ()
-    clock.advance(CACHED)
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(readiness.problems()))
-    thread.start()
-    assert began.wait(30)
-    assert [readiness.problems() for _ in range(10)] == [()] * 10
-    ends.set()
-    thread.join(30)
-    assert (found, readiness.problems(), len(calls)) == ([("slow",)], ("slow",), 2)
+    for meanwhile, after in ((("start",), ()), ((), ("slow",))):
+        began, ends = threading.Event(), threading.Event()
+        gates.append((began, ends))
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda found=found: found.append(readiness.problems()))
+        thread.start()
+        assert began.wait(30)
+        assert [readiness.problems() for _ in range(10)] == [meanwhile] * 10
+        ends.set()
+        thread.join(30)
+        assert (found, readiness.problems()) == ([after], after)
+        clock.advance(CACHED)
+    assert len(calls) == 2
 
 
 def test_one_line_for_an_outage(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from flask import Flask, Request, request
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from flask_secure_ml import Exchange, Principal, SecureML
-from flask_secure_ml.authentication.api_keys.key import new_key
+from flask_secure_ml.authentication.api_keys.key import checksum, new_key
 from flask_secure_ml.authentication.tokens.introspection import Introspector
 from flask_secure_ml.errors import ConfigError
 from flask_secure_ml.openapi import build_document
@@ -216,3 +216,21 @@ def test_no_issuer_is_asked_about_a_key(
     assert asked == []
     send(app, {"Authorization": f"{scheme} opaque"})
     assert asked == ["opaque"]
+
+
+def test_one_count_for_every_scheme(made: MakeKeyApp, sink: MemorySink) -> None:
+    """K3: who changes the scheme between guesses has no more of them, and the right key passes meanwhile by each."""
+    app = made(schemes=["x-api-key", "bearer", "basic"], FAILED_KEY_LIMITS=["2/hour"], FAILED_AUTH_LIMITS=[])
+    key = make_api_key(app)
+
+    def by_each(text: str) -> list[int]:
+        ways = ({"Authorization": f"Bearer {text}"}, {"Authorization": basic(f"a:{text}")}, {"X-API-Key": text})
+        return [send(app, headers).status_code for headers in ways]
+
+    body = key[:17] + "0" * 43
+    guess = body + checksum(body)
+    assert by_each(guess) == [401, 401, 429]
+    assert by_each(guess) == [429] * 3
+    assert by_each(key) == [200] * 3
+    log = "".join(sink.lines)
+    assert not any(each in log for each in (guess, key, basic(f"a:{key}")[6:], basic(f"a:{guess}")[6:]))

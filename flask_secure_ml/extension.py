@@ -84,6 +84,14 @@ class SecureML:
         check_app(app)
 
     @staticmethod
+    def ready(app: Flask) -> list[str]:
+        """Return the names of the parts that cannot serve requests now; empty when the app is ready.
+
+        The readiness probe of ``SECURE_ML_PROBES`` reports the same. The result is at most a second old.
+        """
+        return list(state_of(app).readiness.problems())
+
+    @staticmethod
     def load(app: Flask) -> None:
         """Read keys and revocations from the shared store; call it when a worker starts.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .principal import Clock
     from .stores import SharedStore
     from .transport.beneath import Beneath
+    from .transport.probes import Readiness
 
 EXTENSION = "secure_ml"
 
@@ -36,6 +37,7 @@ class AppState:
     keys: KeyStore | None
     revocations: Revocations
     load: Callable[[], None]
+    readiness: Readiness
 
 
 def state_of(app: Flask) -> AppState:

@@ -40,6 +40,7 @@ from .transport.gate import Admission, opaque_layers, outer_problems
 from .transport.guards import TargetGuard, TlsGuard
 from .transport.headers import ForeignFilter, ForeignHeaders, HeaderFilter, HeaderTables
 from .transport.outgoing import FLASK_MARK
+from .transport.probes import PROBES, Readiness, add_probes
 from .transport.proxy import ExchangeOpener, ProxyMiddleware
 from .transport.rejections import RejectionFilter
 
@@ -61,6 +62,8 @@ def protect_app(app: Flask, parts: Parts) -> None:
     _secure_cookies(app, settings)
     _Hooks(app, state).install()
     add_resource_metadata(app, state)
+    if settings.probes is not None:
+        add_probes(app, settings.probes, state.readiness)
     if settings.openapi != "off":
         from .openapi.page import add_openapi
 
@@ -122,12 +125,13 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         keys=authentication.keys,
         revocations=authentication.revocations,
         load=authentication.load,
+        readiness=Readiness({**authentication.parts, "limit storage": limiter.ready}, parts.clock),
     )
 
 
 def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
     if settings.require_tls:
-        yield TlsGuard()
+        yield TlsGuard(_probes(settings), lambda: app.debug)
     if settings.cors is not None:
         from .transport.cors import AnnouncedPolicies, CorsGuard
 
@@ -145,10 +149,14 @@ def _guards(
 ) -> Iterator[Guard]:
     yield authentication.guard
     yield AuthorizationGuard(parts.owner, parts.clock)
-    yield RateGuard(limiter)
+    yield RateGuard(limiter, _probes(settings))
     yield ConditionGuard(responses)
     yield build_input_guard(settings)
     yield CostGuard(limiter)
+
+
+def _probes(settings: Settings) -> frozenset[str]:
+    return frozenset() if settings.probes is None else PROBES
 
 
 def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:

@@ -182,6 +182,16 @@ class Revocations:
         """Read what changed if that was last done some time ago; raise nothing."""
         self._snapshot.poll()
 
+    def ready(self) -> None:
+        """Raise what :meth:`check` would raise for every principal.
+
+        :raises DependencyUnavailable: the store has not responded for a minute, or is damaged.
+        """
+        try:
+            self._snapshot.read()
+        except ValueError as error:
+            raise _damaged(error) from None
+
     def check(self, principal: Principal) -> None:
         """Let a principal pass that was not revoked.
 

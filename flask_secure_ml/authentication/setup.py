@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,12 +32,14 @@ class Authentication:
     """The guard, and the stores that the commands work on.
 
     :param load: reads keys and revocations from the shared store, if that was not done a moment ago.
+    :param parts: what the credentials of requests need, by name; each raises an error while it is down.
     """
 
     guard: AuthenticationGuard
     keys: KeyStore | None
     revocations: Revocations
     load: Callable[[], None]
+    parts: Mapping[str, Callable[[], object]]
 
 
 def build_authentication(
@@ -50,14 +53,35 @@ def build_authentication(
     """
     keys = _key_store(settings, clock, store)
     revocations = Revocations(store, clock)
-    authenticators = [*_api_keys(settings, clock, keys), *_tokens(settings, clock, store, throttle), *declared]
+    verifiers = list(_verifiers(settings, clock))
+    others = [*_tokens(settings, clock, store, throttle, verifiers), *declared]
+    authenticators = [*_api_keys(settings, clock, keys, others), *others]
     load = _loader(store, revocations, keys)
     challenges, ambient = _challenges(settings, authenticators), _ambient(settings, clock)
     try:
         guard = AuthenticationGuard(settings.plans, authenticators, challenges, revocations, throttle, ambient, load)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
-    return Authentication(guard, keys, revocations, load)
+    parts = dict(_parts(settings, store, keys, revocations, verifiers))
+    return Authentication(guard, keys, revocations, load, parts)
+
+
+def _parts(
+    settings: Settings,
+    store: SharedStore,
+    keys: KeyStore | None,
+    revocations: Revocations,
+    verifiers: Sequence[TokenVerifier],
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what every credential of a kind needs, and a function that does what a request would do."""
+    if store.shared:
+        yield "store", revocations.ready
+    if keys is not None and settings.api_key_pepper is not None:
+        yield "api_keys", partial(keys.get, "")
+        yield "api_key_pepper", settings.api_key_pepper.read
+    for verifier in verifiers:
+        for issuer, part in getattr(verifier, "parts", tuple)():
+            yield f"issuer {issuer}", part
 
 
 def _loader(store: SharedStore, revocations: Revocations, keys: KeyStore | None) -> Callable[[], None]:
@@ -97,24 +121,56 @@ def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore
     return SharedKeyStore(store, clock)
 
 
-def _api_keys(settings: Settings, clock: Clock, keys: KeyStore | None) -> Iterator[Authenticator]:
-    if keys is not None and settings.api_key_pepper is not None:
-        from .api_keys.authenticator import ApiKeyAuthenticator
+def _api_keys(
+    settings: Settings, clock: Clock, keys: KeyStore | None, others: Sequence[Authenticator]
+) -> Iterator[Authenticator]:
+    """Yield what finds API keys in the configured headers.
 
-        yield ApiKeyAuthenticator(keys, settings.api_key_pepper, clock)
+    :param others: the authenticators for everything else.
+    """
+    if keys is None or settings.api_key_pepper is None:
+        return
+    from .api_keys.authenticator import ApiKeyAuthenticator
+
+    schemes = settings.api_key_schemes
+    taken = {each.challenge.partition(" ")[0].lower() for each in others}
+    issued = {"bearer", "dpop"} if settings.token_issuers else set()
+    # ApiKey is reserved where it is off too: it is the scheme of this extension, and never one of the view's.
+    reserved = {"apikey", *taken, *issued, *schemes}
+    main = ApiKeyAuthenticator(keys, settings.api_key_pepper, clock, schemes, reserved)
+    if not {"x-api-key", "apikey"}.isdisjoint(schemes):
+        yield main
+    if "bearer" in schemes:
+        from .api_keys.schemes import BearerKeys
+
+        yield BearerKeys(main, alone="bearer" not in taken)
+    if "basic" in schemes:
+        from .api_keys.schemes import BasicKeys
+
+        yield BasicKeys(main, alone="basic" not in taken)
 
 
-def _tokens(settings: Settings, clock: Clock, store: SharedStore, throttle: Throttle) -> Iterator[Authenticator]:
-    verifiers = list(_verifiers(settings, clock))
+def _tokens(
+    settings: Settings, clock: Clock, store: SharedStore, throttle: Throttle, verifiers: Sequence[TokenVerifier]
+) -> Iterator[Authenticator]:
     if not verifiers:
         return
     from .tokens.authenticator import AccessTokens, BearerAuthenticator, DPoPAuthenticator
 
     tokens = AccessTokens(verifiers)
     if settings.dpop != "require":
-        yield BearerAuthenticator(tokens, throttle.calls)
+        yield BearerAuthenticator(tokens, throttle.calls, _keys_in(settings, "bearer"))
     if settings.dpop != "off":
         yield DPoPAuthenticator(tokens, _proofs(settings, clock, store), throttle.calls)
+
+
+def _keys_in(settings: Settings, scheme: str) -> str:
+    """Return the beginning of the API keys that a scheme carries; empty if it carries none."""
+    if settings.api_keys is None or scheme not in settings.api_key_schemes:
+        return ""
+    from .api_keys.key import PREFIX
+
+    return PREFIX
 
 
 def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
@@ -123,6 +179,10 @@ def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
         from .tokens.jwt import JwtVerifier
 
         yield JwtVerifier.from_settings(settings, clock)
+    if settings.api_keys is not None and any(each.introspection_uri for each in settings.token_issuers):
+        from .api_keys.schemes import KeysAreNoTokens
+
+        yield KeysAreNoTokens()
     for each in settings.token_issuers:
         if each.introspection_uri is not None:
             from .tokens.introspection import Introspector

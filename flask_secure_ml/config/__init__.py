@@ -17,6 +17,7 @@ from ..policy.schema import Check, load_options, options_of, sentences, unknown_
 from .browsers import BrowserSettings
 from .cross_checks import CROSS_CHECKS, ratelimit_problems
 from .fields import literal_secrets
+from .probes import ProbeSettings
 from .settings import (
     GROUPS,
     AuthenticationSettings,
@@ -32,6 +33,7 @@ PREFIX = "SECURE_ML_"
 
 @dataclass(frozen=True)
 class Settings(
+    ProbeSettings,
     ObservabilitySettings,
     InputSettings,
     SharedSettings,

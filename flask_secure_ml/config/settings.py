@@ -24,6 +24,7 @@ from .fields import (
 )
 from .issuers import ASYMMETRIC, IssuerConfig, issuers_field
 from .plans import Plans, plans_field
+from .probes import ProbeSettings
 
 IN_STORE = "store"
 """The value of ``SECURE_ML_API_KEYS`` that means the shared store."""
@@ -101,6 +102,13 @@ class AuthenticationSettings:
         """A reference to the secret that keys the hash of API keys, at least 32 bytes: ``env:NAME``, ``file:/path``
         or ``vault:mount/path#field``. To rotate it, a list of references, newest first: new keys are hashed with the
         first, and a key of an older one is hashed again when it is next used. Needed for API keys.""",
+    )
+    api_key_schemes: tuple[str, ...] = setting(
+        Choices("x-api-key", "apikey", "bearer", "basic"),
+        ["x-api-key", "apikey"],
+        """How clients send API keys: in the header ``X-API-Key``, after ``Authorization: ApiKey`` or ``Authorization:
+        Bearer``, or as the password of ``Authorization: Basic``, whose user name is ignored. See
+        :doc:`/howto/clients`.""",
     )
     client_certificate_header: str | None = setting(
         Choice("Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"),
@@ -310,5 +318,6 @@ GROUPS: Mapping[str, type] = {
     "Stores, plans and policies": SharedSettings,
     "Request bodies": InputSettings,
     "Observability": ObservabilitySettings,
+    "Probes": ProbeSettings,
 }
 """The groups of the reference page, in its order."""

@@ -99,6 +99,13 @@ class Limiter:
         """Return whole seconds until a plain counter expires; 0 for one that was never used or has expired."""
         return max(0, _seconds_until(self._run(lambda strategy: strategy.storage.get_expiry(key))))
 
+    def ready(self) -> None:
+        """Raise what :meth:`hit` would raise for every caller.
+
+        :raises DependencyUnavailable: the storage is down and the outage policy is ``closed``.
+        """
+        self.counted("ready")
+
     def _run(self, action: Action[T]) -> T:
         if self._breaker.wait():
             return self._degraded(action)

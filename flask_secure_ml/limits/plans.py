@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 
 
 class RateGuard:
-    """Limits the requests in a window: by the plan, then by the route."""
+    """Limits the requests in a window: by the plan, then by the route.
+
+    :param exempt: the endpoints that no limit holds for.
+    """
 
     name = "rate"
     stage = Stage.LIMIT
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Limiter, exempt: frozenset[str] = frozenset()) -> None:
         self._limiter = limiter
+        self._exempt = exempt
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Charge one request, or raise :class:`~flask_secure_ml.errors.RateLimited` with ``Retry-After``."""
+        if self._exempt and exchange.endpoint in self._exempt:
+            return
         for item, key in self._limits(exchange):
             if exchange.owes((self._limiter, item, key)) and not self._limiter.hit(item, key):
                 wait = str(self._limiter.retry_after(item, key))

@@ -10,15 +10,13 @@ from typing import Any
 from werkzeug.routing import AnyConverter, BaseConverter, IntegerConverter, PathConverter, Rule, UUIDConverter
 from werkzeug.routing.converters import NumberConverter
 
-from ..authentication.resource_metadata import ENDPOINT as METADATA
-from ..policy.matching import PolicyTable, is_automatic_options
+from ..policy.matching import OWN_ENDPOINTS, PolicyTable, is_automatic_options
 from ..policy.policy import Policy
 
 DESCRIPTION = "secure_ml_openapi"
 PAGE = "secure_ml_docs"
 ASSET = "secure_ml_docs_asset"
 
-_OWN = frozenset({DESCRIPTION, PAGE, ASSET, METADATA})
 # In the usual order; OpenAPI has no others.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 _NAME = re.compile(r"\{[^{}]*\}")
@@ -54,7 +52,11 @@ def app_routes(policies: PolicyTable) -> list[Route]:
 
 
 def _is_described(rule: Rule, method: str) -> bool:
-    if rule.endpoint in _OWN or rule.endpoint.rpartition(".")[2] == "static" or method not in _METHODS:
+    if (
+        rule.endpoint.startswith(OWN_ENDPOINTS)
+        or rule.endpoint.rpartition(".")[2] == "static"
+        or method not in _METHODS
+    ):
         return False
     if rule.build_only or rule.websocket or rule.alias or rule.redirect_to is not None:
         return False

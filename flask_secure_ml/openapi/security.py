@@ -23,6 +23,7 @@ Requirement = dict[str, list[str]]
 
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]")
 _KEY = "An API key of this service. It is never read from the URL."
+_IN_BASIC = "An API key of this service as the password; the user name is ignored."
 _NOBODY: Scheme = {
     "type": "http",
     "scheme": "bearer",
@@ -77,7 +78,13 @@ def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[M
 
         header = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}
         scheme = {"type": "http", "scheme": "ApiKey", "description": _KEY}
-        yield ApiKeyAuthenticator, (Method({"ApiKeyHeader": header}), Method({"ApiKey": scheme}))
+        ways = {"x-api-key": Method({"ApiKeyHeader": header}), "apikey": Method({"ApiKey": scheme})}
+        yield ApiKeyAuthenticator, tuple(way for name, way in ways.items() if name in settings.api_key_schemes)
+    if settings.api_keys is not None and not {"bearer", "basic"}.isdisjoint(settings.api_key_schemes):
+        from ..authentication.api_keys.schemes import BasicKeys, BearerKeys
+
+        yield BearerKeys, (Method({"ApiKeyBearer": {"type": "http", "scheme": "bearer", "description": _KEY}}),)
+        yield BasicKeys, (Method({"ApiKeyBasic": {"type": "http", "scheme": "basic", "description": _IN_BASIC}}),)
     if settings.token_issuers:
         from ..authentication.tokens.authenticator import BearerAuthenticator, DPoPAuthenticator
 

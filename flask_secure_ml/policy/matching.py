@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import unquote, urlsplit
 
-from flask import Flask
-from werkzeug.routing import Rule
+from flask import Flask, Request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter, RequestRedirect, Rule
 
 from ..errors import ConfigError
 from .paths import canonical, spellings
@@ -99,6 +101,29 @@ class PolicyTable:
                 is_other = found.policy.public and meant != spelling
                 return (self._default.policy, None) if is_other else (found.policy, found.name)
         return self.find(rule, method), None
+
+    def redirected(self, request: Request) -> Policy | None:
+        """Return the policy for Flask's redirect to the same path with a slash, if a public route is there.
+
+        Where no view runs, it has neither ``body`` nor ``cost``. For every other redirect, and for one to a route that
+        is not public, return None.
+        """
+        redirect = request.routing_exception
+        if not isinstance(redirect, RequestRedirect):
+            return None
+        target = f"{request.path}/"
+        if unquote(urlsplit(redirect.new_url).path) != f"{request.script_root}{target}":
+            return None
+        adapter = self._app.create_url_adapter(request)
+        try:
+            rule, _ = cast("MapAdapter", adapter).match(target, request.method, return_rule=True)
+        except HTTPException:
+            return None
+        policy = self.find(rule, request.method, target)
+        if not policy.public or policy.body is None:
+            return policy if policy.public else None
+        # One object for each policy: a request is checked again if its policy is another one.
+        return self._stripped.setdefault(f"redirect {rule.endpoint} {request.method}", _without_payload(policy))
 
     def ensure_checked(self) -> None:
         """Check once, when the first request is served and every route is known.

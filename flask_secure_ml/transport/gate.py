@@ -105,6 +105,8 @@ class Admission:
         exchange.answerable = True
         self._policies.ensure_checked()
         policy = self._policies.find(request.url_rule, request.method, request.path)
+        if request.url_rule is None:
+            policy = self._policies.redirected(request) or policy
         if exchange.target is None or exchange.cleared is not policy or exchange.target != target_of(request):
             self._guard(request, exchange, policy, request.endpoint)
             exchange.flask_only &= policy.public
@@ -133,6 +135,8 @@ class Admission:
             request.url_rule = request.view_args = None
         self._policies.ensure_checked()
         policy, name = self._policies.beneath(path, request.url_rule, request.method)
+        if request.url_rule is None and not mounted and name is None:
+            policy = self._policies.redirected(request) or policy
         exchange.target = target_of(request)
         self._guard(request, exchange, policy, name or request.endpoint)
         return name is not None or not policy.public

@@ -34,6 +34,30 @@ def test_clear_text_is_rejected(app: Flask, method: str, debug: bool) -> None:
     assert "Strict-Transport-Security" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("debug", "address", "lines"),
+    [
+        pytest.param(True, "127.0.0.1", 1, id="debug, here"),
+        pytest.param(True, "::1", 1, id="debug, here, IPv6"),
+        pytest.param(True, "192.0.2.7", 0, id="debug, another machine"),
+        pytest.param(True, "", 0, id="debug, a Unix socket"),
+        pytest.param(False, "127.0.0.1", 0, id="production, here"),
+    ],
+)
+def test_a_developer_reads_what_to_do(
+    app: Flask, caplog: pytest.LogCaptureFixture, debug: bool, address: str, lines: int
+) -> None:
+    """One line for each process, with both remedies; the client learns no more than before."""
+    app.debug = debug
+    client = app.test_client()
+    responses = [client.get("/", environ_overrides={"REMOTE_ADDR": address}) for _ in range(3)]
+    assert {each.status_code for each in responses} == {403}
+    assert "adhoc" not in responses[0].text
+    hints = [each.message for each in caplog.records if "tls_required" in each.message]
+    assert len(hints) == lines
+    assert all("flask run --cert adhoc" in each and "SECURE_ML_REQUIRE_TLS = False" in each for each in hints)
+
+
 def test_clear_text_can_be_allowed(protected: MakeApp) -> None:
     """SECURE_ML_REQUIRE_TLS = False is for development; HSTS is still not sent over clear text."""
     app = protected(REQUIRE_TLS=False)

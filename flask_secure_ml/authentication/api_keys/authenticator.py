@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 
 from flask import Request
@@ -30,12 +31,25 @@ class ApiKeyAuthenticator:
     :param store: the store of the records.
     :param pepper: the references to the secrets that key the hash, newest first.
     :param clock: decides whether a key has expired.
+    :param headers: which of the two are read: ``x-api-key``, ``apikey``.
+    :param reserved: the schemes of ``Authorization``, in lower case, that are credentials of this app; another one is
+        for the view, and may stand beside ``X-API-Key``.
     """
 
     name = "api_key"
     challenge = "ApiKey"
 
-    def __init__(self, store: KeyStore, pepper: SecretRing, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        pepper: SecretRing,
+        clock: Clock,
+        headers: Collection[str] = ("x-api-key", "apikey"),
+        reserved: Collection[str] = ("apikey", "bearer", "dpop"),
+    ) -> None:
+        self._own = "x-api-key" in headers
+        self._standard = "apikey" in headers
+        self._reserved = frozenset(reserved)
         self._store = store
         self._hasher = KeyHasher(pepper)
         self._clock = clock
@@ -44,12 +58,14 @@ class ApiKeyAuthenticator:
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the key.
 
-        :raises MalformedRequest: a key in both headers, or two in one.
+        :raises MalformedRequest: a key in both headers, two in one, or a key beside another credential of this app.
         """
-        own: str = request.environ.get("HTTP_X_API_KEY", "")
-        standard = single_value(request, "apikey")
-        if own and authorization(request):
-            raise MalformedRequest("two credentials: Authorization and X-API-Key")
+        own: str = request.environ.get("HTTP_X_API_KEY", "") if self._own else ""
+        standard = single_value(request, "apikey") if self._standard else None
+        if own:
+            beside = authorization(request)
+            if beside is not None and beside[0] in self._reserved:
+                raise MalformedRequest("two credentials: Authorization and X-API-Key")
         if "," in own:
             raise MalformedRequest("two X-API-Key headers")
         return standard or own or None

@@ -25,6 +25,9 @@ from ...secrets import SecretRing
 from ...strictjson import loads
 
 ALPHABET = string.digits + string.ascii_letters
+PREFIX = "sml_"
+"""The beginning of every key; nothing else that is accepted as a key begins otherwise."""
+
 NOBODY = f"sml_{'-' * 12}_{'0' * 49}"
 """Stands in for a string that is not a key, so that it costs as much as one; no key has such an id."""
 

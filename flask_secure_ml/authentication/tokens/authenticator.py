@@ -62,21 +62,26 @@ class AccessTokens:
 
 
 class BearerAuthenticator:
-    """Accepts ``Authorization: Bearer <token>`` (RFC 6750 section 2.1) for tokens that are not bound to a DPoP key."""
+    """Accepts ``Authorization: Bearer <token>`` (RFC 6750 section 2.1) for tokens that are not bound to a DPoP key.
+
+    :param keys: the beginning of the API keys that this scheme carries too; what begins so is not a token.
+    """
 
     name = "bearer"
     challenge = "Bearer"
 
-    def __init__(self, tokens: AccessTokens, calls: Callable[[Exchange], Calls] = unlimited) -> None:
+    def __init__(self, tokens: AccessTokens, calls: Callable[[Exchange], Calls] = unlimited, keys: str = "") -> None:
         self._tokens = tokens
         self._calls = calls
+        self._keys = keys
 
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the token.
 
         :raises MalformedRequest: what follows ``Bearer`` is not one b64token.
         """
-        return token68(request, "bearer")
+        token = token68(request, "bearer")
+        return None if self._keys and token is not None and token.startswith(self._keys) else token
 
     def verify(self, credential: str, exchange: Exchange) -> Principal:
         """Return the principal of the token.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 from joserfc.errors import JoseError
@@ -100,6 +100,14 @@ class JwtVerifier:
         if problems:
             raise ConfigError(problems)
         return cls(trusted, clock, settings.token_leeway, settings.token_cache_size)
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Yield each issuer, and a function that raises an error while its keys are not known.
+
+        It fetches them when they are due; without a ``kid`` there is no other reason.
+        """
+        for name, issuer in self._issuers.items():
+            yield name, partial(issuer.keys.candidates, None, issuer.config.algorithms[0])
 
     def accepts(self, token: str) -> bool:
         """Return True for the three parts of a signed token, or the five of an encrypted one (RFC 7516)."""

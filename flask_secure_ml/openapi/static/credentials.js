@@ -15,6 +15,7 @@ function sendable(schemes) {
 
 // A scheme in words; what is not known here keeps its name.
 export function label(scheme, name) {
+  if (name === "ApiKeyBearer" || name === "ApiKeyBasic") return `API key (Authorization: ${scheme.scheme})`;
   if (scheme?.type === "apiKey") return scheme.name === "DPoP" ? "proof in DPoP" : `API key in ${scheme.name}`;
   if (scheme?.type === "mutualTLS") return "client certificate";
   if (scheme?.type !== "http") return name;
@@ -23,6 +24,7 @@ export function label(scheme, name) {
 
 function carried(scheme, value) {
   if (scheme.type === "apiKey") return [scheme.name, value];
+  if (scheme.scheme.toLowerCase() === "basic" && value.startsWith("sml_")) return ["Authorization", `Basic ${btoa(`key:${value}`)}`];
   return ["Authorization", `${scheme.scheme.toLowerCase() === "bearer" ? "Bearer" : scheme.scheme} ${value}`];
 }
 
@@ -58,7 +60,7 @@ export class Credential {
 
   // Fill a section with the form. `used` is called when another credential is in use.
   form(section, used) {
-    const kind = choice(this.#schemes.map(([name, scheme]) => [name, label(scheme)]));
+    const kind = choice(this.#schemes.map(([name, scheme]) => [name, label(scheme, name)]));
     const value = element("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true });
     const state = element("p", { class: "hint", role: "status" }, "It stays in the memory of this page and goes to this server only.");
     const forget = element("button", { type: "button", class: "plain", hidden: true, click: () => this.#forget(value, state, forget, used) }, "Forget");

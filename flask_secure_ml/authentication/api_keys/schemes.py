@@ -1,0 +1,129 @@
+"""API keys in the headers that other clients send: ``Authorization: Bearer`` and ``Authorization: Basic``.
+
+Each is a separate authenticator over the same keys, and exists only if ``SECURE_ML_API_KEY_SCHEMES`` names it.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import NoReturn
+
+from flask import Request
+
+from ...errors import MalformedRequest, NotAuthenticated
+from ...exchange import Exchange
+from ...principal import Principal
+from ..guard import single_value, token68
+from ..throttle import UNLIMITED, Calls
+from .authenticator import ApiKeyAuthenticator
+from .key import PREFIX
+
+MAX_BASIC = 1024
+"""The most characters after ``Basic``; a key and a long user name need about a third of it."""
+
+# A browser marks what another site made it send, with the password that it keeps for this one.
+_OTHER_SITES = frozenset({"cross-site", "same-site"})
+
+
+class BearerKeys:
+    """Accepts ``Authorization: Bearer <key>``, as clients of the OpenAI API send it.
+
+    What begins like a key is a key, whether it is one or not: it never reaches a verifier of tokens.
+
+    :param alone: no other authenticator reads this scheme, so everything after it is taken for a key.
+    """
+
+    name = "api_key_bearer"
+    challenge = "Bearer"
+
+    def __init__(self, keys: ApiKeyAuthenticator, *, alone: bool) -> None:
+        self._keys = keys
+        self._alone = alone
+
+    def find(self, request: Request, exchange: Exchange) -> str | None:
+        """Return the key.
+
+        :raises MalformedRequest: what follows ``Bearer`` is not one b64token.
+        """
+        value = token68(request, "bearer")
+        return value if value is None or self._alone or value.startswith(PREFIX) else None
+
+    def verify(self, credential: str, exchange: Exchange) -> Principal:
+        """Return the principal of the key; raises as :meth:`ApiKeyAuthenticator.verify` does."""
+        return self._keys.verify(credential, exchange)
+
+
+class BasicKeys:
+    """Accepts a key as the password of ``Authorization: Basic`` (RFC 7617); the user name has no meaning.
+
+    :param alone: no other authenticator reads this scheme, so every password is taken for a key.
+    """
+
+    name = "api_key_basic"
+    challenge = 'Basic charset="UTF-8"'
+
+    def __init__(self, keys: ApiKeyAuthenticator, *, alone: bool) -> None:
+        self._keys = keys
+        self._alone = alone
+
+    def find(self, request: Request, exchange: Exchange) -> str | None:
+        """Return the key.
+
+        :raises MalformedRequest: the value breaks the syntax, or a browser sent it for a page of another site.
+        """
+        value = single_value(request, "basic")
+        if value is None:
+            return None
+        try:
+            password = _password(value)
+        except MalformedRequest:
+            if self._alone:
+                raise
+            return None
+        if not (self._alone or password.startswith(PREFIX)):
+            return None
+        if request.environ.get("HTTP_SEC_FETCH_SITE") in _OTHER_SITES:
+            raise MalformedRequest("Basic credentials in a request that a page of another site made")
+        return password
+
+    def verify(self, credential: str, exchange: Exchange) -> Principal:
+        """Return the principal of the key; raises as :meth:`ApiKeyAuthenticator.verify` does."""
+        return self._keys.verify(credential, exchange)
+
+
+def _password(value: str) -> str:
+    """Return the password in the credentials of Basic.
+
+    :raises MalformedRequest: they are too long, not base64 in its one canonical form, not UTF-8, have a control
+        character, or no colon.
+    """
+    if len(value) > MAX_BASIC:
+        raise MalformedRequest("the value after Basic is too long")
+    try:
+        raw = b64decode(value, validate=True)
+        text = raw.decode()
+    except ValueError:
+        raise MalformedRequest("the value after Basic is not the base64 of UTF-8") from None
+    if b64encode(raw).decode() != value:
+        raise MalformedRequest("the value after Basic is not canonical base64")
+    if any(ord(each) < ord(" ") or "\x7f" <= each <= "\x9f" for each in text):
+        raise MalformedRequest("the value after Basic has a control character")
+    _, colon, password = text.partition(":")
+    if not colon:
+        raise MalformedRequest("the value after Basic has no colon")
+    return password
+
+
+class KeysAreNoTokens:
+    """A verifier that rejects API keys where an access token belongs, before an issuer could be asked about one."""
+
+    def accepts(self, token: str) -> bool:
+        """Return True for a string that begins like an API key."""
+        return token.startswith(PREFIX)
+
+    def verify(self, token: str, calls: Calls = UNLIMITED) -> NoReturn:
+        """Reject it.
+
+        :raises NotAuthenticated: always.
+        """
+        raise NotAuthenticated("an API key was sent as an access token")

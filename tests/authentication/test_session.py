@@ -13,7 +13,7 @@ import pytest
 from flask import Flask, Request, Response, session
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.test import TestResponse
+from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
 from flask_secure_ml import ConfigError, current_principal, protect, public
 from flask_secure_ml.cli.check import findings
@@ -148,6 +148,22 @@ def test_clear_text(protected: MakeApp) -> None:
     assert [status("https://localhost"), status("http://localhost", "https")] == [403, 403]
     # Some servers name the scheme of a WebSocket.
     assert [status("https://localhost", "wss"), status("http://localhost", "ws")] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.test", "[::1", "localhost:x", "localhost:99999", "local host", "\xff", "a,localhost", "@"]
+)
+def test_hosts(serve: Serve, host: str) -> None:
+    """A host of another origin, one that is none, and one that the app does not trust are rejected; none is a 500."""
+    served = serve()
+    for trusted in (None, ["localhost"]):
+        served.app.config["TRUSTED_HOSTS"] = trusted
+        headers = {"Cookie": f"session={served.cookie({'user_id': 7})}"} | OWN
+        environ = create_environ(served.path, HTTPS, method="POST", headers=headers)
+        # Not the test client, which fails for some of these itself.
+        _, status, _ = run_wsgi_app(served.app, environ | {"HTTP_HOST": host}, buffered=True)
+        assert status[:3] in {"400", "403"}
+    assert served.calls == []
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 403)])

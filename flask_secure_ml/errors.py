@@ -13,6 +13,7 @@ The tree, and the HTTP status of each leaf::
      +- InsufficientScope           403  insufficient_scope
      +- Forbidden                   403  forbidden
      +- TlsRequired                 403  tls_required
+     +- OriginNotAllowed            403  origin_not_allowed
      +- NotAcceptable               406  not_acceptable
      +- PayloadTooLarge             413  payload_too_large
      +- UnsupportedMediaType        415  unsupported_media_type
@@ -158,6 +159,13 @@ class TlsRequired(SecureMLError, http.Forbidden):
 
     slug = "tls_required"
     detail = "This service requires HTTPS."
+
+
+class OriginNotAllowed(SecureMLError, http.Forbidden):
+    """The request came with a cookie session, and a page of another origin may have made it."""
+
+    slug = "origin_not_allowed"
+    detail = "Requests from this origin are not allowed."
 
 
 class NotAcceptable(SecureMLError, http.NotAcceptable):

@@ -34,7 +34,7 @@ class SystemClock:
 class Principal:
     """The caller, as authenticated by a credential.
 
-    :param kind: the kind of the credential: ``api_key``, ``jwt``, ``introspection`` or ``mtls``.
+    :param kind: the kind of the credential: ``api_key``, ``jwt``, ``introspection``, ``mtls`` or ``session``.
     :param issuer: the issuer of the subject; empty for this app's own keys and for certificates.
     :param subject: the identity at that issuer; never unique without the issuer (RFC 8725bis, ASVS 10.3.3).
     :param scopes: the scopes of the credential.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask, Request, Response, got_request_exception, has_request_context, request
+from flask import Flask, Request, Response, got_request_exception, has_request_context, request, session
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
@@ -45,7 +45,10 @@ from .transport.proxy import ExchangeOpener, ProxyMiddleware
 from .transport.rejections import RejectionFilter
 
 if TYPE_CHECKING:
+    from .authentication.guard import Authenticator
+    from .authentication.session import SessionVary
     from .extension import Parts
+    from .transport.cors import CorsFilter
 
 
 def protect_app(app: Flask, parts: Parts) -> None:
@@ -95,7 +98,8 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock, store)
-    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle)
+    login = _session_login(app, settings)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle, login)
     responses = ResponseRules(settings.plans["default"])
     policies = PolicyTable(
         app,
@@ -129,6 +133,15 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     )
 
 
+def _session_login(app: Flask, settings: Settings) -> Authenticator | None:
+    if settings.session_login is None:
+        return None
+    from .authentication.session import SessionAuthenticator, require_secret_key
+
+    require_secret_key(app)
+    return SessionAuthenticator(settings.session_login, lambda: session, app.config["SESSION_COOKIE_NAME"])
+
+
 def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
     if settings.require_tls:
         yield TlsGuard(_probes(settings), lambda: app.debug)
@@ -148,6 +161,10 @@ def _guards(
     responses: ResponseRules,
 ) -> Iterator[Guard]:
     yield authentication.guard
+    if settings.session_login is not None:
+        from .authentication.session import SessionOriginGuard
+
+        yield SessionOriginGuard(settings.cors)
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, _probes(settings))
     yield ConditionGuard(responses)
@@ -167,19 +184,24 @@ def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
     tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
     yield HeaderFilter(tables, settings.headers, exposed)
-    if settings.cors is not None:
-        from .transport.cors import CorsFilter
-
-        yield CorsFilter(settings.cors)
+    yield from _browser_filters(settings)
 
 
 def _foreign_filters(settings: Settings) -> Iterator[ForeignFilter]:
     """Yield what completes the headers of responses that do not come from Flask."""
     yield ForeignHeaders(HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains))
+    yield from _browser_filters(settings)
+
+
+def _browser_filters(settings: Settings) -> Iterator[CorsFilter | SessionVary]:
     if settings.cors is not None:
         from .transport.cors import CorsFilter
 
         yield CorsFilter(settings.cors)
+    if settings.session_login is not None:
+        from .authentication.session import SessionVary
+
+        yield SessionVary()
 
 
 def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:

@@ -28,6 +28,7 @@ assert done.exit_code == 0, done.output
 """
 _METHODS = (
     "flask_secure_ml.authentication.mtls",
+    "flask_secure_ml.authentication.session",
     "flask_secure_ml.authentication.tokens",
     "flask_secure_ml.authentication.api_keys.shared_store",
 )

@@ -91,8 +91,8 @@ class AuthenticationGuard:
     :param challenges: the challenges in ``WWW-Authenticate``.
     :param revoker: called for every verified credential, of whatever kind.
     :param throttle: counts the credentials that fail, and decides what is still tried.
-    :param ambient: an authenticator for a credential of the connection and not of the request, such as a client
-        certificate; called only when the request has no credential.
+    :param ambient: authenticators for what clients send by themselves, such as a session cookie or the certificate of
+        the connection; called only when the request has no credential, and the first that finds one counts.
     :param poll: called for every request, also on public routes: keeps cached keys and revocations current.
     :raises ValueError: an authenticator is ``guessable`` and has no method ``identity``.
     """
@@ -107,12 +107,12 @@ class AuthenticationGuard:
         challenges: Challenges,
         revoker: Revoker,
         throttle: Throttle,
-        ambient: Authenticator | None = None,
+        ambient: Sequence[Authenticator] = (),
         poll: Callable[[], None] = lambda: None,
     ) -> None:
         self._plans = plans
         self._authenticators = tuple(authenticators)
-        self._ambient = ambient
+        self._ambient = tuple(ambient)
         self._challenges = challenges
         self._revoker = revoker
         self._throttle = throttle
@@ -122,7 +122,7 @@ class AuthenticationGuard:
     @property
     def authenticators(self) -> tuple[Authenticator, ...]:
         """Every authenticator, in the order in which they are called."""
-        return self._authenticators if self._ambient is None else (*self._authenticators, self._ambient)
+        return (*self._authenticators, *self._ambient)
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Find exactly one credential and verify it; on a public route none is looked for.
@@ -150,8 +150,8 @@ class AuthenticationGuard:
     def _find(self, request: Request, exchange: Exchange) -> list[tuple[Authenticator, object]]:
         try:
             found = _find_all(self._authenticators, request, exchange)
-            if not found and self._ambient is not None and not _carries_any(request):
-                found = _find_all((self._ambient,), request, exchange)
+            if not found and self._ambient and not _carries_any(request):
+                found = next(filter(None, (_find_all((each,), request, exchange) for each in self._ambient)), [])
         except MalformedRequest as error:
             raise self._malformed(error.reason) from None
         return found

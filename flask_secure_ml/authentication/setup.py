@@ -43,12 +43,18 @@ class Authentication:
 
 
 def build_authentication(
-    settings: Settings, clock: Clock, store: SharedStore, declared: Sequence[Authenticator], throttle: Throttle
+    settings: Settings,
+    clock: Clock,
+    store: SharedStore,
+    declared: Sequence[Authenticator],
+    throttle: Throttle,
+    session: Authenticator | None = None,
 ) -> Authentication:
     """Return the parts for an app.
 
     :param declared: the user's own authenticators, called after the built-in ones.
     :param throttle: counts the credentials that fail.
+    :param session: the authenticator for the cookie session, which needs the app.
     :raises ConfigError: a key set, a secret, a certificate authority, a challenge or an authenticator cannot be used.
     """
     keys = _key_store(settings, clock, store)
@@ -57,7 +63,9 @@ def build_authentication(
     others = [*_tokens(settings, clock, store, throttle, verifiers), *declared]
     authenticators = [*_api_keys(settings, clock, keys, others), *others]
     load = _loader(store, revocations, keys)
-    challenges, ambient = _challenges(settings, authenticators), _ambient(settings, clock)
+    challenges = _challenges(settings, authenticators)
+    # The session first: unlike a certificate, it counts only for requests of the same origin.
+    ambient = [*([] if session is None else [session]), *_certificates(settings, clock)]
     try:
         guard = AuthenticationGuard(settings.plans, authenticators, challenges, revocations, throttle, ambient, load)
     except ValueError as error:
@@ -211,14 +219,14 @@ def _origin(resource: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _ambient(settings: Settings, clock: Clock) -> Authenticator | None:
+def _certificates(settings: Settings, clock: Clock) -> Iterator[Authenticator]:
     if not settings.mtls_clients:
-        return None
+        return
     from .mtls import MtlsAuthenticator
 
     clients = MtlsAuthenticator(settings.mtls_clients, settings.mtls_ca_file, clock)
     clients.check()
-    return clients
+    yield clients
 
 
 def _parameters(settings: Settings) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from ..config import Settings
+from ..config.cross_checks import EXAMPLE
 from ..config.issuers import LOOPBACK, MAX_TOKEN_BYTES, IssuerConfig
 from ..config.providers import PROVIDERS
 from ..errors import ConfigError
@@ -20,6 +21,9 @@ from ..state import AppState
 from ..transport.beneath import around, layer_name
 from ..transport.gate import opaque_layers, outer_problems
 from .context import command_app, command_state, json_option, mistakes_as_messages
+
+SHORTEST_KEY = 16
+"""How many bytes ``SECRET_KEY`` should have at least."""
 
 UNSEEN = (
     "note: middleware that holds the app under another name, such as application = DispatcherMiddleware(app, ...), "
@@ -56,7 +60,8 @@ def findings(app: Flask, state: AppState) -> Iterator[str]:
     if app.debug:
         yield "debug is on: the interactive debugger runs code for whoever reaches it"
     yield from _clear_text(app, settings)
-    if state.keys is None and not settings.token_issuers and not settings.mtls_clients:
+    others = settings.token_issuers or settings.mtls_clients or settings.session_login
+    if state.keys is None and not others:
         yield (
             "no API keys, issuers or client certificates are configured: every route that is not public responds "
             "with 401"
@@ -67,6 +72,8 @@ def findings(app: Flask, state: AppState) -> Iterator[str]:
     yield from _stores(app, state)
     yield from _plans(state)
     yield from _browsers(app, settings)
+    if settings.session_login is not None:
+        yield from _session(app)
     for layer in around(app):
         yield f"{layer_name(layer)} is around the app (SECURE_ML_OUTER_MIDDLEWARE): its own responses are not guarded"
     yield from opaque_layers(state.beneath, settings.mounts)
@@ -161,6 +168,23 @@ def _browsers(app: Flask, settings: Settings) -> Iterator[str]:
     for origin in sorted(settings.cors.origins if settings.cors else ()):
         if origin.startswith("http:") and urlsplit(origin).hostname not in LOOPBACK:
             yield f"SECURE_ML_CORS allows {origin}, whose pages anybody on their network can change"
+
+
+def _session(app: Flask) -> Iterator[str]:
+    """Yield what is insecure about a session that is a credential."""
+    config = app.config
+    keys = [app.secret_key or "", *(config.get("SECRET_KEY_FALLBACKS") or ())]
+    if any(len(key.encode() if isinstance(key, str) else key) < SHORTEST_KEY for key in keys if key):
+        yield (
+            f"SECRET_KEY or one of its fallbacks has less than {SHORTEST_KEY} bytes: whoever guesses it can log in as "
+            f"anybody; make one with {EXAMPLE}"
+        )
+    if str(config["SESSION_COOKIE_SAMESITE"]).lower() == "none":
+        yield "SESSION_COOKIE_SAMESITE is None: browsers send the session with requests of every other site; use Lax"
+    if not config["SESSION_COOKIE_HTTPONLY"]:
+        yield "SESSION_COOKIE_HTTPONLY is off: a script that is injected into a page can read the session"
+    if config["SESSION_COOKIE_DOMAIN"]:
+        yield "SESSION_COOKIE_DOMAIN is set: every subdomain gets the session"
 
 
 def _is_of_flask_cors(function: Any) -> bool:

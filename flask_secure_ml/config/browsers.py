@@ -8,6 +8,7 @@ from ..policy.cors import CorsOptions
 from ..policy.fields import Options
 from ..policy.headers import HeaderOptions, HeadersOption
 from .fields import setting
+from .session_login import SessionLogin, SessionLoginSetting
 
 
 class CorsSetting(Options):
@@ -35,4 +36,11 @@ class BrowserSettings:
         """The security headers of the responses of Flask, where the view sets none of that name: a preset, ``api`` or
         ``page``, or an object. The option ``headers`` of a policy replaces it as a whole. HSTS has settings of its own.
         See :doc:`/howto/browsers`.""",
+    )
+    session_login: SessionLogin | None = setting(
+        SessionLoginSetting(),
+        None,
+        """Accept the cookie session of the app as a credential, for its own pages. The principal is
+        ``session:<user>``. It counts only for requests of the same origin; others get 403 ``origin_not_allowed``. Needs
+        ``SECRET_KEY``. Without it, sessions are no credential. See :doc:`/howto/pages_and_forms`.""",
     )

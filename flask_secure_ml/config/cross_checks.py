@@ -65,6 +65,14 @@ def check_plans(settings: Settings) -> Iterator[Problem]:
             yield ("mtls_clients", index, "plan"), f"{client.plan!r} is not in SECURE_ML_PLANS, which has {names}"
 
 
+def check_session_plan(settings: Settings) -> Iterator[Problem]:
+    """Yield the plan of logged-in users if it does not exist."""
+    login = settings.session_login
+    if login is not None and login.plan not in settings.plans:
+        names = ", ".join(settings.plans)
+        yield ("session_login", "plan"), f"{login.plan!r} is not in SECURE_ML_PLANS, which has {names}"
+
+
 def check_token_plans(settings: Settings) -> Iterator[Problem]:
     """Yield the plans of token callers that do not exist."""
     for index, issuer in enumerate(settings.token_issuers):
@@ -119,6 +127,7 @@ CROSS_CHECKS: tuple[Check, ...] = (
     check_proof_tokens,
     check_plans,
     check_token_plans,
+    check_session_plan,
     check_shared_secrets,
     needs_package("store_uri", "redis", "redis", lambda uri: uri.startswith(("redis", "valkey", "unix"))),
     needs_package("wire_formats", "msgpack", "msgpack", lambda formats: "msgpack" in formats),

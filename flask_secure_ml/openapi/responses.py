@@ -106,6 +106,8 @@ def _forbidden(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
         yield ErrorCase(errors.InsufficientScope(""), "the credential lacks a scope")
     if not policy.public:
         yield ErrorCase(errors.Forbidden(""), "the credential is for something else")
+    if not policy.public and state.settings.session_login is not None:
+        yield ErrorCase(errors.OriginNotAllowed(""), "a session cookie came from a page of another origin")
     if state.settings.require_tls:
         yield ErrorCase(errors.TlsRequired(""), "the request came in clear text")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,7 @@ def make_guard(
 ) -> Callable[..., AuthenticationGuard]:
     """Build a guard over some authenticators; keyword arguments are those of the guard and its challenges."""
 
-    def make(*authenticators: Authenticator, ambient: Authenticator | None = None, **parameters: Any) -> Any:
+    def make(*authenticators: Authenticator, ambient: Sequence[Authenticator] = (), **parameters: Any) -> Any:
         challenges = Challenges("model", [each.challenge for each in authenticators], parameters)
         return AuthenticationGuard(
             plans,

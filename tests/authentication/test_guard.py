@@ -236,7 +236,7 @@ def test_ambient_credential(
 ) -> None:
     """What comes with the connection counts only when the request itself carries no credential."""
     exchange.certificate = certificate
-    guard = make_guard(api_keys, ambient=Connection(Principal("mtls", "trainer"), challenge=""))
+    guard = make_guard(api_keys, ambient=[Connection(Principal("mtls", "trainer"), challenge="")])
     if status == 200:
         guard.check(request_with(header), exchange)
         assert exchange.principal is not None
@@ -244,3 +244,15 @@ def test_ambient_credential(
     else:
         with pytest.raises(NotAuthenticated):
             guard.check(request_with(header), exchange)
+
+
+def test_the_first_ambient_credential(make_guard: MakeGuard, request_with: Ask, exchange: Exchange) -> None:
+    """Clients send these by themselves, so two are no error; one that fails is final all the same."""
+    exchange.certificate = b"der"
+    session, certificate = Scripted(Principal("session", "7"), ""), Connection(Principal("mtls", "trainer"), "")
+    make_guard(ambient=[session, certificate]).check(request_with(), exchange)
+    assert exchange.principal == session.outcome
+    with pytest.raises(NotAuthenticated):
+        make_guard(ambient=[Scripted(UnusableCredential("revoked"), ""), certificate]).check(
+            request_with(), Exchange("r", 0.0, 0.0, "", "", secure=True, certificate=b"der")
+        )

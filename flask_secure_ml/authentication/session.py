@@ -1,0 +1,209 @@
+"""The cookie session of the app as a credential, for its own pages: an HTML form cannot send a header.
+
+A browser sends a cookie with requests that pages of other sites make, too. So a request with a session is rejected
+unless no other origin can have made it, by the headers that browsers set and scripts cannot: ``Origin`` and
+``Sec-Fetch-*``. An unsafe method needs one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from flask import Flask, Request, Response
+from flask.sessions import SecureCookieSessionInterface
+from marshmallow import ValidationError
+from werkzeug.datastructures import Headers
+
+from ..config.session_login import SessionLogin
+from ..errors import ConfigError, OriginNotAllowed, UnusableCredential
+from ..exchange import Exchange
+from ..pipeline import Stage
+from ..policy.cors import NO_CORS, CorsOptions, canonical_origin
+from ..policy.options import scope
+from ..principal import Principal
+
+KIND = "session"
+"""The ``kind`` of the principals."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that change nothing (RFC 9110 section 9.2.1)."""
+
+_LONGEST = 255
+_SCHEMES = {"ws": "http", "wss": "https"}
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """The values of a session, unchecked."""
+
+    user: object
+    scopes: object
+
+
+class SessionAuthenticator:
+    """Takes the user of the cookie session for the caller.
+
+    :param login: the keys of the session.
+    :param read: returns the session of the current request.
+    :param cookie: the name of the session cookie, for the description of the API.
+    """
+
+    name = KIND
+    challenge = ""
+
+    def __init__(self, login: SessionLogin, read: Callable[[], Mapping[str, Any]], cookie: str) -> None:
+        self._login = login
+        self._read = read
+        self.security_scheme: Mapping[str, str] = {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie,
+            "description": "The session of a user who is logged in; for pages of the same origin.",
+        }
+
+    def find(self, request: Request, exchange: Exchange) -> LoggedIn | None:
+        """Return what the session says of its user; None if nobody is logged in, or the cookie is not authentic."""
+        if not request.environ.get("HTTP_COOKIE"):
+            return None
+        session, login = self._read(), self._login
+        user = session.get(login.user)
+        if user is None:
+            return None
+        scopes = session.get(login.scopes_from) if login.scopes_from else None
+        return LoggedIn(user, scopes)
+
+    def verify(self, credential: LoggedIn, exchange: Exchange) -> Principal:
+        """Return the principal of the session.
+
+        :raises UnusableCredential: the values in the session are not an id and scopes.
+        """
+        scopes = self._login.scopes | _scopes(credential.scopes)
+        return Principal(KIND, _subject(credential.user), scopes=scopes, plan=self._login.plan)
+
+
+class SessionOriginGuard:
+    """Rejects a request with a session that a page of another origin may have made.
+
+    It is no part of the authenticator: middleware beneath the guards can change the method, and then the request is
+    authorized again, but not authenticated.
+
+    :param cors: the options of CORS for routes whose policy has none. An origin that they allow with ``credentials``
+        may use the session.
+    """
+
+    name = "session_origin"
+    stage = Stage.AUTHORIZE
+
+    def __init__(self, cors: CorsOptions | None) -> None:
+        self._cors = NO_CORS if cors is None else cors
+
+    def check(self, request: Request, exchange: Exchange) -> None:
+        """Let every request without a session pass, and those of allowed origins.
+
+        :raises OriginNotAllowed: another origin may have made it.
+        """
+        principal = exchange.principal
+        if principal is None or principal.kind != KIND or (exchange.policy is not None and exchange.policy.public):
+            return
+        reason = self._foreign(request, exchange)
+        if reason:
+            raise OriginNotAllowed(f"cookie session: {reason}")
+
+    def _foreign(self, request: Request, exchange: Exchange) -> str:
+        """Return why a page of another origin may have made the request; empty if none can have."""
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin is None:
+            return _foreign_without_origin(request)
+        if _is_own(origin, request) or self._allows(origin, exchange):
+            return ""
+        return "the Origin is another one than that of the app"
+
+    def _allows(self, origin: str, exchange: Exchange) -> bool:
+        policy = exchange.policy
+        options = self._cors if policy is None or policy.cors is None else policy.cors
+        return options.credentials and options.allowed(origin) is not None
+
+
+def _foreign_without_origin(request: Request) -> str:
+    environ = request.environ
+    if _is_websocket(environ):
+        return "a WebSocket handshake without Origin"
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site == "same-origin":
+        return ""
+    if request.method not in SAFE_METHODS:
+        return "an unsafe method without Origin, and Sec-Fetch-Site is not same-origin"
+    # A link of another site may lead here. What its page embeds or fetches may not come with the session.
+    if site in {None, "none"} or _is_top_level(environ):
+        return ""
+    return "a page of another origin embeds or fetches this"
+
+
+def _is_own(origin: str, request: Request) -> bool:
+    """Return True if an origin has the scheme, host and port of the request, as a trusted proxy reports them."""
+    found = canonical_origin(origin)
+    scheme = _SCHEMES.get(request.scheme, request.scheme)
+    return found is not None and found == canonical_origin(f"{scheme}://{request.host}")
+
+
+def _is_websocket(environ: Mapping[str, Any]) -> bool:
+    return "websocket" in environ.get("HTTP_UPGRADE", "").lower() or "wsgi.websocket" in environ
+
+
+def _is_top_level(environ: Mapping[str, Any]) -> bool:
+    return (environ.get("HTTP_SEC_FETCH_MODE"), environ.get("HTTP_SEC_FETCH_DEST")) == ("navigate", "document")
+
+
+def _subject(user: object) -> str:
+    # Keys of databases; True is an integer in Python.
+    if isinstance(user, (int, UUID)) and not isinstance(user, bool):
+        user = str(user)
+    if not isinstance(user, str) or not 0 < len(user) <= _LONGEST or not user.isprintable():
+        raise UnusableCredential("the user in the session is not a number, a UUID or a short printable string")
+    return user
+
+
+def _scopes(found: object) -> frozenset[str]:
+    if found is None:
+        return frozenset()
+    if not isinstance(found, (list, tuple, set, frozenset)) or not all(isinstance(each, str) for each in found):
+        raise UnusableCredential("the scopes in the session are not a list of strings")
+    try:
+        return frozenset(map(scope, found))
+    except ValidationError:
+        raise UnusableCredential("the session has a scope that cannot be one") from None
+
+
+def require_secret_key(app: Flask) -> None:
+    """Require the key that signs the session.
+
+    :raises ConfigError: there is none, so there is no session.
+    """
+    if isinstance(app.session_interface, SecureCookieSessionInterface) and not app.secret_key:
+        raise ConfigError(
+            ["SECURE_ML_SESSION_LOGIN: needs SECRET_KEY, which signs the session; set it before init_app is called"]
+        )
+
+
+class SessionVary:
+    """Adds ``Vary: Cookie`` to every response that depends on the session: those of routes that are not public."""
+
+    def apply(self, response: Response, exchange: Exchange) -> None:
+        """Add it in place."""
+        self._add(response.headers, exchange)
+
+    def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers of a response that does not come from Flask."""
+        found = Headers(list(headers))
+        self._add(found, exchange)
+        return found.to_wsgi_list()
+
+    def _add(self, headers: Headers, exchange: Exchange) -> None:
+        if exchange.policy is not None and exchange.policy.public:
+            return
+        present = [name.strip() for value in headers.getlist("Vary") for name in value.split(",") if name.strip()]
+        if not {"*", "cookie"} & {name.lower() for name in present}:
+            headers.set("Vary", ", ".join([*present, "Cookie"]))

@@ -6,7 +6,7 @@ limit storages, the OpenAPI description) is imported by the function that builds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, Request, Response, got_request_exception, has_request_context, request
@@ -20,7 +20,7 @@ from .authentication.setup import Authentication, build_authentication
 from .authorization import AuthorizationGuard
 from .config import Settings
 from .config.cross_checks import session_cookie
-from .errors import ConfigError, InternalError, SecureMLError, problem_response
+from .errors import ConfigError, InternalError, SecureMLError, own_text, problem_response
 from .exchange import Exchange, exchange_of
 from .inputs.guard import build_input_guard
 from .limits.engine import Limiter, build_limiter
@@ -153,7 +153,7 @@ def _guards(
 
 def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
     # Before the rules of responses, which depend on the status.
-    yield RejectionFilter()
+    yield RejectionFilter(replace=settings.error_body == "ours")
     yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
@@ -212,6 +212,7 @@ class _Hooks:
         if HTTPException not in app.error_handler_spec[None][None]:
             app.register_error_handler(HTTPException, self._problem)
         got_request_exception.connect(self._unhandled, app)
+        app.handle_user_exception = self._noting(app.handle_user_exception)  # type: ignore[method-assign]
         if type(app.json) is DefaultJSONProvider:
             app.json = ArrayJSONProvider(app, settings.max_json_depth, self._respond)
         opener = ExchangeOpener(settings.trusted_proxies, clock, settings.client_certificate_header)
@@ -264,9 +265,26 @@ class _Hooks:
             if exchange is not None and error.code is not None:
                 exchange.reject(error)
             return cast("BaseResponse", error.response)
+        everything = self._app.error_handler_spec[None][None].get(Exception)
+        if everything is not None and not isinstance(error, SecureMLError):
+            # Without this handler, Flask would have called the app's one for all exceptions.
+            return self._app.make_response(self._app.ensure_sync(everything)(error))
         response = problem_response(error) if exchange is None else exchange.problem(error)
-        mark_checked(response)
+        if own_text(error) is None:
+            # A text of the app may say what the rules of the route withhold.
+            mark_checked(response)
         return response
+
+    def _noting(self, handle: Callable[[Exception], Any]) -> Any:
+        """Return Flask's own error handling, which tells the exchange of each exception first."""
+
+        def noted(error: Exception) -> Any:
+            exchange = exchange_of(request.environ)
+            if exchange is not None:
+                exchange.handle(error)
+            return handle(error)
+
+        return noted
 
     def _after(self, response: Response) -> Response:
         """Run the filters."""

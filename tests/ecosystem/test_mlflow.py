@@ -39,7 +39,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, signing_key: Key) -> Iterat
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "FLASK_SECURE_ML_TOKEN_ISSUERS": json.dumps([issuer | {"jwks": json.loads(make_key_set(signing_key))}]),
     }
-    options = ("--threads", "4", "--preload", "--pythonpath", str(Path(__file__).parent))
+    # The client keeps its connections open, for which gunicorn would wait.
+    options = ("--threads", "4", "--preload", "--graceful-timeout", "1", "--pythonpath", str(Path(__file__).parent))
     certificate = make_certificate(folder)
     with gunicorn(folder, certificate, environ, *options, app="secured_mlflow:app") as server:
         yield server

@@ -268,7 +268,10 @@ class _Hooks:
         everything = self._app.error_handler_spec[None][None].get(Exception)
         if everything is not None and not isinstance(error, SecureMLError):
             # Without this handler, Flask would have called the app's one for all exceptions.
-            return self._app.make_response(self._app.ensure_sync(everything)(error))
+            written = self._app.ensure_sync(everything)(error)
+            # Many pass on what is no failure: "if isinstance(error, HTTPException): return error".
+            if written is not error:
+                return self._app.make_response(written)
         response = problem_response(error) if exchange is None else exchange.problem(error)
         if own_text(error) is None:
             # A text of the app may say what the rules of the route withhold.

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -23,7 +24,7 @@ from stored_keys import key_in_file
 from support import RANDOM_SECRET
 
 PATIENCE = 20.0
-LARGE = b"1" * 300_000
+LARGE = b"1" * 30_000_000
 GOOD = json.dumps({"instances": [[1, 2, 3, 4]]}).encode()
 
 
@@ -82,7 +83,7 @@ def by_aiohttp(url: str, trusted: str, key: str) -> Answers:
         answers = []
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             for call in CALLS:
-                async with session.post(url, data=call.body, headers=headers_of(call, key)) as response:
+                async with session.post(url, data=BytesIO(call.body), headers=headers_of(call, key)) as response:
                     answers.append((response.status, await response.json(content_type=None)))
         return answers
 

@@ -192,6 +192,17 @@ def test_handlers_of_the_app_see_its_errors(serving: Callable[..., Flask], sink:
     assert (line["code"], line["reason"]) == ("malformed_request", "BadRequest: feature x is missing")
 
 
+def test_handlers_that_pass_http_errors_on(serving: Callable[..., Flask]) -> None:
+    """Where errorhandler(Exception) returns an HTTP error as it is, the client gets the problem document."""
+    app = serving()
+    app.add_url_rule("/own", "own", lambda: abort(409, "another run is active"))
+    app.register_error_handler(Exception, lambda error: error)
+    for path, status, detail in (("/own", 409, "another run is active"), ("/nowhere", 404, "There is no resource")):
+        response = app.test_client().get(path, base_url=HTTPS, headers=caller())
+        assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+        assert detail in response.text
+
+
 def test_an_exception_that_a_handler_took(serving: Callable[..., Flask], sink: MemorySink) -> None:
     """It has the code of the status that the handler chose; the log has its type, and not its text."""
     app = serving()

@@ -110,7 +110,8 @@ def _error_of_flask(exchange: Exchange) -> HTTPException | None:
 
 def _error_of_app(exchange: Exchange, status: int) -> HTTPException | None:
     """Return the HTTP error that a handler of the app responded to; for any other exception, one of that status."""
-    found = exchange.handled
+    # A framework that was put in front of our error handling still reports what it handles.
+    found = exchange.handled or exchange.fault
     if found is None or isinstance(found, HTTPException):
         return found
     error = HTTPException()

@@ -28,10 +28,20 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(params=["last", "first"])
+def order(request: pytest.FixtureRequest) -> str:
+    """Return whether the app is protected when it is complete, or before the framework gets it."""
+    return str(request.param)
+
+
 @pytest.fixture(params=FRAMEWORKS)
-def serving(request: pytest.FixtureRequest, protected: MakeApp) -> Callable[..., Flask]:
+def serving(request: pytest.FixtureRequest, protected: MakeApp, order: str) -> Callable[..., Flask]:
     def make(**settings: Any) -> Flask:
-        app = protected(FRAMEWORKS[request.param](), **SETTINGS, **settings)
+        def protect(app: Flask) -> Flask:
+            return protected(app, **SETTINGS, **settings)
+
+        framework = FRAMEWORKS[request.param]
+        app = framework(protect) if order == "first" else protect(framework())
         app.config["PROPAGATE_EXCEPTIONS"] = False
         return app
 

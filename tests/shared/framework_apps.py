@@ -11,9 +11,16 @@ import flask_smorest
 from flask import Flask, abort
 from flask.views import MethodView
 
+Hook = Callable[[Flask], object]
 
-def by_restx() -> Flask:
+
+def nothing(app: Flask) -> None:
+    """Leave the app as it is."""
+
+
+def by_restx(created: Hook = nothing) -> Flask:
     app = Flask("with_restx")
+    created(app)
     api = flask_restx.Api(app, title="Digits")
 
     @api.route("/rows")
@@ -37,7 +44,7 @@ def by_restx() -> Flask:
     return app
 
 
-def by_smorest() -> Flask:
+def by_smorest(created: Hook = nothing) -> Flask:
     app = Flask("with_smorest")
     app.config |= {
         "API_TITLE": "Digits",
@@ -47,6 +54,7 @@ def by_smorest() -> Flask:
         "OPENAPI_SWAGGER_UI_PATH": "/swagger",
         "OPENAPI_SWAGGER_UI_URL": "https://cdn.example.net/swagger-ui/",
     }
+    created(app)
     api = flask_smorest.Api(app)
     blueprint = flask_smorest.Blueprint("rows", __name__)
 
@@ -72,8 +80,9 @@ def by_smorest() -> Flask:
     return app
 
 
-def by_apiflask() -> Flask:
+def by_apiflask(created: Hook = nothing) -> Flask:
     app: Any = apiflask.APIFlask("with_apiflask")
+    created(app)
 
     @app.get("/rows")
     def get_rows() -> Any:
@@ -95,4 +104,4 @@ def by_apiflask() -> Flask:
     return served
 
 
-FRAMEWORKS: dict[str, Callable[[], Flask]] = {"restx": by_restx, "smorest": by_smorest, "apiflask": by_apiflask}
+FRAMEWORKS: dict[str, Callable[..., Flask]] = {"restx": by_restx, "smorest": by_smorest, "apiflask": by_apiflask}

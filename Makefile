@@ -51,7 +51,7 @@ test: $(VENV)/.installed-tox
 	@$(BIN)/tox run-parallel --parallel $(PARALLEL) --parallel-no-spinner
 
 test-fast: $(VENV)/.installed-fast
-	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server' --ignore=tests/example_app tests
+	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server' --ignore=tests/example_app --ignore=tests/ecosystem tests
 
 prove: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
 prove: export UV_PYTHON_DOWNLOADS = never

@@ -258,11 +258,23 @@ _FOREIGN: Mapping[int, tuple[str, str]] = {
     500: (SecureMLError.slug, SecureMLError.detail),
     503: (DependencyUnavailable.slug, DependencyUnavailable.detail),
 }
+_INTERNAL = 500
 _DROPPED = {"content-type", "content-length"}
 
 
+def own_text(error: http.HTTPException) -> str | None:
+    """Return the description that the app gave to its own error, as in ``abort(400, "feature x is missing")``.
+
+    None for an error of this package, for one with the description of its class, and for one of Werkzeug that quotes
+    the request.
+    """
+    text = vars(error).get("description")
+    quotes = isinstance(error, (SecureMLError, http.SecurityError, http.BadRequestKeyError))
+    return text if isinstance(text, str) and not quotes else None
+
+
 def slug_and_detail(error: http.HTTPException) -> tuple[str, str]:
-    """Return the stable code and the public description of any HTTP error."""
+    """Return the stable code and the constant description of any HTTP error."""
     if isinstance(error, SecureMLError):
         return error.slug, error.detail
     status = error.code or 500
@@ -271,8 +283,13 @@ def slug_and_detail(error: http.HTTPException) -> tuple[str, str]:
 
 
 def problem_document(error: http.HTTPException, request_id: str | None) -> dict[str, Any]:
-    """Return the members of the problem document (RFC 9457 section 3.1) for any HTTP error."""
+    """Return the members of the problem document (RFC 9457 section 3.1) for any HTTP error.
+
+    The text of the app's own 4xx is its ``detail``: its author wrote it for the client. That of a 5xx is for the log.
+    """
     slug, detail = slug_and_detail(error)
+    if (error.code or _INTERNAL) < _INTERNAL:
+        detail = own_text(error) or detail
     document: dict[str, Any] = {
         "type": getattr(error, "problem_type", "about:blank"),
         "title": error.name,
@@ -292,7 +309,7 @@ def problem_headers(error: http.HTTPException) -> list[tuple[str, str]]:
 
 
 def problem_response(error: http.HTTPException, environ: WSGIEnvironment | None = None) -> Response:
-    """Return the problem document of any HTTP error; its own description is never exposed."""
+    """Return the problem document of any HTTP error."""
     document = problem_document(error, (environ or {}).get(REQUEST_ID_KEY))
     response = Response(json.dumps(document), status=error.code or 500, content_type=PROBLEM_JSON)
     for name, value in problem_headers(error):

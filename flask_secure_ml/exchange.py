@@ -62,7 +62,7 @@ class Exchange:
     flask_only: bool = False
     """Whether only Flask may respond: the policy in force is public in code."""
 
-    # Written by wiring.py, which opens and closes a request in Flask.
+    # Written by wiring/hooks.py, which opens and closes a request in Flask.
 
     method: str = ""
     """The HTTP method, as Flask reads it; until the guards run, as the server does."""
@@ -137,6 +137,8 @@ class Exchange:
     """The code of the error response."""
     fault: BaseException | None = None
     """The first exception that the app raised and did not handle."""
+    handled: BaseException | None = None
+    """The exception that error handlers got last, whether they responded to it or not."""
     _charged: dict[Hashable, int] = field(default_factory=dict, repr=False)
 
     @property
@@ -177,6 +179,10 @@ class Exchange:
     def fail(self, error: BaseException) -> None:
         """Record an exception that the app raised and did not handle; the first one counts."""
         self.fault = self.fault or error
+
+    def handle(self, error: BaseException) -> None:
+        """Record an exception that error handlers get."""
+        self.handled = error
 
     def owes(self, counter: Hashable, price: int = 1) -> int:
         """Return what this request still has to pay to a counter, and note the price as paid.

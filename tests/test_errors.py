@@ -38,16 +38,34 @@ def test_our_errors(error: type[SecureMLError]) -> None:
 
 @pytest.mark.parametrize("status", sorted(http.default_exceptions), ids=str)
 def test_errors_of_others(status: int) -> None:
-    """Each error of Werkzeug keeps status and headers, and loses its description."""
+    """Each error of Werkzeug keeps status and headers; of a text of the app, only that of a 4xx is for clients."""
     raised = http.default_exceptions[status]()
     raised.description = "/srv/secret"
+    assert ("secret" in problem_response(raised).get_data(as_text=True)) == (status < 500)
+    raised = http.default_exceptions[status]()
     response = problem_response(raised)
     body: Any = response.json
     assert response.status_code == body["status"] == status
     assert response.headers["X-Error-Code"] == body["code"]
     assert body["type"] == "about:blank"
-    assert "secret" not in response.get_data(as_text=True)
+    assert body["detail"] != raised.description
     assert body["code"].replace("_", "").isalnum()
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        http.SecurityError("Host 'secret' is not trusted."),
+        http.BadRequestKeyError("secret"),
+        http.BadRequest({"secret": 1}),  # type: ignore[arg-type]
+        http.BadRequest(),
+    ],
+    ids=["host", "key", "no text", "none"],
+)
+def test_descriptions_that_are_no_text_of_the_app(raised: http.HTTPException) -> None:
+    """They have the constant text: some quote the request."""
+    body: Any = problem_response(raised).json
+    assert body["detail"] == "The request is malformed."
 
 
 def test_405_keeps_allow() -> None:

@@ -346,11 +346,19 @@ def test_unhandled_errors_show_nothing(app: Flask, sink: MemorySink, caplog: pyt
 
 
 def test_aborts_of_the_view_become_problems(app: Flask) -> None:
-    """abort() keeps its status; its description stays inside."""
-    app.add_url_rule("/gone", view_func=lambda: abort(410, "moved to /srv/models"))
+    """abort() keeps its status, and the text that the author wrote for the client."""
+    app.add_url_rule("/gone", view_func=lambda: abort(410, "use /v2"))
     response = app.test_client().get("/gone", base_url=HTTPS, headers=caller())
-    assert (response.status_code, response.json["code"]) == (410, "gone")  # type: ignore[index]
-    assert "srv" not in response.text
+    body: Any = response.json
+    assert (response.status_code, body["code"], body["detail"]) == (410, "gone", "use /v2")
+
+
+def test_an_abort_with_a_status_of_the_server(app: Flask, sink: MemorySink) -> None:
+    """The text of a 5xx goes to the log only."""
+    app.add_url_rule("/down", view_func=lambda: abort(503, "/srv/models is not mounted"))
+    response = app.test_client().get("/down", base_url=HTTPS, headers=caller())
+    assert (response.status_code, "srv" in response.text) == (503, False)
+    assert sink.records[0]["reason"] == "ServiceUnavailable: /srv/models is not mounted"
 
 
 def test_a_response_given_to_abort_is_respected(app: Flask) -> None:

@@ -302,6 +302,14 @@ class ObservabilitySettings:
         """Where the request log goes, one JSON line a request: ``stderr``, ``stdout``, ``off`` or the path of a
         file, which is opened again when it is rotated.""",
     )
+    error_body: str = setting(
+        Choice("app", "ours"),
+        "app",
+        """Who writes the body of a rejection, and of Flask's own 404, 405 and 500, in an app with error handlers of its
+        own: ``app`` keeps what they wrote, and adds the ``errors`` of a 422 to a JSON object; ``ours`` replaces it with
+        the problem document. Errors that the app raises itself stay as they are. See
+        :doc:`/howto/working_with`.""",
+    )
     openapi: str = setting(
         Choice("off", "public", "protected"),
         "off",

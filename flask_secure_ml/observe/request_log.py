@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import IO, Any, Protocol
 
+from werkzeug.exceptions import HTTPException
+
+from ..errors import own_text
 from ..exchange import Exchange
 from ..principal import Clock
 from ..refresh import process_lock
@@ -21,6 +24,7 @@ from ..refresh import process_lock
 _CREDENTIAL = re.compile(r"(sml_|eyJ)[A-Za-z0-9_.\-]+")
 _LONGEST = 256
 _POLL_SECONDS = 1.0
+_ERRORS = 400
 
 
 class Sink(Protocol):
@@ -128,7 +132,7 @@ def entry(exchange: Exchange) -> dict[str, Any]:
         "endpoint": exchange.endpoint,
         "status": exchange.status,
         "code": exchange.code,
-        "reason": clean(rejection.reason) if rejection else _fault(exchange),
+        "reason": clean(rejection.reason) if rejection else _reason(exchange),
         "ms": round(exchange.milliseconds, 3),
         "bytes_in": exchange.received_bytes,
     }
@@ -139,9 +143,24 @@ def entry(exchange: Exchange) -> dict[str, Any]:
     return logged
 
 
-def _fault(exchange: Exchange) -> str | None:
-    # The message of an exception may quote the payload, so only its type is logged.
-    return None if exchange.fault is None else f"unhandled {type(exchange.fault).__name__}"
+def _reason(exchange: Exchange) -> str | None:
+    """Return what the app raised, whether one of its handlers responded to it or not; None if that is no error."""
+    error = exchange.fault or exchange.handled
+    if error is None or (exchange.fault is None and exchange.status < _ERRORS):
+        return None
+    name = type(error).__name__
+    if isinstance(error, HTTPException) and error.code == exchange.status:
+        text = own_text(error) or _message(error)
+        return name if text is None else clean(f"{name}: {text}")
+    # The message of any other exception may quote the payload, so only its type is logged.
+    return name if exchange.fault is None else f"unhandled {name}"
+
+
+def _message(error: HTTPException) -> str | None:
+    # Where flask-smorest and flask-restx keep the keyword of their abort().
+    data = getattr(error, "data", None)
+    message = data.get("message") if isinstance(data, dict) else None
+    return message if isinstance(message, str) else None
 
 
 def clean(value: str) -> str:

@@ -59,6 +59,10 @@ class OutputFilter:
                 _replace(response, exchange, NotAcceptable("Accept allows none of the formats of this response"))
             return
         options = self._rules.options(exchange, policy)
+        if options.masks and response.status_code >= _ERRORS and response.mimetype == PROBLEM_JSON:
+            # It has a text of the app, which no mask can read.
+            _replace(response, exchange, _error_of(response, exchange))
+            return
         if options.masks or policy.response is not None or (options.allows_nan and could_name_nan(response)):
             _drop_body_of_redirect(response)
             rewrite(response, lambda value: self._rules.mask(value, policy, options), options)

@@ -1,11 +1,14 @@
 """Keeps rejections what they are, whatever error handlers and hooks of the app made of them.
 
 ``app.errorhandler(401)`` and its like may write the body of a rejection. Its status, its code and its protocol headers
-are the contract with the client, so a handler that responds to it with 200 or a redirect changes none of these.
+are the contract with the client, so a handler that responds to it with 200 or a redirect changes none of these. What a
+rejection says in members of its own, such as the ``errors`` of a 422, stays in every JSON object.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
@@ -22,18 +25,41 @@ class RejectionFilter:
     """Restores the status, the code and the headers of an error that the app's own handlers responded to.
 
     The status of a rejected request never changes. An error of Flask itself (an unknown URL, a wrong method, an
-    exception that nothing handled) has its code and its headers, if the app left it its status.
+    exception that nothing handled) and one that the app raised have their code and their headers, if the app left them
+    their status.
+
+    :param replace: replace the body that the app wrote for a rejection or an error of Flask with the problem document.
     """
+
+    def __init__(self, *, replace: bool = False) -> None:
+        self._replace = replace
 
     def apply(self, response: Response, exchange: Exchange) -> None:
         """Restore them in place."""
         rejection = exchange.rejected
         if rejection is not None:
             _restore(response, exchange, rejection)
+            if self._replace:
+                _rewrite(response, exchange, rejection)
+            elif rejection.members:
+                _add_members(response, rejection.members)
         elif response.status_code >= _ERRORS and CODE_HEADER not in response.headers:
-            error = _error_of_flask(exchange)
-            if error is not None and error.code == response.status_code:
-                _complete(response, error)
+            self._complete(response, exchange)
+
+    def _complete(self, response: Response, exchange: Exchange) -> None:
+        status = response.status_code
+        error = _error_of_flask(exchange)
+        if error is not None and error.code == status:
+            exchange.reject(error)
+            if self._replace:
+                _rewrite(response, exchange, error)
+        else:
+            error = _error_of_app(exchange, status)
+            if error is None or error.code != status:
+                return
+            exchange.reject(error)
+        missing = [(name, value) for name, value in problem_headers(error) if name not in response.headers]
+        response.headers.extend(missing)
 
 
 def _restore(response: Response, exchange: Exchange, rejection: SecureMLError) -> None:
@@ -45,22 +71,49 @@ def _restore(response: Response, exchange: Exchange, rejection: SecureMLError) -
             exchange.reject(rejection)
         response.status_code = rejection.code or _INTERNAL_SERVER_ERROR
         response.headers.pop("Location", None)
-    _complete(response, rejection)
-
-
-def _complete(response: Response, error: HTTPException) -> None:
-    headers = problem_headers(error)
+    headers = problem_headers(rejection)
     for name in {name for name, _ in headers}:
         response.headers.remove(name)
     for name, value in headers:
         response.headers.add(name, value)
 
 
+def _rewrite(response: Response, exchange: Exchange, error: HTTPException) -> None:
+    if response.mimetype != PROBLEM_JSON:
+        response.direct_passthrough = False
+        response.set_data(exchange.problem(error).get_data())
+        response.content_type = PROBLEM_JSON
+        response.headers.pop("Content-Encoding", None)
+
+
+def _add_members(response: Response, members: Mapping[str, Any]) -> None:
+    """Add the members that a JSON object lacks; any other body stays."""
+    if not response.is_json or response.is_streamed or response.direct_passthrough:
+        return
+    try:
+        document = json.loads(response.get_data())
+    except ValueError:
+        return
+    if isinstance(document, dict) and not members.keys() <= document.keys():
+        response.set_data(json.dumps({**members, **document}))
+
+
 def _error_of_flask(exchange: Exchange) -> HTTPException | None:
     # The request that Flask guarded last; nothing is there if it was rejected before.
     request: Any = exchange.guarded
     found = getattr(request, "routing_exception", None)
-    if found is None and exchange.fault is not None:
+    if found is None and exchange.fault is not None and not isinstance(exchange.fault, HTTPException):
         found = HTTPException()
         found.code = _INTERNAL_SERVER_ERROR
     return found if isinstance(found, HTTPException) else None
+
+
+def _error_of_app(exchange: Exchange, status: int) -> HTTPException | None:
+    """Return the HTTP error that a handler of the app responded to; for any other exception, one of that status."""
+    # A framework that was put in front of our error handling still reports what it handles.
+    found = exchange.handled or exchange.fault
+    if found is None or isinstance(found, HTTPException):
+        return found
+    error = HTTPException()
+    error.code = status
+    return error

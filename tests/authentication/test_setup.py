@@ -102,7 +102,7 @@ class Counted(MemoryStore):
 def test_keys_and_revocations_are_read_for_any_request(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for one to a public route, and with load() before the first; not for each of them."""
     store = Counted(clock)
-    monkeypatch.setattr("flask_secure_ml.wiring.open_store", lambda *_: store)
+    monkeypatch.setattr("flask_secure_ml.wiring.build.open_store", lambda *_: store)
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     app = Flask("model_app")
     app.config |= {

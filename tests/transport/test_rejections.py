@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, abort, jsonify, redirect
+from marshmallow import Schema
+from marshmallow.fields import Integer
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import TestResponse
@@ -114,6 +116,110 @@ def test_the_body_stays_the_apps(serving: Callable[..., Flask]) -> None:
     app.register_error_handler(401, lambda _: ({"error": "please log in"}, 200))
     response = ask(app)
     assert (response.status_code, response.json) == (401, {"error": "please log in"})
+
+
+class Numbers(Schema):
+    """One member."""
+
+    x = Integer(strict=True)
+
+
+BAD: dict[str, Any] = {"json": {"x": "many"}, "method": "POST"}
+
+
+def as_object(error: HTTPException) -> Any:
+    return {"message": "no"}, error.code
+
+
+@pytest.mark.parametrize("handler", [as_object, as_json])
+def test_what_was_wrong_with_a_body_stays(serving: Callable[..., Flask], handler: Callable[[Any], Any]) -> None:
+    """The errors of a 422 are in each JSON object that a handler wrote, beside its own members."""
+    app = serving(POLICIES={"/predict": {"body": f"{__name__}:Numbers"}})
+    app.register_error_handler(HTTPException, handler)
+    response = ask(app, caller(), **BAD)
+    body: Any = response.json
+    assert (response.status_code, body["errors"][0]["pointer"]) == (422, "/x")
+    assert body.keys() > {"errors"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [["a list"], "a text", {"errors": "mine"}, Response("{", 422, mimetype="application/json"), Response(iter("{}"))],
+)
+def test_other_bodies_of_a_422_stay(serving: Callable[..., Flask], written: Any) -> None:
+    """What is no object, cannot be read or has the member already is as the handler wrote it."""
+    app = serving(POLICIES={"/predict": {"body": f"{__name__}:Numbers"}})
+    app.register_error_handler(422, lambda _: written)
+    response = ask(app, caller(), **BAD)
+    assert response.status_code == 422
+    assert "pointer" not in response.text
+
+
+@pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
+def test_bodies_of_ours_only(serving: Callable[..., Flask], handler: tuple[Any, Callable[[Any], Any]]) -> None:
+    """With SECURE_ML_ERROR_BODY, clients get the problem document whatever the app wrote."""
+    app = serving(ERROR_BODY="ours", POLICIES={"/predict": {"body": f"{__name__}:Numbers"}})
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(*handler)
+    for headers, status in (({}, 401), (caller(), 422)):
+        response = ask(app, headers, **BAD)
+        assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+        assert response.get_json(force=True)["status"] == status
+    assert response.get_json(force=True)["errors"]
+
+
+def test_bodies_of_ours_for_errors_of_flask(serving: Callable[..., Flask]) -> None:
+    """A 404 has the document too; an error that the app raises itself does not."""
+    app = serving(ERROR_BODY="ours")
+    app.register_error_handler(HTTPException, as_object)
+    app.add_url_rule("/own", "own", lambda: abort(409))
+    client = app.test_client()
+    found: Any = client.get("/nowhere", base_url=HTTPS, headers=caller())
+    own: Any = client.get("/own", base_url=HTTPS, headers=caller())
+    assert (found.json["code"], own.json) == ("not_found", {"message": "no"})
+
+
+@pytest.mark.parametrize("kind", [400, HTTPException, Exception], ids=["status", "HTTPException", "Exception"])
+def test_handlers_of_the_app_see_its_errors(serving: Callable[..., Flask], sink: MemorySink, kind: Any) -> None:
+    """An abort of a view reaches them, and has a code and a reason."""
+    app = serving()
+    app.add_url_rule("/own", "own", lambda: abort(400, "feature x is missing"))
+    app.register_error_handler(kind, lambda error: ({"said": error.description}, error.code))
+    response = app.test_client().get("/own", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.json) == (400, {"said": "feature x is missing"})
+    assert response.headers["X-Error-Code"] == "malformed_request"
+    (line,) = sink.records
+    assert (line["code"], line["reason"]) == ("malformed_request", "BadRequest: feature x is missing")
+
+
+def test_handlers_that_pass_http_errors_on(serving: Callable[..., Flask]) -> None:
+    """Where errorhandler(Exception) returns an HTTP error as it is, the client gets the problem document."""
+    app = serving()
+    app.add_url_rule("/own", "own", lambda: abort(409, "another run is active"))
+    app.register_error_handler(Exception, lambda error: error)
+    for path, status, detail in (("/own", 409, "another run is active"), ("/nowhere", 404, "There is no resource")):
+        response = app.test_client().get(path, base_url=HTTPS, headers=caller())
+        assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+        assert detail in response.text
+
+
+def test_an_exception_that_a_handler_took(serving: Callable[..., Flask], sink: MemorySink) -> None:
+    """It has the code of the status that the handler chose; the log has its type, and not its text."""
+    app = serving()
+    app.add_url_rule("/own", "own", lambda: str({"a": 1}["secret"]))
+    app.register_error_handler(KeyError, lambda _: ("no such row", 404))
+    response = app.test_client().get("/own", base_url=HTTPS, headers=caller())
+    assert (response.status_code, response.headers["X-Error-Code"]) == (404, "not_found")
+    assert [line["reason"] for line in sink.records] == ["KeyError"]
+
+
+def test_an_exception_that_is_no_error(serving: Callable[..., Flask], sink: MemorySink) -> None:
+    """A handler that responds with 200 leaves no reason."""
+    app = serving()
+    app.add_url_rule("/own", "own", lambda: str({"a": 1}["secret"]))
+    app.register_error_handler(KeyError, lambda _: "nothing")
+    assert app.test_client().get("/own", base_url=HTTPS, headers=caller()).status_code == 200
+    assert [line["reason"] for line in sink.records] == [None]
 
 
 @pytest.mark.parametrize(

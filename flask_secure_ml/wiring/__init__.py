@@ -1,0 +1,69 @@
+"""Wires one app: reads its settings, builds its parts, and puts the hooks of a request into it.
+
+Importing this package imports what every protected app needs. What only some apps use (authentication methods, stores,
+formats, limit storages, the OpenAPI description) is imported by the function that builds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Flask, request
+
+from ..authentication.resource_metadata import add_resource_metadata
+from ..config import Settings
+from ..config.cross_checks import session_cookie
+from ..errors import ConfigError
+from ..state import EXTENSION, state_of
+from ..transport.gate import opaque_layers, outer_problems
+from ..transport.probes import add_probes
+from .build import build_state
+from .hooks import Hooks
+
+if TYPE_CHECKING:
+    from ..extension import Parts
+
+
+def protect_app(app: Flask, parts: Parts) -> None:
+    """Read the configuration of an app, build its parts and put the hooks into it.
+
+    :raises ConfigError: the configuration is not safe; the error lists every problem.
+    :raises RuntimeError: the app is protected already.
+    """
+    if EXTENSION in app.extensions:
+        raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
+    settings = Settings.load(app.config, own_limiter="limiter" in app.extensions)
+    state = build_state(app, settings, parts)
+    app.extensions[EXTENSION] = state
+    _secure_cookies(app, settings)
+    Hooks(app, state).install()
+    add_resource_metadata(app, state)
+    if settings.probes is not None:
+        add_probes(app, settings.probes, state.readiness)
+    if settings.openapi != "off":
+        from ..openapi.page import add_openapi
+
+        add_openapi(app, state, lambda: request)
+
+
+def check_app(app: Flask) -> None:
+    """Check the configured policies of an app against its routes, and log warnings.
+
+    :raises ConfigError: a policy does not fit the routes, or unknown middleware wraps the app.
+    """
+    from ..inputs.unseen_changes import unseen_changes
+
+    state = state_of(app)
+    settings = state.settings
+    problems = [*state.policies.problems(), *outer_problems(app, settings.outer_middleware)]
+    if problems:
+        raise ConfigError(problems)
+    for warning in (*unseen_changes(settings.policies), *opaque_layers(state.beneath, settings.mounts)):
+        app.logger.warning("%s", warning)
+
+
+def _secure_cookies(app: Flask, settings: Settings) -> None:
+    """Keep session cookies off clear text, unless the app is served in clear text."""
+    for key, value in session_cookie(app.config, require_tls=settings.require_tls).items():
+        app.logger.info("%s was %r and is now %r", key, app.config[key], value)
+        app.config[key] = value

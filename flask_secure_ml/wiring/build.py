@@ -1,0 +1,158 @@
+"""Building the parts of one app from its settings: guards, filters, recorders and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flask import Flask, session
+
+from ..authentication.setup import Authentication, build_authentication
+from ..authorization import AuthorizationGuard
+from ..config import Settings
+from ..errors import ConfigError
+from ..inputs.guard import build_input_guard
+from ..limits.engine import Limiter, build_limiter
+from ..limits.failure_throttle import FailureThrottle
+from ..limits.plans import CostGuard, RateGuard
+from ..observe.request_log import RequestLog, open_sink
+from ..outputs import ConditionGuard, OutputFilter, ResponseRules
+from ..pipeline import Filter, Guard, Pipeline, Recorder
+from ..policy.matching import PolicyTable
+from ..state import AppState
+from ..stores import open_store
+from ..transport.beneath import Beneath, beneath
+from ..transport.guards import TargetGuard, TlsGuard
+from ..transport.headers import ForeignFilter, ForeignHeaders, HeaderFilter, HeaderTables
+from ..transport.probes import PROBES, Readiness
+from ..transport.rejections import RejectionFilter
+
+if TYPE_CHECKING:
+    from ..authentication.guard import Authenticator
+    from ..authentication.session import SessionVary
+    from ..extension import Parts
+    from ..transport.cors import CorsFilter
+
+
+def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
+    """Return the frozen state of one app.
+
+    :raises ConfigError: a part cannot work with its settings.
+    """
+    below = beneath(app, app.wsgi_app)
+    store = open_store(settings.store_uri, settings.store_password, parts.clock)
+    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
+    throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock, store)
+    login = _session_login(app, settings)
+    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle, login)
+    responses = ResponseRules(settings.plans["default"])
+    policies = PolicyTable(
+        app,
+        settings.policies,
+        owner_hook=parts.owner is not None,
+        cors=settings.cors is not None,
+        mounts=(*below.mounts, *settings.mounts),
+        plain=below.plain,
+    )
+    pipeline = Pipeline.build(
+        [
+            *_transport(app, settings, policies, below),
+            *_guards(settings, parts, limiter, authentication, responses),
+            *parts.guards,
+        ],
+        [*parts.filters, *_filters(settings, responses)],
+        [*_recorders(settings, parts), *parts.recorders],
+    )
+    return AppState(
+        settings=settings,
+        pipeline=pipeline,
+        policies=policies,
+        beneath=below,
+        clock=parts.clock,
+        store=store,
+        responses=responses,
+        keys=authentication.keys,
+        revocations=authentication.revocations,
+        load=authentication.load,
+        readiness=Readiness({**authentication.parts, "limit storage": limiter.ready}, parts.clock),
+    )
+
+
+def _session_login(app: Flask, settings: Settings) -> Authenticator | None:
+    if settings.session_login is None:
+        return None
+    from ..authentication.session import SessionAuthenticator, require_secret_key
+
+    require_secret_key(app)
+    return SessionAuthenticator(settings.session_login, lambda: session, app.config["SESSION_COOKIE_NAME"])
+
+
+def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
+    if settings.require_tls:
+        yield TlsGuard(_probes(settings), lambda: app.debug)
+    if settings.cors is not None:
+        from ..transport.cors import AnnouncedPolicies, CorsGuard
+
+        mounts = (*below.mounts, *settings.mounts)
+        yield CorsGuard(AnnouncedPolicies(app, policies, plain=below.plain, mounts=mounts))
+    yield TargetGuard()
+
+
+def _guards(
+    settings: Settings,
+    parts: Parts,
+    limiter: Limiter,
+    authentication: Authentication,
+    responses: ResponseRules,
+) -> Iterator[Guard]:
+    yield authentication.guard
+    if settings.session_login is not None:
+        from ..authentication.session import SessionOriginGuard
+
+        yield SessionOriginGuard(settings.cors)
+    yield AuthorizationGuard(parts.owner, parts.clock)
+    yield RateGuard(limiter, _probes(settings))
+    yield ConditionGuard(responses)
+    yield build_input_guard(settings)
+    yield CostGuard(limiter)
+
+
+def _probes(settings: Settings) -> frozenset[str]:
+    return frozenset() if settings.probes is None else PROBES
+
+
+def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
+    # Before the rules of responses, which depend on the status.
+    yield RejectionFilter(replace=settings.error_body == "ours")
+    yield OutputFilter(responses)
+    # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
+    tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
+    exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
+    yield HeaderFilter(tables, settings.headers, exposed)
+    yield from _browser_filters(settings)
+
+
+def _browser_filters(settings: Settings) -> Iterator[CorsFilter | SessionVary]:
+    if settings.cors is not None:
+        from ..transport.cors import CorsFilter
+
+        yield CorsFilter(settings.cors)
+    if settings.session_login is not None:
+        from ..authentication.session import SessionVary
+
+        yield SessionVary()
+
+
+def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
+    try:
+        sink = parts.sink or open_sink(settings.request_log, parts.clock)
+    except OSError as error:
+        raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
+    if sink is not None:
+        yield RequestLog(sink)
+
+
+def foreign_filters(settings: Settings) -> Iterator[ForeignFilter]:
+    """Yield what completes the headers of responses that do not come from Flask."""
+    yield ForeignHeaders(HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains))
+    yield from _browser_filters(settings)

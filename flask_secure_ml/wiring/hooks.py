@@ -1,0 +1,182 @@
+"""The hooks of a request: those in Flask, and those that the proxy middleware calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from flask import Flask, Request, Response, got_request_exception, has_request_context, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.exceptions import HTTPException
+from werkzeug.sansio.response import Response as AnyResponse
+from werkzeug.wrappers import Response as BaseResponse
+
+from ..errors import InternalError, SecureMLError, own_text, problem_response
+from ..exchange import Exchange, exchange_of
+from ..outputs import ArrayJSONProvider, mark_checked
+from ..outputs.json_provider import Writer
+from ..policy.policy import Policy
+from ..signals import request_authenticated, request_rejected
+from ..state import AppState
+from ..transport.gate import Admission
+from ..transport.headers import ForeignFilter
+from ..transport.outgoing import FLASK_MARK
+from ..transport.proxy import ExchangeOpener, ProxyMiddleware
+from .build import foreign_filters
+
+
+class Hooks:
+    """The hooks of one app: Flask's, and those of the proxy middleware (``transport.outgoing.Site``)."""
+
+    def __init__(self, app: Flask, state: AppState) -> None:
+        self._app = app
+        self._state = state
+        self._finishing: list[ForeignFilter] = list(foreign_filters(state.settings))
+        self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
+
+    def install(self) -> None:
+        """Put the hooks into the app, each where it cannot be bypassed."""
+        app, settings, clock = self._app, self._state.settings, self._state.clock
+        # First in line: Flask stops at the first hook that returns a response, and none may before the guards. The
+        # preprocessors of URL values run before those hooks, and may abort, so the guards run before them too.
+        app.url_value_preprocessors.setdefault(None, []).insert(0, lambda _endpoint, _values: self._before())
+        app.before_request_funcs.setdefault(None, []).insert(0, self._before)
+        # Flask walks these lists backwards, so the first entry has the last word.
+        app.after_request_funcs.setdefault(None, []).insert(0, self._after)
+        app.teardown_request_funcs.setdefault(None, []).insert(0, self._teardown)
+        if HTTPException not in app.error_handler_spec[None][None]:
+            app.register_error_handler(HTTPException, self._problem)
+        got_request_exception.connect(self._unhandled, app)
+        app.handle_user_exception = self._noting(app.handle_user_exception)  # type: ignore[method-assign]
+        if type(app.json) is DefaultJSONProvider:
+            app.json = ArrayJSONProvider(app, settings.max_json_depth, self._respond)
+        opener = ExchangeOpener(settings.trusted_proxies, clock, settings.client_certificate_header)
+        app.wsgi_app = ProxyMiddleware(  # type: ignore[method-assign]
+            app, app.wsgi_app, opener=opener, admission=self._admission, site=self, clock=clock
+        )
+
+    def _before(self) -> None:
+        """Guard the request, before any other code of the app runs."""
+        # The request itself: each access through the proxy costs as much as a small guard.
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        exchange = exchange_of(current.environ)
+        if exchange is None:
+            raise InternalError("the proxy middleware did not run: was app.wsgi_app replaced?")
+        exchange.streamed = None
+        self._admission.enter(current, exchange)
+
+    def _guard(self, current: Request, exchange: Exchange, policy: Policy, endpoint: str | None) -> None:
+        """Run the guards for a request under a policy.
+
+        :param endpoint: the endpoint of Flask, or the configured path of what is mounted.
+        :raises SecureMLError: the request is rejected.
+        """
+        known = exchange.principal is not None
+        exchange.method = current.method
+        exchange.endpoint = endpoint
+        exchange.path = current.path
+        exchange.policy = policy
+        try:
+            self._state.pipeline.check(current, exchange)
+        except SecureMLError as error:
+            request_rejected.send(self._app, exchange=exchange, error=error)
+            raise
+        if exchange.principal is not None and not known:
+            request_authenticated.send(self._app, exchange=exchange)
+
+    def _respond(self, value: Any, write: Writer) -> AnyResponse:
+        """Return the response for the value that a view returned."""
+        if not has_request_context():
+            return write(value)
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        exchange = exchange_of(current.environ)
+        return write(value) if exchange is None else self._state.responses.respond(value, write, current, exchange)
+
+    def _problem(self, error: HTTPException) -> BaseResponse:
+        """Return the problem document for an HTTP error, also for one of another extension."""
+        exchange = exchange_of(request.environ)
+        if error.response is not None:
+            # Without a status it is no error, and is here only if the app traps HTTP exceptions.
+            if exchange is not None and error.code is not None:
+                exchange.reject(error)
+            return cast("BaseResponse", error.response)
+        everything = self._app.error_handler_spec[None][None].get(Exception)
+        if everything is not None and not isinstance(error, SecureMLError):
+            # Without this handler, Flask would have called the app's one for all exceptions.
+            written = self._app.ensure_sync(everything)(error)
+            # Many pass on what is no failure: "if isinstance(error, HTTPException): return error".
+            if written is not error:
+                return self._app.make_response(written)
+        response = problem_response(error) if exchange is None else exchange.problem(error)
+        if own_text(error) is None:
+            # A text of the app may say what the rules of the route withhold.
+            mark_checked(response)
+        return response
+
+    def _noting(self, handle: Callable[[Exception], Any]) -> Any:
+        """Return Flask's own error handling, which tells the exchange of each exception first."""
+
+        def noted(error: Exception) -> Any:
+            exchange = exchange_of(request.environ)
+            if exchange is not None:
+                exchange.handle(error)
+            return handle(error)
+
+        return noted
+
+    def _after(self, response: Response) -> Response:
+        """Run the filters."""
+        exchange = exchange_of(request.environ)
+        if exchange is not None:
+            self._state.pipeline.filter(response, exchange)
+            exchange.streamed = response.is_streamed
+            if exchange.flask_only:
+                response.headers[FLASK_MARK] = exchange.request_id
+        return response
+
+    def _unhandled(self, _app: Flask, exception: BaseException, **_extra: Any) -> None:
+        exchange = exchange_of(request.environ)
+        if exchange is not None:
+            exchange.fail(exception)
+
+    def _teardown(self, error: BaseException | None) -> None:
+        exchange = exchange_of(request.environ)
+        if exchange is not None and error is not None:
+            exchange.fail(error)
+
+    @property
+    def propagates(self) -> bool:
+        """Whether the app raises errors that nothing handles, as Flask decides."""
+        configured = self._app.config["PROPAGATE_EXCEPTIONS"]
+        return bool(self._app.testing or self._app.debug) if configured is None else bool(configured)
+
+    def error_response(self, exchange: Exchange, error: BaseException) -> BaseResponse:
+        """Return the response to an error that left Flask."""
+        if not isinstance(error, SecureMLError):
+            self._app.logger.error("request %s failed", exchange.request_id, exc_info=error)
+            # A handler of the app that fails on a rejection leaves it a rejection.
+            error = exchange.rejected or InternalError(f"unhandled {type(error).__name__}")
+        response = cast("Response", self._app.response_class.force_type(exchange.problem(error)))
+        mark_checked(response)
+        for each in self._state.pipeline.filters:
+            try:
+                each.apply(response, exchange)
+            except Exception:
+                self._app.logger.exception("a filter failed for the error response of %s", exchange.request_id)
+        return response
+
+    def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers of a response that does not come from Flask, completed."""
+        for each in self._finishing:
+            headers = each.completed(exchange, headers)
+        return headers
+
+    def record(self, exchange: Exchange) -> None:
+        """Record the response, before its first byte is sent."""
+        exchange.finished = self._state.clock.monotonic()
+        self._state.pipeline.record(exchange)
+
+    def record_stream_end(self, exchange: Exchange) -> None:
+        """Record the end of a streamed response."""
+        exchange.finished = self._state.clock.monotonic()
+        self._state.pipeline.record_stream_end(exchange)

@@ -1,4 +1,4 @@
-"""Whatever is sent as a credential, the answer is 200, 400 or 401, and only the true token is 200."""
+"""Whatever is sent as a credential, the response is 200, 400 or 401, and only the true token is 200."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ KNOWN = {200, 400, 401}
 def test_any_header(ask: Ask, scheme: str, rest: str, own: str | None) -> None:
     """No header value is a 500, and none invented is let in."""
     headers = {"Authorization": scheme + rest} | ({} if own is None else {"X-API-Key": own})
-    answer = ask(headers)
-    assert answer.status in {400, 401, 503}  # 503: a well-formed key while there is no key file
-    assert answer.principal is None
+    response = ask(headers)
+    assert response.status in {400, 401, 503}  # 503: a well-formed key while there is no key file
+    assert response.principal is None
 
 
 @given(at=st.integers(0, 10_000), char=st.characters(min_codepoint=33, max_codepoint=126))
 def test_any_change_of_a_token(ask: Ask, token: Callable[..., str], at: int, char: str) -> None:
-    """A token with one other character is refused."""
+    """A token with one other character is rejected."""
     text = token(claims={"jti": "fixed"})
     at %= len(text)
     changed = text[:at] + char + text[at + 1 :]
-    answer = ask({"Authorization": f"Bearer {changed}"})
-    assert answer.status in KNOWN
-    assert (answer.status == 200) is (changed == text)
+    response = ask({"Authorization": f"Bearer {changed}"})
+    assert response.status in KNOWN
+    assert (response.status == 200) is (changed == text)
 
 
 @given(header=st.dictionaries(HEADER_NAMES, JSON, max_size=3), claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
 def test_any_signed_token(
     ask: Ask, signing_keys: Mapping[str, Key], header: dict[str, Any], claims: dict[str, Any]
 ) -> None:
-    """A rightly signed token with members of any type is answered, never a 500 and never logged as unforeseen."""
+    """A rightly signed token with members of any type is responded to, never a 500 and never logged as unforeseen."""
     text = make_token(
         signing_keys["Ed25519"],
         issuer="https://issuer.example",
@@ -62,9 +62,9 @@ def test_any_signed_token(
         header=header,
         claims=claims,
     )
-    answer = ask({"Authorization": f"Bearer {text}"})
-    assert answer.status in KNOWN
-    assert " raised " not in answer.reason
+    response = ask({"Authorization": f"Bearer {text}"})
+    assert response.status in KNOWN
+    assert " raised " not in response.reason
 
 
 @given(
@@ -72,14 +72,14 @@ def test_any_signed_token(
 )
 def test_any_signed_bytes(ask: Ask, signing_keys: Mapping[str, Key], header: bytes, payload: bytes) -> None:
     """So is a signature over any bytes."""
-    answer = ask({"Authorization": f"Bearer {sign_parts(signing_keys['Ed25519'], header, payload)}"})
-    assert answer.status in {400, 401}
-    assert " raised " not in answer.reason
+    response = ask({"Authorization": f"Bearer {sign_parts(signing_keys['Ed25519'], header, payload)}"})
+    assert response.status in {400, 401}
+    assert " raised " not in response.reason
 
 
 @given(document=st.binary(max_size=80) | st.one_of(JSON, st.fixed_dictionaries({"keys": JSON})).map(json.dumps))
 def test_any_key_set(document: bytes | str) -> None:
-    """A document that an issuer publishes gives keys or is refused, whatever is in it."""
+    """A document that an issuer publishes gives keys or is rejected, whatever is in it."""
     raw = document if isinstance(document, bytes) else document.encode()
     try:
         parse_key_set(raw, sorted(ASYMMETRIC))
@@ -92,7 +92,7 @@ def test_any_key_set(document: bytes | str) -> None:
     changes=st.dictionaries(KEY_MEMBERS, KEY_VALUES, min_size=1, max_size=3),
 )
 def test_any_change_of_a_key(signing_keys: Mapping[str, Key], base: str, changes: dict[str, Any]) -> None:
-    """A key with changed members is used, ignored or refused; nothing else comes of it."""
+    """A key with changed members is used, ignored or rejected; nothing else comes of it."""
     published = dict(signing_keys[base].as_dict(private=False)) | changes
     try:
         found = parse_key_set(json.dumps({"keys": [published]}).encode(), sorted(ASYMMETRIC))

@@ -1,4 +1,4 @@
-"""The guard: which credential counts, and what a refusal tells."""
+"""The guard: which credential counts, and what a rejection tells."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Scripted:
 
 
 def test_public_route_does_not_look_at_credentials(ask: Ask, failures: list[str]) -> None:
-    """A broken credential on a public route is neither refused nor counted."""
-    answer = ask({"Authorization": "Bearer a b", "X-API-Key": "x"}, public=True)
-    assert (answer.status, answer.principal, failures) == (200, None, [])
+    """A broken credential on a public route is neither rejected nor counted."""
+    response = ask({"Authorization": "Bearer a b", "X-API-Key": "x"}, public=True)
+    assert (response.status, response.principal, failures) == (200, None, [])
 
 
 def test_route_without_policy_is_protected(make_guard: MakeGuard, request_with: Ask) -> None:
@@ -64,9 +64,9 @@ def test_route_without_policy_is_protected(make_guard: MakeGuard, request_with: 
 
 def test_principal_and_challenges_are_written(ask: Ask, token: Callable[..., str]) -> None:
     """A good credential writes the principal, and the schemes on offer with the used one first."""
-    answer = ask({"Authorization": f"Bearer {token()}"})
-    assert answer.principal.id == "https://issuer.example#alice"
-    assert answer.exchange.challenges == ('Bearer realm="model"', 'ApiKey realm="model"')
+    response = ask({"Authorization": f"Bearer {token()}"})
+    assert response.principal.id == "https://issuer.example#alice"
+    assert response.exchange.challenges == ('Bearer realm="model"', 'ApiKey realm="model"')
 
 
 @pytest.mark.parametrize("plan", ["default", "gold"])
@@ -88,9 +88,9 @@ def test_an_anonymous_caller_is_its_network(ask: Ask, plans: dict[str, Plan]) ->
 
 def test_a_plan_that_is_not_configured(ask_with: Ask) -> None:
     """The caller is rejected rather than unlimited."""
-    answer = ask_with(Scripted(Principal("t", "ada", plan="lost")))
-    assert answer.status == 500
-    assert answer.reason == "the plan 'lost' of t:ada is not in SECURE_ML_PLANS"
+    response = ask_with(Scripted(Principal("t", "ada", plan="lost")))
+    assert response.status == 500
+    assert response.reason == "the plan 'lost' of t:ada is not in SECURE_ML_PLANS"
 
 
 def test_used_scheme_comes_first(ask: Ask) -> None:
@@ -112,8 +112,8 @@ def test_used_scheme_comes_first(ask: Ask) -> None:
 )
 def test_outcomes_of_verify(ask_with: Ask, outcome: object, status: int, reason: str) -> None:
     """Whatever verify does, nothing but a Principal lets the request pass, and nothing becomes a 500."""
-    answer = ask_with(Scripted(outcome))
-    assert (answer.status, answer.reason, answer.principal) == (status, reason, None)
+    response = ask_with(Scripted(outcome))
+    assert (response.status, response.reason, response.principal) == (status, reason, None)
 
 
 def test_unforeseen_error_is_logged(ask_with: Ask, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,33 +161,33 @@ def test_claimed_key_is_told(ask_with: Ask, failures: list[str]) -> None:
     """Whose secret was guessed at is known to the throttle, and not to the caller."""
     error = NotAuthenticated("wrong secret")
     error.claimed = "abc"
-    answer = ask_with(Scripted(error))
-    assert (failures, answer.status) == (["abc"], 401)
-    assert b"abc" not in answer.body
+    response = ask_with(Scripted(error))
+    assert (failures, response.status) == (["abc"], 401)
+    assert b"abc" not in response.body
 
 
-def test_throttle_may_answer(
+def test_throttle_may_response(
     make_guard: MakeGuard, request_with: Ask, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the throttle raises for a failure is the answer."""
+    """What the throttle raises for a failure is the response."""
 
-    def refuse(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise RateLimited("too often")
 
     guard = make_guard(Scripted(NotAuthenticated("x")))
-    monkeypatch.setattr(guard._throttle, "failed", refuse)
+    monkeypatch.setattr(guard._throttle, "failed", reject)
     with pytest.raises(RateLimited):
         guard.check(request_with(), exchange)
 
 
 @pytest.mark.parametrize("principal", [Principal("test", "alice"), Principal("jwt", "alice", "https://i")])
 def test_revoked_principal(ask_with: Ask, revocations: Revocations, failures: list[str], principal: Principal) -> None:
-    """C10: whatever kind of credential it has, a revoked principal gets the answer of an invalid one."""
+    """C10: whatever kind of credential it has, a revoked principal gets the response of an invalid one."""
     assert ask_with(Scripted(principal)).status == 200
     revocations.revoke_principal(principal.id)
-    answer = ask_with(Scripted(principal))
-    assert (answer.status, answer.principal) == (401, None)
-    assert answer.challenges == ('Bearer realm="model", error="invalid_token"',)
+    response = ask_with(Scripted(principal))
+    assert (response.status, response.principal) == (401, None)
+    assert response.challenges == ('Bearer realm="model", error="invalid_token"',)
     assert failures == []
 
 
@@ -200,8 +200,8 @@ class Brittle(Scripted):
 
 def test_outcome_of_a_failing_find(ask_with: Ask, caplog: pytest.LogCaptureFixture) -> None:
     """What find raises unforeseen is about the request: 400, and the trace in the log only."""
-    answer = ask_with(Brittle(None))
-    assert (answer.status, answer.reason) == (400, "scripted raised ValueError")
+    response = ask_with(Brittle(None))
+    assert (response.status, response.reason) == (400, "scripted raised ValueError")
     assert caplog.records[0].exc_info is not None
 
 

@@ -73,7 +73,7 @@ class Door:
         exchange = Exchange("r1", NOW, 0.0, "192.0.2.1", "192.0.2.1", secure=True, certificate=der)
         return self.authenticator.verify(der, exchange)
 
-    def refuses(self, certificate: Issued | bytes) -> str:
+    def rejects(self, certificate: Issued | bytes) -> str:
         """Return the private reason."""
         with pytest.raises(NotAuthenticated) as caught:
             self.show(certificate)
@@ -114,8 +114,8 @@ def test_each_name(ca_file: Path, clock: FakeClock, root: Issued, name: dict[str
     door = Door(ca_file, clock, entry(**name))
     assert door.show(issue(SUBJECT, root, names=ALL_NAMES, now=NOW)).subject == "trainer"
     stranger = authority("Test CA", now=NOW)
-    assert "no valid chain" in door.refuses(issue(SUBJECT, stranger, names=ALL_NAMES, now=NOW))
-    assert "no valid chain" in door.refuses(issue(SUBJECT, names=ALL_NAMES, now=NOW))
+    assert "no valid chain" in door.rejects(issue(SUBJECT, stranger, names=ALL_NAMES, now=NOW))
+    assert "no valid chain" in door.rejects(issue(SUBJECT, names=ALL_NAMES, now=NOW))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_names_that_are_only_similar(
     ca_file: Path, clock: FakeClock, root: Issued, name: dict[str, str], subject: str, names: list[x509.GeneralName]
 ) -> None:
     """A certificate of our authority names nobody unless its name is exactly that of a client."""
-    reason = Door(ca_file, clock, entry(**name)).refuses(issue(subject, root, names=names, now=NOW))
+    reason = Door(ca_file, clock, entry(**name)).rejects(issue(subject, root, names=names, now=NOW))
     assert reason.startswith("no client has the certificate")
 
 
@@ -153,7 +153,7 @@ def test_a_certificate_by_its_fingerprint(clock: FakeClock) -> None:
     mine, twin = issue(SUBJECT, now=NOW), issue(SUBJECT, now=NOW)
     door = Door(None, clock, entry(sha256=mine.fingerprint))
     assert door.show(mine).subject == "trainer"
-    assert twin.fingerprint in door.refuses(twin)
+    assert twin.fingerprint in door.rejects(twin)
 
 
 @pytest.mark.parametrize("offset", [pytest.param(-301, id="not yet"), pytest.param(HOUR + 1, id="expired")])
@@ -167,7 +167,7 @@ def test_the_period_of_validity(ca_file: Path, root: Issued, by: str, known: boo
     if known:
         door.show(mine)
     clock.advance(offset)
-    assert "not valid now" in door.refuses(mine)
+    assert "not valid now" in door.rejects(mine)
     # Its fingerprint cannot be guessed, and its name can be written into any certificate.
     with pytest.raises(UnusableCredential if by == "sha256" else NotAuthenticated) as caught:
         door.show(mine)
@@ -189,7 +189,7 @@ def test_certificates_that_are_not_for_clients(
 ) -> None:
     """MT-3: our authority signed it, and still it is no client's."""
     mine = issue(SUBJECT, root, now=NOW, **options)
-    assert "no valid chain" in Door(ca_file, clock, entry(subject_dn=SUBJECT)).refuses(mine)
+    assert "no valid chain" in Door(ca_file, clock, entry(subject_dn=SUBJECT)).rejects(mine)
 
 
 @pytest.mark.parametrize(
@@ -202,10 +202,10 @@ def test_certificates_that_are_not_for_clients(
 )
 @pytest.mark.parametrize("by", ["sha256", "subject_dn"])
 def test_weak_keys(ca_file: Path, clock: FakeClock, root: Issued, by: str, key: Any) -> None:
-    """Refused, whether our authority signed for it or its fingerprint is known."""
+    """Rejected, whether our authority signed for it or its fingerprint is known."""
     mine = issue(SUBJECT, root, now=NOW, key=key)
     door = Door(ca_file, clock, entry(**{by: mine.fingerprint if by == "sha256" else SUBJECT}))
-    assert door.refuses(mine) == "the key of the client certificate is too weak"
+    assert door.rejects(mine) == "the key of the client certificate is too weak"
 
 
 @pytest.mark.parametrize(
@@ -228,11 +228,11 @@ def test_intermediate_authorities(ca_file: Path, clock: FakeClock, root: Issued)
     middle = authority("Middle CA", root, now=NOW)
     mine = issue(SUBJECT, middle, now=NOW)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
-    assert "no valid chain" in door.refuses(mine)
+    assert "no valid chain" in door.rejects(mine)
     ca_file.write_bytes(root.pem + middle.pem)
     assert door.show(mine).subject == "trainer"
     client = issue("CN=other", middle, now=NOW)
-    assert "no valid chain" in door.refuses(issue(SUBJECT, client, now=NOW))
+    assert "no valid chain" in door.rejects(issue(SUBJECT, client, now=NOW))
 
 
 def test_the_authority_ends_first(ca_file: Path, clock: FakeClock) -> None:
@@ -243,7 +243,7 @@ def test_the_authority_ends_first(ca_file: Path, clock: FakeClock) -> None:
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
     assert door.show(mine).subject == "trainer"
     clock.advance(61)
-    assert "no valid chain" in door.refuses(mine)
+    assert "no valid chain" in door.rejects(mine)
 
 
 @pytest.mark.parametrize("signs", [pytest.param(True, id="certificates"), pytest.param(False, id="no certificates")])
@@ -255,14 +255,14 @@ def test_the_key_usage_of_an_authority(ca_file: Path, clock: FakeClock, signs: b
     if signs:
         assert door.show(issue(SUBJECT, own, now=NOW)).subject == "trainer"
     else:
-        assert "no valid chain" in door.refuses(issue(SUBJECT, own, now=NOW))
+        assert "no valid chain" in door.rejects(issue(SUBJECT, own, now=NOW))
 
 
 def test_a_certificate_that_names_two_clients(ca_file: Path, clock: FakeClock, root: Issued) -> None:
     """Nobody can choose who to be."""
     door = Door(ca_file, clock, entry("a", san_dns="a.example"), entry("b", san_dns="b.example"))
     both = issue("CN=x", root, names=[x509.DNSName("a.example"), x509.DNSName("b.example")], now=NOW)
-    assert door.refuses(both) == "one certificate names several clients: a, b"
+    assert door.rejects(both) == "one certificate names several clients: a, b"
     assert door.show(issue("CN=x", root, names=[x509.DNSName("b.example")], now=NOW)).subject == "b"
 
 
@@ -270,7 +270,7 @@ def test_a_fingerprint_beside_a_name(ca_file: Path, clock: FakeClock) -> None:
     """Whoever is known by fingerprint cannot borrow the name of another client."""
     mine = issue("CN=x", names=[x509.DNSName("a.example")], now=NOW)
     door = Door(ca_file, clock, entry("a", san_dns="a.example"), entry("b", sha256=mine.fingerprint))
-    assert "several clients" in door.refuses(mine)
+    assert "several clients" in door.rejects(mine)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -287,7 +287,7 @@ def test_other_authorities_take_hold_at_once(ca_file: Path, clock: FakeClock, ro
     door.show(mine)
     fresh = authority(now=NOW)
     replace_file(ca_file, fresh.pem)
-    assert "no valid chain" in door.refuses(mine)
+    assert "no valid chain" in door.rejects(mine)
     assert door.show(issue(SUBJECT, fresh, now=NOW)).subject == "trainer"
 
 
@@ -331,7 +331,7 @@ def test_no_authorities_at_all(clock: FakeClock, root: Issued) -> None:
     """Without a file no chain is good, and the check at start-up has nothing to look at."""
     door = Door(None, clock, entry(subject_dn=SUBJECT))
     door.authenticator.check()
-    assert "without SECURE_ML_MTLS_CA_FILE" in door.refuses(issue(SUBJECT, root, now=NOW))
+    assert "without SECURE_ML_MTLS_CA_FILE" in door.rejects(issue(SUBJECT, root, now=NOW))
 
 
 def test_a_known_certificate_is_not_examined_again(
@@ -362,13 +362,13 @@ def test_a_known_certificate_is_not_examined_again(
 def test_what_is_remembered_is_bounded(
     ca_file: Path, clock: FakeClock, root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest is forgotten first, and what is refused is never kept."""
+    """The oldest is forgotten first, and what is rejected is never kept."""
     monkeypatch.setattr(mtls, "MAX_CACHED", 2)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
     shown = [issue(SUBJECT, root, now=NOW) for _ in range(3)]
     for each in shown:
         door.show(each)
-    door.refuses(issue("CN=nobody", root, now=NOW))
+    door.rejects(issue("CN=nobody", root, now=NOW))
     kept = list(door.authenticator._cache.values())
     assert len(kept) == 2
     assert all(door.show(each) is known.principal for each, known in zip(shown[1:], kept, strict=True))
@@ -395,7 +395,7 @@ def test_what_is_remembered_is_bounded(
 )
 def test_strange_bytes(ca_file: Path, clock: FakeClock, der: bytes) -> None:
     """None is a client, none an error of ours, and no reason repeats them."""
-    assert "x" * 10 not in Door(ca_file, clock, entry(subject_dn=SUBJECT)).refuses(der)
+    assert "x" * 10 not in Door(ca_file, clock, entry(subject_dn=SUBJECT)).rejects(der)
 
 
 @pytest.mark.parametrize("fifth", range(5))
@@ -403,7 +403,7 @@ def test_strange_bytes(ca_file: Path, clock: FakeClock, der: bytes) -> None:
 def test_any_change_of_a_certificate(
     ca_file: Path, clock: FakeClock, root: Issued, any_names: Issued, fifth: int, data: st.DataObject
 ) -> None:
-    """A certificate with bytes changed, put in or taken out is refused: never let in, never another error."""
+    """A certificate with bytes changed, put in or taken out is rejected: never let in, never another error."""
     whole = any_names.der
     # Five times as many examples as other properties get, each in a part of its own.
     first, last = (len(whole) * each // 5 for each in (fifth, fifth + 1))
@@ -414,7 +414,7 @@ def test_any_change_of_a_certificate(
     if changed == whole:
         assert door.show(changed).subject == "trainer"
     else:
-        door.refuses(changed)
+        door.rejects(changed)
 
 
 SETTINGS: dict[str, Any] = {
@@ -436,8 +436,8 @@ def test_the_settings_turn_it_on(protected: MakeApp, ca_file: Path, clock: FakeC
     ):
         app = protected(parts={"clock": clock}, **SETTINGS | {"MTLS_CA_FILE": str(ca_file)} | changed)
         client = app.test_client()
-        answer = client.get("/", headers=sent, base_url=HTTPS, environ_base={"REMOTE_ADDR": "192.0.2.1"})
-        assert answer.status_code == status
+        response = client.get("/", headers=sent, base_url=HTTPS, environ_base={"REMOTE_ADDR": "192.0.2.1"})
+        assert response.status_code == status
 
 
 @pytest.mark.parametrize(("content", "reason"), BROKEN)

@@ -42,10 +42,10 @@ def fetch(app: Flask, path: str = WELL_KNOWN + "/v1", **options: Any) -> Any:
 
 def test_document() -> None:
     """PR-1, PR-3, PR-4: open to everyone, cacheable, and only what holds; what is empty is left out."""
-    answer = fetch(make_app())
-    assert (answer.status_code, answer.mimetype) == (200, "application/json")
-    assert answer.headers["Cache-Control"] == "public, max-age=3600"
-    assert answer.json == {
+    response = fetch(make_app())
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert response.headers["Cache-Control"] == "public, max-age=3600"
+    assert response.json == {
         "resource": RESOURCE,
         "authorization_servers": ["https://as.example"],
         "scopes_supported": ["audit", "predict"],

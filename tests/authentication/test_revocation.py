@@ -50,9 +50,9 @@ class Failing(MemoryStore):
         self._fail()
         return super().changes(space, cursor, timeout=timeout)
 
-    def put(self, space: str, key: str, value: bytes, **terms: Any) -> bool:
+    def put(self, space: str, key: str, value: bytes, **options: Any) -> bool:
         self._fail()
-        return super().put(space, key, value, **terms)
+        return super().put(space, key, value, **options)
 
     def get(self, space: str, key: str) -> bytes | None:
         self._fail()
@@ -109,13 +109,13 @@ def test_token_without_jti_is_not_hit_by_accident(revoked: Revocations) -> None:
 
 @pytest.mark.parametrize("principal", [TOKEN, KEY, OWN], ids=lambda each: each.kind)
 def test_principal(revoked: Revocations, principal: Principal) -> None:
-    """A caller is refused whatever it presents, and others are not."""
+    """A caller is rejected whatever it presents, and others are not."""
     revoked.revoke_principal(principal.id)
     assert [each for each in (TOKEN, KEY, OWN) if not passes(revoked, each)] == [principal]
 
 
 @pytest.mark.parametrize(
-    ("terms", "instant", "refused"),
+    ("options", "instant", "rejected"),
     [
         pytest.param({}, NOW - 1, {"api_key"}, id="everyone, older"),
         pytest.param({}, NOW, {"api_key", "jwt"}, id="everyone, the same second"),
@@ -126,10 +126,10 @@ def test_principal(revoked: Revocations, principal: Principal) -> None:
         pytest.param({"principal_id": OWN.id}, NOW, {"own"}, id="a caller whose credential has no time"),
     ],
 )
-def test_before(revoked: Revocations, terms: dict[str, str], instant: float, refused: set[str]) -> None:
-    """What was issued at the instant or earlier is refused, and what comes later passes."""
-    revoked.revoke_before(instant, **terms)
-    assert {each.kind for each in (TOKEN, KEY, OWN) if not passes(revoked, each)} == refused
+def test_before(revoked: Revocations, options: dict[str, str], instant: float, rejected: set[str]) -> None:
+    """What was issued at the instant or earlier is rejected, and what comes later passes."""
+    revoked.revoke_before(instant, **options)
+    assert {each.kind for each in (TOKEN, KEY, OWN) if not passes(revoked, each)} == rejected
 
 
 def test_undo(revoked: Revocations) -> None:
@@ -157,7 +157,7 @@ def test_list_is_in_the_order_of_time(revoked: Revocations, clock: FakeClock) ->
 
 
 def test_other_processes_see_it_within_a_second(tmp_path: Path, clock: FakeClock) -> None:
-    """What one process revokes, another refuses at most half a second later."""
+    """What one process revokes, another rejects at most half a second later."""
     one, other = (Revocations(SqliteStore(tmp_path / "s.db", clock), clock) for _ in range(2))
     assert passes(other, TOKEN)
     one.revoke_token(ISSUER, "t1")
@@ -194,7 +194,7 @@ def test_other_processes_see_it_within_a_second(tmp_path: Path, clock: FakeClock
     ],
 )
 def test_wrong_arguments(revoked: Revocations, revoke: Callable[[Revocations], object], words: str) -> None:
-    """A revocation that could not hold, or would hold against everyone, is refused, and nothing is stored."""
+    """A revocation that could not hold, or would hold against everyone, is rejected, and nothing is stored."""
     with pytest.raises(ValueError, match=words):
         revoke(revoked)
     assert revoked.list() == ()
@@ -301,7 +301,7 @@ SOUND = Revocation("before", principal="x:y", instant=NOW, created=NOW)
     ],
 )
 def test_record_of_another_form(changes: dict[str, Any], revoked: Revocations, store: MemoryStore) -> None:
-    """A record that is not exactly right refuses everyone: who is meant is not known."""
+    """A record that is not exactly right rejects everyone: who is meant is not known."""
     members = {
         name: value for name, value in (json.loads(dump_revocation(SOUND)) | changes).items() if value is not ...
     }
@@ -352,16 +352,16 @@ def test_names_of_records_do_not_meet() -> None:
     assert replace(records[-1], instant=5.0, created=6.0).key == records[-1].key
 
 
-def test_app_refuses_what_was_revoked(protected: MakeApp, sink: MemorySink) -> None:
+def test_app_rejects_what_was_revoked(protected: MakeApp, sink: MemorySink) -> None:
     """C10: the same 401 as for every bad credential, with the reason in the log only; the API is on the state."""
     app = protected()
     client = app.test_client()
     ask = {"base_url": HTTPS, "headers": caller("ada")}
     assert client.get("/x", **ask).status_code == 404
     key = app.extensions["secure_ml"].revocations.revoke_principal("test:ada").key
-    answer = client.get("/x", **ask)
-    assert answer.status_code == 401
-    assert b"revo" not in answer.data
+    response = client.get("/x", **ask)
+    assert response.status_code == 401
+    assert b"revo" not in response.data
     assert key in sink.records[-1]["reason"]
     assert client.get("/x", base_url=HTTPS, headers=caller("bob")).status_code == 404
 

@@ -59,14 +59,14 @@ def headers_of(call: Call, key: str) -> dict[str, str]:
 
 
 def by_requests(url: str, trusted: str, key: str) -> Answers:
-    answers = []
+    responses = []
     with requests.Session() as session:
         for call in CALLS:
             response = session.post(
                 url, data=call.body, headers=headers_of(call, key), verify=trusted, timeout=PATIENCE
             )
-            answers.append((response.status_code, response.json()))
-    return answers
+            responses.append((response.status_code, response.json()))
+    return responses
 
 
 def by_httpx(url: str, trusted: str, key: str) -> Answers:
@@ -80,19 +80,19 @@ def by_aiohttp(url: str, trusted: str, key: str) -> Answers:
     async def run() -> Answers:
         connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=trusted))
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
-        answers = []
+        responses = []
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             for call in CALLS:
                 async with session.post(url, data=BytesIO(call.body), headers=headers_of(call, key)) as response:
-                    answers.append((response.status, await response.json(content_type=None)))
-        return answers
+                    responses.append((response.status, await response.json(content_type=None)))
+        return responses
 
     return asyncio.run(run())
 
 
 def by_curl(url: str, trusted: str, key: str) -> Answers:
     needs("curl")
-    answers = []
+    responses = []
     for call in CALLS:
         command = ["curl", "--silent", "--show-error", "--cacert", trusted, "--max-time", str(PATIENCE), url]
         command += ["--data-binary", "@-", "--write-out", "\n%{http_code}"]
@@ -100,8 +100,8 @@ def by_curl(url: str, trusted: str, key: str) -> Answers:
             command += ["--header", f"{name}: {value}"]
         done = subprocess.run(command, input=call.body, capture_output=True, check=True)
         body, status = done.stdout.decode().rsplit("\n", 1)
-        answers.append((int(status), json.loads(body)))
-    return answers
+        responses.append((int(status), json.loads(body)))
+    return responses
 
 
 CLIENTS: dict[str, Client] = {"requests": by_requests, "httpx": by_httpx, "aiohttp": by_aiohttp, "curl": by_curl}
@@ -128,8 +128,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str
 def test_a_session(site: tuple[Served, str], client: Client) -> None:
     """Each response is read, also one that does not wait for the body, and the next call of the session works."""
     served, key = site
-    answers = client(f"https://localhost:{served.port}/predict", str(served.trusted), key)
-    assert [status for status, _ in answers] == [call.status for call in CALLS]
-    for call, (_, body) in zip(CALLS, answers, strict=True):
+    responses = client(f"https://localhost:{served.port}/predict", str(served.trusted), key)
+    assert [status for status, _ in responses] == [call.status for call in CALLS]
+    for call, (_, body) in zip(CALLS, responses, strict=True):
         assert body.get("code") == call.code
         assert call.code is not None or body == {"sums": [10.0]}

@@ -155,8 +155,8 @@ def test_a_login_of_the_app(protected: MakeApp) -> None:
     app.add_url_rule("/mine", "mine", login_required(lambda: current_user.id))
     protected(app, POLICIES={"/login": {"public": True}, "/mine": {"public": True}})
     client = app.test_client()
-    refused = client.get("/mine", base_url=HTTPS)
-    assert (refused.status_code, refused.headers["X-Error-Code"]) == (401, "not_authenticated")
+    rejected = client.get("/mine", base_url=HTTPS)
+    assert (rejected.status_code, rejected.headers["X-Error-Code"]) == (401, "not_authenticated")
     login = client.post("/login", base_url=HTTPS)
     assert {"Secure", "HttpOnly"} <= set(login.headers["Set-Cookie"].split("; "))
     assert client.get("/mine", base_url=HTTPS).text == "ada"
@@ -172,9 +172,9 @@ def test_tokens_of_the_app(protected: MakeApp) -> None:
     with app.app_context():
         token = create_access_token("ada")
     client = app.test_client()
-    refused = client.get("/mine", base_url=HTTPS)
-    assert (refused.status_code, refused.json) == (401, {"msg": "Missing Authorization Header"})
-    assert (refused.headers["X-Error-Code"], len(refused.headers["X-Request-ID"])) == ("not_authenticated", 32)
+    rejected = client.get("/mine", base_url=HTTPS)
+    assert (rejected.status_code, rejected.json) == (401, {"msg": "Missing Authorization Header"})
+    assert (rejected.headers["X-Error-Code"], len(rejected.headers["X-Request-ID"])) == ("not_authenticated", 32)
     assert client.get("/mine", base_url=HTTPS, headers={"Authorization": f"Bearer {token}"}).text == "ada"
 
 

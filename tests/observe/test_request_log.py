@@ -46,7 +46,7 @@ def test_the_line(app: Flask, sink: MemorySink, clock: FakeClock) -> None:
     ]
 
 
-def test_refusals_have_code_and_reason(app: Flask, sink: MemorySink) -> None:
+def test_rejections_have_code_and_reason(app: Flask, sink: MemorySink) -> None:
     """The private reason is in the log, and only there."""
     response = app.test_client().get("/x", base_url=HTTPS, headers=caller("bad"))
     assert "bad caller" not in response.text

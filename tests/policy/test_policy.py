@@ -9,7 +9,7 @@ from flask import Blueprint, Flask
 from flask.views import MethodView
 from marshmallow import Schema, fields
 
-from authorization_hooks import answers_later
+from authorization_hooks import responses_later
 from flask_secure_ml import ConfigError, Policy, SecureML, protect, public
 from flask_secure_ml.config import Settings
 from flask_secure_ml.policy.cors import CorsArguments, CorsOptions
@@ -65,12 +65,12 @@ FAULTS = [
     pytest.param({"claims": {"tenant": [["a"]]}}, "claims.tenant: must be a string", id="claim a list of lists"),
     pytest.param({"when": "module:function"}, f"when: {FUNCTION}", id="when as a string"),
     pytest.param({"when": True}, f"when: {FUNCTION}", id="when as a boolean"),
-    pytest.param({"when": answers_later}, f"when: {FUNCTION}", id="async when"),
+    pytest.param({"when": responses_later}, f"when: {FUNCTION}", id="async when"),
     pytest.param({"owner": 1}, f"owner: {FUNCTION}", id="owner as a number"),
     pytest.param({"owner": None}, f"owner: {FUNCTION}", id="owner null"),
     pytest.param({"owner": "authorization_hooks:OWNERS"}, f"owner: {FUNCTION}", id="owner names no function"),
     pytest.param({"owner": "authorization_hooks:nobody"}, "owner: cannot import", id="owner names nothing"),
-    pytest.param({"owner": "authorization_hooks:answers_later"}, f"owner: {FUNCTION}", id="async owner"),
+    pytest.param({"owner": "authorization_hooks:responses_later"}, f"owner: {FUNCTION}", id="async owner"),
     pytest.param({"acr_values": "phr"}, f"acr_values: {LIST}", id="acr_values as one string"),
     pytest.param({"acr_values": ['a"b']}, "acr_values[0]: 'a\"b' has", id="acr value with a quote"),
     pytest.param({"acr_values": []}, "acr_values: is empty", id="no acr value would do"),

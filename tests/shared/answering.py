@@ -1,4 +1,4 @@
-"""What the tests of answers share."""
+"""What the tests of responses share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 Serve = Callable[..., TestResponse]
-"""Asks a view under terms; see the fixture ``serve``."""
+"""Asks a view under options; see the fixture ``serve``."""
 
 LEAK = "987654321"
 """Digits of the score or text that must not leave."""
@@ -25,7 +25,7 @@ def cases(name: str) -> list[Any]:
 
 
 def assert_withheld(response: TestResponse, status: int = 500, code: str = "internal_error") -> None:
-    """Hold an answer to be the problem document of a status, with nothing of what the view wrote."""
+    """Hold a response to be the problem document of a status, with nothing of what the view wrote."""
     body: Any = response.get_json(force=True)
     assert (response.status_code, body["status"], body["code"]) == (status, status, code)
     assert response.content_type == "application/problem+json"

@@ -30,7 +30,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server answered."""
+    """What the server responded to."""
 
     status: int
     headers: Message
@@ -61,8 +61,8 @@ class AuthServer:
         connection = HTTPSConnection(urlsplit(self.issuer).netloc, timeout=10, context=context)
         try:
             connection.request(method, path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
 
@@ -73,10 +73,10 @@ class AuthServer:
 
     def token(self, client: str = "demo", **parameters: str) -> str:
         """Return an access token; ``scope`` and ``resource`` may be given."""
-        answer = self.post("/token", client, {"grant_type": "client_credentials", **parameters})
-        if answer.status != 200:
-            raise RuntimeError(answer.body.decode())
-        return str(answer.json["access_token"])
+        response = self.post("/token", client, {"grant_type": "client_credentials", **parameters})
+        if response.status != 200:
+            raise RuntimeError(response.body.decode())
+        return str(response.json["access_token"])
 
     def introspect(self, token: str) -> Any:
         """Return what the server says about a token, as the resource server asks."""

@@ -26,5 +26,5 @@ def says_nothing(principal: Principal, view_args: Mapping[str, Any]) -> None:
     return None
 
 
-async def answers_later(principal: Principal, view_args: Mapping[str, Any]) -> bool:
+async def responses_later(principal: Principal, view_args: Mapping[str, Any]) -> bool:
     return True

@@ -41,8 +41,8 @@ def a_guard(
     return InputGuard(found, partial(build_formats, formats), Encodings(encodings))
 
 
-def an_exchange(**terms: Any) -> Exchange:
-    return Exchange("id", 0.0, 0.0, "127.0.0.1", "127.0.0.1", True, policy=Policy.build(**terms))
+def an_exchange(**options: Any) -> Exchange:
+    return Exchange("id", 0.0, 0.0, "127.0.0.1", "127.0.0.1", True, policy=Policy.build(**options))
 
 
 def a_request(

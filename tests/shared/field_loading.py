@@ -30,7 +30,7 @@ def load(field: Any, value: Any) -> Any:
 
 
 def errors(field: Any, value: Any) -> Any:
-    """Return the messages of the field for a value that is refused."""
+    """Return the messages of the field for a value that is rejected."""
     with pytest.raises(ValidationError) as caught:
         load(field, value)
     messages = caught.value.messages

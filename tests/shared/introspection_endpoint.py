@@ -33,7 +33,7 @@ USUAL: Mapping[str, Any] = {
 
 
 class Endpoint:
-    """Stands for the network: answers what it is told to, and notes what it was sent."""
+    """Stands for the network: responses what it is told to, and notes what it was sent."""
 
     def __init__(self) -> None:
         self.status = 200

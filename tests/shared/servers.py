@@ -85,8 +85,8 @@ class Served:
         connection = HTTPSConnection("localhost", self.port, context=self._context(client), timeout=10)
         try:
             connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
         finally:
             connection.close()
 
@@ -98,7 +98,7 @@ class Served:
         return context
 
     def raw(self, data: bytes) -> bytes:
-        """Send bytes as they are; return all bytes of the answer."""
+        """Send bytes as they are; return all bytes of the response."""
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=10) as plain,
             self.context.wrap_socket(plain, server_hostname="localhost") as channel,

@@ -171,7 +171,7 @@ def test_other_types(given: Any) -> None:
 
 @pytest.mark.parametrize("where", ["code", "configuration", "tree"])
 def test_a_policy_needs_the_setting(protected: MakeApp, where: str) -> None:
-    """Without it no preflight would be answered; the first request finds that too."""
+    """Without it no preflight would be responded to; the first request finds that too."""
     app = Flask("model_app")
     view = protect(cors={"origins": [APP]})(lambda: "ok") if where == "code" else lambda: "ok"
     app.add_url_rule("/predict", "predict", view)
@@ -491,7 +491,7 @@ def test_the_policy_decides_alone(serve: Serve) -> None:
 
 
 def test_no_origin_by_default(serve: Serve) -> None:
-    """With an empty list, preflights are answered with nothing, and responses do not vary."""
+    """With an empty list, preflights are responded to with nothing, and responses do not vary."""
     app = serve(CORS={"origins": []})
     response = preflight(app, "/predict")
     assert (response.status_code, cors_headers(response)) == (204, {})

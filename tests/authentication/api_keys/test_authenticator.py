@@ -1,4 +1,4 @@
-"""API keys at the door: who is let in, and the same answer after the same work for everybody else."""
+"""API keys at the door: who is let in, and the same response after the same work for everybody else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def key(store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> str:
 
 @pytest.fixture
 def unusable(store: FileKeyStore, pepper: SecretRing, clock: FakeClock, key: str) -> dict[str, str]:
-    """A text of each kind that is refused."""
+    """A text of each kind that is rejected."""
     made = {name: stored_key(store, pepper, clock) for name in ("revoked", "disabled", "rotated")}
     made["expired"] = stored_key(store, pepper, clock, lifetime=0)
     store.revoke(made["revoked"][4:16])
@@ -96,33 +96,33 @@ def test_endpoints_of_a_key(ask: Ask, store: FileKeyStore, pepper: SecretRing, c
 
 @pytest.mark.parametrize("case", cases("forms.json"))
 def test_changed_key(ask: Ask, key: str, case: dict[str, Any]) -> None:
-    """K1, K6: a key is right in every character or refused, with one answer for all."""
+    """K1, K6: a key is right in every character or rejected, with one response for all."""
     changed = fill(case["text"], key) * case.get("times", 1)
     changed += checksum(changed) if case.get("checked") else ""
     assert changed != key
-    answer = ask({"X-API-Key": changed})
-    assert (answer.status, answer.challenges) == (401, ('ApiKey realm="model"', 'Bearer realm="model"'))
-    assert " raised " not in answer.reason
-    assert key[SECRET_START:] not in answer.reason
+    response = ask({"X-API-Key": changed})
+    assert (response.status, response.challenges) == (401, ('ApiKey realm="model"', 'Bearer realm="model"'))
+    assert " raised " not in response.reason
+    assert key[SECRET_START:] not in response.reason
 
 
 @pytest.mark.parametrize("case", cases("headers.json"))
 def test_place_of_a_key(ask: Ask, key: str, case: dict[str, Any]) -> None:
     """T4, K6: a key is taken from one of two headers, and two keys at once from none."""
     headers = {name: fill(value, key) for name, value in case["headers"].items()}
-    answer = ask(headers, url=fill(case.get("url", "/"), key))
-    assert answer.status == case["status"], answer.reason
-    assert (answer.principal is not None) is (case["status"] == 200)
+    response = ask(headers, url=fill(case.get("url", "/"), key))
+    assert response.status == case["status"], response.reason
+    assert (response.principal is not None) is (case["status"] == 200)
 
 
-def test_every_refusal_looks_alike(ask: Ask, unusable: dict[str, str]) -> None:
+def test_every_rejection_looks_alike(ask: Ask, unusable: dict[str, str]) -> None:
     """K3: status, body and challenges are the same; only the private reason differs."""
-    answers = {name: ask({"X-API-Key": text}) for name, text in unusable.items()}
-    assert {(each.status, each.body, each.challenges, each.retry_after) for each in answers.values()} == {
-        (401, answers["short"].body, ('ApiKey realm="model"', 'Bearer realm="model"'), None)
+    responses = {name: ask({"X-API-Key": text}) for name, text in unusable.items()}
+    assert {(each.status, each.body, each.challenges, each.retry_after) for each in responses.values()} == {
+        (401, responses["short"].body, ('ApiKey realm="model"', 'Bearer realm="model"'), None)
     }
     named = ("revoked", "disabled", "expired", "wrong secret", "wrong checksum", "unknown id", "short")
-    assert len({answers[name].reason for name in named}) == len(named)
+    assert len({responses[name].reason for name in named}) == len(named)
 
 
 def test_every_text_costs_the_same_work(
@@ -196,7 +196,7 @@ def test_expires_on_the_second(ask: Ask, store: FileKeyStore, pepper: SecretRing
 def test_rotated_key_past_its_overlap(
     ask: Ask, store: FileKeyStore, pepper: SecretRing, key: str, clock: FakeClock
 ) -> None:
-    """K5: both keys work during the overlap; after it the old one is refused and the new one is not."""
+    """K5: both keys work during the overlap; after it the old one is rejected and the new one is not."""
     successor, _ = rotate_key(store, pepper, key[4:16], now=clock.now(), overlap=3600)
     clock.advance(3599)
     assert [ask({"X-API-Key": text}).status for text in (key, successor)] == [200, 200]
@@ -207,7 +207,7 @@ def test_rotated_key_past_its_overlap(
 def test_every_guess_names_the_key_it_is_about(
     ask: Ask, failures: list[str], key: str, unusable: dict[str, str]
 ) -> None:
-    """K3: the throttle counts by id whether there is such a key or not, so its answer does not tell which ids exist.
+    """K3: the throttle counts by id whether there is such a key or not, so its response does not tell which ids exist.
 
     The right secret of a key that is revoked, disabled or expired is no guess.
     """
@@ -252,12 +252,12 @@ def test_missing_pepper_is_503(ask: Ask, key: str, monkeypatch: pytest.MonkeyPat
     """Without the pepper no key can be told from another; nothing kept from before is used."""
     assert ask({"X-API-Key": key}).status == 200
     monkeypatch.delenv("TEST_PEPPER")
-    answer = ask({"X-API-Key": key})
-    assert (answer.status, answer.retry_after) == (503, "60")
+    response = ask({"X-API-Key": key})
+    assert (response.status, response.retry_after) == (503, "60")
 
 
 def test_missing_store_is_503_for_what_may_be_a_key(ask: Ask) -> None:
-    """Noise is refused whatever the store holds; what may be a key cannot be told."""
+    """Noise is rejected whatever the store holds; what may be a key cannot be told."""
     assert [ask({"X-API-Key": text}).status for text in ("x", new_key())] == [401, 503]
 
 
@@ -280,14 +280,14 @@ def stored_hash(store: FileKeyStore, key: str) -> str:
 def test_key_of_the_older_pepper_moves_over(
     store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
 ) -> None:
-    """A key that is used is hashed anew, and works when the older pepper is gone."""
+    """A key that is used is hashed again, and works when the older pepper is gone."""
     assert ApiKeyAuthenticator(store, rotated_pepper, clock).verify(key, exchange).client_id == "ada"
     assert stored_hash(store, key) == hash_key(key, OLDER_SECRET.encode())
     only_new = SecretRing(Secret("env:NEW_PEPPER"))
     assert ApiKeyAuthenticator(store, only_new, clock).verify(key, exchange).client_id == "ada"
 
 
-def test_without_the_older_pepper_its_keys_are_refused(
+def test_without_the_older_pepper_its_keys_are_rejected(
     store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
 ) -> None:
     """A pepper that was taken away matches nothing any more."""
@@ -295,7 +295,7 @@ def test_without_the_older_pepper_its_keys_are_refused(
         ApiKeyAuthenticator(store, SecretRing(Secret("env:NEW_PEPPER")), clock).verify(key, exchange)
 
 
-def test_unusable_key_is_not_hashed_anew(
+def test_unusable_key_is_not_hashed_again(
     store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
 ) -> None:
     """A revoked key does not come back to life by a new pepper."""
@@ -307,7 +307,7 @@ def test_unusable_key_is_not_hashed_anew(
 
 
 @pytest.mark.parametrize("meanwhile", [{"status": "revoked"}, {"hash": "hmac-sha256:" + "b" * 64}], ids=str)
-def test_hashing_anew_undoes_nothing(
+def test_hashing_again_undoes_nothing(
     store: FileKeyStore,
     key: str,
     rotated_pepper: SecretRing,
@@ -328,7 +328,7 @@ def test_hashing_anew_undoes_nothing(
     assert meanwhile.items() <= vars(store.list()[0]).items()
 
 
-def test_failure_to_hash_anew_lets_the_request_pass(
+def test_failure_to_hash_again_lets_the_request_pass(
     store: FileKeyStore,
     key: str,
     rotated_pepper: SecretRing,
@@ -365,14 +365,14 @@ def test_accepted_key_is_noted(ask: Ask, store: FileKeyStore, key: str, clock: F
     assert store.last_used() == {key[4:16]: clock.now()}
 
 
-def test_refused_key_is_not_noted(ask: Ask, store: FileKeyStore, unusable: dict[str, str]) -> None:
+def test_rejected_key_is_not_noted(ask: Ask, store: FileKeyStore, unusable: dict[str, str]) -> None:
     """A guess, or a key that is not accepted any more, is no use of a key."""
     for text in unusable.values():
         ask({"X-API-Key": text})
     assert store.last_used() == {}
 
 
-def test_use_that_cannot_be_noted_refuses_nobody(ask: Ask, store: FileKeyStore, key: str) -> None:
+def test_use_that_cannot_be_noted_rejects_nobody(ask: Ask, store: FileKeyStore, key: str) -> None:
     """A directory in the place of the file of uses: the request passes."""
     Path(f"{store.path}.used").mkdir()
     assert ask({"X-API-Key": key}).status == 200

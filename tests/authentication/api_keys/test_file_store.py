@@ -37,7 +37,7 @@ def document(**changes: Any) -> str:
     return json.dumps({"version": 1, "keys": [entry()], **changes})
 
 
-def refuse_to_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+def reject_to_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -100,11 +100,11 @@ def test_change_that_raises_changes_nothing(store: FileKeyStore) -> None:
     """A change that finds it must not be made is passed on."""
     store.add(record())
 
-    def refuse(_: KeyRecord) -> KeyRecord:
+    def reject(_: KeyRecord) -> KeyRecord:
         raise ValueError("not now")
 
     with pytest.raises(ValueError, match="not now"):
-        store.update("k1", refuse)
+        store.update("k1", reject)
     assert store.list() == (record(),)
 
 
@@ -155,14 +155,14 @@ def test_unknown_id(store: FileKeyStore, change: Callable[[FileKeyStore], None],
 
 
 def test_missing_file(store: FileKeyStore) -> None:
-    """Before the first key a look-up is refused, and the list is empty."""
+    """Before the first key a look-up is rejected, and the list is empty."""
     assert store.list() == ()
     with pytest.raises(DependencyUnavailable, match="depends on"):
         store.get("k1")
 
 
 def test_deleted_file_is_not_served_from_memory(store: FileKeyStore) -> None:
-    """A file that was there and is gone refuses every key: it could have lost a revocation."""
+    """A file that was there and is gone rejects every key: it could have lost a revocation."""
     store.add(record())
     assert store.get("k1")
     store.path.unlink()
@@ -189,7 +189,7 @@ def test_deleted_file_is_not_served_from_memory(store: FileKeyStore) -> None:
     ],
 )
 def test_damaged_file(store: FileKeyStore, content: str) -> None:
-    """A file that is not exactly right refuses every key, and is not overwritten by a change."""
+    """A file that is not exactly right rejects every key, and is not overwritten by a change."""
     store.path.write_text(content)
     for action in (
         lambda: store.get("k1"),
@@ -204,7 +204,7 @@ def test_damaged_file(store: FileKeyStore, content: str) -> None:
 
 
 def test_what_could_not_be_read_is_not_written(store: FileKeyStore) -> None:
-    """A record that a reader would refuse would lock every key out."""
+    """A record that a reader would reject would lock every key out."""
     store.add(record())
     with pytest.raises(ValueError, match="members"):
         store.add(record("k2", plan="a\nb"))
@@ -214,7 +214,7 @@ def test_what_could_not_be_read_is_not_written(store: FileKeyStore) -> None:
 def test_failed_write_leaves_the_old_file(store: FileKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk loses the change, not the file, and leaves no temporary file."""
     store.add(record())
-    refuse_to_sync(monkeypatch)
+    reject_to_sync(monkeypatch)
     with pytest.raises(OSError, match="No space"):
         store.revoke("k1")
     assert store.list() == (record(),)
@@ -262,7 +262,7 @@ def test_uses_of_keys_that_are_gone_are_dropped(store: FileKeyStore) -> None:
     ids=["empty", "array", "no uses", "other version", "text"],
 )
 def test_damaged_uses(store: FileKeyStore, content: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A damaged file of uses is named and begun anew; no key is refused for it."""
+    """A damaged file of uses is named and begun again; no key is rejected for it."""
     store.add(record())
     uses_file(store).write_text(content)
     assert store.last_used() == {}
@@ -285,7 +285,7 @@ def test_locked_file_does_not_hold_a_request(store: FileKeyStore) -> None:
 def test_uses_do_not_wait_for_the_disk(store: FileKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a crash of the machine may lose is not worth a wait in a request."""
     store.add(record())
-    refuse_to_sync(monkeypatch)
+    reject_to_sync(monkeypatch)
     store.used("k1", 5.0)
     assert store.last_used() == {"k1": 5}
 

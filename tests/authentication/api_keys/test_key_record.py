@@ -91,13 +91,13 @@ def test_written_form() -> None:
     ],
 )
 def test_damaged_record(raw: bytes) -> None:
-    """A record that is not exactly right is refused as a whole."""
+    """A record that is not exactly right is rejected as a whole."""
     with pytest.raises(ValueError, match=r"."):
         parse_record(raw)
 
 
 def test_what_could_not_be_read_is_not_written() -> None:
-    """A record that a reader would refuse never reaches a store."""
+    """A record that a reader would reject never reaches a store."""
     with pytest.raises(ValueError, match="members"):
         dump_record(KeyRecord("k1", "plain", "ada", frozenset(), "default", 1))
 

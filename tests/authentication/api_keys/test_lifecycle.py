@@ -21,9 +21,9 @@ Issue = Callable[..., KeyRecord]
 
 @pytest.fixture
 def issue(store: FileKeyStore, pepper: SecretRing) -> Issue:
-    def make(**terms: Any) -> KeyRecord:
+    def make(**options: Any) -> KeyRecord:
         usual: dict[str, Any] = {"client": "ada", "scopes": ["a", "b"], "now": NOW}
-        return issue_key(store, pepper, **{**usual, **terms})[1]
+        return issue_key(store, pepper, **{**usual, **options})[1]
 
     return make
 
@@ -71,7 +71,7 @@ def test_new_keys_are_hashed_under_the_newest_pepper(
 
 
 @pytest.mark.parametrize(
-    ("terms", "told"),
+    ("options", "told"),
     [
         pytest.param({"client": ""}, "client name", id="no client"),
         pytest.param({"client": " "}, "client name", id="client space"),
@@ -95,14 +95,14 @@ def test_new_keys_are_hashed_under_the_newest_pepper(
         pytest.param({"plan": "a\nb"}, "members", id="plan with a line end"),
     ],
 )
-def test_terms_that_no_key_has(store: FileKeyStore, issue: Issue, terms: dict[str, Any], told: str) -> None:
-    """Terms that could forge a line of a log or a table, or could not be read back, are refused."""
+def test_options_that_no_key_has(store: FileKeyStore, issue: Issue, options: dict[str, Any], told: str) -> None:
+    """Terms that could forge a line of a log or a table, or could not be read back, are rejected."""
     with pytest.raises(ValueError, match=told):
-        issue(**terms)
+        issue(**options)
     assert store.list() == ()
 
 
-def test_successor_has_the_same_terms(store: FileKeyStore, issue: Issue, rotate: Callable[..., KeyRecord]) -> None:
+def test_successor_has_the_same_options(store: FileKeyStore, issue: Issue, rotate: Callable[..., KeyRecord]) -> None:
     """Client, scopes, plan, endpoints and lifetime go over; id and hash do not."""
     old = issue(plan="gold", endpoints=["/x"], expires=NOW + 90 * DAY)
     new = rotate(old, now=NOW + 80 * DAY)
@@ -163,7 +163,7 @@ def test_what_is_not_rotated(
 def test_overlap_has_bounds(
     store: FileKeyStore, issue: Issue, rotate: Callable[..., KeyRecord], overlap: float
 ) -> None:
-    """From no time to a year; anything else is refused before a key is made."""
+    """From no time to a year; anything else is rejected before a key is made."""
     old = issue()
     with pytest.raises(ValueError, match="overlap"):
         rotate(old, overlap=overlap)

@@ -160,7 +160,7 @@ def test_uses(keys: SharedKeyStore, shared: SharedStore, clock: FakeClock) -> No
 def test_parallel_changes_lose_nothing(
     keys: SharedKeyStore, shared: SharedStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of changes at the same time, each is made of what is stored, or refused as busy."""
+    """Of changes at the same time, each is made of what is stored, or rejected as busy."""
     monkeypatch.setattr(sqlite_connection, "BUSY", PATIENCE)
     keys.add(record())
     reasons: set[str] = set()
@@ -319,7 +319,7 @@ def test_damaged_use(clock: FakeClock) -> None:
 
 
 def test_what_could_not_be_read_is_not_written(spied: Spied, clock: FakeClock) -> None:
-    """A record that a reader would refuse would lock every key out."""
+    """A record that a reader would reject would lock every key out."""
     keys = SharedKeyStore(spied, clock)
     keys.add(record())
     with pytest.raises(ValueError, match="members"):

@@ -178,7 +178,7 @@ def test_tokens_elsewhere_are_no_credentials(
 
 
 def test_first_verifier_that_knows_the_form_decides() -> None:
-    """A token that one verifier refuses is not tried with another."""
+    """A token that one verifier rejects is not tried with another."""
     particular, general = Verifier("ey"), Verifier("")
     tokens = AccessTokens([particular, general])
     with pytest.raises(NotAuthenticated):

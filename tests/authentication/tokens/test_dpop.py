@@ -1,4 +1,4 @@
-"""What a list of wrong proofs does not show: replay, nonces in answers, outages, and proofs that nobody thought of."""
+"""What a list of wrong proofs does not show: replay, nonces in responses, outages, and proofs nobody thought of."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def proof(key: Key, clock: FakeClock) -> Proof:
     return lambda **options: make_dpop_proof(options.pop("key", key), TOKEN, now=clock.now(), **options)
 
 
-def refusal(run: Callable[[], object]) -> SecureMLError:
+def rejection(run: Callable[[], object]) -> SecureMLError:
     with pytest.raises(InvalidProof) as caught:
         run()
     return caught.value
@@ -94,10 +94,10 @@ def refusal(run: Callable[[], object]) -> SecureMLError:
 
 
 def test_a_proof_is_good_once(check: Check, proof: Proof, key: Key) -> None:
-    """The second use of a proof is refused (DP-13)."""
+    """The second use of a proof is rejected (DP-13)."""
     text = proof()
     assert check(text) == key.thumbprint()
-    assert refusal(lambda: check(text)).reason == "the proof was used before"
+    assert rejection(lambda: check(text)).reason == "the proof was used before"
 
 
 def test_a_proof_by_another_key_is_not_stored(
@@ -119,7 +119,7 @@ def test_a_jti_is_good_once(check: Check, proof: Proof) -> None:
     """So is another proof with the same jti, even one for another request (DP-13)."""
     check(proof(claims={"jti": "one"}))
     again = proof(claims={"jti": "one", "htu": "https://localhost/predict?again"})
-    assert refusal(lambda: check(again)).reason == "the proof was used before"
+    assert rejection(lambda: check(again)).reason == "the proof was used before"
 
 
 def test_a_jti_belongs_to_its_key(check: Check, proof: Proof, signing_keys: Mapping[str, Key]) -> None:
@@ -130,11 +130,11 @@ def test_a_jti_belongs_to_its_key(check: Check, proof: Proof, signing_keys: Mapp
 
 
 def test_workers_share_what_was_used(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange) -> None:
-    """A proof that one worker took is refused by the next one over the same store (DP-13)."""
+    """A proof that one worker took is rejected by the next one over the same store (DP-13)."""
     workers = [ProofChecker(("ES256",), 60, clock, seen) for _ in range(2)]
     request = request_of(proof())
     workers[0].check(request, exchange, TOKEN)
-    assert refusal(lambda: workers[1].check(request, exchange, TOKEN)).reason == "the proof was used before"
+    assert rejection(lambda: workers[1].check(request, exchange, TOKEN)).reason == "the proof was used before"
 
 
 @pytest.mark.parametrize("ahead", [0, 5])
@@ -147,7 +147,7 @@ def test_a_proof_is_remembered_as_long_as_it_is_good(
     reasons = set()
     for _ in range(80):
         clock.advance(1)
-        reasons.add(refusal(lambda: check(text)).reason)
+        reasons.add(rejection(lambda: check(text)).reason)
     assert reasons == {"the proof was used before", "the proof is too old"}
 
 
@@ -161,23 +161,23 @@ def test_only_a_digest_is_stored(check: Check, proof: Proof, seen: Seen) -> None
     assert 65 <= seconds <= 75
 
 
-def test_a_refused_proof_uses_up_nothing(check: Check, proof: Proof, key: Key) -> None:
+def test_a_rejected_proof_uses_up_nothing(check: Check, proof: Proof, key: Key) -> None:
     """Who can read a jti but not sign cannot block the proof that it belongs to."""
     text = proof()
     forged = text.rpartition(".")[0] + "." + proof().rpartition(".")[2]
-    assert "signature" in refusal(lambda: check(forged)).reason
+    assert "signature" in rejection(lambda: check(forged)).reason
     assert check(text) == key.thumbprint()
 
 
 def test_without_the_store_nothing_passes(clock: FakeClock, proof: Proof, exchange: Exchange) -> None:
-    """While it cannot be told whether a proof was used, the answer is 503."""
+    """While it cannot be told whether a proof was used, the response is 503."""
     checker = ProofChecker(("ES256",), 60, clock, Down(clock))
     with pytest.raises(DependencyUnavailable):
         checker.check(request_of(proof()), exchange, TOKEN)
 
 
 @pytest.mark.parametrize("fault", [ValueError("bad numbers"), InvalidKeyTypeError("bad key")])
-def test_what_the_library_cannot_verify_is_refused(
+def test_what_the_library_cannot_verify_is_rejected(
     check: Check, proof: Proof, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     """A signature on which the library gives up is a wrong one, not a 500."""
@@ -187,7 +187,7 @@ def test_what_the_library_cannot_verify_is_refused(
 
     monkeypatch.setattr(JWSRegistry.algorithms["ES256"], "verify", give_up)
     text = proof()
-    assert refusal(lambda: check(text)).reason == "the signature does not verify with jwk"
+    assert rejection(lambda: check(text)).reason == "the signature does not verify with jwk"
 
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_max_age(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange,
     checker = ProofChecker(("ES256",), 300, clock, seen)
     old, older = proof(claims={"iat": NOW - 300}), proof(claims={"iat": NOW - 301})
     assert checker.check(request_of(old), exchange, TOKEN) == key.thumbprint()
-    assert refusal(lambda: checker.check(request_of(older), exchange, TOKEN)).reason == "the proof is too old"
+    assert rejection(lambda: checker.check(request_of(older), exchange, TOKEN)).reason == "the proof is too old"
 
 
 def test_leeway(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange, key: Key) -> None:
@@ -206,13 +206,13 @@ def test_leeway(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange, 
     checker = ProofChecker(("ES256",), 60, clock, seen, leeway=20)
     assert checker.check(request_of(proof(claims={"iat": NOW + 20})), exchange, TOKEN) == key.thumbprint()
     late = request_of(proof(claims={"iat": NOW + 21}))
-    assert refusal(lambda: checker.check(late, exchange, TOKEN)).reason == "the proof is from the future"
+    assert rejection(lambda: checker.check(late, exchange, TOKEN)).reason == "the proof is from the future"
 
 
 def test_algorithms(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange) -> None:
-    """An algorithm that is not on the list is refused (DP-4)."""
+    """An algorithm that is not on the list is rejected (DP-4)."""
     checker = ProofChecker(("RS256",), 60, clock, seen)
-    assert "alg" in refusal(lambda: checker.check(request_of(proof()), exchange, TOKEN)).reason
+    assert "alg" in rejection(lambda: checker.check(request_of(proof()), exchange, TOKEN)).reason
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "RSA-OAEP"])
@@ -257,8 +257,8 @@ def test_thumbprint_of_the_standard(check: Check, clock: FakeClock) -> None:
 
 
 def test_a_proof_without_nonce_gets_one(strict: ProofChecker, proof: Proof, exchange: Exchange, nonces: Nonces) -> None:
-    """The refusal carries the nonce, and with it the next proof is good (DP-7, DP-14)."""
-    error = refusal(lambda: strict.check(request_of(proof()), exchange, TOKEN))
+    """The rejection carries the nonce, and with it the next proof is good (DP-7, DP-14)."""
+    error = rejection(lambda: strict.check(request_of(proof()), exchange, TOKEN))
     assert isinstance(error, NonceRequired)
     assert exchange.reply_headers == {"DPoP-Nonce": nonces.current()}
     strict.check(request_of(proof(nonce=exchange.reply_headers["DPoP-Nonce"])), exchange, TOKEN)
@@ -268,7 +268,7 @@ def test_a_proof_without_nonce_gets_one(strict: ProofChecker, proof: Proof, exch
 def test_an_older_nonce_is_renewed(
     strict: ProofChecker, proof: Proof, exchange: Exchange, nonces: Nonces, clock: FakeClock
 ) -> None:
-    """A proof with the nonce of the last period is good, and the answer has the new one (RFC 9449 section 8.2)."""
+    """A proof with the nonce of the last period is good, and the response has the new one (RFC 9449 section 8.2)."""
     old = nonces.current()
     clock.advance(300)
     strict.check(request_of(proof(nonce=old)), exchange, TOKEN)
@@ -280,7 +280,7 @@ def test_a_malformed_proof_gets_a_nonce(
     strict: ProofChecker, exchange: Exchange, nonces: Nonces, text: str | None
 ) -> None:
     """Whatever else is wrong, the client need not ask a third time."""
-    error = refusal(lambda: strict.check(request_of(text), exchange, TOKEN))
+    error = rejection(lambda: strict.check(request_of(text), exchange, TOKEN))
     assert not isinstance(error, NonceRequired)
     assert exchange.reply_headers == {"DPoP-Nonce": nonces.current()}
 
@@ -288,7 +288,7 @@ def test_a_malformed_proof_gets_a_nonce(
 def test_no_nonce_without_a_secret(check: Check, proof: Proof, exchange: Exchange) -> None:
     """A server without nonces gives none, and does not look at one (DP-7)."""
     check(proof(nonce="of another server"))
-    refusal(lambda: check("garbage"))
+    rejection(lambda: check("garbage"))
     assert exchange.reply_headers == {}
 
 
@@ -303,7 +303,7 @@ def test_without_the_secret_nothing_passes(clock: FakeClock, seen: Seen, proof: 
 
 
 def taken(check: Check, text: str) -> bool:
-    """Tell whether a proof is good; anything but a refusal of ours goes through to the test."""
+    """Tell whether a proof is good; anything but a rejection of ours goes through to the test."""
     try:
         check(text)
     except InvalidProof:
@@ -313,7 +313,7 @@ def taken(check: Check, text: str) -> bool:
 
 @given(at=st.integers(0, 10_000), char=st.sampled_from(BASE64URL + ".= ,"))
 def test_any_change(check: Check, proof: Proof, at: int, char: str) -> None:
-    """A proof with one other character is refused."""
+    """A proof with one other character is rejected."""
     text = proof()
     at %= len(text)
     changed = text[:at] + char + text[at + 1 :]
@@ -340,7 +340,7 @@ def test_any_header_value(check: Check, text: str) -> None:
     claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=3),
 )
 def test_any_signed_members(check: Check, proof: Proof, header: dict[str, Any], claims: dict[str, Any]) -> None:
-    """Members of any type in a rightly signed proof are refused, except where they mean nothing; infinity always is."""
+    """Members of any type in a rightly signed proof are rejected, except where they mean nothing; infinity is."""
     meaningless = header.keys() <= {"kid", "x"} and claims.keys() <= {"x", "nonce"}
     if "Infinity" in json.dumps([header, claims]).replace('"Infinity"', ""):
         assert not taken(check, proof(header=header, claims=claims))
@@ -360,7 +360,7 @@ def test_any_key(
     base: str,
     changes: dict[str, Any],
 ) -> None:
-    """A jwk with changed members is the same key, or refused."""
+    """A jwk with changed members is the same key, or rejected."""
     key = signing_keys[base]
     checker = ProofChecker(("ES256", "Ed25519", "RS256"), 60, clock, seen)
     text = make_dpop_proof(key, TOKEN, now=NOW, header={"jwk": {**key.as_dict(private=False), **changes}})
@@ -381,6 +381,6 @@ def test_any_signed_bytes(check: Check, key: Key, header: bytes, payload: bytes)
 
 @given(uri=URIS)
 def test_any_uri(check: Check, proof: Proof, uri: str) -> None:
-    """No URI breaks the comparison, and one that names another host is refused."""
+    """No URI breaks the comparison, and one that names another host is rejected."""
     good = taken(check, proof(claims={"htu": uri}))
     assert not good or uri.lower().startswith("https://localhost")

@@ -39,7 +39,7 @@ def documented() -> dict[str, Any]:
 
 
 class Server:
-    """Answers like the app: the check of the proof, and its error and nonce in headers."""
+    """Responses like the app: the check of the proof, and its error and nonce in headers."""
 
     def __init__(self) -> None:
         clock = SystemClock()
@@ -69,8 +69,8 @@ def test_documented_proof(documented: dict[str, Any], exchange: Exchange) -> Non
 def test_documented_client(documented: dict[str, Any]) -> None:
     """The client that the page shows gets in with its second request, which has the nonce."""
     server = Server()
-    answer = documented["post"](server, URI, TOKEN, {})
-    assert (answer.status_code, server.requests) == (200, 2)
+    response = documented["post"](server, URI, TOKEN, {})
+    assert (response.status_code, server.requests) == (200, 2)
 
 
 def checker_of(**config: Any) -> ProofChecker:
@@ -115,7 +115,7 @@ def test_setting(config: dict[str, Any], good: dict[str, Any], bad: dict[str, An
 
 
 def test_setting_nonce_secret(exchange: Exchange) -> None:
-    """With a secret for nonces, a proof without one is refused; without the secret none is asked for."""
+    """With a secret for nonces, a proof without one is rejected; without the secret none is asked for."""
     request = request_of(make_dpop_proof(make_signing_key("ES256"), TOKEN, now=NOW))
     with pytest.raises(NonceRequired):
         checker_of(SECURE_ML_DPOP_NONCE_SECRET=RANDOM_SECRET).check(request, exchange, TOKEN)

@@ -92,7 +92,7 @@ def test_proof(case: Case, signing_keys: Mapping[str, Key], exchange: Exchange) 
         checker.check(request, exchange, wanted.get("token", TOKEN))
     assert caught.value.oauth_error == case["oauth_error"]
     assert case["reason"] in caught.value.reason
-    assert store.calls == []  # what is refused takes no place in the store
+    assert store.calls == []  # what is rejected takes no place in the store
 
 
 def test_every_case_has_its_own_name() -> None:

@@ -72,7 +72,7 @@ def test_other_proofs_are_taken(open_it: Open, clock: FakeClock, key: Key) -> No
 
 
 def test_no_server_no_proof(clock: FakeClock, key: Key) -> None:
-    """While the server of the store is down, no proof is taken and the answer is 503."""
+    """While the server of the store is down, no proof is taken and the response is 503."""
     check = worker(open_store(f"valkey://127.0.0.1:{free_port()}/0", None, clock), clock)
     with pytest.raises(DependencyUnavailable):
         check(make_dpop_proof(key, TOKEN, now=NOW))

@@ -1,4 +1,4 @@
-"""Opaque tokens: what each answer of the endpoint means."""
+"""Opaque tokens: what each response of the endpoint means."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def corpus() -> list[Any]:
 
 
 @pytest.mark.parametrize("case", corpus())
-def test_answer(case: Case, make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """IN-2, IN-3, J4: only a sound answer that is active and for this app proves anything."""
+def test_response(case: Case, make: Callable[..., Introspector], endpoint: Endpoint) -> None:
+    """IN-2, IN-3, J4: only a sound response that is active and for this app proves anything."""
     endpoint.say(*case.get("drop", []), **case.get("answer", {}))
     if "text" in case:
         endpoint.body = case["text"].encode(case.get("encoding", "utf-8"))
@@ -53,7 +53,7 @@ def test_answer(case: Case, make: Callable[..., Introspector], endpoint: Endpoin
 
 
 def test_principal(make: Callable[..., Introspector]) -> None:
-    """The principal says what the answer says, under the configured issuer; its id is that of a JWT's subject."""
+    """The principal says what the response says, under the configured issuer; its id is that of a JWT's subject."""
     verified = make().verify(TOKEN)
     principal = verified.principal
     assert (principal.kind, principal.id) == ("introspection", f"{ISSUER}#alice")
@@ -66,12 +66,12 @@ def test_principal(make: Callable[..., Introspector]) -> None:
 
 
 def test_roles(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """AT-10: roles, groups and entitlements are those of the answer."""
+    """AT-10: roles, groups and entitlements are those of the response."""
     endpoint.say(roles=["analyst"], groups=["staff"], entitlements=["gpu"])
     assert make().verify(TOKEN).principal.roles == {"analyst", "staff", "gpu"}
 
 
-def test_principal_of_a_short_answer(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
+def test_principal_of_a_short_response(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
     """JB-11: a client is its own subject only where its issuer is configured as one that leaves sub out."""
     endpoint.body = b'{"active": true, "client_id": "batch"}'
     assert status_of(make()) == 401
@@ -149,7 +149,7 @@ def test_max_age_of_the_issuer(make: Callable[..., Introspector], endpoint: Endp
     ],
 )
 def test_form(make: Callable[..., Introspector], endpoint: Endpoint, token: str, accepted: bool) -> None:
-    """BT-1: what is no b64token is refused here, and never sent."""
+    """BT-1: what is no b64token is rejected here, and never sent."""
     introspector = make()
     assert introspector.accepts(token) is accepted
     assert status_of(introspector, token) == (200 if accepted else 401)
@@ -157,7 +157,7 @@ def test_form(make: Callable[..., Introspector], endpoint: Endpoint, token: str,
 
 
 def test_length(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """A token that is too long is refused without asking."""
+    """A token that is too long is rejected without asking."""
     assert status_of(make(), "a" * MAX_TOKEN_BYTES) == 200
     assert status_of(make(), "a" * (MAX_TOKEN_BYTES + 1)) == 401
     assert endpoint.asked == 1

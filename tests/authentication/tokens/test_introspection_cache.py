@@ -1,4 +1,4 @@
-"""Opaque tokens: how long an answer of the endpoint is believed."""
+"""Opaque tokens: how long a response of the endpoint is believed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make(clock: FakeClock, endpoint: Endpoint) -> Callable[..., Introspector]:
     return partial(make_introspector, clock, endpoint)
 
 
-def test_good_answer_is_used_again(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
+def test_good_response_is_used_again(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
     """IN-4: for max_age seconds, and for this token only."""
     introspector = make(max_age=60)
     first = introspector.verify(TOKEN)
@@ -48,7 +48,7 @@ def test_good_answer_is_used_again(make: Callable[..., Introspector], endpoint: 
     assert status_of(introspector) == 401
 
 
-def test_good_answer_never_outlives_the_token(
+def test_good_response_never_outlives_the_token(
     make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock
 ) -> None:
     """IN-4, J4: after exp the endpoint is asked, whatever max_age and leeway say."""
@@ -85,7 +85,7 @@ def test_clock_that_is_set_back(make: Callable[..., Introspector], endpoint: End
     assert endpoint.asked == 2
 
 
-def test_refused_token_is_refused_again(
+def test_rejected_token_is_rejected_again(
     make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock
 ) -> None:
     """IN-4: for five seconds, with the same reason and without asking."""
@@ -113,8 +113,8 @@ def test_zero_asks_every_time(make: Callable[..., Introspector], endpoint: Endpo
 
 
 @pytest.mark.usefixtures("no_jitter")
-def test_failure_is_no_answer(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
-    """IN-6: what could not be told is not remembered as a refusal."""
+def test_failure_is_no_response(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
+    """IN-6: what could not be told is not remembered as a rejection."""
     introspector = make()
     endpoint.down = True
     assert status_of(introspector) == 503
@@ -123,7 +123,7 @@ def test_failure_is_no_answer(make: Callable[..., Introspector], endpoint: Endpo
     assert status_of(introspector) == 200
 
 
-def test_good_answers_serve_while_the_endpoint_is_down(
+def test_good_responses_serve_while_the_endpoint_is_down(
     make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock
 ) -> None:
     """IN-6: a token that is known goes on for max_age, an unknown one gets 503."""
@@ -139,7 +139,7 @@ def test_good_answers_serve_while_the_endpoint_is_down(
 def test_invented_tokens_do_not_push_good_ones_out(
     make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flood of tokens that are refused costs nobody else an answer."""
+    """A flood of tokens that are rejected costs nobody else a response."""
     monkeypatch.setattr(introspection, "MAX_CACHED", 3)
     introspector = make()
     introspector.verify(TOKEN)
@@ -152,7 +152,7 @@ def test_invented_tokens_do_not_push_good_ones_out(
 def test_memory_is_bounded(
     make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest of the good answers makes room."""
+    """The oldest of the good responses makes room."""
     monkeypatch.setattr(introspection, "MAX_CACHED", 2)
     introspector = make()
     for token in ("a", "b", "c", "c", "b", "a"):
@@ -163,7 +163,7 @@ def test_memory_is_bounded(
 def test_threads_with_one_token_ask_once(
     make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one thread asks about a token, the others wait for its answer."""
+    """While one thread asks about a token, the others wait for its response."""
     introspector = make()
     came: list[int] = []
     run = SingleFlight.run

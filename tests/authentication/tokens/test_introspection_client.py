@@ -52,8 +52,8 @@ def secrets_sent(endpoint: Endpoint) -> list[str]:
     return [credentials(headers["Authorization"])[1] for headers in endpoint.headers]
 
 
-def refusing(endpoint: Endpoint, *accepted: str) -> Callable[[], None]:
-    """Answer 401 unless the latest request has one of the accepted secrets."""
+def rejecting(endpoint: Endpoint, *accepted: str) -> Callable[[], None]:
+    """Response 401 unless the latest request has one of the accepted secrets."""
 
     def decide() -> None:
         endpoint.status = 200 if secrets_sent(endpoint)[-1] in accepted else 401
@@ -61,7 +61,7 @@ def refusing(endpoint: Endpoint, *accepted: str) -> Callable[[], None]:
     return decide
 
 
-def refusal(introspector: Introspector, token: str = TOKEN) -> DependencyUnavailable:
+def rejection(introspector: Introspector, token: str = TOKEN) -> DependencyUnavailable:
     with pytest.raises(DependencyUnavailable) as caught:
         introspector.verify(token)
     return caught.value
@@ -71,7 +71,7 @@ def refusal(introspector: Introspector, token: str = TOKEN) -> DependencyUnavail
 
 
 def test_request(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """IN-1: the token goes as a form field with its hint, and an answer in JSON is asked for."""
+    """IN-1: the token goes as a form field with its hint, and a response in JSON is asked for."""
     make().verify(B64TOKEN)
     assert parse_qsl(endpoint.bodies[0].decode("ascii"), strict_parsing=True) == [
         ("token", B64TOKEN),
@@ -123,7 +123,7 @@ def test_rotation(
 ) -> None:
     """The newest secret first; where it is not known yet, the one before it, once."""
     ring = SecretRing(Secret(RANDOM_SECRET), Secret(OLDER_SECRET), Secret("the-oldest-of-them", 16))
-    endpoint.meanwhile = refusing(endpoint, *accepted)
+    endpoint.meanwhile = rejecting(endpoint, *accepted)
     assert status_of(make(client_secret=ring)) == status
     assert secrets_sent(endpoint) == sent
 
@@ -145,18 +145,18 @@ def test_secret_that_is_gone(
 ) -> None:
     """Without a secret nothing is asked: 503, and the log names the reference."""
     introspector = make(client_secret=SecretRing(Secret(f"file:{tmp_path}/gone")))
-    assert "no client secret" in refusal(introspector).reason
+    assert "no client secret" in rejection(introspector).reason
     assert endpoint.asked == 0
     assert f"file:{tmp_path}/gone" in caplog.text
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_refused_credentials_are_an_alarm(
+def test_rejected_credentials_are_an_alarm(
     make: Callable[..., Introspector], endpoint: Endpoint, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     """IN-5, J4: this app is at fault, not its caller, so it is 503 and an error in the log, never a pass."""
     endpoint.status = status
-    error = refusal(make())
+    error = rejection(make())
     assert error.reason == REJECTED
     assert dict(error.extra_headers)["Retry-After"] == "5"
     assert [each.levelno for each in caplog.records if "rejects this app's credentials" in each.getMessage()] == [
@@ -175,15 +175,15 @@ def test_pause(
     introspector = make()
     endpoint.status, endpoint.down = status, not status
     for number in range(failures):
-        refusal(introspector, f"token-{number}")
+        rejection(introspector, f"token-{number}")
     endpoint.status, endpoint.down = 200, False
     clock.advance(1.5)
-    error = refusal(introspector, "another")
+    error = rejection(introspector, "another")
     assert error.reason == "the introspection endpoint failed a moment ago"
     assert dict(error.extra_headers)["Retry-After"] == "4"
     assert endpoint.asked == failures
     clock.advance(3.4)
-    refusal(introspector, "another")
+    rejection(introspector, "another")
     assert endpoint.asked == failures
     clock.advance(0.1)
     assert status_of(introspector, "another") == 200
@@ -195,14 +195,14 @@ def test_one_odd_token_stops_no_other(make: Callable[..., Introspector], endpoin
     introspector = make()
     for number in range(10):
         endpoint.status = status
-        refusal(introspector, "odd")
+        rejection(introspector, "odd")
         endpoint.status = 200
         assert status_of(introspector, f"good-{number}") == 200
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 500])
 def test_odd_token_does_not_stop_others(make: Callable[..., Introspector], endpoint: Endpoint, status: int) -> None:
-    """What one token can provoke, by a firewall or a fault, is answered for that token alone."""
+    """What one token can provoke, by a firewall or a fault, is responded to for that token alone."""
     introspector = make()
     endpoint.status = status
     assert status_of(introspector, "../../etc/passwd") in {401, 503}
@@ -214,16 +214,16 @@ def test_one_probe_after_the_pause(make: Callable[..., Introspector], endpoint: 
     """IN-6: while one thread finds out whether the endpoint is back, the others are not held up."""
     introspector = make()
     endpoint.down = True
-    refusal(introspector)
+    rejection(introspector)
     clock.advance(5)
     reasons: list[str] = []
 
     def ask_meanwhile() -> None:
         endpoint.meanwhile = lambda: None
-        reasons.append(refusal(introspector, "another").reason)
+        reasons.append(rejection(introspector, "another").reason)
 
     endpoint.meanwhile = ask_meanwhile
-    refusal(introspector)
+    rejection(introspector)
     assert reasons == ["the introspection endpoint failed a moment ago"]
     endpoint.down = False
     clock.advance(5)

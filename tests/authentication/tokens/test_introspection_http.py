@@ -30,7 +30,7 @@ Behaviour = Callable[[BaseHTTPRequestHandler], object]
 
 
 class Site(ThreadingHTTPServer):
-    """Knows one client and one token; ``behaviour`` stands in for its answer."""
+    """Knows one client and one token; ``behaviour`` stands in for its response."""
 
     daemon_threads = True
     behaviour: Behaviour | None = None
@@ -53,10 +53,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.behaviour is not None:
             self.server.behaviour(self)
         elif not self._knows_client():
-            answer(self, 401, b"{}")
+            response(self, 401, b"{}")
         else:
             known = parse_qs(body.decode("ascii"))["token"] == [TOKEN]
-            answer(self, 200, json.dumps(USUAL if known else {"active": False}).encode())
+            response(self, 200, json.dumps(USUAL if known else {"active": False}).encode())
 
     def do_GET(self) -> None:
         self.do_POST()
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def answer(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
+def response(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
     handler.send_response(status)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
         handler.send_header(name, value)
@@ -130,39 +130,39 @@ def test_token_that_is_not_active(site: Site) -> None:
     assert status_of(introspector(site), "another") == 401
 
 
-def test_credentials_that_are_refused(site: Site) -> None:
+def test_credentials_that_are_rejected(site: Site) -> None:
     """IN-5: a wrong client secret is 503."""
     assert status_of(introspector(site, client_secret="sixteen characters")) == 503
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(site: Site, status: int) -> None:
-    """IN-6: neither the token nor the credentials go to another address, and the answer there counts for nothing."""
+    """IN-6: neither the token nor the credentials go to another address, and the response there counts for nothing."""
     with serving() as other:
-        other.behaviour = lambda handler: answer(handler, 200, json.dumps(USUAL).encode())
-        site.behaviour = lambda handler: answer(handler, status, b"", Location=other.address)
+        other.behaviour = lambda handler: response(handler, 200, json.dumps(USUAL).encode())
+        site.behaviour = lambda handler: response(handler, status, b"", Location=other.address)
         assert status_of(introspector(site)) == 401
         assert not other.seen
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_RESPONSE, 200), (MAX_RESPONSE + 1, 503)])
-def test_size_of_an_answer(site: Site, size: int, status: int) -> None:
-    """API10: an answer has a largest size."""
+def test_size_of_a_response(site: Site, size: int, status: int) -> None:
+    """API10: a response has a largest size."""
     body = json.dumps(USUAL).encode()
-    site.behaviour = lambda handler: answer(handler, 200, body + b" " * (size - len(body)))
+    site.behaviour = lambda handler: response(handler, 200, body + b" " * (size - len(body)))
     assert status_of(introspector(site)) == status
 
 
 @pytest.mark.usefixtures("no_jitter")
 def test_slow_server(site: Site) -> None:
-    """IN-6: a server that does not answer in time is 503 with Retry-After, and is not asked again at once."""
+    """IN-6: a server that does not respond in time is 503 with Retry-After, and is not asked again at once."""
     done = threading.Event()
 
-    def answer_late(handler: BaseHTTPRequestHandler) -> None:
+    def response_late(handler: BaseHTTPRequestHandler) -> None:
         done.wait(5)
-        answer(handler, 200, json.dumps(USUAL).encode())
+        response(handler, 200, json.dumps(USUAL).encode())
 
-    site.behaviour = answer_late
+    site.behaviour = response_late
     verifier = introspector(site, timeout=0.2)
     for _ in range(2):
         with pytest.raises(DependencyUnavailable) as caught:
@@ -210,16 +210,16 @@ def get(app: Flask, token: str = TOKEN) -> TestResponse:
     return app.test_client().get("/me", base_url=HTTPS, headers={"Authorization": f"Bearer {token}"})
 
 
-def test_answers_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) -> None:
+def test_responses_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) -> None:
     """IN-2, IN-6, IN-7: the view runs for an active token only, and the request log has no token."""
     app = make_app(INTROSPECTION_CACHE_SECONDS=0)
     assert get(app).json == {"id": f"{ISSUER}#alice"}
-    refused = get(app, "another-opaque-token")
-    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
+    rejected = get(app, "another-opaque-token")
+    assert (rejected.status_code, rejected.headers["WWW-Authenticate"]) == (
         401,
         'Bearer realm="model", error="invalid_token"',
     )
-    site.behaviour = lambda handler: answer(handler, 503, b"")
+    site.behaviour = lambda handler: response(handler, 503, b"")
     assert (get(app).status_code, get(app).headers["Retry-After"]) == (503, "5")
     assert [record["status"] for record in sink.records] == [200, 401, 503, 503]
     assert not [line for line in sink.lines if TOKEN in line or "another-opaque-token" in line]
@@ -227,7 +227,7 @@ def test_answers_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) -> N
 
 @pytest.mark.parametrize(("seconds", "asked"), [(0, 2), (60, 1)])
 def test_introspection_cache_seconds(make_app: MakeApp, site: Site, seconds: int, asked: int) -> None:
-    """SECURE_ML_INTROSPECTION_CACHE_SECONDS says for how long an answer is used again."""
+    """SECURE_ML_INTROSPECTION_CACHE_SECONDS says for how long a response is used again."""
     app = make_app(INTROSPECTION_CACHE_SECONDS=seconds)
     assert [get(app).status_code for _ in range(2)] == [200, 200]
     assert len(site.seen) == asked
@@ -237,5 +237,5 @@ def test_introspection_cache_seconds(make_app: MakeApp, site: Site, seconds: int
 def test_leeway(make_app: MakeApp, site: Site, seconds: int, status: int) -> None:
     """SECURE_ML_TOKEN_LEEWAY is that of introspected tokens too."""
     body = json.dumps({**USUAL, "exp": NOW - 10}).encode()
-    site.behaviour = lambda handler: answer(handler, 200, body)
+    site.behaviour = lambda handler: response(handler, 200, body)
     assert get(make_app(TOKEN_LEEWAY=seconds)).status_code == status

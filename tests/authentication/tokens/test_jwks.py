@@ -21,7 +21,7 @@ ALGORITHMS = ("RS256", "ES256")
 
 
 class Server:
-    """Stands in for the network: answers with what a test sets, and counts."""
+    """Stands in for the network: responds with what a test sets, and counts."""
 
     def __init__(self, body: str) -> None:
         self.body: str | None = body
@@ -184,7 +184,7 @@ def test_j2_last_good_set_serves_for_a_day(keys: HttpKeys, server: Server, clock
 
 @pytest.mark.parametrize("body", [None, "<html>", '{"keys": []}'], ids=["down", "html", "no keys"])
 def test_j2_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body: str | None) -> None:
-    """J2: without any usable set the answer is 503 with Retry-After, and one fetch in a cooldown."""
+    """J2: without any usable set the response is 503 with Retry-After, and one fetch in a cooldown."""
     server.body = body
     for _ in range(10):
         with pytest.raises(DependencyUnavailable) as caught:
@@ -221,7 +221,7 @@ def test_withdrawn_keys_are_not_served(keys: HttpKeys, server: Server, clock: Fa
 
 
 class SlowServer(Server):
-    """Answers when a test lets it."""
+    """Responses when a test lets it."""
 
     def __init__(self, body: str) -> None:
         super().__init__(body)

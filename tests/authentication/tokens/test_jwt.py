@@ -50,7 +50,7 @@ def public_forms(key: Key) -> dict[str, bytes]:
 @pytest.mark.parametrize("form", ["pem", "pem without newline", "der", "jwk"])
 @pytest.mark.parametrize("kind", [pytest.param("RS256", id="A2"), pytest.param("ES256", id="A3")])
 def test_public_key_as_hmac_secret(ask: Ask, signing_keys: Mapping[str, Key], token: Ask, kind: str, form: str) -> None:
-    """A2, A3: a token signed by HMAC with the public key is refused."""
+    """A2, A3: a token signed by HMAC with the public key is rejected."""
     body = token(kind).split(".")[1]
     signed = b64(json.dumps({"alg": "HS256", "typ": "at+jwt", "kid": kind}).encode()) + "." + body
     mac = hmac.digest(public_forms(signing_keys[kind])[form], signed.encode(), hashlib.sha256)
@@ -85,12 +85,12 @@ def numbers(r: int, s: int, size: int = 32) -> bytes:
     ],
 )
 def test_a5_psychic_signature(ask: Ask, token: Ask, signature: bytes) -> None:
-    """A5: signatures that broken ECDSA verifiers take for any message are refused."""
+    """A5: signatures that broken ECDSA verifiers take for any message are rejected."""
     assert ask(bearer(token("ES256").rpartition(".")[0] + "." + b64(signature))).status == 401
 
 
 def test_a5_der_signature(ask: Ask, token: Ask, signing_keys: Mapping[str, Key]) -> None:
-    """A5: a true signature in DER instead of the form of RFC 7518 section 3.4 is refused."""
+    """A5: a true signature in DER instead of the form of RFC 7518 section 3.4 is rejected."""
     signed = token("ES256").rpartition(".")[0]
     private: Any = signing_keys["ES256"].private_key
     assert ask(bearer(f"{signed}.{b64(private.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))}")).status == 401
@@ -136,7 +136,7 @@ def test_h1_jb_14_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> No
 
 @pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c"])
 def test_h1_own_key_in_header(ask: Ask, member: str) -> None:
-    """H1, A9: a token that brings the key that signed it, or says where it is, is refused."""
+    """H1, A9: a token that brings the key that signed it, or says where it is, is rejected."""
     own = make_signing_key("ES256", kid="ES256")
     public = own.as_dict(private=False)
     brought = {"jwk": public, "x5c": ["MIIB"]}.get(member, "https://attacker.example/keys")
@@ -152,7 +152,7 @@ def test_h1_own_key_in_header(ask: Ask, member: str) -> None:
 
 @pytest.mark.parametrize("size", [8_193, 65_536, 5_000_000])
 def test_large_token_is_not_parsed(ask: Ask, token: Ask, size: int) -> None:
-    """T5: a token over the cap is refused by its length alone."""
+    """T5: a token over the cap is rejected by its length alone."""
     head, body, signature = token().split(".")
     text = f"{head}.{body}{'A' * (size - len(head + body + signature) - 2)}.{signature}"
     assert ask(bearer(text)).reason == "the token has more than 8192 characters"
@@ -168,7 +168,7 @@ def test_largest_token(ask: Ask, token: Ask) -> None:
 @pytest.mark.parametrize("depth", [33, 1_500])
 @pytest.mark.parametrize("part", ["header", "payload"])
 def test_h7_deep_nesting(ask: Ask, signing_keys: Mapping[str, Key], part: str, depth: int) -> None:
-    """H7: deep nesting in header or payload is a refusal, not a recursion error."""
+    """H7: deep nesting in header or payload is a rejection, not a recursion error."""
     deep = b'{"alg":"RS256","typ":"at+jwt","kid":"RS256","x":' + b"[" * depth + b"]" * depth + b"}"
     plain = b'{"alg":"RS256","typ":"at+jwt","kid":"RS256"}'
     text = sign_parts(signing_keys["RS256"], *((deep, b"{}") if part == "header" else (plain, deep)))
@@ -177,7 +177,7 @@ def test_h7_deep_nesting(ask: Ask, signing_keys: Mapping[str, Key], part: str, d
 
 @pytest.mark.parametrize("size", [257, 300, 5_000])
 def test_h2_jb_13_very_long_kid(ask: Ask, token: Ask, size: int) -> None:
-    """H2, JB-13: a very long kid is refused before any look-up."""
+    """H2, JB-13: a very long kid is rejected before any look-up."""
     assert ask(bearer(token(header={"kid": "k" * size}))).reason.startswith("kid is not")
 
 
@@ -203,7 +203,7 @@ def test_h2_kid_missing_with_two_keys(
 def test_jb_1_allow_list_stands_beside_the_keys(
     ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, signing_keys: Mapping[str, Key]
 ) -> None:
-    """JB-1: an algorithm that the issuer may not use is refused, also when there is a key for it."""
+    """JB-1: an algorithm that the issuer may not use is rejected, also when there is a key for it."""
     path = tmp_path / "jwks"
     path.write_text(make_key_set(signing_keys["RS256"]))
     config = IssuerConfig("https://issuer.example", "https://api.example", ("ES256",), jwks_file=str(path))
@@ -230,8 +230,8 @@ def test_unusable_file_is_503(ask_with: Ask, token: Ask, tmp_path: Path, clock: 
     (tmp_path / "jwks").unlink()
     if content is not None:
         (tmp_path / "jwks").write_text(content)
-    answer = ask_with(source, bearer(token()))
-    assert (answer.status, answer.retry_after) == (503, "60")
+    response = ask_with(source, bearer(token()))
+    assert (response.status, response.retry_after) == (503, "60")
 
 
 def test_jb_11_principal_of_a_token(ask: Ask, token: Ask) -> None:

@@ -60,14 +60,14 @@ def test_at_8_only_a_right_token_is_let_in(
 ) -> None:
     """A token is accepted only when form, signature and every claim are right; else 401 invalid_token."""
     text = build(case, signing_keys[case.get("sign", "RS256")], clock.now())
-    answer = ask({"Authorization": f"Bearer {text}"})
-    assert answer.status == case.get("status", 401), answer.reason
-    if answer.status == 200:
-        assert sorted(answer.principal.scopes) == case.get("scopes", ["predict"])
+    response = ask({"Authorization": f"Bearer {text}"})
+    assert response.status == case.get("status", 401), response.reason
+    if response.status == 200:
+        assert sorted(response.principal.scopes) == case.get("scopes", ["predict"])
     else:
-        assert answer.principal is None
-        assert " raised " not in answer.reason  # refused for what it is, not by an error of ours
-        assert answer.challenges == ('Bearer realm="model", error="invalid_token"', 'ApiKey realm="model"')
+        assert response.principal is None
+        assert " raised " not in response.reason  # rejected for what it is, not by an error of ours
+        assert response.challenges == ('Bearer realm="model", error="invalid_token"', 'ApiKey realm="model"')
 
 
 @pytest.mark.parametrize("case", cases(transport=True))
@@ -82,11 +82,11 @@ def test_transport(
     """Exactly one credential, in a header, in the syntax of its scheme; the challenge says what was wrong."""
     key = stored_key(store, pepper, clock)
     filled = {name: fill(value, token(), key) for name, value in case["headers"].items()}
-    answer = ask(filled, url=fill(case.get("url", "/"), token(), key))
-    assert answer.status == case["status"], answer.reason
-    if answer.status != 200:
+    response = ask(filled, url=fill(case.get("url", "/"), token(), key))
+    assert response.status == case["status"], response.reason
+    if response.status != 200:
         wanted = f', error="{case["error"]}"' if case["error"] else ""
-        assert answer.challenges == (f'Bearer realm="model"{wanted}', 'ApiKey realm="model"')
+        assert response.challenges == (f'Bearer realm="model"{wanted}', 'ApiKey realm="model"')
 
 
 def fill(text: str, token: str, key: str) -> str:

@@ -118,8 +118,8 @@ def test_a8_jb_7_unsound_curve_is_left_out(rsa: dict[str, Any], ec: dict[str, An
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
-def test_as_5_doubtful_set_is_refused(raw: bytes) -> None:
-    """AS-5: a document that is not a sound set refuses all of it."""
+def test_as_5_doubtful_set_is_rejected(raw: bytes) -> None:
+    """AS-5: a document that is not a sound set rejects all of it."""
     with pytest.raises(KeySetError):
         parse_key_set(raw, ALL)
 
@@ -200,7 +200,7 @@ def test_ordinary_moduli_pass(signing_keys: Mapping[str, Key]) -> None:
     ],
 )
 def test_strict(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
-    """A8: by hand, a key that no issuer could use refuses the set; what is wrong is said of each, by its number."""
+    """A8: by hand, a key that no issuer could use rejects the set; what is wrong is said of each, by its number."""
     with pytest.raises(KeySetError) as caught:
         parse_key_set(
             raw_set(ec, {**rsa, **change}, {**ec, "kid": "p", "crv": "P-384"}), ["ES256", "RS256"], strict=True

@@ -27,7 +27,7 @@ Document = tuple[int, Mapping[str, str], bytes]
 
 
 class AuthorizationServer(ThreadingHTTPServer):
-    """Answers with the documents that a test gives it."""
+    """Responses with the documents that a test gives it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -118,7 +118,7 @@ REDIRECT = {"status": 302, "Location": METADATA_OF_THE_CLOUD}
 def test_keys_that_cannot_be_had(
     verify: Callable[..., str], server: AuthorizationServer, document: Any, options: dict[str, Any]
 ) -> None:
-    """J2: without usable keys the answer is 503 with Retry-After, never a pass."""
+    """J2: without usable keys the response is 503 with Retry-After, never a pass."""
     server.publish(KEYS, document, **options)
     with pytest.raises(DependencyUnavailable) as caught:
         verify(jwks_uri=server.uri + KEYS)

@@ -91,7 +91,7 @@ def test_setting(token: Any, clock: FakeClock, signing_keys: Mapping[str, Key]) 
     ],
 )
 def test_never_beyond_its_end(counted: Counted, token: Any, clock: FakeClock, seconds: int, good: bool) -> None:
-    """A remembered token ends when it would have ended; past exp it is verified anew."""
+    """A remembered token ends when it would have ended; past exp it is verified again."""
     verifier, seen = counted()
     text = token()
     verifier.verify(text)
@@ -132,7 +132,7 @@ def test_later_of_the_two_begins(counted: Counted, token: Any, clock: FakeClock,
 
 
 def test_c12_removed_key(counted: Counted, token: Any, tmp_path: Path) -> None:
-    """C12: a remembered token is refused as soon as its key is gone."""
+    """C12: a remembered token is rejected as soon as its key is gone."""
     verifier, _ = counted()
     text = token()
     verifier.verify(text)

@@ -47,7 +47,7 @@ def public(target: Any = None, /, **options: Any) -> Any:
     """Open a view, a class-based view or a blueprint to callers without a credential.
 
     :param options: ``body``, ``limits``, ``caps``, ``response``, ``scores``, ``cors`` and ``headers``, as for
-        :func:`protect`; limits are counted for each IP address.
+        :func:`protect`; limits are counted for each IP address. ``tls="optional"`` responds in clear text too.
     :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
     """
     return _decorator(target, Policy.build(public=True, **options))

@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError
 
 from ..errors import ConfigError
 from .cors import NO_CORS, CorsArguments, CorsOptions
-from .fields import Boolean, LimitList, Limits, Options, StrictField, String
+from .fields import Boolean, Choice, LimitList, Limits, Options, StrictField, String
 from .headers import HeaderArguments, HeaderOptions, HeadersOption, Preset
 from .options import (
     NO_CAPS,
@@ -31,6 +31,9 @@ MARK = "__secure_ml_policy__"
 
 AnySchema = type[Schema] | Schema | str
 
+TLS = ("required", "optional")
+"""Whether requests in clear text are rejected."""
+
 
 class PublicArguments(TypedDict, total=False):
     """What users write of a :class:`Policy`, whether it is public or not."""
@@ -42,6 +45,7 @@ class PublicArguments(TypedDict, total=False):
     scores: ScoreArguments | Literal[False] | None
     cors: CorsArguments | Literal[False] | None
     headers: HeaderArguments | Preset | None
+    tls: Literal["required", "optional"]
 
 
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
@@ -98,6 +102,12 @@ def check_openness(policy: Policy) -> Iterator[Problem]:
         yield ("public",), "is for a route without a caller, so the policy can have no access options and no cost"
 
 
+def check_tls(policy: Policy) -> Iterator[Problem]:
+    """Yield a problem if a credential could be sent in clear text."""
+    if policy.tls == "optional" and not policy.public:
+        yield ("tls",), "can be optional only where the policy is public: credentials never go in clear text"
+
+
 def check_cost(policy: Policy) -> Iterator[Problem]:
     """Yield a problem if the rows that ``cost`` names cannot be counted."""
     if policy.cost is None:
@@ -124,9 +134,10 @@ class Policy:
     :param cors: which other origins may call in a browser, instead of the whole of ``SECURE_ML_CORS``, which must be
         set; false for none.
     :param headers: the security headers of the response, instead of ``SECURE_ML_HEADERS``: ``page``, or an object.
+    :param tls: ``optional`` for a public route that responds in clear text too, such as one that a kubelet probes.
     """
 
-    cross_checks: ClassVar[tuple[Check, ...]] = (check_openness, check_cost)
+    cross_checks: ClassVar[tuple[Check, ...]] = (check_openness, check_tls, check_cost)
 
     public: bool = option(Boolean(), False)
     access: AccessOptions = inlined(AccessOptions)
@@ -138,6 +149,7 @@ class Policy:
     scores: ScoreOptions | None = option(ScoresOption(), NO_SCORE_OPTIONS)
     cors: CorsOptions | None = option(CorsOption(), None)
     headers: HeaderOptions | None = option(HeadersOption(nullable=True), None)
+    tls: str = option(Choice(*TLS), "required")
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -41,28 +41,30 @@ class TlsGuard:
 
     In debug, the first rejection of a client on this machine is logged with what its developer can do.
 
-    :param exempt: the endpoints that respond in clear text too.
     :param debug: returns True if the app is in debug.
     """
 
     name = "tls"
     stage = Stage.TRANSPORT
 
-    def __init__(self, exempt: frozenset[str] = frozenset(), debug: Callable[[], bool] = lambda: False) -> None:
-        self._exempt = exempt
+    def __init__(self, debug: Callable[[], bool] = lambda: False) -> None:
         self._debug = debug
         self._explained = False
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Check the scheme.
+        """Check the scheme, unless the policy of the route makes TLS optional.
 
         :raises TlsRequired: the request came in clear text.
         """
-        if not exchange.secure and exchange.endpoint not in self._exempt:
+        if not exchange.secure and not _is_optional(exchange):
             if not self._explained and self._debug() and _is_here(exchange.client):
                 self._explained = True
                 log.warning(_HINT)
             raise TlsRequired(f"insecure_transport: clear text from {exchange.client or 'a Unix socket'}")
+
+
+def _is_optional(exchange: Exchange) -> bool:
+    return exchange.policy is not None and exchange.policy.tls == "optional"
 
 
 def _is_here(address: str) -> bool:

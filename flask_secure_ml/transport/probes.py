@@ -21,8 +21,8 @@ READY = "secure_ml_ready"
 DETAILS = "secure_ml_ready_details"
 
 PROBES = frozenset({LIVE, READY})
-"""The endpoints that respond in clear text too, and that no limit holds for: others can share a network with the
-kubelet, and a probe that fails ends the process."""
+"""The endpoints that no limit holds for: others can share a network with the kubelet, and a probe that fails ends the
+process."""
 
 SCOPE = "metrics"
 """The scope for the details."""
@@ -106,7 +106,10 @@ def add_probes(app: Flask, options: ProbeOptions, readiness: Readiness) -> None:
         problems = readiness.problems()
         return _response(app, problems, {"unavailable": list(problems)})
 
-    anyone, scraper = Policy.build(public=True, scores=False), Policy.build(scopes=[SCOPE], scores=False)
+    anyone, scraper = (
+        Policy.build(public=True, tls="optional", scores=False),
+        Policy.build(scopes=[SCOPE], scores=False),
+    )
     routes = [(LIVE, options.live, live, anyone), (READY, options.ready, ready, anyone)]
     routes.append((DETAILS, f"{options.ready}/details", details, scraper))
     taken = sorted({path for _, path, _, _ in routes} & {rule.rule.rstrip("/") for rule in app.url_map.iter_rules()})

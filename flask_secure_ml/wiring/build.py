@@ -89,7 +89,7 @@ def _session_login(app: Flask, settings: Settings) -> Authenticator | None:
 
 def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:
     if settings.require_tls:
-        yield TlsGuard(_probes(settings), lambda: app.debug)
+        yield TlsGuard(lambda: app.debug)
     if settings.cors is not None:
         from ..transport.cors import AnnouncedPolicies, CorsGuard
 

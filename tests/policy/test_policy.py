@@ -105,6 +105,9 @@ FAULTS = [
     pytest.param(
         {"cost": "instances", "body": Body(many=True)}, "cost: needs a body schema of one", id="cost of a list"
     ),
+    pytest.param({"tls": "optional"}, "tls: can be optional only where the policy is public", id="tls with a caller"),
+    pytest.param({"public": True, "tls": "off"}, "tls: must be one of 'required', 'optional'", id="tls off"),
+    pytest.param({"public": True, "tls": False}, "tls: must be one of 'required', 'optional'", id="tls false"),
     pytest.param({"public": "false"}, "public: must be true or false, not 'false'", id="public as a string"),
     pytest.param({"body": dict}, "body: must be a marshmallow Schema", id="body that is no schema"),
     pytest.param({"body": "no_such_module:Body"}, "body: cannot import 'no_such_module:Body'", id="missing module"),

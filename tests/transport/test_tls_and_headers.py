@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from flask import Flask, Response, request, session
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_secure_ml import public
 from support import HTTPS, MakeApp, caller
@@ -32,6 +35,35 @@ def test_clear_text_is_rejected(app: Flask, method: str, debug: bool) -> None:
     assert (response.status_code, response.json["code"]) == (403, "tls_required")  # type: ignore[index]
     assert "Location" not in response.headers
     assert "Strict-Transport-Security" not in response.headers
+
+
+def test_tls_is_optional_where_the_policy_says_so(protected: MakeApp) -> None:
+    """In the code and in the configuration, for that route alone; HSTS is sent over TLS only (RFC 6797 section 7.2)."""
+    app = protected(POLICIES={"GET /configured": {"public": True, "tls": "optional"}})
+    app.add_url_rule("/healthz", endpoint="healthz", view_func=public(tls="optional")(lambda: "ok"))
+    app.add_url_rule("/configured", endpoint="configured", view_func=lambda: "ok", methods=["GET", "POST"])
+    app.add_url_rule("/open", endpoint="open", view_func=public(lambda: "ok"))
+    client = app.test_client()
+    assert [client.get(path).status_code for path in ("/healthz", "/configured")] == [200, 200]
+    assert [client.get(path).status_code for path in ("/open", "/unknown", "/healthz/")] == [403, 403, 403]
+    assert client.post("/configured", headers=caller()).status_code == 403
+    assert "Strict-Transport-Security" not in client.get("/healthz").headers
+    assert "Strict-Transport-Security" in client.get("/healthz", base_url=HTTPS).headers
+
+
+def test_tls_is_optional_beneath_the_guards(bare_app: Flask, protected: MakeApp) -> None:
+    """A mount that is public by configuration, too; no other spelling of its path."""
+
+    def mounted(_environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"mounted"]
+
+    bare_app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+        bare_app.wsgi_app, {"/metrics": mounted, "/other": mounted}
+    )
+    app = protected(bare_app, POLICIES={"/metrics": {"public": True, "tls": "optional"}, "/other": {"public": True}})
+    statuses = [app.test_client().get(path).status_code for path in ("/metrics", "/metrics/", "/other", "/./metrics")]
+    assert statuses == [200, 403, 403, 403]
 
 
 @pytest.mark.parametrize(

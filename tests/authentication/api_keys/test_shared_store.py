@@ -186,11 +186,11 @@ def test_an_app_with_keys_in_the_store(uri: str, clock: FakeClock, pepper: Secre
     """SECURE_ML_API_KEYS=store: two apps share their keys, and the commands work on them."""
     apps = [served(uri, clock) for _ in range(2)]
     key = apps[0].test_cli_runner().invoke(secure_ml, ["keys", "create", "--client", "ada"]).stdout.strip()
-    assert [status(app, key) for app in apps] == [200, 200]
+    assert [status(app, key, clock) for app in apps] == [200, 200]
     revoked = apps[1].test_cli_runner().invoke(secure_ml, ["keys", "revoke", key[4:16]])
     assert revoked.exit_code == 0
     clock.advance(1)
-    assert [status(app, key) for app in apps] == [401, 401]
+    assert [status(app, key, clock) for app in apps] == [401, 401]
 
 
 @pytest.mark.parametrize("uri", ["sqlite", "valkey"], indirect=True)
@@ -198,7 +198,7 @@ def test_keys_for_tests_can_be_made_in_it(uri: str, clock: FakeClock, pepper: Se
     """As in a file: an app's own store has them."""
     app, other = (served(uri, clock) for _ in range(2))
     key = make_api_key(app)
-    assert [status(each, key) for each in (app, other)] == [200, 200]
+    assert [status(each, key, clock) for each in (app, other)] == [200, 200]
 
 
 def served(uri: str, clock: FakeClock) -> Flask:
@@ -211,8 +211,14 @@ def served(uri: str, clock: FakeClock) -> Flask:
     return app
 
 
-def status(app: Flask, key: str) -> int:
-    return app.test_client().get("/whoami", base_url="https://localhost", headers={"X-API-Key": key}).status_code
+def status(app: Flask, key: str, clock: FakeClock) -> int:
+    """Return the status of a call; on a busy machine a read of the store may exceed its time, and is repeated later."""
+    for _ in range(20):
+        found = app.test_client().get("/whoami", base_url="https://localhost", headers={"X-API-Key": key}).status_code
+        if found != 503:
+            break
+        clock.advance(2)
+    return found
 
 
 # --- what does not depend on the kind of store -----------------------------------------------------------

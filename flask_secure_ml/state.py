@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .principal import Clock
     from .stores import SharedStore
     from .transport.beneath import Beneath
+    from .transport.headers import ForeignFilter
     from .transport.probes import Readiness
 
 EXTENSION = "secure_ml"
@@ -37,6 +38,7 @@ class AppState:
     keys: KeyStore | None
     revocations: Revocations
     load: Callable[[], None]
+    foreign_filters: tuple[ForeignFilter, ...]
     readiness: Readiness
 
 

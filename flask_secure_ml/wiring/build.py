@@ -46,6 +46,8 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     login = _session_login(app, settings)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle, login)
     responses = ResponseRules(settings.plans["default"])
+    # Flask-Talisman computes them, which takes about a millisecond a preset: once for both kinds of response.
+    tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     policies = PolicyTable(
         app,
         settings.policies,
@@ -60,7 +62,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
             *_guards(settings, parts, limiter, authentication, responses),
             *parts.guards,
         ],
-        [*parts.filters, *_filters(settings, responses)],
+        [*parts.filters, *_filters(settings, responses, tables)],
         [*_recorders(settings, parts), *parts.recorders],
     )
     return AppState(
@@ -74,6 +76,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         keys=authentication.keys,
         revocations=authentication.revocations,
         load=authentication.load,
+        foreign_filters=tuple(_foreign_filters(settings, tables)),
         readiness=Readiness({**authentication.parts, "limit storage": limiter.ready}, parts.clock),
     )
 
@@ -121,12 +124,11 @@ def _probes(settings: Settings) -> frozenset[str]:
     return frozenset() if settings.probes is None else PROBES
 
 
-def _filters(settings: Settings, responses: ResponseRules) -> Iterator[Filter]:
+def _filters(settings: Settings, responses: ResponseRules, tables: HeaderTables) -> Iterator[Filter]:
     # Before the rules of responses, which depend on the status.
     yield RejectionFilter(replace=settings.error_body == "ours")
     yield OutputFilter(responses)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
-    tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
     yield HeaderFilter(tables, settings.headers, exposed)
     yield from _browser_filters(settings)
@@ -152,7 +154,7 @@ def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
         yield RequestLog(sink)
 
 
-def foreign_filters(settings: Settings) -> Iterator[ForeignFilter]:
+def _foreign_filters(settings: Settings, tables: HeaderTables) -> Iterator[ForeignFilter]:
     """Yield what completes the headers of responses that do not come from Flask."""
-    yield ForeignHeaders(HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains))
+    yield ForeignHeaders(tables)
     yield from _browser_filters(settings)

@@ -19,10 +19,8 @@ from ..policy.policy import Policy
 from ..signals import request_authenticated, request_rejected
 from ..state import AppState
 from ..transport.gate import Admission
-from ..transport.headers import ForeignFilter
 from ..transport.outgoing import FLASK_MARK
 from ..transport.proxy import ExchangeOpener, ProxyMiddleware
-from .build import foreign_filters
 
 
 class Hooks:
@@ -31,7 +29,6 @@ class Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._finishing: list[ForeignFilter] = list(foreign_filters(state.settings))
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
@@ -114,7 +111,7 @@ class Hooks:
         return response
 
     def _noting(self, handle: Callable[[Exception], Any]) -> Any:
-        """Return Flask's own error handling, which tells the exchange of each exception first."""
+        """Return Flask's own error handling; each exception is recorded on the exchange first."""
 
         def noted(error: Exception) -> Any:
             exchange = exchange_of(request.environ)
@@ -167,7 +164,7 @@ class Hooks:
 
     def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers of a response that does not come from Flask, completed."""
-        for each in self._finishing:
+        for each in self._state.foreign_filters:
             headers = each.completed(exchange, headers)
         return headers
 

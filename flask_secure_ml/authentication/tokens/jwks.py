@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from ...fetch import TIMEOUT, FetchError, Response, fetch, require_ok
+from ...fetch import TIMEOUT, FetchError, Response, require_ok
 from ...principal import Clock
 from ...refresh import JITTER, Attempt, Refreshed, process_lock
 from ...strictjson import StrictJSONError, loads
@@ -25,14 +25,6 @@ _READS = 3
 
 Get = Callable[[str, Attempt], bytes]
 """Returns the document at a URL within the time of an attempt; raises :class:`~flask_secure_ml.fetch.FetchError`."""
-
-
-def get_document(uri: str, attempt: Attempt, *, private_network: bool = False) -> bytes:
-    """Return the document at a URL.
-
-    :raises FetchError: as :func:`~flask_secure_ml.fetch.fetch`.
-    """
-    return fetch(uri, private_network=private_network, timeout=attempt.remaining())
 
 
 class HttpKeys(PublishedKeys):
@@ -54,7 +46,7 @@ class HttpKeys(PublishedKeys):
         *,
         max_age: float = 300,
         cooldown: float = 60,
-        get: Get = get_document,
+        get: Get,
     ) -> None:
         self._uri = uri
         self._algorithms = tuple(algorithms)

@@ -49,7 +49,7 @@ class Challenges:
         return [("WWW-Authenticate", challenge) for challenge in (first, *others)]
 
     def malformed(self) -> Headers:
-        """Return the header lines for a request whose credentials cannot be parsed or told apart."""
+        """Return the header lines for a request with malformed or ambiguous credentials."""
         used = next((each for name in OAUTH_SCHEMES for each in self._complete if _scheme(each) == name), "")
         return self.headers(used, "invalid_request")
 

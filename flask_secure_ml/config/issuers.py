@@ -96,7 +96,7 @@ def check_provider(found: IssuerConfig) -> Iterator[Problem]:
 
 
 def check_id_token_claims(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if ID tokens could no longer be told from access tokens."""
+    """Yield a problem if ID tokens could pass as access tokens."""
     if found.id_token_claims and not {name for name, _ in found.required_claims} & {"typ", "token_use"}:
         examples = '{"typ": ["Bearer"]} or {"token_use": ["access"]}'
         yield ("id_token_claims",), f"needs required_claims that ID tokens do not meet, such as {examples}"
@@ -109,7 +109,7 @@ def check_plan_claim(found: IssuerConfig) -> Iterator[Problem]:
 
 
 def check_opaque(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield options that are for introspection, where nothing is introspected."""
+    """Yield options of introspection that an issuer without introspection has."""
     if found.introspection_uri is None:
         if "aud" in found.omits:
             yield ("omits",), 'may have "aud" for introspection only; a JWT always needs an audience'

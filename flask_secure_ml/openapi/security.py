@@ -78,8 +78,9 @@ def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[M
 
         header = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY}
         scheme = {"type": "http", "scheme": "ApiKey", "description": _KEY}
-        ways = {"x-api-key": Method({"ApiKeyHeader": header}), "apikey": Method({"ApiKey": scheme})}
-        yield ApiKeyAuthenticator, tuple(way for name, way in ways.items() if name in settings.api_key_schemes)
+        described = {"x-api-key": Method({"ApiKeyHeader": header}), "apikey": Method({"ApiKey": scheme})}
+        methods = tuple(each for name, each in described.items() if name in settings.api_key_schemes)
+        yield ApiKeyAuthenticator, methods
     if settings.api_keys is not None and not {"bearer", "basic"}.isdisjoint(settings.api_key_schemes):
         from ..authentication.api_keys.schemes import BasicKeys, BearerKeys
 

@@ -217,7 +217,7 @@ class LastUse:
         self._complaint = ""
 
     def used(self, key_id: str, when: float) -> None:
-        """Record one use; nothing is raised."""
+        """Record one use. It raises no error."""
         due = self._rarely.due(key_id, when)
         if due or self._waiting:
             self._record({key_id: int(when)} if due else {}, when)

@@ -257,7 +257,7 @@ def test_missing_pepper_is_503(ask: Ask, key: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_missing_store_is_503_for_what_may_be_a_key(ask: Ask) -> None:
-    """Noise is rejected whatever the store holds; what may be a key cannot be told."""
+    """Noise is rejected whatever the store holds; a well-formed key needs the store."""
     assert [ask({"X-API-Key": text}).status for text in ("x", new_key())] == [401, 503]
 
 

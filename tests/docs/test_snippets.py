@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from doc_blocks import HOWTO, ROOT, blocks, write_file
 from flask_secure_ml import SecureML
 from flask_secure_ml.state import state_of
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.rst", *(ROOT / "docs").rglob("*.rst")])
-BLOCK = re.compile(
-    r"^\.\. code-block:: python\n(?P<options>(?:   :.*\n)*)\n(?P<code>(?:(?:   .*)?\n)+)",
-    re.MULTILINE,
-)
-
-
-def blocks(page: Path, marked: str = "") -> list[str]:
-    """Return the Python of a page; with ``marked``, only blocks whose options hold that text."""
-    found = BLOCK.finditer(page.read_text() + "\n")
-    return [textwrap.dedent(each["code"]) for each in found if marked in each["options"]]
 
 
 def name_of(page: Path) -> str:
@@ -70,10 +58,8 @@ def test_complete_example_is_closed_to_strangers(page: Path) -> None:
 
 def test_example_tests_pass(tmp_path: Path) -> None:
     """The tests that the page on testing shows pass, as a user would run them."""
-    page = ROOT / "docs/howto/test_your_app.rst"
     for file in ("app.py", "test_app.py"):
-        (code,) = blocks(page, f":caption: {file}")
-        (tmp_path / file).write_text(code)
+        write_file(HOWTO / "test_your_app.rst", file, tmp_path)
     command = [
         sys.executable,
         "-m",

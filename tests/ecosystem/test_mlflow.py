@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import RestException
 
 from certificates import make_certificate
+from doc_blocks import HOWTO, write_file
 from flask_secure_ml.testing import make_key_set, make_signing_key, make_token
 from servers import Served, gunicorn
 
@@ -40,7 +41,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, signing_key: Key) -> Iterat
         "FLASK_SECURE_ML_TOKEN_ISSUERS": json.dumps([issuer | {"jwks": json.loads(make_key_set(signing_key))}]),
     }
     # The client keeps its connections open, for which gunicorn would wait.
-    options = ("--threads", "4", "--preload", "--graceful-timeout", "1", "--pythonpath", str(Path(__file__).parent))
+    options = ("--threads", "4", "--preload", "--graceful-timeout", "1", "--pythonpath", str(folder))
+    write_file(HOWTO / "foreign_apps.rst", "secured_mlflow.py", folder)
     certificate = make_certificate(folder)
     with gunicorn(folder, certificate, environ, *options, app="secured_mlflow:app") as server:
         yield server

@@ -1,0 +1,107 @@
+"""A proxy that protects an app which cannot be imported here: it needs an older Flask, or is no Flask app.
+
+Only the routes in ``PROXY_ROUTES`` and the headers below are forwarded, to ``PROXY_UPSTREAM`` or the Unix socket
+``PROXY_SOCKET``. Policies are those of this app. Copy this file: it needs flask-secure-ml and httpx, nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, urlsplit
+
+import httpx
+from flask import Flask, Response, abort, request
+from werkzeug.exceptions import GatewayTimeout
+
+from flask_secure_ml import SecureML, current_exchange
+from flask_secure_ml.errors import DependencyUnavailable
+
+TO_UPSTREAM = (
+    *("Accept", "Accept-Language", "Content-Encoding", "Content-Type", "If-Match", "If-Modified-Since"),
+    *("If-None-Match", "If-Range", "If-Unmodified-Since", "Range"),
+)
+"""The headers that the upstream gets. No credential is among them, and nothing that says who calls from where."""
+
+TO_CLIENT = (
+    *("Accept-Ranges", "Allow", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length"),
+    *("Content-Range", "Content-Type", "ETag", "Last-Modified", "Location", "Retry-After"),
+)
+"""The headers that the client gets. Cookies are not: a request would not bring them back."""
+
+SHORT = 1_000_000
+"""Bytes of a response that is read whole; longer ones are streamed."""
+
+_SEPARATOR = re.compile(r"[/\\]")
+
+secure_ml = SecureML()
+
+
+def create_app() -> Flask:
+    """Return the proxy; settings are read from the environment (``FLASK_PROXY_ROUTES``, ``FLASK_SECURE_ML_...``)."""
+    app = Flask(__name__, static_folder=None)
+    app.config |= {"PROXY_UPSTREAM": "http://127.0.0.1:5000", "PROXY_SOCKET": None, "PROXY_TIMEOUT": 60}
+    app.config.from_prefixed_env()
+    timeout = httpx.Timeout(app.config["PROXY_TIMEOUT"], connect=2, pool=5)
+    # Without trust_env, no variable of the environment sends requests to another proxy, or adds credentials.
+    transport = httpx.HTTPTransport(uds=app.config["PROXY_SOCKET"], trust_env=False)
+    client = httpx.Client(transport=transport, timeout=timeout, follow_redirects=False, trust_env=False)
+    upstream = app.config["PROXY_UPSTREAM"].rstrip("/")
+
+    def forward(**_: object) -> Response:
+        message = client.build_request(request.method, _url(upstream), content=_body(), headers=_headers())
+        found, body = _send(client, message)
+        headers = [(name, found.headers[name]) for name in TO_CLIENT if name in found.headers]
+        response = Response(body, found.status_code, [_public(each, upstream) for each in headers])
+        # Also where the body is never read, as for HEAD.
+        response.call_on_close(found.close)
+        return response
+
+    for rule, methods in app.config["PROXY_ROUTES"].items():
+        app.add_url_rule(rule, rule.replace(".", "_"), forward, methods=methods)
+    secure_ml.init_app(app)
+    secure_ml.check(app)
+    return app
+
+
+def _url(upstream: str) -> str:
+    # The decoded path is what the policy was chosen by. The upstream decodes this one to the same, whatever was sent.
+    if not {"", ".", ".."}.isdisjoint(_SEPARATOR.split(request.path)[1:-1]) or request.path.endswith(("/.", "/..")):
+        abort(404)
+    query = request.query_string.decode("ascii")
+    return upstream + quote(request.path) + (f"?{query}" if query else "")
+
+
+def _headers() -> dict[str, str]:
+    headers = {name: request.headers[name] for name in TO_UPSTREAM if name in request.headers}
+    headers |= {"Accept-Encoding": "identity", "X-Request-ID": current_exchange.request_id}
+    if current_exchange.principal is not None:
+        headers["X-Caller"] = quote(current_exchange.principal.id, safe=":@")
+    if request.content_length is not None:
+        headers["Content-Length"] = str(request.content_length)
+    return headers
+
+
+def _body() -> Iterator[bytes] | None:
+    # The guards have checked the length, and given one to a chunked body.
+    return iter(lambda: request.stream.read(65_536), b"") if request.content_length else None
+
+
+def _send(client: httpx.Client, message: httpx.Request) -> tuple[httpx.Response, Iterable[bytes]]:
+    # A short body is read whole, because the options "response" and "scores" of a policy cannot mask a stream.
+    try:
+        found = client.send(message, stream=True)
+        is_short = int(found.headers.get("Content-Length", SHORT + 1)) <= SHORT
+        return found, [b"".join(found.iter_raw())] if is_short else found.iter_raw()
+    except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+        raise GatewayTimeout("the upstream did not respond in time") from error
+    except httpx.TransportError as error:
+        raise DependencyUnavailable(f"the upstream: {type(error).__name__}") from error
+
+
+def _public(header: tuple[str, str], upstream: str) -> tuple[str, str]:
+    """Return a header without the address of the upstream, which a redirect may name."""
+    name, value = header
+    if name == "Location" and value.startswith(upstream + "/"):
+        value = urlsplit(value)._replace(scheme="", netloc="").geturl()
+    return name, value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from flask import Flask, Request, Response
@@ -43,20 +43,39 @@ class LoggedIn:
     scopes: object
 
 
+class Users(Protocol):
+    """The users of a login extension, which may know more than the session."""
+
+    def remembers(self, request: Request) -> bool:
+        """Return True if the extension may restore a session that has no user, from another cookie."""
+
+    def load(self) -> str | None:
+        """Restore or end the session as the extension does, and return the id of its user.
+
+        :returns: None if the extension is not set up on the app, so that the session alone counts.
+        :raises UnusableCredential: there is no such user, or it may not log in.
+        :raises DependencyUnavailable: the user cannot be loaded now.
+        """
+
+
 class SessionAuthenticator:
     """Takes the user of the cookie session for the caller.
 
     :param login: the keys of the session.
     :param read: returns the session of the current request.
     :param cookie: the name of the session cookie, for the description of the API.
+    :param users: the users of a login extension that writes this session; each is loaded for each request.
     """
 
     name = KIND
     challenge = ""
 
-    def __init__(self, login: SessionLogin, read: Callable[[], Mapping[str, Any]], cookie: str) -> None:
+    def __init__(
+        self, login: SessionLogin, read: Callable[[], Mapping[str, Any]], cookie: str, users: Users | None = None
+    ) -> None:
         self._login = login
         self._read = read
+        self._users = users
         self.security_scheme: Mapping[str, str] = {
             "type": "apiKey",
             "in": "cookie",
@@ -68,20 +87,31 @@ class SessionAuthenticator:
         """Return what the session says of its user; None if nobody is logged in, or the cookie is not authentic."""
         if not request.environ.get("HTTP_COOKIE"):
             return None
-        session, login = self._read(), self._login
-        user = session.get(login.user)
-        if user is None:
+        found = self._logged_in()
+        if found.user is None and not (self._users is not None and self._users.remembers(request)):
             return None
-        scopes = session.get(login.scopes_from) if login.scopes_from else None
-        return LoggedIn(user, scopes)
+        return found
 
     def verify(self, credential: LoggedIn, exchange: Exchange) -> Principal:
         """Return the principal of the session.
 
-        :raises UnusableCredential: the values in the session are not an id and scopes.
+        :raises UnusableCredential: the values in the session are not an id and scopes, or the user is gone.
+        :raises DependencyUnavailable: the user cannot be loaded now.
         """
+        loaded = None
+        if self._users is not None:
+            loaded = self._users.load()
+            # The extension may have restored the session, or have ended it.
+            credential = self._logged_in()
+        subject = _subject(credential.user)
+        if loaded is not None and loaded != subject:
+            raise UnusableCredential("the user that was loaded is another one than that of the session")
         scopes = self._login.scopes | _scopes(credential.scopes)
-        return Principal(KIND, _subject(credential.user), scopes=scopes, plan=self._login.plan)
+        return Principal(KIND, subject, scopes=scopes, plan=self._login.plan)
+
+    def _logged_in(self) -> LoggedIn:
+        session, login = self._read(), self._login
+        return LoggedIn(session.get(login.user), session.get(login.scopes_from) if login.scopes_from else None)
 
 
 class SessionOriginGuard:

@@ -166,15 +166,18 @@ def ratelimit_problems(config: Mapping[str, Any], *, own_limiter: bool = False) 
         yield "RATELIMIT_ENABLED: must be true; to lift limits, leave them out of plans and policies"
 
 
-def session_cookie(config: Mapping[str, Any], *, require_tls: bool) -> dict[str, Any]:
+def session_cookie(config: Mapping[str, Any], *, require_tls: bool, remember: bool = False) -> dict[str, Any]:
     """Return what must change in the settings of Flask's session cookie.
+
+    :param remember: the remember-me cookie of Flask-Login is a credential too.
 
     Where TLS is required, a cookie never has to cross clear text. Where it is not, ``Secure`` stays as the app has it:
     a browser would drop such a cookie, and the session with it.
     """
     changes: dict[str, Any] = {}
-    if require_tls and not config["SESSION_COOKIE_SECURE"]:
-        changes["SESSION_COOKIE_SECURE"] = True
-    if not config["SESSION_COOKIE_SAMESITE"]:
-        changes["SESSION_COOKIE_SAMESITE"] = "Lax"
+    for cookie in ("SESSION_COOKIE", "REMEMBER_COOKIE") if remember else ("SESSION_COOKIE",):
+        if require_tls and not config.get(f"{cookie}_SECURE"):
+            changes[f"{cookie}_SECURE"] = True
+        if not config.get(f"{cookie}_SAMESITE"):
+            changes[f"{cookie}_SAMESITE"] = "Lax"
     return changes

@@ -8,12 +8,18 @@ from ..policy.fields import Options, String, Strings
 from ..policy.options import scope
 from ..policy.schema import option
 
+FLASK_LOGIN_KEY = "_user_id"
+"""The key of the session in which Flask-Login stores the id of its user."""
+
 
 @dataclass(frozen=True)
 class SessionLogin:
     """The keys of the session that the login view of the app writes, and what its users may do."""
 
-    user: str = option(String(), help_text="The key of the session that holds the id of the user: ``user_id``.")
+    user: str = option(
+        String(),
+        help_text="The key of the session that holds the id of the user: ``user_id``; for Flask-Login, ``_user_id``.",
+    )
     scopes: frozenset[str] = option(
         Strings("predict", scope, unordered=True), frozenset(), "What every user who is logged in may do."
     )
@@ -21,6 +27,11 @@ class SessionLogin:
         String(), "", "The key of the session that holds the scopes of this user, a list of strings."
     )
     plan: str = option(String(), "default", "The plan in ``SECURE_ML_PLANS`` that limits each user.")
+
+    @property
+    def of_flask_login(self) -> bool:
+        """Return True if the user is the one of Flask-Login."""
+        return self.user == FLASK_LOGIN_KEY
 
 
 class SessionLoginSetting(Options):

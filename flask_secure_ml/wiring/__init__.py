@@ -64,6 +64,8 @@ def check_app(app: Flask) -> None:
 
 def _secure_cookies(app: Flask, settings: Settings) -> None:
     """Keep session cookies off clear text, unless the app is served in clear text."""
-    for key, value in session_cookie(app.config, require_tls=settings.require_tls).items():
-        app.logger.info("%s was %r and is now %r", key, app.config[key], value)
+    login = settings.session_login
+    remember = login is not None and login.of_flask_login
+    for key, value in session_cookie(app.config, require_tls=settings.require_tls, remember=remember).items():
+        app.logger.info("%s was %r and is now %r", key, app.config.get(key), value)
         app.config[key] = value

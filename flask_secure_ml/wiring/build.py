@@ -87,7 +87,12 @@ def _session_login(app: Flask, settings: Settings) -> Authenticator | None:
     from ..authentication.session import SessionAuthenticator, require_secret_key
 
     require_secret_key(app)
-    return SessionAuthenticator(settings.session_login, lambda: session, app.config["SESSION_COOKIE_NAME"])
+    users = None
+    if settings.session_login.of_flask_login:
+        from .flask_login_users import FlaskLoginUsers
+
+        users = FlaskLoginUsers(app)
+    return SessionAuthenticator(settings.session_login, lambda: session, app.config["SESSION_COOKIE_NAME"], users)
 
 
 def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Beneath) -> Iterator[Guard]:

@@ -21,7 +21,8 @@ def nothing(app: Flask) -> None:
 def by_restx(created: Hook = nothing) -> Flask:
     app = Flask("with_restx")
     created(app)
-    api = flask_restx.Api(app, title="Digits")
+    key = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    api = flask_restx.Api(app, title="Digits", authorizations={"apiKey": key}, security="apiKey")
 
     @api.route("/rows")
     class Rows(flask_restx.Resource):
@@ -81,7 +82,7 @@ def by_smorest(created: Hook = nothing) -> Flask:
 
 
 def by_apiflask(created: Hook = nothing) -> Flask:
-    app: Any = apiflask.APIFlask("with_apiflask")
+    app: Any = apiflask.APIFlask("with_apiflask", title="Digits")
     created(app)
 
     @app.get("/rows")

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 
 log = logging.getLogger(__name__)
+EVENTS = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED", "START_TRAINING"}
 
 
 def init_app(model_class: Any) -> Flask:
@@ -27,7 +28,7 @@ def init_app(model_class: Any) -> Flask:
     @app.post("/predict")
     def predict() -> Any:
         sent: Any = request.json
-        return jsonify({"results": model.predict(sent["tasks"]), "model_version": model.version})
+        return jsonify({"results": model.predict(sent["tasks"])})
 
     @app.post("/setup")
     def setup() -> Any:
@@ -36,11 +37,10 @@ def init_app(model_class: Any) -> Flask:
     @app.post("/webhook")
     def webhook() -> Any:
         sent: Any = request.json
-        return jsonify({"event": sent.pop("action"), "project": sent["project"]["id"]}), 201
-
-    @app.post("/train")
-    def train() -> Any:
-        return jsonify({"job": "1"}), 201
+        event = sent.pop("action")
+        if event not in EVENTS:
+            return jsonify({"status": "Unknown event"})
+        return jsonify({"result": {"trained": event}, "status": "ok"}), 201
 
     @app.get("/health")
     @app.get("/")

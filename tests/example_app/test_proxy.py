@@ -14,7 +14,7 @@ import pytest
 
 from certificates import Certificate, make_certificate
 from doc_blocks import HOWTO, ROOT
-from servers import Served, free_port, gunicorn
+from servers import WORKERS, Served, free_port, gunicorn
 from stored_keys import key_in_file
 from support import RANDOM_SECRET
 
@@ -294,6 +294,23 @@ def test_the_settings_of_the_documentation(
             assert served.call("POST", path, b"{}")[0] == 401
         assert served.call("GET", "/languages", headers=key)[0] == 503
         assert served.call("GET", "/", headers=key)[0] == 404
+
+
+@pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS)
+def test_classes_of_workers(
+    tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, worker: tuple[str, ...]
+) -> None:
+    """Under each, bodies are streamed in both directions, preloaded too."""
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
+    key = key_in_file(str(tmp_path / "keys.json"))
+    with gunicorn(tmp_path, None, dict(os.environ), "--threads", "4", app="upstream_app:app") as upstream:
+        environ = environ_of(tmp_path, UPSTREAM=f"http://127.0.0.1:{upstream.port}")
+        options = (*worker, "--preload", "--workers", "2", "--pythonpath", str(ROOT))
+        with gunicorn(tmp_path, certificate, environ, *options, app="example_app.proxy:create_app()") as served:
+            site = Site(served, key)
+            for _ in range(8):
+                assert site.echo("POST", "/echo", b"x" * LIMIT)["length"] == LIMIT
+            assert len(site.ask("GET", "/large")[2]) == 50_000_000
 
 
 def test_an_upstream_that_is_down(tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,9 +43,9 @@ def create_app() -> Flask:
     app.config |= {"PROXY_UPSTREAM": "http://127.0.0.1:5000", "PROXY_SOCKET": None, "PROXY_TIMEOUT": 60}
     app.config.from_prefixed_env()
     timeout = httpx.Timeout(app.config["PROXY_TIMEOUT"], connect=2, pool=5)
-    # Without trust_env, no variable of the environment sends requests to another proxy, or adds credentials.
-    transport = httpx.HTTPTransport(uds=app.config["PROXY_SOCKET"], trust_env=False)
-    client = httpx.Client(transport=transport, timeout=timeout, follow_redirects=False, trust_env=False)
+    # A transport of its own, so that HTTP_PROXY in the environment does not send the requests elsewhere.
+    transport = httpx.HTTPTransport(uds=app.config["PROXY_SOCKET"])
+    client = httpx.Client(transport=transport, timeout=timeout, follow_redirects=False)
     upstream = app.config["PROXY_UPSTREAM"].rstrip("/")
 
     def forward(**_: object) -> Response:

@@ -9,6 +9,7 @@ from flask import Flask, Response
 from flask_talisman import Talisman
 from werkzeug.test import create_environ, run_wsgi_app
 
+from ..errors import PROBLEM_JSON
 from ..exchange import Exchange
 from ..policy.headers import API_HEADERS, HeaderOptions
 
@@ -98,18 +99,23 @@ class HeaderFilter:
         present = {name.lower() for name, _ in headers}
         for name in _HIDDEN & present:
             headers.remove(name)
-        for name, lower, value in self._table(exchange):
+        for name, lower, value in self._table(response, exchange):
             if lower not in present:
                 headers.add(name, value)
         if self._exposed and "access-control-expose-headers" not in present:
             headers.add("Access-Control-Expose-Headers", self._exposed)
         headers["X-Request-ID"] = exchange.request_id
 
-    def _table(self, exchange: Exchange) -> Table:
+    def _table(self, response: Response, exchange: Exchange) -> Table:
         policy = exchange.policy
-        if policy is not None and policy.headers is not None:
+        if policy is not None and policy.headers is not None and (policy.public or not _is_hidden(response, exchange)):
             return self._tables.of(policy.headers, secure=exchange.secure)
         return self._secure if exchange.secure else self._clear
+
+
+def _is_hidden(response: Response, exchange: Exchange) -> bool:
+    """Return True for a problem document from which an anonymous caller must not learn whether there is a route."""
+    return exchange.principal is None and exchange.rejected is not None and response.mimetype == PROBLEM_JSON
 
 
 class ForeignFilter(Protocol):

@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pytest
 from flask import Blueprint, Flask, Request
 from flask.sessions import SecureCookieSessionInterface
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import Key
 from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
@@ -24,8 +26,10 @@ from werkzeug.wrappers import Response
 from certificates import authority, issue
 from flask_secure_ml import Exchange, Principal, SecureML, protect, public
 from flask_secure_ml.authentication.api_keys.key import checksum, id_part, new_key
+from flask_secure_ml.authentication.tokens.connection import IssuerConnection
 from flask_secure_ml.errors import NotAuthenticated
 from flask_secure_ml.exchange import current_exchange
+from flask_secure_ml.fetch import Response as FetchedResponse
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import FakeClock, make_api_key, make_key_set, make_signing_key, make_token
@@ -286,9 +290,9 @@ def test_a_rejection_lists_no_route(make: MakeSite, options: dict[str, Any], bas
     def special(payload: Any = None) -> str:
         return "special"
 
-    wrong = {"X-API-Key": new_key()}
+    wrong, asked = {"X-API-Key": new_key()}, {"Access-Control-Request-Method": "POST"}
     for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS"):
-        for headers in ({}, wrong, {"Origin": APP}, {"Origin": EVIL}, {"Accept": "text/html"}):
+        for headers in ({}, wrong, {"Origin": APP}, {"Origin": APP} | asked, {"Origin": EVIL} | asked):
             known, unknown = (
                 _visible(site.send({"method": method, "path": path, "headers": headers}, base_url))
                 for path in ("/special", "/nothing")
@@ -300,6 +304,18 @@ def _visible(response: TestResponse) -> tuple[int, str, list[tuple[str, str]]]:
     # Each response has an id of its own.
     body = re.sub(r'"request_id": ?"[0-9a-f]+"', "", response.text)
     return response.status_code, body, [each for each in response.headers if each[0] != "X-Request-ID"]
+
+
+@pytest.mark.parametrize("plan", [{}, {"scores": {"round": 2}}], ids=["whole scores", "rounded scores"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_preflight_is_answered(make: MakeSite, options: dict[str, Any], plan: dict[str, Any]) -> None:
+    """For an allowed origin, whatever the rules for the responses: without it, a browser does not call at all."""
+    site = make(PLANS={"default": plan, "gold": {}})
+    site.app.add_url_rule("/special", "special", protect(**options)(lambda payload=None: "special"), methods=["POST"])
+    for path in ("/special", "/plain", "/nothing"):
+        asked = {"Origin": APP, "Access-Control-Request-Method": "POST"}
+        response = site.send({"method": "OPTIONS", "path": path, "headers": asked})
+        assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (204, APP)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +387,40 @@ def test_an_error_of_the_apps_own_class(make: MakeSite) -> None:
     assert (own[0], own[1]) == (usual[0], usual[1])
 
 
+def test_floods_cause_few_calls(make: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented keys of an issuer and invented opaque tokens, from many networks; nobody honest pays for them."""
+    monkeypatch.setenv("CLIENT", RANDOM_SECRET)
+    calls: list[str] = []
+
+    def send(_connection: object, uri: str, *, body: bytes | None = None, **_: Any) -> FetchedResponse:
+        calls.append(uri)
+        if body is None:
+            return FetchedResponse(200, make_key_set(KEY_A).encode(), "application/json")
+        claims = {"active": b"honest" in body, "sub": "alice", "client_id": "c", "aud": AUDIENCE}
+        return FetchedResponse(200, json.dumps(claims).encode(), "application/json")
+
+    monkeypatch.setattr(IssuerConnection, "send", send)
+    opaque = {"issuer": "https://c.example", "audience": AUDIENCE, "introspection_uri": "https://c.example/introspect"}
+    signed = {"issuer": A, "audience": AUDIENCE, "algorithms": ["RS256"], "jwks_uri": "https://a.example/keys"}
+    site = make(TOKEN_ISSUERS=[signed, opaque | {"client_id": "api", "client_secret": "env:CLIENT"}])
+    honest = ({"Authorization": "Bearer {token}"}, {"Authorization": "Bearer honest-token"})
+    assert [site.send({"headers": each}).status_code for each in honest] == [200, 200]
+    calls.clear()
+    site.clock.advance(2)
+    _, payload, signature = site.values["token"].split(".")
+    for number in range(400):
+        client = f"198.51.100.{number % 20}"
+        header = base64.urlsafe_b64encode(json.dumps({"alg": "RS256", "typ": "at+jwt", "kid": f"k{number}"}).encode())
+        invented = header.rstrip(b"=").decode()
+        for guess in (f"{invented}.{payload}.{signature}", f"invented-{number}", f"sml_{number}"):
+            site.send({"client": client, "headers": {"Authorization": f"Bearer {guess}"}})
+    # Each of 20 networks had six credentials before its block, and one call in the second of its block.
+    assert calls.count("https://a.example/keys") == 1
+    assert 0 < calls.count("https://c.example/introspect") <= 20 * 3
+    for client in ("203.0.113.7", "198.51.100.1"):
+        assert [site.send({"client": client, "headers": each}).status_code for each in honest] == [200, 200]
+
+
 # --- a request that is guarded under two policies ------------------------------------------------------------------
 
 
@@ -417,3 +467,51 @@ def test_invented_methods_are_not_cached(protected: MakeApp) -> None:
         response = client.open("/any", method=f"M{number}", base_url=HTTPS, headers=caller())
         assert response.status_code == 200
     assert not {key for key in set(cached) - known if key[1] == "any"}
+
+
+# --- anything -----------------------------------------------------------------------------------------------------
+
+
+LATIN_1 = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=40)
+NAMES = (
+    *("Authorization", "X-API-Key", "DPoP", "X-Password", "Origin", "Cookie", "Sec-Fetch-Site", "Host", "Accept"),
+    *("Access-Control-Request-Method", "X-Forwarded-For", "X-Forwarded-Proto", "X-SSL-Client-Cert", "Upgrade", "Range"),
+)
+PARTS = (
+    "Bearer ",
+    "Basic ",
+    "ApiKey ",
+    "session=",
+    "null",
+    APP,
+    "https",
+    ",",
+    "::1",
+    "websocket",
+    "cross-site",
+    "sml_",
+)
+VALUES = st.lists(st.sampled_from(PARTS) | LATIN_1, max_size=3).map("".join)
+PATHS = ("/plain", "/open", "/docs/page", "/docs/own", "/api/v1/folder", "/livez", "/readyz", "/metrics", "//", "/..")
+
+
+@pytest.fixture
+def site(make: MakeSite) -> Site:
+    return make(FAILED_AUTH_LIMITS=[])
+
+
+@given(data=st.data())
+def test_anything(site: Site, data: st.DataObject) -> None:
+    """Whatever is sent, nothing is a 500, nobody unknown is served, and no other origin is allowed."""
+    site.served.clear()
+    response = site.send(
+        {
+            "method": data.draw(st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "x"])),
+            "path": data.draw(st.sampled_from(PATHS) | LATIN_1.map("/".__add__)),
+            "client": data.draw(st.sampled_from([PROXY, "203.0.113.7", "", "fe80::1%eth0", "garbage"])),
+            "headers": {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(NAMES), max_size=4))},
+        }
+    )
+    assert response.status_code < 500
+    assert {principal for principal, _ in site.served} <= {""}
+    assert response.headers.get("Access-Control-Allow-Origin") in {None, APP}

@@ -114,7 +114,9 @@ class HeaderFilter:
 
 
 def _is_hidden(response: Response, exchange: Exchange) -> bool:
-    """Return True for a problem document from which an anonymous caller must not learn whether there is a route."""
+    """Return True for a response from which an anonymous caller must not learn whether there is a route."""
+    if exchange.preflight is not None:
+        return True
     return exchange.principal is None and exchange.rejected is not None and response.mimetype == PROBLEM_JSON
 
 

@@ -83,6 +83,8 @@ class JwtVerifier:
         self._cache: TokenCache[_Cached] = TokenCache(cache_size)
         # The tokens of one issuer have the same header.
         self._header = lru_cache(_HEADERS)(_header)
+        # The key of the last authentic token; nobody without one can choose it.
+        self._last_key: VerificationKey | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock) -> JwtVerifier:
@@ -140,12 +142,21 @@ class JwtVerifier:
     def _verify(self, token: str, calls: Calls) -> _Cached:
         """Verify signature and claims; nothing else creates a verified token."""
         parts = _COMPACT.fullmatch(token) or _reject("the token is not a signed one in compact form")
-        header = self._header(parts[1])
-        claims = json_object(parts[2], "payload", _reject)
-        issuer = self._issuer(claims.get("iss"))
-        _check_length(token, issuer.config.max_token_bytes)
-        _check_header(header, issuer.config)
-        key = _signing_key(token, decoded(parts[3], "signature", _reject), header, issuer, calls)
+        signed, signature = f"{parts[1]}.{parts[2]}".encode(), decoded(parts[3], "signature", _reject)
+        try:
+            claims, header, issuer = self._parsed(token, parts)
+            candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
+            if not candidates:
+                _reject("the issuer has no such key for this alg")
+        except NotAuthenticated:
+            # In vain, so that the time does not show which issuers, keys and algorithms are known.
+            if self._last_key is not None:
+                _signs(self._last_key, signed, signature)
+            raise
+        key = next((key for key in candidates if _signs(key, signed, signature)), None)
+        if key is None:
+            _reject("the signature does not verify")
+        self._last_key = key
         claims = sound(claims)
         try:
             verified = self._claimed(claims, header, issuer.config)
@@ -154,6 +165,15 @@ class JwtVerifier:
             raise UnusableCredential(error.reason) from None
         begins = max(claims["iat"], claims.get("nbf", 0)) - self._leeway
         return _Cached(verified, begins, issuer, header, key)
+
+    def _parsed(self, token: str, parts: re.Match[str]) -> tuple[dict[str, Any], _Header, TrustedIssuer]:
+        """Return the claims, unverified, the header, and the issuer that they name."""
+        header = self._header(parts[1])
+        claims = json_object(parts[2], "payload", _reject)
+        issuer = self._issuer(claims.get("iss"))
+        _check_length(token, issuer.config.max_token_bytes)
+        _check_header(header, issuer.config)
+        return claims, header, issuer
 
     def _claimed(self, claims: Mapping[str, Any], header: _Header, issuer: IssuerConfig) -> VerifiedToken:
         check_claims(claims, issuer, typed=header.kind == _TYPED, now=self._clock.now(), leeway=self._leeway)
@@ -192,16 +212,6 @@ def _check_header(header: _Header, issuer: IssuerConfig) -> None:
             _reject("typ is not at+jwt")
     if header.algorithm not in issuer.algorithms:
         _reject("alg is not one that the issuer may use")
-
-
-def _signing_key(token: str, signature: bytes, header: _Header, issuer: TrustedIssuer, calls: Calls) -> VerificationKey:
-    """Return the key that the signature verifies with."""
-    signed = token.rpartition(".")[0].encode()
-    candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
-    if not candidates:
-        _reject("the issuer has no such key for this alg")
-    found = next((key for key in candidates if _signs(key, signed, signature)), None)
-    return found or _reject("the signature does not verify")
 
 
 def _signs(key: VerificationKey, signed: bytes, signature: bytes) -> bool:

@@ -335,6 +335,56 @@ def test_nothing_is_read_across_origins(make: MakeSite, origin: str) -> None:
             assert method == "OPTIONS" or ("Cookie" in response.headers["Vary"]) != is_public
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["max-age=60"], "private, max-age=60"),
+        (["public, max-age=60"], "private, max-age=60"),
+        (["PUBLIC", "S-MaxAge = 9, max-age=1"], "private, max-age=1"),
+        (['private="Set-Cookie", max-age=1'], "private, max-age=1"),
+        (["no-cache"], "private, no-cache"),
+        (["private, max-age=60"], "private, max-age=60"),
+        (["no-store"], "no-store"),
+        ([""], "private"),
+        (None, "no-store"),
+    ],
+)
+def test_no_shared_cache_stores_what_needs_a_credential(make: MakeSite, given: list[str] | None, kept: str) -> None:
+    """It would serve it to anyone: only Authorization keeps it from that, not a key, a cookie or a certificate."""
+    site = make()
+
+    def view() -> Response:
+        response = Response("cached")
+        for value in given or ():
+            response.headers.add("Cache-Control", value)
+        return response
+
+    site.app.add_url_rule("/cached", "cached", view)
+    site.app.add_url_rule("/cached/open", "cached_open", public(view))
+    response = site.send({"path": "/cached", "headers": {"X-API-Key": "{key}"}})
+    assert (response.status_code, response.headers.getlist("Cache-Control")) == (200, [kept])
+    assert site.send({"path": "/cached/open"}).headers.getlist("Cache-Control") == (given or ["no-store"])
+
+
+def test_no_shared_cache_stores_what_the_settings_say(make: MakeSite) -> None:
+    """The header of a setting is for every route, and for public ones as it is."""
+    site = make(HEADERS={"values": {"Cache-Control": "max-age=60"}}, POLICIES={"GET /docs/*": {"public": True}})
+    found = [site.send({"path": path, "headers": {"X-API-Key": "{key}"}}).headers for path in ("/plain", "/docs/page")]
+    assert [each.getlist("Cache-Control") for each in found] == [["private, max-age=60"], ["max-age=60"]]
+
+
+def test_no_shared_cache_stores_what_is_mounted(protected: MakeApp) -> None:
+    """Unless the policy of its path is public."""
+    app = Flask("mounting")
+    mounts: Any = {
+        path: Response(path, headers={"Cache-Control": "max-age=9, public"}) for path in ("/closed", "/shared")
+    }
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, mounts)  # type: ignore[method-assign]
+    client = protected(app, POLICIES={"/shared": {"public": True}}).test_client()
+    found = [client.get(path, base_url=HTTPS, headers=caller()).headers for path in ("/closed", "/shared")]
+    assert [each.getlist("Cache-Control") for each in found] == [["private, max-age=9"], ["max-age=9, public"]]
+
+
 @pytest.mark.parametrize("handled", [401, 404, 405, 429, HTTPException, Exception])
 @pytest.mark.parametrize("body", ["app", "ours"])
 def test_a_handler_that_responds_with_200(make: MakeSite, handled: Any, body: str) -> None:

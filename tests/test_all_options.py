@@ -385,6 +385,18 @@ def test_no_shared_cache_stores_what_is_mounted(protected: MakeApp) -> None:
     assert [each.getlist("Cache-Control") for each in found] == [["private, max-age=9"], ["max-age=9, public"]]
 
 
+def test_no_shared_cache_stores_a_public_route_below_a_closed_path(protected: MakeApp) -> None:
+    """Where something is mounted, the policy of the path asks for a credential before the route is reached."""
+    app = Flask("mounting")
+    app.secret_key = RANDOM_SECRET
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/metrics": Response("metrics")})  # type: ignore[method-assign]
+    app.add_url_rule("/api/open", "open", public(lambda: ("open", {"Cache-Control": "public, max-age=9"})))
+    client = protected(app, POLICIES={"/api/*": {}}, SESSION_LOGIN={"user": "user_id"}).test_client()
+    response = client.get("/api/open", base_url=HTTPS, headers=caller())
+    assert (response.text, response.headers["Cache-Control"]) == ("open", "private, max-age=9")
+    assert response.headers["Vary"] == "Cookie"
+
+
 @pytest.mark.parametrize("handled", [401, 404, 405, 429, HTTPException, Exception])
 @pytest.mark.parametrize("body", ["app", "ours"])
 def test_a_handler_that_responds_with_200(make: MakeSite, handled: Any, body: str) -> None:

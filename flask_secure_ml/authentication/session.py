@@ -194,7 +194,7 @@ class SessionVary:
         return found.to_wsgi_list()
 
     def _add(self, headers: Headers, exchange: Exchange) -> None:
-        if exchange.policy is not None and exchange.policy.public:
+        if exchange.policy is not None and exchange.policy.public and exchange.principal is None:
             return
         present = [name.strip() for value in headers.getlist("Vary") for name in value.split(",") if name.strip()]
         if not {"*", "cookie"} & {name.lower() for name in present}:

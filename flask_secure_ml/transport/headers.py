@@ -101,7 +101,7 @@ class HeaderFilter:
         present = {name.lower() for name, _ in headers}
         for name in _HIDDEN & present:
             headers.remove(name)
-        closed = not _is_public(exchange)
+        closed = not _is_open(exchange)
         for name, lower, value in self._table(response, exchange):
             if lower not in present:
                 headers.add(name, private(value) if closed and lower == _CACHE else value)
@@ -137,8 +137,9 @@ def _values(lower: str, headers: Sequence[tuple[str, str]]) -> list[str]:
     return [value for name, value in headers if name.lower() == lower]
 
 
-def _is_public(exchange: Exchange) -> bool:
-    return exchange.policy is not None and exchange.policy.public
+def _is_open(exchange: Exchange) -> bool:
+    # A caller beside a public policy: an enclosing app, or the policy of the path, required a credential.
+    return exchange.policy is not None and exchange.policy.public and exchange.principal is None
 
 
 def _is_hidden(response: Response, exchange: Exchange) -> bool:
@@ -176,7 +177,7 @@ class ForeignHeaders:
         kept = [header for header in headers if header[0].lower() not in replaced | _HIDDEN]
         present = {name.lower() for name, _ in kept}
         added = [(name, value) for name, lower, value in self._table(exchange) if lower not in present]
-        if not _is_public(exchange) and (caching := _values(_CACHE, [*kept, *added])):
+        if not _is_open(exchange) and (caching := _values(_CACHE, [*kept, *added])):
             kept, added = ([each for each in some if each[0].lower() != _CACHE] for some in (kept, added))
             added.append(("Cache-Control", private(", ".join(caching))))
         return [*kept, *added, *own.items()]

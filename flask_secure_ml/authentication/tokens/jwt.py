@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from joserfc.jws import JWSRegistry
 from ...config import Settings
 from ...config.issuer_fields import media_type
 from ...config.issuers import MAX_TOKEN_BYTES, IssuerConfig
-from ...errors import ConfigError, NotAuthenticated, UnusableCredential
+from ...errors import ConfigError, DependencyUnavailable, NotAuthenticated, UnusableCredential
 from ...principal import Clock, Principal
 from ..throttle import UNLIMITED, Calls
 from .authenticator import TokenCache, VerifiedToken
@@ -83,8 +84,8 @@ class JwtVerifier:
         self._cache: TokenCache[_Cached] = TokenCache(cache_size)
         # The tokens of one issuer have the same header.
         self._header = lru_cache(_HEADERS)(_header)
-        # The key of the last authentic token; nobody without one can choose it.
-        self._last_key: VerificationKey | None = None
+        # The issuer and the key of the last authentic token; nobody without one can choose them.
+        self._last: tuple[TrustedIssuer, VerificationKey] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock) -> JwtVerifier:
@@ -145,18 +146,17 @@ class JwtVerifier:
         signed, signature = f"{parts[1]}.{parts[2]}".encode(), decoded(parts[3], "signature", _reject)
         try:
             claims, header, issuer = self._parsed(token, parts)
-            candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
-            if not candidates:
-                _reject("the issuer has no such key for this alg")
         except NotAuthenticated:
-            # In vain, so that the time does not show which issuers, keys and algorithms are known.
-            if self._last_key is not None:
-                _signs(self._last_key, signed, signature)
+            self._in_vain(signed, signature, calls)
             raise
+        candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
+        if not candidates:
+            self._in_vain(signed, signature)
+            _reject("the issuer has no such key for this alg")
         key = next((key for key in candidates if _signs(key, signed, signature)), None)
         if key is None:
             _reject("the signature does not verify")
-        self._last_key = key
+        self._last = issuer, key
         claims = sound(claims)
         try:
             verified = self._claimed(claims, header, issuer.config)
@@ -165,6 +165,18 @@ class JwtVerifier:
             raise UnusableCredential(error.reason) from None
         begins = max(claims["iat"], claims.get("nbf", 0)) - self._leeway
         return _Cached(verified, begins, issuer, header, key)
+
+    def _in_vain(self, signed: bytes, signature: bytes, calls: Calls | None = None) -> None:
+        """Verify a signature, so that the time does not show which issuers, keys and algorithms are known.
+
+        :param calls: to look up a key too, which is never an unknown one.
+        """
+        if self._last is not None:
+            issuer, key = self._last
+            if calls is not None:
+                with suppress(DependencyUnavailable):
+                    issuer.keys.candidates(None, key.algorithm, calls)
+            _signs(key, signed, signature)
 
     def _parsed(self, token: str, parts: re.Match[str]) -> tuple[dict[str, Any], _Header, TrustedIssuer]:
         """Return the claims, unverified, the header, and the issuer that they name."""

@@ -46,7 +46,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
     "authentication": ("Authentication by itself", authentication.report),
     "rejections": (
-        "Rejected credentials, outside and within a block (asked: an unknown id and a wrong secret within 5 %)",
+        "Rejected credentials, outside and within a block (asked: the reasons of one method within 5 %)",
         rejections.report,
     ),
 }

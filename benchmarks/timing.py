@@ -6,6 +6,7 @@ caches colder and every call slower, so contenders are compared within each roun
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Sequence
@@ -84,8 +85,15 @@ def measure_each(calls: Sequence[tuple[Contender, Sent]]) -> Times:
     :raises RuntimeError: one does not respond with the status of its body.
     """
     made = [_Call(*each) for each in calls]
-    counts = [max(1, int(SECONDS_PER_ROUND / call.seconds(3))) for call in made]
-    return Times([[call.seconds(count) for call, count in zip(made, counts, strict=True)] for _ in range(ROUNDS)])
+    # The fastest of a few: a pause would leave a round with hardly any calls, all of them cold.
+    counts = [max(1, int(SECONDS_PER_ROUND / min(call.seconds(3) for _ in range(3)))) for call in made]
+    # Collecting all that was imported takes as long as a hundred calls, and would hit the same contender in each round.
+    gc.collect()
+    gc.freeze()
+    try:
+        return Times([[call.seconds(count) for call, count in zip(made, counts, strict=True)] for _ in range(ROUNDS)])
+    finally:
+        gc.unfreeze()
 
 
 def _sums(response: bytes) -> NDArray[np.float32]:

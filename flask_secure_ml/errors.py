@@ -239,6 +239,7 @@ class Completed(http.HTTPException):
     """Ends a request with the response of a guard. That is no error: without a status, no error handler gets it."""
 
     code: int | None = None
+    response: Response
 
     def __init__(self, response: Response) -> None:
         super().__init__(response=response)

@@ -84,8 +84,8 @@ class Pipeline:
     def check(self, request: Request, exchange: Exchange) -> None:
         """Run the guards, and mark the policy as cleared when all of them have admitted the request.
 
-        If they admitted the request under another policy before, its transport is not checked again, and an
-        authenticated caller stays the same.
+        If they admitted the request under another policy before, an authenticated caller stays the same, and everything
+        else is checked again: the other policy may have required less, such as no TLS.
 
         :raises SecureMLError: a guard rejected the request.
         """
@@ -101,10 +101,9 @@ class Pipeline:
 
     def _remaining(self, exchange: Exchange) -> Iterable[Guard]:
         # Another app that admitted the request ran its own guards, not these.
-        if exchange.checked_by is not self:
+        if exchange.checked_by is not self or exchange.principal is None:
             return self.guards
-        first = Stage.ADMISSION if exchange.principal is None else Stage.AUTHORIZE
-        return [guard for guard in self.guards if guard.stage >= first]
+        return [guard for guard in self.guards if not Stage.ADMISSION <= guard.stage < Stage.AUTHORIZE]
 
     def filter(self, response: Response, exchange: Exchange) -> None:
         """Run the filters on the response."""

@@ -179,8 +179,10 @@ class AuthenticationGuard:
         except NotAuthenticated as error:
             if not isinstance(error, UnusableCredential):
                 self._throttle.failed(exchange, error, identity)
-            headers = self._challenges.headers(authenticator.challenge, error.oauth_error)
-            raise type(error)(error.reason, headers=headers) from error
+            # The error itself, because a class of the user's may take other arguments.
+            error.extra_headers = tuple(self._challenges.headers(authenticator.challenge, error.oauth_error))
+            error.members = {}
+            raise
         except MalformedRequest as error:
             raise self._malformed(error.reason) from None
         if identity:

@@ -18,7 +18,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 from flask import Request
 
 from ..config.clients import Identity, MtlsClient, ascii_lower
-from ..errors import ConfigError, DependencyUnavailable, NotAuthenticated, UnusableCredential
+from ..errors import ConfigError, DependencyUnavailable, NotAuthenticated, SecureMLError, UnusableCredential
 from ..exchange import Exchange
 from ..principal import Clock, Principal
 from ..refresh import Outage, WatchedFile, process_lock
@@ -96,17 +96,29 @@ class MtlsAuthenticator:
 
     def _verify(self, der: bytes, fingerprint: str) -> VerifiedCertificate:
         certificate = read_certificate(der)
-        client = self._named(certificate, fingerprint)
         now = self._clock.now()
+        # Before its name is looked up, so that the time does not show which names are those of clients.
+        chain = None if ("sha256", fingerprint) in self._clients else self._chain(certificate, now)
+        client = self._named(certificate, fingerprint)
         if not certificate.begins <= now <= certificate.ends:
             # Anyone can write a name into a certificate of their own; nobody else has that of a fingerprint.
             unproven = UnusableCredential if client.sha256 else NotAuthenticated
             raise unproven(f"the certificate of {client.client} is not valid now")
         principal = _principal(client, certificate)
-        if client.sha256:
+        if chain is None:
             return VerifiedCertificate(principal, certificate.begins, certificate.ends, None)
-        trusted = self._trusted()
-        return VerifiedCertificate(principal, certificate.begins, trusted.valid_until(certificate, now), trusted)
+        if isinstance(chain, SecureMLError):
+            raise chain
+        trusted, ends = chain
+        return VerifiedCertificate(principal, certificate.begins, ends, trusted)
+
+    def _chain(self, certificate: ClientCertificate, now: float) -> tuple[Authorities, float] | SecureMLError:
+        """Return the authorities and the end of the chain that leads to them, or why none does."""
+        try:
+            trusted = self._trusted()
+            return trusted, trusted.valid_until(certificate, now)
+        except (NotAuthenticated, DependencyUnavailable) as error:
+            return error
 
     def _named(self, certificate: ClientCertificate, fingerprint: str) -> MtlsClient:
         identities = {*certificate.identities, ("sha256", fingerprint)}

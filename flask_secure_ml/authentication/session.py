@@ -21,7 +21,7 @@ from ..config.session_login import SessionLogin
 from ..errors import ConfigError, OriginNotAllowed, UnusableCredential
 from ..exchange import Exchange
 from ..pipeline import Stage
-from ..policy.cors import NO_CORS, CorsOptions, canonical_origin
+from ..policy.cors import NO_CORS, CorsOptions, is_own_origin
 from ..policy.options import scope
 from ..principal import Principal
 
@@ -32,7 +32,6 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """The methods that change nothing (RFC 9110 section 9.2.1)."""
 
 _LONGEST = 255
-_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class SessionOriginGuard:
         origin = request.environ.get("HTTP_ORIGIN")
         if origin is None:
             return _foreign_without_origin(request)
-        if _is_own(origin, request) or self._allows(origin, exchange):
+        if is_own_origin(origin, request.scheme, request.host) or self._allows(origin, exchange):
             return ""
         return "the Origin is another one than that of the app"
 
@@ -170,13 +169,6 @@ def _foreign_without_origin(request: Request) -> str:
     if site in {None, "none"} or _is_top_level(environ):
         return ""
     return "a page of another origin embeds or fetches this"
-
-
-def _is_own(origin: str, request: Request) -> bool:
-    """Return True if an origin has the scheme, host and port of the request, as a trusted proxy reports them."""
-    found = canonical_origin(origin)
-    scheme = _SCHEMES.get(request.scheme, request.scheme)
-    return found is not None and found == canonical_origin(f"{scheme}://{request.host}")
 
 
 def _is_websocket(environ: Mapping[str, Any]) -> bool:
@@ -232,7 +224,7 @@ class SessionVary:
         return found.to_wsgi_list()
 
     def _add(self, headers: Headers, exchange: Exchange) -> None:
-        if exchange.policy is not None and exchange.policy.public:
+        if exchange.policy is not None and exchange.policy.public and exchange.principal is None:
             return
         present = [name.strip() for value in headers.getlist("Vary") for name in value.split(",") if name.strip()]
         if not {"*", "cookie"} & {name.lower() for name in present}:

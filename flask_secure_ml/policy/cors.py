@@ -24,6 +24,7 @@ _ORIGIN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_OF_WEBSOCKETS = {"ws": "http", "wss": "https"}
 _LAST_PORT = 65_535
 # A host name has 253 characters at the most.
 _LONGEST = 300
@@ -45,6 +46,12 @@ def canonical_origin(value: str) -> str | None:
     if port > _LAST_PORT:
         return None
     return f"{scheme}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS.get(scheme) else "")
+
+
+def is_own_origin(origin: str, scheme: str, host: str) -> bool:
+    """Return True if an origin has the scheme, host and port of a request, as a trusted proxy reports them."""
+    found = canonical_origin(origin)
+    return found is not None and found == canonical_origin(f"{_OF_WEBSOCKETS.get(scheme, scheme)}://{host}")
 
 
 def _origin(entry: str) -> str:

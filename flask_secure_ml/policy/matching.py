@@ -81,8 +81,7 @@ class PolicyTable:
     def resolve(self, rule: Rule | None, method: str, path: str = "") -> Resolved:
         """Return the policy of a request to Flask, and where it is declared."""
         if rule is not None:
-            key = (rule.rule, rule.endpoint, method, is_automatic_options(rule, method))
-            found = self._found[key] if key in self._found else self._found.setdefault(key, self._own(rule, method))
+            found = self._cached(rule, method)
             if found is not None:
                 return found
         return self._wide(rule, method, path) if self._configured.has_wide else self._default
@@ -122,6 +121,8 @@ class PolicyTable:
         policy = self.find(rule, request.method, target)
         if not policy.public or policy.body is None:
             return policy if policy.public else None
+        if rule.methods is None:
+            return _without_payload(policy)
         # One object for each policy: a request is checked again if its policy is another one.
         return self._stripped.setdefault(f"redirect {rule.endpoint} {request.method}", _without_payload(policy))
 
@@ -155,6 +156,13 @@ class PolicyTable:
         for rule in self._app.url_map.iter_rules():
             for method in sorted(rule.methods or ()):
                 yield rule, method, self.resolve(rule, method, rule.rule)
+
+    def _cached(self, rule: Rule, method: str) -> Resolved | None:
+        if rule.methods is None:
+            # It takes every method that a client invents.
+            return self._own(rule, method)
+        key = (rule.rule, rule.endpoint, method, is_automatic_options(rule, method))
+        return self._found[key] if key in self._found else self._found.setdefault(key, self._own(rule, method))
 
     def _own(self, rule: Rule, method: str) -> Resolved | None:
         """Return the policy that a route has itself."""

@@ -16,7 +16,7 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 
 from ..config import Settings
-from ..errors import InternalError
+from ..errors import Completed, InternalError
 from ..exchange import Exchange
 from ..pipeline import Pipeline
 from ..policy.matching import PolicyTable
@@ -143,7 +143,7 @@ class Admission:
 
     def _rejection(self, error: HTTPException) -> Response:
         # Flask's own methods: an override of the app's class may be the very code that must not run.
-        rejected = Flask.handle_user_exception(self._app, error)
+        rejected = error.response if isinstance(error, Completed) else Flask.handle_user_exception(self._app, error)
         return Flask.process_response(self._app, self._app.make_response(rejected))
 
 

@@ -9,6 +9,7 @@ from flask import Flask, Response
 from flask_talisman import Talisman
 from werkzeug.test import create_environ, run_wsgi_app
 
+from ..errors import PROBLEM_JSON
 from ..exchange import Exchange
 from ..policy.headers import API_HEADERS, HeaderOptions
 
@@ -36,6 +37,8 @@ _PRESETS: Mapping[str, Mapping[str, object]] = {
 _OF_THE_BODY = frozenset({"content-type", "content-length"})
 _HIDDEN = frozenset({"server", "x-powered-by"})
 _HSTS = "strict-transport-security"
+_CACHE = "cache-control"
+_SHARED = frozenset({"public", "s-maxage", "private"})
 _FOR_EVERYONE = frozenset({_HSTS, "x-content-type-options"})
 
 Table = tuple[tuple[str, str, str], ...]
@@ -98,18 +101,52 @@ class HeaderFilter:
         present = {name.lower() for name, _ in headers}
         for name in _HIDDEN & present:
             headers.remove(name)
-        for name, lower, value in self._table(exchange):
+        closed = not _is_open(exchange)
+        for name, lower, value in self._table(response, exchange):
             if lower not in present:
-                headers.add(name, value)
+                headers.add(name, private(value) if closed and lower == _CACHE else value)
+        if closed and _CACHE in present:
+            headers["Cache-Control"] = private(", ".join(headers.getlist("Cache-Control")))
         if self._exposed and "access-control-expose-headers" not in present:
             headers.add("Access-Control-Expose-Headers", self._exposed)
         headers["X-Request-ID"] = exchange.request_id
 
-    def _table(self, exchange: Exchange) -> Table:
+    def _table(self, response: Response, exchange: Exchange) -> Table:
         policy = exchange.policy
-        if policy is not None and policy.headers is not None:
+        if policy is not None and policy.headers is not None and (policy.public or not _is_hidden(response, exchange)):
             return self._tables.of(policy.headers, secure=exchange.secure)
         return self._secure if exchange.secure else self._clear
+
+
+def private(caching: str) -> str:
+    """Return a ``Cache-Control`` that keeps a response out of shared caches (RFC 9111 section 5.2.2.7).
+
+    These store no response to a request with ``Authorization`` by themselves (section 3.5), but know nothing of keys in
+    ``X-API-Key``, of sessions and of certificates; and Flask says ``public`` for static files, whatever their policy.
+    """
+    if caching == "no-store":
+        return caching
+    directives = [each.strip() for each in caching.split(",") if each.strip()]
+    names = [each.partition("=")[0].rstrip().lower() for each in directives]
+    if "no-store" in names:
+        return caching
+    return ", ".join(["private", *(each for each, name in zip(directives, names, strict=True) if name not in _SHARED)])
+
+
+def _values(lower: str, headers: Sequence[tuple[str, str]]) -> list[str]:
+    return [value for name, value in headers if name.lower() == lower]
+
+
+def _is_open(exchange: Exchange) -> bool:
+    # A caller beside a public policy: an enclosing app, or the policy of the path, required a credential.
+    return exchange.policy is not None and exchange.policy.public and exchange.principal is None
+
+
+def _is_hidden(response: Response, exchange: Exchange) -> bool:
+    """Return True for a response from which an anonymous caller must not learn whether there is a route."""
+    if exchange.preflight is not None:
+        return True
+    return exchange.principal is None and exchange.rejected is not None and response.mimetype == PROBLEM_JSON
 
 
 class ForeignFilter(Protocol):
@@ -140,6 +177,9 @@ class ForeignHeaders:
         kept = [header for header in headers if header[0].lower() not in replaced | _HIDDEN]
         present = {name.lower() for name, _ in kept}
         added = [(name, value) for name, lower, value in self._table(exchange) if lower not in present]
+        if not _is_open(exchange) and (caching := _values(_CACHE, [*kept, *added])):
+            kept, added = ([each for each in some if each[0].lower() != _CACHE] for some in (kept, added))
+            added.append(("Cache-Control", private(", ".join(caching))))
         return [*kept, *added, *own.items()]
 
     def _table(self, exchange: Exchange) -> Table:

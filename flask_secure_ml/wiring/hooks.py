@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
 from werkzeug.wrappers import Response as BaseResponse
 
-from ..errors import InternalError, SecureMLError, own_text, problem_response
+from ..errors import Completed, InternalError, SecureMLError, own_text, problem_response
 from ..exchange import Exchange, exchange_of
 from ..outputs import ArrayJSONProvider, mark_checked
 from ..outputs.json_provider import Writer
@@ -114,6 +114,9 @@ class Hooks:
         """Return Flask's own error handling; each exception is recorded on the exchange first."""
 
         def noted(error: Exception) -> Any:
+            if isinstance(error, Completed):
+                # Flask would make a stream of it, which no filter can read.
+                return error.response
             exchange = exchange_of(request.environ)
             if exchange is not None:
                 exchange.handle(error)

@@ -359,6 +359,32 @@ def test_a_known_certificate_is_not_examined_again(
     assert len(reads) == 2
 
 
+@pytest.mark.parametrize(
+    ("subject", "lifetime"),
+    [
+        pytest.param("CN=nobody", HOUR, id="no client"),
+        pytest.param(SUBJECT, HOUR, id="the name of a client"),
+        pytest.param(SUBJECT, 0, id="expired"),
+        pytest.param("CN=nobody", 0, id="no client, expired"),
+    ],
+)
+def test_every_rejection_costs_a_chain(
+    ca_file: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, subject: str, lifetime: float
+) -> None:
+    """Whether a name is that of a client does not show in the time."""
+    built: list[float] = []
+    valid_until = mtls.Authorities.valid_until
+
+    def noting(self: mtls.Authorities, certificate: mtls.ClientCertificate, now: float) -> float:
+        built.append(now)
+        return valid_until(self, certificate, now)
+
+    monkeypatch.setattr(mtls.Authorities, "valid_until", noting)
+    door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
+    door.rejects(issue(subject, now=NOW - 2 * HOUR + 2 * lifetime))
+    assert built == [NOW]
+
+
 def test_what_is_remembered_is_bounded(
     ca_file: Path, clock: FakeClock, root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:

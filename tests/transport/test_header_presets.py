@@ -90,9 +90,9 @@ def test_a_policy_replaces_the_setting(serve: Callable[..., Flask]) -> None:
 
 
 def test_the_view_wins(serve: Callable[..., Flask]) -> None:
-    """What it sets itself stays."""
+    """What it sets itself stays; no shared cache may store the response, as it needs a credential."""
     app = serve()
-    own = {"Content-Security-Policy": "default-src 'nonce-x'", "cache-control": "max-age=60"}
+    own = {"Content-Security-Policy": "default-src 'nonce-x'", "cache-control": "private, max-age=60"}
     app.add_url_rule("/own", "own", protect(headers="page")(lambda: ("own", own)))
     found = {name.lower(): value for name, value in headers_of(app, "/own").items()}
     assert found == {name.lower(): value for name, value in (PAGE | own).items() if name != "Cache-Control"}

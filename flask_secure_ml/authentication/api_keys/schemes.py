@@ -12,6 +12,7 @@ from flask import Request
 
 from ...errors import MalformedRequest, NotAuthenticated
 from ...exchange import Exchange
+from ...policy.cors import is_own_origin
 from ...principal import Principal
 from ..guard import single_value, token68
 from ..throttle import UNLIMITED, Calls
@@ -21,8 +22,7 @@ from .key import PREFIX
 MAX_BASIC = 1024
 """The most characters after ``Basic``; a key and a long user name need about a third of it."""
 
-# A browser marks what another site made it send, with the password that it keeps for this one.
-_OTHER_SITES = frozenset({"cross-site", "same-site"})
+_OWN_SITE = frozenset({"same-origin", "none"})
 
 
 class BearerKeys:
@@ -82,13 +82,24 @@ class BasicKeys:
             return None
         if not (self._alone or password.startswith(PREFIX)):
             return None
-        if request.environ.get("HTTP_SEC_FETCH_SITE") in _OTHER_SITES:
+        if _is_of_another_site(request):
             raise MalformedRequest("Basic credentials in a request that a page of another site made")
         return password
 
     def verify(self, credential: str, exchange: Exchange) -> Principal:
         """Return the principal of the key; raises as :meth:`ApiKeyAuthenticator.verify` does."""
         return self._keys.verify(credential, exchange)
+
+
+def _is_of_another_site(request: Request) -> bool:
+    """Return True if a page of another site made a browser send the password that it keeps for this one.
+
+    Browsers without ``Sec-Fetch-Site``, which none sends in clear text, have ``Origin`` in what can change something.
+    """
+    site, origin = request.environ.get("HTTP_SEC_FETCH_SITE"), request.environ.get("HTTP_ORIGIN")
+    if site is not None:
+        return site not in _OWN_SITE
+    return origin is not None and not is_own_origin(origin, request.scheme, request.host)
 
 
 def _password(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from joserfc.jws import JWSRegistry
 from ...config import Settings
 from ...config.issuer_fields import media_type
 from ...config.issuers import MAX_TOKEN_BYTES, IssuerConfig
-from ...errors import ConfigError, NotAuthenticated, UnusableCredential
+from ...errors import ConfigError, DependencyUnavailable, NotAuthenticated, UnusableCredential
 from ...principal import Clock, Principal
 from ..throttle import UNLIMITED, Calls
 from .authenticator import TokenCache, VerifiedToken
@@ -83,6 +84,8 @@ class JwtVerifier:
         self._cache: TokenCache[_Cached] = TokenCache(cache_size)
         # The tokens of one issuer have the same header.
         self._header = lru_cache(_HEADERS)(_header)
+        # The issuer and the key of the last authentic token; nobody without one can choose them.
+        self._last: tuple[TrustedIssuer, VerificationKey] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock) -> JwtVerifier:
@@ -140,12 +143,20 @@ class JwtVerifier:
     def _verify(self, token: str, calls: Calls) -> _Cached:
         """Verify signature and claims; nothing else creates a verified token."""
         parts = _COMPACT.fullmatch(token) or _reject("the token is not a signed one in compact form")
-        header = self._header(parts[1])
-        claims = json_object(parts[2], "payload", _reject)
-        issuer = self._issuer(claims.get("iss"))
-        _check_length(token, issuer.config.max_token_bytes)
-        _check_header(header, issuer.config)
-        key = _signing_key(token, decoded(parts[3], "signature", _reject), header, issuer, calls)
+        signed, signature = f"{parts[1]}.{parts[2]}".encode(), decoded(parts[3], "signature", _reject)
+        try:
+            claims, header, issuer = self._parsed(token, parts)
+        except NotAuthenticated:
+            self._in_vain(signed, signature, calls)
+            raise
+        candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
+        if not candidates:
+            self._in_vain(signed, signature)
+            _reject("the issuer has no such key for this alg")
+        key = next((key for key in candidates if _signs(key, signed, signature)), None)
+        if key is None:
+            _reject("the signature does not verify")
+        self._last = issuer, key
         claims = sound(claims)
         try:
             verified = self._claimed(claims, header, issuer.config)
@@ -154,6 +165,27 @@ class JwtVerifier:
             raise UnusableCredential(error.reason) from None
         begins = max(claims["iat"], claims.get("nbf", 0)) - self._leeway
         return _Cached(verified, begins, issuer, header, key)
+
+    def _in_vain(self, signed: bytes, signature: bytes, calls: Calls | None = None) -> None:
+        """Verify a signature, so that the time does not show which issuers, keys and algorithms are known.
+
+        :param calls: to look up a key too, which is never an unknown one.
+        """
+        if self._last is not None:
+            issuer, key = self._last
+            if calls is not None:
+                with suppress(DependencyUnavailable):
+                    issuer.keys.candidates(None, key.algorithm, calls)
+            _signs(key, signed, signature)
+
+    def _parsed(self, token: str, parts: re.Match[str]) -> tuple[dict[str, Any], _Header, TrustedIssuer]:
+        """Return the claims, unverified, the header, and the issuer that they name."""
+        header = self._header(parts[1])
+        claims = json_object(parts[2], "payload", _reject)
+        issuer = self._issuer(claims.get("iss"))
+        _check_length(token, issuer.config.max_token_bytes)
+        _check_header(header, issuer.config)
+        return claims, header, issuer
 
     def _claimed(self, claims: Mapping[str, Any], header: _Header, issuer: IssuerConfig) -> VerifiedToken:
         check_claims(claims, issuer, typed=header.kind == _TYPED, now=self._clock.now(), leeway=self._leeway)
@@ -192,16 +224,6 @@ def _check_header(header: _Header, issuer: IssuerConfig) -> None:
             _reject("typ is not at+jwt")
     if header.algorithm not in issuer.algorithms:
         _reject("alg is not one that the issuer may use")
-
-
-def _signing_key(token: str, signature: bytes, header: _Header, issuer: TrustedIssuer, calls: Calls) -> VerificationKey:
-    """Return the key that the signature verifies with."""
-    signed = token.rpartition(".")[0].encode()
-    candidates = issuer.keys.candidates(header.kid, header.algorithm, calls)
-    if not candidates:
-        _reject("the issuer has no such key for this alg")
-    found = next((key for key in candidates if _signs(key, signed, signature)), None)
-    return found or _reject("the signature does not verify")
 
 
 def _signs(key: VerificationKey, signed: bytes, signature: bytes) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import Key
+from joserfc.jws import JWSRegistry
 
 from flask_secure_ml.authentication.tokens.authenticator import AccessTokens, BearerAuthenticator
 from flask_secure_ml.authentication.tokens.jwt import JwtVerifier, TrustedIssuer
@@ -67,6 +68,39 @@ def test_an_altered_token_is_a_guess(jwt: JwtVerifier, token: Ask, clock: FakeCl
         with pytest.raises(NotAuthenticated) as caught:
             jwt.verify(altered)
         assert type(caught.value) is NotAuthenticated, position
+
+
+WITHOUT_A_KEY: dict[str, dict[str, Any]] = {
+    "unknown kid": {"header": {"kid": "unknown"}},
+    "unknown issuer": {"claims": {"iss": "https://unknown.example"}},
+    "no issuer": {"claims": {"iss": ...}},
+    "alg that the issuer does not use": {"header": {"alg": "PS512"}},
+    "no alg": {"header": {"alg": "none"}},
+    "another type": {"header": {"typ": "dpop+jwt"}},
+    "embedded key": {"header": {"jwk": {"kty": "oct"}}},
+    "right but for its signature": {},
+}
+
+
+@pytest.mark.parametrize("options", WITHOUT_A_KEY.values(), ids=WITHOUT_A_KEY)
+def test_every_rejection_costs_a_signature(
+    jwt: JwtVerifier, token: Ask, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing of issuer, key and algorithm does not show in the time, nor does the signature that is sent."""
+    jwt.verify(token("RS256"))
+    verified: list[bytes] = []
+    algorithm = JWSRegistry.algorithms["RS256"]
+    verify = algorithm.verify
+
+    def noting(signed: bytes, signature: bytes, key: Any) -> bool:
+        verified.append(signature)
+        return verify(signed, signature, key)
+
+    monkeypatch.setattr(algorithm, "verify", noting)
+    signature = b"\x01" * 256
+    with pytest.raises(NotAuthenticated):
+        jwt.verify(f"{token('RS256', **options).rpartition('.')[0]}.{b64(signature)}")
+    assert verified == [signature]
 
 
 def numbers(r: int, s: int, size: int = 32) -> bytes:

@@ -181,7 +181,7 @@ class Site:
         return str(serializer.dumps(values))
 
     def filled(self, text: str) -> str:
-        text = re.sub(r"\{(\w+)\}", lambda match: self.values[match[1]], text)
+        text = re.sub(r"\{(\w+)\}", lambda match: self.values.get(match[1], match[0]), text)
         return re.sub(r"\{b64:([^}]*)\}", lambda match: base64.b64encode(match[1].encode()).decode(), text)
 
     def send(self, case: dict[str, Any], base_url: str = HTTPS) -> TestResponse:

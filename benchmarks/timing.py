@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -42,6 +42,13 @@ class Times:
     def ratio(self, place: int, to: int = 0) -> float:
         """Return the median, over the rounds, of how much of another's time a contender takes."""
         return statistics.median(seconds[place] / seconds[to] for seconds in self.rounds)
+
+
+class Timed(Protocol):
+    """Something that is called many times."""
+
+    def seconds(self, count: int) -> float:
+        """Return the mean seconds of ``count`` calls."""
 
 
 def verdict(ratio: float, most: float | None) -> str:
@@ -83,7 +90,16 @@ def measure_each(calls: Sequence[tuple[Contender, Sent]]) -> Times:
 
     :raises RuntimeError: one does not respond with the status of its body.
     """
-    made = [_Call(*each) for each in calls]
+    return alternate([call_of(*each) for each in calls])
+
+
+def call_of(contender: Contender, sent: Sent) -> Timed:
+    """Return what times requests with a body."""
+    return _Call(contender, sent)
+
+
+def alternate(made: Sequence[Timed]) -> Times:
+    """Return the times of one call of each, in rounds in which they take turns."""
     counts = [max(1, int(SECONDS_PER_ROUND / call.seconds(3))) for call in made]
     return Times([[call.seconds(count) for call, count in zip(made, counts, strict=True)] for _ in range(ROUNDS)])
 

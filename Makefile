@@ -50,7 +50,7 @@ test: export UV_PYTHON_DOWNLOADS = never
 test: $(VENV)/.installed-tox
 	@$(BIN)/tox run-parallel --parallel $(PARALLEL) --parallel-no-spinner
 
-test-fast: $(VENV)/.installed-fast
+test-fast: $(VENV)/.installed-test-fast
 	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server' --ignore=tests/example_app --ignore=tests/ecosystem tests
 
 prove: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)

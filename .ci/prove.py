@@ -27,6 +27,11 @@ PROOFS: Mapping[str, Proof] = {
         (*PYTEST, "-m", "hypothesis", "tests"),
         {"FUZZ_EXAMPLES": os.environ.get("FUZZ_EXAMPLES", "25000")},
     ),
+    "mutants": Proof(
+        "what the shortcut for bodies accepts, against what the schema loads",
+        (*PYTEST, "tests/inputs/test_fast_accept.py", "tests/inputs/test_fast_plans.py"),
+        {"MUTANTS": os.environ.get("MUTANTS", "200000")},
+    ),
     "clients": Proof(
         "early responses, for every client, worker, framing and size",
         (*PYTEST, "tests/servers/test_early_responses.py"),

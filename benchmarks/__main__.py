@@ -5,43 +5,49 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
-from . import authentication, imports, inputs, memory, rejections, servers
+from . import authentication, guard, imports, inputs, memory, rejections, servers
 from .apps import contenders
-from .bodies import Sent, as_json, numbers
+from .bodies import LONG, SHORT, Sent, as_json, numbers
 from .timing import measure, verdict
 
 SHAPES = ((1, 4), (100, 20), (1000, 100))
-MOST_OF_BARE = 0.6
-SECURED = (1, 2)
+# What is asked of the app with an API key, for each number of rows.
+MOST_OF_BARE = {(100, SHORT): 0.75, (100, LONG): 0.45, (1000, SHORT): 0.22, (1000, LONG): 0.12}
+WITH_API_KEY = 1
 
 
 def apps(folder: Path) -> Iterator[str]:
     """Measure the whole way through each app, in one process."""
-    yield f"{'batch':>10}  {'app':<28}{'CPU us':>10}{'over bare':>12}{'of bare':>10}  asked"
-    for rows, columns in SHAPES:
-        print(f"apps {rows}x{columns} ...", end="\r", file=sys.stderr)
+    yield f"{'batch':>20}  {'app':<28}{'CPU us':>10}{'over bare':>12}{'of bare':>10}  asked"
+    for (rows, columns), digits in product(SHAPES, (SHORT, LONG)):
+        batch = f"{rows}x{columns}, {digits} digits"
+        print(f"apps {batch} ...", end="\r", file=sys.stderr)
         found = contenders(columns, folder)
-        times = measure(found, Sent("JSON", as_json(numbers(rows, columns))))
+        times = measure(found, Sent("JSON", as_json(numbers(rows, columns, digits))))
         for place, app in enumerate(found):
-            most = MOST_OF_BARE if place in SECURED and rows > 1 else None
+            most = MOST_OF_BARE.get((rows, digits)) if place == WITH_API_KEY else None
             ratio, over = times.ratio(place), times.microseconds(place) - times.microseconds(0)
             yield (
-                f"{'' if place else f'{rows}x{columns}':>10}  {app.name:<28}{times.microseconds(place):>10,.0f}"
+                f"{'' if place else batch:>20}  {app.name:<28}{times.microseconds(place):>10,.0f}"
                 f"{over:>+12,.0f}{ratio:>10.2f}  {verdict(ratio, most)}"
             ).rstrip()
 
 
 TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
-    "apps": ("The same job by app, in one process (asked: at most 0.6 of bare from 100x20 on)", apps),
+    "apps": ("The same job by app, in one process", apps),
     "servers": (
         "Processor time of a request, server included (asked: at most 0.5 of the peer from 100x20 on)",
         servers.report,
     ),
     "formats": ("One schema, every format (asked: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
-    "refusals": ("Refused bodies (asked: at most what an accepted one of that size costs)", inputs.rejections),
+    "guard": ("The input guard by itself (asked of 1x4: at most 60 calls, and 0.2 of the bare app)", guard.report),
+    "refusals": (
+        "Refused bodies (asked: at most 1.5 of what an accepted one of that size costs in the schema)",
+        inputs.rejections,
+    ),
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
     "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
     "authentication": ("Authentication by itself", authentication.report),
@@ -51,7 +57,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     ),
 }
 # Tables that belong together, by the name of the lot.
-LOTS: Mapping[str, tuple[str, ...]] = {"inputs": ("formats", "refusals", "memory")}
+LOTS: Mapping[str, tuple[str, ...]] = {"inputs": ("formats", "guard", "refusals", "memory")}
 
 
 def main(names: list[str]) -> int:

@@ -28,9 +28,14 @@ class Sent:
     status: int = 200
 
 
-def numbers(rows: int, columns: int) -> Array:
-    """Return random doubles, which take about 20 bytes each in JSON."""
-    return np.random.default_rng(7).normal(size=(rows, columns))
+# Numbers as people and most data sets have them, and as a program computes them.
+SHORT, LONG = 6, 17
+
+
+def numbers(rows: int, columns: int, digits: int = LONG) -> Array:
+    """Return random numbers with 6 decimals, of about 10 bytes in JSON, or all 17 digits, of about 20."""
+    found = np.random.default_rng(7).normal(size=(rows, columns))
+    return found.round(SHORT) if digits == SHORT else found
 
 
 def as_json(values: Array) -> bytes:

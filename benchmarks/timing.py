@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -43,6 +43,13 @@ class Times:
     def ratio(self, place: int, to: int = 0) -> float:
         """Return the median, over the rounds, of how much of another's time a contender takes."""
         return statistics.median(seconds[place] / seconds[to] for seconds in self.rounds)
+
+
+class Timed(Protocol):
+    """Something that is called many times."""
+
+    def seconds(self, count: int) -> float:
+        """Return the mean seconds of ``count`` calls."""
 
 
 def verdict(ratio: float, most: float | None) -> str:
@@ -84,7 +91,16 @@ def measure_each(calls: Sequence[tuple[Contender, Sent]]) -> Times:
 
     :raises RuntimeError: one does not respond with the status of its body.
     """
-    made = [_Call(*each) for each in calls]
+    return alternate([call_of(*each) for each in calls])
+
+
+def call_of(contender: Contender, sent: Sent) -> Timed:
+    """Return what times requests with a body."""
+    return _Call(contender, sent)
+
+
+def alternate(made: Sequence[Timed]) -> Times:
+    """Return the times of one call of each, in rounds in which they take turns."""
     # The fastest of a few: a pause would leave a round with hardly any calls, all of them cold.
     counts = [max(1, int(SECONDS_PER_ROUND / min(call.seconds(3) for _ in range(3)))) for call in made]
     # Collecting all that was imported takes as long as a hundred calls, and would hit the same contender in each round.

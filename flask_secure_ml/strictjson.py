@@ -64,7 +64,7 @@ def loads(
     :raises StrictJSONError: the document breaks RFC 8259, is nested too deep, or has duplicate members.
     :raises TooLargeError: the document exceeds one of the other limits.
     """
-    _check_size(raw, max_members, max_string, max_elements)
+    check_size(raw, max_members=max_members, max_string=max_string, max_elements=max_elements)
     value = _parse(raw)
     if len(raw) < _SMALL and _is_plainly_strict(raw, value, max_depth, max_members):
         return value
@@ -77,8 +77,15 @@ def loads(
     return value
 
 
-def _check_size(raw: bytes, max_members: int | None, max_string: int | None, max_elements: int | None) -> None:
-    """Check the limits, by the length of the document where that is enough; it need not be valid JSON."""
+def check_size(
+    raw: bytes, *, max_members: int | None = None, max_string: int | None = None, max_elements: int | None = None
+) -> None:
+    """Check the limits of :func:`loads` that need no parser: all, but for members if there are several objects.
+
+    The length of a small document is enough; a document need not be valid JSON.
+
+    :raises TooLargeError: the document exceeds a limit.
+    """
     # A member takes a comma, a colon, two quotation marks and a value.
     if max_members is not None and len(raw) > 5 * max_members and _has_members_over(max_members, raw):
         raise TooLargeError(f"an object has more than {max_members} members")

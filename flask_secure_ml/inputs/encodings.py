@@ -51,8 +51,8 @@ class Encodings:
         :raises UnsupportedMediaType: 415, an encoding that is not accepted, or more than one; the response lists the
             accepted ones in ``Accept-Encoding`` (RFC 9110 section 15.5.16).
         """
-        name = request.headers.get("Content-Encoding", "").strip().lower()
-        if name in ("", IDENTITY):
+        value: str | None = request.environ.get("HTTP_CONTENT_ENCODING")
+        if not value or (name := value.strip().lower()) in ("", IDENTITY):
             return None
         # RFC 9110 section 8.4.1.3.
         name = name.removeprefix("x-") if name == "x-gzip" else name

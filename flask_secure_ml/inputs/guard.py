@@ -19,10 +19,12 @@ from ..pipeline import Stage
 from ..policy.options import NO_CAPS, CapOptions
 from .body_stream import Caps, declared_length, is_handshake, put_back, put_back_decoded, read, settle_end
 from .encodings import Encodings
-from .formats import Formats, build_formats, check_charset
+from .fast_accept import Acceptor
+from .formats import NO_OPTIONS, Formats, build_formats, check_charset, is_plain_json
 from .formats.json import JSON, parse_json
 from .load_context import collect_out_of_range
 from .loading import Loader
+from .number_arrays import NumberArrays, number_arrays
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -35,17 +37,26 @@ class InputGuard:
         Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two applies.
     :param build: returns the formats that a route with a schema accepts, within some limits.
     :param encodings: the content encodings that every route accepts.
+    :param arrays: reads arrays of numbers in JSON; None without the package for it.
     """
 
     name = "input"
     stage = Stage.INPUT
 
-    def __init__(self, caps: Caps, build: Callable[[Caps], Formats], encodings: Encodings) -> None:
+    def __init__(
+        self,
+        caps: Caps,
+        build: Callable[[Caps], Formats],
+        encodings: Encodings,
+        arrays: NumberArrays | None = None,
+    ) -> None:
         self._caps = caps
         self._build = build
-        self._rules: dict[CapOptions, tuple[Caps, Formats]] = {NO_CAPS: (caps, build(caps))}
+        self._rules_without_own: tuple[Caps, Formats] = (caps, build(caps))
+        self._rules: dict[CapOptions, tuple[Caps, Formats]] = {}
         self._encodings = encodings
-        self._loaders: dict[int, tuple[Schema, Loader]] = {}
+        self._arrays = arrays
+        self._loaders: dict[int, tuple[Schema, Loader, Acceptor]] = {}
 
     def check(self, request: Request, exchange: Exchange) -> None:
         """Check the body, and set the exchange's ``received_bytes`` and, with a schema, its ``payload`` and ``format``.
@@ -72,23 +83,32 @@ class InputGuard:
             self._body(request, exchange, encoding)
 
     def _load(self, request: Request, exchange: Exchange, schema: Schema, encoding: str | None) -> None:
-        found = self._rules_of(exchange)[1].find(request, schema)
-        decoded = found.decode(self._body(request, exchange, encoding), request, schema)
+        caps, formats = self._rules_of(exchange)
+        found = formats.find(request, schema)
+        body = self._body(request, exchange, encoding)
+        _, loader, acceptor = self._loader(schema)
+        if is_plain_json(found, request) and (accepted := acceptor.accept(body, caps)) is not None:
+            exchange.format, exchange.format_options = "json", NO_OPTIONS
+            exchange.payload, exchange.out_of_range = accepted, 0
+            return
+        decoded = found.decode(body, request, schema)
         exchange.format, exchange.format_options = decoded.format, decoded.options
         with collect_out_of_range() as reports:
-            exchange.payload = self._loader(schema).load(decoded.value)
+            exchange.payload = loader.load(decoded.value)
         exchange.out_of_range = sum(each.count for each in reports)
 
-    def _loader(self, schema: Schema) -> Loader:
+    def _loader(self, schema: Schema) -> tuple[Schema, Loader, Acceptor]:
         found = self._loaders.get(id(schema))
         if found is None:
             # Two threads may both make one; they are the same, and there are no more than policies. The schema is kept
             # too, so that its id cannot become that of another one.
-            found = self._loaders[id(schema)] = (schema, Loader(schema))
-        return found[1]
+            found = self._loaders[id(schema)] = (schema, Loader(schema), Acceptor(schema, self._arrays))
+        return found
 
     def _rules_of(self, exchange: Exchange) -> tuple[Caps, Formats]:
         own = exchange.policy.caps if exchange.policy else NO_CAPS
+        if own is NO_CAPS:
+            return self._rules_without_own
         found = self._rules.get(own)
         if found is None:
             # Two threads may both make them; they are the same, and there are no more than policies.
@@ -131,4 +151,4 @@ def build_input_guard(settings: Settings) -> InputGuard:
     :raises ConfigError: a format or an encoding needs a package that is not installed.
     """
     build = partial(build_formats, settings.wire_formats)
-    return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings))
+    return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings), number_arrays())

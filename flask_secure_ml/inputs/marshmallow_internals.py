@@ -29,6 +29,12 @@ def has_hook(schema: Schema, tag: str) -> bool:
     return bool(hooks.get(tag))
 
 
+def has_any_hook(schema: Schema) -> bool:
+    """Return True if the schema has a method that is called when it loads, validates or dumps."""
+    hooks: Mapping[str, Any] = schema._hooks  # noqa: SLF001 - as above
+    return any(hooks.values())
+
+
 def has_collection_hook(schema: Schema) -> bool:
     """Return True if a method of the schema gets all objects of a collection at once.
 
@@ -41,6 +47,11 @@ def has_collection_hook(schema: Schema) -> bool:
 def has_pre_load(field: Any) -> bool:
     """Return True if a field changes its value before it loads it, as marshmallow 4 allows."""
     return bool(getattr(field, "pre_load", ()))
+
+
+def has_post_load(field: Any) -> bool:
+    """Return True if a field changes what it loaded, as marshmallow 4 allows."""
+    return bool(getattr(field, "post_load", ()))
 
 
 def inner_fields(field: Any) -> list[Any]:

@@ -23,6 +23,7 @@ from flask_secure_ml.inputs.body_stream import Caps
 from flask_secure_ml.inputs.encodings import Encodings
 from flask_secure_ml.inputs.formats import build_formats
 from flask_secure_ml.inputs.guard import InputGuard
+from flask_secure_ml.inputs.number_arrays import number_arrays
 
 JSON = "application/json"
 TERMINATED: dict[str, str | bool] = {"wsgi.input_terminated": True}
@@ -38,7 +39,7 @@ def a_guard(
 ) -> InputGuard:  # fmt: skip
     """Return a guard; keywords change the caps."""
     found = replace(CAPS, **caps)
-    return InputGuard(found, partial(build_formats, formats), Encodings(encodings))
+    return InputGuard(found, partial(build_formats, formats), Encodings(encodings), number_arrays())
 
 
 def an_exchange(**options: Any) -> Exchange:

@@ -35,6 +35,8 @@ class Categorical(ArrayField):
     """
 
     default_error_messages = _MESSAGES
+    # Of this class, not of subclasses: what is loaded depends on nothing else, unless dimensions have names.
+    loads_by_value_alone = True
 
     def __init__(
         self,

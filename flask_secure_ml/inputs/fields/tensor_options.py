@@ -184,7 +184,7 @@ class Bound:
     """The least (``minimum``) or the greatest (``maximum``) value.
 
     ``declared`` is what the author wrote; ``native`` is the same in the dtype of the field, rounded inwards for
-    integers.
+    integers. ``for_all`` is the bound of numbers as they were sent; None where there is one for each position.
 
     :raises ValueError: no value of the dtype is within the bound.
     """
@@ -198,6 +198,7 @@ class Bound:
             self.native, self._wide = _float_bounds(self.declared, self._dtype, outer)
         else:
             self.native = self._wide = _integer_bound(name, bound, self._dtype)
+        self.for_all: float | None = None if self.declared.shape else self._wide.item()
 
     def broken(self, sent: Array) -> NDArray[np.bool_]:
         """Return where numbers are outside."""

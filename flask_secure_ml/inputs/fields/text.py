@@ -65,6 +65,8 @@ class Text(fields.String):
     """
 
     default_error_messages = _MESSAGES
+    # Of this class, not of subclasses: what is loaded depends on nothing else.
+    loads_by_value_alone = True
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ from ...errors import UnsupportedMediaType
 from ..body_stream import Caps
 from ..fields.tensor import Tensor
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+_LENGTH = "HTTP_INFERENCE_HEADER_CONTENT_LENGTH"
 _UTF8 = frozenset({"utf-8"})
 
 
@@ -34,7 +35,7 @@ class Decoded:
 
     value: Any
     format: str
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    options: Mapping[str, Any] = field(default_factory=lambda: NO_OPTIONS)
 
 
 class Format(Protocol):
@@ -99,6 +100,7 @@ class Formats:
 
     def __init__(self, formats: Collection[Format]) -> None:
         self._formats = tuple(formats)
+        self._by_media_type = {name: each for each in self._formats for name in each.media_types}
 
     def fitting(self, schema: Schema) -> list[Format]:
         """Return the formats that a schema can be filled from."""
@@ -110,8 +112,10 @@ class Formats:
         :raises UnsupportedMediaType: 415, with the media types that the route accepts in ``Accept`` (RFC 9110 section
             15.5.16). A format that the schema cannot be filled from is not among them.
         """
-        media_type = request.mimetype or _implied(request)
-        found = next((each for each in self._formats if media_type in each.media_types), None)
+        # Most requests name the media type alone, as it is listed.
+        found = self._by_media_type.get(request.environ.get("CONTENT_TYPE", ""))
+        if found is None:
+            found = self._by_media_type.get(request.mimetype or _implied(request))
         if found is not None and found.fits(schema):
             return found
         accepted = ", ".join(dict.fromkeys(each.media_types[0] for each in self.fitting(schema)))
@@ -121,7 +125,18 @@ class Formats:
 
 def _implied(request: Request) -> str:
     """Return the media type of a body that names none. Clients of Triton omit it when they send this header."""
-    return "application/octet-stream" if "Inference-Header-Content-Length" in request.headers else ""
+    return "application/octet-stream" if _LENGTH in request.environ else ""
+
+
+def is_plain_json(found: Format, request: Request) -> bool:
+    """Return True if a body is in the format ``json``, if its JSON is an object without objects in it.
+
+    With a header for the length of the JSON, or in a charset that is not accepted, it is not.
+    """
+    if not getattr(found, "plain_json", False) or _LENGTH in request.environ:
+        return False
+    named, media_type = request.environ.get("CONTENT_TYPE"), found.media_types[0]
+    return named == media_type or (request.mimetype == media_type and _is_in(request, _UTF8))
 
 
 def check_charset(request: Request, media_type: str, charsets: Collection[str] = _UTF8) -> None:
@@ -129,8 +144,12 @@ def check_charset(request: Request, media_type: str, charsets: Collection[str] =
 
     :raises UnsupportedMediaType: 415, with the media type in ``Accept``.
     """
-    if request.mimetype_params.get("charset", "utf-8").lower() not in charsets:
+    if not _is_in(request, charsets):
         raise UnsupportedMediaType("the charset is not UTF-8", headers=[("Accept", media_type)])
+
+
+def _is_in(request: Request, charsets: Collection[str]) -> bool:
+    return request.mimetype_params.get("charset", "utf-8").lower() in charsets
 
 
 def single_tensor(schema: Schema) -> tuple[str, Tensor] | None:

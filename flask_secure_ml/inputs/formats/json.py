@@ -43,6 +43,7 @@ class JsonFormat:
 
     name = "json"
     media_types: tuple[str, ...] = (JSON,)
+    plain_json = True
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps
@@ -82,7 +83,7 @@ def check_structure(body: bytes, schema: Schema, spare: int = _FREE) -> None:
     if len(body) < _SMALL or not _is_plain(schema):
         return
     # One is the object that has the fields.
-    lists = 1 + spare + sum(_most_lists(field, len(body)) for field in schema.load_fields.values())
+    lists = 1 + spare + sum(most_lists(field, len(body)) for field in schema.load_fields.values())
     codes = np.frombuffer(body, np.uint8)
     blocks = (codes[start : start + _BLOCK] for start in range(0, len(codes), _BLOCK))
     # A bracket in a string counts too: such a schema accepts no strings.
@@ -99,7 +100,7 @@ def _is_plain(schema: Schema) -> bool:
     )
 
 
-def _most_lists(field: Any, size: int) -> int:
+def most_lists(field: Any, size: int) -> int:
     """Return the most lists that an array for a tensor can have in as many bytes."""
     *outer, length = field.shape
     width = length or 1

@@ -230,12 +230,12 @@ class OipFormat:
 
     def __init__(self, caps: Caps, *, plain_json: bool = False) -> None:
         self._caps = caps
-        self._plain_json = plain_json
+        self.plain_json = plain_json
         self._form = Loader(InferenceRequest())
 
     def fits(self, schema: Schema) -> bool:
         """Return True if the schema is of one object."""
-        return self._plain_json or not schema.many
+        return self.plain_json or not schema.many
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the inputs by name: arrays for fields that accept one, otherwise lists, or the single value in them.
@@ -251,7 +251,7 @@ class OipFormat:
         raw = body if length is None else body[:length]
         check_structure(raw, schema, _PER_OUTPUT * self._caps.max_members)
         document = parse_json(raw, self._caps)
-        if length is None and self._plain_json and not _is_inference(document, schema):
+        if length is None and self.plain_json and not _is_inference(document, schema):
             return Decoded(document, "json")
         self._check_counts(document)
         inference = self._form.load(document)

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sqlite3
+import stat
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -71,8 +72,24 @@ class SqliteFile:
         """Log the end of an outage."""
         self._outage.ended()
 
+    def make(self) -> None:
+        """Create the file, if it is missing, readable by its owner only.
+
+        :raises OSError: it cannot be created, or is not a file that this user may write.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            return
+        # Not by opening it: the locks of every connection of this process to the file would end when that is closed.
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+
     def _prepare(self, seconds: float) -> None:
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self.make()
         self._create_tables(time.monotonic() + seconds)
         self._prepared = True
         if self.path.stat().st_mode & 0o077:
@@ -85,7 +102,7 @@ class SqliteFile:
         """
         while True:
             try:
-                with closing(_connect(self.path, _left(ends))) as connection:
+                with closing(connect(self.path, _left(ends))) as connection:
                     connection.executescript(self._schema)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
@@ -145,7 +162,7 @@ class SqliteConnection:
         identity = found.st_dev, found.st_ino
         if self._connection is None or identity != self._identity:
             self._close()
-            self._connection, self._identity = _connect(self._file.path, _left(ends)), identity
+            self._connection, self._identity = connect(self._file.path, _left(ends)), identity
         # The first statement of the caller waits for the lock, and the others have it.
         self._connection.execute(f"PRAGMA busy_timeout = {_left(ends) * 1000:.0f}")
         return self._connection
@@ -195,7 +212,11 @@ def _left(ends: float) -> float:
     return max(0.0, ends - time.monotonic())
 
 
-def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+def connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Return a connection to a file that exists.
+
+    :param timeout: seconds for which each statement waits while others write.
+    """
     # Never created here: a file that went missing could have contained a revocation.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False

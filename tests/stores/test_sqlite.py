@@ -138,6 +138,20 @@ def test_processes_that_start_at_once(path: Path) -> None:
     assert [each.wait(60) for each in running] == [0] * 8
 
 
+LAST = PRELUDE + 'store.put("a", "other", b"")'
+
+
+def test_second_store_of_one_process(path: Path, store: SqliteStore) -> None:
+    """Opening it does not end the locks of the first: another process would take itself for the last, and clean up."""
+    store.put("a", "first", b"")
+    second = SqliteStore(path, SystemClock())
+    assert run(LAST, path) == 0
+    store.put("a", "late", b"")
+    second.put("a", "second", b"")
+    assert list(SqliteStore(path, SystemClock()).items("a")) == ["first", "late", "other", "second"]
+    assert path.with_name("state.db-wal").exists()
+
+
 FULL_DISK = """
 import logging, os, resource, sys
 from flask_secure_ml.errors import DependencyUnavailable

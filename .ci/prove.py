@@ -52,6 +52,16 @@ PROOFS: Mapping[str, Proof] = {
             "tests/refresh",
         ),
     ),
+    "counters": Proof(
+        "limits on a server, exact between processes, and its script against the arithmetic in Python",
+        (
+            *PYTEST,
+            "tests/limits/test_counters.py",
+            "tests/limits/test_redis_counters.py",
+            "tests/limits/test_redis_script.py",
+        ),
+        {"FUZZ_EXAMPLES": "10000", "MANY_REQUESTS": "25"},
+    ),
     "matrix": Proof("the other pairs of Python and Flask", ("-m", "tox", "run", "-m", "matrix")),
     "sdist": Proof("documentation and tests from the sdist, on the wheel that it makes", (".ci/sdist.py",)),
     "benchmarks": Proof("every table, against the bare app, a hand-assembled stack and FastAPI", ("-m", "benchmarks")),

@@ -25,8 +25,8 @@ from flask_secure_ml.authentication.setup import Authentication, build_authentic
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import NotAuthenticated
 from flask_secure_ml.exchange import Exchange
-from flask_secure_ml.limits.engine import build_limiter
 from flask_secure_ml.limits.failure_throttle import FailureThrottle
+from flask_secure_ml.limits.setup import build_limiter
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.memory import MemoryStore
@@ -144,7 +144,7 @@ def _build(**values: Any) -> tuple[Authentication, Settings]:
     settings = Settings.load({f"SECURE_ML_{name}": value for name, value in values.items()})
     clock = SystemClock()
     store = MemoryStore(clock)
-    throttle = FailureThrottle(build_limiter({}, clock, "memory"), (), (), clock, store)
+    throttle = FailureThrottle(build_limiter({}, Settings.load({}), clock), (), (), clock, store)
     return build_authentication(settings, clock, store, [], throttle), settings
 
 

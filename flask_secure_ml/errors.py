@@ -20,6 +20,7 @@ The tree, and the HTTP status of each leaf::
      +- ValidationFailed            422  validation_failed
      +- RateLimited                 429  rate_limited
      +- QuotaExceeded               429  quota_exceeded
+     +- TooManyInFlight             429  too_many_in_flight
      +- InternalError               500  internal_error
      +- DependencyUnavailable       503  dependency_unavailable
 
@@ -209,6 +210,13 @@ class QuotaExceeded(SecureMLError, http.TooManyRequests):
     slug = "quota_exceeded"
     detail = "The quota is used up. Try again later."
     problem_type = IANA + "quota-exceeded"
+
+
+class TooManyInFlight(SecureMLError, http.TooManyRequests):
+    """The caller, or the route, has as many requests in flight as it may have."""
+
+    slug = "too_many_in_flight"
+    detail = "Too many requests are in progress. Try again when one of them has ended."
 
 
 class InternalError(SecureMLError, http.InternalServerError):

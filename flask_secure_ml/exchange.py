@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -114,6 +114,17 @@ class Exchange:
     format_options: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     """What the body asks of the response: ``id`` and ``outputs`` of the Open Inference Protocol."""
 
+    # Written by limits/guard.py.
+
+    deferred: Any = None
+    """The tariff of a request whose price is not known yet."""
+    limits: Any = None
+    """What the headers of the response say about limits."""
+    charges: list[Any] = field(default_factory=list, repr=False)
+    """What was charged, until it is settled."""
+    lease: bytes = b""
+    """The name of the leases that the request holds while it is in flight."""
+
     # Written by guards, each under names of its own.
 
     reply_headers: dict[str, str] = field(default_factory=dict)
@@ -139,7 +150,10 @@ class Exchange:
     """The first exception that the app raised and did not handle."""
     handled: BaseException | None = None
     """The exception that error handlers got last, whether they responded to it or not."""
-    _charged: dict[Hashable, int] = field(default_factory=dict, repr=False)
+    used_rows: int | None = None
+    """What the view reported with :meth:`charge`; None for what was reserved."""
+    owed_from: int = 0
+    """Charges before this one were for another request."""
 
     @property
     def principal(self) -> Principal | None:
@@ -184,20 +198,18 @@ class Exchange:
         """Record an exception that error handlers get."""
         self.handled = error
 
-    def owes(self, counter: Hashable, price: int = 1) -> int:
-        """Return what this request still has to pay to a counter, and note the price as paid.
+    def charge(self, rows: int) -> None:
+        """Report what the request used, in the unit of ``cost=``; the price that was reserved is corrected to it.
 
-        A request that is guarded again under another policy pays the higher of the two prices, and none twice.
+        :raises ValueError: it is not a whole number, or less than 0.
         """
-        paid = self._charged.get(counter, 0)
-        if price <= paid:
-            return 0
-        self._charged[counter] = price
-        return price - paid
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
+            raise ValueError("charge() takes a whole number, 0 or more")
+        self.used_rows = rows
 
     def clear_charges(self) -> None:
         """Charge the request again: another one is made of it."""
-        self._charged.clear()
+        self.owed_from = len(self.charges)
 
     def within(self, *, time: float, started: float, method: str, path: str) -> Exchange:
         """Return an exchange for a request that a view makes of an app; its caller is the same."""

@@ -46,6 +46,9 @@ class Guard(Protocol):
         :raises Completed: the guard has responded itself; neither later guards nor the view run.
         """
 
+    # A guard may have a second method, ``rejected(exchange, error)``. It runs when any guard has rejected the request,
+    # and returns the error that the client gets.
+
 
 class Filter(Protocol):
     """Changes the response."""
@@ -94,10 +97,21 @@ class Pipeline:
             for guard in self._remaining(exchange):
                 guard.check(request, exchange)
         except SecureMLError as error:
-            exchange.reject(error)
-            raise
+            final = self._rejected(exchange, error)
+            exchange.reject(final)
+            if final is error:
+                raise
+            raise final from error
         exchange.cleared = exchange.policy
         exchange.checked_by = self
+
+    def _rejected(self, exchange: Exchange, error: SecureMLError) -> SecureMLError:
+        """Let the guards that put something off do it now, and return the error that the client gets."""
+        for guard in self.guards:
+            rejected = getattr(guard, "rejected", None)
+            if rejected is not None:
+                error = rejected(exchange, error)
+        return error
 
     def _remaining(self, exchange: Exchange) -> Iterable[Guard]:
         # Another app that admitted the request ran its own guards, not these.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .authentication.api_keys.key import KeyStore
     from .authentication.revocation import Revocations
     from .config import Settings
+    from .limits.engine import Limiter
     from .outputs.responses import ResponseRules
     from .pipeline import Pipeline
     from .policy.matching import PolicyTable
@@ -40,6 +41,7 @@ class AppState:
     load: Callable[[], None]
     foreign_filters: tuple[ForeignFilter, ...]
     readiness: Readiness
+    limiter: Limiter
 
 
 def state_of(app: Flask) -> AppState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Generator
 from functools import cache
 from pathlib import Path
@@ -67,6 +68,20 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make pauses after failures exactly as long as they are on average; their jitter has tests of its own."""
     for module in ("breaker", "value"):
         monkeypatch.setattr(f"flask_secure_ml.refresh.{module}.JITTER", 0.0)
+
+
+@pytest.fixture
+def socket_waits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """The timeouts that sockets of this process are given, one after another; None is for ever."""
+    noted: list[float | None] = []
+    settimeout = socket.socket.settimeout
+
+    def note(channel: socket.socket, seconds: float | None) -> None:
+        noted.append(seconds)
+        settimeout(channel, seconds)
+
+    monkeypatch.setattr(socket.socket, "settimeout", note)
+    return noted
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from werkzeug.exceptions import NotFound
@@ -143,12 +144,13 @@ def test_the_first_fault_counts(exchange: Exchange) -> None:
     assert exchange.fault is first
 
 
-def test_a_counter_is_charged_once(exchange: Exchange) -> None:
-    """Only what a higher price adds is owed, until the request is made again."""
-    assert [exchange.owes(counter) for counter in ("a", "a", "b")] == [1, 0, 1]
-    assert [exchange.owes("cost", price) for price in (2, 5, 5, 3)] == [2, 3, 0, 0]
-    exchange.clear_charges()
-    assert [exchange.owes("a"), exchange.owes("cost", 3)] == [1, 3]
+@pytest.mark.parametrize("rows", [-1, 1.0, True, "7", None])
+def test_used_rows(exchange: Exchange, rows: Any) -> None:
+    """A whole number."""
+    exchange.charge(7)
+    with pytest.raises(ValueError, match="whole number"):
+        exchange.charge(rows)
+    assert exchange.used_rows == 7
 
 
 def test_a_request_within_another(exchange: Exchange) -> None:

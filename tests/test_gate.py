@@ -652,7 +652,7 @@ class Two(Schema):
         pytest.param(5, 2, [200, 200, 429], id="the policy of the path is dearer"),
         pytest.param(0, 5, [200, 200, 429], id="the path costs nothing"),
         pytest.param(5, 0, [200, 200, 429], id="the route costs nothing"),
-        pytest.param(2, 11, [429, 429, 429], id="the route costs more than the quota"),
+        pytest.param(2, 11, [413, 413, 413], id="the route costs more than the quota"),
     ],
 )
 def test_a_cost_under_two_policies(

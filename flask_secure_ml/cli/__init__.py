@@ -7,13 +7,14 @@ secure_ml: SecureMLGroup = SecureMLGroup(
     modules={
         "check": "check",
         "keys": "keys",
+        "limits": "limits",
         "model": "model",
         "openapi": "routes",
         "profile": "model",
         "revocations": "revocations",
         "routes": "routes",
     },
-    help="Manage API keys and revocations, and inspect what is protected.",
+    help="Manage API keys, revocations and limits, and inspect what is protected.",
 )
 
 __all__ = ["secure_ml"]

@@ -17,6 +17,7 @@ from ..config.issuers import LOOPBACK, MAX_TOKEN_BYTES, IssuerConfig
 from ..config.providers import PROVIDERS
 from ..errors import ConfigError
 from ..inputs.unseen_changes import unseen_changes
+from ..limits.setup import limit_store_uri
 from ..state import AppState
 from ..transport.beneath import around, layer_name
 from ..transport.gate import opaque_layers, outer_problems
@@ -96,8 +97,19 @@ def _stores(app: Flask, state: AppState) -> Iterator[str]:
         yield "SECURE_ML_STORE_URI is memory: nothing can be revoked by command, and workers share no state"
         if settings.dpop != "off":
             yield "a DPoP proof that one worker has seen can be replayed at another: set SECURE_ML_STORE_URI"
-    if str(app.config.get("RATELIMIT_STORAGE_URI", "memory://")).startswith("memory"):
-        yield "RATELIMIT_STORAGE_URI is memory: each worker counts for itself, so limits grow with the workers"
+    if limit_store_uri(app.config, settings).startswith("memory"):
+        yield "limits are counted in memory: each worker counts for itself; set SECURE_ML_STORE_URI"
+    yield from _open_limits(settings)
+
+
+def _open_limits(settings: Settings) -> Iterator[str]:
+    """Yield a warning for limits that nobody enforces while the store is down."""
+    if settings.limit_outage == "open":
+        yield "SECURE_ML_LIMIT_OUTAGE is open: while the store is down nothing is limited"
+    limits = [limit for plan in settings.plans.values() for limit in (*plan.requests, *plan.quotas)]
+    limits += [limit for policy in settings.policies.values() for limit in policy.limits]
+    for limit in dict.fromkeys(limit for limit in limits if limit.outage == "open"):
+        yield f"the limit {limit} has the outage policy open: while the store is down it is lifted"
 
 
 def _issuers(settings: Settings) -> Iterator[str]:

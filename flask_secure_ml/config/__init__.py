@@ -17,6 +17,7 @@ from ..policy.schema import Check, load_options, options_of, sentences, unknown_
 from .browsers import BrowserSettings
 from .cross_checks import CROSS_CHECKS, ratelimit_problems
 from .fields import literal_secrets
+from .limits import LimitSettings
 from .probes import ProbeSettings
 from .settings import (
     GROUPS,
@@ -37,6 +38,7 @@ class Settings(
     ObservabilitySettings,
     InputSettings,
     SharedSettings,
+    LimitSettings,
     TokenSettings,
     AuthenticationSettings,
     BrowserSettings,

@@ -140,7 +140,7 @@ CROSS_CHECKS: tuple[Check, ...] = (
     ),
 )
 
-RATELIMIT = {"RATELIMIT_STORAGE_URI", "RATELIMIT_STORAGE_OPTIONS", "RATELIMIT_STRATEGY", "RATELIMIT_ENABLED"}
+RATELIMIT = {"RATELIMIT_STORAGE_URI", "RATELIMIT_STRATEGY", "RATELIMIT_ENABLED"}
 """The keys of Flask-Limiter that have their documented effect."""
 
 _INSTEAD = {
@@ -149,6 +149,8 @@ _INSTEAD = {
     "RATELIMIT_SWALLOW_ERRORS": "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down",
     "RATELIMIT_IN_MEMORY_FALLBACK": "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down",
     "RATELIMIT_KEY_FUNC": "limits count for each caller",
+    "RATELIMIT_STORAGE_OPTIONS": "write options into the URI; SECURE_ML_STORE_TIMEOUT is the time to wait",
+    "RATELIMIT_HEADERS": "SECURE_ML_LIMIT_HEADERS sends RateLimit and RateLimit-Policy",
 }
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
@@ -82,17 +82,28 @@ class HttpsUri(StrictField):
         return str(value)
 
 
-class StoreUri(StrictField):
-    """Where shared state is: this process, a SQLite file, or a Redis or Valkey server."""
+_SERVERS = ("redis", "rediss", "valkey", "valkeys")
+STORE_SCHEMES = frozenset(
+    {
+        "memory",
+        "sqlite",
+        "unix",
+        *_SERVERS,
+        *(f"{each}+{kind}" for each in _SERVERS for kind in ("sentinel", "cluster", "unix")),
+    }
+)
+"""The schemes of the URIs of stores."""
 
-    schemes: ClassVar[tuple[str, ...]] = ("memory", "sqlite", "redis", "rediss", "valkey", "valkeys", "unix")
+
+class StoreUri(StrictField):
+    """Where shared state is: this process, a SQLite file, or a Redis or Valkey server, service or cluster."""
 
     def __init__(self) -> None:
         super().__init__("'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL")
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         scheme, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
-        if scheme not in self.schemes or (scheme != "memory" and not rest.strip("/")):
+        if scheme not in STORE_SCHEMES or (scheme != "memory" and not rest.strip("/")):
             # The value may hold a password, so it is not repeated.
             raise ValidationError(f"must be {self.takes}")
         return str(value)

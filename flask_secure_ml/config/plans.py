@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..policy.fields import LimitList, Limits, MappingOf, Options
+from ..policy.fields import Integer, MappingOf, Options
+from ..policy.limits import LimitList, Limits
 from ..policy.options import NO_SCORE_OPTIONS, ScoreOptions
 from ..policy.schema import option
 
@@ -16,6 +17,8 @@ class Plan:
 
     requests: Limits = option(LimitList(), (), "Rate limits over all routes.")
     quotas: Limits = option(LimitList(), (), "Quotas in rows of input, for routes with ``cost=``.")
+    in_flight: int | None = option(Integer(1), None, "How many requests of a caller may be in flight at once.")
+    batch: int | None = option(Integer(1), None, "How many rows one request may have, on routes with ``cost=``.")
     scores: ScoreOptions = option(
         Options(ScoreOptions, minimum=1),
         NO_SCORE_OPTIONS,

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..policy.fields import Boolean, Choice, Choices, Integer, LimitList, Limits, MappingOf, String, Strings
+from ..policy.fields import Boolean, Choice, Choices, Integer, MappingOf, String, Strings
+from ..policy.limits import LimitList, Limits
 from ..policy.policy import Policy
 from ..secrets import SecretRing, client_secret_ring, secret_ring
 from .browsers import BrowserSettings
@@ -23,6 +24,7 @@ from .fields import (
     setting,
 )
 from .issuers import ASYMMETRIC, IssuerConfig, issuers_field
+from .limits import LimitSettings
 from .plans import Plans, plans_field
 from .probes import ProbeSettings
 
@@ -229,12 +231,6 @@ class SharedSettings:
         """What callers may use, by plan. API keys and client certificates name their plan; everyone else has
         ``default``.""",
     )
-    limit_outage: str = setting(
-        Choice("memory", "closed"),
-        "memory",
-        """What happens while the limit storage (``RATELIMIT_STORAGE_URI``) is down: ``memory`` counts in each worker,
-        ``closed`` responds with 503.""",
-    )
     policies: Mapping[str, Policy] = setting(
         MappingOf(Policy, '{"/invocations": {"scopes": ["predict"]}}'),
         {},
@@ -324,6 +320,7 @@ GROUPS: Mapping[str, type] = {
     "Authentication": AuthenticationSettings,
     "Access tokens": TokenSettings,
     "Stores, plans and policies": SharedSettings,
+    "Limits": LimitSettings,
     "Request bodies": InputSettings,
     "Observability": ObservabilitySettings,
     "Probes": ProbeSettings,

@@ -1,194 +1,247 @@
-"""Counting in a limit storage that may be down.
-
-Flask-Limiter reads its own ``RATELIMIT_*`` configuration and creates the storage. What is counted, for whom and when is
-decided here: its hooks never limit unknown URLs or static files, let an empty key pass, join parts of keys ambiguously,
-and respond with 500 while the storage is down.
-"""
+"""Charging by rules, in a store that may be down."""
 
 from __future__ import annotations
 
+import logging
 import math
-import time
-from collections.abc import Callable, Mapping
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from flask import Flask
-
-from ..errors import ConfigError, DependencyUnavailable
+from ..errors import DependencyUnavailable
+from ..policy.limits import Limit
 from ..principal import Clock
-from ..refresh import Breaker, Outage, PerProcess
+from ..refresh import Outage
+from ..stores.base import StoreUnavailable
+from .counters import Backoff, Charge, Count, Counters, Settlement, Verdict
+from .leases import Leases
+from .memory import MemoryCounters
+from .plans import Tariffs
+from .rules import Kind, Rule, RuleSet, key_of
 
-if TYPE_CHECKING:
-    from limits import RateLimitItem
-    from limits.storage import Storage
-    from limits.strategies import RateLimiter
+log: logging.Logger = logging.getLogger(__name__)
 
-# The libraries are imported when an app is built: that takes longer than the rest of this package.
+MAX_RECENT = 10_000
+"""How many callers one process knows to be over a limit; of others it asks the store."""
 
-T = TypeVar("T")
-Action: TypeAlias = "Callable[[RateLimiter], T]"
+FRESH = 1.0
+"""Seconds for which a caller is rejected without asking the store again."""
 
-PAUSE = 1.0
-"""Seconds for which a storage that failed is not called, so that requests in between do not wait for it."""
+_UNBOUNDED = 2**53
 
-SOCKET_TIMEOUT = 0.25
-"""Seconds to wait for a remote storage; the client library's own default is to wait for ever."""
+
+class Outcome(NamedTuple):
+    """What became of charges, and where they were made.
+
+    :param charges: what was charged: fewer rules than were asked for while the store is down.
+    :param local: whether this process counted, because the store is down.
+    """
+
+    charges: Sequence[Charge]
+    verdicts: Sequence[Verdict]
+    local: bool = False
+
+    @property
+    def allowed(self) -> bool:
+        """Whether every price fits."""
+        return all(verdict.allowed for verdict in self.verdicts)
 
 
 class Limiter:
-    """Counts by caller, with a policy for the time when the storage is down.
+    """Charges requests, with a policy for the time when the store is down.
 
-    :param connect: returns the strategy over the storage. Each process calls it for itself: clients of a server have
-        locks and connections, which must not be carried over a fork.
-    :param fallback: counts in this process.
-    :param outage: ``memory`` counts in this process meanwhile, ``closed`` rejects with 503.
+    :param counters: the store.
+    :param clock: measures what this process knows.
+    :param tariffs: makes the rules of a request.
+    :param backoff: how long a caller is rejected that goes on beyond a limit.
+    :param workers: how many workers share the store.
+    :param max_keys: how many counters this process keeps while the store is down.
     """
 
-    def __init__(self, connect: Callable[[], RateLimiter], fallback: RateLimiter, clock: Clock, outage: str) -> None:
-        self._strategy = PerProcess(connect)
-        self._fallback = fallback
-        self._outage = outage
-        log = Outage(
-            f"the limit storage is down (outage policy {outage!r})", "the limit storage is up again", clock.monotonic
-        )
-        self._breaker = Breaker(clock, pause=PAUSE, outage=log)
+    def __init__(
+        self,
+        counters: Counters,
+        clock: Clock,
+        tariffs: Tariffs,
+        *,
+        backoff: Backoff | None = None,
+        workers: int = 1,
+        max_keys: int = 200_000,
+        changed: Callable[[bool], object] | None = None,
+    ) -> None:
+        self.tariffs = tariffs
+        self.counters = counters
+        self.leases = Leases(clock, counters.renew if counters.shared else None)
+        self._clock = clock
+        self._here = counters if not counters.shared else MemoryCounters(clock, max_keys, backoff)
+        self._workers = workers
+        self._changed = changed
+        self._down = False
+        self._recent: dict[tuple[bytes, int], tuple[float, float, Outcome]] = {}
+        self._single: dict[tuple[str, int, float], RuleSet] = {}
+        self._outage = Outage("the limit store is down", "the limit store is up again", clock.monotonic)
 
-    def connect(self) -> None:
-        """Create the storage at start-up; one that is down is created when it is up.
+    def charge(self, charges: Sequence[Charge]) -> Outcome:
+        """Charge all of them, or none if one price does not fit.
 
-        :raises Exception: the configuration can never work.
+        :raises DependencyUnavailable: the store is down, and a limit has the outage policy ``closed``.
         """
-        from limits.errors import ConfigurationError
-
         try:
-            self._strategy.get()
-        except (ConfigurationError, AssertionError, ImportError, NotImplementedError, TypeError, ValueError):
-            raise
-        except Exception as error:  # noqa: BLE001  each storage raises errors of its own
-            self._breaker.failed(type(error).__name__)
+            verdicts = self.counters.charge(charges)
+        except DependencyUnavailable as error:
+            self._failed(error)
+            return self._degraded(charges)
+        self._works()
+        return Outcome(charges, verdicts)
 
-    def hit(self, item: RateLimitItem, key: str, cost: int = 1) -> bool:
-        """Charge ``cost``; return False, with nothing charged, if it does not fit.
+    def settle(self, settlements: Sequence[Settlement], *, local: bool) -> Callable[[], None] | None:
+        """Correct charges and release leases; while the store is down they end by themselves.
 
-        :raises DependencyUnavailable: the storage is down and the outage policy is ``closed``.
+        :returns: a function to be called when the response was sent, or None.
         """
-        return self._run(lambda strategy: strategy.hit(item, key, cost=cost))
+        try:
+            return (self._here if local else self.counters).settle_later(settlements)
+        except DependencyUnavailable as error:
+            self._failed(error)
+            return None
 
-    def test(self, item: RateLimitItem, key: str, cost: int = 1) -> bool:
-        """Return True if ``cost`` would fit, without charging it."""
-        return self._run(lambda strategy: strategy.test(item, key, cost=cost))
+    def remember(self, outcome: Outcome) -> None:
+        """Note which callers are over a limit that every request of theirs would break."""
+        now = self._clock.monotonic()
+        for charge, verdict in zip(outcome.charges, outcome.verdicts, strict=True):
+            name = (charge.key, id(charge.rules))
+            wait = _wait_of_any(charge, verdict)
+            if wait:
+                if len(self._recent) >= MAX_RECENT:
+                    self._recent.clear()
+                self._recent[name] = (now, now + wait, outcome)
+            elif verdict.allowed and self._recent:
+                self._recent.pop(name, None)
 
-    def retry_after(self, item: RateLimitItem, key: str) -> int:
-        """Return whole seconds, at least 1, until the window of a key moves on."""
-        reset = self._run(lambda strategy: strategy.get_window_stats(item, key).reset_time)
-        return min(max(1, _seconds_until(reset)), item.get_expiry())
+    @property
+    def knows_any(self) -> bool:
+        """Whether any caller is known to be over a limit."""
+        return bool(self._recent)
 
-    def count(self, key: str, seconds: int, amount: int = 1) -> int:
-        """Add to a plain counter and return the sum; it expires some seconds after its first use.
-
-        :raises DependencyUnavailable: as :meth:`hit`.
-        """
-        return self._run(lambda strategy: strategy.storage.incr(key, seconds, amount))
-
-    def counted(self, key: str) -> int:
-        """Return a plain counter; 0 for one that was never used or has expired."""
-        return self._run(lambda strategy: strategy.storage.get(key))
-
-    def remaining(self, key: str) -> int:
-        """Return whole seconds until a plain counter expires; 0 for one that was never used or has expired."""
-        return max(0, _seconds_until(self._run(lambda strategy: strategy.storage.get_expiry(key))))
+    def recent(self, key: bytes, rules: RuleSet) -> tuple[Outcome, float] | None:
+        """Return the rejection of a caller that still holds, and for how many seconds; None to ask the store."""
+        found = self._recent.get((key, id(rules)))
+        if found is None:
+            return None
+        now = self._clock.monotonic()
+        noted, ends, outcome = found
+        return (outcome, ends - now) if noted <= now < min(ends, noted + FRESH) else None
 
     def ready(self) -> None:
-        """Raise what :meth:`hit` would raise for every caller.
+        """Raise what :meth:`charge` would raise for every caller.
 
-        :raises DependencyUnavailable: the storage is down and the outage policy is ``closed``.
+        :raises DependencyUnavailable: the store is down, and the outage policy is ``closed``.
         """
-        self.counted("ready")
+        self.counted("ready", 1)
 
-    def _run(self, action: Action[T]) -> T:
-        if self._breaker.wait():
-            return self._degraded(action)
+    # One limit and one key: for the throttle of failed authentication.
+
+    def hit(self, limit: Limit, key: str, cost: int = 1) -> bool:
+        """Charge ``cost``; return False, with nothing charged, if it does not fit.
+
+        :raises DependencyUnavailable: the store is down and the outage policy is ``closed``.
+        """
+        return self.charge([Charge(key.encode(), self._rules_of(limit), (cost,))]).allowed
+
+    def test(self, limit: Limit, key: str) -> bool:
+        """Return True if one more would fit, without charging it."""
+        rules = self._rules_of(limit)
+        return self._peek(key, rules).used + 1 <= rules.rules[0].capacity
+
+    def retry_after(self, limit: Limit, key: str) -> int:
+        """Return whole seconds, at least 1, until one more fits."""
+        rules = self._rules_of(limit)
+        return max(1, math.ceil(round(self._peek(key, rules, price=1).wait, 3)))
+
+    def count(self, key: str, seconds: int, amount: int = 1) -> int:
+        """Add to a plain counter and return the sum; it expires some seconds after its first use."""
+        outcome = self.charge([Charge(key.encode(), self._counter(seconds), (amount,))])
+        return round(outcome.verdicts[0].counts[0].used) if outcome.verdicts[0].counts else 0
+
+    def counted(self, key: str, seconds: int) -> int:
+        """Return a plain counter; 0 for one that was never used or has expired."""
+        return round(self._peek(key, self._counter(seconds)).used)
+
+    def remaining(self, key: str, seconds: int) -> int:
+        """Return whole seconds until a plain counter expires; 0 for one that was never used or has expired."""
+        count = self._peek(key, self._counter(seconds))
+        return math.ceil(round(count.reset, 3)) if count.used else 0
+
+    def _peek(self, key: str, rules: RuleSet, price: int = 0) -> Count:
+        """Return the count of a single rule; with a price, also how long it would have to wait."""
         try:
-            strategy = self._strategy.get()
-        except Exception as error:  # noqa: BLE001  each storage raises errors of its own
-            return self._failed(error, action)
-        try:
-            result = action(strategy)
-        except _errors(strategy.storage) as error:
-            return self._failed(error, action)
-        self._breaker.succeeded()
-        return result
+            verdict = self.counters.peek(key.encode(), rules, (price,))
+        except DependencyUnavailable as error:
+            self._failed(error)
+            rules = self._share(rules)
+            if not rules.rules:
+                return Count(0.0, 0.0, 0.0, 0.0)
+            verdict = self._here.peek(key.encode(), rules, (price,))
+        else:
+            self._works()
+        return verdict.counts[0]
 
-    def _failed(self, error: Exception, action: Action[T]) -> T:
-        self._breaker.failed(type(error).__name__)
-        return self._degraded(action)
+    def _rules_of(self, limit: Limit) -> RuleSet:
+        name = (str(limit), limit.amount, float(limit.seconds))
+        found = self._single.get(name)
+        if found is None:
+            found = self._single[name] = RuleSet([self.tariffs.rule(limit, f"failed-{limit.amount}")])
+        return found
 
-    def _degraded(self, action: Action[T]) -> T:
-        if self._outage == "closed":
-            raise DependencyUnavailable("the limit storage is down", headers=[("Retry-After", "1")])
-        return action(self._fallback)
+    def _counter(self, seconds: int) -> RuleSet:
+        name = ("", 0, float(seconds))
+        found = self._single.get(name)
+        if found is None:
+            rule = Rule("count", Kind.FIXED, _UNBOUNDED, float(seconds), outage=self.tariffs.outage)
+            found = self._single[name] = RuleSet([rule])
+        return found
 
+    # While the store is down.
 
-def _errors(storage: Storage) -> tuple[type[Exception], ...]:
-    errors = storage.base_exceptions
-    return (*(errors if isinstance(errors, tuple) else (errors,)), OSError)
+    def _degraded(self, charges: Sequence[Charge]) -> Outcome:
+        here = [self._shared(charge) for charge in charges]
+        return Outcome(here, self._here.charge(here), local=True)
 
+    def _shared(self, charge: Charge) -> Charge:
+        rules = self._share(charge.rules)
+        prices = [price for rule, price in zip(charge.rules.rules, charge.prices, strict=True) if rule.outage != "open"]
+        return charge._replace(rules=rules, prices=tuple(prices))
 
-def _seconds_until(instant: float) -> int:
-    # Storages convert the seconds that are left to the time of day; the difference is theirs again.
-    return math.ceil(round(instant - time.time(), 3))
+    def _share(self, rules: RuleSet) -> RuleSet:
+        if any(rule.outage == "closed" for rule in rules.rules):
+            raise DependencyUnavailable("the limit store is down", headers=[("Retry-After", "1")])
+        return rules.share(self._workers)
 
+    def _failed(self, error: DependencyUnavailable) -> None:
+        if not isinstance(error, StoreUnavailable):
+            self._outage.failed(error.reason)
+        if not self._down:
+            self._down = True
+            if self._changed is not None:
+                self._changed(False)
 
-def build_limiter(config: Mapping[str, Any], clock: Clock, outage: str) -> Limiter:
-    """Return the limiter for the ``RATELIMIT_*`` keys.
-
-    :raises ConfigError: the storage or the strategy can never work.
-    """
-    from limits.strategies import STRATEGIES
-
-    from .memory import ProcessStorage
-
-    name = config.get("RATELIMIT_STRATEGY", "sliding-window-counter")
-    if name not in STRATEGIES:
-        raise ConfigError([f"RATELIMIT_STRATEGY cannot be used: it must be one of {', '.join(sorted(STRATEGIES))}"])
-    uri = config.get("RATELIMIT_STORAGE_URI", "memory://")
-    strategy = STRATEGIES[name]
-    here = strategy(ProcessStorage(clock))
-    remote = not uri.startswith("memory:")
-    limiter = Limiter((lambda: strategy(_connect(config, uri))) if remote else lambda: here, here, clock, outage)
-    try:
-        limiter.connect()
-    except Exception as error:  # noqa: BLE001  of several kinds
-        # The URI may contain a password.
-        reason = str(error).replace(uri, "the URI")
-        raise ConfigError([f"RATELIMIT_STORAGE_URI cannot be used: {reason}"]) from None
-    return limiter
-
-
-def _connect(config: Mapping[str, Any], uri: str) -> Storage:
-    """Let Flask-Limiter create the storage, on an app of its own so that none of its hooks reach the user's."""
-    # Importing it takes longer than most apps need to start, and counting in memory does not need it.
-    import flask_limiter
-
-    wiring = Flask("flask_secure_ml.limits")
-    wiring.config.update({key: value for key, value in config.items() if key.startswith("RATELIMIT_")})
-    wiring.config["RATELIMIT_STORAGE_OPTIONS"] = _storage_options(config, uri)
-    limiter = flask_limiter.Limiter(flask_limiter.util.get_remote_address)
-    limiter.init_app(wiring)
-    return limiter.limiter.storage
+    def _works(self) -> None:
+        if self._down:
+            self._down = False
+            self._outage.ended()
+            if self._changed is not None:
+                self._changed(True)
 
 
-def _storage_options(config: Mapping[str, Any], uri: str) -> dict[str, Any]:
-    given = dict(config.get("RATELIMIT_STORAGE_OPTIONS") or {})
-    if uri.partition(":")[0].startswith(("redis", "valkey")):
-        timeouts = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
-        return timeouts | given
-    return given
+def _wait_of_any(charge: Charge, verdict: Verdict) -> float:
+    """Return the seconds for which every request of a caller is rejected, whatever its price in rows."""
+    waits = [
+        count.wait
+        for rule, count in zip(charge.rules.rules, verdict.counts, strict=True)
+        if rule.unit == "requests" and count.wait < math.inf
+    ]
+    return max((verdict.penalty, *waits), default=0.0)
 
 
 def key_for(*parts: str) -> str:
-    """Return one key from several parts; a digest, so that no separator inside a part can forge another key."""
-    return blake2b(
-        "\x00".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"), digest_size=16
-    ).hexdigest()
+    """Return one key from several parts, for :meth:`Limiter.hit` and its like; see :func:`~.rules.key_of`."""
+    return key_of(*parts).hex()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import NotAuthenticated, RateLimited
 from ..exchange import Exchange
-from ..policy.fields import Limits
+from ..policy.limits import Limits
 from ..principal import Clock, network_of
 from ..refresh import SingleFlight
 from ..stores import SharedStore
@@ -21,7 +21,7 @@ from .blocks import Block, Blocks, Pairs
 from .engine import Limiter, key_for
 
 if TYPE_CHECKING:
-    from limits import RateLimitItem
+    from ..policy.limits import Limit
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -156,11 +156,11 @@ class FailureThrottle:
         log.warning(message, network, seconds, strike, limits)
 
     def _strikes(self, network: str) -> int:
-        return self._limiter.counted(_strikes_key(network))
+        return self._limiter.counted(_strikes_key(network), DAY)
 
     def _left(self, network: str, strikes: int) -> int:
         """Return for how many seconds a network is still blocked, never more than its block was long."""
-        return min(self._limiter.remaining(_block_key(network, strikes)), _duration(strikes - 1)) if strikes else 0
+        return self._limiter.remaining(_block_key(network, strikes), _duration(strikes - 1)) if strikes else 0
 
     def _secret_failed(self, claimed: str, identity: str) -> int:
         """Count a wrong secret by whose it was, and return the seconds that a further one has to wait."""
@@ -184,14 +184,14 @@ class FailureThrottle:
     def _identity_left(self, key: str) -> int:
         return self._waiting([each for each in self._key_limits if not self._limiter.test(each, key)], key)
 
-    def _waiting(self, used_up: Sequence[RateLimitItem], key: str, claimed: str = "") -> int:
+    def _waiting(self, used_up: Sequence[Limit], key: str, claimed: str = "") -> int:
         """Return for how many seconds limits stay used up, and log each of them once.
 
         :param claimed: an API key. The name of an identity is the client's, who may have typed a secret there, so the
             log has a digest.
         """
         for item in used_up:
-            if self._limiter.count(key_for("failed-key-logged", claimed or key, str(item)), item.get_expiry()) == 1:
+            if self._limiter.count(key_for("failed-key-logged", claimed or key, str(item)), item.seconds) == 1:
                 name = f"API key {claimed}" if claimed else f"identity with the digest {key}"
                 log.warning("%s: more wrong secrets than %s", name, item)
         return max((self._limiter.retry_after(item, key) for item in used_up), default=0)

@@ -1,188 +1,203 @@
-"""The limit storage of one process: windows that follow the monotonic clock, whatever happens to the time of day."""
+"""Counts in the memory of one process: without a thread, within bounds, at the same cost for any number of callers."""
 
 from __future__ import annotations
 
-import heapq
-import time
-from collections import deque
-from math import floor
-from typing import NamedTuple
-
-from limits.storage.base import (
-    MovingWindowSupport,
-    SlidingWindowCounterSupport,
-    Storage,
-    TimestampedSlidingWindow,
-)
+import math
+import random
+from collections.abc import Callable, Sequence
+from struct import Struct
 
 from ..principal import Clock
 from ..refresh import process_lock
+from .backoff import NO_PENALTY, Penalty, forgiven, penalty_ends, rejected
+from .bounded import Bounded
+from .counters import Backoff, Charge, Count, Settlement, Verdict
+from .rules import Kind, Rule, RuleSet
+from .windows import State, charged, counted, expires, rolled, settled
+
+MAX_KEYS = 200_000
+
+# A state, when it ends, and until when it rejected the last request.
+_ENTRY = Struct("<5d")
+_NEVER = -math.inf
+_LEASES = Kind.LEASES
 
 
-class _Counter(NamedTuple):
-    total: int
-    expires: float
+class MemoryCounters:
+    """Counts in this process. Windows follow the monotonic clock, whatever happens to the time of day.
 
-
-class _Window:
-    """The entries of a moving window, oldest first, each with the instant at which it was acquired."""
-
-    def __init__(self, seconds: float) -> None:
-        self.entries: deque[tuple[float, int]] = deque()
-        self.count = 0
-        self.expires = 0.0
-        self._seconds = seconds
-
-    def move_to(self, now: float) -> None:
-        while self.entries and self.entries[0][0] < now - self._seconds:
-            self.count -= self.entries.popleft()[1]
-
-    def add(self, now: float, amount: int) -> None:
-        self.entries.append((now, amount))
-        self.count += amount
-        self.expires = now + self._seconds
-
-
-class ProcessStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, TimestampedSlidingWindow):
-    """Counts in the memory of this process, in place of the ``MemoryStorage`` of the library.
-
-    That one measures by the time of day: a clock that is set back stretches a window of a minute to a day, and moves a
-    sliding window into the past, where nothing was counted. It also counts in two steps, which threads can divide.
-
-    Instants that the interface returns are converted to the time of day, as strategies expect.
+    When the memory is full, a new counter takes the place of one that was not used for long. Counters that are used up
+    are kept until their window moves on. When nothing else is left, new callers share a fixed number of counters, so
+    that a flood of IP addresses neither lifts a limit nor locks everybody out.
 
     :param clock: measures the windows.
+    :param max_keys: how many counters there are at most, of about 200 bytes each.
+    :param backoff: how long a caller is rejected that goes on beyond a limit; None for no longer than the limit.
+    :param uniform: returns a random number from 0 to 1.
     """
 
-    STORAGE_SCHEME = None
+    shared = False
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Clock,
+        max_keys: int = MAX_KEYS,
+        backoff: Backoff | None = None,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._now = clock.monotonic
+        self._backoff = backoff
+        self._uniform = uniform
         self._lock = process_lock()
-        self._counters: dict[str, _Counter] = {}
-        self._windows: dict[str, _Window] = {}
-        self._expiries: list[tuple[float, str]] = []
+        self._entries: Bounded[bytes] = Bounded(max_keys, lambda entry: _ENTRY.unpack(entry)[3:])
+        self._penalties: Bounded[Penalty] = Bounded(max(1, max_keys // 8), self._ends)
+        self._leases: dict[bytes, set[bytes]] = {}
 
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """None: memory does not fail."""
-        return ()
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Add to a counter and return the sum; it starts again ``expiry`` seconds after its first use."""
+    def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
+        """Charge all of them, or none if one price does not fit."""
         with self._lock.get():
-            return self._add(key, expiry, amount, self._clock.monotonic())
+            now = self._now()
+            verdicts = [self._charge(charge, now) for charge in charges]
+            if len(charges) > 1 and not all(verdict.allowed for verdict in verdicts):
+                for charge, verdict in zip(charges, verdicts, strict=True):
+                    if verdict.allowed:
+                        self._settle(undone(charge, verdict), now)
+            return verdicts
 
-    def get(self, key: str) -> int:
-        """Return a counter; 0 for one that was never used or has expired."""
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Correct charges and release leases."""
         with self._lock.get():
-            return self._count(key, self._clock.monotonic())
+            now = self._now()
+            for settlement in settlements:
+                self._settle(settlement, now)
 
-    def get_expiry(self, key: str) -> float:
-        """Return when a counter expires, in seconds since the epoch."""
+    def settle_later(self, settlements: Sequence[Settlement]) -> None:
+        """Do the same: there is nothing to wait for."""
+        self.settle(settlements)
+
+    def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
+        """Do nothing: the leases of this process end with it."""
+
+    def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
+        """Return the counts of a key, and with prices how long they would have to wait; nothing is charged."""
+        nothing = Charge(key, rules, tuple(prices) or (0,) * len(rules.rules))
         with self._lock.get():
-            counter, now = self._counters.get(key), self._clock.monotonic()
-        return time.time() + (0.0 if counter is None else max(0.0, counter.expires - now))
+            now = self._now()
+            counts = tuple(count for count, _ in self._evaluated(nothing, now))
+            penalty = self._penalty(nothing)
+        allowed = not any(count.wait for count in counts)
+        return Verdict(allowed, counts, max(0.0, penalty.until - now), self._strikes(penalty, now))
 
-    def check(self) -> bool:
-        """Return True: memory does not fail."""
-        return True
-
-    def reset(self) -> int:
-        """Remove everything and return how many keys there were."""
+    def clear(self, key: bytes) -> bool:
+        """Remove everything of a key. Return False if there was nothing."""
         with self._lock.get():
-            removed = len(self._counters) + len(self._windows)
-            for each in (self._counters, self._windows, self._expiries):
-                each.clear()
-            return removed
+            return self._entries.discard_all(key) | self._penalties.discard_all(key) | self._drop_leases(key)
 
-    def clear(self, key: str) -> None:
-        """Remove the counter and the moving window of a key."""
-        with self._lock.get():
-            self._counters.pop(key, None)
-            self._windows.pop(key, None)
+    def callers(self) -> dict[bytes, str]:
+        """Return nothing: a command is another process, and does not see this memory."""
+        return {}
 
-    # --- moving window -----------------------------------------------------------------------------------
+    def _charge(self, charge: Charge, now: float) -> Verdict:
+        found = self._evaluated(charge, now)
+        penalty = self._penalty(charge)
+        key, rules, prices, lease, _ = charge
+        for count, _ in found:
+            if count.wait:
+                return self._reject(charge, found, penalty, now)
+        if penalty.until > now:
+            return self._reject(charge, found, penalty, now)
+        counts = []
+        for index, rule in enumerate(rules.rules):
+            count, state = found[index]
+            price = prices[index]
+            if not price:
+                counts.append(count)
+            elif state is None:
+                held = self._leases.setdefault(key + rule.tag, set())
+                held.add(lease)
+                counts.append(Count(len(held), 0.0, 0.0, 0.0))
+            else:
+                self._put(key, rule, charged(rule, state, price), now)
+                used, _, reset, start = count
+                if rule.kind is Kind.GCRA:
+                    reset += rule.seconds / rule.amount * price
+                counts.append(Count(used + price, 0.0, reset, start))
+        return Verdict(True, tuple(counts), 0.0, self._strikes(penalty, now))
 
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Charge a moving window; return False, with nothing charged, if the amount does not fit."""
-        with self._lock.get():
-            now = self._clock.monotonic()
-            self._evict(now)
-            window = self._windows.get(key) or _Window(expiry)
-            window.move_to(now)
-            if window.count + amount > limit:
-                return False
-            window.add(now, amount)
-            if key not in self._windows:
-                self._windows[key] = window
-                heapq.heappush(self._expiries, (window.expires, key))
-            return True
+    def _evaluated(self, charge: Charge, now: float) -> list[tuple[Count, State | None]]:
+        key, rules, prices, lease, _ = charge
+        found: list[tuple[Count, State | None]] = []
+        get, unpack = self._entries.get, _ENTRY.unpack
+        for rule, price in zip(rules.rules, prices, strict=True):
+            if rule.kind is _LEASES:
+                held = self._leases.get(key + rule.tag, ())
+                over = price and lease not in held and len(held) >= rule.amount
+                found.append((Count(len(held), 1.0 if over else 0.0, 0.0, 0.0), None))
+                continue
+            entry = get(key + rule.tag)
+            state = (now, 0.0, 0.0)
+            if entry is not None:
+                start, current, previous, _, _ = unpack(entry)
+                state = rolled(rule, (start, current, previous), now)
+            found.append((counted(rule, state, now, price), state))
+        return found
 
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """Return when the oldest entry was acquired, in seconds since the epoch, and the sum of all entries."""
-        with self._lock.get():
-            now, window = self._clock.monotonic(), self._windows.get(key) or _Window(expiry)
-            window.move_to(now)
-            age = now - window.entries[0][0] if window.entries else 0.0
-            return time.time() - age, window.count
+    def _reject(self, charge: Charge, found: list[tuple[Count, State | None]], penalty: Penalty, now: float) -> Verdict:
+        for rule, (count, state) in zip(charge.rules.rules, found, strict=True):
+            if state is not None and 0 < count.wait < math.inf:
+                self._put(charge.key, rule, state, now, over=now + count.wait)
+        wait = max((count.wait for count, _ in found), default=0.0)
+        if charge.rules.backs_off and self._backoff is not None and wait < math.inf:
+            penalty = rejected(penalty, now, wait, self._backoff, self._uniform())
+            self._penalties.put(charge.key, penalty, now)
+        counts = tuple(count for count, _ in found)
+        return Verdict(False, counts, max(0.0, penalty.until - now), self._strikes(penalty, now))
 
-    # --- sliding window ----------------------------------------------------------------------------------
+    def _penalty(self, charge: Charge) -> Penalty:
+        if self._backoff is None or not charge.rules.backs_off:
+            return NO_PENALTY
+        found = self._penalties.get(charge.key)
+        return NO_PENALTY if found is None else found
 
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Charge a sliding window; return False, with nothing charged, if the amount does not fit."""
-        with self._lock.get():
-            now = self._clock.monotonic()
-            previous, previous_ttl, current, _ = self._sliding(key, expiry, now)
-            if floor(previous * previous_ttl / expiry + current) + amount > limit:
-                return False
-            self._add(self.sliding_window_keys(key, expiry, now)[1], 2 * expiry, amount, now)
-            return True
+    def _strikes(self, penalty: Penalty, now: float) -> int:
+        if not penalty.strikes or self._backoff is None:
+            return 0
+        return int(forgiven(penalty, now, self._backoff).strikes)
 
-    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """Return the count of the previous window and its seconds left, then those of the current one."""
-        with self._lock.get():
-            return self._sliding(key, expiry, self._clock.monotonic())
+    def _settle(self, settlement: Settlement, now: float) -> None:
+        key, rules, deltas, starts, lease = settlement
+        for rule, delta, start in zip(rules.rules, deltas, starts, strict=True):
+            if rule.kind is _LEASES:
+                self._release(key + rule.tag, lease)
+            elif delta and (entry := self._entries.get(key + rule.tag)) is not None:
+                began, current, previous, _, _ = _ENTRY.unpack(entry)
+                state = rolled(rule, (began, current, previous), now)
+                after = settled(rule, state, delta, start)
+                if after != state:
+                    self._put(key, rule, after, now)
 
-    def clear_sliding_window(self, key: str, expiry: int) -> None:
-        """Remove both windows of a key."""
-        for each in self.sliding_window_keys(key, expiry, self._clock.monotonic()):
-            self.clear(each)
+    def _put(self, key: bytes, rule: Rule, state: State, now: float, *, over: float = _NEVER) -> None:
+        start, current, previous = state
+        self._entries.put(key + rule.tag, _ENTRY.pack(start, current, previous, expires(rule, state), over), now)
 
-    def _sliding(self, key: str, expiry: int, now: float) -> tuple[int, float, int, float]:
-        previous, current = (self._count(each, now) for each in self.sliding_window_keys(key, expiry, now))
-        left = expiry - now % expiry
-        return previous, left if previous else 0.0, current, left + expiry
+    def _release(self, name: bytes, lease: bytes) -> None:
+        held = self._leases.get(name)
+        if held is not None:
+            held.discard(lease)
+            if not held:
+                del self._leases[name]
 
-    # --- counters ----------------------------------------------------------------------------------------
+    def _drop_leases(self, key: bytes) -> bool:
+        found = [name for name in self._leases if name.startswith(key)]
+        for name in found:
+            del self._leases[name]
+        return bool(found)
 
-    def _count(self, key: str, now: float) -> int:
-        counter = self._counters.get(key)
-        return counter.total if counter is not None and now < counter.expires else 0
+    def _ends(self, penalty: Penalty) -> tuple[float, float]:
+        return penalty_ends(penalty, self._backoff or Backoff()), penalty.until
 
-    def _add(self, key: str, expiry: float, amount: int, now: float) -> int:
-        self._evict(now)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = _Counter(0, now + expiry)
-            heapq.heappush(self._expiries, (counter.expires, key))
-        self._counters[key] = counter = counter._replace(total=counter.total + amount)
-        return counter.total
 
-    def _evict(self, now: float) -> None:
-        """Remove what has expired, so that the memory of the process does not grow with the callers of the past."""
-        while self._expiries and self._expiries[0][0] <= now:
-            key = heapq.heappop(self._expiries)[1]
-            counter, window = self._counters.get(key), self._windows.get(key)
-            if counter is not None and counter.expires <= now:
-                del self._counters[key]
-            if window is not None:
-                self._evict_window(key, window, now)
-
-    def _evict_window(self, key: str, window: _Window, now: float) -> None:
-        if window.expires < now:
-            del self._windows[key]
-        else:
-            # It was charged again since.
-            heapq.heappush(self._expiries, (max(window.expires, now + 1), key))
+def undone(charge: Charge, verdict: Verdict) -> Settlement:
+    """Return the settlement that gives a whole charge back."""
+    deltas = tuple(-price for price in charge.prices)
+    return Settlement(charge.key, charge.rules, deltas, tuple(count.start for count in verdict.counts), charge.lease)

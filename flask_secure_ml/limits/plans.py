@@ -1,98 +1,128 @@
-"""The limits of a caller: the plan over all routes, the route's own limits, and the quota in rows."""
+"""The rules that a request is charged by: of the caller's plan, of the route for this caller, and of the route."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from flask import Request
-from marshmallow.utils import get_value
-
-from ..errors import InternalError, QuotaExceeded, RateLimited
-from ..exchange import Exchange
-from ..pipeline import Stage
-from .engine import Limiter, key_for
+from ..policy.limits import Limit, Limits
+from ..policy.policy import Policy
+from .rules import STRATEGIES, Kind, Rule, RuleSet, key_of, numbered
 
 if TYPE_CHECKING:
-    from limits import RateLimitItem
-
     from ..config.plans import Plan
 
 
-class RateGuard:
-    """Limits the requests in a window: by the plan, then by the route.
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What a request is charged by, under a plan and a policy.
 
-    :param exempt: the endpoints that no limit holds for.
+    :param caller: the rules of the caller.
+    :param route: the rules of the route, for all callers together; None for none.
+    :param route_key: the key of the route.
+    :param deferred: whether the price depends on the body, so that everything is charged at COST.
+    :param most_rows: the highest price that can ever fit; None for no limit.
+    :param header: the value of ``RateLimit-Policy``.
     """
 
-    name = "rate"
-    stage = Stage.LIMIT
+    caller: RuleSet
+    route: RuleSet | None
+    route_key: bytes
+    deferred: bool
+    most_rows: int | None
+    header: str
+    limits: Limits
 
-    def __init__(self, limiter: Limiter, exempt: frozenset[str] = frozenset()) -> None:
-        self._limiter = limiter
-        self._exempt = exempt
-
-    def check(self, request: Request, exchange: Exchange) -> None:
-        """Charge one request, or raise :class:`~flask_secure_ml.errors.RateLimited` with ``Retry-After``."""
-        if self._exempt and exchange.endpoint in self._exempt:
-            return
-        for item, key in self._limits(exchange):
-            if exchange.owes((self._limiter, item, key)) and not self._limiter.hit(item, key):
-                wait = str(self._limiter.retry_after(item, key))
-                raise RateLimited(f"over {item} of {exchange.caller}", headers=[("Retry-After", wait)])
-
-    def _limits(self, exchange: Exchange) -> Iterator[tuple[RateLimitItem, str]]:
-        plan = key_for("plan", exchange.caller)
-        for item in _plan(exchange).requests:
-            yield item, plan
-        if exchange.policy and exchange.policy.limits:
-            route = key_for("route", exchange.endpoint or "", exchange.caller)
-            for item in exchange.policy.limits:
-                yield item, route
+    @property
+    def in_flight(self) -> bool:
+        """Whether the request takes leases."""
+        return self.route is not None or self.caller.leases
 
 
-class CostGuard:
-    """Charges the price of the inputs, in rows, to the plan's quota before the view runs."""
+class Tariffs:
+    """Makes each tariff once.
 
-    name = "cost"
-    stage = Stage.COST
-
-    def __init__(self, limiter: Limiter) -> None:
-        self._limiter = limiter
-
-    def check(self, request: Request, exchange: Exchange) -> None:
-        """Charge the rows, or raise :class:`~flask_secure_ml.errors.QuotaExceeded` with ``Retry-After``."""
-        price = _rows(exchange)
-        if not price:
-            return
-        key = key_for("cost", exchange.caller)
-        for item in _plan(exchange).quotas:
-            owed = exchange.owes((self._limiter, item, key), price)
-            # The test comes first because a fixed window charges even what it rejects.
-            if owed and not (self._limiter.test(item, key, owed) and self._limiter.hit(item, key, owed)):
-                wait = str(self._limiter.retry_after(item, key))
-                reason = f"{price} rows are over {item} of {exchange.caller}"
-                raise QuotaExceeded(reason, headers=[("Retry-After", wait)])
-
-
-def _plan(exchange: Exchange) -> Plan:
-    if exchange.plan is None:
-        raise InternalError("the request has no plan: it was not authenticated")
-    return exchange.plan
-
-
-def _rows(exchange: Exchange) -> int:
-    """Return the price; a field that was not sent, or is null, costs nothing.
-
-    :raises InternalError: the schema loads a payload without fields, so there is no price.
+    :param strategy: how a limit counts that does not say so.
+    :param outage: what holds of a limit that does not say so while the store is down.
     """
-    policy = exchange.policy
-    if policy is None or policy.cost is None or policy.body is None:
-        return 0
-    if not isinstance(exchange.payload, Mapping):
-        raise InternalError(f"cost={policy.cost!r} needs a payload with fields; does a post_load hook replace it?")
-    # As marshmallow stores it: an attribute with dots is a path.
-    value: Any = get_value(exchange.payload, policy.body.fields[policy.cost].attribute or policy.cost, None)
-    if value is None:
-        return 0
-    return len(value) if hasattr(value, "__len__") else 1
+
+    def __init__(self, strategy: str, outage: str) -> None:
+        self._strategy = strategy
+        self.outage = outage
+        self._made: dict[object, Tariff] = {}
+
+    def get(self, plan: Plan, policy: Policy, endpoint: str | None) -> Tariff:
+        """Return the tariff of a request."""
+        # Plans live as long as the app, and a tariff keeps the limits alive. Hashes of them take longer.
+        name = (id(plan), id(policy.limits), policy.in_flight, policy.limit_group, endpoint, policy.cost is None)
+        found = self._made.get(name)
+        if found is None:
+            found = self._made[name] = self._make(plan, policy, endpoint)
+        return found
+
+    def _make(self, plan: Plan, policy: Policy, endpoint: str | None) -> Tariff:
+        group = policy.limit_group or endpoint or ""
+        rules = [*self._windows("plan", "", plan.requests), *self._windows(f"route:{group}", "route-", policy.limits)]
+        if policy.cost is not None:
+            rules += self._windows("plan", "", plan.quotas, "rows")
+        if plan.in_flight is not None:
+            rules.append(self._in_flight("plan:in-flight", "in-flight", plan.in_flight))
+        caller = RuleSet(numbered(rules), backs_off=True)
+        route = None
+        if policy.in_flight is not None:
+            route = RuleSet([self._in_flight("in-flight", "route-in-flight", policy.in_flight)])
+        rows = [rule.capacity for rule in caller.rules if rule.unit == "rows"]
+        if plan.batch is not None and policy.cost is not None:
+            rows.append(plan.batch)
+        every = (*caller.rules, *(route.rules if route else ()))
+        return Tariff(
+            caller,
+            route,
+            key_of("route", endpoint or ""),
+            policy.cost is not None,
+            min(rows, default=None),
+            policy_header(every),
+            policy.limits,
+        )
+
+    def _windows(self, scope: str, prefix: str, limits: Limits, unit: str = "requests") -> Iterator[Rule]:
+        for limit in limits:
+            yield self.rule(limit, scope, prefix, unit)
+
+    def rule(self, limit: Limit, scope: str, prefix: str = "", unit: str = "requests") -> Rule:
+        """Return the rule of a limit.
+
+        :param scope: what it is counted for, in the name of its counter.
+        :param prefix: of the name that callers see.
+        """
+        kind = STRATEGIES[limit.strategy or self._strategy]
+        label = f"{unit}-{limit.seconds}s"
+        # A counter of another kind has another meaning, so it has another name.
+        return Rule(
+            f"{scope}:{label}:{kind.name.lower()}",
+            kind,
+            limit.amount,
+            float(limit.seconds),
+            unit,
+            limit.burst or 0,
+            limit.outage or self.outage,
+            f"{prefix}{label}",
+        )
+
+    def _in_flight(self, name: str, label: str, amount: int) -> Rule:
+        return Rule(name, Kind.LEASES, amount, 0.0, "concurrent-requests", 0, self.outage, label)
+
+
+def policy_header(rules: tuple[Rule, ...]) -> str:
+    """Return the value of ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10 section 3).
+
+    A quota in rows has a unit that is not registered: without it, clients would take rows for requests.
+    """
+    return ", ".join(_policy_item(rule) for rule in rules)
+
+
+def _policy_item(rule: Rule) -> str:
+    window = f";w={rule.seconds:.0f}" if rule.seconds else ""
+    unit = "" if rule.unit == "requests" else f';qu="{rule.unit}"'
+    return f'"{rule.label}";q={rule.amount}{window}{unit}'

@@ -90,8 +90,7 @@ def error_cases(route: Route, state: AppState) -> Iterator[ErrorCase]:
         yield ErrorCase(errors.ValidationFailed("", members={"errors": found}), "a body that does not match the schema")
     yield from _limited(policy, state)
     yield ErrorCase(errors.InternalError(""), "a fault of the server, without details")
-    counted = policy.limits or any(plan.requests for plan in _plans(policy, state))
-    if not policy.public or (counted and state.settings.limit_outage == "closed"):
+    if not policy.public or _closes(policy, state):
         yield ErrorCase(errors.DependencyUnavailable(""), "a service that authenticates or counts callers is down")
 
 
@@ -121,6 +120,14 @@ def _limited(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
         yield ErrorCase(errors.RateLimited(""), f"too many requests{more}")
     if policy.cost is not None and any(plan.quotas for plan in plans):
         yield ErrorCase(errors.QuotaExceeded(""), "this body has more rows than are left of the quota")
+    if policy.in_flight is not None or any(plan.in_flight is not None for plan in plans):
+        yield ErrorCase(errors.TooManyInFlight(""), "too many requests are in flight")
+
+
+def _closes(policy: Policy, state: AppState) -> bool:
+    """Return True if a limit of the route responds with 503 while the store is down."""
+    limits = [*policy.limits, *(limit for plan in _plans(policy, state) for limit in plan.requests)]
+    return any((limit.outage or state.settings.limit_outage) == "closed" for limit in limits)
 
 
 def _plans(policy: Policy, state: AppState) -> list[Plan]:

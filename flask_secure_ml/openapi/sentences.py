@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from limits import RateLimitItem
-
 from ..config.plans import Plan, Plans
+from ..policy.limits import Limit
 from ..policy.options import AccessOptions, ScoreOptions
 from ..policy.policy import Policy
 
@@ -22,8 +21,9 @@ def listed(words: Iterable[str], last: str = "and") -> str:
     return f"{', '.join(others)} {last} {final}" if others else final
 
 
-def rate(item: RateLimitItem, noun: str = "request", of: str = "") -> str:
+def rate(limit: Limit, noun: str = "request", of: str = "") -> str:
     """Return a limit such as ``600 requests per minute``."""
+    item = limit.item
     window = item.GRANULARITY.name
     per = window if item.multiples == 1 else counted(item.multiples, window)
     return f"{counted(item.amount, noun, of)} per {per}"
@@ -35,8 +35,13 @@ def rate_limits(policy: Policy, plans: Plans) -> list[str]:
     who = "IP address" if policy.public else "caller"
     found = [f"{rate(item)} for each {who}" for item in policy.limits]
     found += [f"{rate(item)} for each {who} over all routes, in the plan default" for item in plan.requests]
+    if policy.in_flight is not None:
+        found.append(f"{counted(policy.in_flight, 'request')} in flight over all callers")
+    if plan.in_flight is not None:
+        found.append(f"{counted(plan.in_flight, 'request')} in flight for each {who}, in the plan default")
     if policy.cost is not None:
-        rows = [rate(item, "row", f" of {policy.cost}") for item in plan.quotas]
+        field = f" of {policy.cost}" if isinstance(policy.cost, str) else ""
+        rows = [rate(item, policy.cost_unit.removesuffix("s"), field) for item in plan.quotas]
         found += [f"{each} for each caller over all routes, in the plan default" for each in rows]
     return found
 

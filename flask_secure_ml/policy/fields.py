@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from marshmallow import ValidationError
 from marshmallow.exceptions import SCHEMA
 
 from .schema import AnyField, Problem, closest, load_options, options_of
-
-if TYPE_CHECKING:
-    from limits import RateLimitItem
-
-Limits: TypeAlias = "tuple[RateLimitItem, ...]"
 
 LONGEST_SHOWN = 80
 
@@ -85,6 +80,20 @@ class Integer(StrictField):
         if self.high is not None and value > self.high:
             raise self.wrong(value)
         return value
+
+
+class Number(StrictField):
+    """A finite number between two bounds, both allowed."""
+
+    def __init__(self, low: float, high: float, *, unit: str = "") -> None:
+        super().__init__(f"a number{unit and f' of {unit}'} from {low:g} to {high:g}")
+        self.low: float = low
+        self.high: float = high
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            raise self.wrong(value)
+        return float(value)
 
 
 class String(StrictField):
@@ -186,28 +195,6 @@ class Choices(Strings):
     def joined(self, found: list[Any]) -> Any:
         """Return each word once."""
         return tuple(dict.fromkeys(found))
-
-
-class LimitList(Strings):
-    """A list of limits such as ``600/minute``."""
-
-    def __init__(self) -> None:
-        super().__init__("600/minute", _limits)
-        self.takes = 'a list of limits such as ["600/minute", "10000/day"]'
-
-    def joined(self, found: list[Any]) -> Any:
-        """Return the limits of all entries; one entry can hold several."""
-        return tuple(item for items in found for item in items)
-
-
-def _limits(entry: str) -> list[RateLimitItem]:
-    # With it come asyncio and the storages of every kind, so only what has limits imports it.
-    from limits import parse_many
-
-    try:
-        return parse_many(entry)
-    except ValueError:
-        raise ValidationError(f"{entry!r} is not a limit; write '10/minute', '100/15 minutes' or '10000/day'") from None
 
 
 class Options(StrictField):

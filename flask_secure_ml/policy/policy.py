@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import isclass
+from inspect import isclass, iscoroutinefunction
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from marshmallow import Schema, ValidationError
 
 from ..errors import ConfigError
 from .cors import NO_CORS, CorsArguments, CorsOptions
-from .fields import Boolean, Choice, LimitList, Limits, Options, StrictField, String
+from .fields import Boolean, Choice, Integer, Options, StrictField, String
 from .headers import HeaderArguments, HeaderOptions, HeadersOption, Preset
+from .limits import LimitArguments, LimitList, Limits
 from .options import (
     NO_CAPS,
     NO_SCORE_OPTIONS,
@@ -30,6 +31,8 @@ MARK = "__secure_ml_policy__"
 """The attribute by which a view, a class or a blueprint has its policy."""
 
 AnySchema = type[Schema] | Schema | str
+CostFunction = Callable[[Any], int]
+"""Returns the price of a request for its payload."""
 
 TLS = ("required", "optional")
 """Whether requests in clear text are rejected."""
@@ -39,7 +42,9 @@ class PublicArguments(TypedDict, total=False):
     """What users write of a :class:`Policy`, whether it is public or not."""
 
     body: AnySchema | None
-    limits: Sequence[str]
+    limits: Sequence[str | LimitArguments]
+    in_flight: int | None
+    limit_group: str | None
     caps: CapArguments | None
     response: AnySchema | None
     scores: ScoreArguments | Literal[False] | None
@@ -51,7 +56,9 @@ class PublicArguments(TypedDict, total=False):
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
     """What users write of a :class:`Policy` that is not public."""
 
-    cost: str | None
+    cost: str | int | CostFunction | None
+    cost_unit: Literal["rows", "elements"]
+    refund: Literal["errors", "failures", "never"]
 
 
 class BuildArguments(PolicyArguments, total=False):
@@ -72,6 +79,22 @@ class SchemaOption(StrictField):
         if not isinstance(schema, Schema):
             raise self.wrong(value)
         return schema
+
+
+class CostOption(StrictField):
+    """The price of a request: a field of the body, a number, or a function of the payload."""
+
+    def __init__(self) -> None:
+        super().__init__("the name of a field, a number, or a function of the payload")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str) and ":" in value:
+            value = imported(value)
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        is_function = callable(value) and not iscoroutinefunction(value)
+        if not (is_number or is_function or (isinstance(value, str) and value.strip())):
+            raise self.wrong(value)
+        return value
 
 
 class ScoresOption(Options):
@@ -110,7 +133,11 @@ def check_tls(policy: Policy) -> Iterator[Problem]:
 
 def check_cost(policy: Policy) -> Iterator[Problem]:
     """Yield a problem if the rows that ``cost`` names cannot be counted."""
-    if policy.cost is None:
+    if not isinstance(policy.cost, str):
+        if callable(policy.cost) and policy.body is None:
+            yield ("cost",), "is a function of the payload, so the policy needs a body schema"
+        if policy.cost_unit != "rows":
+            yield ("cost_unit",), "is for a cost that names a field"
         return
     if policy.body is None or policy.cost not in policy.body.fields:
         yield ("cost",), f"names the field {policy.cost!r}, which the body schema does not have"
@@ -126,7 +153,14 @@ class Policy:
     :param access: who may call.
     :param body: the marshmallow schema of the request body; the view gets the loaded value as ``payload``.
     :param limits: rate limits of this route for one caller, such as ``600/minute``.
-    :param cost: the field of ``body`` whose rows are the price that is charged against the plan's quota.
+    :param cost: the price that is charged against the plan's quotas: the field of ``body`` whose rows are counted, a
+        number, or a function that returns it for the payload (from configuration, an import name such as
+        ``package.module:function``).
+    :param cost_unit: ``elements`` to count the values of the field rather than its rows.
+    :param refund: which responses give the price back: those of ``errors`` (500 and above, the default), those of
+        ``failures`` (400 and above), or ``never``. The request itself still counts.
+    :param in_flight: how many requests to this route may be in flight at once, of all callers.
+    :param limit_group: routes with the same name count ``limits`` together.
     :param caps: how much this route takes, by the names of the settings, such as ``max_body_bytes``.
     :param response: the marshmallow schema of the response; only its fields are sent.
     :param scores: how precise the scores of the response may be, beside what the caller's plan allows; None for a
@@ -143,7 +177,11 @@ class Policy:
     access: AccessOptions = inlined(AccessOptions)
     body: Schema | None = option(SchemaOption(), None)
     limits: Limits = option(LimitList(), ())
-    cost: str | None = option(String(), None)
+    cost: str | int | CostFunction | None = option(CostOption(), None)
+    cost_unit: str = option(Choice("rows", "elements"), "rows")
+    refund: str = option(Choice("errors", "failures", "never"), "errors")
+    in_flight: int | None = option(Integer(1), None)
+    limit_group: str | None = option(String(), None)
     caps: CapOptions = option(Options(CapOptions, minimum=1, nullable=True), NO_CAPS)
     response: Schema | None = option(SchemaOption(), None)
     scores: ScoreOptions | None = option(ScoresOption(), NO_SCORE_OPTIONS)

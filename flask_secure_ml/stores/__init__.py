@@ -16,11 +16,11 @@ def open_store(uri: str, password: SecretRing | None, clock: Clock) -> SharedSto
     :param password: of a server, the newest first.
     :raises ConfigError: the file can never be used, the client library is missing, or the URI cannot be parsed.
     """
-    scheme, _, rest = uri.partition(":")
+    scheme = uri.partition(":")[0]
     if scheme == "memory":
         return _memory(clock)
     if scheme == "sqlite":
-        return _sqlite(rest, clock)
+        return _sqlite(uri, clock)
     return _redis(uri, password, clock)
 
 
@@ -33,17 +33,29 @@ def _memory(clock: Clock) -> SharedStore:
     return MemoryStore(clock)
 
 
-def _sqlite(rest: str, clock: Clock) -> SharedStore:
-    from .sqlite import SqliteStore
+def sqlite_path(uri: str, name: str) -> str:
+    """Return the path in a URI of a file.
 
+    :param name: of the setting, for the message.
+    :raises ConfigError: it is not absolute.
+    """
+    rest = uri.partition(":")[2]
     # As in other URIs of files, an absolute path may follow two slashes.
     path = rest[2:] if rest.startswith("///") else rest
     if not path.startswith("/") or path.startswith("//"):
         # Commands and workers run in different folders and must mean the same file.
-        raise ConfigError(["SECURE_ML_STORE_URI must name an absolute path, such as sqlite:/var/lib/model/state.db"])
+        raise ConfigError([f"{name} must name an absolute path, such as sqlite:/var/lib/model/state.db"])
+    return path
+
+
+def _sqlite(uri: str, clock: Clock) -> SharedStore:
+    from .sqlite import SqliteStore
+
     try:
-        return SqliteStore(path, clock)
+        return SqliteStore(sqlite_path(uri, "SECURE_ML_STORE_URI"), clock)
     except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError([f"SECURE_ML_STORE_URI cannot be used: {error}"]) from None
 
 

@@ -29,8 +29,9 @@ class Deadline:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Set the deadline."""
-        token = self._ends.set(self._monotonic() + seconds)
+        """Set the deadline, or leave the one that is set already if it is earlier."""
+        before, ends = self._ends.get(), self._monotonic() + seconds
+        token = self._ends.set(ends if before is None else min(before, ends))
         try:
             yield
         finally:

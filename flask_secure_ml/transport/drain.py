@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from socket import SHUT_RDWR, SHUT_WR
 from threading import Semaphore
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ..principal import Clock
 from ..refresh import PerProcess
 from .request_body import SMALL_BODY, RequestBody, Timeout
+from .response_bodies import Closing
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -288,26 +289,6 @@ class _LingeringClose:
             return 2
         cooperative = type(self._connection).__module__.startswith("gevent.")
         return int(getattr(self._response.cfg, "worker_connections" if cooperative else "threads", 1))
-
-
-class Closing:
-    """The iterable of a response whose ``close()`` closes it and then calls a function."""
-
-    def __init__(self, iterable: Iterable[bytes], after: Callable[[], None]) -> None:
-        self._iterable = iterable
-        self._own: Callable[[], None] | None = getattr(iterable, "close", None)
-        self._after = after
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._iterable)
-
-    def close(self) -> None:
-        """Close the iterable, then call the function."""
-        try:
-            if self._own is not None:
-                self._own()
-        finally:
-            self._after()
 
 
 def server_response(start_response: object) -> ServerResponse | None:

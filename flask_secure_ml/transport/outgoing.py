@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 
 from ..errors import InternalError, SecureMLError
 from ..exchange import Exchange
-from .response_bodies import Resumed, Stream, close_body, record_broken, unhandled
+from .response_bodies import Closing, Resumed, Stream, call_each, close_body, record_broken, unhandled
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -62,6 +62,12 @@ class Site(Protocol):
     def record_stream_end(self, exchange: Exchange) -> None:
         """Run the recorders for the end of a stream."""
 
+    def complete(self, exchange: Exchange) -> Sequence[Callable[[], None]]:
+        """Settle what the request was charged: the response is complete, or the stream has ended.
+
+        :returns: functions to be called when the response was sent.
+        """
+
 
 class Outgoing:
     """Withholds one response until it may start.
@@ -70,6 +76,7 @@ class Outgoing:
     """
 
     __slots__ = (
+        "_afterwards",
         "_body",
         "_environ",
         "_exchange",
@@ -95,6 +102,7 @@ class Outgoing:
         self._write: Callable[[bytes], object] | None = None
         self._replacement: Response | None = None
         self._body: Iterable[bytes] = ()
+        self._afterwards: Sequence[Callable[[], None]] = ()
 
     def check_started(self) -> None:
         """Check that the app called ``start_response``, unless it switched protocols.
@@ -133,19 +141,17 @@ class Outgoing:
     def respond(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body for the server: the app's own, a wrapped stream, or a replacement."""
         self._body = body
-        if self._write is not None:
-            # The head was sent with the first write, and with it the whole of a replacement.
-            if self._replacement is None:
-                return self._own_body()
-            self._close_body()
-            return ()
-        if self._head is None:
+        if self._write is None and self._head is None:
             return _Late(self, body)
-        self._send_head()
+        # Otherwise the head was sent with the first write, and with it the whole of a replacement.
+        replaced: Iterable[bytes] = ()
+        if self._write is None:
+            self._send_head()
+            replaced = self._replaced()
         if self._replacement is None:
-            return self._own_body()
+            return self._with_afterwards(self._own_body())
         self._close_body()
-        return self._replaced()
+        return self._with_afterwards(replaced)
 
     def fail(self, error: Exception) -> Iterable[bytes]:
         """Return the body for an app that raised an exception.
@@ -168,7 +174,7 @@ class Outgoing:
             raise error
         self._replacement = self._site.error_response(self._exchange, error)
         self._send_head(error)
-        return self._replaced()
+        return self._with_afterwards(self._replaced())
 
     def abandon(self, error: BaseException) -> None:
         """Record a request that ends without a response, for example because the server stops its worker."""
@@ -242,7 +248,7 @@ class Outgoing:
     def _own_body(self) -> Iterable[bytes]:
         if not self._records or not self._is_stream(self._body):
             return self._body
-        return Stream(self._body, self._exchange, self._site.record_stream_end)
+        return Stream(self._body, self._exchange, self._stream_ended)
 
     def _close_body(self) -> None:
         body, self._body = self._body, ()
@@ -258,12 +264,31 @@ class Outgoing:
         return not isinstance(body, (list, tuple))
 
     def _record(self) -> None:
-        if self._records:
-            self._site.record(self._exchange)
+        if not self._records:
+            return
+        self._site.record(self._exchange)
+        if self._replacement is not None or not self._is_stream(self._body):
+            self._afterwards = self._site.complete(self._exchange)
+
+    def _stream_ended(self, exchange: Exchange) -> None:
+        self._site.record_stream_end(exchange)
+        call_each(self._site.complete(exchange))
+
+    def _with_afterwards(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return the body; what is left to do is done when the server closes it."""
+        afterwards, self._afterwards = self._afterwards, ()
+        if not afterwards:
+            return body
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper):
+            # A server sends a file in its own wrapper faster than an iterator of ours.
+            call_each(afterwards)
+            return body
+        return Closing(body, lambda: call_each(afterwards))
 
     def _abandoned(self, error: BaseException) -> None:
         if self._records:
-            record_broken(self._exchange, error, self._site.record_stream_end)
+            record_broken(self._exchange, error, self._stream_ended)
 
 
 class _Late:

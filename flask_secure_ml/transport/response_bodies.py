@@ -62,6 +62,32 @@ class Stream:
                 self._record_end(self._exchange)
 
 
+class Closing:
+    """The iterable of a response whose ``close()`` closes it and then calls a function."""
+
+    def __init__(self, iterable: Iterable[bytes], after: Callable[[], None]) -> None:
+        self._iterable = iterable
+        self._own: Callable[[], None] | None = getattr(iterable, "close", None)
+        self._after = after
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._iterable)
+
+    def close(self) -> None:
+        """Close the iterable, then call the function."""
+        try:
+            if self._own is not None:
+                self._own()
+        finally:
+            self._after()
+
+
+def call_each(functions: Iterable[Callable[[], None]]) -> None:
+    """Call each function."""
+    for function in functions:
+        function()
+
+
 def record_broken(exchange: Exchange, error: BaseException, record_end: Callable[[Exchange], None]) -> None:
     """Record the end of a response that broke after it had started."""
     exchange.stream_error = unhandled(error)

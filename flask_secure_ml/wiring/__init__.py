@@ -1,7 +1,7 @@
 """Wires one app: reads its settings, builds its parts, and puts the hooks of a request into it.
 
 Importing this package imports what every protected app needs. What only some apps use (authentication methods, stores,
-formats, limit storages, the OpenAPI description) is imported by the function that builds it.
+formats, limit stores, the OpenAPI description) is imported by the function that builds it.
 """
 
 from __future__ import annotations

@@ -12,13 +12,16 @@ from ..authorization import AuthorizationGuard
 from ..config import Settings
 from ..errors import ConfigError
 from ..inputs.guard import build_input_guard
-from ..limits.engine import Limiter, build_limiter
+from ..limits.engine import Limiter
 from ..limits.failure_throttle import FailureThrottle
-from ..limits.plans import CostGuard, RateGuard
+from ..limits.guard import CostGuard, RateGuard
+from ..limits.headers import LimitHeaders
+from ..limits.setup import build_limiter
 from ..observe.request_log import RequestLog, open_sink
 from ..outputs import ConditionGuard, OutputFilter, ResponseRules
 from ..pipeline import Filter, Guard, Pipeline, Recorder
 from ..policy.matching import PolicyTable
+from ..signals import limit_store_changed
 from ..state import AppState
 from ..stores import open_store
 from ..transport.beneath import Beneath, beneath
@@ -41,7 +44,13 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     """
     below = beneath(app, app.wsgi_app)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
-    limiter = build_limiter(app.config, parts.clock, settings.limit_outage)
+    limiter = build_limiter(
+        app.config,
+        settings,
+        parts.clock,
+        changed=lambda up: limit_store_changed.send(app, up=up),
+        own_limiter="limiter" in app.extensions,
+    )
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock, store)
     login = _session_login(app, settings)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle, login)
@@ -77,7 +86,8 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         revocations=authentication.revocations,
         load=authentication.load,
         foreign_filters=tuple(_foreign_filters(settings, tables)),
-        readiness=Readiness({**authentication.parts, "limit storage": limiter.ready}, parts.clock),
+        limiter=limiter,
+        readiness=Readiness({**authentication.parts, "limit store": limiter.ready}, parts.clock),
     )
 
 
@@ -136,6 +146,8 @@ def _filters(settings: Settings, responses: ResponseRules, tables: HeaderTables)
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
     yield HeaderFilter(tables, settings.headers, exposed)
+    if settings.limit_headers:
+        yield LimitHeaders()
     yield from _browser_filters(settings)
 
 

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from ..errors import Completed, InternalError, SecureMLError, own_text, problem_response
 from ..exchange import Exchange, exchange_of
+from ..limits.guard import settle
 from ..outputs import ArrayJSONProvider, mark_checked
 from ..outputs.json_provider import Writer
 from ..policy.policy import Policy
@@ -180,3 +181,7 @@ class Hooks:
         """Record the end of a streamed response."""
         exchange.finished = self._state.clock.monotonic()
         self._state.pipeline.record_stream_end(exchange)
+
+    def complete(self, exchange: Exchange) -> list[Callable[[], None]]:
+        """Settle what the request was charged, and return what is left to do when the response was sent."""
+        return settle(exchange) if exchange.charges else []

@@ -23,13 +23,14 @@ for name in ("openapi", "openapi.document", "openapi.security"):
 sys.modules["flask_secure_ml.openapi"].add_openapi = None
 from flask_secure_ml.authentication.setup import build_authentication
 from flask_secure_ml.config import Settings
-from flask_secure_ml.limits.engine import build_limiter
+from flask_secure_ml.limits.setup import build_limiter
+from flask_secure_ml.config import Settings
 from flask_secure_ml.limits.failure_throttle import FailureThrottle
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores import open_store
 settings, clock = Settings.load(SETTINGS), SystemClock()
 store = open_store(settings.store_uri, None, clock)
-throttle = FailureThrottle(build_limiter({}, clock, "memory"), (), (), clock, store)
+throttle = FailureThrottle(build_limiter({}, Settings.load({}), clock), (), (), clock, store)
 build_authentication(settings, clock, store, (), throttle)
 print(*(name.removeprefix("flask_secure_ml.") for name in sys.modules))
 """

@@ -94,7 +94,7 @@ def test_every_problem_inside_structured_settings() -> None:
         ),
         "SECURE_ML_TOKEN_ISSUERS[1]: must be an object, not a string (or it is JSON with a mistake in it)",
         f"SECURE_ML_PLANS.default.requests[0]: {NO_LIMIT}",
-        "SECURE_ML_PLANS.default.rate: is not known; known are requests, quotas, scores",
+        "SECURE_ML_PLANS.default.rate: is not known; known are requests, quotas, in_flight, batch, scores",
         "SECURE_ML_PLANS.gold.quotas: must be a list, not one string; write ['9/day']",
         "SECURE_ML_PLANS.gold.scores.top: is not known; did you mean top_k?",
         "SECURE_ML_POLICIES[\"/a\"].limits: must be a list, not one string; write ['5/minute']",
@@ -203,6 +203,12 @@ def test_every_problem_inside_structured_settings() -> None:
             id="unknown store",
         ),
         pytest.param(
+            "STORE_URI",
+            "redis+replica://x",
+            "must be 'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL",
+            id="unknown kind of store",
+        ),
+        pytest.param(
             "STORE_URI", "sqlite:", "must be 'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL", id="no path"
         ),
         pytest.param(
@@ -277,7 +283,9 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param("TOKEN_CACHE_SIZE", -1, "must be a whole number from 0 to 1000000, not -1", id="negative cache"),
         pytest.param("MAX_BODY_BYTES", 1.5, "must be a whole number of bytes, 0 or more, not 1.5", id="fraction"),
         pytest.param("MAX_JSON_DEPTH", 5000, "must be a whole number from 1 to 1000, not 5000", id="too deep"),
-        pytest.param("LIMIT_OUTAGE", "open", "must be one of 'memory', 'closed', not 'open'", id="fail open"),
+        pytest.param(
+            "LIMIT_OUTAGE", "memory", "must be one of 'degrade', 'closed', 'open', not 'memory'", id="outage policy"
+        ),
         pytest.param(
             "PLANS",
             [],
@@ -296,7 +304,7 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param(
             "PLANS",
             {"default": {"rate": []}},
-            ".default.rate: is not known; known are requests, quotas, scores",
+            ".default.rate: is not known; known are requests, quotas, in_flight, batch, scores",
             id="unknown member of a plan",
         ),
         pytest.param(
@@ -485,6 +493,13 @@ def test_right_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.policies["/x"] == Policy(public=True)
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+@pytest.mark.parametrize("rest", ["://a:1/0", "+sentinel://a:1,b:2/model", "+cluster://a:1,b:2", "+unix:///path"])
+def test_stores_on_servers(scheme: str, rest: str) -> None:
+    """One server, Sentinels, a cluster or a socket."""
+    assert load(STORE_URI=scheme + rest).store_uri == scheme + rest
+
+
 def test_password_in_a_url_is_not_shown() -> None:
     """What a debugger prints of the settings holds no password."""
     assert "hunter2" not in repr(load(STORE_URI="redis://:hunter2@stores.example"))
@@ -538,8 +553,8 @@ def test_schemas_are_made_when_they_are_needed() -> None:
         "Settings.load({}); print(schema_of.cache_info().currsize)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # Of the settings and of the default plan.
-    assert done.stdout.split() == ["0", "2"]
+    # Of the settings, of the default plan and of the backoff.
+    assert done.stdout.split() == ["0", "3"]
 
 
 def test_a_pepper_in_a_file(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from flask_secure_ml.authentication.tokens import introspection
 from flask_secure_ml.authentication.tokens.connection import IssuerConnection
 from flask_secure_ml.limits import blocks
 from flask_secure_ml.limits.blocks import Blocks
-from flask_secure_ml.limits.engine import Limiter
 from flask_secure_ml.limits.failure_throttle import FailureThrottle
+from flask_secure_ml.limits.memory import MemoryCounters
 from flask_secure_ml.refresh import Attempt
 from flask_secure_ml.state import state_of
 from flask_secure_ml.stores.memory import MemoryStore
@@ -111,21 +111,20 @@ def bearer(token: str) -> dict[str, str]:
 def caused(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the calls of the limit storage and of the shared store."""
     counts: Counter[str] = Counter()
-    run = Limiter._run
 
-    def counted(self: Limiter, action: Any) -> Any:
-        counts["limits"] += 1
-        return run(self, action)
+    def watch(kind: type, name: str, label: str) -> None:
+        original = getattr(kind, name)
 
-    monkeypatch.setattr(Limiter, "_run", counted)
-    for name in ("add", "put", "get", "delete"):
-        original = getattr(MemoryStore, name)
-
-        def stored(*arguments: Any, original: Any = original, name: str = name, **options: Any) -> Any:
-            counts[f"store.{name}"] += 1
+        def watched(*arguments: Any, **options: Any) -> Any:
+            counts[label] += 1
             return original(*arguments, **options)
 
-        monkeypatch.setattr(MemoryStore, name, stored)
+        monkeypatch.setattr(kind, name, watched)
+
+    for name in ("charge", "peek"):
+        watch(MemoryCounters, name, "limits")
+    for name in ("add", "put", "get", "delete"):
+        watch(MemoryStore, name, f"store.{name}")
     return counts
 
 

@@ -1,123 +1,220 @@
-"""The limit storage when it is down: what is counted meanwhile, and what the log has of it."""
+"""The limiter when its store is down: what holds meanwhile, and what the log has of it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from limits import parse
-from limits.strategies import STRATEGIES, RateLimiter
+from flask import Flask
 
+from flask_secure_ml import protect
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable
-from flask_secure_ml.limits.engine import PAUSE, Limiter, build_limiter
-from flask_secure_ml.limits.memory import ProcessStorage
+from flask_secure_ml.limits.counters import Charge, Verdict
+from flask_secure_ml.limits.engine import Limiter
+from flask_secure_ml.limits.memory import MemoryCounters
+from flask_secure_ml.limits.plans import Tariffs
+from flask_secure_ml.limits.rules import Kind, Rule, RuleSet
+from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import FakeClock
-from servers import free_port, valkey
-
-LIMIT = parse("2/day")
-pytestmark = pytest.mark.usefixtures("no_jitter")
+from limiters import limit, limiter_of
+from support import HTTPS, MakeApp, caller
 
 
-def remote(port: int, clock: FakeClock, outage: str = "memory") -> Limiter:
-    return build_limiter({"RATELIMIT_STORAGE_URI": f"redis://127.0.0.1:{port}"}, clock, outage)
+class Remote(MemoryCounters):
+    """A store that can be down."""
 
-
-def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """One when the storage goes down and one when it is back, not one a second."""
-    port = free_port()
-    limiter = remote(port, clock)
-    for _ in range(20):
-        limiter.hit(LIMIT, "a")
-        clock.advance(PAUSE)
-    with valkey(tmp_path, port):
-        assert limiter.hit(LIMIT, "a")
-    assert [each.getMessage() for each in caplog.records] == [
-        "the limit storage is down (outage policy 'memory'): ConnectionError",
-        "the limit storage is up again",
-    ]
-
-
-def test_outage_policies(clock: FakeClock) -> None:
-    """``memory`` counts in this process, ``closed`` rejects with 503 and Retry-After."""
-    port = free_port()
-    limiter = remote(port, clock)
-    assert [limiter.hit(LIMIT, "a") for _ in range(3)] == [True, True, False]
-    with pytest.raises(DependencyUnavailable) as caught:
-        remote(port, clock, "closed").hit(LIMIT, "a")
-    assert dict(caught.value.extra_headers)["Retry-After"]
-
-
-class Unreachable(Exception):
-    """What the client of some storage raises when it connects."""
-
-
-def test_storage_that_connects_at_start(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """A cluster that is down when a worker starts is connected to later, and the worker starts."""
-    down = True
-
-    here = STRATEGIES["fixed-window"](ProcessStorage(clock))
-
-    def connect() -> RateLimiter:
-        if down:
-            raise Unreachable
-        return here
-
-    limiter = Limiter(connect, here, clock, "closed")
-    limiter.connect()
-    for _ in range(3):
-        with pytest.raises(DependencyUnavailable):
-            limiter.hit(LIMIT, "a")
+    shared = True
     down = False
-    clock.advance(PAUSE)
-    assert limiter.hit(LIMIT, "a")
+
+    def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
+        """Charge, unless the store is down."""
+        self._check()
+        return super().charge(charges)
+
+    def settle(self, settlements: Any) -> None:
+        """Settle, unless the store is down."""
+        self._check()
+        super().settle(settlements)
+
+    def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
+        """Read, unless the store is down."""
+        self._check()
+        return super().peek(key, rules, prices)
+
+    def _check(self) -> None:
+        if self.down:
+            raise DependencyUnavailable("the store is down")
+
+
+def rules(outage: str = "degrade", amount: int = 8) -> RuleSet:
+    return RuleSet([Rule("r", Kind.FIXED, amount, 60.0, outage=outage)])
+
+
+@pytest.fixture
+def remote(clock: FakeClock) -> Remote:
+    return Remote(clock)
+
+
+def limiter_over(remote: Remote, clock: FakeClock, workers: int = 1, **options: Any) -> Limiter:
+    return Limiter(remote, clock, Tariffs("fixed-window", "degrade"), workers=workers, **options)
+
+
+def allowed(limiter: Limiter, rule_set: RuleSet, tries: int) -> int:
+    return sum(limiter.charge([Charge(b"a", rule_set, rule_set.prices())]).allowed for _ in range(tries))
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 8), (2, 4), (3, 2), (8, 1)])
+def test_degrade(remote: Remote, clock: FakeClock, workers: int, share: int) -> None:
+    """Each worker allows its share, so that all together allow no more than the limit."""
+    limiter, remote.down = limiter_over(remote, clock, workers), True
+    assert allowed(limiter, rules(), 20) == share
+
+
+def test_a_limit_of_fewer_than_the_workers(remote: Remote, clock: FakeClock) -> None:
+    """One in a longer window: nobody is locked out, and the rate holds."""
+    limiter, remote.down = limiter_over(remote, clock, 4), True
+    two = rules(amount=2)
+    passed = 0
+    for _ in range(1200):
+        passed += allowed(limiter, two, 1)
+        clock.advance(1)
+    # Four workers: 2 a minute for 20 minutes.
+    assert passed == 10
+
+
+def test_closed_and_open(remote: Remote, clock: FakeClock) -> None:
+    """503 with Retry-After, or no limit; one closed limit closes the request, an open one is left out."""
+    limiter, remote.down = limiter_over(remote, clock), True
+    with pytest.raises(DependencyUnavailable) as caught:
+        allowed(limiter, RuleSet([*rules().rules, Rule("c", Kind.FIXED, 9, 60.0, outage="closed")]), 1)
+    assert dict(caught.value.extra_headers)["Retry-After"]
+    assert allowed(limiter, rules("open"), 500) == 500
+    both = RuleSet([Rule("o", Kind.FIXED, 1, 60.0, outage="open"), *rules().rules])
+    assert allowed(limiter, both, 20) == 8
+
+
+def test_what_was_used_up_stays_so(remote: Remote, clock: FakeClock) -> None:
+    """The store's counts hold again after the outage."""
+    limiter = limiter_over(remote, clock)
+    assert allowed(limiter, rules(), 20) == 8
+    remote.down = True
+    assert allowed(limiter, rules(), 20) == 8
+    remote.down = False
+    assert allowed(limiter, rules(), 20) == 0
+
+
+def test_an_outage_has_two_lines_and_two_events(
+    remote: Remote, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of each when the store goes down, and when it is back."""
+    events: list[bool] = []
+    limiter = limiter_over(remote, clock, changed=events.append)
+    remote.down = True
+    allowed(limiter, rules(), 20)
+    limiter.settle([], local=False)
+    remote.down = False
+    allowed(limiter, rules(), 20)
+    assert events == [False, True]
     assert [each.getMessage() for each in caplog.records] == [
-        "the limit storage is down (outage policy 'closed'): Unreachable",
-        "the limit storage is up again",
+        "the limit store is down: the store is down",
+        "the limit store is up again",
     ]
 
 
-def test_password_of_the_uri_is_not_shown(clock: FakeClock) -> None:
+def test_counters_of_the_throttle(clock: FakeClock) -> None:
+    """It starts again some seconds after its first use, and says when."""
+    limiter = limiter_of(clock)
+    assert [limiter.count("k", 60), limiter.count("k", 60, 5), limiter.counted("k", 60)] == [1, 6, 6]
+    clock.advance(59.5)
+    assert (limiter.remaining("k", 60), limiter.counted("k", 60)) == (1, 6)
+    clock.advance(0.5)
+    assert (limiter.remaining("k", 60), limiter.counted("k", 60), limiter.count("k", 60)) == (0, 0, 1)
+    assert limiter.remaining("other", 60) == 0
+
+
+def test_one_limit(clock: FakeClock) -> None:
+    """Charged, tested and waited for by a key; the same limit of another amount is another one."""
+    limiter, two, three = limiter_of(clock), limit("2/minute"), limit("3/minute")
+    assert [limiter.test(two, "a"), limiter.hit(two, "a"), limiter.hit(two, "a", 2), limiter.hit(two, "a")] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert not limiter.test(two, "a")
+    assert [limiter.hit(three, "a") for _ in range(4)] == [True, True, True, False]
+    wait = limiter.retry_after(two, "a")
+    assert 1 <= wait <= 60
+    clock.advance(wait)
+    assert limiter.hit(two, "a")
+
+
+@pytest.mark.parametrize(("outage", "ready"), [("closed", False), ("degrade", True), ("open", True)])
+def test_ready(remote: Remote, clock: FakeClock, outage: str, *, ready: bool) -> None:
+    """A worker is not ready while every request would be 503."""
+    limiter = Limiter(remote, clock, Tariffs("fixed-window", outage))
+    limiter.ready()
+    remote.down = True
+    if ready:
+        limiter.ready()
+    else:
+        with pytest.raises(DependencyUnavailable):
+            limiter.ready()
+
+
+@pytest.mark.parametrize(("settings", "workers"), [({}, 3), ({"LIMIT_WORKERS": 5}, 5)])
+def test_workers(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, settings: dict[str, Any], workers: int) -> None:
+    """SECURE_ML_LIMIT_WORKERS, or what gunicorn reads too."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert limiter_of(clock, **settings)._workers == workers
+
+
+def test_settings_reach_the_counters(clock: FakeClock) -> None:
+    """SECURE_ML_MEMORY_MAX_KEYS."""
+    counters: Any = limiter_of(clock, MEMORY_MAX_KEYS=1234).counters
+    assert counters._entries._maximum == 1234
+
+
+def test_where_limits_are_counted(protected: MakeApp) -> None:
+    """With the other shared state, unless RATELIMIT_STORAGE_URI says otherwise."""
+    app = protected(STORE_URI="memory:")
+    assert isinstance(state_of(app).limiter.counters, MemoryCounters)
+
+
+@pytest.mark.parametrize("uri", ["cupboard://:hunter2@x", "memcached://:hunter2@x"])
+def test_password_of_the_uri_is_not_shown(clock: FakeClock, uri: str) -> None:
     """An unknown scheme is an error that does not quote the URI."""
     with pytest.raises(ConfigError) as caught:
-        build_limiter({"RATELIMIT_STORAGE_URI": "cupboard://:hunter2@x"}, clock, "memory")
+        limiter_of(clock, uri=uri)
     assert "hunter2" not in str(caught.value)
 
 
-FORK = """
-import os, sys
-from limits import parse
-from flask_secure_ml.limits.engine import build_limiter
-from flask_secure_ml.principal import SystemClock
-limiter = build_limiter({"RATELIMIT_STORAGE_URI": sys.argv[1]}, SystemClock(), "closed")
-limit = parse("300/day")
-limiter.hit(limit, "a")
-child = os.fork() == 0
-hits = sum(limiter.hit(limit, "a") for _ in range(100))
-sys.exit(hits != 100 or (not child and os.wait()[1] != 0))
-"""
-
-
-def test_fork(tmp_path: Path) -> None:
-    """Parent and child have clients of their own."""
-    with valkey(tmp_path) as server:
-        command = [sys.executable, "-W", "ignore", "-c", FORK, f"redis://127.0.0.1:{server.port}"]
-        assert subprocess.run(command, timeout=60, check=False).returncode == 0
-
-
-def test_counting_in_memory_needs_no_more(clock: FakeClock) -> None:
-    """Flask-Limiter, which takes long to import, is for remote storages."""
+def test_counting_in_memory_needs_no_more() -> None:
+    """Flask-Limiter, which takes long to import, is not loaded."""
     code = (
-        "import sys; from flask_secure_ml.limits.engine import build_limiter; from flask_secure_ml.testing import "
-        "FakeClock; build_limiter({}, FakeClock(), 'memory'); print('flask_limiter' in sys.modules)"
+        "import sys; from flask import Flask; from flask_secure_ml import SecureML; SecureML(Flask('x')); "
+        "print('flask_limiter' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("settings", [{}, {"RATELIMIT_STORAGE_URI": "memory://"}], ids=str)
-def test_default_storage(settings: dict[str, Any], clock: FakeClock) -> None:
-    """The storage of the process is the default."""
-    assert isinstance(build_limiter(settings, clock, "memory")._strategy.get().storage, ProcessStorage)
+def test_a_request_during_an_outage(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Served within the share of the worker, then 429; 503 where a limit is closed; never 500."""
+    app: Flask = protected(PLANS={"default": {"requests": ["2/minute"]}})
+    closed = protect(limits=[{"limit": "9/minute", "outage": "closed"}])(lambda: "closed")
+    app.add_url_rule("/x", "x", lambda: "ok")
+    app.add_url_rule("/closed", "closed", closed)
+    limiter = state_of(app).limiter
+
+    def down(_: object) -> Any:
+        raise DependencyUnavailable("the store is down")
+
+    monkeypatch.setattr(limiter, "_here", MemoryCounters(FakeClock()))
+    monkeypatch.setattr(limiter.counters, "charge", down)
+    client = app.test_client()
+    assert [client.get("/x", base_url=HTTPS, headers=caller()).status_code for _ in range(3)] == [200, 200, 429]
+    assert client.get("/closed", base_url=HTTPS, headers=caller()).status_code == 503

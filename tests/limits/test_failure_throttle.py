@@ -19,11 +19,11 @@ from flask import Flask, Request
 
 from flask_secure_ml import Exchange, Principal
 from flask_secure_ml.errors import DependencyUnavailable, NotAuthenticated, RateLimited
-from flask_secure_ml.limits.engine import build_limiter
 from flask_secure_ml.limits.failure_throttle import DAY, LONGEST, FailureThrottle
-from flask_secure_ml.policy.fields import LimitList
+from flask_secure_ml.policy.limits import LimitList
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import FakeClock
+from limiters import limiter_of
 from servers import free_port, valkey, wait_until
 from support import HTTPS, MakeApp
 
@@ -35,8 +35,8 @@ MakeThrottle = Callable[..., FailureThrottle]
 def throttle_of(clock: FakeClock) -> MakeThrottle:
     """Make a throttle with a storage of its own, unless one is named."""
 
-    def make(address: str = "3/day", key: str = "5/day", uri: str = "memory://", outage: str = "memory") -> Any:
-        limiter = build_limiter({"RATELIMIT_STORAGE_URI": uri}, clock, outage)
+    def make(address: str = "3/day", key: str = "5/day", uri: str = "memory://", outage: str = "degrade") -> Any:
+        limiter = limiter_of(clock, outage, uri)
         return FailureThrottle(
             limiter,
             LimitList().deserialize([address] if address else []),
@@ -144,7 +144,7 @@ def test_time_of_day_that_is_set(step: float, monkeypatch: pytest.MonkeyPatch) -
     """A block lasts as long as it said, neither longer nor shorter."""
     clock = SteppedClock()
     monkeypatch.setattr(time, "time", clock.now)
-    limiter, limits = build_limiter({}, clock, "memory"), LimitList().deserialize(["1/day"])
+    limiter, limits = limiter_of(clock), LimitList().deserialize(["1/day"])
     throttle, later, last = (FailureThrottle(limiter, limits, (), clock, MemoryStore(clock)) for _ in range(3))
     failed(throttle)
     assert failed(throttle) == 60
@@ -177,7 +177,7 @@ def test_ipv6_is_blocked_by_network(throttle_of: MakeThrottle) -> None:
 
 def test_every_limit_counts(throttle_of: MakeThrottle, clock: FakeClock) -> None:
     """The one that is used up first blocks, and the others were charged meanwhile."""
-    limiter = build_limiter({}, clock, "memory")
+    limiter = limiter_of(clock)
     throttle = FailureThrottle(limiter, LimitList().deserialize(["2/day", "9/day"]), (), clock, MemoryStore(clock))
     assert [failed(throttle) for _ in range(3)] == [0, 0, 60]
 
@@ -315,10 +315,12 @@ def test_one_thread_at_a_time_blocks(throttle_of: MakeThrottle, monkeypatch: pyt
 GEVENT = """
 import signal
 from flask_secure_ml import Exchange
-from flask_secure_ml.policy.fields import LimitList
+from flask_secure_ml.policy.limits import LimitList
 from flask_secure_ml.errors import NotAuthenticated, RateLimited
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.limits.engine import Limiter, build_limiter
+from flask_secure_ml.config import Settings
+from flask_secure_ml.limits.engine import Limiter
+from flask_secure_ml.limits.setup import build_limiter
 from flask_secure_ml.limits.failure_throttle import FailureThrottle
 from flask_secure_ml.testing import FakeClock
 class Slow(Limiter):
@@ -326,7 +328,7 @@ class Slow(Limiter):
         gevent.sleep(0)
         return super().count(key, seconds, amount)
 clock = FakeClock()
-limiter = build_limiter({}, clock, "memory")
+limiter = build_limiter({}, Settings.load({}), clock)
 limiter.__class__ = Slow
 throttle = FailureThrottle(limiter, LimitList().deserialize(["1/day"]), (), clock, MemoryStore(clock))
 def failed():

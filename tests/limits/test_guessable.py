@@ -17,11 +17,12 @@ from flask_secure_ml.errors import (
     UnusableCredential,
 )
 from flask_secure_ml.limits.blocks import DAY, HOUR, MAX_KNOWN, Blocks, Pairs
-from flask_secure_ml.limits.engine import Limiter, build_limiter
+from flask_secure_ml.limits.engine import Limiter
 from flask_secure_ml.limits.failure_throttle import MAX_WRONG, FailureThrottle
-from flask_secure_ml.policy.fields import LimitList
+from flask_secure_ml.policy.limits import LimitList
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import FakeClock
+from limiters import limiter_of
 from support import HTTPS, MakeApp, NameAuthenticator
 
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.1"
@@ -172,7 +173,7 @@ def store(clock: FakeClock) -> MemoryStore:
 @pytest.fixture
 def workers(clock: FakeClock, store: MemoryStore) -> list[FailureThrottle]:
     """Two workers that share both storages."""
-    limiter: Limiter = build_limiter({}, clock, "memory")
+    limiter: Limiter = limiter_of(clock)
     limits = LimitList()
     return [
         FailureThrottle(limiter, limits.deserialize(["2/day"]), limits.deserialize(["9/day"]), clock, store)

@@ -88,9 +88,9 @@ def test_exactly_the_limit_under_threads(protected: MakeApp) -> None:
     assert found.count(429) == 110
 
 
-@pytest.mark.parametrize("strategy", ["fixed-window", "moving-window", "sliding-window-counter"])
+@pytest.mark.parametrize("strategy", ["fixed-window", "sliding-window-counter", "gcra"])
 def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
-    """cost= charges the rows of one field; what does not fit is rejected and costs nothing."""
+    """cost= charges the rows of one field; what does not fit costs nothing; what never fits is no matter of time."""
     app = protected(PLANS={"default": {"quotas": ["10/day"]}}, RATELIMIT_STRATEGY=strategy)
 
     @app.post("/predict")
@@ -103,7 +103,7 @@ def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
         client.post("/predict", base_url=HTTPS, headers=caller(), json={"instances": [[0, 1]] * rows})
         for rows in (6, 5, 11, 4, 1)
     ]
-    assert [response.status_code for response in responses] == [200, 429, 429, 200, 429]
+    assert [response.status_code for response in responses] == [200, 429, 413, 200, 429]
     assert responses[1].json["code"] == "quota_exceeded"  # type: ignore[index]
     assert responses[1].json["type"].endswith("#quota-exceeded")  # type: ignore[index]
     assert int(responses[1].headers["Retry-After"]) >= 1
@@ -217,10 +217,16 @@ def test_ratelimit_enabled_cannot_switch_limits_off(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"RATELIMIT_STORAGE_URI": "cupboard://x"}, {"RATELIMIT_STRATEGY": "leaky"}],
-    ids=["storage", "strategy"],
+    [
+        {"RATELIMIT_STORAGE_URI": "cupboard://:hunter2@x"},
+        {"RATELIMIT_STORAGE_URI": "memcached://x"},
+        {"RATELIMIT_STRATEGY": "leaky"},
+        {"RATELIMIT_STRATEGY": "moving-window"},
+    ],
+    ids=str,
 )
 def test_unusable_storage_stops_the_app(protected: MakeApp, settings: dict[str, str]) -> None:
-    """At the start, not at the first request."""
-    with pytest.raises(ConfigError, match="cannot be used"):
+    """At the start, not at the first request, and without the password."""
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
         protected(**settings)
+    assert "hunter2" not in str(caught.value)

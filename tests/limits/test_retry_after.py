@@ -15,15 +15,7 @@ from flask_secure_ml.limits.failure_throttle import LONGEST, SHORTEST
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import HTTPS, NameAuthenticator, caller
 
-MOVING, SLIDING = "moving-window", "sliding-window-counter"
-STRATEGIES = ("fixed-window", MOVING, SLIDING)
-TOO_SHORT = {
-    MOVING: "at that instant the oldest entry still counts (_Window.move_to in limits/memory.py), and "
-    "Limiter.retry_after in limits/engine.py does not know the cost",
-    SLIDING: "at that instant the previous window still counts in full, and Limiter.retry_after in limits/engine.py "
-    "does not know the cost; at the start of a window it is 1 second",
-}
-"""Why ``Retry-After`` is too short with a strategy."""
+STRATEGIES = ("fixed-window", "sliding-window-counter", "gcra")
 
 START = 1_800_000_000.0
 """A full minute, hour and day."""
@@ -46,12 +38,6 @@ SIZES: dict[str, list[int]] = {
     "more than is left": [1, 8],
 }
 """The rows of each request, for a quota of ten a minute."""
-
-
-def strategies(*short: str) -> list[Any]:
-    """Return every strategy; those whose ``Retry-After`` is known to be too short are expected to fail."""
-    marks = {each: [pytest.mark.xfail(reason=TOO_SHORT[each])] for each in short}
-    return [pytest.param(each, marks=marks.get(each, [])) for each in STRATEGIES]
 
 
 class Rows(Schema):
@@ -109,7 +95,7 @@ def _endless(app: Flask) -> Iterator[TestResponse]:
 
 
 @pytest.mark.parametrize("limit", ["1/minute", "3/minute", "10/minute", "2/second", "1/day"])
-@pytest.mark.parametrize("strategy", strategies(MOVING))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_limit(strategy: str, limit: str) -> None:
     """Whoever used it up gets in after one wait, again and again."""
     clock = FakeClock(START + 17.25)
@@ -120,7 +106,7 @@ def test_a_limit(strategy: str, limit: str) -> None:
 
 
 @pytest.mark.parametrize("gaps", HISTORIES.values(), ids=HISTORIES)
-@pytest.mark.parametrize("strategy", strategies(MOVING, SLIDING))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_limit_after_a_history(strategy: str, gaps: list[int]) -> None:
     """However the requests before were spread."""
     clock = FakeClock(START)
@@ -133,21 +119,18 @@ def test_a_limit_after_a_history(strategy: str, gaps: list[int]) -> None:
         assert get(app).status_code == 200
 
 
-@pytest.mark.parametrize("strategy", strategies(MOVING, SLIDING))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_several_limits(strategy: str) -> None:
-    """The wait is for the one that rejected; the next that is used up has its own."""
+    """The wait is for all of them together."""
     clock = FakeClock(START)
     app = limited(strategy, clock, PLANS={"default": {"requests": ["2/minute", "4/hour"]}})
     for _ in range(12):
-        response = until_rejected(app)
-        wait(response, clock)
-        if (response := get(app)).status_code == 429:
-            wait(response, clock)
-            assert get(app).status_code == 200
+        wait(until_rejected(app), clock)
+        assert get(app).status_code == 200
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("strategy", strategies(MOVING, SLIDING))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_quota(strategy: str, sizes: list[int]) -> None:
     """In rows: the same body gets in after one wait, whatever its size."""
     clock = FakeClock(START)
@@ -186,7 +169,7 @@ def test_a_block(strategy: str) -> None:
     assert lengths == [min(SHORTEST << number, LONGEST) for number in range(8)]
 
 
-@pytest.mark.parametrize("strategy", strategies(MOVING, SLIDING))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_identity_with_too_many_wrong_secrets(strategy: str) -> None:
     """The right secret is tried again after one wait."""
     clock = FakeClock(START)

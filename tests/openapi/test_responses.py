@@ -235,7 +235,7 @@ def test_rejections_where_no_body_is_asked_for(protected: MakeApp, options: dict
         pytest.param({"PLANS": {"default": {}}}, [], [], id="nothing counts"),
         pytest.param({"PLANS": {"default": {}, "gold": {"requests": ["5/minute"]}}}, [], [], id="another's plan"),
         pytest.param({"PLANS": {"default": {}}}, ["5/minute"], ["429", "503"], id="its own limit"),
-        pytest.param({"PLANS": {"default": {}}, "LIMIT_OUTAGE": "memory"}, ["5/minute"], ["429"], id="never closed"),
+        pytest.param({"PLANS": {"default": {}}, "LIMIT_OUTAGE": "degrade"}, ["5/minute"], ["429"], id="never closed"),
     ],
 )
 def test_only_what_can_come(

@@ -14,6 +14,7 @@ from flask_secure_ml import ConfigError, Policy, SecureML, protect, public
 from flask_secure_ml.config import Settings
 from flask_secure_ml.policy.cors import CorsArguments, CorsOptions
 from flask_secure_ml.policy.headers import HeaderArguments, HeaderOptions
+from flask_secure_ml.policy.limits import LimitArguments, LimitOptions
 from flask_secure_ml.policy.options import (
     AccessArguments,
     AccessOptions,
@@ -162,12 +163,15 @@ def test_the_typed_arguments_are_those_of_the_schema() -> None:
     known = schema_of(Policy).fields.keys()
     assert get_type_hints(BuildArguments).keys() == known
     assert get_type_hints(PolicyArguments).keys() == known - {"public"}
-    assert get_type_hints(PublicArguments).keys() == known - {"public", "cost"} - schema_of(AccessOptions).fields.keys()
+    assert get_type_hints(PublicArguments).keys() == (
+        known - {"public", "cost", "cost_unit", "refund"} - schema_of(AccessOptions).fields.keys()
+    )
     for arguments, kind in (
         (AccessArguments, AccessOptions),
         (CapArguments, CapOptions),
         (CorsArguments, CorsOptions),
         (HeaderArguments, HeaderOptions),
+        (LimitArguments, LimitOptions),
         (ScoreArguments, ScoreOptions),
     ):
         assert get_type_hints(arguments).keys() == schema_of(kind).fields.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,6 @@ from flask_secure_ml.stores import SharedStore, open_store
 from flask_secure_ml.testing import FakeClock
 from servers import valkey
 from waits import HANG
-
-
-@pytest.fixture
-def socket_waits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """The timeouts that sockets of this process are given, one after another; None is for ever."""
-    noted: list[float | None] = []
-    settimeout = socket.socket.settimeout
-
-    def note(channel: socket.socket, seconds: float | None) -> None:
-        noted.append(seconds)
-        settimeout(channel, seconds)
-
-    monkeypatch.setattr(socket.socket, "settimeout", note)
-    return noted
 
 
 @pytest.fixture(scope="session")

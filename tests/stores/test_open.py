@@ -23,10 +23,10 @@ def test_default_is_memory(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize("slashes", ["", "//"], ids=["sqlite:/path", "sqlite:///path"])
 def test_file(protected: MakeApp, tmp_path: Path, slashes: str) -> None:
-    """SECURE_ML_STORE_URI names the file; it is there when the app has started."""
+    """SECURE_ML_STORE_URI names the file; it is there when the app has started, and beside it that of the limits."""
     app = protected(STORE_URI=f"sqlite:{slashes}{tmp_path}/state.db")
     assert isinstance(app.extensions["secure_ml"].store, SqliteStore)
-    assert [each.name for each in tmp_path.iterdir()] == ["state.db"]
+    assert {each.name for each in tmp_path.iterdir()} == {"state.db", "state.db-limits"}
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -37,7 +37,7 @@ def test_server(protected: MakeApp, server: Any, admin: Any, scheme: str) -> Non
     assert (store.get("a", "k"), admin.dbsize()) == (b"1", 0)
 
 
-@pytest.mark.parametrize("form", ["unix://{}", "unix:{}", "unix://{}?db=0"])
+@pytest.mark.parametrize("form", ["unix://{}", "unix:{}", "unix://{}?db=0", "redis+unix://{}", "valkey+unix://{}"])
 def test_socket(server: Any, admin: Any, form: str, clock: FakeClock) -> None:
     """A server on a Unix socket."""
     store = open_store(form.format(server.unix_socket_path), None, clock)

@@ -24,8 +24,11 @@ from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores import open_store
-from flask_secure_ml.stores.redis import PAUSE, SOCKET_TIMEOUT, Passwords, RedisStore
+from flask_secure_ml.stores.redis import RedisStore
+from flask_secure_ml.stores.redis_address import Passwords
+from flask_secure_ml.stores.redis_client import SOCKET_TIMEOUT
 from flask_secure_ml.stores.redis_connection import BoundedSocket, Deadline
+from flask_secure_ml.stores.redis_nodes import PAUSE
 from flask_secure_ml.stores.snapshot import Snapshot
 from flask_secure_ml.testing import FakeClock
 from servers import free_port, valkey
@@ -51,21 +54,6 @@ store.put("a", "k", b"")
 child = os.fork() == 0
 failed = any(store.get("a", "k") != b"" or not store.put("a", str(number), b"") for number in range(200))
 sys.exit(failed or (not child and os.wait()[1] != 0))
-"""
-
-FORK_WITH_A_LOCK = """
-import os, signal, sys, threading
-from flask_secure_ml.principal import SystemClock
-from flask_secure_ml.stores import open_store
-store = open_store(sys.argv[1], None, SystemClock())
-store.put("a", "k", b"1")
-thread = threading.Thread(target=store._client._client.get().connection_pool._lock.acquire)
-thread.start()
-thread.join()
-if os.fork() == 0:
-    signal.alarm(10)
-    os._exit(store.get("a", "k") != b"1")
-os._exit(os.wait()[1] != 0)
 """
 
 
@@ -316,6 +304,19 @@ def test_each_wait_has_what_is_left(clock: FakeClock, operation: str) -> None:
     assert slow.waits[4:] == [0]
 
 
+def test_deadline_inside_another(clock: FakeClock) -> None:
+    """The earlier one counts, also of the outer one."""
+    deadline = Deadline(9.0, clock.monotonic)
+    with deadline.within(0.25):
+        with deadline.within(1.0):
+            assert deadline.left() == pytest.approx(0.25)
+        with deadline.within(0.05):
+            assert deadline.left() == pytest.approx(0.05)
+        clock.advance(0.2)
+        assert deadline.left() == pytest.approx(0.05)
+    assert deadline.left() == 9.0
+
+
 def greet(connection: socket.socket) -> None:
     """Begin a TLS handshake that takes for ever, a byte at a time."""
     with connection, suppress(OSError):
@@ -394,12 +395,6 @@ def test_connections_that_were_closed_meanwhile(store: RedisStore, admin: Any) -
     assert store.put("a", "k", b"1")
     admin.client_kill_filter(_type="normal", skipme=True)
     assert store.get("a", "k") == b"1"
-
-
-def test_locks_of_the_parent(address: str) -> None:
-    """A child does not wait for a lock of the client library that a thread held during the fork."""
-    command = [sys.executable, "-W", "ignore", "-c", FORK_WITH_A_LOCK, address]
-    assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
 def test_fork(address: str) -> None:

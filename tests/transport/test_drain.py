@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.testing import FakeClock
-from flask_secure_ml.transport.drain import MAX_BYTES, Closing, Drain, Share, read_within_bounds, share_of
+from flask_secure_ml.transport.drain import MAX_BYTES, Drain, Share, read_within_bounds, share_of
 from flask_secure_ml.transport.request_body import SMALL_BODY, RequestBody
+from flask_secure_ml.transport.response_bodies import Closing
 from forks import run_forking
 
 KIB = 1024

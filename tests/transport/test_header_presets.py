@@ -40,7 +40,7 @@ def headers_of(app: Flask, path: str, base_url: str = HTTPS) -> dict[str, str]:
 @pytest.fixture
 def serve(protected: MakeApp) -> Callable[..., Flask]:
     def make(**settings: Any) -> Flask:
-        app = protected(**settings)
+        app = protected(LIMIT_HEADERS=False, **settings)
         app.add_url_rule("/api", "api", protect(headers="api")(lambda: "{}"))
         app.add_url_rule("/page", "page", protect(headers="page")(lambda: "<p>page"))
         app.add_url_rule("/default", "default", lambda: "default")

@@ -100,7 +100,7 @@ def test_details_need_the_scope(protected: MakeApp, headers: dict[str, str], sta
     assert response.status_code == status
 
 
-@pytest.mark.parametrize(("outage", "expected"), [("closed", ["limit storage"]), ("memory", [])])
+@pytest.mark.parametrize(("outage", "expected"), [("closed", ["limit store"]), ("degrade", [])])
 def test_limit_storage(protected: MakeApp, outage: str, expected: list[str]) -> None:
     """A storage that is down is a problem where requests are rejected for it, and not where they are counted here."""
     pytest.importorskip("redis")

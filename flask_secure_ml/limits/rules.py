@@ -1,0 +1,128 @@
+"""Limits as they are counted: rules, and the sets of rules that one request is charged by together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from functools import cached_property
+from hashlib import blake2b
+
+import orjson
+
+DIGEST = 16
+_TAG = 4
+
+
+class Kind(IntEnum):
+    """How a rule counts."""
+
+    FIXED = 0
+    """A window that begins with its first request."""
+    SLIDING = 1
+    """Two such windows; the previous one counts with the share of it that is still within one window."""
+    GCRA = 2
+    """A steady rate: what was used comes back evenly (the generic cell rate algorithm of ITU-T I.371)."""
+    LEASES = 3
+    """How many requests are in flight."""
+
+
+STRATEGIES = {"fixed-window": Kind.FIXED, "sliding-window-counter": Kind.SLIDING, "gcra": Kind.GCRA}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit of one caller or one route.
+
+    :param name: the name of its counter; unique for a key.
+    :param amount: how much is allowed in a window, or in flight.
+    :param seconds: the length of the window; 0 for leases.
+    :param unit: what is counted: ``requests``, ``rows`` or ``concurrent-requests``.
+    :param burst: for ``GCRA``, how much may come at once.
+    :param outage: what holds while the store is down: ``degrade``, ``closed`` or ``open``.
+    :param label: its name in ``RateLimit-Policy``, which callers see.
+    """
+
+    name: str
+    kind: Kind
+    amount: int
+    seconds: float
+    unit: str = "requests"
+    burst: int = 0
+    outage: str = "degrade"
+    label: str = ""
+    tag: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "burst", self.burst or self.amount)
+        object.__setattr__(self, "label", self.label or self.name)
+        object.__setattr__(self, "tag", blake2b(self.name.encode(), digest_size=_TAG).digest())
+
+    @property
+    def capacity(self) -> int:
+        """The highest price that can ever fit."""
+        return self.burst if self.kind is Kind.GCRA else self.amount
+
+    def share(self, workers: int) -> Rule:
+        """Return the share of one of several workers that cannot count together.
+
+        The shares of all workers allow no higher rate than the rule.
+        """
+        if workers <= 1:
+            return self
+        if self.amount >= workers or self.kind is Kind.LEASES:
+            return replace(self, amount=max(1, self.amount // workers), burst=max(1, self.burst // workers))
+        return replace(self, amount=1, burst=1, seconds=self.seconds * workers / self.amount)
+
+
+class RuleSet:
+    """Rules that are evaluated together, for one key. Made when the app starts or a plan is first used.
+
+    ``leases`` is True if one of them limits what is in flight.
+
+    :param backs_off: whether a caller that goes on beyond a limit waits longer each time.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, backs_off: bool = False) -> None:
+        self.rules: tuple[Rule, ...] = tuple(rules)
+        self.backs_off = backs_off
+        self.leases = any(rule.kind is Kind.LEASES for rule in self.rules)
+        self._shares: dict[int, RuleSet] = {}
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The rules as JSON, for a script on a server."""
+        return orjson.dumps([[rule.name, int(rule.kind), rule.amount, rule.seconds, rule.burst] for rule in self.rules])
+
+    def prices(self, rows: int = 0, *, lease: bool = True) -> tuple[int, ...]:
+        """Return what a request costs by each rule.
+
+        :param lease: whether it takes a lease of the rules that limit what is in flight.
+        """
+        price = {"requests": 1, "rows": rows, "concurrent-requests": int(lease)}
+        return tuple([price[rule.unit] for rule in self.rules])
+
+    def share(self, workers: int) -> RuleSet:
+        """Return the share of one of several workers, of the rules that degrade while the store is down."""
+        found = self._shares.get(workers)
+        if found is None:
+            kept = [rule.share(workers) for rule in self.rules if rule.outage != "open"]
+            found = self._shares[workers] = RuleSet(kept, backs_off=self.backs_off)
+        return found
+
+
+def key_of(*parts: str) -> bytes:
+    """Return one key from several parts; a digest, so that no separator inside a part can forge another key."""
+    joined = "\x00".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass")
+    return blake2b(joined, digest_size=DIGEST).digest()
+
+
+def numbered(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return rules whose names are unique: the second of one name has a number, and so on."""
+    seen: dict[str, int] = {}
+    found = []
+    for rule in rules:
+        number = seen[rule.name] = seen.get(rule.name, 0) + 1
+        suffix = f"-{number}" if number > 1 else ""
+        found.append(replace(rule, name=rule.name + suffix, label=rule.label + suffix))
+    return tuple(found)

@@ -1,0 +1,285 @@
+"""Counts of all workers of one machine, in a SQLite file of their own beside the one of the shared state.
+
+Everything of a key is in one row. So a charge reads and writes one row for each key, whatever the number of its rules:
+two statements instead of nine, and half the time. Between two statements another thread of the worker can take the
+interpreter, while all other workers wait.
+
+A file that workers map into their memory, with a lock, would be faster still. It would need an index, an eviction and a
+recovery of its own for workers that are killed while they write, and SQLite is well tested in all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from ..principal import Clock
+from .backoff import NO_PENALTY, forgiven, rejected
+from .counters import Backoff, Charge, Count, Settlement, Verdict
+from .rules import DIGEST, Kind, Rule, RuleSet
+from .sqlite_file import CounterConnection, CounterFile, boot_id, only_row
+from .sqlite_row import Row
+from .windows import NOTHING, State, charged, counted, settled
+
+MAX_KEYS = 500_000
+"""The most callers and routes that are counted at once; each takes about 250 bytes."""
+
+TIMEOUT = 0.25
+"""Seconds to wait for other workers."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS counters (
+    key BLOB PRIMARY KEY, name TEXT NOT NULL, windows BLOB NOT NULL, leases BLOB NOT NULL, penalty BLOB NOT NULL,
+    expires REAL NOT NULL, share REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS size (id INTEGER PRIMARY KEY CHECK (id = 0), keys INTEGER NOT NULL);
+INSERT OR IGNORE INTO size VALUES (0, 0);
+"""
+_READ = "SELECT name, windows, leases, penalty FROM counters WHERE key = ?"
+_WRITE = """
+INSERT INTO counters VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name,
+windows = excluded.windows, leases = excluded.leases, penalty = excluded.penalty, expires = excluded.expires,
+share = excluded.share
+"""
+_DELETE = "DELETE FROM counters WHERE key = ?"
+_GROW = "UPDATE size SET keys = max(0, keys + ?)"
+_SIZE = "SELECT keys FROM size"
+_NEXT = "SELECT key, expires, share FROM counters WHERE key > ? ORDER BY key LIMIT ?"
+_CALLERS = "SELECT key, name, expires FROM counters WHERE key > ? ORDER BY key LIMIT ?"
+
+# The rows that are tried for one to delete when a new one comes, and those that are tried at each tick.
+_SAMPLE, _SWEEP = 16, 64
+_PAGE = 1000
+# A penalty that ends a moment later is not worth a write.
+_TOLERANCE = 0.001
+
+
+class _Evaluation:
+    """What one charge would do to its row."""
+
+    __slots__ = ("charge", "counts", "fits", "penalty", "row", "states")
+
+    def __init__(self, charge: Charge, row: Row, now: float, backoff: Backoff | None) -> None:
+        self.charge = charge
+        self.row = row
+        self.penalty = NO_PENALTY
+        if backoff is not None and charge.rules.backs_off:
+            self.penalty = forgiven(row.penalty, now, backoff)
+        self.counts: list[Count] = []
+        self.states: list[State] = []
+        fits = now >= self.penalty.until
+        for rule, price in zip(charge.rules.rules, charge.prices, strict=True):
+            if rule.kind is Kind.LEASES:
+                state, count = NOTHING, _lease_count(rule, row.leases_of(rule, now), charge.lease, price)
+            else:
+                state = row.state(rule, now)
+                count = counted(rule, state, now, price)
+            self.counts.append(count)
+            self.states.append(state)
+            fits = fits and not count.wait
+        self.fits = fits
+
+    def make(self, now: float) -> list[Count]:
+        """Charge the row, and return the new counts."""
+        charge, row = self.charge, self.row
+        counts = self.counts.copy()
+        for number, (rule, price) in enumerate(zip(charge.rules.rules, charge.prices, strict=True)):
+            if not price:
+                continue
+            if rule.kind is Kind.LEASES:
+                row.put_lease(rule, charge.lease, now)
+                counts[number] = _lease_count(rule, row.leases_of(rule, now), charge.lease, 0)
+            else:
+                state = charged(rule, self.states[number], price)
+                counts[number] = row.put(rule, state, now)
+        if charge.name and charge.name != row.name:
+            row.name = charge.name
+            row.is_changed = row.is_changed or row.is_stored
+        return counts
+
+    def reject(self, now: float, backoff: Backoff, chance: float) -> None:
+        """Count a rejection of this caller by its own limits."""
+        wait = max((count.wait for count in self.counts), default=0.0)
+        if math.isinf(wait):
+            # No waiting helps, so the caller is not told to wait.
+            return
+        row = self.row
+        self.penalty = rejected(row.penalty, now, wait, backoff, chance)
+        if any(abs(new - old) > _TOLERANCE for new, old in zip(self.penalty, row.penalty, strict=True)):
+            row.penalty = self.penalty
+            row.name = self.charge.name or row.name
+            row.is_changed = True
+
+    def verdict(self, now: float, counts: Sequence[Count], *, allowed: bool) -> Verdict:
+        return Verdict(allowed, tuple(counts), max(0.0, self.penalty.until - now), int(self.penalty.strikes))
+
+
+class SqliteCounters:
+    """Counts in a file, exactly for all workers of one machine.
+
+    When there are too many keys, a new one takes the place of one out of 16 that has expired or whose limits are used
+    least. Keys that are used up, have a penalty or a request in flight come last. A charge costs about a microsecond
+    more for each request of its key that is in flight.
+
+    :param path: the file; created if it is missing, readable by its owner only. It needs a local disk.
+    :param clock: measures the windows by its monotonic clock, which goes on over restarts of the machine.
+    :param backoff: how long a caller is rejected that goes on beyond a limit; None for no longer than the limit.
+    :param max_keys: the most keys that are counted at once.
+    :param timeout: seconds to wait for other workers.
+    :param boot: what distinguishes this run of the machine from the others; by default the kernel's boot id.
+    :param uniform: returns a random number from 0 to 1.
+    :raises ValueError: the file can never be used: it is something else, or this user may not open it.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        clock: Clock,
+        backoff: Backoff | None = None,
+        *,
+        max_keys: int = MAX_KEYS,
+        timeout: float = TIMEOUT,
+        boot: str | None = None,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        file = CounterFile(Path(path), _TABLES, clock)
+        file.prepare_at_start()
+        self._file = CounterConnection(file, clock, timeout, boot_id() if boot is None else boot)
+        self._backoff = backoff
+        self._max_keys = max_keys
+        self._uniform = uniform
+        self._hand = secrets.token_bytes(DIGEST)
+
+    def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
+        """Charge all of them, or none if one price does not fit. Each verdict reports its own rules, and what fits."""
+        with self._file.transaction() as (connection, now, late):
+            rows = _read(connection, (charge.key for charge in charges))
+            found, counts = [], []
+            for charge in charges:
+                each = _Evaluation(charge, rows[charge.key], now, self._backoff)
+                found.append(each)
+                # At once, because the next charge may have the same key.
+                counts.append(each.make(now) if each.fits else each.counts)
+            allowed = all(each.fits for each in found)
+            if not allowed:
+                counts = [each.counts for each in found]
+                rows = self._rejected(connection, rows, found, now)
+            self._write(connection, rows, now, late=late)
+        return [each.verdict(now, counts[number], allowed=each.fits) for number, each in enumerate(found)]
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Correct charges and release leases."""
+        with self._file.transaction() as (connection, now, late):
+            rows = _read(connection, (settlement.key for settlement in settlements))
+            for settlement in settlements:
+                row = rows[settlement.key]
+                for rule, delta, start in zip(
+                    settlement.rules.rules, settlement.deltas, settlement.starts, strict=True
+                ):
+                    if not delta or rule.tag not in row.windows:
+                        continue
+                    state = row.state(rule, now)
+                    corrected = settled(rule, state, delta, start)
+                    if corrected != state:
+                        row.put(rule, corrected, now)
+                if settlement.lease:
+                    row.drop_lease(settlement.lease)
+            self._write(connection, rows, now, late=late)
+
+    def settle_later(self, settlements: Sequence[Settlement]) -> None:
+        """Do the same: there is no server to wait for."""
+        self.settle(settlements)
+
+    def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
+        """Let leases last for longer; one that was released or ran out is not taken again."""
+        with self._file.transaction() as (connection, now, late):
+            rows = _read(connection, (key for key, _, _ in leases))
+            for key, rules, lease in leases:
+                for rule in rules.rules:
+                    if rule.kind is Kind.LEASES and lease in rows[key].leases_of(rule, now):
+                        rows[key].put_lease(rule, lease, now)
+            self._write(connection, rows, now, late=late)
+
+    def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
+        """Return the counts of a key, and with prices how long they would have to wait; nothing is charged."""
+        with self._file.snapshot() as (connection, now):
+            row = _read(connection, (key,))[key]
+        charge = Charge(key, rules, tuple(prices) or (0,) * len(rules.rules))
+        found = _Evaluation(charge, row, now, self._backoff)
+        return found.verdict(now, found.counts, allowed=not any(count.wait for count in found.counts))
+
+    def clear(self, key: bytes) -> bool:
+        """Remove everything of a key: counts, leases, penalties. Return False if there was nothing."""
+        with self._file.transaction() as (connection, now, _):
+            row = _read(connection, (key,))[key]
+            if row.is_stored:
+                connection.execute(_DELETE, (key,))
+                connection.execute(_GROW, (-1,))
+        return row.columns(now, self._backoff) is not None
+
+    def callers(self) -> dict[bytes, str]:
+        """Return the keys that have a name, with it."""
+        found: dict[bytes, str] = {}
+        after = b""
+        while True:
+            # Page by page, because a long snapshot would let the log of the file grow.
+            with self._file.snapshot() as (connection, now):
+                page = connection.execute(_CALLERS, (after, _PAGE)).fetchall()
+            found |= {key: name for key, name, until in page if name and until > now}
+            if len(page) < _PAGE:
+                return found
+            after = page[-1][0]
+
+    def _rejected(
+        self, connection: sqlite3.Connection, rows: dict[bytes, Row], found: list[_Evaluation], now: float
+    ) -> dict[bytes, Row]:
+        """Count the rejection of the callers at fault, and return the rows without the charges."""
+        if any(each.fits for each in found):
+            rows = _read(connection, rows)
+        for each in found:
+            each.row = rows[each.charge.key]
+            if self._backoff is not None and each.charge.rules.backs_off and not each.fits:
+                each.reject(now, self._backoff, self._uniform())
+        return rows
+
+    def _write(self, connection: sqlite3.Connection, rows: dict[bytes, Row], now: float, *, late: bool) -> None:
+        grown = 0
+        for row in rows.values():
+            columns = row.columns(now, self._backoff) if row.is_changed else None
+            if columns is not None:
+                connection.execute(_WRITE, columns)
+                grown += not row.is_stored
+            elif row.is_changed and row.is_stored:
+                connection.execute(_DELETE, (row.key,))
+                grown -= 1
+        if grown or late:
+            self._tidy(connection, rows, now, grown, _SWEEP if late else _SAMPLE)
+
+    def _tidy(self, connection: sqlite3.Connection, rows: dict[bytes, Row], now: float, grown: int, limit: int) -> None:
+        """Delete what has expired among the next few rows, and what may go if there are too many."""
+        found = connection.execute(_NEXT, (self._hand, limit)).fetchall()
+        self._hand = found[-1][0] if len(found) == limit else b""
+        others = [each for each in found if each[0] not in rows]
+        gone = [key for key, until, _ in others if until <= now]
+        surplus = only_row(connection, _SIZE)[0] + grown - len(gone) - self._max_keys
+        if surplus > 0:
+            live = sorted((share, until, key) for key, until, share in others if until > now)
+            gone += [key for *_, key in live[:surplus]]
+        connection.executemany(_DELETE, [(key,) for key in gone])
+        connection.execute(_GROW, (grown - len(gone),))
+
+
+def _read(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, Row]:
+    return {key: Row(key, connection.execute(_READ, (key,)).fetchone()) for key in dict.fromkeys(keys)}
+
+
+def _lease_count(rule: Rule, held: Collection[bytes], lease: bytes, price: int) -> Count:
+    """Return the count of leases; one that this request has already is not counted twice."""
+    over = price and lease not in held and len(held) >= rule.amount
+    return Count(float(len(held)), 1.0 if over else 0.0, 0.0, 0.0)

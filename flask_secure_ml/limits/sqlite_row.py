@@ -1,0 +1,105 @@
+"""The row of one key in a file of counts: the states of its rules, its leases and its penalty."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from struct import Struct, error
+
+from .backoff import NO_PENALTY, Penalty, penalty_ends
+from .counters import LEASE_SECONDS, Backoff, Count
+from .rules import Rule
+from .windows import State, counted, expires, rolled
+
+_WINDOW = Struct("<4s5d")
+_LEASE_NAME = 8
+_LEASE = Struct(f"<4s{_LEASE_NAME}sd")
+_PENALTY = Struct("<5d")
+
+
+class Window:
+    """The state of one rule, when nothing of it is left, and which share of the rule is used."""
+
+    __slots__ = ("expires", "share", "state")
+
+    def __init__(self, state: State, expires: float, share: float) -> None:
+        self.state = state
+        self.expires = expires
+        self.share = share
+
+
+class Row:
+    """Everything of one key.
+
+    :param columns: its name, windows, leases and penalty; None for a key that has no row.
+    :raises sqlite3.DatabaseError: the columns are damaged.
+    """
+
+    __slots__ = ("is_changed", "is_stored", "key", "leases", "name", "penalty", "windows")
+
+    def __init__(self, key: bytes, columns: tuple[str, bytes, bytes, bytes] | None) -> None:
+        self.key = key
+        self.is_stored = columns is not None
+        self.is_changed = False
+        name, windows, leases, penalty = columns or ("", b"", b"", b"")
+        self.name = name
+        try:
+            self.windows = {
+                tag: Window((start, current, previous), until, share)
+                for tag, start, current, previous, until, share in _WINDOW.iter_unpack(windows)
+            }
+            self.leases = {(tag, lease): until for tag, lease, until in _LEASE.iter_unpack(leases)}
+            self.penalty = Penalty(*_PENALTY.unpack(penalty)) if penalty else NO_PENALTY
+        except (error, TypeError):
+            raise sqlite3.DatabaseError("a row is damaged") from None
+
+    def state(self, rule: Rule, now: float) -> State:
+        """Return the state of a rule as it is now."""
+        found = self.windows.get(rule.tag)
+        return (now, 0.0, 0.0) if found is None else rolled(rule, found.state, now)
+
+    def put(self, rule: Rule, state: State, now: float) -> Count:
+        """Store the state of a rule, and return its count."""
+        count = counted(rule, state, now, 0)
+        self.windows[rule.tag] = Window(state, expires(rule, state), count.used / max(1, rule.capacity))
+        self.is_changed = True
+        return count
+
+    def leases_of(self, rule: Rule, now: float) -> set[bytes]:
+        """Return the leases of a rule that have not run out."""
+        return {lease for (tag, lease), until in self.leases.items() if tag == rule.tag and until > now}
+
+    def put_lease(self, rule: Rule, lease: bytes, now: float) -> None:
+        """Take a lease, or let it last for longer."""
+        if len(lease) != _LEASE_NAME:
+            raise ValueError("the name of a lease has 8 bytes")
+        self.leases[rule.tag, lease] = now + LEASE_SECONDS
+        self.is_changed = True
+
+    def drop_lease(self, lease: bytes) -> None:
+        """Release the leases of a request."""
+        kept = {each: until for each, until in self.leases.items() if each[1] != lease}
+        if len(kept) < len(self.leases):
+            self.leases = kept
+            self.is_changed = True
+
+    def columns(self, now: float, backoff: Backoff | None) -> tuple[object, ...] | None:
+        """Return the values of all columns; None if nothing is left.
+
+        The last two say when nothing will be left, and how much of the rules is used, up to 1 or infinite in a penalty.
+        """
+        windows = [(tag, each) for tag, each in self.windows.items() if each.expires > now]
+        leases = [(*each, until) for each, until in self.leases.items() if until > now]
+        ends = [each.expires for _, each in windows] + [until for *_, until in leases]
+        # A key with a request in flight is not deleted before one without.
+        share = max((each.share for _, each in windows), default=0.0) if not leases else math.inf
+        penalty = b""
+        if backoff is not None and (until := penalty_ends(self.penalty, backoff)) > now:
+            ends.append(until)
+            penalty = _PENALTY.pack(*self.penalty)
+            share = math.inf if self.penalty.until > now else share
+        if not ends:
+            return None
+        packed = b"".join(_WINDOW.pack(tag, *each.state, each.expires, each.share) for tag, each in windows)
+        leased = b"".join(_LEASE.pack(*each) for each in leases)
+        return self.key, self.name, packed, leased, penalty, max(ends), share

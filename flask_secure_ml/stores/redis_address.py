@@ -1,0 +1,178 @@
+"""The URI of a Redis or Valkey server, and the connections that it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.retry import Retry
+
+from ..secrets import SecretRing
+from .redis_connection import BOUNDED, Deadline
+
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+_PORTS = {"sentinel": 26379}
+_PORT = 6379
+
+# Options of the URI that weaken the verification of the server's certificate.
+_WEAKENING = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"})
+
+# What a Sentinel knows nothing of.
+_OF_SERVERS = frozenset({"db"})
+_CREDENTIALS = frozenset({"credential_provider", "username", "password"})
+
+
+class Endpoint(NamedTuple):
+    """A host and a port; both empty for a Unix socket."""
+
+    host: str
+    port: int
+
+
+class Address:
+    """Creates the connections that a URI describes.
+
+    :param uri: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://`` (``redis+unix://``); with
+        ``+sentinel`` or ``+cluster`` in the scheme and several hosts, a service that Sentinels watch, or a cluster.
+    :param password: read for each connection, the newest first; None for the one in the URI, or none.
+    :param deadline: that connections observe; ``?socket_timeout=`` changes what is usual.
+    :raises Exception: the URI cannot be used; the message may contain it.
+    """
+
+    def __init__(self, uri: str, password: SecretRing | None, deadline: Deadline) -> None:
+        parts = urlsplit(uri)
+        scheme, _, self.kind = parts.scheme.partition("+")
+        if self.kind == "unix":
+            scheme, self.kind = "unix", ""
+        if self.kind not in {"", "sentinel", "cluster"}:
+            raise ValueError(f"{parts.scheme} is none of the schemes")
+        if weak := sorted(_WEAKENING & parse_qs(parts.query, keep_blank_values=True).keys()):
+            raise ValueError(
+                f"{', '.join(weak)} would let another server impersonate it; give it a certificate instead"
+            )
+        user, at, hosts = parts.netloc.rpartition("@")
+        self._passwords: Passwords | None = None
+        if password is not None:
+            self._passwords = Passwords(unquote(parts.username or ""), password)
+            user = at = ""
+        self.service = parts.path.strip("/") if self.kind == "sentinel" else ""
+        if self.kind == "sentinel" and not self.service:
+            raise ValueError("the path of the URI names no service")
+        path = "" if self.kind else parts.path
+        scheme = _SCHEMES.get(scheme, scheme)
+        pools = [
+            redis.ConnectionPool.from_url(f"{scheme}://{user}{at}{host}{path}?{parts.query}", **self._fixed(scheme))
+            for host in (hosts.split(",") if self.kind else [hosts])
+        ]
+        self._class: type = BOUNDED[pools[0].connection_class]
+        self._options: Mapping[str, Any] = {**pools[0].connection_kwargs, "deadline": deadline}
+        self.endpoints: tuple[Endpoint, ...] = tuple(self._endpoint(pool.connection_kwargs) for pool in pools)
+        deadline.usual = self._options.get("socket_timeout") or deadline.usual
+        # This checks the options, and does not connect.
+        self._class(**self._options)
+
+    def connect(self, endpoint: Endpoint) -> Any:
+        """Return a new connection to a server, with the first password that it accepts.
+
+        :raises RedisError: the server does not respond or accepts none.
+        """
+        tried = 0
+        while True:
+            turn = self._passwords.turn if self._passwords else 0
+            connection = self._made(endpoint)
+            try:
+                connection.connect()
+            except redis.AuthenticationError:
+                tried += 1
+                if self._passwords is None or tried >= self._passwords.count():
+                    raise
+                self._passwords.next_after(turn)
+            else:
+                return connection
+
+    def ask_sentinel(self, endpoint: Endpoint, command: bytes) -> Any:
+        """Return what a Sentinel replies. It gets a password only if it asks for one.
+
+        :raises RedisError: it does not respond, or not with a result.
+        """
+        try:
+            return self._asked(endpoint, command, _OF_SERVERS | _CREDENTIALS)
+        except redis.AuthenticationError:
+            return self._asked(endpoint, command, _OF_SERVERS)
+
+    def _asked(self, endpoint: Endpoint, command: bytes, left_out: frozenset[str]) -> Any:
+        connection = self._made(endpoint, left_out)
+        try:
+            connection.connect()
+            connection.send_packed_command([command], check_health=False)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
+
+    # The options, and the password in them, are in no frame that a trace of an error shows.
+    def _made(self, endpoint: Endpoint, left_out: frozenset[str] = frozenset()) -> Any:
+        options = {name: value for name, value in self._options.items() if name not in left_out}
+        return self._class(**options if endpoint.port == 0 else {**options, **endpoint._asdict()})
+
+    def _fixed(self, scheme: str) -> dict[str, Any]:
+        # With the older protocol the client notices that an idle connection was closed meanwhile.
+        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "protocol": 2}
+        if scheme == "rediss":
+            options["ssl_check_hostname"] = True
+        if self._passwords is not None:
+            options["credential_provider"] = self._passwords
+        return options
+
+    def _endpoint(self, options: Mapping[str, Any]) -> Endpoint:
+        if "path" in options:
+            return Endpoint("", 0)
+        return Endpoint(options.get("host", "localhost"), options.get("port", _PORTS.get(self.kind, _PORT)))
+
+
+class NoPassword(redis.RedisError):
+    """The password cannot be read."""
+
+
+class Passwords(CredentialProvider):
+    """Gives each new connection a password: the last one that was accepted, at first the newest.
+
+    :param username: of the server's access control list; empty for its default user.
+    """
+
+    def __init__(self, username: str, ring: SecretRing) -> None:
+        self.turn: int = 0
+        self._username = username
+        self._ring = ring
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return the password, preceded by the username if there is one.
+
+        :raises NoPassword: it cannot be read.
+        """
+        passwords = self._read()
+        password = passwords[self.turn % len(passwords)]
+        return (self._username, password) if self._username else (password,)
+
+    def next_after(self, turn: int) -> None:
+        """Switch to the next password, unless another thread did so already."""
+        if self.turn == turn:
+            self.turn += 1
+
+    def count(self) -> int:
+        """Return the number of passwords.
+
+        :raises NoPassword: one cannot be read.
+        """
+        return len(self._read())
+
+    def _read(self) -> list[str]:
+        try:
+            return [each.decode() for each in self._ring.read()]
+        except UnicodeDecodeError:
+            raise NoPassword("SECURE_ML_STORE_PASSWORD is not UTF-8") from None
+        except ValueError as error:
+            raise NoPassword(f"SECURE_ML_STORE_PASSWORD: {error}") from None

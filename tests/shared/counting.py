@@ -1,0 +1,224 @@
+"""The arithmetic of counters in plain Python, a server whose time is the test's, and callers in other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import redis
+
+from flask_secure_ml.limits.backoff import NO_PENALTY, Penalty, forgiven, rejected
+from flask_secure_ml.limits.counters import Backoff, Charge, Count, Settlement, Verdict
+from flask_secure_ml.limits.memory import undone
+from flask_secure_ml.limits.redis import RedisCounters
+from flask_secure_ml.limits.redis_scripts import CHARGE, NOW, RENEW, SETTLE
+from flask_secure_ml.limits.rules import Kind, RuleSet
+from flask_secure_ml.limits.windows import State, charged, counted, rolled, settled
+from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.stores.redis_protocol import Script
+from flask_secure_ml.testing import FakeClock
+from waits import HANG
+
+_TESTED = "local now = tonumber(redis.call('GET', 'now'))\n"
+
+
+class Model:
+    """Counts as ``windows.py`` and ``backoff.py`` say, without bounds and expiry.
+
+    :param chance: what the jitter of a penalty gets.
+    """
+
+    shared = True
+
+    def __init__(self, clock: FakeClock, backoff: Backoff | None, lease_seconds: float, chance: float) -> None:
+        self._clock = clock
+        self._backoff = backoff
+        self._lease_seconds = lease_seconds
+        self._chance = chance
+        self._states: dict[tuple[bytes, str], State] = {}
+        self._leases: dict[tuple[bytes, str], dict[bytes, float]] = {}
+        self._penalties: dict[bytes, Penalty] = {}
+        self._names: dict[bytes, str] = {}
+
+    def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
+        verdicts = [self._charged(charge) for charge in charges]
+        if not all(verdict.allowed for verdict in verdicts):
+            self.settle([undone(*pair) for pair in zip(charges, verdicts, strict=True) if pair[1].allowed])
+        return verdicts
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        for key, rules, deltas, starts, lease in settlements:
+            for rule, delta, start in zip(rules.rules, deltas, starts, strict=True):
+                if rule.kind is Kind.LEASES:
+                    held = self._held(key, rule.name)
+                    if held.pop(lease, None) is not None:
+                        self._leases[key, rule.name] = held
+                elif delta and (key, rule.name) in self._states:
+                    state = self._state(key, rule)
+                    corrected = settled(rule, state, delta, start)
+                    if corrected != state:
+                        self._states[key, rule.name] = corrected
+
+    def settle_later(self, settlements: Sequence[Settlement]) -> None:
+        self.settle(settlements)
+
+    def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
+        for key, rules, lease in leases:
+            for rule in rules.rules:
+                if rule.kind is Kind.LEASES and lease in (held := self._held(key, rule.name)):
+                    self._leases[key, rule.name] = held | {lease: self._clock.now() + self._lease_seconds}
+
+    def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
+        states, leases = dict(self._states), dict(self._leases)
+        counts = self._counts(Charge(key, rules, tuple(prices) or (0,) * len(rules.rules)))
+        self._states, self._leases = states, leases
+        penalty = self._penalty(key, rules)
+        wait = max(0.0, penalty.until - self._clock.now())
+        return Verdict(not any(count.wait for count in counts), counts, wait, int(penalty.strikes))
+
+    def clear(self, key: bytes) -> bool:
+        found = key in self._penalties
+        self._penalties.pop(key, None)
+        for kept in (self._states, self._leases):
+            for name in [each for each in kept if each[0] == key]:
+                found |= bool(kept.pop(name))
+        return found
+
+    def callers(self) -> dict[bytes, str]:
+        return self._names
+
+    def _held(self, key: bytes, name: str) -> dict[bytes, float]:
+        now = self._clock.now()
+        found, longest = self._leases.get((key, name), {}), now + self._lease_seconds
+        held = {lease: min(ends, longest) for lease, ends in found.items() if ends > now}
+        if any(ends > longest for ends in found.values()):
+            self._leases[key, name] = held
+        return held
+
+    def _state(self, key: bytes, rule: Any) -> State:
+        now = self._clock.now()
+        found = self._states.get((key, rule.name))
+        if found is None:
+            return (now, 0.0, 0.0)
+        state = rolled(rule, found, now)
+        # A window that began after now belongs to a clock that was set back, which counts once.
+        if found[0] > now and state[0] < found[0]:
+            self._states[key, rule.name] = state
+        return state
+
+    def _counts(self, charge: Charge) -> tuple[Count, ...]:
+        key, rules, prices, lease, _ = charge
+        counts = []
+        for rule, price in zip(rules.rules, prices, strict=True):
+            if rule.kind is Kind.LEASES:
+                held = self._held(key, rule.name)
+                over = price and lease not in held and len(held) >= rule.amount
+                counts.append(Count(len(held), float(bool(over)), 0.0, 0.0))
+            elif price > rule.capacity:
+                counts.append(counted(rule, self._state(key, rule), self._clock.now(), 0)._replace(wait=float("inf")))
+            else:
+                counts.append(counted(rule, self._state(key, rule), self._clock.now(), price))
+        return tuple(counts)
+
+    def _penalty(self, key: bytes, rules: RuleSet) -> Penalty:
+        if self._backoff is None or not rules.backs_off:
+            return NO_PENALTY
+        return forgiven(self._penalties.get(key, NO_PENALTY), self._clock.now(), self._backoff)
+
+    def _charged(self, charge: Charge) -> Verdict:
+        key, rules, prices, lease, name = charge
+        now, counts, penalty = self._clock.now(), self._counts(charge), self._penalty(key, rules)
+        wait = max((count.wait for count in counts), default=0.0)
+        if wait or penalty.until > now:
+            if self._backoff is not None and rules.backs_off and wait < float("inf"):
+                kept = self._penalties.get(key, NO_PENALTY)
+                penalty = self._penalties[key] = rejected(kept, now, wait, self._backoff, self._chance)
+            return Verdict(False, counts, max(0.0, penalty.until - now), int(penalty.strikes))
+        for rule, price in zip(rules.rules, prices, strict=True):
+            if price and rule.kind is Kind.LEASES:
+                self._leases[key, rule.name] = self._held(key, rule.name) | {lease: now + self._lease_seconds}
+            elif price:
+                self._states[key, rule.name] = charged(rule, self._state(key, rule), price)
+        if name:
+            self._names[key] = name
+        after = self._counts(Charge(key, rules, (0,) * len(prices)))
+        return Verdict(True, after, 0.0, int(penalty.strikes))
+
+
+class ServerClock(FakeClock):
+    """A clock that a server follows, for counters that :func:`on_time_of` made."""
+
+    def __init__(self, admin: Any) -> None:
+        super().__init__()
+        self._admin = admin
+        self._offset = 0.0
+        self.step(0)
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self.step(0)
+
+    def step(self, seconds: float) -> None:
+        """Set the time of day, but not what measures ages."""
+        self._offset += seconds
+        self._admin.set("now", repr(self.now()))
+
+    def now(self) -> float:
+        return super().now() + self._offset
+
+
+def on_time_of(counters: RedisCounters) -> RedisCounters:
+    """Let the scripts of counters read the time that a :class:`ServerClock` sets, and keep what they wrote."""
+    for name, code in (("_charge", CHARGE), ("_settle", SETTLE), ("_renew", RENEW)):
+        assert NOW in code
+        tested = code.replace(NOW, _TESTED).replace("redis.call('PEXPIRE', key, lasts)", "redis.call('PERSIST', key)")
+        setattr(counters, name, Script(tested))
+    return counters
+
+
+def hammer(uri: str, key: bytes, rules: RuleSet, prices: Sequence[tuple[int, ...]], refund: int = 0) -> int:
+    """Charge a key in two threads of this process as often as there are prices; return what was granted.
+
+    :param refund: what is given back of each charge.
+    """
+    counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
+
+    def granted(price: tuple[int, ...]) -> int:
+        (verdict,) = counters.charge([Charge(key, rules, price, os.urandom(8))])
+        if not verdict.allowed:
+            return 0
+        if refund:
+            starts = tuple(count.start for count in verdict.counts)
+            counters.settle([Settlement(key, rules, (-refund,) * len(price), starts)])
+        return price[0] - refund
+
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(granted, prices))
+
+
+def in_flight(uri: str, key: bytes, rules: RuleSet, times: int) -> int:
+    """Take and release leases in two threads; return the most that all processes held at once, by a count beside."""
+    counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
+
+    def held(_number: int) -> int:
+        lease = os.urandom(8)
+        (verdict,) = counters.charge([Charge(key, rules, (1,), lease)])
+        if not verdict.allowed:
+            return 0
+        most = int(beside.incr("held"))
+        beside.decr("held")
+        counters.settle([Settlement(key, rules, (0,), (0.0,), lease)])
+        return most
+
+    with redis.Redis.from_url(uri) as beside, ThreadPoolExecutor(2) as pool:
+        return max(pool.map(held, range(times)))
+
+
+def die_in_flight(uri: str, key: bytes, rules: RuleSet, leases: int) -> None:
+    """Take leases, and be killed."""
+    counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
+    counters.charge([Charge(key, rules, (1,), os.urandom(8)) for _ in range(leases)])
+    os.kill(os.getpid(), signal.SIGKILL)

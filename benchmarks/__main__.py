@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, product
 from pathlib import Path
 
-from . import authentication, guard, imports, inputs, memory, rejections, servers
+from . import authentication, guard, imports, inputs, limits, memory, rejections, servers
 from .apps import contenders
 from .bodies import LONG, SHORT, Sent, as_json, numbers
 from .timing import measure, verdict
@@ -50,6 +50,10 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     ),
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
     "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
+    "limits": (
+        "Charging two windows, a quota and a lease (asked: 8 us in memory, 120 us of a client of Valkey)",
+        limits.report,
+    ),
     "authentication": ("Authentication by itself", authentication.report),
     "rejections": (
         "Rejected credentials, outside and within a block (asked: the reasons of one method within 5 %)",

@@ -38,17 +38,9 @@ def client_of(app: Flask) -> Post:
 def app_of(protected: MakeApp, plan: dict[str, Any], view: Callable[..., Any] | None = None, **options: Any) -> Flask:
     settings = {name: options.pop(name) for name in list(options) if name.isupper()}
     app = protected(PLANS={"default": plan}, **settings)
-    options = {"body": Rows, "cost": "instances"} | options
-    app.add_url_rule("/predict", "predict", protect(**options)(view or (lambda payload: "ok")), methods=["POST"])
+    given: Any = {"body": Rows, "cost": "instances"} | options
+    app.add_url_rule("/predict", "predict", protect(**given)(view or (lambda payload: "ok")), methods=["POST"])
     return app
-
-
-def used(app: Flask, label: str, name: str = "ada") -> float:
-    """Return how much of a limit a caller has used, from the header of a request."""
-    found = http_sf.parse(
-        client_of(app)(0, name=name, body={"instances": [], "x": 1}).headers["RateLimit"].encode(), tltype="list"
-    )
-    return next(parameters["r"] for item, parameters in found if item == label)
 
 
 # --- one evaluation ---------------------------------------------------------------------------------------------
@@ -314,7 +306,7 @@ def test_in_flight(
         assert response.json["code"] == "too_many_in_flight"
         assert response.headers["Retry-After"] == "1"
     assert [client_of(app)(1, name=name).status_code for name in names] == [200] * len(names)
-    limiter = state_of(app).limiter
+    limiter: Any = state_of(app).limiter
     assert not limiter.leases._local.get().leases
     assert not limiter.counters._leases
 
@@ -337,7 +329,8 @@ def test_leases_are_released(protected: MakeApp, kind: str) -> None:
         response = post(body={"instances": "no"} if kind == "rejected" else None)
         assert response.status_code == {"error": 500, "exception": 500, "rejected": 422}.get(kind, 200)
         response.close()
-    assert not state_of(app).limiter.counters._leases
+    counters: Any = state_of(app).limiter.counters
+    assert not counters._leases
 
 
 # --- groups, strategies, headers --------------------------------------------------------------------------------
@@ -364,7 +357,8 @@ def test_a_limit_of_its_own_strategy(protected: MakeApp, clock: FakeClock) -> No
 
 
 def _items(header: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield from http_sf.parse(header.encode(), tltype="list")
+    found: Any = http_sf.parse(header.encode(), tltype="list")
+    yield from found
 
 
 def test_headers(protected: MakeApp, clock: FakeClock) -> None:

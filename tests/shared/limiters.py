@@ -21,5 +21,5 @@ def limiter_of(clock: Clock, outage: str = "degrade", uri: str = "memory:", **se
 
 def limit(notation: str) -> Limit:
     """Return one limit."""
-    (found,) = LimitList().deserialize([notation])
+    found: Limit = LimitList().deserialize([notation])[0]
     return found

@@ -1,0 +1,235 @@
+"""One stream of records: the files that one process appends to.
+
+Each record has the code of the one before it, and a code of its own under a key that is used once. The key of the next
+record is computed from it, and it is overwritten. Python may have copied a key before: immutable bytes cannot be
+overwritten, only released. What is promised is that no object of this package holds an old key.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...principal import Clock
+from .keys import KEY_BYTES, AppKeys, mac_of, next_key
+from .records import ZERO, Members, canonical, line_of, lines_of, parse, split_line, timestamp
+
+SUFFIX = ".jsonl"
+STREAMS = "streams"
+_OWNED = 0o600
+CLOSED = 0o400
+"""The mode of a file whose end is in the index: nothing more is written to it."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How the files of a stream are written.
+
+    :param sync: ``off``, ``checkpoint`` or ``record``: when the disk has what was written.
+    :param rotate_bytes: the size from which a new file is begun.
+    :param rotate_seconds: the age from which a new file is begun.
+    """
+
+    sync: str = "checkpoint"
+    rotate_bytes: int = 100_000_000
+    rotate_seconds: int = 86_400
+
+
+def segment_path(folder: Path, stream: str, segment: int) -> Path:
+    """Return the file of a segment."""
+    return folder / STREAMS / f"{stream}-{segment:06d}{SUFFIX}"
+
+
+def header_of(stream: str, segment: int, seq: int) -> Members:
+    """Return what identifies the beginning of a segment."""
+    return {"segment": segment, "seq": seq, "stream": stream}
+
+
+class Stream:
+    """The stream of this process. Callers take care that one thread at a time uses it.
+
+    :param facts: the members of the first record.
+    :raises OSError: its first file cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path, keys: AppKeys, clock: Clock, options: StreamOptions, facts: Mapping[str, Any]
+    ) -> None:
+        self.id = os.urandom(16).hex()
+        self.seq = 0
+        self.mac = ZERO
+        self._folder = folder
+        self._keys = keys
+        self._clock = clock
+        self._options = options
+        self._key = bytearray(os.urandom(KEY_BYTES))
+        self._segment = -1
+        self._descriptor = -1
+        self._bytes = 0
+        self._began = 0.0
+        self._second = (-1, "")
+        self._begin_segment({"action": "start", "pid": os.getpid(), **facts})
+
+    def append(self, members: Members) -> None:
+        """Write one record; its place in the stream and its time are added to the members.
+
+        :raises OSError: it cannot be written; the stream is as it was before.
+        """
+        if self._bytes >= self._options.rotate_bytes or self._is_old():
+            self._begin_segment({"action": "segment"})
+        self._write(members, self._clock.now())
+
+    def duplicate(self) -> int:
+        """Return a descriptor of the file that stays open when the next file is begun."""
+        return os.dup(self._descriptor)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._descriptor < 0
+
+    def discard(self) -> None:
+        """Overwrite the key and release the file, also in a child that inherited both."""
+        self._key[:] = bytes(KEY_BYTES)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def _write(self, members: Members, now: float) -> None:
+        members["prev"] = self.mac
+        members["seq"] = self.seq
+        members["stream"] = self.id
+        members["time"] = self._timestamp(now)
+        record = canonical(members)
+        mac = mac_of(self._key, record)
+        try:
+            self._write_line(line_of(mac, record))
+            self._key[:] = next_key(self._key)
+            self.mac = mac
+            self.seq += 1
+        except OSError:
+            raise
+        except BaseException:
+            # A server stops a worker with an exception from a signal handler. The line may be there or not.
+            self.discard()
+            raise
+
+    def _write_line(self, line: bytes) -> None:
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:] if written else line)
+            if self._options.sync == "record":
+                os.fdatasync(self._descriptor)
+        except OSError:
+            self._remove_part()
+            raise
+        self._bytes += len(line)
+
+    def _remove_part(self) -> None:
+        """Remove the part of a line that was written; where that fails, nothing may follow it."""
+        try:
+            os.ftruncate(self._descriptor, self._bytes)
+        except OSError:
+            self.discard()
+            raise
+
+    def _is_old(self) -> bool:
+        return self._clock.monotonic() - self._began >= self._options.rotate_seconds
+
+    def _begin_segment(self, members: Members) -> None:
+        """Begin a file with a record that has the current key, sealed, so that older files may be deleted."""
+        segment = self._segment + 1
+        path = segment_path(self._folder, self.id, segment)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _OWNED)
+        older, size = self._descriptor, self._bytes
+        try:
+            # Held for as long as this process writes, so that others know when it has ended.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            header = header_of(self.id, segment, self.seq)
+            sealed = self._keys.seal(self._key, header)
+            signature = self._keys.sign_header(header, sealed)
+            self._descriptor, self._bytes = descriptor, 0
+            self._write({**members, "segment": segment, "sealed": sealed, "signature": signature}, self._clock.now())
+        except OSError:
+            if not self.closed:
+                os.close(descriptor)
+            self._descriptor, self._bytes = older, size
+            path.unlink()
+            raise
+        self._segment, self._began = segment, self._clock.monotonic()
+        if older >= 0:
+            self._finish(older)
+
+    def _finish(self, descriptor: int) -> None:
+        """Close a file that is complete."""
+        try:
+            if self._options.sync != "off":
+                os.fdatasync(descriptor)
+            os.fchmod(descriptor, CLOSED)
+        finally:
+            os.close(descriptor)
+
+    def _timestamp(self, now: float) -> str:
+        # Formatting a date costs more than all the rest of a record.
+        second = int(now)
+        if second != self._second[0]:
+            self._second = (second, timestamp(second)[:20])
+        return f"{self._second[1]}{int((now - second) * 1_000_000):06d}Z"
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last complete record of a file."""
+
+    stream: str
+    seq: int
+    mac: str
+    time: str
+
+
+def last_record(path: Path) -> Tail | None:
+    """Return the last complete record of a file; None if it has none.
+
+    :raises OSError: the file cannot be read.
+    """
+    last = b""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * 65_536))
+        for line in lines_of(file):
+            if line.endswith(b"\n"):
+                last = line
+    try:
+        mac, record = split_line(last)
+        members = parse(record)
+        return Tail(str(members["stream"]), int(members["seq"]), mac, str(members["time"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def segment_files(folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """Yield the stream, the number and the path of each file of a log, in order."""
+    for path in sorted((folder / STREAMS).glob(f"*{SUFFIX}")):
+        stream, _, segment = path.name.removesuffix(SUFFIX).partition("-")
+        if segment.isascii() and segment.isdigit():
+            yield stream, int(segment), path
+
+
+def is_in_use(path: Path) -> bool:
+    """Return True if a process still writes the file.
+
+    :raises OSError: the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

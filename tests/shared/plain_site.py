@@ -1,0 +1,10 @@
+"""The smallest protected app, for a server."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from flask_secure_ml import SecureML
+
+app: Flask = Flask("plain_site")
+SecureML(app)

@@ -2,11 +2,12 @@
 #   make demo    serves the example over HTTPS
 #   make test    runs every test
 # The other targets are listed by "make help".
-# HOST, PORT and AUTH_PORT move the demos; PYTHON chooses the interpreter.
+# HOST, PORT, AUTH_PORT and PROMETHEUS_PORT move the demos; PYTHON chooses the interpreter.
 
 HOST ?= 127.0.0.1
 PORT ?= 8443
 AUTH_PORT ?= 9443
+PROMETHEUS_PORT ?= 9090
 RESOURCE ?=
 PYTHON ?=
 FUZZ_EXAMPLES ?= 25000
@@ -20,12 +21,13 @@ VENV = .venv
 BIN = $(VENV)/bin
 METADATA = pyproject.toml setup.cfg
 
-.PHONY: help demo demo-oauth test test-fast prove bench fuzz docs clean
+.PHONY: help demo demo-oauth demo-monitoring test test-fast prove bench fuzz docs clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make demo    serve the example on https://$(HOST):$(PORT) (HOST=... and PORT=... override)'
 	@echo 'make demo-oauth  the same, and an authorization server on https://$(HOST):$(AUTH_PORT) (AUTH_PORT=... overrides)'
+	@echo 'make demo-monitoring  the same under attack, and Prometheus on http://127.0.0.1:$(PROMETHEUS_PORT), which raises alerts'
 	@echo 'make test    run every test with tox, on every Python found, $(PARALLEL) environments at a time'
 	@echo 'make test-fast  run the tests that start no server, on one Python, $(PARALLEL) at a time: for daily work'
 	@echo 'make prove   run the long proofs in full, and print a table of their results (PROOFS=... for some of them)'
@@ -45,6 +47,12 @@ demo-oauth: export AUTH_PORT := $(AUTH_PORT)
 demo-oauth: export RESOURCE := $(RESOURCE)
 demo-oauth: $(VENV)/.installed-demo
 	@exec $(BIN)/python -m example_app.demo_oauth
+
+demo-monitoring: export HOST := $(HOST)
+demo-monitoring: export PORT := $(PORT)
+demo-monitoring: export PROMETHEUS_PORT := $(PROMETHEUS_PORT)
+demo-monitoring: $(VENV)/.installed-demo
+	@exec $(BIN)/python -m example_app.demo_monitoring
 
 test: export UV_PYTHON_DOWNLOADS = never
 test: $(VENV)/.installed-tox

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 # Those that are in the extra "test".
-EXTRAS = ("fast", "image", "mlflow", "msgpack", "openapi", "redis", "vault", "zstd")
+EXTRAS = ("fast", "image", "metrics", "mlflow", "msgpack", "openapi", "redis", "sentry", "vault", "zstd")
 
 
 def floors(pyproject: Path) -> list[str]:

@@ -52,15 +52,15 @@ PROOFS: Mapping[str, Proof] = {
             "tests/refresh",
         ),
     ),
-    "counters": Proof(
-        "limits on a server, exact between processes, and its script against the arithmetic in Python",
-        (
-            *PYTEST,
-            "tests/limits/test_counters.py",
-            "tests/limits/test_redis_counters.py",
-            "tests/limits/test_redis_script.py",
-        ),
-        {"FUZZ_EXAMPLES": "10000", "MANY_REQUESTS": "25"},
+    "audit": Proof(
+        "an audit log whose workers are killed for a minute under load",
+        (*PYTEST, "-s", "tests/servers/test_audit.py"),
+        {"AUDIT_KILL_SECONDS": "60"},
+    ),
+    "limits": Proof(
+        "limits and usage, exact between processes, workers and nodes, with every strategy",
+        (*PYTEST, "tests/limits", "tests/servers/test_limits.py"),
+        {"FUZZ_EXAMPLES": "10000", "MANY_REQUESTS": "25", "EVERY_STRATEGY": "1"},
     ),
     "matrix": Proof("the other pairs of Python and Flask", ("-m", "tox", "run", "-m", "matrix")),
     "sdist": Proof("documentation and tests from the sdist, on the wheel that it makes", (".ci/sdist.py",)),

@@ -8,14 +8,34 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, product
 from pathlib import Path
 
-from . import authentication, guard, imports, inputs, limits, memory, rejections, servers
+from . import (
+    audit,
+    authentication,
+    guard,
+    holding,
+    imports,
+    inputs,
+    limits,
+    memory,
+    plans,
+    rejections,
+    servers,
+    workers,
+)
 from .apps import contenders
 from .bodies import LONG, SHORT, Sent, as_json, numbers
 from .timing import measure, verdict
 
 SHAPES = ((1, 4), (100, 20), (1000, 100))
 # What is asked of the app with an API key, for each number of rows.
-MOST_OF_BARE = {(100, SHORT): 0.75, (100, LONG): 0.45, (1000, SHORT): 0.22, (1000, LONG): 0.12}
+MOST_OF_BARE = {
+    (1, SHORT): 2.2,
+    (1, LONG): 2.2,
+    (100, SHORT): 0.75,
+    (100, LONG): 0.45,
+    (1000, SHORT): 0.22,
+    (1000, LONG): 0.12,
+}
 WITH_API_KEY = 1
 
 
@@ -42,6 +62,12 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
         "Processor time of a request, server included (asked: at most 0.5 of the peer from 100x20 on)",
         servers.report,
     ),
+    "workers": ("Processor time of a request by class of worker, four connections that are kept", workers.report),
+    "holding": (
+        "Who else is served meanwhile (asked: within 2 s beside slow clients, 1 s beside a view)",
+        holding.report,
+    ),
+    "plans": ("What the limits of a plan cost a request, counted in memory", plans.report),
     "formats": ("One schema, every format (asked: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
     "guard": ("The input guard by itself (asked of 1x4: at most 60 calls, and 0.2 of the bare app)", guard.report),
     "refusals": (
@@ -50,6 +76,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
     ),
     "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
     "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
+    "audit": ("The audit log (asked: a record at most 12 us)", audit.report),
     "limits": (
         "Charging two windows, a quota and a lease (asked: 8 us in memory, 120 us of a client of Valkey)",
         limits.report,

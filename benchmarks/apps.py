@@ -25,7 +25,8 @@ from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key
 
 ISSUER = "https://as.example"
 AUDIENCE = "https://api.example"
-LIMIT = "1000000/minute"
+LIMITS = ("1000000/minute", "50000000/hour")
+FOUR_LIMITS = {"default": {"requests": [*LIMITS], "quotas": ["1000000000/day"], "in_flight": 8}}
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ def bare() -> Contender:
     return Contender("bare app", app)
 
 
-def secured(columns: int, folder: Path, **settings: Any) -> Flask:
-    """Return the app behind this extension: TLS, credential, scope, limit, schema, headers, log.
+def secured(columns: int, folder: Path, *, cost: str | None = None, **settings: Any) -> Flask:
+    """Return the app behind this extension: TLS, credential, scope, limits, schema, headers, log.
 
     :param folder: has ``jwks.json``, the keys that sign tokens.
+    :param cost: the field whose rows count toward a quota; None for none.
     """
     app = Flask("secured")
     os.environ["BENCHMARK_PEPPER"] = "benchmark-pepper-of-forty-characters-long"
@@ -67,7 +69,7 @@ def secured(columns: int, folder: Path, **settings: Any) -> Flask:
         SECURE_ML_API_KEYS=str(folder / "keys.json"),
         SECURE_ML_API_KEY_PEPPER="env:BENCHMARK_PEPPER",
         SECURE_ML_TOKEN_ISSUERS=[issuer],
-        SECURE_ML_PLANS={"default": {"requests": [LIMIT]}},
+        SECURE_ML_PLANS={"default": {"requests": [*LIMITS]}},
         SECURE_ML_MAX_BODY_BYTES=100_000_000,
         SECURE_ML_REQUEST_LOG=os.devnull,
     )
@@ -78,7 +80,7 @@ def secured(columns: int, folder: Path, **settings: Any) -> Flask:
         instances = Tensor(shape=(None, columns), dtype="float32", minimum=-1e6, maximum=1e6)
 
     @app.post("/predict")
-    @protect(scopes=["predict"], body=Body)
+    @protect(scopes=["predict"], body=Body, cost=cost)
     def view(payload: dict[str, Any]) -> dict[str, Any]:
         return {"sums": predict(payload["instances"])}
 
@@ -96,7 +98,7 @@ def by_hand(columns: int, key: Key) -> Contender:
     app.config["RATELIMIT_STORAGE_URI"] = "memory://"
     app.before_request(_start)
     Talisman(app)
-    Limiter(lambda: request.headers.get("Authorization", "none"), app=app, default_limits=[LIMIT])
+    Limiter(lambda: request.headers.get("Authorization", "none"), app=app, default_limits=[*LIMITS])
     require = ResourceProtector()
     require.register_token_validator(_Validator(KeySet.import_key_set(json.loads(make_key_set(key)))))
     app.after_request(_access_log)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 
-from .apps import AUDIENCE, ISSUER, LIMIT, predict
+from .apps import AUDIENCE, ISSUER, LIMITS, predict
 
 HEADERS = {
     "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
@@ -50,7 +50,7 @@ def make_app(columns: int, folder: Path) -> FastAPI:
         return {"sums": predict(body.instances).tolist()}
 
     view.__annotations__ = annotations
-    app.post("/predict")(limiter.limit(LIMIT)(view))
+    app.post("/predict")(limiter.limit(";".join(LIMITS))(view))
     return app
 
 

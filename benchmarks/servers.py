@@ -54,8 +54,8 @@ def report(folder: Path) -> Iterator[str]:
 def _measured(folder: Path, columns: int, data: bytes, headers: dict[str, str]) -> Times:
     """Return the processor time of one request, by server."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(_server(command, columns, folder)) for command in _commands()]
-        calls = [_Caller(port, process, data, headers) for port, process in servers]
+        servers = [stack.enter_context(running(command, columns, folder)) for command in _commands()]
+        calls = [Caller(port, process, data, headers) for port, process in servers]
         check_same([each.response() for each in calls])
         counts = [max(3, int(SECONDS_PER_ROUND / each.cpu_seconds(60))) for each in calls]
         return Times(
@@ -70,7 +70,7 @@ def _commands() -> Iterator[tuple[str, ...]]:
 
 
 @contextmanager
-def _server(command: Sequence[str], columns: int, folder: Path) -> Iterator[tuple[int, int]]:
+def running(command: Sequence[str], columns: int, folder: Path) -> Iterator[tuple[int, int]]:
     """Run a server on loopback, and give its port and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -97,7 +97,7 @@ def _wait(port: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-class _Caller:
+class Caller:
     """One client with one connection, which is kept for a round where the server keeps it."""
 
     def __init__(self, port: int, process: int, data: bytes, headers: dict[str, str]) -> None:
@@ -122,14 +122,18 @@ class _Caller:
         """Return the mean seconds of processor time that a request takes the server."""
         # While the others had their turn, the server may have closed a connection that was idle.
         self._connection.close()
-        before = _cpu_seconds(self._process)
+        before = cpu_seconds(self._process)
         for _ in range(count):
             self.response()
-        return (_cpu_seconds(self._process) - before) / count
+        return (cpu_seconds(self._process) - before) / count
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._connection.close()
 
 
-def _cpu_seconds(process: int) -> float:
+def cpu_seconds(process: int) -> float:
     """Return the time on the processor, by user and system, of a process with all its threads, and of its children."""
     status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return sum(map(int, status[11:13])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_seconds, map(int, children)))
+    return sum(map(int, status[11:13])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, map(int, children)))

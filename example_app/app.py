@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask
 from marshmallow import Schema
 
-from flask_secure_ml import SecureML, protect, public
+from flask_secure_ml import SecureML, current_exchange, protect, public
 from flask_secure_ml.inputs import Tensor
 
 from .model import PIXELS, DigitsModel, load, trained_digest
@@ -62,6 +62,7 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
         An image is 8 rows of 8 pixels, one row after the other.
         """
         digits, probabilities = model.predict(payload["instances"])
+        current_exchange.used_model("digits", digest[:12])
         return {"predictions": digits, "probabilities": probabilities}
 
     @app.get("/v1/model")

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from flask_secure_ml.observe.audit.keys import APP_KEYS, make_keys
+
 from . import certificates, model
 from .files import PRIVATE, private_directory, write
 from .keys import KeysError, fresh_key
@@ -47,6 +49,7 @@ class Api:
     :param key: an API key.
     :param tls: the environment variables of gunicorn for the certificate.
     :param settings: the environment variables of the API.
+    :param verify: the command that verifies the audit log.
     """
 
     state: Path
@@ -54,13 +57,14 @@ class Api:
     key: str
     tls: Mapping[str, str]
     settings: Mapping[str, str]
+    verify: str = ""
 
 
 def main(environ: Mapping[str, str], run: Callable[[Mapping[str, str]], None] | None = None) -> int:
     """Run a demo until it is interrupted.
 
     :param run: the demo; it ends its servers when it is left by an exception.
-    :return: the exit status: 0 after Ctrl-C or a signal to end, 1 when it could not serve.
+    :return: the exit status: 0 at its end, after Ctrl-C or a signal to end, 1 when it could not serve.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -68,10 +72,10 @@ def main(environ: Mapping[str, str], run: Callable[[Mapping[str, str]], None] | 
         (run or _run)(environ)
     except KeyboardInterrupt:
         say("Stopped.")
-        return 0
     except (model.ModelError, KeysError, ServerError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
-    return 1
+        return 1
+    return 0
 
 
 def say(text: str) -> None:
@@ -108,15 +112,18 @@ def prepare(environ: Mapping[str, str], host: str) -> Api:
     issued = _certificates(state, host)
     pepper = _pepper(state)
     key, keys = fresh_key(state, pepper)
+    log, verify = _audit_log(state)
     say("Created a new API key with the scopes predict and metrics; keys of earlier starts no longer work.")
     settings = {
         "FLASK_MODEL_FILE": str(trained),
         "FLASK_SECURE_ML_API_KEYS": str(keys),
         "FLASK_SECURE_ML_API_KEY_PEPPER": f"file:{pepper}",
         "FLASK_SECURE_ML_OPENAPI": "public",
+        "FLASK_SECURE_ML_AUDIT_LOG": str(log),
+        "FLASK_SECURE_ML_AUDIT_CHECKPOINT_SINKS": json.dumps([f"file:{state / 'audit-checkpoints'}"]),
     }
     tls = {"TLS_CERTIFICATE": str(issued.server), "TLS_PRIVATE_KEY": str(issued.key)}
-    return Api(state, issued.authority, key, tls, settings)
+    return Api(state, issued.authority, key, tls, settings, verify)
 
 
 def _run(environ: Mapping[str, str]) -> None:
@@ -126,7 +133,7 @@ def _run(environ: Mapping[str, str]) -> None:
     say("Starting gunicorn ...")
     with Server(address, {**environ, **api.tls, **api.settings}) as server:
         server.wait_until_ready(api.authority)
-        _welcome(address, curl_command(address, api.authority, api.key, environ))
+        _welcome(address, curl_command(address, api.authority, api.key, environ), api.verify)
         server.wait()
 
 
@@ -149,6 +156,19 @@ def _certificates(state: Path, host: str) -> certificates.Certificates:
     return found
 
 
+def _audit_log(state: Path) -> tuple[Path, str]:
+    """Return the directory of the audit log, made once, and the command that verifies it.
+
+    Elsewhere, the verification key and the checkpoints are on another machine.
+    """
+    log, key = state / "audit", state / "audit-verification.key"
+    if not (log / APP_KEYS).exists():
+        key.unlink(missing_ok=True)
+        make_keys(log, key, "demo/audit")
+    words = [sys.executable, "-m", "flask", "secure-ml", "audit", "verify", str(log), "--key", str(key)]
+    return log, shlex.join([*words, "--checkpoint-from", str(state / "audit-checkpoints")])
+
+
 def _pepper(state: Path) -> Path:
     path = state / "pepper"
     if not path.exists():
@@ -156,10 +176,11 @@ def _pepper(state: Path) -> Path:
     return path
 
 
-def _welcome(address: Address, curl: str) -> None:
+def _welcome(address: Address, curl: str, verify: str) -> None:
     say(f"\nServing on {address.url} - Ctrl-C stops it. Request a prediction in another terminal:\n")
     say(f"{curl}\n")
     say(f"Read and try the API in a browser: {address.url}/docs (it warns of the development certificate)\n")
+    say(f"Verify the audit log of every request, with its last checkpoint (once a minute):\n\n{verify}\n")
     say("The request log follows, one line of JSON for each request:")
 
 

@@ -11,6 +11,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+# Keys are loaded before the first request, and the metrics of all workers are added up.
+from flask_secure_ml.deploy.gunicorn import child_exit, on_exit, post_worker_init  # noqa: F401 - gunicorn calls them
+
 _host = os.environ.get("HOST", "127.0.0.1")
 
 bind = f"[{_host}]:{os.environ.get('PORT', '8443')}" if ":" in _host else f"{_host}:{os.environ.get('PORT', '8443')}"
@@ -20,11 +23,10 @@ keyfile = os.environ.get("TLS_PRIVATE_KEY", "server.key")
 # Forward secrecy and authenticated encryption only; TLS 1.3 has its own list, which is safe as it is.
 ciphers = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
-# Threads keep a slow client from holding a whole worker. Many that send their headers slowly still can: on the
-# internet, put a proxy in front that buffers requests, or use "gevent".
-worker_class = "gthread"
+# Greenlets: slow clients hold nothing but their own connection, whatever they send slowly or do not read, and a request
+# costs the least. What computes for long must run in gevent's thread pool, because greenlets wait for each other.
+worker_class = "gevent"
 workers = 2
-threads = 4
 timeout = 30
 graceful_timeout = 10
 keepalive = 5

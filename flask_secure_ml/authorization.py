@@ -63,10 +63,10 @@ class AuthorizationGuard:
             self._check_owner(request, exchange, principal, access.owner)
 
     def _check_authentication(self, exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
-        acr, time = principal.claims.get("acr"), principal.claims.get("auth_time")
-        if access.acr_values and acr not in access.acr_values:
+        claims = principal.claims
+        if access.acr_values and claims.get("acr") not in access.acr_values:
             raise _step_up(exchange, access, "the authentication context is not one that the route requires")
-        if access.max_auth_age is not None and not self._recent(time, access.max_auth_age):
+        if access.max_auth_age is not None and not self._recent(claims.get("auth_time"), access.max_auth_age):
             raise _step_up(exchange, access, "the user authenticated too long ago, or it is not known when")
 
     def _recent(self, time: object, seconds: int) -> bool:

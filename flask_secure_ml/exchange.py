@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import request
+from flask import has_request_context, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from .config.plans import Plan
     from .policy.policy import Policy
 
+MAX_PRICE = 2**53
+"""The highest price of a request: up to here every store counts exactly."""
+
 EXCHANGE_KEY = "flask_secure_ml.exchange"
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -48,6 +51,8 @@ class Exchange:
     """Whether the client uses TLS."""
     certificate: bytes | None = None
     """The client's certificate in DER, from the TLS socket or a trusted proxy; its chain may be unverified."""
+    outer_charges: Sequence[Any] = field(default=(), repr=False)
+    """What the request was charged that a view serves when it makes this one."""
 
     # Written by transport/gate.py, which decides when the guards run.
 
@@ -55,7 +60,7 @@ class Exchange:
     """The Flask request that was guarded last."""
     target: object = None
     """What was guarded before anything beneath the proxy middleware was called: method, mount and path."""
-    sockets: Mapping[str, Any] = field(default_factory=lambda: _EMPTY, repr=False)
+    sockets: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
     """The parts of the environ that were withheld from the code beneath until Flask runs."""
     answerable: bool = False
     """Whether a response may leave: the guards admitted the request or rejected it."""
@@ -93,6 +98,8 @@ class Exchange:
 
     # Written by authentication/guard.py. The principal is a property: it is set once.
 
+    credential: str = ""
+    """The name of the authenticator whose credential the request carries; empty without one."""
     challenges: tuple[str, ...] = ()
     """The challenges of an error that asks for other credentials."""
     _principal: Principal | None = None
@@ -107,11 +114,13 @@ class Exchange:
     """The validated body, on a route with a schema."""
     received_bytes: int = 0
     """The length of the body as it was sent."""
+    input_digest: str = ""
+    """The HMAC of the body as it was sent, for the audit log; empty where it is off or the body was not read."""
     out_of_range: int = 0
     """How many values were accepted although they are out of range (``outside="clip"`` or ``"report"``)."""
     format: str = "json"
     """The wire format of the body."""
-    format_options: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    format_options: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     """What the body asks of the response: ``id`` and ``outputs`` of the Open Inference Protocol."""
 
     # Written by limits/guard.py.
@@ -124,6 +133,8 @@ class Exchange:
     """What was charged, until it is settled."""
     lease: bytes = b""
     """The name of the leases that the request holds while it is in flight."""
+    rows: int = 0
+    """How many rows were charged."""
 
     # Written by guards, each under names of its own.
 
@@ -134,6 +145,18 @@ class Exchange:
 
     status: int = 0
     """The status that was sent."""
+    completed: object = False
+    """The Flask request that was guarded last when the headers of its response were completed; False before."""
+
+    # Written by observe/tracing.py.
+
+    trace_id: str = ""
+    """The id of the trace of which the request is part; empty without one."""
+
+    # Written by observe/request_log.
+
+    body_size: int | None = None
+    """Bytes of the body of the response as Flask returned it; None where that is not known."""
 
     # Written by transport/response_bodies.py.
 
@@ -148,6 +171,8 @@ class Exchange:
     """The code of the error response."""
     fault: BaseException | None = None
     """The first exception that the app raised and did not handle."""
+    model: str = ""
+    """The name and the version of the model that responded, for the audit log."""
     handled: BaseException | None = None
     """The exception that error handlers got last, whether they responded to it or not."""
     used_rows: int | None = None
@@ -194,6 +219,10 @@ class Exchange:
         """Record an exception that the app raised and did not handle; the first one counts."""
         self.fault = self.fault or error
 
+    def used_model(self, name: str, version: str = "") -> None:
+        """Report which model responded; views call it, and the audit log has it as ``name@version``."""
+        self.model = f"{name}@{version}" if version else name
+
     def handle(self, error: BaseException) -> None:
         """Record an exception that error handlers get."""
         self.handled = error
@@ -201,10 +230,10 @@ class Exchange:
     def charge(self, rows: int) -> None:
         """Report what the request used, in the unit of ``cost=``; the price that was reserved is corrected to it.
 
-        :raises ValueError: it is not a whole number, or less than 0.
+        :raises ValueError: it is not a whole number from 0 to 2**53.
         """
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
-            raise ValueError("charge() takes a whole number, 0 or more")
+        if isinstance(rows, bool) or not isinstance(rows, int) or not 0 <= rows <= MAX_PRICE:
+            raise ValueError("charge() takes a whole number from 0 to 2**53")
         self.used_rows = rows
 
     def clear_charges(self) -> None:
@@ -224,6 +253,7 @@ class Exchange:
             method=method,
             path=path,
             checked_by=self.checked_by,
+            outer_charges=(*self.outer_charges, *self.charges),
             challenges=self.challenges,
             _principal=self.principal,
             caller=self.caller,
@@ -233,21 +263,32 @@ class Exchange:
 
 def exchange_of(environ: WSGIEnvironment) -> Exchange | None:
     """Return the exchange that the proxy middleware put into the environ; None where it did not run."""
-    return cast("Exchange | None", environ.get(EXCHANGE_KEY))
+    exchange: Exchange | None = environ.get(EXCHANGE_KEY)
+    return exchange
 
 
-def _current_exchange() -> Exchange:
-    exchange = exchange_of(request.environ)
+def exchange_or_none() -> Exchange | None:
+    """Return the exchange of the current request; None outside of a request, or where the app is not protected."""
+    return exchange_of(request.environ) if has_request_context() else None
+
+
+def require_exchange() -> Exchange:
+    """Return the exchange of the current request itself: each access through the proxy looks it up again.
+
+    :raises RuntimeError: there is no request, or none of a protected app.
+    """
+    environ = request._get_current_object().environ  # type: ignore[attr-defined]
+    exchange: Exchange | None = environ.get(EXCHANGE_KEY)
     if exchange is None:
         raise RuntimeError("no exchange: SecureML.init_app() was not called for this app")
     return exchange
 
 
 def _current_principal() -> Principal | None:
-    return _current_exchange().principal
+    return require_exchange().principal
 
 
-current_exchange: Exchange = cast("Exchange", LocalProxy(_current_exchange))
+current_exchange: Exchange = cast("Exchange", LocalProxy(require_exchange))
 """The exchange of the current request."""
 
 current_principal: Principal = cast("Principal", LocalProxy(_current_principal))

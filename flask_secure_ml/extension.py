@@ -6,9 +6,9 @@ imported by :mod:`.wiring` when an app is protected, and what an app does not us
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
@@ -97,7 +97,21 @@ class SecureML:
 
         The first request does the same. Nothing is raised: while the store is down, requests are rejected with 503.
         """
-        state_of(app).load()
+        state = state_of(app)
+        if state.metrics is not None:
+            state.metrics.begin()
+        state.load()
+
+    @staticmethod
+    def audit_event(app: Flask, action: str, members: Mapping[str, Any]) -> bool:
+        """Write a record of your own to the audit log, such as that a model was replaced.
+
+        :param members: strings, integers, booleans, None, and small lists and dicts of these; never secrets or inputs.
+        :returns: True if it was written; False if that is not possible now, or the log is off.
+        :raises ValueError: a member has another type.
+        """
+        audit = state_of(app).audit
+        return audit is not None and audit.event(action, members) is None
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Guard(Protocol):
         :raises Completed: the guard has responded itself; neither later guards nor the view run.
         """
 
-    # A guard may have a second method, ``rejected(exchange, error)``. It runs when any guard has rejected the request,
-    # and returns the error that the client gets.
+    # A guard may have a second method, ``rejected(exchange, error)``. It runs when any guard has raised an exception,
+    # whatever it is, and returns the one that decides what the client gets.
 
 
 class Filter(Protocol):
@@ -96,19 +96,21 @@ class Pipeline:
         try:
             for guard in self._remaining(exchange):
                 guard.check(request, exchange)
-        except SecureMLError as error:
+        except Exception as error:
+            # Code of the app that fails, or responds itself, must not make the request free.
             final = self._rejected(exchange, error)
-            exchange.reject(final)
+            if isinstance(final, SecureMLError):
+                exchange.reject(final)
             if final is error:
                 raise
             raise final from error
         exchange.cleared = exchange.policy
         exchange.checked_by = self
 
-    def _rejected(self, exchange: Exchange, error: SecureMLError) -> SecureMLError:
+    def _rejected(self, exchange: Exchange, error: Exception) -> Exception:
         """Let the guards that put something off do it now, and return the error that the client gets."""
         for guard in self.guards:
-            rejected = getattr(guard, "rejected", None)
+            rejected: Callable[[Exchange, Exception], Exception] | None = getattr(guard, "rejected", None)
             if rejected is not None:
                 error = rejected(exchange, error)
         return error

@@ -54,6 +54,7 @@ class Secret:
         self._random = random
         self._fetch = self._source(reference, scheme, rest)
         self._checked: bytes | None = None
+        self._failing = False
         self._outage = Outage(f"{self.reference} cannot be used", f"{self.reference} can be used again")
 
     def __repr__(self) -> str:
@@ -71,9 +72,12 @@ class Secret:
             value = self._read()
         except ValueError as error:
             if self._checked is not None:
+                self._failing = True
                 self._outage.failed(str(error))
             raise
-        self._outage.ended()
+        if self._failing:
+            self._failing = False
+            self._outage.ended()
         return value
 
     def _read(self) -> bytes:
@@ -113,9 +117,11 @@ class Secret:
 
 
 def _environment(name: str) -> bytes:
-    if name not in os.environ:
-        raise ValueError(f"environment variable {name} is not set")
-    return os.environ[name].encode()
+    # As bytes: the strings would be encoded for each request.
+    try:
+        return os.environb[name.encode()]
+    except KeyError:
+        raise ValueError(f"environment variable {name} is not set") from None
 
 
 class SecretRing:

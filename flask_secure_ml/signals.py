@@ -6,6 +6,9 @@
 ``request_rejected``
     A guard rejected a request. Arguments: ``exchange`` and ``error``, a :class:`~flask_secure_ml.SecureMLError`.
 
+``audit_unavailable``
+    The audit record of a response cannot be written. Arguments: ``exchange`` and ``reason``.
+
 ``limit_store_changed``
     The store of the limits is down, or up again. Argument: ``up``.
 """
@@ -16,6 +19,7 @@ from blinker import NamedSignal, Namespace
 
 _signals = Namespace()
 
+audit_unavailable: NamedSignal = _signals.signal("audit_unavailable")
 request_authenticated: NamedSignal = _signals.signal("request_authenticated")
 request_rejected: NamedSignal = _signals.signal("request_rejected")
 limit_store_changed: NamedSignal = _signals.signal("limit_store_changed")

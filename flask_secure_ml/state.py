@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from .authentication.revocation import Revocations
     from .config import Settings
     from .limits.engine import Limiter
+    from .observe.audit.log import AuditLog
+    from .observe.metrics import Metrics
     from .outputs.responses import ResponseRules
     from .pipeline import Pipeline
     from .policy.matching import PolicyTable
     from .principal import Clock
     from .stores import SharedStore
     from .transport.beneath import Beneath
-    from .transport.headers import ForeignFilter
+    from .transport.headers import HeaderCompletion
     from .transport.probes import Readiness
 
 EXTENSION = "secure_ml"
@@ -39,9 +41,12 @@ class AppState:
     keys: KeyStore | None
     revocations: Revocations
     load: Callable[[], None]
-    foreign_filters: tuple[ForeignFilter, ...]
+    flask_headers: tuple[HeaderCompletion, ...]
+    foreign_headers: tuple[HeaderCompletion, ...]
     readiness: Readiness
     limiter: Limiter
+    metrics: Metrics | None
+    audit: AuditLog | None
 
 
 def state_of(app: Flask) -> AppState:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
+from marshmallow import Schema, fields, validate
 
 from flask_secure_ml import ConfigError, SecureML, protect
 from flask_secure_ml.cli import secure_ml
+from flask_secure_ml.observe.audit.keys import make_keys
+from flask_secure_ml.observe.audit.reading import records_of
 from flask_secure_ml.testing import FakeClock, MemorySink, make_api_key, make_signing_key, make_token
 from support import HTTPS
 
@@ -44,6 +49,19 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class Named(Schema):
+    """A name and a number."""
+
+    name = fields.String(validate=validate.Length(max=40))
+    age = fields.Integer()
+
+
+class Body(Schema):
+    """One number."""
+
+    number = fields.Float(required=True)
+
+
 class Place:
     """An app with canaries, and everything that it wrote."""
 
@@ -52,6 +70,7 @@ class Place:
         self.clock = clock
         self.sink = MemorySink()
         self.responses: list[str] = []
+        make_keys(folder / "audit", folder / "verification.key", "canaries")
         self.app = self._make()
         self.state = self.app.extensions["secure_ml"]
 
@@ -60,19 +79,38 @@ class Place:
         app.config.update({f"SECURE_ML_{name}": value for name, value in SETTINGS.items()})
         app.config["SECURE_ML_API_KEYS"] = str(self.folder / "keys.json")
         app.config["SECURE_ML_STORE_URI"] = f"sqlite:{self.folder / 'state.db'}"
+        app.config["SECURE_ML_AUDIT_LOG"] = str(self.folder / "audit")
         SecureML(app, clock=self.clock, sink=self.sink)
+
+        body = protect(body=Body)(lambda payload: "ok")
+        app.add_url_rule("/number", "number", body, methods=["POST"])
 
         @app.get("/crash")
         @protect
         def crash() -> str:
             raise RuntimeError("a fault in the view")
 
+        @app.post("/predict")
+        @protect(body=Named)
+        def predict(payload: dict[str, Any]) -> str:
+            raise ValueError(f"cannot predict {payload} with {request.headers}")
+
+        @app.post("/upload/<name>")
+        @protect
+        def upload(name: str) -> str:
+            raise ValueError(f"cannot read {list(request.files.values())}")
+
         return app
 
-    def send(self, headers: dict[str, str], url: str = "/crash") -> int:
-        response = self.app.test_client().get(url, base_url=HTTPS, headers=headers)
+    def send(self, headers: dict[str, str], url: str = "/crash", body: Any = None) -> int:
+        method = "GET" if body is None else "POST"
+        response = self.app.test_client().open(url, method=method, base_url=HTTPS, headers=headers, json=body)
         self.responses.append(f"{response.status}\n{response.headers}\n{response.text}")
         return response.status_code
+
+    def audit(self) -> str:
+        """Return every audit record."""
+        return "\n".join(map(json.dumps, records_of(self.folder / "audit")))
 
     def command(self, *words: str) -> str:
         done = self.app.test_cli_runner().invoke(secure_ml, list(words))
@@ -111,6 +149,10 @@ def test_nothing_that_is_written_holds_a_secret(place: Place, caplog: pytest.Log
     token = make_token(signer, issuer=ISSUER, audience=AUDIENCE, now=place.clock.now())
     opaque = "c4n4ry-opaque-token-88d1c0"
     wrong = key[:-20] + "0" * 20
+    # The log says where a body is wrong: in a member whose name is a credential, which the response names too.
+    wrong_bodies = [{"number": CANARIES["HMAC"], key: wrong}, {"number": token}]
+    assert [place.send({"X-API-Key": key}, "/number", body) for body in wrong_bodies] == [422, 422]
+    place.responses.clear()
     statuses = [
         place.send({"X-API-Key": key}),
         place.send({"Authorization": f"ApiKey {key}"}, "/nowhere"),
@@ -127,11 +169,61 @@ def test_nothing_that_is_written_holds_a_secret(place: Place, caplog: pytest.Log
     assert statuses == [500, 404, 401, 400, 401, 503, 401, 400, 401, 401, 500]
     for words in (["check"], ["routes"], ["keys", "list"], ["keys", "show", key[4:16]], ["keys", "revoke", key[4:16]]):
         assert "Usage" not in place.command(*words)
+    assert sum("pointers" in record for record in place.sink.records) == 2
     everything = place.written() + caplog.text
     assert len(everything) > 5_000, "nothing was collected, so nothing was searched"
     for secret in (*CANARIES.values(), key[17:], wrong[17:], token.rpartition(".")[2], opaque):
         assert secret not in everything
         assert secret[:16] not in everything
+
+
+PLANTED = "c4n4ry-planted"
+
+
+def test_audit_records_hold_nothing_of_a_request(place: Place) -> None:
+    """No payload, token, key, header, file name, query, path or text of an exception, whatever the outcome."""
+    key = make_api_key(place.app, scopes=())
+    client = place.app.test_client()
+    valid = {"X-API-Key": key}
+    planted: dict[str, str] = {
+        "User-Agent": PLANTED,
+        "Referer": f"https://{PLANTED}/",
+        "X-Request-ID": PLANTED,
+        "X-Forwarded-For": PLANTED,
+        "Cookie": f"session={PLANTED}",
+        "Host": f"{PLANTED}.example",
+        "Accept": f"application/{PLANTED}",
+        "Origin": f"https://{PLANTED}.example",
+    }
+    credentials: list[dict[str, str]] = [
+        {"X-API-Key": f"{key[:-20]}{PLANTED}"},
+        {"X-API-Key": PLANTED},
+        {"Authorization": f"Bearer {PLANTED}"},
+        {"Authorization": f"Basic {PLANTED}"},
+        {"Authorization": f"DPoP {PLANTED}", "DPoP": PLANTED},
+        valid,
+    ]
+    bodies: list[dict[str, Any]] = [
+        {"json": {"name": PLANTED}},
+        {"json": {"name": PLANTED * 9, "age": PLANTED}},
+        {"json": {PLANTED: 1}},
+        {"data": f'{{"name": "{PLANTED}"', "content_type": "application/json"},
+        {"data": PLANTED, "content_type": f"text/{PLANTED}"},
+    ]
+    statuses = set()
+    for headers in credentials:
+        for body in bodies:
+            sent = client.post(f"/predict?q={PLANTED}", base_url=HTTPS, headers=planted | headers, **body)
+            statuses.add(sent.status_code)
+        file = {"data": {PLANTED: (io.BytesIO(PLANTED.encode()), f"{PLANTED}.npy")}}
+        statuses.add(client.post(f"/upload/{PLANTED}", base_url=HTTPS, headers=planted | headers, **file).status_code)
+        statuses.add(client.get(f"/{PLANTED}", base_url=HTTPS, headers=planted | headers).status_code)
+    assert statuses >= {400, 401, 404, 415, 422, 500}
+    records = place.audit()
+    assert records.count('"action": "request"') == len(credentials) * (len(bodies) + 2)
+    assert PLANTED not in records
+    assert key[17:] not in records
+    assert '"/name"' in records
 
 
 def test_a_failed_start_repeats_no_secret(place: Place) -> None:

@@ -209,6 +209,55 @@ def test_async_views(app: Flask) -> None:
     assert client.get("/async", base_url=HTTPS, headers=caller("ada", "predict")).text == "ada"
 
 
+def test_functions_of_the_app_go_through_its_own_ensure_sync(protected: MakeApp) -> None:
+    """Only what is known to be no coroutine function is spared: our hooks, and views that a decorator has wrapped."""
+    seen: list[object] = []
+
+    class Own(Flask):
+        def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+            seen.append(func)
+            return super().ensure_sync(func)
+
+    def hook() -> None:
+        return None
+
+    def plain() -> str:
+        return "plain"
+
+    @protect
+    def wrapped() -> str:
+        return "wrapped"
+
+    @protect
+    async def awaited() -> str:
+        return "awaited"
+
+    app = protected(Own("own"))
+    app.before_request(hook)
+    views: list[Callable[..., Any]] = [plain, wrapped, awaited]
+    for number, view in enumerate(views):
+        app.add_url_rule(f"/{number}", view_func=view)
+    client = app.test_client()
+    found = [client.get(f"/{number}", base_url=HTTPS, headers=caller()).text for number in range(3)]
+    assert found == ["plain", "wrapped", "awaited"]
+    assert seen == [hook, plain, hook, hook, awaited]
+
+
+def test_code_that_runs_after_flask_sees_no_security_headers(app: Flask) -> None:
+    """They are added to what leaves, so that one copy of the headers is made for each response, and not two."""
+    seen: list[Response] = []
+    app.add_url_rule("/plain", view_func=lambda: "ok")
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        seen.append(response)
+        return response
+
+    response = app.test_client().get("/plain", base_url=HTTPS, headers=caller())
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "X-Content-Type-Options" not in seen[0].headers
+
+
 def test_a_mark_hidden_by_a_decorator_closes_the_route(app: Flask) -> None:
     """A decorator that hides the mark leaves the default policy, and the view rejects to run under it."""
     view: Callable[[], str] = protect(scopes=["admin"])(lambda: "secret")

@@ -30,7 +30,7 @@ STAGES = {
     "observe",
     "model_files",
 }
-TOP = {"signals", "state", "openapi", "extension", "wiring", "cli", "testing", "__init__"}
+TOP = {"signals", "state", "openapi", "extension", "wiring", "cli", "deploy", "testing", "__init__"}
 PROXIES = {"request", "current_app", "g", "session"}
 MAY_USE_PROXIES = {"wiring", "exchange", "state", "policy", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -36,6 +36,7 @@ _OFF = (
     *_METHODS,
     "flask_secure_ml.fetch",
     "flask_secure_ml.model_files",
+    "flask_secure_ml.observe.audit",
     "flask_secure_ml.openapi",
     "flask_secure_ml.inputs.profiles",
     "flask_secure_ml.inputs.model_inputs",

@@ -58,7 +58,17 @@ def test_the_sdist_has_what_a_distributor_needs() -> None:
     """Folders whole, and the files that the tools read."""
     lines = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
     named = {word for line in lines for word in line.split()[1:] if line.startswith(("graft", "include"))}
-    assert {".ci", "benchmarks", "docs", "example_app", "tests", "tox.ini", "Makefile", "CHANGES.rst"} <= named
+    assert {
+        ".ci",
+        "benchmarks",
+        "deploy",
+        "docs",
+        "example_app",
+        "tests",
+        "tox.ini",
+        "Makefile",
+        "CHANGES.rst",
+    } <= named
     assert [each for each in named if not (ROOT / each).exists()] == []
 
 

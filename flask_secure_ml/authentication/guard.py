@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from flask import Request
 
-from ..config.plans import Plan, Plans
+from ..config.plans import Plans
 from ..errors import InternalError, MalformedRequest, NotAuthenticated, SecureMLError, UnusableCredential
 from ..exchange import Exchange
 from ..pipeline import Stage
@@ -137,15 +137,14 @@ class AuthenticationGuard:
         principal = exchange.principal
         if principal is None and not (exchange.policy is not None and exchange.policy.public):
             authenticator, credential = self._only_one(self._find(request, exchange), request)
+            exchange.credential = authenticator.name
             exchange.challenges = self._challenges.offered(authenticator.challenge)
             exchange.principal = principal = self._verify(authenticator, credential, exchange)
         exchange.caller = f"address:{network_of(exchange.client)}" if principal is None else principal.id
-        exchange.plan = self._plan("default" if principal is None else principal.plan, exchange.caller)
-
-    def _plan(self, name: str, caller: str) -> Plan:
-        if name not in self._plans:
-            raise InternalError(f"the plan {name!r} of {caller} is not in SECURE_ML_PLANS")
-        return self._plans[name]
+        plan = "default" if principal is None else principal.plan
+        if plan not in self._plans:
+            raise InternalError(f"the plan {plan!r} of {exchange.caller} is not in SECURE_ML_PLANS")
+        exchange.plan = self._plans[plan]
 
     def _find(self, request: Request, exchange: Exchange) -> list[tuple[Authenticator, object]]:
         try:
@@ -196,19 +195,19 @@ class AuthenticationGuard:
 def _find_all(
     authenticators: Sequence[Authenticator], request: Request, exchange: Exchange
 ) -> list[tuple[Authenticator, object]]:
-    found = [(each, _find(each, request, exchange)) for each in authenticators]
-    return [(each, credential) for each, credential in found if credential is not None]
-
-
-def _find(authenticator: Authenticator, request: Request, exchange: Exchange) -> object | None:
-    """Call ``find``; an unforeseen exception is due to the request, and must not become a 500."""
-    try:
-        return authenticator.find(request, exchange)
-    except SecureMLError:
-        raise
-    except Exception as error:
-        log.exception("the authenticator %s failed for request %s", authenticator.name, exchange.request_id)
-        raise MalformedRequest(f"{authenticator.name} raised {type(error).__name__}") from None
+    """Call each ``find``; an unforeseen exception is due to the request, and must not become a 500."""
+    found: list[tuple[Authenticator, object]] = []
+    for each in authenticators:
+        try:
+            credential = each.find(request, exchange)
+        except SecureMLError:
+            raise
+        except Exception as error:
+            log.exception("the authenticator %s failed for request %s", each.name, exchange.request_id)
+            raise MalformedRequest(f"{each.name} raised {type(error).__name__}") from None
+        if credential is not None:
+            found.append((each, credential))
+    return found
 
 
 def _is_guessable(authenticator: Authenticator) -> bool:
@@ -262,8 +261,8 @@ def authorization(request: Request) -> tuple[str, str] | None:
     :returns: None when the header is absent or empty.
     :raises MalformedRequest: control characters, bytes beyond ASCII, or two credentials.
     """
-    header: str = request.environ.get("HTTP_AUTHORIZATION", "").strip(" ")
-    if not header:
+    header: str = request.environ.get("HTTP_AUTHORIZATION", "")
+    if not header or not (header := header.strip(" ")):
         return None
     if not (header.isascii() and header.isprintable()):
         raise MalformedRequest("the Authorization header has characters that are not printable ASCII")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from flask import Flask, Request, Response
+from flask import Flask, Request
 from flask.sessions import SecureCookieSessionInterface
 from marshmallow import ValidationError
 from werkzeug.datastructures import Headers
@@ -213,12 +213,8 @@ def require_secret_key(app: Flask) -> None:
 class SessionVary:
     """Adds ``Vary: Cookie`` to every response that depends on the session: those of routes that are not public."""
 
-    def apply(self, response: Response, exchange: Exchange) -> None:
-        """Add it in place."""
-        self._add(response.headers, exchange)
-
     def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers of a response that does not come from Flask."""
+        """Return the headers to send."""
         found = Headers(list(headers))
         self._add(found, exchange)
         return found.to_wsgi_list()

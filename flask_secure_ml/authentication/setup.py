@@ -123,7 +123,7 @@ def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore
     if settings.api_keys != IN_STORE:
         from .api_keys.file_store import FileKeyStore
 
-        return FileKeyStore(settings.api_keys)
+        return FileKeyStore(settings.api_keys, clock)
     from .api_keys.shared_store import SharedKeyStore
 
     return SharedKeyStore(store, clock)

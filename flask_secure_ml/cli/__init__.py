@@ -5,6 +5,7 @@ from .context import SecureMLGroup
 secure_ml: SecureMLGroup = SecureMLGroup(
     "secure-ml",
     modules={
+        "audit": "audit",
         "check": "check",
         "keys": "keys",
         "limits": "limits",
@@ -13,8 +14,9 @@ secure_ml: SecureMLGroup = SecureMLGroup(
         "profile": "model",
         "revocations": "revocations",
         "routes": "routes",
+        "why": "why",
     },
-    help="Manage API keys, revocations and limits, and inspect what is protected.",
+    help="Manage API keys, revocations, limits and the audit log, and inspect what is protected and what happened.",
 )
 
 __all__ = ["secure_ml"]

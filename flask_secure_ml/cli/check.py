@@ -12,6 +12,7 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from ..config import Settings
+from ..config.audit import OFF
 from ..config.cross_checks import EXAMPLE
 from ..config.issuers import LOOPBACK, MAX_TOKEN_BYTES, IssuerConfig
 from ..config.providers import PROVIDERS
@@ -69,6 +70,10 @@ def findings(app: Flask, state: AppState) -> Iterator[str]:
         )
     if not settings.failed_auth_limits:
         yield "SECURE_ML_FAILED_AUTH_LIMITS is empty: nothing bounds the introspections and guesses of a caller"
+    if settings.audit_log != OFF and not settings.audit_checkpoint_sinks:
+        yield (
+            "SECURE_ML_AUDIT_CHECKPOINT_SINKS is empty: whoever takes over the app can replace the audit log as a whole"
+        )
     yield from _issuers(settings)
     yield from _stores(app, state)
     yield from _plans(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -66,6 +68,26 @@ def command_state() -> AppState:
         return state_of(command_app())
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
+
+
+def audit_event(action: str, **members: Any) -> None:
+    """Write a record of what a command did to the audit log.
+
+    :raises click.ClickException: it cannot be written, and ``SECURE_ML_AUDIT_REQUIRED`` is set.
+    """
+    log = command_state().audit
+    reason = log.event(action, {**members, "user": _user()}) if log is not None else None
+    if log is not None and reason is not None:
+        if log.required:
+            raise click.ClickException(f"done, but {reason}")
+        click.echo(f"Warning: {reason}", err=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 @contextmanager

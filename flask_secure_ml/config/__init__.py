@@ -14,16 +14,18 @@ from marshmallow import ValidationError
 
 from ..errors import ConfigError
 from ..policy.schema import Check, load_options, options_of, sentences, unknown_names
+from .alerts import AlertSettings
+from .audit import AuditSettings
 from .browsers import BrowserSettings
 from .cross_checks import CROSS_CHECKS, ratelimit_problems
 from .fields import literal_secrets
 from .limits import LimitSettings
+from .observability import ObservabilitySettings
 from .probes import ProbeSettings
 from .settings import (
     GROUPS,
     AuthenticationSettings,
     InputSettings,
-    ObservabilitySettings,
     SharedSettings,
     TokenSettings,
     TransportSettings,
@@ -35,6 +37,8 @@ PREFIX = "SECURE_ML_"
 @dataclass(frozen=True)
 class Settings(
     ProbeSettings,
+    AuditSettings,
+    AlertSettings,
     ObservabilitySettings,
     InputSettings,
     SharedSettings,

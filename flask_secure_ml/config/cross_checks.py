@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..policy.schema import Check, Problem, known
+from .alerts import check_alert_secret, check_alerts
+from .audit import check_audit
 from .issuers import IssuerConfig
 from .settings import IN_STORE
 
@@ -106,7 +108,7 @@ def check_shared_secrets(settings: Settings) -> Iterator[Problem]:
     """Yield the secrets that serve two purposes: whoever may use one could forge the other (RFC 8725bis 3.8)."""
     seen: dict[bytes, str] = {}
     for path, ring in (
-        *(((name,), known(settings, name)) for name in ("api_key_pepper", "dpop_nonce_secret")),
+        *(((name,), known(settings, name)) for name in ("api_key_pepper", "dpop_nonce_secret", "alert_webhook_secret")),
         *((("token_issuers", index, "secret"), each.secret) for index, each in _issuers(settings)),
     ):
         name = f"SECURE_ML_{str(path[0]).upper()}" + "".join(f"[{step}]" for step in path[1:2])
@@ -129,9 +131,14 @@ CROSS_CHECKS: tuple[Check, ...] = (
     check_token_plans,
     check_session_plan,
     check_shared_secrets,
+    check_audit,
+    check_alerts,
+    check_alert_secret,
     needs_package("store_uri", "redis", "redis", lambda uri: uri.startswith(("redis", "valkey", "unix"))),
     needs_package("wire_formats", "msgpack", "msgpack", lambda formats: "msgpack" in formats),
     needs_package("openapi", "apispec", "openapi", lambda mode: mode != "off"),
+    needs_package("sentry_dsn", "sentry_sdk", "sentry", lambda dsn: dsn is not None),
+    needs_package("metrics", "prometheus_client", "metrics", lambda path: path is not None),
     needs_package(
         "content_encodings",
         "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",

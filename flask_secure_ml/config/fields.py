@@ -109,15 +109,34 @@ class StoreUri(StrictField):
         return str(value)
 
 
-class Location(String):
-    """One of a few words, or a path. Any other bare word is most likely one of these, misspelt."""
+class UrlPath(String):
+    """A path of the app, without variables.
 
-    def __init__(self, *words: str) -> None:
-        super().__init__(" or ".join((*map(repr, words), "the path of a file")))
+    :param example: for the message.
+    """
+
+    def __init__(self, example: str) -> None:
+        super().__init__(f"a path such as {example!r}", re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"))
+
+
+class Location(String):
+    """One of a few words, or a path. Any other bare word is most likely one of these, misspelt.
+
+    :param prefix: with it, a name is taken too.
+    """
+
+    def __init__(self, *words: str, prefix: str = "") -> None:
+        named = (f"'{prefix}NAME'",) if prefix else ()
+        super().__init__(" or ".join((*map(repr, words), *named, "the path of a file")))
         self.words = words
+        self.prefix = prefix
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         found = super()._deserialize(value, attr, data, **kwargs)
+        if self.prefix and found.startswith(self.prefix):
+            if not found.removeprefix(self.prefix).strip():
+                raise ValidationError(f"needs a name after {self.prefix!r}")
+            return found
         if found not in self.words and not {"/", "."} & set(found):
             guess = closest(found.lower(), self.words)
             hint = f"; did you mean {guess!r}?" if guess else ""

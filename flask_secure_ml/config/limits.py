@@ -82,6 +82,12 @@ class LimitSettings:
         """How many counters each worker keeps that counts in memory, of at most 320 bytes each. When they are used up,
         the counter that was not used for longest is dropped, and those of callers who are over a limit last.""",
     )
+    usage_days: int = setting(
+        Integer(0, 4000),
+        0,
+        """For how many days what each caller used is kept, for ``flask secure-ml limits usage``; 0 counts nothing. See
+        :doc:`/howto/limits`.""",
+    )
     store_timeout: float = setting(
         Number(0.005, 5, unit="seconds"),
         0.05,

@@ -10,6 +10,8 @@ from ..policy.fields import Boolean, Choice, Choices, Integer, MappingOf, String
 from ..policy.limits import LimitList, Limits
 from ..policy.policy import Policy
 from ..secrets import SecretRing, client_secret_ring, secret_ring
+from .alerts import AlertSettings
+from .audit import AuditSettings
 from .browsers import BrowserSettings
 from .clients import MtlsClient, clients_field
 from .fields import (
@@ -25,6 +27,7 @@ from .fields import (
 )
 from .issuers import ASYMMETRIC, IssuerConfig, issuers_field
 from .limits import LimitSettings
+from .observability import ObservabilitySettings
 from .plans import Plans, plans_field
 from .probes import ProbeSettings
 
@@ -288,32 +291,6 @@ class InputSettings:
     )
 
 
-@dataclass(frozen=True)
-class ObservabilitySettings:
-    """What is logged of requests and published about routes."""
-
-    request_log: str = setting(
-        Location("stderr", "stdout", "off"),
-        "stderr",
-        """Where the request log goes, one JSON line a request: ``stderr``, ``stdout``, ``off`` or the path of a
-        file, which is opened again when it is rotated.""",
-    )
-    error_body: str = setting(
-        Choice("app", "ours"),
-        "app",
-        """Who writes the body of a rejection, and of Flask's own 404, 405 and 500, in an app with error handlers of its
-        own: ``app`` keeps what they wrote, and adds the ``errors`` of a 422 to a JSON object; ``ours`` replaces it with
-        the problem document. Errors that the app raises itself stay as they are. See
-        :doc:`/howto/working_with`.""",
-    )
-    openapi: str = setting(
-        Choice("off", "public", "protected"),
-        "off",
-        """Serve the OpenAPI description of the app as ``/openapi.json`` and a page to read and try it as ``/docs``
-        (extra ``[openapi]``): ``public`` to everyone, ``protected`` to every caller with a valid credential.""",
-    )
-
-
 GROUPS: Mapping[str, type] = {
     "Transport": TransportSettings,
     "Browsers": BrowserSettings,
@@ -323,6 +300,8 @@ GROUPS: Mapping[str, type] = {
     "Limits": LimitSettings,
     "Request bodies": InputSettings,
     "Observability": ObservabilitySettings,
+    "Audit log": AuditSettings,
+    "Alerts": AlertSettings,
     "Probes": ProbeSettings,
 }
 """The groups of the reference page, in its order."""

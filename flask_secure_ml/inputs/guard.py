@@ -37,6 +37,7 @@ class InputGuard:
         Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two applies.
     :param build: returns the formats that a route with a schema accepts, within some limits.
     :param encodings: the content encodings that every route accepts.
+    :param digest: returns the digest of a body for the audit log; None for no digests.
     :param arrays: reads arrays of numbers in JSON; None without the package for it.
     """
 
@@ -49,12 +50,15 @@ class InputGuard:
         build: Callable[[Caps], Formats],
         encodings: Encodings,
         arrays: NumberArrays | None = None,
+        *,
+        digest: Callable[[bytes], str] | None = None,
     ) -> None:
         self._caps = caps
         self._build = build
         self._rules_without_own: tuple[Caps, Formats] = (caps, build(caps))
         self._rules: dict[CapOptions, tuple[Caps, Formats]] = {}
         self._encodings = encodings
+        self._digest = digest
         self._arrays = arrays
         self._loaders: dict[int, tuple[Schema, Loader, Acceptor]] = {}
 
@@ -121,6 +125,8 @@ class InputGuard:
         limit = self._limit(request, exchange)
         body = read(request, _length(request, exchange, limit), limit)
         exchange.received_bytes = len(body)
+        if self._digest is not None and body:
+            exchange.input_digest = self._digest(body)
         if encoding is None:
             put_back(request, body)
         else:
@@ -145,10 +151,12 @@ def _length(request: Request, exchange: Exchange, limit: int) -> int | None:
     return length
 
 
-def build_input_guard(settings: Settings) -> InputGuard:
+def build_input_guard(settings: Settings, digest: Callable[[bytes], str] | None = None) -> InputGuard:
     """Return the guard of one app.
 
+    :param digest: returns the digest of a body for the audit log.
     :raises ConfigError: a format or an encoding needs a package that is not installed.
     """
     build = partial(build_formats, settings.wire_formats)
-    return InputGuard(Caps.of(settings), build, Encodings(settings.content_encodings), number_arrays())
+    encodings = Encodings(settings.content_encodings)
+    return InputGuard(Caps.of(settings), build, encodings, number_arrays(), digest=digest)

@@ -4,6 +4,8 @@ A client that is told when to come back, and comes before, is not at fault at on
 not have been told. When more requests than are tolerated come within that time, that is a strike. Each strike is
 followed by a penalty, in which every request of the caller is rejected, and each penalty is longer than the one
 before.
+
+Too many requests in flight are no fault: nobody can tell a client when they will end.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ _SHARED = 4096
 class Bounded(Generic[V]):
     """Values by key, of which those that have ended are dropped little by little, without a thread.
 
-    There are two generations: a value that is written moves to the young one. Each new key takes one value out of the
-    old generation and drops it if it has ended, or if the mapping is full and it is not protected. So what is evicted
-    was not written for long. When nothing can be evicted, new keys share a fixed number of values.
+    There are two generations: a value that is written moves to the young one, where callers may replace it directly.
+    Each new key takes one value out of the old generation and drops it if it has ended, or if the mapping is full and
+    it is not protected. So what is evicted was not written for long. When nothing can be evicted, new keys share a
+    fixed number of values.
 
     :param maximum: the most values.
     :param ends: returns when a value ends, and until when it is protected.
@@ -28,16 +29,16 @@ class Bounded(Generic[V]):
     def __init__(self, maximum: int, ends: Callable[[V], tuple[float, float]]) -> None:
         self._maximum = maximum
         self._ends = ends
-        self._young: dict[bytes, V] = {}
+        self.young: dict[bytes, V] = {}
         self._old: dict[bytes, V] = {}
         self._shared: dict[int, V] = {}
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old) + len(self._shared)
+        return len(self.young) + len(self._old) + len(self._shared)
 
     def get(self, key: bytes) -> V | None:
         """Return a value, or None."""
-        found = self._young.get(key)
+        found = self.young.get(key)
         if found is None and self._old:
             found = self._old.get(key)
         if found is None and self._shared:
@@ -46,21 +47,21 @@ class Bounded(Generic[V]):
 
     def put(self, key: bytes, value: V, now: float) -> None:
         """Write a value."""
-        if key in self._young or self._old.pop(key, None) is not None or self._has_room(now):
-            self._young[key] = value
+        if key in self.young or self._old.pop(key, None) is not None or self._has_room(now):
+            self.young[key] = value
         else:
             self._shared[hash(key) % _SHARED] = value
 
     def discard_all(self, prefix: bytes) -> bool:
         """Remove the values of all keys that begin so; return False if there are none."""
-        found = [key for part in (self._young, self._old) for key in part if key.startswith(prefix)]
+        found = [key for part in (self.young, self._old) for key in part if key.startswith(prefix)]
         for key in found:
-            self._young.pop(key, None)
+            self.young.pop(key, None)
             self._old.pop(key, None)
         return bool(found)
 
     def _has_room(self, now: float) -> bool:
-        if len(self._young) + len(self._old) < self._maximum:
+        if len(self.young) + len(self._old) < self._maximum:
             self._sweep(now, full=False)
             return True
         return any(self._sweep(now, full=True) for _ in range(_TRIES))
@@ -68,14 +69,14 @@ class Bounded(Generic[V]):
     def _sweep(self, now: float, *, full: bool) -> bool:
         """Take one value out of the old generation; return True if it was dropped."""
         if not self._old:
-            if len(self._young) < min(SMALLEST, self._maximum):
+            if len(self.young) < min(SMALLEST, self._maximum):
                 return False
-            self._old, self._young = self._young, {}
+            self._old, self.young = self.young, {}
             # What was shared while the memory was full has an end too.
             self._shared = {slot: value for slot, value in self._shared.items() if now < self._ends(value)[0]}
         key, value = self._old.popitem()
         ends, protected = self._ends(value)
         if now >= ends or (full and now >= protected):
             return True
-        self._young[key] = value
+        self.young[key] = value
         return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from .rules import RuleSet
+from .usage import Usage, Used
 
 LEASE_SECONDS = 10.0
 """How long a lease outlives the worker that took it."""
@@ -19,6 +20,7 @@ class Charge(NamedTuple):
         price is 1.
     :param lease: 8 random bytes that name the leases of this request; empty without a rule of leases.
     :param name: of the caller, for operators.
+    :param usage: what is counted for a bill if the charge is made; None for nothing.
     """
 
     key: bytes
@@ -26,6 +28,7 @@ class Charge(NamedTuple):
     prices: tuple[int, ...]
     lease: bytes = b""
     name: str = ""
+    usage: Usage | None = None
 
 
 class Count(NamedTuple):
@@ -65,6 +68,7 @@ class Settlement(NamedTuple):
     :param deltas: what is added to each rule, or given back if negative.
     :param starts: when the windows began that were charged; what belongs to a window that is over is dropped.
     :param lease: the leases to release; empty for none.
+    :param usage: what is added to the usage that was counted with the charge; None for nothing.
     """
 
     key: bytes
@@ -72,6 +76,7 @@ class Settlement(NamedTuple):
     deltas: tuple[int, ...]
     starts: tuple[float, ...]
     lease: bytes = b""
+    usage: Usage | None = None
 
 
 class Backoff(NamedTuple):
@@ -126,7 +131,10 @@ class Counters(Protocol):
         """Return the counts of a key, and with prices how long they would have to wait; nothing is charged."""
 
     def clear(self, key: bytes) -> bool:
-        """Remove everything of a key: counts, leases, penalties. Return False if there was nothing."""
+        """Remove everything of a key: counts, leases, penalties. Return False if there was nothing. Usage stays."""
 
     def callers(self) -> dict[bytes, str]:
         """Return the keys that have a name, with it."""
+
+    def used(self, since: int, until: int) -> Iterator[Used]:
+        """Yield what callers used, from one day to another, both included."""

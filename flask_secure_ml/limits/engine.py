@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from ..errors import DependencyUnavailable
@@ -13,7 +14,7 @@ from ..principal import Clock
 from ..refresh import Outage
 from ..stores.base import StoreUnavailable
 from .counters import Backoff, Charge, Count, Counters, Settlement, Verdict
-from .leases import Leases
+from .leases import Lease, Leases
 from .memory import MemoryCounters
 from .plans import Tariffs
 from .rules import Kind, Rule, RuleSet, key_of
@@ -27,6 +28,7 @@ FRESH = 1.0
 """Seconds for which a caller is rejected without asking the store again."""
 
 _UNBOUNDED = 2**53
+_BATCH = 100
 
 
 class Outcome(NamedTuple):
@@ -43,7 +45,10 @@ class Outcome(NamedTuple):
     @property
     def allowed(self) -> bool:
         """Whether every price fits."""
-        return all(verdict.allowed for verdict in self.verdicts)
+        for verdict in self.verdicts:  # noqa: SIM110  a generator takes longer than the work
+            if not verdict.allowed:
+                return False
+        return True
 
 
 class Limiter:
@@ -55,6 +60,8 @@ class Limiter:
     :param backoff: how long a caller is rejected that goes on beyond a limit.
     :param workers: how many workers share the store.
     :param max_keys: how many counters this process keeps while the store is down.
+    :param usage: whether the store counts what callers used.
+    :param place: where is counted: the same for two limiters that share counts; by default the counters themselves.
     """
 
     def __init__(
@@ -66,11 +73,16 @@ class Limiter:
         backoff: Backoff | None = None,
         workers: int = 1,
         max_keys: int = 200_000,
+        usage: bool = False,
+        place: object = None,
         changed: Callable[[bool], object] | None = None,
     ) -> None:
         self.tariffs = tariffs
         self.counters = counters
-        self.leases = Leases(clock, counters.renew if counters.shared else None)
+        self.caller_key = lru_cache(MAX_RECENT)(partial(key_of, "caller"))
+        self.usage = usage
+        self.place = place or counters
+        self.leases = Leases(clock, counters.renew if counters.shared else None, self._free)
         self._clock = clock
         self._here = counters if not counters.shared else MemoryCounters(clock, max_keys, backoff)
         self._workers = workers
@@ -90,7 +102,8 @@ class Limiter:
         except DependencyUnavailable as error:
             self._failed(error)
             return self._degraded(charges)
-        self._works()
+        if self._down:
+            self._works()
         return Outcome(charges, verdicts)
 
     def settle(self, settlements: Sequence[Settlement], *, local: bool) -> Callable[[], None] | None:
@@ -98,6 +111,8 @@ class Limiter:
 
         :returns: a function to be called when the response was sent, or None.
         """
+        if local and self.counters.shared:
+            self.leases.release_later([(each.key, each.rules, each.lease) for each in settlements if each.lease])
         try:
             return (self._here if local else self.counters).settle_later(settlements)
         except DependencyUnavailable as error:
@@ -199,6 +214,15 @@ class Limiter:
             rule = Rule("count", Kind.FIXED, _UNBOUNDED, float(seconds), outage=self.tariffs.outage)
             found = self._single[name] = RuleSet([rule])
         return found
+
+    def _free(self, leases: Sequence[Lease]) -> None:
+        for first in range(0, len(leases), _BATCH):
+            self.counters.settle(
+                [
+                    Settlement(key, rules, (0,) * len(rules.rules), (0.0,) * len(rules.rules), lease)
+                    for key, rules, lease in leases[first : first + _BATCH]
+                ]
+            )
 
     # While the store is down.
 

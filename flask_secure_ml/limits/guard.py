@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Request
 from marshmallow.utils import get_value
@@ -19,12 +19,13 @@ from ..errors import (
     SecureMLError,
     TooManyInFlight,
 )
-from ..exchange import Exchange
+from ..exchange import MAX_PRICE, Exchange
 from ..pipeline import Stage
 from .counters import Charge, Settlement
 from .engine import Limiter, Outcome
 from .plans import Tariff
-from .rules import Kind, Rule, key_of
+from .rules import Kind, Rule
+from .usage import UNKNOWN_ROUTE, Usage, day_of
 
 if TYPE_CHECKING:
     from ..config.plans import Plan
@@ -33,8 +34,7 @@ SERVER_ERROR = 500
 CLIENT_ERROR = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What the headers of the response say about limits."""
 
     tariff: Tariff
@@ -43,10 +43,16 @@ class Report:
 
 @dataclass(slots=True)
 class Charged:
-    """What a request was charged, until it is settled."""
+    """What a request was charged, until it is settled.
+
+    :param rows: the part of the price that this charge reserved.
+    :param priced: whether the price of the request is corrected here, if it is less or more in the end.
+    """
 
     limiter: Limiter
     outcome: Outcome
+    rows: int
+    priced: bool
 
 
 class RateGuard:
@@ -78,8 +84,8 @@ class RateGuard:
             check_known(self._limiter, exchange, tariff)
             exchange.deferred = tariff
 
-    def rejected(self, exchange: Exchange, error: SecureMLError) -> SecureMLError:
-        """Charge a request whose body was rejected, which counts too; return the error that the client gets."""
+    def rejected(self, exchange: Exchange, error: Exception) -> Exception:
+        """Charge a request that ends before its price is known, which counts too; return the error to raise."""
         tariff: Tariff | None = exchange.deferred
         exchange.deferred = None
         if tariff is not None:
@@ -108,10 +114,13 @@ class CostGuard:
         if tariff is None:
             return
         rows = price_of(exchange)
-        if tariff.most_rows is not None and rows > tariff.most_rows:
-            raise PayloadTooLarge(f"a price of {rows} is more than {tariff.most_rows}, which the plan allows at once")
+        most = MAX_PRICE if tariff.most_rows is None else min(tariff.most_rows, MAX_PRICE)
+        if rows > most:
+            # No number in the reason: it may have thousands of digits.
+            raise PayloadTooLarge(f"the price is more than {most}, which the plan allows at once")
         exchange.deferred = None
         charge(self._limiter, exchange, tariff, rows)
+        exchange.rows = rows
 
 
 def charge(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int = 0, *, lease: bool = True) -> None:
@@ -120,10 +129,16 @@ def charge(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int = 0, 
     :param lease: whether it goes on and is in flight.
     :raises SecureMLError: it is over a limit.
     """
-    charges = _charges(exchange, tariff, rows, lease=lease)
+    charges = _charges(limiter, exchange, tariff, rows, lease=lease)
+    if exchange.outer_charges:
+        charges = [_unheld(limiter, exchange, each) for each in charges]
+    paid = []
     if exchange.charges:
-        charges = [_owed(limiter, exchange, each) for each in charges]
-    if not any(any(each.prices) for each in charges):
+        paid = [each for each in exchange.charges[exchange.owed_from :] if each.limiter.place == limiter.place]
+        rows = max(0, rows - sum(each.rows for each in paid))
+        charges = [_owed(paid, each) for each in charges]
+    # Not a generator within any(): it takes longer than the work.
+    if not [each for each in charges if each.usage or any(each.prices)]:
         return
     outcome = limiter.charge(charges)
     exchange.limits = Report(tariff, outcome)
@@ -132,10 +147,12 @@ def charge(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int = 0, 
         raise rejection(exchange, outcome)
     if limiter.knows_any:
         limiter.remember(outcome)
-    for each in outcome.charges:
-        if each.lease and lease:
-            limiter.leases.take(each)
-    exchange.charges.append(Charged(limiter, outcome))
+    priced = tariff.deferred and (rows > 0 or not any(each.priced for each in paid))
+    exchange.charges.append(Charged(limiter, outcome, rows, priced))
+    if lease and tariff.in_flight:
+        for each in outcome.charges:
+            if each.lease:
+                limiter.leases.take(each)
 
 
 def check_known(limiter: Limiter, exchange: Exchange, tariff: Tariff) -> None:
@@ -143,14 +160,15 @@ def check_known(limiter: Limiter, exchange: Exchange, tariff: Tariff) -> None:
 
     :raises SecureMLError: it is.
     """
-    key = key_of("caller", exchange.caller)
+    key = limiter.caller_key(exchange.caller)
     found = limiter.recent(key, tariff.caller)
     if found is not None:
         outcome, wait = found
         exchange.limits = Report(tariff, outcome)
         raise rejection(exchange, outcome, wait)
     for rule in tariff.caller.rules:
-        if rule.kind is Kind.LEASES and not exchange.charges and limiter.leases.count(key) >= rule.amount:
+        known = not exchange.charges and not exchange.outer_charges
+        if rule.kind is Kind.LEASES and known and limiter.leases.count(key) >= rule.amount:
             raise TooManyInFlight(f"{exchange.caller} has {rule.amount} requests in flight", headers=_retry_after(1))
 
 
@@ -186,15 +204,13 @@ def settle(exchange: Exchange) -> list[Callable[[], None]]:
     :returns: functions to be called when the response was sent.
     """
     charges, exchange.charges = exchange.charges, []
-    actual = _actual(exchange)
-    reserved = sum(_rows(each) for each in charges)
-    waiting = []
-    for index, each in enumerate(charges):
-        delta = 0 if actual is None or index < len(charges) - 1 else actual - reserved
-        later = _settle(each, delta)
-        if later is not None:
-            waiting.append(later)
-    return waiting
+    # Those of this process first: whatever a store raises, none of them may be renewed for ever.
+    for each in charges:
+        for charge_ in each.outcome.charges:
+            if charge_.lease:
+                each.limiter.leases.release(charge_.key, charge_.lease)
+    waiting = [_settle(each, delta) for each, delta in _deltas(charges, _actual(exchange))]
+    return [later for later in waiting if later is not None]
 
 
 def plan_of(exchange: Exchange) -> Plan:
@@ -240,26 +256,46 @@ def _elements(value: Any) -> int:
     return sum(_elements(each) for each in value) if isinstance(value, (list, tuple)) else 1
 
 
-def _charges(exchange: Exchange, tariff: Tariff, rows: int, *, lease: bool) -> list[Charge]:
-    held = tariff.in_flight and lease
-    name = (exchange.lease or random.getrandbits(64).to_bytes(8, "big")) if held else b""
-    exchange.lease = name or exchange.lease
-    caller, key = exchange.caller, key_of("caller", exchange.caller)
-    charges = [Charge(key, tariff.caller, tariff.caller.prices(rows, lease=lease), name, caller)]
+def _charges(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int, *, lease: bool) -> list[Charge]:
+    name = b""
+    if tariff.in_flight and lease:
+        name = exchange.lease = exchange.lease or random.getrandbits(64).to_bytes(8, "big")
+    caller, rules, usage = exchange.caller, tariff.caller, None
+    # An anonymous caller gets no bill, and whoever has many IP addresses must not fill the store.
+    if limiter.usage and exchange.principal is not None:
+        route = exchange.endpoint or UNKNOWN_ROUTE
+        usage = Usage(day_of(exchange.time), exchange.principal.plan, route, 1, rows, rows)
+    charges = [Charge(limiter.caller_key(caller), rules, rules.prices(rows, lease=lease), name, caller, usage)]
     if tariff.route is not None and lease:
         charges.append(Charge(tariff.route_key, tariff.route, tariff.route.prices(), name))
     return charges
 
 
-def _owed(limiter: Limiter, exchange: Exchange, new: Charge) -> Charge:
-    paid: dict[str, int] = {}
-    for each in exchange.charges[exchange.owed_from :]:
-        for charge_ in each.outcome.charges if each.limiter is limiter else ():
-            if charge_.key == new.key:
-                for rule, price in zip(charge_.rules.rules, charge_.prices, strict=True):
-                    paid[rule.name] = paid.get(rule.name, 0) + price
-    prices = [max(0, price - paid.get(rule.name, 0)) for rule, price in zip(new.rules.rules, new.prices, strict=True)]
-    return new._replace(prices=tuple(prices))
+def _owed(charged: Sequence[Charged], new: Charge) -> Charge:
+    paid: dict[Rule, int] = {}
+    earlier = [charge_ for each in charged for charge_ in each.outcome.charges if charge_.key == new.key]
+    for charge_ in earlier:
+        for rule, price in zip(charge_.rules.rules, charge_.prices, strict=True):
+            paid[rule] = paid.get(rule, 0) + price
+    # Another amount is another limit, although it may have the same counter.
+    prices = [max(0, price - paid.get(rule, 0)) for rule, price in zip(new.rules.rules, new.prices, strict=True)]
+    usage = new.usage and new.usage.owed(charge_.usage for charge_ in earlier if charge_.usage is not None)
+    return new._replace(prices=tuple(prices), usage=usage)
+
+
+def _unheld(limiter: Limiter, exchange: Exchange, new: Charge) -> Charge:
+    """Return a charge without the leases that the request holds of which this one is a part."""
+    held = {
+        rule
+        for each in exchange.outer_charges
+        for charge_ in each.outcome.charges
+        for rule, price in zip(charge_.rules.rules, charge_.prices, strict=True)
+        if price and rule.kind is Kind.LEASES and charge_.key == new.key and each.limiter.place == limiter.place
+    }
+    if not held:
+        return new
+    prices = tuple([0 if rule in held else price for rule, price in zip(new.rules.rules, new.prices, strict=True)])
+    return new._replace(prices=prices, lease=b"")
 
 
 def _retry_after(seconds: float) -> list[tuple[str, str]]:
@@ -276,29 +312,30 @@ def _error_class(broken: Sequence[tuple[Rule, float]], penalty: float) -> type[S
 def _actual(exchange: Exchange) -> int | None:
     """Return what a request used, in rows; None for what was reserved."""
     refund = exchange.policy.refund if exchange.policy else "never"
-    lowest = {"errors": SERVER_ERROR, "failures": CLIENT_ERROR}.get(refund)
-    if lowest is not None and exchange.status >= lowest:
+    if refund != "never" and exchange.status >= (SERVER_ERROR if refund == "errors" else CLIENT_ERROR):
         return 0
     return exchange.used_rows
 
 
-def _rows(charged: Charged) -> int:
-    return sum(
-        price
-        for charge_ in charged.outcome.charges
-        for rule, price in zip(charge_.rules.rules, charge_.prices, strict=True)
-        # Every rule in rows has the same price.
-        if rule.unit == "rows"
-    ) // max(1, sum(rule.unit == "rows" for charge_ in charged.outcome.charges for rule in charge_.rules.rules))
+def _deltas(charges: Sequence[Charged], actual: int | None) -> Iterator[tuple[Charged, int]]:
+    """Yield each charge with what its price is corrected by, the last first: where it was counted, and no further."""
+    left: dict[object, int] = {}
+    for each in reversed(charges):
+        place, delta = each.limiter.place, 0
+        if actual is not None and each.priced:
+            if place not in left:
+                left[place] = actual - sum(other.rows for other in charges if other.limiter.place == place)
+            delta = max(left[place], -each.rows)
+            left[place] -= delta
+        yield each, delta
 
 
 def _settle(charged: Charged, delta: int) -> Callable[[], None] | None:
     settlements = []
     for charge_, verdict in zip(charged.outcome.charges, charged.outcome.verdicts, strict=True):
-        deltas = tuple([delta if rule.unit == "rows" else 0 for rule in charge_.rules.rules])
-        if charge_.lease:
-            charged.limiter.leases.release(charge_.key, charge_.lease)
-        if charge_.lease or any(deltas):
+        usage = charge_.usage and charge_.usage.corrected(delta)
+        if charge_.lease or usage or (delta and charge_.rules.in_rows):
+            deltas = tuple([delta if rule.unit == "rows" else 0 for rule in charge_.rules.rules])
             starts = tuple([count.start for count in verdict.counts])
-            settlements.append(Settlement(charge_.key, charge_.rules, deltas, starts, charge_.lease))
+            settlements.append(Settlement(charge_.key, charge_.rules, deltas, starts, charge_.lease, usage))
     return charged.limiter.settle(settlements, local=charged.outcome.local) if settlements else None

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import math
 
-from flask import Response
-
 from ..exchange import Exchange
-from .counters import Count
 from .guard import Report
-from .rules import Kind, Rule
+from .rules import Kind
 
 
-class LimitHeaders:
-    """Sends both headers with each response to a request that was charged, or rejected by a limit.
+def limit_headers(exchange: Exchange) -> list[tuple[str, str]]:
+    """Return both headers for a request that was charged, or rejected by a limit.
 
     They are those of draft-ietf-httpapi-ratelimit-headers-10.
     """
-
-    def apply(self, response: Response, exchange: Exchange) -> None:
-        """Set the headers."""
-        report: Report | None = exchange.limits
-        if report is not None and report.tariff.header:
-            response.headers["RateLimit-Policy"] = report.tariff.header
-            response.headers["RateLimit"] = limit_header(report)
+    report: Report | None = exchange.limits
+    if report is None or not report.tariff.header:
+        return []
+    return [("RateLimit-Policy", report.tariff.header), ("RateLimit", limit_header(report))]
 
 
 def limit_header(report: Report) -> str:
     """Return the value of ``RateLimit``: the rest of each limit, and the seconds until it is restored."""
     items = []
     for charge, verdict in zip(report.outcome.charges, report.outcome.verdicts, strict=True):
-        for rule, count in zip(charge.rules.rules, verdict.counts, strict=True):
-            items.append(_item(rule, count, verdict.penalty))
+        penalty = verdict.penalty
+        for rule, (used, wait, reset, _) in zip(charge.rules.rules, verdict.counts, strict=True):
+            left = rule.capacity - used + 1e-6
+            item = f'"{rule.label}";r={int(left) if left > 0 and not penalty else 0}'
+            if rule.kind is not Kind.LEASES:
+                # Rounded up, but for what is less than a millisecond.
+                seconds = penalty or (wait if wait < math.inf else rule.seconds) or reset
+                item += f";t={int(seconds + 0.9995)}"
+            items.append(item)
     return ", ".join(items)
-
-
-def _item(rule: Rule, count: Count, penalty: float) -> str:
-    left = 0 if penalty else max(0, math.floor(rule.capacity - count.used + 1e-6))
-    if rule.kind is Kind.LEASES:
-        return f'"{rule.label}";r={left}'
-    wait = penalty or (count.wait if count.wait < math.inf else rule.seconds) or count.reset
-    return f'"{rule.label}";r={left};t={math.ceil(round(wait, 3))}'

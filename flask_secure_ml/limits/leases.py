@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from ..errors import DependencyUnavailable
 from ..principal import Clock
@@ -12,11 +13,16 @@ from ..refresh import PerProcess, process_lock
 from .counters import LEASE_SECONDS, Charge
 from .rules import RuleSet
 
+log: logging.Logger = logging.getLogger(__name__)
+
 RENEWED_EVERY = LEASE_SECONDS / 3
 """Seconds between two renewals, so that one that fails can be repeated before a lease ends."""
 
 IDLE = 30.0
 """Seconds without any lease after which the thread ends."""
+
+MAX_UNCONFIRMED = 10_000
+"""How many leases of an outage one process releases later; others end by themselves."""
 
 Lease = tuple[bytes, RuleSet, bytes]
 Renew = Callable[[Sequence[Lease]], None]
@@ -29,35 +35,63 @@ class Leases:
     that dies renews nothing, so that its leases end by themselves.
 
     :param renew: renews leases in the store; None for a store that needs no renewal.
+    :param free: releases leases in the store.
     """
 
-    def __init__(self, clock: Clock, renew: Renew | None) -> None:
+    def __init__(self, clock: Clock, renew: Renew | None, free: Renew | None = None) -> None:
         self._clock = clock
         self._renew = renew
+        self._free = free
         self._local: PerProcess[_Held] = PerProcess(_Held)
-        self._lock = process_lock()
 
     def take(self, charge: Charge) -> None:
         """Note that a lease was taken."""
         held = self._local.get()
-        with self._lock.get():
-            held.leases[charge.lease, charge.key] = (charge.rules, self._clock.monotonic())
-            held.counts[charge.key] = held.counts.get(charge.key, 0) + 1
+        with held.lock:
+            name = (charge.lease, charge.key)
+            # A request that is guarded again takes its lease again.
+            if name not in held.leases:
+                held.counts[charge.key] = held.counts.get(charge.key, 0) + 1
+            held.leases[name] = (charge.rules, self._clock.monotonic())
             starts = self._renew is not None and held.thread is None
             if starts:
                 held.thread = threading.Thread(target=self._run, args=(held,), name="secure-ml-leases", daemon=True)
         if starts and held.thread is not None:
-            held.thread.start()
+            try:
+                held.thread.start()
+            except RuntimeError as error:
+                # The machine has no thread to give. Without a renewal a lease ends early; the next one tries again.
+                held.thread = None
+                log.warning("the leases of requests in flight are not renewed: %s", error)
 
     def release(self, key: bytes, lease: bytes) -> None:
         """Note that a lease was released."""
         held = self._local.get()
-        with self._lock.get():
+        with held.lock:
             if held.leases.pop((lease, key), None) is None:
                 return
             held.counts[key] -= 1
             if not held.counts[key]:
                 del held.counts[key]
+
+    def release_later(self, leases: Sequence[Lease]) -> None:
+        """Release leases when the store is up again: it may have given those that it did not confirm in time."""
+        held, now = self._local.get(), self._clock.monotonic()
+        with held.lock:
+            held.unconfirmed.extend([(lease, now) for lease in leases])
+
+    def release_unconfirmed(self) -> None:
+        """Release what :meth:`release_later` was given, unless it has ended by itself or the store is still down."""
+        held, now = self._local.get(), self._clock.monotonic()
+        with held.lock:
+            due = [each for each in held.unconfirmed if now - each[1] < LEASE_SECONDS]
+            held.unconfirmed.clear()
+        if due and self._free is not None:
+            try:
+                self._free([lease for lease, _ in due])
+            except DependencyUnavailable:
+                with held.lock:
+                    held.unconfirmed.extend(due)
 
     def count(self, key: bytes) -> int:
         """Return how many requests of a key are in flight in this process."""
@@ -66,7 +100,7 @@ class Leases:
     def due(self) -> list[Lease]:
         """Return the leases that are old enough to be renewed."""
         held, now = self._local.get(), self._clock.monotonic()
-        with self._lock.get():
+        with held.lock:
             due = [name for name, (_, since) in held.leases.items() if now - since >= RENEWED_EVERY]
             for name in due:
                 held.leases[name] = (held.leases[name][0], now)
@@ -85,11 +119,16 @@ class Leases:
         idle = 0.0
         while True:
             held.stopped.wait(RENEWED_EVERY / 2)
-            with suppress(DependencyUnavailable):
-                # A store that is down keeps what it has; leases that end meanwhile are not taken again.
+            try:
                 self.renew()
+                self.release_unconfirmed()
+            except DependencyUnavailable:
+                # A store that is down keeps what it has; leases that end meanwhile are not taken again.
+                pass
+            except Exception:
+                log.exception("leases could not be renewed or released")
             idle = 0.0 if held.leases else idle + RENEWED_EVERY / 2
-            with self._lock.get():
+            with held.lock:
                 if idle >= IDLE and not held.leases:
                     held.thread = None
                     return
@@ -98,6 +137,8 @@ class Leases:
 class _Held:
     def __init__(self) -> None:
         self.stopped = threading.Event()
+        self.lock = process_lock().get()
         self.leases: dict[tuple[bytes, bytes], tuple[RuleSet, float]] = {}
         self.counts: dict[bytes, int] = {}
+        self.unconfirmed: deque[tuple[Lease, float]] = deque(maxlen=MAX_UNCONFIRMED)
         self.thread: threading.Thread | None = None

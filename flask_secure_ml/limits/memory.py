@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
 from ..principal import Clock
@@ -13,7 +13,8 @@ from .backoff import NO_PENALTY, Penalty, forgiven, penalty_ends, rejected
 from .bounded import Bounded
 from .counters import Backoff, Charge, Count, Settlement, Verdict
 from .rules import Kind, Rule, RuleSet
-from .windows import State, charged, counted, expires, rolled, settled
+from .usage import Used
+from .windows import State, counted, expires, rolled, settled, taken
 
 MAX_KEYS = 200_000
 
@@ -21,6 +22,9 @@ MAX_KEYS = 200_000
 _ENTRY = Struct("<5d")
 _NEVER = -math.inf
 _LEASES = Kind.LEASES
+# Half as long as a call of the named tuple, whose constructor is a function in Python.
+_new = tuple.__new__
+_NOBODY: frozenset[bytes] = frozenset()
 
 
 class MemoryCounters:
@@ -52,6 +56,8 @@ class MemoryCounters:
         self._entries: Bounded[bytes] = Bounded(max_keys, lambda entry: _ENTRY.unpack(entry)[3:])
         self._penalties: Bounded[Penalty] = Bounded(max(1, max_keys // 8), self._ends)
         self._leases: dict[bytes, set[bytes]] = {}
+        # Before the first rejection, nobody has a penalty.
+        self._penalizes = False
 
     def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
         """Charge all of them, or none if one price does not fit."""
@@ -97,35 +103,50 @@ class MemoryCounters:
         """Return nothing: a command is another process, and does not see this memory."""
         return {}
 
+    def used(self, since: int, until: int) -> Iterator[Used]:
+        """Yield nothing: usage is not counted in memory."""
+        return iter(())
+
     def _charge(self, charge: Charge, now: float) -> Verdict:
-        found = self._evaluated(charge, now)
-        penalty = self._penalty(charge)
-        key, rules, prices, lease, _ = charge
-        for count, _ in found:
-            if count.wait:
-                return self._reject(charge, found, penalty, now)
+        key, rules, prices, lease = charge[:4]
+        penalty = self._penalty(charge) if self._penalizes else NO_PENALTY
         if penalty.until > now:
-            return self._reject(charge, found, penalty, now)
-        counts = []
-        for index, rule in enumerate(rules.rules):
-            count, state = found[index]
-            price = prices[index]
-            if not price:
-                counts.append(count)
-            elif state is None:
-                held = self._leases.setdefault(key + rule.tag, set())
-                held.add(lease)
-                counts.append(Count(len(held), 0.0, 0.0, 0.0))
+            return self._reject(charge, penalty, now)
+        entries, counts, changes = self._entries, [], []
+        for rule, price in zip(rules.rules, prices, strict=True):
+            name = key + rule.tag
+            if rule.kind is _LEASES:
+                holders = self._leases.get(name, _NOBODY)
+                held = len(holders) + (price and lease not in holders)
+                if price and held > rule.amount and lease not in holders:
+                    return self._reject(charge, penalty, now)
+                counts.append(_new(Count, (held, 0.0, 0.0, 0.0)))
+                continue
+            entry = entries.young.get(name) or entries.get(name)
+            found = taken(rule, (now, 0.0, 0.0) if entry is None else _ENTRY.unpack(entry)[:3], now, price)
+            if found is None:
+                return self._reject(charge, penalty, now)
+            (start, current, previous), count = found
+            counts.append(count)
+            if price:
+                changes.append((name, _ENTRY.pack(start, current, previous, start + rule.lifetime, _NEVER)))
+        self._write(charge, changes, now)
+        return _new(Verdict, (True, tuple(counts), 0.0, self._strikes(penalty, now) if penalty.strikes else 0))
+
+    def _write(self, charge: Charge, changes: Sequence[tuple[bytes, bytes]], now: float) -> None:
+        entries = self._entries
+        for name, packed in changes:
+            if name in entries.young:
+                entries.young[name] = packed
             else:
-                self._put(key, rule, charged(rule, state, price), now)
-                used, _, reset, start = count
-                if rule.kind is Kind.GCRA:
-                    reset += rule.seconds / rule.amount * price
-                counts.append(Count(used + price, 0.0, reset, start))
-        return Verdict(True, tuple(counts), 0.0, self._strikes(penalty, now))
+                entries.put(name, packed, now)
+        if charge.rules.leases:
+            for rule, price in zip(charge.rules.rules, charge.prices, strict=True):
+                if price and rule.kind is _LEASES:
+                    self._leases.setdefault(charge.key + rule.tag, set()).add(charge.lease)
 
     def _evaluated(self, charge: Charge, now: float) -> list[tuple[Count, State | None]]:
-        key, rules, prices, lease, _ = charge
+        key, rules, prices, lease = charge[:4]
         found: list[tuple[Count, State | None]] = []
         get, unpack = self._entries.get, _ENTRY.unpack
         for rule, price in zip(rules.rules, prices, strict=True):
@@ -142,14 +163,17 @@ class MemoryCounters:
             found.append((counted(rule, state, now, price), state))
         return found
 
-    def _reject(self, charge: Charge, found: list[tuple[Count, State | None]], penalty: Penalty, now: float) -> Verdict:
+    def _reject(self, charge: Charge, penalty: Penalty, now: float) -> Verdict:
+        found = self._evaluated(charge, now)
         for rule, (count, state) in zip(charge.rules.rules, found, strict=True):
             if state is not None and 0 < count.wait < math.inf:
                 self._put(charge.key, rule, state, now, over=now + count.wait)
-        wait = max((count.wait for count, _ in found), default=0.0)
-        if charge.rules.backs_off and self._backoff is not None and wait < math.inf:
+        wait = max((count.wait for count, state in found if state is not None), default=0.0)
+        at_fault = wait < math.inf and (wait > 0 or penalty.until > now)
+        if charge.rules.backs_off and self._backoff is not None and at_fault:
             penalty = rejected(penalty, now, wait, self._backoff, self._uniform())
             self._penalties.put(charge.key, penalty, now)
+            self._penalizes = True
         counts = tuple(count for count, _ in found)
         return Verdict(False, counts, max(0.0, penalty.until - now), self._strikes(penalty, now))
 
@@ -165,11 +189,17 @@ class MemoryCounters:
         return int(forgiven(penalty, now, self._backoff).strikes)
 
     def _settle(self, settlement: Settlement, now: float) -> None:
-        key, rules, deltas, starts, lease = settlement
+        key, rules, deltas, starts, lease = settlement[:5]
+        for tag in rules.leases:
+            held = self._leases.get(key + tag)
+            if held is not None:
+                held.discard(lease)
+                if not held:
+                    del self._leases[key + tag]
+        if not any(deltas):
+            return
         for rule, delta, start in zip(rules.rules, deltas, starts, strict=True):
-            if rule.kind is _LEASES:
-                self._release(key + rule.tag, lease)
-            elif delta and (entry := self._entries.get(key + rule.tag)) is not None:
+            if delta and rule.kind is not _LEASES and (entry := self._entries.get(key + rule.tag)) is not None:
                 began, current, previous, _, _ = _ENTRY.unpack(entry)
                 state = rolled(rule, (began, current, previous), now)
                 after = settled(rule, state, delta, start)
@@ -179,13 +209,6 @@ class MemoryCounters:
     def _put(self, key: bytes, rule: Rule, state: State, now: float, *, over: float = _NEVER) -> None:
         start, current, previous = state
         self._entries.put(key + rule.tag, _ENTRY.pack(start, current, previous, expires(rule, state), over), now)
-
-    def _release(self, name: bytes, lease: bytes) -> None:
-        held = self._leases.get(name)
-        if held is not None:
-            held.discard(lease)
-            if not held:
-                del self._leases[name]
 
     def _drop_leases(self, key: bytes) -> bool:
         found = [name for name in self._leases if name.startswith(key)]
@@ -200,4 +223,6 @@ class MemoryCounters:
 def undone(charge: Charge, verdict: Verdict) -> Settlement:
     """Return the settlement that gives a whole charge back."""
     deltas = tuple(-price for price in charge.prices)
-    return Settlement(charge.key, charge.rules, deltas, tuple(count.start for count in verdict.counts), charge.lease)
+    starts = tuple(count.start for count in verdict.counts)
+    usage = None if charge.usage is None else charge.usage.undone()
+    return Settlement(charge.key, charge.rules, deltas, starts, charge.lease, usage)

@@ -23,6 +23,7 @@ class Tariff:
     :param route_key: the key of the route.
     :param deferred: whether the price depends on the body, so that everything is charged at COST.
     :param most_rows: the highest price that can ever fit; None for no limit.
+    :param in_flight: whether the request takes leases.
     :param header: the value of ``RateLimit-Policy``.
     """
 
@@ -33,11 +34,7 @@ class Tariff:
     most_rows: int | None
     header: str
     limits: Limits
-
-    @property
-    def in_flight(self) -> bool:
-        """Whether the request takes leases."""
-        return self.route is not None or self.caller.leases
+    in_flight: bool
 
 
 class Tariffs:
@@ -62,8 +59,8 @@ class Tariffs:
         return found
 
     def _make(self, plan: Plan, policy: Policy, endpoint: str | None) -> Tariff:
-        group = policy.limit_group or endpoint or ""
-        rules = [*self._windows("plan", "", plan.requests), *self._windows(f"route:{group}", "route-", policy.limits)]
+        scope = f"group:{policy.limit_group}" if policy.limit_group else f"route:{endpoint or ''}"
+        rules = [*self._windows("plan", "", plan.requests), *self._windows(scope, "route-", policy.limits)]
         if policy.cost is not None:
             rules += self._windows("plan", "", plan.quotas, "rows")
         if plan.in_flight is not None:
@@ -84,6 +81,7 @@ class Tariffs:
             min(rows, default=None),
             policy_header(every),
             policy.limits,
+            route is not None or bool(caller.leases),
         )
 
     def _windows(self, scope: str, prefix: str, limits: Limits, unit: str = "requests") -> Iterator[Rule]:

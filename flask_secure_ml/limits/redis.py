@@ -17,7 +17,9 @@ from ..stores.redis_protocol import Command, Script, packed
 from .counters import LEASE_SECONDS, Backoff, Charge, Count, Settlement, Verdict
 from .memory import undone
 from .redis_scripts import CHARGE, RENEW, SETTLE
+from .redis_usage import PREFIX, arguments, day_in, hash_of, used_in
 from .rules import RuleSet
+from .usage import Usage, Used
 
 TIMEOUT = 0.05
 """Seconds for all commands of a call: a request waits for its counts before it does anything else."""
@@ -29,6 +31,8 @@ _PREFIX = b"flask-secure-ml:limits:{"
 _PAGE = b"1000"
 # So many keys with leases take the server a few milliseconds.
 _BATCH = 200
+# So many hashes are read within the time of a call, also on a busy machine.
+_HASHES = 20
 _HEAD = Struct("<3d")
 _COUNT = Struct("<4d")
 
@@ -46,6 +50,7 @@ class RedisCounters:
     :param connect_timeout: seconds to connect, TLS and authentication included.
     :param backoff: how long a caller is rejected that goes on beyond a limit; None for no longer than the limit.
     :param lease_seconds: how long a lease lasts.
+    :param usage_days: for how many days what callers used is kept; 0 to count none.
     :param uniform: returns a random number from 0 to 1.
     :raises Exception: the URI cannot be used; the message may contain it.
     """
@@ -62,6 +67,7 @@ class RedisCounters:
         connect_timeout: float = CONNECT_TIMEOUT,
         backoff: Backoff | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        usage_days: int = 0,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self._client = RedisClient(
@@ -69,6 +75,7 @@ class RedisCounters:
         )
         self._backoff = b"" if backoff is None else pack("<8d", *backoff)
         self._lease_seconds = lease_seconds
+        self._usage_days = usage_days
         self._uniform = uniform
         self._charge, self._settle, self._renew = Script(CHARGE), Script(SETTLE), Script(RENEW)
 
@@ -143,35 +150,60 @@ class RedisCounters:
         """
         found: dict[bytes, str] = {}
         for node in self._client.nodes():
-            for names in self._scanned(node):
+            for names in self._scanned(node, _PREFIX):
                 asked = [Command(name, packed(b"HGET", name, b"caller")) for name in names]
                 for name, caller in zip(names, self._client.exchange(asked, node=node), strict=True):
                     if caller is not None:
                         found[bytes.fromhex(name[len(_PREFIX) : -1].decode())] = caller.decode("utf-8", "surrogatepass")
         return found
 
-    def _scanned(self, node: Node) -> Iterator[list[bytes]]:
+    def used(self, since: int, until: int) -> Iterator[Used]:
+        """Yield what callers used, from one day to another, both included.
+
+        :raises DependencyUnavailable: a server failed.
+        """
+        seen: set[bytes] = set()
+        for node in self._client.nodes():
+            for names in self._scanned(node, PREFIX):
+                # A key may be returned twice while the server moves its table.
+                days = {name: day for name in names if (day := day_in(name)) is not None and name not in seen}
+                wanted = [name for name, day in days.items() if since <= day <= until]
+                seen.update(wanted)
+                for first in range(0, len(wanted), _HASHES):
+                    asked = wanted[first : first + _HASHES]
+                    commands = [Command(name, packed(b"HGETALL", name)) for name in asked]
+                    for name, fields in zip(asked, self._client.exchange(commands, node=node), strict=True):
+                        yield from used_in(days[name], fields)
+
+    def _scanned(self, node: Node, prefix: bytes) -> Iterator[list[bytes]]:
         cursor = b"0"
         while True:
-            scan = packed(b"SCAN", cursor, b"MATCH", _PREFIX + b"*", b"COUNT", _PAGE)
+            scan = packed(b"SCAN", cursor, b"MATCH", prefix + b"*", b"COUNT", _PAGE)
             cursor, names = self._client.exchange([Command(b"", scan)], node=node)[0]
             yield names
             if cursor == b"0":
                 return
 
     def _charged(self, charge: Charge, *, really: bool = True) -> Command:
-        key, rules, prices, lease, name = charge
+        key, rules, prices, lease, name, usage = charge
         numbers = pack(f"<{len(prices) + 3}d", *prices, self._uniform(), self._lease_seconds, really)
         backoff = self._backoff if rules.backs_off else b""
         caller = name.encode("utf-8", "surrogatepass")
-        where = _name(key)
-        return self._charge.prepared(where, b"1", where, rules.packed, numbers, lease, caller, backoff)
+        used = arguments(usage, self._usage_days)
+        keys = self._keys(key, usage)
+        return self._charge.prepared(keys[1], *keys, rules.packed, numbers, lease, caller, backoff, *used)
 
     def _settled(self, settlement: Settlement) -> Command:
-        key, rules, deltas, starts, lease = settlement
+        key, rules, deltas, starts, lease, usage = settlement
         numbers = pack(f"<{2 * len(deltas) + 1}d", *deltas, *starts, self._lease_seconds)
-        where = _name(key)
-        return self._settle.prepared(where, b"1", where, rules.packed, numbers, lease)
+        keys = self._keys(key, usage)
+        used = arguments(usage, self._usage_days)
+        return self._settle.prepared(keys[1], *keys, rules.packed, numbers, lease, *used)
+
+    def _keys(self, key: bytes, usage: Usage | None) -> tuple[bytes, ...]:
+        if usage is None or not self._usage_days:
+            return b"1", _name(key)
+        return b"2", _name(key), hash_of(key, usage.day)
 
 
 def _name(key: bytes) -> bytes:

@@ -6,6 +6,8 @@ doubles in little-endian order; Lua's own conversion would cut them off. Time is
 
 from __future__ import annotations
 
+from .redis_usage import USAGE
+
 NOW = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -187,24 +189,25 @@ if backs_off and stored[1] and #stored[1] == 40 then penalty = {unpacked('<ddddd
 local strikes, until_ = 0, 0
 if backs_off then strikes, until_ = select(4, forgiven(unpack(penalty, 1, 5))) end
 
-local result, states, wait = {1, 0, 0}, {}, 0
+local result, states, wait, over = {1, 0, 0}, {}, 0, false
 for i, rule in ipairs(rules) do
   local price, at, raw = numbers[i], 4 * i, stored[i + 2]
   if rule[KIND] == LEASES then
     local held, back = leases(raw, longest)
     local own = place_of(held, lease)
-    local over = price > 0 and not own and #held / 16 >= rule[AMOUNT]
+    local full = price > 0 and not own and #held / 16 >= rule[AMOUNT]
+    over = over or full
     states[i] = {held, own, back}
-    result[at], result[at + 1], result[at + 2], result[at + 3] = #held / 16, over and 1 or 0, 0, 0
+    result[at], result[at + 1], result[at + 2], result[at + 3] = #held / 16, full and 1 or 0, 0, 0
   else
     local start, current, previous, back = rolled(rule, raw)
     states[i] = {start, current, previous, back}
     result[at], result[at + 1], result[at + 2] = counted(rule, start, current, previous, price)
     result[at + 3] = start
+    wait = max(wait, result[at + 1])
   end
-  wait = max(wait, result[at + 1])
 end
-local allowed = wait == 0 and until_ <= now
+local allowed = wait == 0 and not over and until_ <= now
 
 if really then
   for i, rule in ipairs(rules) do
@@ -225,13 +228,14 @@ if really then
       write_window(rule, state[1], state[2], state[3])
     end
   end
-  if not allowed and backs_off and wait < FOREVER then
+  if backs_off and wait < FOREVER and (wait > 0 or until_ > now) then
     penalty = {rejected(wait, chance, unpack(penalty, 1, 5))}
     strikes, until_ = penalty[4], penalty[5]
     write_penalty(unpack(penalty, 1, 5))
   end
   if #writes > 0 and name ~= '' and stored[2] ~= name then write('caller', name, 0) end
   save()
+  if allowed then use(ARGV[6], ARGV[7], name) end
 end
 if not allowed then result[1] = 0 end
 result[2], result[3] = max(0, until_ - now), math.floor(strikes)
@@ -265,6 +269,7 @@ for i, rule in ipairs(rules) do
   end
 end
 save()
+use(ARGV[4], ARGV[5])
 """
 
 _RENEW = """
@@ -289,18 +294,18 @@ end
 save()
 """
 
-CHARGE = NOW + _WINDOWS + _BACKOFF + _CHARGE
+CHARGE = NOW + _WINDOWS + _BACKOFF + USAGE + _CHARGE
 """Charges a key, or reports it.
 
 Arguments: the rules; a price for each, a random number, the seconds of a lease and whether to charge; the lease; the
-name of the caller; the numbers of the back-off, or nothing. Returns whether it is allowed, the seconds of the penalty,
-the strikes, and four numbers for each rule.
+name of the caller; the numbers of the back-off, or nothing; what was used, if it is counted. Returns whether it is
+allowed, the seconds of the penalty, the strikes, and four numbers for each rule.
 """
 
-SETTLE = NOW + _WINDOWS + _SETTLE
+SETTLE = NOW + _WINDOWS + USAGE + _SETTLE
 """Corrects what was charged.
 
-Arguments: the rules; a difference and a start for each, the seconds of a lease; the lease.
+Arguments: the rules; a difference and a start for each, the seconds of a lease; the lease; what was used.
 """
 
 RENEW = NOW + _WINDOWS + _RENEW

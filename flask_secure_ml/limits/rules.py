@@ -52,16 +52,18 @@ class Rule:
     outage: str = "degrade"
     label: str = ""
     tag: bytes = field(init=False, repr=False, compare=False)
+    capacity: int = field(init=False, repr=False, compare=False)
+    """The highest price that can ever fit."""
+    lifetime: float = field(init=False, repr=False, compare=False)
+    """Seconds from the beginning of a window until nothing of it is left; 0 for ``GCRA``."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "burst", self.burst or self.amount)
         object.__setattr__(self, "label", self.label or self.name)
         object.__setattr__(self, "tag", blake2b(self.name.encode(), digest_size=_TAG).digest())
-
-    @property
-    def capacity(self) -> int:
-        """The highest price that can ever fit."""
-        return self.burst if self.kind is Kind.GCRA else self.amount
+        object.__setattr__(self, "capacity", self.burst if self.kind is Kind.GCRA else self.amount)
+        windows = {Kind.FIXED: 1, Kind.SLIDING: 2}
+        object.__setattr__(self, "lifetime", self.seconds * windows.get(self.kind, 0))
 
     def share(self, workers: int) -> Rule:
         """Return the share of one of several workers that cannot count together.
@@ -78,7 +80,7 @@ class Rule:
 class RuleSet:
     """Rules that are evaluated together, for one key. Made when the app starts or a plan is first used.
 
-    ``leases`` is True if one of them limits what is in flight.
+    ``leases`` has the tags of those that limit what is in flight; ``in_rows`` is True if one counts rows.
 
     :param backs_off: whether a caller that goes on beyond a limit waits longer each time.
     """
@@ -86,7 +88,9 @@ class RuleSet:
     def __init__(self, rules: Iterable[Rule], *, backs_off: bool = False) -> None:
         self.rules: tuple[Rule, ...] = tuple(rules)
         self.backs_off = backs_off
-        self.leases = any(rule.kind is Kind.LEASES for rule in self.rules)
+        self.leases = tuple([rule.tag for rule in self.rules if rule.kind is Kind.LEASES])
+        self.in_rows = any(rule.unit == "rows" for rule in self.rules)
+        self._simple = tuple([int(rule.unit != "rows") for rule in self.rules])
         self._shares: dict[int, RuleSet] = {}
 
     @cached_property
@@ -99,6 +103,8 @@ class RuleSet:
 
         :param lease: whether it takes a lease of the rules that limit what is in flight.
         """
+        if lease and (not rows or not self.in_rows):
+            return self._simple
         price = {"requests": 1, "rows": rows, "concurrent-requests": int(lease)}
         return tuple([price[rule.unit] for rule in self.rules])
 

@@ -26,6 +26,9 @@ from .rules import STRATEGIES
 
 NAME = "RATELIMIT_STORAGE_URI"
 DEFAULT_STRATEGY = "sliding-window-counter"
+_USAGE_IN_MEMORY = (
+    "SECURE_ML_USAGE_DAYS needs a store that outlives a worker: set SECURE_ML_STORE_URI to sqlite:/path or redis://host"
+)
 
 
 def build_limiter(
@@ -43,6 +46,9 @@ def build_limiter(
     :param own_limiter: the app has a ``flask_limiter.Limiter`` of its own, whose keys need not fit here.
     :raises ConfigError: the store can never work.
     """
+    uri = limit_store_uri(config, settings, own_limiter=own_limiter)
+    if settings.usage_days and _scheme(uri) == "memory":
+        raise ConfigError([_USAGE_IN_MEMORY])
     strategy = config.get("RATELIMIT_STRATEGY", DEFAULT_STRATEGY)
     if strategy not in STRATEGIES and own_limiter:
         strategy = DEFAULT_STRATEGY
@@ -50,12 +56,14 @@ def build_limiter(
         raise ConfigError([f"RATELIMIT_STRATEGY cannot be used: {_other_strategy(strategy)}"])
     backoff = None if settings.limit_backoff is None else Backoff(**asdict(settings.limit_backoff))
     return Limiter(
-        _open_counters(limit_store_uri(config, settings, own_limiter=own_limiter), settings, clock, backoff),
+        _open_counters(uri, settings, clock, backoff),
         clock,
         Tariffs(strategy, settings.limit_outage),
         backoff=backoff,
         workers=settings.limit_workers or _configured_workers(),
         max_keys=settings.memory_max_keys,
+        usage=bool(settings.usage_days),
+        place=None if _scheme(uri) == "memory" else uri,
         changed=changed,
     )
 
@@ -83,7 +91,8 @@ def _open_counters(uri: str, settings: Settings, clock: Clock, backoff: Backoff 
         from .sqlite import SqliteCounters
 
         try:
-            return SqliteCounters(f"{sqlite_path(uri, NAME)}-limits", clock, backoff)
+            path = f"{sqlite_path(uri, NAME)}-limits"
+            return SqliteCounters(path, clock, backoff, usage_days=settings.usage_days)
         except ValueError as error:
             raise ConfigError([f"{NAME} cannot be used: {error}"]) from None
     return _redis(uri, settings, clock, backoff)
@@ -97,7 +106,9 @@ def _redis(uri: str, settings: Settings, clock: Clock, backoff: Backoff | None) 
     # The password is that of the shared state; another server has its own in the URI.
     password = settings.store_password if uri == settings.store_uri else None
     try:
-        return RedisCounters(uri, password, clock, timeout=settings.store_timeout, backoff=backoff)
+        return RedisCounters(
+            uri, password, clock, timeout=settings.store_timeout, backoff=backoff, usage_days=settings.usage_days
+        )
     except Exception as error:  # noqa: BLE001  of several kinds, and their messages may contain the password
         problem = f"{NAME} cannot be used ({type(error).__name__}): it must be such as redis://host:6379/0"
         raise ConfigError([problem]) from None

@@ -14,7 +14,7 @@ import math
 import random
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..principal import Clock
@@ -23,6 +23,8 @@ from .counters import Backoff, Charge, Count, Settlement, Verdict
 from .rules import DIGEST, Kind, Rule, RuleSet
 from .sqlite_file import CounterConnection, CounterFile, boot_id, only_row
 from .sqlite_row import Row
+from .sqlite_usage import TABLE, Position, add, correct, expiry, page, sweep
+from .usage import Used
 from .windows import NOTHING, State, charged, counted, settled
 
 MAX_KEYS = 500_000
@@ -103,9 +105,10 @@ class _Evaluation:
 
     def reject(self, now: float, backoff: Backoff, chance: float) -> None:
         """Count a rejection of this caller by its own limits."""
-        wait = max((count.wait for count in self.counts), default=0.0)
-        if math.isinf(wait):
-            # No waiting helps, so the caller is not told to wait.
+        windows = zip(self.charge.rules.rules, self.counts, strict=True)
+        wait = max((count.wait for rule, count in windows if rule.kind is not Kind.LEASES), default=0.0)
+        if math.isinf(wait) or not (wait or self.penalty.until > now):
+            # No waiting helps, or nobody can tell how long.
             return
         row = self.row
         self.penalty = rejected(row.penalty, now, wait, backoff, chance)
@@ -131,6 +134,7 @@ class SqliteCounters:
     :param max_keys: the most keys that are counted at once.
     :param timeout: seconds to wait for other workers.
     :param boot: what distinguishes this run of the machine from the others; by default the kernel's boot id.
+    :param usage_days: for how many days what callers used is kept; 0 to count none.
     :param uniform: returns a random number from 0 to 1.
     :raises ValueError: the file can never be used: it is something else, or this user may not open it.
     """
@@ -146,13 +150,15 @@ class SqliteCounters:
         max_keys: int = MAX_KEYS,
         timeout: float = TIMEOUT,
         boot: str | None = None,
+        usage_days: int = 0,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        file = CounterFile(Path(path), _TABLES, clock)
+        file = CounterFile(Path(path), TABLE + _TABLES, clock)
         file.prepare_at_start()
         self._file = CounterConnection(file, clock, timeout, boot_id() if boot is None else boot)
         self._backoff = backoff
         self._max_keys = max_keys
+        self._usage_days = usage_days
         self._uniform = uniform
         self._hand = secrets.token_bytes(DIGEST)
 
@@ -170,6 +176,8 @@ class SqliteCounters:
             if not allowed:
                 counts = [each.counts for each in found]
                 rows = self._rejected(connection, rows, found, now)
+            elif self._usage_days:
+                self._use(connection, charges, now)
             self._write(connection, rows, now, late=late)
         return [each.verdict(now, counts[number], allowed=each.fits) for number, each in enumerate(found)]
 
@@ -190,6 +198,8 @@ class SqliteCounters:
                         row.put(rule, corrected, now)
                 if settlement.lease:
                     row.drop_lease(settlement.lease)
+                if settlement.usage is not None and self._usage_days:
+                    correct(connection, settlement.key, settlement.usage)
             self._write(connection, rows, now, late=late)
 
     def settle_later(self, settlements: Sequence[Settlement]) -> None:
@@ -236,6 +246,19 @@ class SqliteCounters:
                 return found
             after = page[-1][0]
 
+    def used(self, since: int, until: int) -> Iterator[Used]:
+        """Yield what callers used, from one day to another, both included."""
+        after: Position | None = (since, b"", "", "")
+        while after is not None:
+            with self._file.snapshot() as (connection, _):
+                found, after = page(connection, after, until)
+            yield from found
+
+    def _use(self, connection: sqlite3.Connection, charges: Sequence[Charge], now: float) -> None:
+        for charge in charges:
+            if charge.usage is not None:
+                add(connection, charge.key, charge.usage, charge.name, expiry(now, self._usage_days))
+
     def _rejected(
         self, connection: sqlite3.Connection, rows: dict[bytes, Row], found: list[_Evaluation], now: float
     ) -> dict[bytes, Row]:
@@ -258,6 +281,8 @@ class SqliteCounters:
             elif row.is_changed and row.is_stored:
                 connection.execute(_DELETE, (row.key,))
                 grown -= 1
+        if late:
+            sweep(connection, now)
         if grown or late:
             self._tidy(connection, rows, now, grown, _SWEEP if late else _SAMPLE)
 

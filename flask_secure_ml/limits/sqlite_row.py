@@ -28,6 +28,11 @@ class Window:
         self.share = share
 
 
+def storable(name: str) -> str:
+    """Return a name as SQLite can store it."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class Row:
     """Everything of one key.
 
@@ -102,4 +107,5 @@ class Row:
             return None
         packed = b"".join(_WINDOW.pack(tag, *each.state, each.expires, each.share) for tag, each in windows)
         leased = b"".join(_LEASE.pack(*each) for each in leases)
-        return self.key, self.name, packed, leased, penalty, max(ends), share
+        # Half of a surrogate pair is no text for SQLite.
+        return self.key, storable(self.name), packed, leased, penalty, max(ends), share

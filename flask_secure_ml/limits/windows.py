@@ -15,6 +15,9 @@ State = tuple[float, float, float]
 
 NOTHING: State = (0.0, 0.0, 0.0)
 
+_GCRA = Kind.GCRA
+# Half as long as a call of the named tuple, whose constructor is a function in Python.
+_new = tuple.__new__
 EPSILON = 1e-6
 """Seconds and units below this are errors of rounding."""
 
@@ -64,6 +67,30 @@ def counted(rule: Rule, state: State, now: float, price: int) -> Count:
     return Count(used, max(wait, EPSILON), left, start)
 
 
+def taken(rule: Rule, state: State, now: float, price: int) -> tuple[State, Count] | None:
+    """Return a state with a price added, and its count; None if the price does not fit.
+
+    This is :func:`rolled`, :func:`counted` and :func:`charged` in one, for every request.
+    """
+    start, current, previous = state
+    left = rule.seconds - (now - start)
+    if rule.kind is _GCRA or not EPSILON < left <= rule.seconds:
+        state = start, current, previous = rolled(rule, state, now)
+        if rule.kind is _GCRA:
+            count = counted(rule, state, now, price)
+            if count.wait:
+                return None
+            state = charged(rule, state, price)
+            return state, Count(count.used + price, 0.0, state[0] - now, start)
+        left = rule.seconds - (now - start)
+    used = current + price
+    weight = previous * left / rule.seconds - EPSILON if previous else 0.0
+    total = used + int(weight) if weight > 0 else used
+    if price and total > rule.amount:
+        return None
+    return (start, used, previous), _new(Count, (total, 0.0, left, start))
+
+
 def charged(rule: Rule, state: State, price: int) -> State:
     """Return a state that was rolled, with a price added."""
     start, current, previous = state
@@ -86,9 +113,7 @@ def settled(rule: Rule, state: State, delta: int, start: float) -> State:
 
 def expires(rule: Rule, state: State) -> float:
     """Return when nothing of a state is left."""
-    if rule.kind is Kind.SLIDING:
-        return state[0] + 2 * rule.seconds
-    return state[0] if rule.kind is Kind.GCRA else state[0] + rule.seconds
+    return state[0] + rule.lifetime
 
 
 def _sliding_wait(rule: Rule, state: State, left: float, price: int) -> float:

@@ -53,7 +53,10 @@ class CheckedBody(list[bytes]):
         """Return True if the body is still what was checked, and was checked for this policy and these options."""
         if self != [self._chunk]:
             return False
-        return self._policy is None or (self._policy is policy and self._options == options())
+        if self._policy is None:
+            return True
+        current = options()
+        return self._policy is policy and (self._options is current or self._options == current)
 
 
 def mark_checked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import orjson
@@ -119,7 +119,7 @@ class ArrayJSONProvider(DefaultJSONProvider):
 
     def _response(self, body: bytes) -> AnyResponse:
         # The attribute's declared class is the one without a body.
-        response_class = cast("type[werkzeug.Response]", self._app.response_class)
+        response_class: type[werkzeug.Response] = self._app.response_class  # type: ignore[assignment]
         return response_class(body, mimetype=self.mimetype)
 
     def _is_pretty(self) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import isclass, iscoroutinefunction
-from typing import Any, TypeVar, Unpack, overload
+from types import CodeType, FunctionType
+from typing import Any, TypeVar, Unpack, cast, overload
 
 import numpy as np
 from flask import Blueprint, current_app
 
 from ..errors import InternalError
-from ..exchange import current_exchange
+from ..exchange import require_exchange
 from .policy import MARK, Policy, PolicyArguments, PublicArguments
 
 T = TypeVar("T")
@@ -73,14 +74,14 @@ def _check_unmarked(target: Any, own: Mapping[str, Any]) -> None:
         raise TypeError(f"{target!r} has a policy already; merge the two into one decorator")
 
 
-def _wrap(view: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+def _wrap(view: Callable[..., Any], policy: Policy) -> FunctionType:
     if iscoroutinefunction(view):
 
         @wraps(view)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
             return _response(await view(*args, **kwargs, **_cleared_arguments(policy)))
 
-        guarded: Callable[..., Any] = guarded_async
+        guarded: Any = guarded_async
     else:
 
         @wraps(view)
@@ -88,13 +89,18 @@ def _wrap(view: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
             return _response(view(*args, **kwargs, **_cleared_arguments(policy)))
 
     setattr(guarded, MARK, policy)
-    return guarded
+    return cast("FunctionType", guarded)
+
+
+WRAPPER: CodeType = _wrap(lambda: None, Policy()).__code__
+"""The code of every view that is wrapped and no coroutine function."""
 
 
 def _cleared_arguments(policy: Policy) -> dict[str, Any]:
-    if current_exchange.cleared is not policy:
+    exchange = require_exchange()
+    if exchange.cleared is not policy:
         raise InternalError("the view ran without its own policy being cleared; is its mark hidden by a decorator?")
-    return {} if policy.body is None else {"payload": current_exchange.payload}
+    return {} if policy.body is None else {"payload": exchange.payload}
 
 
 def _response(value: Any) -> Any:

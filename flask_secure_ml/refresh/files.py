@@ -9,12 +9,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from .breaker import Monotonic
 from .process import SingleFlight
 
 T = TypeVar("T")
 
 SETTLED_NS = 50_000_000
 """Nanoseconds after which another change of a file is sure to have another time; clocks of kernels tick coarsely."""
+
+POLLED = 0.1
+"""Seconds for which a file need not be looked at again."""
 
 _PATIENCE = 10.0
 _Version = tuple[int, int, int, int]
@@ -29,21 +33,39 @@ class _Content(NamedTuple, Generic[T]):
 
 
 class WatchedFile(Generic[T]):
-    """Reads and parses a file again whenever its times, inode or size differ; a call costs one ``stat``.
+    """Reads and parses a file again whenever its times, inode or size differ.
+
+    :meth:`read` costs one ``stat``; :meth:`recent` none within :data:`POLLED` seconds of the last one.
 
     No old content is returned: when the file is missing or cannot be parsed, :meth:`read` raises. A changed file is
     parsed by one thread, and the others wait for it. A damaged one is parsed once.
 
     :param path: the file; it need not exist yet.
     :param parse: returns the value, never None, of the bytes; raises ValueError for bytes that it rejects.
+    :param clock: measures how long ago the file was looked at; None to look at it for each call.
     """
 
-    def __init__(self, path: str | Path, parse: Callable[[bytes], T]) -> None:
+    def __init__(self, path: str | Path, parse: Callable[[bytes], T], clock: Monotonic | None = None) -> None:
         self.path: Path = Path(path)
         self._name = str(path)
         self._parse = parse
         self._content: _Content[T] | None = None
         self._flights = SingleFlight()
+        self._clock = clock
+        # What the file had, and from when until when that is returned.
+        self._seen: tuple[float, float, _Content[T]] | None = None
+        self._generation = object()
+
+    def recent(self) -> T:
+        """Return the content as it was when the file was looked at last, at most :data:`POLLED` seconds ago.
+
+        :raises OSError: the file cannot be read.
+        :raises ValueError: ``parse`` rejects the content.
+        """
+        seen = self._seen
+        if seen is not None and self._clock is not None and seen[0] <= self._clock.monotonic() < seen[1]:
+            return self._value(seen[2])
+        return self.read()
 
     def read(self) -> T:
         """Return the parsed content: the same object for as long as the bytes are the same.
@@ -51,10 +73,25 @@ class WatchedFile(Generic[T]):
         :raises OSError: the file cannot be read.
         :raises ValueError: ``parse`` rejects the content.
         """
-        version = _version(os.stat(self._name))  # noqa: PTH116  for each request, and half as long
-        content = self._cached(version)
-        if content is None:
+        now, generation = 0.0 if self._clock is None else self._clock.monotonic(), self._generation
+        status = os.stat(self._name)  # noqa: PTH116  for each request, and half as long
+        version = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
+        content = self._content
+        if content is None or not content.settled or content.version != version:
             content = self._flights.run(version, lambda: self._cached(version), self._load, _PATIENCE)
+        self._seen = (now, now + POLLED, content)
+        if self._generation is not generation:
+            # Another thread has changed the file meanwhile.
+            self._seen = None
+        return self._value(content)
+
+    def forget(self) -> None:
+        """Look at the file again with the next call: this process changed it."""
+        self._generation = object()
+        self._seen = None
+
+    @staticmethod
+    def _value(content: _Content[T]) -> T:
         if content.value is None:
             raise ValueError(content.fault)
         return content.value

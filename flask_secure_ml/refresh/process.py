@@ -26,10 +26,20 @@ class PerProcess(Generic[T]):
 
     def get(self) -> T:
         """Return the object of this process."""
+        try:
+            return self._made[os.getpid()]
+        except KeyError:
+            # Of two threads that create it at the same time, both get the first one.
+            return self._made.setdefault(os.getpid(), self._make())
+
+    def made(self) -> T | None:
+        """Return the object of this process, or None if it has not been needed."""
+        return self._made.get(os.getpid())
+
+    def inherited(self) -> list[T]:
+        """Return the objects of the processes that this one was forked from."""
         pid = os.getpid()
-        found = self._made.get(pid)
-        # Of two threads that create it at the same time, both get the first one.
-        return self._made.setdefault(pid, self._make()) if found is None else found
+        return [each for owner, each in self._made.items() if owner != pid]
 
 
 def process_lock() -> PerProcess[threading.Lock]:

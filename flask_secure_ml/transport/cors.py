@@ -99,11 +99,11 @@ class CorsGuard:
         exchange.origin = origin
         if request.method == "OPTIONS" and _METHOD in environ:
             exchange.preflight = self._policies.find(request, environ[_METHOD])
-            # The filter adds the headers, and no hook of the app can.
+            # The headers are added when it leaves, and no hook of the app can.
             raise Completed(Response(status=204))
 
 
-class CorsFilter:
+class CorsHeaders:
     """Sets the headers of CORS, and removes those that the app has set: the policy alone decides.
 
     :param default: the options of routes whose policy has none.
@@ -112,12 +112,8 @@ class CorsFilter:
     def __init__(self, default: CorsOptions) -> None:
         self._default = default
 
-    def apply(self, response: Response, exchange: Exchange) -> None:
-        """Set the headers in place."""
-        self._set(response.headers, exchange)
-
     def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers of a response that does not come from Flask."""
+        """Return the headers to send."""
         found = Headers(list(headers))
         self._set(found, exchange)
         return found.to_wsgi_list()

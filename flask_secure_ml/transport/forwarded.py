@@ -12,12 +12,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -102,10 +97,6 @@ class CertificateSource:
     def __init__(self, header: str | None) -> None:
         self.header = header
         self.key: str = "" if header is None else environ_key(header)
-
-    def of_client(self, environ: WSGIEnvironment) -> bytes | None:
-        """Return the certificate of a client with a direct connection, in DER, or None."""
-        return socket_certificate(environ.get("gunicorn.socket"))
 
     def of_proxy(self, value: str | None, proxy: str) -> bytes | None:
         """Return the certificate that a trusted proxy forwarded, in DER, or None.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from flask import Flask, Response
+from flask import Flask
 from flask_talisman import Talisman
 from werkzeug.test import create_environ, run_wsgi_app
 
 from ..errors import PROBLEM_JSON
 from ..exchange import Exchange
 from ..policy.headers import API_HEADERS, HeaderOptions
+from .outgoing import NOT_IN_HEADERS
+from .site import Headers
 
 _BEYOND_TALISMAN = (
     ("Cache-Control", "no-store"),
@@ -41,8 +44,47 @@ _CACHE = "cache-control"
 _SHARED = frozenset({"public", "s-maxage", "private"})
 _FOR_EVERYONE = frozenset({_HSTS, "x-content-type-options"})
 
-Table = tuple[tuple[str, str, str], ...]
-"""Headers to add: the name, the name in lower case, and the value."""
+# What is replaced, changed or removed if the view or middleware has set it.
+_DECIDED = frozenset(
+    {"x-request-id", "access-control-expose-headers", "ratelimit", "ratelimit-policy", _CACHE, *_HIDDEN}
+)
+
+
+class HeaderCompletion(Protocol):
+    """Completes the headers of a response when it leaves."""
+
+    def completed(self, exchange: Exchange, headers: Headers) -> Headers:
+        """Return the headers to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Headers to add where the view has set none of that name.
+
+    :param headers: the name, the name in lower case, and the value of each.
+    :param to_anyone: names and values for a caller of a public route.
+    :param to_caller: names and values for any other caller, which no shared cache may store.
+    :param names: the names in lower case, with those of headers that are replaced, changed or removed.
+    """
+
+    headers: tuple[tuple[str, str, str], ...]
+    to_anyone: tuple[tuple[str, str], ...]
+    to_caller: tuple[tuple[str, str], ...]
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, headers: Sequence[tuple[str, str, str]]) -> Table:
+        """Return the table with these headers."""
+        return cls(
+            tuple(headers),
+            tuple((name, value) for name, _, value in headers),
+            tuple((name, private(value) if lower == _CACHE else value) for name, lower, value in headers),
+            _DECIDED.union(lower for _, lower, _ in headers),
+        )
+
+    def only(self, keep: Callable[[str], bool]) -> Table:
+        """Return the table with some of the headers, by their names in lower case."""
+        return self.of([header for header in self.headers if keep(header[1])])
 
 
 class HeaderTables:
@@ -71,51 +113,110 @@ class HeaderTables:
 
     def _made(self, options: HeaderOptions) -> tuple[Table, Table]:
         values: dict[str, str | None] = {**dict(self._presets[options.preset]), **dict(options.values)}
-        whole = tuple((name, name.lower(), value) for name, value in values.items() if value is not None)
-        return whole, tuple(header for header in whole if header[1] != _HSTS)
+        whole = Table.of([(name, name.lower(), value) for name, value in values.items() if value is not None])
+        return whole, whole.only(lambda name: name != _HSTS)
 
 
-class HeaderFilter:
-    """Sets the headers that the view has not set, and removes those that expose the server.
-
-    ``Server`` and ``X-Powered-By`` are removed (RFC 9110 section 10.2.4).
+class FlaskHeaders:
+    """Completes the headers of a response from Flask.
 
     :param tables: the headers of each preset.
     :param default: the options of routes whose policy has none.
     :param exposed: headers that scripts of other origins may read, where CORS allows these origins.
+    :param limits: returns the headers about limits.
     """
 
-    def __init__(self, tables: HeaderTables, default: HeaderOptions, exposed: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tables: HeaderTables,
+        default: HeaderOptions,
+        exposed: Sequence[str] = (),
+        limits: Callable[[Exchange], Headers] | None = None,
+    ) -> None:
         self._tables = tables
-        self._default = default
         self._secure = tables.of(default, secure=True)
         self._clear = tables.of(default, secure=False)
-        self._exposed = ", ".join(exposed)
+        self._exposed = [("Access-Control-Expose-Headers", ", ".join(exposed))] if exposed else []
+        self._limits = limits
 
-    def apply(self, response: Response, exchange: Exchange) -> None:
-        """Set the headers in place."""
-        headers = response.headers
-        for name, value in exchange.reply_headers.items():
-            headers[name] = value
-        # One pass over the names: Werkzeug's own lookup walks the whole list for each header.
-        present = {name.lower() for name, _ in headers}
-        for name in _HIDDEN & present:
-            headers.remove(name)
-        closed = not _is_open(exchange)
-        for name, lower, value in self._table(response, exchange):
-            if lower not in present:
-                headers.add(name, private(value) if closed and lower == _CACHE else value)
-        if closed and _CACHE in present:
-            headers["Cache-Control"] = private(", ".join(headers.getlist("Cache-Control")))
-        if self._exposed and "access-control-expose-headers" not in present:
-            headers.add("Access-Control-Expose-Headers", self._exposed)
-        headers["X-Request-ID"] = exchange.request_id
-
-    def _table(self, response: Response, exchange: Exchange) -> Table:
+    def completed(self, exchange: Exchange, headers: Headers) -> Headers:
+        """Return the headers to send."""
+        own = [] if self._limits is None or exchange.limits is None else self._limits(exchange)
         policy = exchange.policy
-        if policy is not None and policy.headers is not None and (policy.public or not _is_hidden(response, exchange)):
-            return self._tables.of(policy.headers, secure=exchange.secure)
-        return self._secure if exchange.secure else self._clear
+        if policy is not None and policy.headers is not None and (policy.public or not _is_hidden(headers, exchange)):
+            table = self._tables.of(policy.headers, secure=exchange.secure)
+        else:
+            table = self._secure if exchange.secure else self._clear
+        return _completed(exchange, headers, table, own, self._exposed)
+
+
+class ForeignHeaders:
+    """Completes the headers of a response that does not come from Flask.
+
+    These are the headers that break no page, or those that the policy of its path names.
+
+    :param tables: the headers of each preset.
+    """
+
+    def __init__(self, tables: HeaderTables) -> None:
+        self._tables = tables
+        self._secure = tables.of(API_HEADERS, secure=True).only(_FOR_EVERYONE.__contains__)
+        self._clear = self._secure.only(lambda name: name != _HSTS)
+
+    def completed(self, exchange: Exchange, headers: Headers) -> Headers:
+        """Return the headers to send."""
+        policy = exchange.policy
+        if policy is not None and policy.headers is not None:
+            table = self._tables.of(policy.headers, secure=exchange.secure)
+        else:
+            table = self._secure if exchange.secure else self._clear
+        return _completed(exchange, headers, table, [], [])
+
+
+def _completed(exchange: Exchange, headers: Headers, table: Table, own: Headers, further: Headers) -> Headers:
+    """Return the headers with those of a table, and without those that expose the server.
+
+    ``Server`` and ``X-Powered-By`` are removed (RFC 9110 section 10.2.4). This works on the list of WSGI: Werkzeug's
+    methods walk that list and check the value again for each header that is set or copied.
+
+    :param own: headers that replace those of their name.
+    :param further: headers to add if there is none of their name.
+    """
+    closed = exchange.principal is not None or exchange.policy is None or not exchange.policy.public
+    identified = ("X-Request-ID", exchange.request_id)
+    present = {name.lower() for name, _ in headers}
+    if not exchange.reply_headers and present.isdisjoint(table.names):
+        return [*headers, *(table.to_caller if closed else table.to_anyone), *further, *own, identified]
+    own = [*_checked(exchange.reply_headers), *own, identified]
+    left_out = {name.lower() for name, _ in own} | _HIDDEN
+    kept = [header for header in headers if header[0].lower() not in left_out]
+    present = {name.lower() for name, _ in kept} | left_out
+    added = [(name, value) for name, lower, value in table.headers if lower not in present]
+    added += [header for header in further if header[0].lower() not in present]
+    if closed and (caching := [value for name, value in (*kept, *added) if name.lower() == _CACHE]):
+        kept, added = ([each for each in some if each[0].lower() != _CACHE] for some in (kept, added))
+        added.append(("Cache-Control", private(", ".join(caching))))
+    return [*kept, *added, *own]
+
+
+def _checked(headers: Mapping[str, str]) -> Headers:
+    """Return what guards add to the response.
+
+    :raises ValueError: a value has a character that HTTP forbids.
+    """
+    if any(NOT_IN_HEADERS.search(value) for value in headers.values()):
+        raise ValueError("a guard set a header with a character that HTTP forbids")
+    return [*headers.items()]
+
+
+def _is_hidden(headers: Headers, exchange: Exchange) -> bool:
+    """Return True for a response from which an anonymous caller must not learn whether there is a route."""
+    if exchange.preflight is not None:
+        return True
+    if exchange.principal is not None or exchange.rejected is None:
+        return False
+    kinds = [value for name, value in headers if name.lower() == "content-type"]
+    return any(kind.partition(";")[0].strip().lower() == PROBLEM_JSON for kind in kinds)
 
 
 def private(caching: str) -> str:
@@ -131,62 +232,6 @@ def private(caching: str) -> str:
     if "no-store" in names:
         return caching
     return ", ".join(["private", *(each for each, name in zip(directives, names, strict=True) if name not in _SHARED)])
-
-
-def _values(lower: str, headers: Sequence[tuple[str, str]]) -> list[str]:
-    return [value for name, value in headers if name.lower() == lower]
-
-
-def _is_open(exchange: Exchange) -> bool:
-    # A caller beside a public policy: an enclosing app, or the policy of the path, required a credential.
-    return exchange.policy is not None and exchange.policy.public and exchange.principal is None
-
-
-def _is_hidden(response: Response, exchange: Exchange) -> bool:
-    """Return True for a response from which an anonymous caller must not learn whether there is a route."""
-    if exchange.preflight is not None:
-        return True
-    return exchange.principal is None and exchange.rejected is not None and response.mimetype == PROBLEM_JSON
-
-
-class ForeignFilter(Protocol):
-    """Completes the headers of a response that does not come from Flask."""
-
-    def completed(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers to send."""
-
-
-class ForeignHeaders:
-    """Completes the headers of a response that does not come from Flask.
-
-    These are the headers that break no page, or those that the policy of its path names.
-
-    :param tables: the headers of each preset.
-    """
-
-    def __init__(self, tables: HeaderTables) -> None:
-        self._tables = tables
-        whole = tables.of(API_HEADERS, secure=True)
-        self._secure = tuple(header for header in whole if header[1] in _FOR_EVERYONE)
-        self._clear = tuple(header for header in self._secure if header[1] != _HSTS)
-
-    def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers to send."""
-        own = {**exchange.reply_headers, "X-Request-ID": exchange.request_id}
-        replaced = {name.lower() for name in own}
-        kept = [header for header in headers if header[0].lower() not in replaced | _HIDDEN]
-        present = {name.lower() for name, _ in kept}
-        added = [(name, value) for name, lower, value in self._table(exchange) if lower not in present]
-        if not _is_open(exchange) and (caching := _values(_CACHE, [*kept, *added])):
-            kept, added = ([each for each in some if each[0].lower() != _CACHE] for some in (kept, added))
-            added.append(("Cache-Control", private(", ".join(caching))))
-        return [*kept, *added, *own.items()]
-
-    def _table(self, exchange: Exchange) -> Table:
-        policy = exchange.policy
-        if policy is not None and policy.headers is not None:
-            return self._tables.of(policy.headers, secure=exchange.secure)
-        return self._secure if exchange.secure else self._clear
 
 
 def _talisman_policy(hsts_max_age: int, preset: Mapping[str, object], *, subdomains: bool) -> Iterator[tuple[str, str]]:

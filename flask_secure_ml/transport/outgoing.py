@@ -10,20 +10,19 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.wrappers import Response
 
 from ..errors import InternalError, SecureMLError
 from ..exchange import Exchange
 from .response_bodies import Closing, Resumed, Stream, call_each, close_body, record_broken, unhandled
+from .site import Headers, Site
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 log: logging.Logger = logging.getLogger(__name__)
-
-Headers = list[tuple[str, str]]
 
 SWITCHING_PROTOCOLS = 101
 _SWITCHING = "101 Switching Protocols"
@@ -37,36 +36,7 @@ FLASK_MARK = "X-Secure-ML-Flask"
 # How WebSocket libraries end a request whose socket they took from the environ, by its key there.
 _HANDED_OVER = (("gunicorn.socket", StopIteration), ("werkzeug.socket", ConnectionError))
 # RFC 9110 section 5.5. Servers raise for these when a part of the response is set already.
-_NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-
-
-class Site(Protocol):
-    """What the app does with its responses."""
-
-    @property
-    def propagates(self) -> bool:
-        """Whether exceptions are raised to the server, as in tests and under a debugger."""
-
-    def error_response(self, exchange: Exchange, error: BaseException) -> Response:
-        """Return the response that replaces one that must not leave.
-
-        :param error: the exception of the app, or the reason why its response must not leave.
-        """
-
-    def finish_headers(self, exchange: Exchange, headers: Headers) -> Headers:
-        """Return the headers of a response that does not come from Flask."""
-
-    def record(self, exchange: Exchange) -> None:
-        """Run the recorders for a response that is about to start."""
-
-    def record_stream_end(self, exchange: Exchange) -> None:
-        """Run the recorders for the end of a stream."""
-
-    def complete(self, exchange: Exchange) -> Sequence[Callable[[], None]]:
-        """Settle what the request was charged: the response is complete, or the stream has ended.
-
-        :returns: functions to be called when the response was sent.
-        """
+NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class Outgoing:
@@ -103,6 +73,7 @@ class Outgoing:
         self._replacement: Response | None = None
         self._body: Iterable[bytes] = ()
         self._afterwards: Sequence[Callable[[], None]] = ()
+        exchange.completed = False
 
     def check_started(self) -> None:
         """Check that the app called ``start_response``, unless it switched protocols.
@@ -165,15 +136,21 @@ class Outgoing:
             raise error
         if self._handed_over(error):
             self._exchange.status = SWITCHING_PROTOCOLS
+            self._commit()
             self._record()
             raise error
         self._exchange.fail(error)
         if self._site.propagates:
             self._exchange.status = INTERNAL_SERVER_ERROR
+            self._commit()
             self._record()
             raise error
-        self._replacement = self._site.error_response(self._exchange, error)
-        self._send_head(error)
+        try:
+            self._replacement = self._site.error_response(self._exchange, error)
+            self._send_head(error)
+        except BaseException as fatal:
+            self.abandon(fatal)
+            raise
         return self._with_afterwards(self._replaced())
 
     def abandon(self, error: BaseException) -> None:
@@ -184,29 +161,53 @@ class Outgoing:
             return
         self._exchange.fail(error)
         self._exchange.status = INTERNAL_SERVER_ERROR
+        self._commit()
         self._record()
 
     def _send_head(self, error: Exception | None = None) -> Callable[[bytes], object]:
         exchange = self._exchange
         if self._replacement is None and (forbidding := self._forbidden()) is not None:
             self._replacement = self._site.error_response(exchange, forbidding)
-        if self._replacement is not None:
-            replacement = self._replacement
-            status, headers = replacement.status, list(replacement.get_wsgi_headers(self._environ))
-        else:
-            status, headers = self._head or ("", [])
-            if _NOT_IN_HEADERS.search("".join((status, *chain.from_iterable(headers)))):
-                raise ValueError("the status or a header has a character that HTTP forbids")
-            if exchange.flask_only:
-                headers = [header for header in headers if header[0] != FLASK_MARK]
-            if exchange.streamed is None:
-                headers = self._site.finish_headers(exchange, headers)
+        status, headers = self._final_head()
         exchange.status = int(status[:3])
+        if (unrecorded := self._commit()) is not None:
+            self._replacement = self._site.error_response(exchange, unrecorded)
+            status, headers = self._final_head()
+            exchange.status = int(status[:3])
         write = self._server_start(status, headers, error)
         # A server sends nothing before the first part of the body. If it raises, there was no response to record.
         self._record()
         self._write = write
         return write
+
+    def _final_head(self) -> tuple[str, Headers]:
+        """Return the status and headers for the server: those of the replacement, or the app's own."""
+        exchange = self._exchange
+        if self._replacement is not None:
+            replacement = self._replacement
+            headers = replacement.get_wsgi_headers(self._environ).to_wsgi_list()
+            status, headers = replacement.status, self._finished_replacement(headers)
+        else:
+            status, headers = self._head or ("", [])
+            if NOT_IN_HEADERS.search("".join((status, *chain.from_iterable(headers)))):
+                raise ValueError("the status or a header has a character that HTTP forbids")
+            if exchange.flask_only:
+                headers = [header for header in headers if header[0] != FLASK_MARK]
+            if exchange.streamed is None:
+                headers = self._site.finish_headers(exchange, headers, of_flask=False)
+            elif exchange.completed is not exchange.guarded:
+                # Otherwise an app that is mounted in this one has completed what its Flask responded.
+                exchange.completed = exchange.guarded
+                headers = self._site.finish_headers(exchange, headers, of_flask=True)
+        return status, headers
+
+    def _finished_replacement(self, headers: Headers) -> Headers:
+        self._exchange.completed = self._exchange.guarded
+        try:
+            return self._site.finish_headers(self._exchange, headers, of_flask=True)
+        except Exception:
+            log.exception("the headers of the error response of %s could not be completed", self._exchange.request_id)
+            return headers
 
     def _forbidden(self) -> SecureMLError | None:
         """Return the error that replaces the response of the app, or None if it may leave."""
@@ -263,12 +264,17 @@ class Outgoing:
             return self._exchange.streamed and not isinstance(body, self._environ.get("wsgi.file_wrapper") or ())
         return not isinstance(body, (list, tuple))
 
+    def _commit(self) -> SecureMLError | None:
+        return self._site.commit(self._exchange) if self._records else None
+
     def _record(self) -> None:
         if not self._records:
             return
-        self._site.record(self._exchange)
-        if self._replacement is not None or not self._is_stream(self._body):
-            self._afterwards = self._site.complete(self._exchange)
+        try:
+            self._site.record(self._exchange)
+        finally:
+            if self._replacement is not None or not self._is_stream(self._body):
+                self._afterwards = self._site.complete(self._exchange)
 
     def _stream_ended(self, exchange: Exchange) -> None:
         self._site.record_stream_end(exchange)

@@ -59,6 +59,11 @@ class Readiness:
         self._lock = process_lock()
         self._last: tuple[float, tuple[str, ...]] | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all parts."""
+        return tuple(name for name, _, _ in self._parts)
+
     def problems(self) -> tuple[str, ...]:
         """Return the name of each part that is not ready; at most a second old unless a part takes longer."""
         last = self._last

@@ -9,23 +9,27 @@ from __future__ import annotations
 import random
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from ..config.fields import Networks
 from ..errors import REQUEST_ID_KEY
-from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
+from ..exchange import EXCHANGE_KEY, NOTHING, Exchange
 from ..principal import Clock
 from .drain import Drain
-from .forwarded import HOP_FAMILIES, HOP_HEADERS, PROXY_HEADERS, CertificateSource
-from .outgoing import Outgoing, Site
+from .forwarded import HOP_FAMILIES, HOP_HEADERS, PROXY_HEADERS, CertificateSource, socket_certificate
+from .outgoing import Outgoing
+from .site import Site
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?")
+_FAMILIES = re.compile("|".join(HOP_FAMILIES))
+_NONE: Mapping[str, str] = MappingProxyType({})
 IPAddress = IPv4Address | IPv6Address
 
 
@@ -77,7 +81,7 @@ class ProxyMiddleware:
         An app that is mounted in another protected app uses the exchange that exists. A request that a view makes with
         the environ of its own request gets a new exchange, because it has its own policy, cost and record.
         """
-        outer = exchange_of(environ)
+        outer: Exchange | None = environ.get(EXCHANGE_KEY)
         if outer is None:
             return self._serve(environ, start_response, self._opener.open(environ))
         if outer.guarded is None:
@@ -116,18 +120,37 @@ class ExchangeOpener:
 
     def open(self, environ: WSGIEnvironment) -> Exchange:
         """Return the exchange of a request, which is in its environ from now on."""
-        peer = _unmapped(environ.get("REMOTE_ADDR") or "")
+        peer = environ.get("REMOTE_ADDR") or ""
+        if peer[:1] == ":":
+            peer = _unmapped(peer)
         environ["REMOTE_ADDR"] = peer
         forwarded = _take_hop_headers(environ)
-        _settle_scheme(environ)
+        connection = environ.get("gunicorn.socket")
+        if connection is not None:
+            # gunicorn trusts X-Forwarded-Proto of loopback by default. The class is read for each request: a gevent
+            # worker replaces it after --preload has imported this module.
+            environ["wsgi.url_scheme"] = "https" if isinstance(connection, ssl.SSLSocket) else "http"
         if self._trusts(peer):
             certificate = self._certificates.of_proxy(forwarded.get(self._certificates.key), peer)
         else:
-            certificate = self._certificates.of_client(environ)
-            forwarded = {}
-        if not forwarded.keys().isdisjoint(PROXY_HEADERS):
+            certificate = None if connection is None else socket_certificate(connection)
+            forwarded = _NONE
+        if forwarded and not forwarded.keys().isdisjoint(PROXY_HEADERS):
             self._apply(environ, peer, forwarded)
-        exchange = self._exchange(environ, peer, forwarded, certificate)
+        exchange = Exchange(
+            _request_id(forwarded["HTTP_X_REQUEST_ID"]) if "HTTP_X_REQUEST_ID" in forwarded else _random_id(),
+            self._clock.now(),
+            self._clock.monotonic(),
+            peer,
+            environ["REMOTE_ADDR"],
+            environ.get("wsgi.url_scheme") == "https",
+            certificate,
+            sockets=NOTHING,
+            # The guards replace them with what Flask reads; a request that ends before the guards is recorded too.
+            method=environ.get("REQUEST_METHOD") or "",
+            path=environ.get("PATH_INFO") or "",
+            format_options=NOTHING,
+        )
         environ[EXCHANGE_KEY] = exchange
         environ[REQUEST_ID_KEY] = exchange.request_id
         return exchange
@@ -143,22 +166,6 @@ class ExchangeOpener:
         environ[EXCHANGE_KEY] = exchange
         return exchange
 
-    def _exchange(
-        self, environ: WSGIEnvironment, peer: str, forwarded: dict[str, str], certificate: bytes | None
-    ) -> Exchange:
-        return Exchange(
-            request_id=_request_id(forwarded),
-            time=self._clock.now(),
-            started=self._clock.monotonic(),
-            peer=peer,
-            client=environ.get("REMOTE_ADDR") or "",
-            secure=environ.get("wsgi.url_scheme") == "https",
-            certificate=certificate,
-            # The guards replace them with what Flask reads; a request that ends before the guards is recorded too.
-            method=environ.get("REQUEST_METHOD") or "",
-            path=environ.get("PATH_INFO") or "",
-        )
-
     def _trusts(self, address: str) -> bool:
         if not address:
             return self._trusted.unix
@@ -167,7 +174,7 @@ class ExchangeOpener:
         parsed = _address(address)
         return parsed is not None and any(parsed in network for network in self._trusted.networks)
 
-    def _apply(self, environ: WSGIEnvironment, peer: str, forwarded: dict[str, str]) -> None:
+    def _apply(self, environ: WSGIEnvironment, peer: str, forwarded: Mapping[str, str]) -> None:
         client = self._client(peer, forwarded.get("HTTP_X_FORWARDED_FOR", ""))
         environ["REMOTE_ADDR"] = environ["HTTP_X_FORWARDED_FOR"] = client
         scheme = _last(forwarded.get("HTTP_X_FORWARDED_PROTO", "")).lower()
@@ -192,28 +199,26 @@ class ExchangeOpener:
         return client
 
 
-def _take_hop_headers(environ: WSGIEnvironment) -> dict[str, str]:
-    taken = [key for key in environ if key in HOP_HEADERS or key.startswith(HOP_FAMILIES)]
-    forwarded = {key: environ.pop(key) for key in taken}
+def _take_hop_headers(environ: WSGIEnvironment) -> Mapping[str, str]:
     if "HTTP_X_REQUEST_ID" in environ:
-        forwarded["HTTP_X_REQUEST_ID"] = environ.pop("HTTP_X_REQUEST_ID")
+        forwarded = {"HTTP_X_REQUEST_ID": environ.pop("HTTP_X_REQUEST_ID")}
+    elif HOP_HEADERS.isdisjoint(environ) and not _FAMILIES.search("\n".join(environ)):
+        # Most requests have none: one search through all names takes less than a look at each.
+        return _NONE
+    else:
+        forwarded = {}
+    taken = [key for key in environ if key in HOP_HEADERS or key.startswith(HOP_FAMILIES)]
+    forwarded.update({key: environ.pop(key) for key in taken})
     return forwarded
 
 
-def _request_id(forwarded: dict[str, str]) -> str:
-    given = forwarded.get("HTTP_X_REQUEST_ID", "")
-    if given and _REQUEST_ID.fullmatch(given):
-        return given
+def _request_id(given: str) -> str:
+    return given if _REQUEST_ID.fullmatch(given) else _random_id()
+
+
+def _random_id() -> str:
     # An id, no secret: the standard generator is 50 times faster, and is seeded again in forked workers.
     return f"{random.getrandbits(128):032x}"
-
-
-def _settle_scheme(environ: WSGIEnvironment) -> None:
-    """Take the scheme from the connection: gunicorn trusts X-Forwarded-Proto of loopback by default."""
-    connection = environ.get("gunicorn.socket")
-    if connection is not None:
-        # Read for each request: a gevent worker replaces the class after --preload has imported this module.
-        environ["wsgi.url_scheme"] = "https" if isinstance(connection, ssl.SSLSocket) else "http"
 
 
 def _unmapped(address: str) -> str:

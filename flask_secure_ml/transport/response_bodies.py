@@ -28,6 +28,9 @@ class Resumed:
 class Stream:
     """The body of a stream. Its end is recorded, with the reason if it came too early.
 
+    A body that ends is closed and recorded before the server knows it, so before the client does: the next request of a
+    client that sends one after another finds the lease of this one released.
+
     :param record_end: runs the recorders for the end of the body.
     """
 
@@ -36,7 +39,8 @@ class Stream:
         self._iterator = iter(body)
         self._exchange = exchange
         self._record_end = record_end
-        self._recorded = False
+        self._closed = False
+        self._failure: Exception | None = None
         exchange.stream_error = "closed by the client or the server before its end"
 
     def __iter__(self) -> Iterator[bytes]:
@@ -47,6 +51,7 @@ class Stream:
             return next(self._iterator)
         except StopIteration:
             self._exchange.stream_error = None
+            self._close_early()
             raise
         except BaseException as error:
             self._exchange.stream_error = unhandled(error)
@@ -54,12 +59,22 @@ class Stream:
 
     def close(self) -> None:
         """Close the body and record how it ended, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if self._closed:
+            return
+        self._closed = True
         try:
             close_body(self._body)
         finally:
-            if not self._recorded:
-                self._recorded = True
-                self._record_end(self._exchange)
+            self._record_end(self._exchange)
+
+    def _close_early(self) -> None:
+        try:
+            self.close()
+        except Exception as error:  # noqa: BLE001 - the response is complete; the server learns of it when it closes
+            self._failure = error
 
 
 class Closing:

@@ -14,6 +14,7 @@ from ..authentication.resource_metadata import add_resource_metadata
 from ..config import Settings
 from ..config.cross_checks import session_cookie
 from ..errors import ConfigError
+from ..exchange import exchange_or_none
 from ..state import EXTENSION, state_of
 from ..transport.gate import opaque_layers, outer_problems
 from ..transport.probes import add_probes
@@ -40,6 +41,14 @@ def protect_app(app: Flask, parts: Parts) -> None:
     add_resource_metadata(app, state)
     if settings.probes is not None:
         add_probes(app, settings.probes, state.readiness)
+    if settings.sentry_dsn is not None:
+        from ..observe.sentry import add_sentry
+
+        add_sentry(settings.sentry_dsn.read()[0].decode(), exchange_or_none)
+    if settings.metrics is not None and state.metrics is not None:
+        from ..observe.metrics import add_metrics
+
+        add_metrics(app, settings.metrics, state.metrics, state.readiness)
     if settings.openapi != "off":
         from ..openapi.page import add_openapi
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from flask import Flask, session
@@ -10,14 +11,15 @@ from flask import Flask, session
 from ..authentication.setup import Authentication, build_authentication
 from ..authorization import AuthorizationGuard
 from ..config import Settings
+from ..config.audit import OFF
 from ..errors import ConfigError
 from ..inputs.guard import build_input_guard
 from ..limits.engine import Limiter
 from ..limits.failure_throttle import FailureThrottle
 from ..limits.guard import CostGuard, RateGuard
-from ..limits.headers import LimitHeaders
+from ..limits.headers import limit_headers
 from ..limits.setup import build_limiter
-from ..observe.request_log import RequestLog, open_sink
+from ..observe.request_log import RequestLog, ResponseSize, open_log
 from ..outputs import ConditionGuard, OutputFilter, ResponseRules
 from ..pipeline import Filter, Guard, Pipeline, Recorder
 from ..policy.matching import PolicyTable
@@ -26,15 +28,17 @@ from ..state import AppState
 from ..stores import open_store
 from ..transport.beneath import Beneath, beneath
 from ..transport.guards import TargetGuard, TlsGuard
-from ..transport.headers import ForeignFilter, ForeignHeaders, HeaderFilter, HeaderTables
-from ..transport.probes import PROBES, Readiness
+from ..transport.headers import FlaskHeaders, ForeignHeaders, HeaderCompletion, HeaderTables
+from ..transport.probes import PROBES, Part, Readiness
 from ..transport.rejections import RejectionFilter
 
 if TYPE_CHECKING:
     from ..authentication.guard import Authenticator
-    from ..authentication.session import SessionVary
     from ..extension import Parts
-    from ..transport.cors import CorsFilter
+    from ..observe.audit.log import AuditLog
+    from ..observe.metrics import Metrics
+    from ..principal import Clock
+    from ..stores import SharedStore
 
 
 def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
@@ -43,6 +47,9 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     :raises ConfigError: a part cannot work with its settings.
     """
     below = beneath(app, app.wsgi_app)
+    metrics = _metrics(app, settings)
+    audit, digest = _audit(app, settings, parts.clock)
+    log = _request_log(settings, parts, metrics)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(
         app.config,
@@ -55,6 +62,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     login = _session_login(app, settings)
     authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle, login)
     responses = ResponseRules(settings.plans["default"])
+    browser = tuple(_browser_headers(settings))
     # Flask-Talisman computes them, which takes about a millisecond a preset: once for both kinds of response.
     tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     policies = PolicyTable(
@@ -68,11 +76,15 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     pipeline = Pipeline.build(
         [
             *_transport(app, settings, policies, below),
-            *_guards(settings, parts, limiter, authentication, responses),
+            *_guards(settings, parts, limiter, authentication, responses, digest),
             *parts.guards,
         ],
-        [*parts.filters, *_filters(settings, responses, tables)],
-        [*_recorders(settings, parts), *parts.recorders],
+        [*parts.filters, *_filters(settings, responses, log)],
+        [
+            *_recorders(log, metrics),
+            *_alerts(app, settings, parts.clock, store, throttle, metrics),
+            *parts.recorders,
+        ],
     )
     return AppState(
         settings=settings,
@@ -84,11 +96,36 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         responses=responses,
         keys=authentication.keys,
         revocations=authentication.revocations,
-        load=authentication.load,
-        foreign_filters=tuple(_foreign_filters(settings, tables)),
+        load=authentication.load if audit is None else _both(audit.start, authentication.load),
+        flask_headers=(_flask_headers(settings, tables), *browser),
+        foreign_headers=(ForeignHeaders(tables), *browser),
         limiter=limiter,
-        readiness=Readiness({**authentication.parts, "limit store": limiter.ready}, parts.clock),
+        metrics=metrics,
+        readiness=Readiness({**authentication.parts, "limit store": limiter.ready, **_audit_part(audit)}, parts.clock),
+        audit=audit,
     )
+
+
+def _audit(app: Flask, settings: Settings, clock: Clock) -> tuple[AuditLog | None, Callable[[bytes], str] | None]:
+    """Return the audit log, and what digests inputs for it."""
+    if settings.audit_log == OFF:
+        return None, None
+    from ..observe.audit.log import open_audit_log
+
+    audit, keys = open_audit_log(settings, clock, app.config)
+    return audit, keys.digest_of if settings.audit_input_digest else None
+
+
+def _audit_part(audit: AuditLog | None) -> dict[str, Part]:
+    return {"audit log": audit.ready} if audit is not None and audit.required else {}
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call
 
 
 def _session_login(app: Flask, settings: Settings) -> Authenticator | None:
@@ -122,6 +159,7 @@ def _guards(
     limiter: Limiter,
     authentication: Authentication,
     responses: ResponseRules,
+    digest: Callable[[bytes], str] | None,
 ) -> Iterator[Guard]:
     yield authentication.guard
     if settings.session_login is not None:
@@ -131,7 +169,7 @@ def _guards(
     yield AuthorizationGuard(parts.owner, parts.clock)
     yield RateGuard(limiter, _probes(settings))
     yield ConditionGuard(responses)
-    yield build_input_guard(settings)
+    yield build_input_guard(settings, digest)
     yield CostGuard(limiter)
 
 
@@ -139,39 +177,107 @@ def _probes(settings: Settings) -> frozenset[str]:
     return frozenset() if settings.probes is None else PROBES
 
 
-def _filters(settings: Settings, responses: ResponseRules, tables: HeaderTables) -> Iterator[Filter]:
+def _filters(settings: Settings, responses: ResponseRules, log: RequestLog | None) -> Iterator[Filter]:
     # Before the rules of responses, which depend on the status.
     yield RejectionFilter(replace=settings.error_body == "ours")
     yield OutputFilter(responses)
+    if _is_traced():
+        from ..observe.tracing import TraceFilter
+
+        yield TraceFilter()
+    if log is not None:
+        yield ResponseSize()
+
+
+def _flask_headers(settings: Settings, tables: HeaderTables) -> FlaskHeaders:
     # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
-    yield HeaderFilter(tables, settings.headers, exposed)
-    if settings.limit_headers:
-        yield LimitHeaders()
-    yield from _browser_filters(settings)
+    return FlaskHeaders(tables, settings.headers, exposed, limit_headers if settings.limit_headers else None)
 
 
-def _browser_filters(settings: Settings) -> Iterator[CorsFilter | SessionVary]:
+def _browser_headers(settings: Settings) -> Iterator[HeaderCompletion]:
     if settings.cors is not None:
-        from ..transport.cors import CorsFilter
+        from ..transport.cors import CorsHeaders
 
-        yield CorsFilter(settings.cors)
+        yield CorsHeaders(settings.cors)
     if settings.session_login is not None:
         from ..authentication.session import SessionVary
 
         yield SessionVary()
 
 
-def _recorders(settings: Settings, parts: Parts) -> Iterator[Recorder]:
+def _is_traced() -> bool:
     try:
-        sink = parts.sink or open_sink(settings.request_log, parts.clock)
+        return find_spec("opentelemetry.trace") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _metrics(app: Flask, settings: Settings) -> Metrics | None:
+    if settings.metrics is None:
+        return None
+    from ..observe.metrics import Metrics
+
+    metrics = Metrics()
+    if settings.model is not None:
+        metrics.set_model(settings.model.name, settings.model.version or "")
+    # Signals hold their receivers weakly; the app keeps the metrics.
+    limit_store_changed.connect(metrics.limit_store_changed, app)
+    return metrics
+
+
+def _alerts(
+    app: Flask,
+    settings: Settings,
+    clock: Clock,
+    store: SharedStore,
+    throttle: FailureThrottle,
+    metrics: Metrics | None,
+) -> Iterator[Recorder]:
+    address, secret = settings.alert_webhook, settings.alert_webhook_secret
+    if address is None or secret is None:
+        return
+    from ..observe.alerts import Alerts, Webhook
+
+    def blocked_for(network: str) -> int:
+        block = throttle.block_of(network)
+        return 0 if block is None else block.left
+
+    backoff = settings.limit_backoff
+    alerts = Alerts(
+        Webhook(address, secret, clock),
+        app.name,
+        clock,
+        store,
+        blocked_for,
+        block_after=0 if backoff is None else backoff.block_after,
+        count=(lambda _result: None) if metrics is None else metrics.alert,
+    )
+    # The pipeline keeps the receiver, which the signal holds weakly.
+    limit_store_changed.connect(alerts.limit_store_changed, app)
+    yield alerts
+
+
+def _request_log(settings: Settings, parts: Parts, metrics: Metrics | None) -> RequestLog | None:
+    try:
+        return open_log(
+            settings.request_log,
+            parts.sink,
+            parts.clock,
+            settings.request_log_sample,
+            None if settings.model is None else settings.model.labels,
+            metrics,
+        )
     except OSError as error:
         raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
-    if sink is not None:
-        yield RequestLog(sink)
 
 
-def _foreign_filters(settings: Settings, tables: HeaderTables) -> Iterator[ForeignFilter]:
-    """Yield what completes the headers of responses that do not come from Flask."""
-    yield ForeignHeaders(tables)
-    yield from _browser_filters(settings)
+def _recorders(log: RequestLog | None, metrics: Metrics | None) -> Iterator[Recorder]:
+    if metrics is not None:
+        yield metrics
+    if _is_traced():
+        from ..observe.tracing import TraceRecorder
+
+        yield TraceRecorder()
+    if log is not None:
+        yield log

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any, cast
 
-from flask import Flask, Request, Response, got_request_exception, has_request_context, request
+from flask import Flask, Request, Response, got_request_exception, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
 from werkzeug.wrappers import Response as BaseResponse
 
-from ..errors import Completed, InternalError, SecureMLError, own_text, problem_response
-from ..exchange import Exchange, exchange_of
+from ..errors import Completed, DependencyUnavailable, InternalError, SecureMLError, own_text, problem_response
+from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
 from ..limits.guard import settle
 from ..outputs import ArrayJSONProvider, mark_checked
 from ..outputs.json_provider import Writer
+from ..policy.decorators import WRAPPER
 from ..policy.policy import Policy
-from ..signals import request_authenticated, request_rejected
+from ..signals import audit_unavailable, request_authenticated, request_rejected
 from ..state import AppState
 from ..transport.gate import Admission
 from ..transport.outgoing import FLASK_MARK
@@ -25,7 +27,7 @@ from ..transport.proxy import ExchangeOpener, ProxyMiddleware
 
 
 class Hooks:
-    """The hooks of one app: Flask's, and those of the proxy middleware (``transport.outgoing.Site``)."""
+    """The hooks of one app: Flask's, and those of the proxy middleware (``transport.site.Site``)."""
 
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
@@ -35,16 +37,16 @@ class Hooks:
     def install(self) -> None:
         """Put the hooks into the app, each where it cannot be bypassed."""
         app, settings, clock = self._app, self._state.settings, self._state.clock
-        # First in line: Flask stops at the first hook that returns a response, and none may before the guards. The
-        # preprocessors of URL values run before those hooks, and may abort, so the guards run before them too.
-        app.url_value_preprocessors.setdefault(None, []).insert(0, lambda _endpoint, _values: self._before())
-        app.before_request_funcs.setdefault(None, []).insert(0, self._before)
+        # First in line: the preprocessors of URL values run before the hooks of before_request, at the first of which
+        # that returns a response Flask stops. Without this one no response leaves, see Outgoing.
+        app.url_value_preprocessors.setdefault(None, []).insert(0, self._before)
         # Flask walks these lists backwards, so the first entry has the last word.
         app.after_request_funcs.setdefault(None, []).insert(0, self._after)
         app.teardown_request_funcs.setdefault(None, []).insert(0, self._teardown)
         if HTTPException not in app.error_handler_spec[None][None]:
             app.register_error_handler(HTTPException, self._problem)
         got_request_exception.connect(self._unhandled, app)
+        app.ensure_sync = self._ensuring(app.ensure_sync)  # type: ignore[method-assign]
         app.handle_user_exception = self._noting(app.handle_user_exception)  # type: ignore[method-assign]
         if type(app.json) is DefaultJSONProvider:
             app.json = ArrayJSONProvider(app, settings.max_json_depth, self._respond)
@@ -53,11 +55,11 @@ class Hooks:
             app, app.wsgi_app, opener=opener, admission=self._admission, site=self, clock=clock
         )
 
-    def _before(self) -> None:
+    def _before(self, _endpoint: object, _values: object) -> None:
         """Guard the request, before any other code of the app runs."""
         # The request itself: each access through the proxy costs as much as a small guard.
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
-        exchange = exchange_of(current.environ)
+        exchange: Exchange | None = current.environ.get(EXCHANGE_KEY)
         if exchange is None:
             raise InternalError("the proxy middleware did not run: was app.wsgi_app replaced?")
         exchange.streamed = None
@@ -69,25 +71,27 @@ class Hooks:
         :param endpoint: the endpoint of Flask, or the configured path of what is mounted.
         :raises SecureMLError: the request is rejected.
         """
-        known = exchange.principal is not None
         exchange.method = current.method
         exchange.endpoint = endpoint
         exchange.path = current.path
         exchange.policy = policy
+        known = not request_authenticated.receivers or exchange.principal is not None
         try:
             self._state.pipeline.check(current, exchange)
         except SecureMLError as error:
             request_rejected.send(self._app, exchange=exchange, error=error)
             raise
-        if exchange.principal is not None and not known:
+        if not known and exchange.principal is not None:
             request_authenticated.send(self._app, exchange=exchange)
 
     def _respond(self, value: Any, write: Writer) -> AnyResponse:
         """Return the response for the value that a view returned."""
-        if not has_request_context():
+        try:
+            current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        except RuntimeError:
+            # There is no request.
             return write(value)
-        current: Request = request._get_current_object()  # type: ignore[attr-defined]
-        exchange = exchange_of(current.environ)
+        exchange: Exchange | None = current.environ.get(EXCHANGE_KEY)
         return write(value) if exchange is None else self._state.responses.respond(value, write, current, exchange)
 
     def _problem(self, error: HTTPException) -> BaseResponse:
@@ -111,6 +115,21 @@ class Hooks:
             mark_checked(response)
         return response
 
+    def _ensuring(self, ensure_sync: Callable[..., Any]) -> Any:
+        """Return Flask's own ``ensure_sync``, which need not inspect what is known to be no coroutine function.
+
+        That are the hooks of this object and the views that a decorator of ours has wrapped.
+        """
+
+        def ensured(function: Callable[..., Any]) -> Any:
+            if type(function) is MethodType and function.__self__ is self:
+                return function
+            if type(function) is FunctionType and function.__code__ is WRAPPER:
+                return function
+            return ensure_sync(function)
+
+        return ensured
+
     def _noting(self, handle: Callable[[Exception], Any]) -> Any:
         """Return Flask's own error handling; each exception is recorded on the exchange first."""
 
@@ -127,7 +146,8 @@ class Hooks:
 
     def _after(self, response: Response) -> Response:
         """Run the filters."""
-        exchange = exchange_of(request.environ)
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        exchange: Exchange | None = current.environ.get(EXCHANGE_KEY)
         if exchange is not None:
             self._state.pipeline.filter(response, exchange)
             exchange.streamed = response.is_streamed
@@ -141,7 +161,7 @@ class Hooks:
             exchange.fail(exception)
 
     def _teardown(self, error: BaseException | None) -> None:
-        exchange = exchange_of(request.environ)
+        exchange = None if error is None else exchange_of(request.environ)
         if exchange is not None and error is not None:
             exchange.fail(error)
 
@@ -166,11 +186,25 @@ class Hooks:
                 self._app.logger.exception("a filter failed for the error response of %s", exchange.request_id)
         return response
 
-    def finish_headers(self, exchange: Exchange, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers of a response that does not come from Flask, completed."""
-        for each in self._state.foreign_filters:
+    def finish_headers(
+        self, exchange: Exchange, headers: list[tuple[str, str]], *, of_flask: bool
+    ) -> list[tuple[str, str]]:
+        """Return the headers of a response, completed."""
+        for each in self._state.flask_headers if of_flask else self._state.foreign_headers:
             headers = each.completed(exchange, headers)
         return headers
+
+    def commit(self, exchange: Exchange) -> SecureMLError | None:
+        """Write the audit record of a response, and return what replaces it if that cannot be done and is required."""
+        audit = self._state.audit
+        if audit is None:
+            return None
+        exchange.finished = self._state.clock.monotonic()
+        reason = audit.record(exchange)
+        if reason is None:
+            return None
+        audit_unavailable.send(self._app, exchange=exchange, reason=reason)
+        return DependencyUnavailable(reason) if audit.required else None
 
     def record(self, exchange: Exchange) -> None:
         """Record the response, before its first byte is sent."""
@@ -180,6 +214,8 @@ class Hooks:
     def record_stream_end(self, exchange: Exchange) -> None:
         """Record the end of a streamed response."""
         exchange.finished = self._state.clock.monotonic()
+        if self._state.audit is not None:
+            self._state.audit.record_stream_end(exchange)
         self._state.pipeline.record_stream_end(exchange)
 
     def complete(self, exchange: Exchange) -> list[Callable[[], None]]:

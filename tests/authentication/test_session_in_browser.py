@@ -128,7 +128,7 @@ def test_a_link_of_another_origin(page: Any, site: Served, evil: str) -> None:
 
 def rejected(site: Served) -> int:
     """Return how many requests of other origins came with a session."""
-    return site.log.read_text().count('"code": "origin_not_allowed"')
+    return site.log.read_text().count('"code":"origin_not_allowed"')
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

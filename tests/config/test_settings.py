@@ -158,13 +158,20 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param(
             "REQUEST_LOG",
             "stdrr",
-            "must be 'stderr' or 'stdout' or 'off' or the path of a file, such as './stdrr', not 'stdrr'; "
-            "did you mean 'stderr'?",
+            "must be 'stderr' or 'stdout' or 'off' or 'logging:NAME' or the path of a file, such as './stdrr', "
+            "not 'stdrr'; did you mean 'stderr'?",
             id="bare word as a log file",
         ),
         pytest.param(
-            "REQUEST_LOG", None, "must be 'stderr' or 'stdout' or 'off' or the path of a file, not None", id="no log"
+            "REQUEST_LOG",
+            None,
+            "must be 'stderr' or 'stdout' or 'off' or 'logging:NAME' or the path of a file, not None",
+            id="no log",
         ),
+        pytest.param(
+            "MODEL", {"name": "a\nb"}, ".name: must be 1 to 128 letters, digits or ._+:/@-, not 'a\\nb'", id="model"
+        ),
+        pytest.param("REQUEST_LOG_SAMPLE", 1.5, "must be a number from 0 to 1, not 1.5", id="more than all responses"),
         pytest.param(
             "API_KEY_PEPPER", "hunter2", f"{LITERAL}; a literal one must have at least 32 bytes", id="short literal"
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flask import Flask
 from doc_blocks import HOWTO, ROOT, blocks, write_file
 from flask_secure_ml import SecureML
 from flask_secure_ml.state import state_of
+from loggers import unchanged_loggers
 
 PAGES = sorted([ROOT / "README.rst", *(ROOT / "docs").rglob("*.rst")])
 
@@ -34,6 +36,13 @@ def run(page: Path) -> Flask:
     app = namespace["create_app"]() if "create_app" in namespace else namespace["app"]
     assert isinstance(app, Flask)
     return app
+
+
+@pytest.fixture(autouse=True)
+def _loggers() -> Iterator[None]:
+    """Pages that configure logging do so for the whole process."""
+    with unchanged_loggers("flask_secure_ml", "model.requests"):
+        yield
 
 
 @pytest.mark.parametrize("page", pages_with(""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import ssl
@@ -24,7 +25,10 @@ import pytest
 from example_app.demo import THREE, curl_command
 from example_app.server import Address
 from example_app.training import split
+from flask_secure_ml.observe.audit.reading import records_of
 from programs import needs
+from servers import Served
+from slow_clients import slow_clients
 
 PATIENCE = 90.0
 OWN = {"DEMO_STATE", "HOST", "PORT"}
@@ -128,6 +132,28 @@ def _get(demo: Demo, path: str, headers: dict[str, str], minimum: ssl.TLSVersion
         connection.close()
 
 
+SLOW_KINDS = [
+    pytest.param("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "a", id="half a header"),
+    pytest.param(
+        "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+        "Content-Length: 20000\r\n\r\n",
+        " ",
+        id="half a body",
+    ),
+    pytest.param("", "", id="TLS, then silence"),
+]
+
+
+@pytest.mark.parametrize(("head", "drip"), SLOW_KINDS)
+def test_sixty_slow_clients(demo: Demo, head: str, drip: str) -> None:
+    """Others get their responses meanwhile, without a proxy in front."""
+    served = Served(demo.port, None, demo.log)
+    served.context = _context(demo)
+    with slow_clients(served, head.format(key=demo.headers["X-API-Key"]), drip, count=60):
+        assert [_get(demo, "/healthz", {}) for _ in range(5)] == [200] * 5
+        assert _get(demo, "/metrics", {}) == 401
+
+
 def _predictions(demo: Demo) -> Any:
     """Send the request of the printed command, without curl."""
     connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=_context(demo))
@@ -227,12 +253,27 @@ def test_request_log(demo: Demo) -> None:
     assert demo.headers["X-API-Key"] not in demo.log.read_text()
 
 
+def test_audit_log(demo: Demo, state: Path) -> None:
+    """The printed command verifies the log, which has a record of a prediction with the model that made it."""
+    assert _predictions(demo) == [3]
+    command = next(line for line in demo.said if "secure-ml audit verify" in line)
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "ok: nothing was changed"), done.stdout
+    assert "Outside checkpoints cover" in done.stdout
+    served = [
+        each for each in records_of(state / "audit") if (each.get("endpoint"), each.get("status")) == ("predict", 200)
+    ]
+    assert {(each["rows"], each["model"][:7]) for each in served} == {(1, "digits@")}
+
+
 def test_secrets_are_private(demo: Demo, state: Path) -> None:
     """Nobody but the owner reads the state, and the key itself is not in it."""
     assert state.stat().st_mode & 0o777 == 0o700
-    for name in ("server.key", "pepper", "api_keys.json"):
+    for name in ("server.key", "pepper", "api_keys.json", "audit/keys.json", "audit-verification.key"):
         assert (state / name).stat().st_mode & 0o777 == 0o600
-    assert not any(demo.headers["X-API-Key"].encode() in path.read_bytes() for path in state.iterdir())
+    assert not any(
+        demo.headers["X-API-Key"].encode() in path.read_bytes() for path in state.rglob("*") if path.is_file()
+    )
 
 
 def test_busy_port(demo: Demo, tmp_path: Path) -> None:
@@ -251,10 +292,7 @@ def test_busy_port(demo: Demo, tmp_path: Path) -> None:
 def test_stopped_and_started_again(demo: Demo, state: Path, number: signal.Signals, tmp_path: Path) -> None:
     """A signal ends the demo and gunicorn cleanly; the next start keeps the certificate and makes a new key."""
     copy = tmp_path / "state"
-    copy.mkdir()
-    for path in state.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-        (copy / path.name).chmod(path.stat().st_mode)
+    shutil.copytree(state, copy)
     authority = (copy / "ca.pem").read_bytes()
     with _started(copy) as again:
         assert _predictions(again) == [3]

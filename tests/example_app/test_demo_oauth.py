@@ -212,7 +212,7 @@ def test_secrets_are_private(demo: Demo) -> None:
     for name in ("auth_clients.json", "auth_keys.json", "auth_tokens.db", "introspection_secret", "server.key"):
         assert (demo.state / name).stat().st_mode & 0o777 == 0o600
     for secret in demo.auth.secrets.values():
-        assert not any(secret.encode() in path.read_bytes() for path in demo.state.iterdir())
+        assert not any(secret.encode() in path.read_bytes() for path in demo.state.rglob("*") if path.is_file())
         assert secret not in demo.log.read_text()
 
 

@@ -267,6 +267,27 @@ def test_penalty(store: Store) -> None:
     assert (verdict.allowed, verdict.strikes) == (True, 0)
 
 
+def test_requests_in_flight_are_no_fault(store: Store) -> None:
+    """A client cannot know when its requests end, so that it waits no longer for having tried; a penalty goes on."""
+    flight = Rule("flight", Kind.LEASES, 1, 0.0, unit="concurrent-requests")
+    rules = RuleSet([Rule("limit", Kind.FIXED, 2, 1000.0), flight], backs_off=True)
+    assert store.charge(rules, 1, 1, lease=b"lease--1").allowed
+    for _ in range(30):
+        store.clock.advance(1.2)
+        verdict = store.charge(rules, 1, 1, lease=b"lease--2")
+        assert (verdict.allowed, verdict.penalty, verdict.strikes) == (False, 0, 0)
+        store.counters.renew([(KEY, rules, b"lease--1")])
+    assert store.charge(rules, 1, 0).allowed
+    while not (verdict := store.charge(rules, 1, 1, lease=b"lease--2")).strikes:
+        store.clock.advance(1.5)
+        store.counters.renew([(KEY, rules, b"lease--1")])
+    assert verdict.penalty
+    # What can never fit tells a caller nothing about when to come, in a penalty either.
+    store.charge(rules, 9, 0)
+    store.clock.advance(1100)
+    assert store.charge(rules, 1, 0).allowed
+
+
 # --- reports ---------------------------------------------------------------------------------------------
 
 

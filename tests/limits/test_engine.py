@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from struct import pack
 from typing import Any
 
 import pytest
@@ -12,11 +14,11 @@ from flask import Flask
 
 from flask_secure_ml import protect
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable
-from flask_secure_ml.limits.counters import Charge, Verdict
+from flask_secure_ml.limits.counters import Backoff, Charge, Verdict
 from flask_secure_ml.limits.engine import Limiter
 from flask_secure_ml.limits.memory import MemoryCounters
 from flask_secure_ml.limits.plans import Tariffs
-from flask_secure_ml.limits.rules import Kind, Rule, RuleSet
+from flask_secure_ml.limits.rules import STRATEGIES, Kind, Rule, RuleSet
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import FakeClock
 from limiters import limit, limiter_of
@@ -173,15 +175,63 @@ def test_workers(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, settings: di
 
 
 def test_settings_reach_the_counters(clock: FakeClock) -> None:
-    """SECURE_ML_MEMORY_MAX_KEYS."""
+    """Of a server, and of what stands in for one that is down."""
     counters: Any = limiter_of(clock, MEMORY_MAX_KEYS=1234).counters
     assert counters._entries._maximum == 1234
+    limiter: Any = limiter_of(clock, uri="redis://127.0.0.1:1", MEMORY_MAX_KEYS=1234, STORE_TIMEOUT=0.75, USAGE_DAYS=7)
+    assert limiter._here._entries._maximum == 1234
+    assert (limiter.counters._client._deadline.usual, limiter.counters._usage_days, limiter.usage) == (0.75, 7, True)
+
+
+BACKOFF = {
+    "tolerance": 3,
+    "base": 11.0,
+    "factor": 3.0,
+    "maximum": 700.0,
+    "decay": 30.0,
+    "jitter": 0.2,
+    "block_after": 4,
+    "block": 5000.0,
+}
+
+
+@pytest.mark.parametrize("uri", ["memory:", "sqlite", "redis://127.0.0.1:1"])
+def test_backoff_reaches_the_counters(clock: FakeClock, tmp_path: Path, uri: str) -> None:
+    """Each number of it, also for the time when the store is down."""
+    uri = f"sqlite:{tmp_path}/s.db" if uri == "sqlite" else uri
+    limiter: Any = limiter_of(clock, uri=uri, LIMIT_BACKOFF=BACKOFF)
+    expected = Backoff(**BACKOFF)  # type: ignore[arg-type]
+    found = limiter.counters._backoff
+    assert found == (pack("<8d", *expected) if uri.startswith("redis") else expected)
+    assert limiter._here._backoff == expected
+
+
+@pytest.mark.parametrize(("strategy", "kind"), STRATEGIES.items())
+def test_strategy_of_all_limits(clock: FakeClock, strategy: str, kind: Kind) -> None:
+    """RATELIMIT_STRATEGY."""
+    limiter = limiter_of(clock, RATELIMIT_STRATEGY=strategy)
+    assert limiter.tariffs.rule(limit("5/minute"), "plan").kind is kind
 
 
 def test_where_limits_are_counted(protected: MakeApp) -> None:
     """With the other shared state, unless RATELIMIT_STORAGE_URI says otherwise."""
     app = protected(STORE_URI="memory:")
     assert isinstance(state_of(app).limiter.counters, MemoryCounters)
+
+
+def test_password_of_the_shared_state(
+    clock: FakeClock, admin: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SECURE_ML_STORE_PASSWORD is for limits too, and no other server gets it."""
+    monkeypatch.setenv("PASSWORD", "a-very-long-password")
+    settings = {"STORE_URI": address, "STORE_PASSWORD": "env:PASSWORD"}
+    admin.config_set("requirepass", "a-very-long-password")
+    try:
+        assert limiter_of(clock, uri=address, **settings).counters.callers() == {}
+        with pytest.raises(DependencyUnavailable):
+            limiter_of(clock, uri=address.replace("/0?", "/1?"), **settings).counters.callers()
+    finally:
+        admin.config_set("requirepass", "")
 
 
 @pytest.mark.parametrize("uri", ["cupboard://:hunter2@x", "memcached://:hunter2@x"])

@@ -77,7 +77,7 @@ class Both:
     def __init__(self, counters: RedisCounters, admin: Any) -> None:
         admin.flushall()
         self.clock = ServerClock(admin)
-        self._stores: tuple[Counters, Counters] = (counters, Model(self.clock, BACKOFF, 10.0, 0.5))
+        self._stores: tuple[Any, Any] = (counters, Model(self.clock, BACKOFF, 10.0, 0.5))
         self.made: list[tuple[Charge, Verdict]] = []
 
     def charge(self, asked: Sequence[Charge], times: int = 1) -> None:

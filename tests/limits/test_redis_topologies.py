@@ -17,6 +17,7 @@ from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.limits.counters import Charge, Settlement
 from flask_secure_ml.limits.redis import RedisCounters
 from flask_secure_ml.limits.rules import Kind, Rule, RuleSet, key_of
+from flask_secure_ml.limits.usage import Usage
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores import open_store
 from flask_secure_ml.stores.redis_nodes import PAUSE
@@ -111,6 +112,18 @@ def test_keys_of_all_nodes(servers: ClusterOf, counters: RedisCounters) -> None:
     assert counters.callers() == {first: "a", second: "b", third: "c"}
     assert [counters.clear(key) for key in (first, second, third, first)] == [True, True, True, False]
     assert counters.callers() == {}
+
+
+def test_usage_of_all_nodes(servers: ClusterOf, uri: str, clock: FakeClock) -> None:
+    """It lies in the slot of the caller's counts, also after a settlement, and is read from every node."""
+    counters = RedisCounters(uri, None, clock, connect_timeout=HANG, usage_days=9)
+    keys = [keys_of(server, 1)[0] for server in servers.primaries]
+    usage = Usage(20_000, "gold", "predict", 1, 5, 5)
+    for number, key in enumerate(keys):
+        counters.charge([Charge(key, ONE, (1,), b"", f"caller {number}", usage)])
+        counters.settle([Settlement(key, ONE, (0,), (0.0,), b"", usage.corrected(-number))])
+    expected = [(f"caller {number}", "gold", "predict", 20_000, 1, 5, 5 - number) for number in range(3)]
+    assert sorted(counters.used(20_000, 20_000)) == expected
 
 
 def noted(events: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.limits.counters import LEASE_SECONDS
 from flask_secure_ml.limits.sqlite import SqliteCounters
 from flask_secure_ml.testing import FakeClock
+
+MANY = int(os.environ.get("MANY_REQUESTS", "1"))
+"""How many times as many workers are killed as usual: for the long proof."""
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ assert sums[5] == 2
 """
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, 4] if MANY == 1 else [2, 4, 8])
 def test_exact_for_all_processes_and_threads(path: Path, processes: int) -> None:
     """Never one more than a limit allows, and never one less, whatever is charged."""
     run(EXACT, path, processes)
@@ -128,9 +132,10 @@ assert sqlite3.connect(sys.argv[1]).execute("PRAGMA integrity_check").fetchall()
 """
 
 
-def test_workers_that_are_killed(path: Path) -> None:
+@pytest.mark.parametrize("seed", range(1, MANY + 1))
+def test_workers_that_are_killed(path: Path, seed: int) -> None:
     """A charge is made whole or not at all, and the next worker goes on at once."""
-    run(KILLED, path, 1)
+    run(KILLED, path, seed)
 
 
 def test_leases_of_a_killed_worker(path: Path) -> None:

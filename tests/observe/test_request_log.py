@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, Request, Response, send_file
+from marshmallow import Schema
 
-from flask_secure_ml import SecureML, protect
-from flask_secure_ml.observe.request_log import open_sink
+from flask_secure_ml import Exchange, Principal, SecureML, protect, public
+from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.observe.request_log.lines import LONGEST_LINE, line_of
 from flask_secure_ml.testing import FakeClock, MemorySink
-from forks import run_forking
 from support import HTTPS, MakeApp, caller
 
 
@@ -42,6 +44,11 @@ def test_the_line(app: Flask, sink: MemorySink, clock: FakeClock) -> None:
             "reason": None,
             "ms": 250.0,
             "bytes_in": 19,
+            "plan": "default",
+            "http.route": "/predict/<name>",
+            "http.response.body.size": 13,
+            "limit": "requests-60s",
+            "limit_remaining": 599,
         }
     ]
 
@@ -61,6 +68,8 @@ def test_rejections_have_code_and_reason(app: Flask, sink: MemorySink) -> None:
         pytest.param("/%1b%5b31mred", id="terminal colour"),
         pytest.param("/%e2%80%a8%e2%80%ae", id="line separator and right-to-left override"),
         pytest.param("/%ff%fe", id="not UTF-8"),
+        pytest.param("/%7f%1b]0;owned%07", id="delete, and the title of the terminal"),
+        pytest.param("/" + "%f0%9f%98%80" * 300, id="characters whose escapes are longest"),
     ],
 )
 def test_nothing_breaks_the_line(app: Flask, sink: MemorySink, path: str) -> None:
@@ -69,6 +78,7 @@ def test_nothing_breaks_the_line(app: Flask, sink: MemorySink, path: str) -> Non
     line = sink.lines[0]
     assert line.isascii()
     assert line.isprintable()
+    assert len(line) <= LONGEST_LINE
     assert json.loads(line)["endpoint"] is None
 
 
@@ -112,7 +122,7 @@ def test_standard_streams(where: str, lines: tuple[int, int], capsys: pytest.Cap
     SecureML(app)
     app.test_client().get("/1", base_url=HTTPS)
     out, err = capsys.readouterr()
-    assert (out.count('"path": "/1"'), err.count('"path": "/1"')) == lines
+    assert (out.count('"path":"/1"'), err.count('"path":"/1"')) == lines
 
 
 def test_a_log_that_cannot_be_opened_stops_the_app(protected: MakeApp) -> None:
@@ -121,44 +131,140 @@ def test_a_log_that_cannot_be_opened_stops_the_app(protected: MakeApp) -> None:
         protected(parts={"sink": None}, REQUEST_LOG="/no/such/folder/requests.jsonl")
 
 
-FORK = """
-import select
-from flask_secure_ml.observe.request_log import open_sink
-from flask_secure_ml.principal import SystemClock
-
-reader, writer = os.pipe()
-sink = open_sink(f"/dev/fd/{writer}", SystemClock())
-threading.Thread(target=sink.write, args=["x" * 1_000_000], daemon=True).start()
-# The pipe is too small for the line: the thread waits in the middle of it.
-select.select([reader], [], [])
-pid = fork(lambda: sink.write("of the child"))
-received = b""
-while b"of the child\\n" not in received or received.count(b"x") < 1_000_000:
-    received += os.read(reader, 65_536)
-assert received.count(b"\\n") == 2
-ended(pid)
-"""
+def test_a_line_that_is_too_long_is_cut(app: Flask) -> None:
+    """Every string and list of it, so that it is one write to a pipe; a line that is not says nothing of this."""
+    hostile = "\N{GRINNING FACE}" * 256
+    logged = json.loads(line_of({"path": hostile, "reason": hostile, "pointers": [hostile] * 10, "status": 422}))
+    assert logged == {"path": hostile[:32], "reason": hostile[:32], "pointers": [hostile[:32]] * 3, "status": 422} | {
+        "cut": True
+    }
+    assert json.loads(line_of({"path": hostile, "message": "x" * 2_000})) == {
+        "path": hostile[:200],
+        "message": "x" * 200,
+        "cut": True,
+    }
+    assert "cut" not in line_of({"path": "/"})
 
 
-def test_a_fork_in_the_middle_of_a_line() -> None:
-    """The child is not blocked by the locks of the log and of its stream, and repeats nothing of the line."""
-    run_forking(FORK)
+class Rows(Schema):
+    instances = Tensor(shape=(None, 2), dtype="float64")
 
 
-def test_a_line_is_written_whole(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the system writes a part at a time."""
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:3])))
-    sink = open_sink(str(tmp_path / "log"), clock)
-    assert sink is not None
-    sink.write("a long line")
-    monkeypatch.undo()
-    assert (tmp_path / "log").read_text() == "a long line\n"
+def test_what_was_charged_and_what_is_left(protected: MakeApp, sink: MemorySink) -> None:
+    """Rows, and the limit of which the least share is left; for a 429 the limit that rejected."""
+    app = protected(PLANS={"default": {"requests": ["2/minute"], "quotas": ["100/day"]}})
+    predict = protect(body=Rows, cost="instances")(lambda payload: "ok")
+    app.add_url_rule("/predict", "predict", predict, methods=["POST"])
+    client = app.test_client()
+    for rows in (3, 4, 1):
+        client.post("/predict", base_url=HTTPS, headers=caller(), json={"instances": [[1, 2]] * rows})
+    found = [(r["status"], r.get("rows"), r["limit"], r["limit_remaining"]) for r in sink.records]
+    assert found == [(200, 3, "requests-60s", 1), (200, 4, "requests-60s", 0), (429, None, "requests-60s", 0)]
 
 
-def test_a_full_disk(clock: FakeClock) -> None:
-    """It is an error, which the pipeline logs."""
-    sink = open_sink("/dev/full", clock)
-    assert sink is not None
-    with pytest.raises(OSError, match="No space left"):
-        sink.write("x")
+def test_pointers_without_values(protected: MakeApp, sink: MemorySink) -> None:
+    """Of a 422 where it is wrong is logged, ten at most, and never what the client sent there."""
+    app = protected()
+    predict = protect(body=Rows)(lambda payload: "ok")
+    app.add_url_rule("/predict", "predict", predict, methods=["POST"])
+    rows = [[1, "c4n4ry-value"], *[["c4n4ry-value", 1]] * 30]
+    client = app.test_client()
+    client.post("/predict", base_url=HTTPS, headers=caller(), json={"instances": rows})
+    client.post(
+        "/predict", base_url=HTTPS, headers=caller(), json={"instances": [[1, 2]], "a\r\n\x1b[31m\u202esml_c4n4ry_x": 1}
+    )
+    first, second = sink.records
+    assert first["pointers"][0] == "/instances/0/1"
+    assert len(first["pointers"]) <= 10
+    assert second["pointers"] == ["/a\r\n\x1b[31m\u202e[redacted]"]
+    assert all(line.isascii() and line.isprintable() and "c4n4ry" not in line for line in sink.lines)
+
+
+class Long:
+    """Authenticates everyone as a client with hostile names."""
+
+    name = "test"
+    challenge = "Test"
+
+    def find(self, request: Request, exchange: Exchange) -> object | None:
+        return "x"
+
+    def verify(self, credential: object, exchange: Exchange) -> Principal:
+        return Principal("jwt", "s\r\n\x7f" * 300, "https://as.example", client_id="\x1b]0;c\u2028" * 300)
+
+
+def test_hostile_names_of_a_token(protected: MakeApp, sink: MemorySink) -> None:
+    """The subject and the client of an issuer are cut and escaped too."""
+    app = protected(parts={"authenticators": [Long()]})
+    app.add_url_rule("/x", "x", protect(lambda: "ok"))
+    app.test_client().get("/x", base_url=HTTPS)
+    assert sink.lines[0].isascii()
+    assert sink.lines[0].isprintable()
+    assert len(sink.records[0]["principal"]) == len(sink.records[0]["client_id"]) == 256
+
+
+def test_the_size_of_a_response(app: Flask, sink: MemorySink, tmp_path: Path) -> None:
+    """Where it is known: not of a stream, nor of an error that replaced a response; HEAD has no body."""
+    (tmp_path / "file").write_bytes(b"x" * 70)
+    app.add_url_rule("/stream", "stream", public(lambda: Response(iter(["a", "b"]))))
+    app.add_url_rule("/file", "file", public(lambda: send_file(tmp_path / "file")))
+    app.add_url_rule("/text", "text", public(lambda: "\N{EURO SIGN}"))
+    app.add_url_rule("/same", "same", public(lambda: ("not sent", 304)))
+    client = app.test_client()
+    for path in ("/stream", "/file", "/text", "/same"):
+        client.get(path, base_url=HTTPS, buffered=True)
+    client.head("/text", base_url=HTTPS)
+    sizes = [(r["endpoint"], r.get("http.response.body.size")) for r in sink.records if "event" not in r]
+    assert sizes == [("stream", None), ("file", 70), ("text", 3), ("same", None), ("text", None)]
+
+
+@pytest.mark.parametrize(
+    ("model", "logged"),
+    [
+        ({"name": "digits", "version": "3"}, {"model.name": "digits", "model.version": "3"}),
+        ({"name": "digits"}, {"model.name": "digits"}),
+    ],
+)
+def test_the_model(protected: MakeApp, sink: MemorySink, model: dict[str, str], logged: dict[str, str]) -> None:
+    """SECURE_ML_MODEL is part of each line, and a metric."""
+    app = protected(MODEL=model, METRICS="/metrics")
+    app.test_client().get("/x", base_url=HTTPS)
+    assert {name: value for name, value in sink.records[0].items() if name.startswith("model")} == logged
+    labels = {"version": ""} | model
+    assert app.extensions["secure_ml"].metrics.registry.get_sample_value("secure_ml_model_info", labels) == 1
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.25, 30, 90), (1.0, 240, 240)])
+def test_sample(protected: MakeApp, sink: MemorySink, share: float, low: int, high: int) -> None:
+    """SECURE_ML_REQUEST_LOG_SAMPLE is the share of 2xx responses with a line; errors always have one."""
+    app = protected(REQUEST_LOG_SAMPLE=share)
+    app.add_url_rule("/x", "x", public(lambda: "ok"))
+    for _ in range(240):
+        app.test_client().get("/x", base_url=HTTPS)
+    for _ in range(10):
+        app.test_client().get("/no", base_url=HTTPS)
+    statuses = [record["status"] for record in sink.records]
+    assert low <= statuses.count(200) <= high
+    assert statuses.count(401) == 10
+
+
+def test_the_lines_of_a_stream_are_sampled_together(protected: MakeApp, sink: MemorySink) -> None:
+    """Both or none, but a broken stream always has its last one."""
+
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise RuntimeError
+
+    app = protected(REQUEST_LOG_SAMPLE=0.5)
+    app.add_url_rule("/stream", "stream", public(lambda: Response(iter(["a", "b"]))))
+    app.add_url_rule("/broken", "broken", public(lambda: Response(broken())))
+    for _ in range(100):
+        app.test_client().get("/stream", base_url=HTTPS, buffered=True)
+    counts = Counter(record["request_id"] for record in sink.records)
+    assert 20 <= len(counts) <= 80
+    assert set(counts.values()) == {2}
+    sink.lines.clear()
+    for _ in range(20):
+        with pytest.raises(RuntimeError):
+            app.test_client().get("/broken", base_url=HTTPS, buffered=True)
+    assert [record["event"] for record in sink.records if "event" in record] == ["stream_end"] * 20

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from flask_secure_ml.refresh import WatchedFile
-from flask_secure_ml.refresh.files import SETTLED_NS
+from flask_secure_ml.refresh.files import POLLED, SETTLED_NS
+from flask_secure_ml.testing import FakeClock
 from servers import wait_until
 
 
@@ -50,6 +51,50 @@ def test_unchanged_file_is_parsed_once(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "open", None)
     assert file.read() == 7
     assert parser.count == 1
+
+
+def test_file_with_a_clock_is_looked_at_now_and_then(path: Path) -> None:
+    """recent() sees a change within 100 ms, at once after forget() or read(), and when the clock was set back."""
+    clock = FakeClock()
+    path.write_text("7")
+    file = WatchedFile(path, Parser(), clock)
+    assert file.recent() == 7
+    path.write_text("8")
+    clock.advance(POLLED * 0.99)
+    assert file.recent() == 7
+    clock.advance(POLLED * 0.01)
+    assert file.recent() == 8
+    path.write_text("12")
+    assert (file.recent(), file.read(), file.recent()) == (8, 12, 12)
+    path.write_text("9")
+    file.forget()
+    assert file.recent() == 9
+    path.write_text("10")
+    clock.advance(-1)
+    assert file.recent() == 10
+    path.write_text("x")
+    path.unlink()
+    assert file.recent() == 10
+    clock.advance(POLLED)
+    with pytest.raises(FileNotFoundError):
+        file.recent()
+    path.write_text("11")
+    assert file.recent() == 11
+
+
+def test_change_while_another_thread_reads(path: Path) -> None:
+    """What was read before forget() is not returned after it."""
+    path.write_text("7")
+    clock = FakeClock()
+
+    def parse(raw: bytes) -> int:
+        if raw == b"7":
+            path.write_text("8")
+            file.forget()
+        return int(raw)
+
+    file = WatchedFile(path, parse, clock)
+    assert [file.recent(), file.recent()] == [7, 8]
 
 
 def test_same_size_and_modification_time(path: Path) -> None:

@@ -161,14 +161,17 @@ def test_forged_https_over_clear_text(site: Site, tmp_path: Path) -> None:
 
 
 def test_keys_change_under_running_workers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new key works and a revoked one stops at the next request, in every worker."""
+    """A new key works at the next request, and a revoked one stops within 100 ms, in every worker."""
     monkeypatch.setenv("PEPPER", site.environ["PEPPER"])
     store = FileKeyStore(str(site.keys_file))
     key = key_in_file(str(site.keys_file), scopes=())
-    calls = [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]
+
+    def calls() -> list[int]:
+        return [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]
+
+    assert calls() == [200] * 8
     store.revoke(str(key_id(key)))
-    calls += [site.served.call("GET", "/whoami", headers={"X-API-Key": key})[0] for _ in range(8)]
-    assert calls == [200] * 8 + [401] * 8
+    wait_until(lambda: calls() == [401] * 8, "the revocation in every worker")
 
 
 def test_clear_text_to_the_tls_port_gets_no_response_of_the_app(site: Site) -> None:

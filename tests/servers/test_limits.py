@@ -9,17 +9,20 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
 from certificates import Certificate
+from counting import CountedIn
 from servers import Served, gunicorn, valkey
 from stored_keys import key_in_file
 
 EVERY = bool(os.environ.get("EVERY_STRATEGY"))
 STRATEGIES = ["fixed-window", "sliding-window-counter", "gcra"]
 WORKERS, CLIENTS = 4, 8
+TURNS, KILLS = (1000, 20) if EVERY else (60, 2)
 
 
 def plan(strategy: str, outage: str = "degrade") -> str:
@@ -121,3 +124,51 @@ def test_a_store_that_is_gone_under_load(
         # A charge that timed out may have been made, so the shares are what is left for certain.
         assert set(found) == {200, 429}
         assert found[200] <= 120
+
+
+def test_a_client_that_sends_one_after_another(
+    tmp_path: Path, certificate: Certificate, environ: dict[str, str], store: str, key: str
+) -> None:
+    """It never has two requests in flight, whichever worker it meets and however its response is sent."""
+    plans = json.dumps({"default": {"in_flight": 1}})
+    with served(tmp_path, certificate, environ, store, plans) as server:
+        for path in ("/whoami", "/stream"):
+            found = Counter(server.call("GET", path, None, {"X-API-Key": key})[0] for _ in range(TURNS))
+            assert found == {200: TURNS}
+
+
+def test_the_bill_when_workers_are_killed(
+    tmp_path: Path, certificate: Certificate, environ: dict[str, str], store: str, key: str
+) -> None:
+    """What clients got is on it, what no client sent is not, and each request has its rows and their cost."""
+    # A request that was not counted in time is no 200.
+    plans = json.dumps({"default": {"requests": [{"limit": "100000/hour", "outage": "closed"}]}})
+    headers = {"X-API-Key": key, "Content-Type": "application/json"}
+    body = json.dumps({"instances": [[0, 1, 2, 3]] * 2})
+
+    def call(_: int) -> int:
+        try:
+            return server.call("POST", "/legacy", body, headers)[0]
+        except (OSError, HTTPException):
+            return 0
+
+    found: Counter[int] = Counter()
+    with served(tmp_path, certificate, environ | {"FLASK_SECURE_ML_USAGE_DAYS": "9"}, store, plans) as server:
+        for _ in range(KILLS):
+            with ThreadPoolExecutor(CLIENTS) as pool:
+                calls = [pool.submit(call, number) for number in range(60)]
+                calls[20].result()
+                os.kill(json.loads(server.call("GET", "/healthz")[2])["worker"], signal.SIGKILL)
+                found.update(each.result() for each in calls)
+    assert set(found) <= {200, 0, 503}
+    ((client, plan_name, route, _, requests, rows, cost),) = CountedIn(store.replace(".db", ".db-limits"))(9).used(
+        0, 10**6
+    )
+    assert found[200] <= requests <= found.total()
+    assert (client.partition(":")[0], plan_name, route, rows, cost) == (
+        "api_key",
+        "default",
+        "legacy",
+        2 * requests,
+        rows,
+    )

@@ -118,8 +118,8 @@ def test_the_time_of_a_slow_client_is_not_that_of_its_request(serve: Serve) -> N
     assert received.startswith(b"HTTP/1.1 401 ")
     assert b"\r\nConnection: close\r\n" in received
     assert seconds < HANG
-    wait_until(lambda: '"path": "/slow"' in served.log.read_text(), "the record")
-    record = next(line for line in served.log.read_text().splitlines() if '"path": "/slow"' in line)
+    wait_until(lambda: '"path":"/slow"' in served.log.read_text(), "the record")
+    record = next(line for line in served.log.read_text().splitlines() if '"path":"/slow"' in line)
     assert json.loads(record)["ms"] < 500
 
 

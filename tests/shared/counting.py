@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 import redis
 
 from flask_secure_ml.limits.backoff import NO_PENALTY, Penalty, forgiven, rejected
-from flask_secure_ml.limits.counters import Backoff, Charge, Count, Settlement, Verdict
+from flask_secure_ml.limits.counters import Backoff, Charge, Count, Counters, Settlement, Verdict
 from flask_secure_ml.limits.memory import undone
 from flask_secure_ml.limits.redis import RedisCounters
 from flask_secure_ml.limits.redis_scripts import CHARGE, NOW, RENEW, SETTLE
-from flask_secure_ml.limits.rules import Kind, RuleSet
+from flask_secure_ml.limits.rules import Kind, Rule, RuleSet, key_of
+from flask_secure_ml.limits.sqlite import SqliteCounters
+from flask_secure_ml.limits.usage import Usage
 from flask_secure_ml.limits.windows import State, charged, counted, rolled, settled
-from flask_secure_ml.principal import SystemClock
+from flask_secure_ml.principal import Clock, SystemClock
 from flask_secure_ml.stores.redis_protocol import Script
 from flask_secure_ml.testing import FakeClock
 from waits import HANG
@@ -50,7 +54,7 @@ class Model:
         return verdicts
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        for key, rules, deltas, starts, lease in settlements:
+        for key, rules, deltas, starts, lease, _usage in settlements:
             for rule, delta, start in zip(rules.rules, deltas, starts, strict=True):
                 if rule.kind is Kind.LEASES:
                     held = self._held(key, rule.name)
@@ -110,7 +114,7 @@ class Model:
         return state
 
     def _counts(self, charge: Charge) -> tuple[Count, ...]:
-        key, rules, prices, lease, _ = charge
+        key, rules, prices, lease = charge[:4]
         counts = []
         for rule, price in zip(rules.rules, prices, strict=True):
             if rule.kind is Kind.LEASES:
@@ -129,11 +133,14 @@ class Model:
         return forgiven(self._penalties.get(key, NO_PENALTY), self._clock.now(), self._backoff)
 
     def _charged(self, charge: Charge) -> Verdict:
-        key, rules, prices, lease, name = charge
+        key, rules, prices, lease, name = charge[:5]
         now, counts, penalty = self._clock.now(), self._counts(charge), self._penalty(key, rules)
         wait = max((count.wait for count in counts), default=0.0)
         if wait or penalty.until > now:
-            if self._backoff is not None and rules.backs_off and wait < float("inf"):
+            windows = zip(rules.rules, counts, strict=True)
+            wait = max((count.wait for rule, count in windows if rule.kind is not Kind.LEASES), default=0.0)
+            at_fault = wait < float("inf") and (wait > 0 or penalty.until > now)
+            if self._backoff is not None and rules.backs_off and at_fault:
                 kept = self._penalties.get(key, NO_PENALTY)
                 penalty = self._penalties[key] = rejected(kept, now, wait, self._backoff, self._chance)
             return Verdict(False, counts, max(0.0, penalty.until - now), int(penalty.strikes))
@@ -222,3 +229,55 @@ def die_in_flight(uri: str, key: bytes, rules: RuleSet, leases: int) -> None:
     counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
     counters.charge([Charge(key, rules, (1,), os.urandom(8)) for _ in range(leases)])
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CountedIn:
+    """Opens counters that count usage, of a file or a server.
+
+    :param clock: of a file; a server has its own.
+    """
+
+    def __init__(self, where: str, clock: Clock | None = None) -> None:
+        self._where = where
+        self._clock = clock or SystemClock()
+
+    def __call__(self, days: int) -> Counters:
+        if self._where.startswith("sqlite:"):
+            path = self._where.removeprefix("sqlite:")
+            return SqliteCounters(path, self._clock, usage_days=days, timeout=HANG)
+        return RedisCounters(self._where, None, SystemClock(), connect_timeout=HANG, usage_days=days)
+
+
+def use(where: str, number: int, times: int) -> dict[tuple[str, str, str, int], int]:
+    """Charge in two threads, correct some of it, and return the sums of each plan, route, kind and day."""
+    counters = CountedIn(where)(400)
+    rules = RuleSet([Rule("requests", Kind.FIXED, 10**9, 1e9), Rule("rows", Kind.GCRA, 10**9, 1e9, unit="rows")])
+
+    def once(index: int) -> Counter[tuple[str, str, str, int]]:
+        plan, route, day, rows = f"plan{index % 2}", f"route{index % 3}", 20_000 + index % 2, index % 17 + 3
+        used = Usage(day, plan, route, 1, rows, rows)
+        (verdict,) = counters.charge([Charge(_USER, rules, (1, rows), b"", "bob", used)])
+        assert verdict.allowed
+        delta = (0, -rows, number - 2, 7)[index % 4]
+        starts = tuple(count.start for count in verdict.counts)
+        counters.settle([Settlement(_USER, rules, (0, delta), starts, b"", used.corrected(delta))])
+        numbers = {"requests": 1, "rows": rows, "cost": rows + delta}
+        return Counter({(plan, route, name, day): value for name, value in numbers.items()})
+
+    sums: Counter[tuple[str, str, str, int]] = Counter()
+    with ThreadPoolExecutor(2) as pool:
+        for each in pool.map(once, range(times)):
+            sums.update(each)
+    return dict(sums)
+
+
+def use_until_killed(where: str, told: Connection) -> None:
+    """Charge, and report each charge that was made, until the process is killed."""
+    counters = CountedIn(where)(400)
+    rules = RuleSet([Rule("requests", Kind.FIXED, 10**9, 1e9)])
+    while True:
+        counters.charge([Charge(_USER, rules, (1,), b"", "bob", Usage(20_000, "gold", "predict", 1, 5, 5))])
+        told.send(1)
+
+
+_USER = key_of("caller", "bob")

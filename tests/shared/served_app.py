@@ -7,7 +7,7 @@ import resource
 import time
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from marshmallow import Schema
 
 from flask_secure_ml import SecureML, current_principal, protect, public
@@ -38,6 +38,10 @@ def create_app() -> Flask:
     @app.get("/whoami")
     def whoami() -> dict[str, Any]:
         return {"id": current_principal.id, "scopes": sorted(current_principal.scopes)}
+
+    @app.get("/stream")
+    def stream() -> Response:
+        return Response(f"{number}\n" for number in range(3))
 
     @app.get("/crash")
     def crash() -> str:

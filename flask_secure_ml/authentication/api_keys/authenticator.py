@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Collection
+import secrets
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from hashlib import blake2b
 
 from flask import Request
 
@@ -19,6 +21,9 @@ from .lifecycle import Rarely
 
 log: logging.Logger = logging.getLogger(__name__)
 
+MOST_ACCEPTED = 10_000
+"""How many accepted keys one process knows."""
+
 
 class ApiKeyAuthenticator:
     """Accepts ``Authorization: ApiKey <key>`` or ``X-API-Key: <key>``, never a key in the URL.
@@ -27,6 +32,11 @@ class ApiKeyAuthenticator:
     length, whether it is a key or not and its id exists or not. Every rejection has the same response.
 
     A key that was hashed under an older secret of the pepper is hashed again under the newest when it is used.
+
+    What is known of a key that was accepted is one digest, under a random key of this process: while its record has the
+    same hash and the pepper is the same, the HMAC need not be computed again. Everything else that its record says is
+    checked for each request. A store may have a method ``recent``, which returns the record of such a key as it was a
+    moment ago; any other string is looked up in its present content.
 
     :param store: the store of the records.
     :param pepper: the references to the secrets that key the hash, newest first.
@@ -51,7 +61,11 @@ class ApiKeyAuthenticator:
         self._standard = "apikey" in headers
         self._reserved = frozenset(reserved)
         self._store = store
+        self._recent: Callable[[str], KeyRecord | None] = getattr(store, "recent", store.get)
+        self._pepper = pepper
         self._hasher = KeyHasher(pepper)
+        self._salt = secrets.token_bytes(32)
+        self._accepted: dict[bytes, tuple[tuple[bytes, ...], str]] = {}
         self._clock = clock
         self._rehashing = Rarely()
 
@@ -61,10 +75,10 @@ class ApiKeyAuthenticator:
         :raises MalformedRequest: a key in both headers, two in one, or a key beside another credential of this app.
         """
         own: str = request.environ.get("HTTP_X_API_KEY", "") if self._own else ""
-        standard = single_value(request, "apikey") if self._standard else None
-        if own:
-            beside = authorization(request)
-            if beside is not None and beside[0] in self._reserved:
+        standard = None
+        if request.environ.get("HTTP_AUTHORIZATION"):
+            standard = single_value(request, "apikey") if self._standard else None
+            if own and (beside := authorization(request)) is not None and beside[0] in self._reserved:
                 raise MalformedRequest("two credentials: Authorization and X-API-Key")
         if "," in own:
             raise MalformedRequest("two X-API-Key headers")
@@ -78,18 +92,39 @@ class ApiKeyAuthenticator:
         :raises DependencyUnavailable: the store or the pepper cannot be read.
         """
         key = credential if has_form(credential) else NOBODY
+        digest = blake2b(key.encode(), key=self._salt).digest()
+        accepted = self._accepted.get(digest)
+        record = None if accepted is None else self._recent(id_part(key))
+        try:
+            pepper = self._pepper.read()
+        except ValueError as error:
+            raise _no_pepper(error) from None
+        if record is None or accepted != (pepper, record.hash):
+            record = self._verified(key, digest, pepper)
+        now = self._clock.now()
+        if record.status != ACTIVE:
+            raise UnusableCredential(f"the API key {record.id} is {record.status}")
+        if record.expires is not None and record.expired(now):
+            raise UnusableCredential(f"the API key {record.id} has expired")
+        self._store.used(record.id, now)
+        return record.principal
+
+    def _verified(self, key: str, digest: bytes, pepper: tuple[bytes, ...]) -> KeyRecord:
+        """Return the record of a key if the key is right."""
         record = self._record(key)
         hashes = self._hashes(key)
         expected = NO_HASH if record is None else record.hash
         matches = [hmac.compare_digest(each, expected) for each in hashes]
         if record is None or True not in matches:
             raise _wrong(key, record)
-        now = self._clock.now()
-        _check_usable(record, now)
-        if not matches[0]:
+        if matches[0]:
+            if len(self._accepted) >= MOST_ACCEPTED:
+                self._accepted.clear()
+            if self._hasher.used == pepper:
+                self._accepted[digest] = (pepper, record.hash)
+        elif record.status == ACTIVE and not record.expired(now := self._clock.now()):
             self._rehash(record, hashes[0], now)
-        self._store.used(record.id, now)
-        return record.principal
+        return record
 
     def _record(self, key: str) -> KeyRecord | None:
         try:
@@ -103,7 +138,7 @@ class ApiKeyAuthenticator:
         try:
             return self._hasher.hashes(key)
         except ValueError as error:
-            raise DependencyUnavailable(f"no pepper: {error}", headers=(("Retry-After", "60"),)) from None
+            raise _no_pepper(error) from None
 
     def _rehash(self, old: KeyRecord, newest: str, now: float) -> None:
         """Store the hash under the newest secret, so that the older ones can be removed one day."""
@@ -118,11 +153,8 @@ class ApiKeyAuthenticator:
             log.warning("the API key %s could not be hashed again: %s", old.id, reason)
 
 
-def _check_usable(record: KeyRecord, now: float) -> None:
-    if record.status != ACTIVE:
-        raise UnusableCredential(f"the API key {record.id} is {record.status}")
-    if record.expired(now):
-        raise UnusableCredential(f"the API key {record.id} has expired")
+def _no_pepper(error: ValueError) -> DependencyUnavailable:
+    return DependencyUnavailable(f"no pepper: {error}", headers=(("Retry-After", "60"),))
 
 
 def _wrong(key: str, record: KeyRecord | None) -> NotAuthenticated:

@@ -14,13 +14,14 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import DependencyUnavailable
+from ...principal import Clock
 from ...refresh import Outage, WatchedFile
 from ...strictjson import loads
 from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
@@ -36,16 +37,20 @@ _RETRY_AFTER = (("Retry-After", "60"),)
 
 
 class FileKeyStore:
-    """API keys in a JSON file, cached in memory; a changed file takes effect with the next request.
+    """API keys in a JSON file, cached in memory.
+
+    A new key is accepted with the next request. What changes of one that was accepted takes effect within 100 ms, and
+    with the next request if this process changed it.
 
     A file that is missing or damaged rejects every key: it could have lost a revocation.
 
     :param path: the file, or a symbolic link to it; created with mode 0600 by the first :meth:`add`.
+    :param clock: measures these 100 ms; without one, everything takes effect with the next request.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, clock: Clock | None = None) -> None:
         self.path: Path = Path(path)
-        self._file = WatchedFile(self.path, self._parse)
+        self._file = WatchedFile(self.path, self._parse, clock)
         self._outage = Outage(f"the API key file {path} cannot be used", f"the API key file {path} can be used again")
         self._last_use = LastUse(self._write_uses)
         self._warned = False
@@ -55,14 +60,21 @@ class FileKeyStore:
 
         :raises DependencyUnavailable: the file is missing or damaged.
         """
-        return self._read().get(key_id)
+        return self._read(self._file.read).get(key_id)
+
+    def recent(self, key_id: str) -> KeyRecord | None:
+        """Return the record as it was at most 100 ms ago, or None.
+
+        :raises DependencyUnavailable: the file is missing or damaged.
+        """
+        return self._read(self._file.recent).get(key_id)
 
     def list(self) -> tuple[KeyRecord, ...]:
         """Return every record in the order of creation; none if there is no file yet.
 
         :raises DependencyUnavailable: the file is damaged.
         """
-        return tuple(self._read().values()) if self.path.exists() else ()
+        return tuple(self._read(self._file.read).values()) if self.path.exists() else ()
 
     def add(self, record: KeyRecord) -> None:
         """Store a new record.
@@ -111,15 +123,15 @@ class FileKeyStore:
     def _write_uses(self, uses: Uses) -> None:
         target = self._target()
         with _locked(target, wait=False):
-            known = self._read()
+            known = self._read(self._file.read)
             kept = {key_id: when for key_id, when in merged(self.last_used(), uses).items() if key_id in known}
             document = {"version": VERSION, "used": kept}
             content = json.dumps(document, indent=1).encode() + b"\n"
             _write(_beside(target, ".used"), content, owner_of=target, durable=False)
 
-    def _read(self) -> Records:
+    def _read(self, read: Callable[[], Records]) -> Records:
         try:
-            records = self._file.read()
+            records = read()
         except OSError as error:
             reason = f"the API key file cannot be read: {error.strerror}"
         except ValueError as error:
@@ -140,9 +152,10 @@ class FileKeyStore:
     def _changing(self) -> Iterator[dict[str, KeyRecord]]:
         target = self._target()
         with _locked(target):
-            records = dict(self._read()) if target.exists() else {}
+            records = dict(self._read(self._file.read)) if target.exists() else {}
             yield records
             _write(target, dump_records(records), owner_of=target)
+            self._file.forget()
 
     def _target(self) -> Path:
         """Return the file itself: a symbolic link stays one, and processes that use either name share the lock."""

@@ -85,6 +85,11 @@ class KeyHasher:
         self._pepper = pepper
         self._keyed: tuple[tuple[bytes, ...], list[hmac.HMAC]] = ((), [])
 
+    @property
+    def used(self) -> tuple[bytes, ...]:
+        """The secrets that the last hashes were made with."""
+        return self._keyed[0]
+
     def hashes(self, key: str) -> list[str]:
         """Return :func:`hash_key` of a string under every secret, newest first.
 

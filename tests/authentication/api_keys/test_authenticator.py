@@ -248,6 +248,75 @@ def test_hash_of_another_key_does_not_fit(ask: Ask, store: FileKeyStore, key: st
     assert ask({"X-API-Key": key}).status == 401
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"hash": "hmac-sha256:" + "b" * 64}, {"status": "disabled"}, {"status": "revoked"}, {"expires": 1}],
+    ids=str,
+)
+def test_what_is_known_of_an_accepted_key_ends_with_its_record(
+    ask: Ask, store: FileKeyStore, key: str, change: dict[str, Any]
+) -> None:
+    """K7: the hash, the status and the expiry of the record count for each request."""
+    assert [ask({"X-API-Key": key}).status for _ in range(3)] == [200] * 3
+    store.update(key[4:16], lambda record: replace(record, **change))
+    assert ask({"X-API-Key": key}).status == 401
+
+
+def test_accepted_key_expires(
+    store: FileKeyStore, pepper: SecretRing, clock: FakeClock, exchange: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is rejected under another pepper, although it was hashed once only."""
+    key = stored_key(store, pepper, clock, lifetime=60)
+    authenticator = ApiKeyAuthenticator(store, pepper, clock)
+    hashed: list[str] = []
+    original = KeyHasher.hashes
+
+    def counting(self: KeyHasher, text: str) -> list[str]:
+        hashed.append(text)
+        return original(self, text)
+
+    monkeypatch.setattr(KeyHasher, "hashes", counting)
+    assert [authenticator.verify(key, exchange).subject for _ in range(3)] == [key[4:16]] * 3
+    assert hashed == [key]
+    clock.advance(60)
+    with pytest.raises(UnusableCredential):
+        authenticator.verify(key, exchange)
+    clock.advance(-60)
+    monkeypatch.setenv("TEST_PEPPER", OLDER_SECRET)
+    with pytest.raises(NotAuthenticated, match="Valid credentials"):
+        authenticator.verify(key, exchange)
+    monkeypatch.setenv("TEST_PEPPER", RANDOM_SECRET)
+    assert authenticator.verify(key, exchange).subject == key[4:16]
+
+
+def test_what_was_not_accepted_is_looked_up_at_once(
+    store: FileKeyStore, pepper: SecretRing, clock: FakeClock, exchange: Any
+) -> None:
+    """Only the record of a key that was accepted may be 100 ms old: a new key is no stranger for so long."""
+    authenticator = ApiKeyAuthenticator(FileKeyStore(store.path, clock), pepper, clock)
+    key = stored_key(store, pepper, clock)
+    assert authenticator.verify(key, exchange).subject == key[4:16]
+    disable_key(store, key[4:16])
+    new = stored_key(store, pepper, clock)
+    clock.advance(0.05)
+    assert authenticator.verify(new, exchange).subject == new[4:16]
+    clock.advance(0.1)
+    with pytest.raises(UnusableCredential):
+        authenticator.verify(key, exchange)
+
+
+def test_accepted_keys_are_bounded(
+    store: FileKeyStore, pepper: SecretRing, clock: FakeClock, exchange: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process knows so many at most, and accepts the others as before."""
+    monkeypatch.setattr(module, "MOST_ACCEPTED", 2)
+    keys = [stored_key(store, pepper, clock) for _ in range(5)]
+    authenticator = ApiKeyAuthenticator(store, pepper, clock)
+    for each in keys * 2:
+        assert authenticator.verify(each, exchange).subject == each[4:16]
+        assert len(authenticator._accepted) <= 2
+
+
 def test_missing_pepper_is_503(ask: Ask, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the pepper no key can be told from another; nothing kept from before is used."""
     assert ask({"X-API-Key": key}).status == 200

@@ -19,6 +19,8 @@ from flask_secure_ml.authentication.api_keys import file_store as module
 from flask_secure_ml.authentication.api_keys.file_store import FileKeyStore
 from flask_secure_ml.authentication.api_keys.key import KeyRecord
 from flask_secure_ml.errors import DependencyUnavailable
+from flask_secure_ml.refresh.files import POLLED
+from flask_secure_ml.testing import FakeClock
 
 HASH = "hmac-sha256:" + "a" * 64
 
@@ -57,6 +59,27 @@ def test_a_document_as_it_is_written(store: FileKeyStore) -> None:
     """The parts of the damaged documents below are right by themselves."""
     store.path.write_text(document())
     assert store.get("k1") == record(scopes=frozenset({"a"}))
+
+
+def test_changes_with_a_clock(store: FileKeyStore) -> None:
+    """recent() looks at the file every 100 ms; what this process changes counts at once."""
+    clock = FakeClock()
+    watching = FileKeyStore(store.path, clock)
+    store.add(record())
+    store.add(record("k2"))
+    assert watching.recent("k1") == record()
+    store.revoke("k1")
+    clock.advance(POLLED * 0.99)
+    assert watching.recent("k1") == record()
+    clock.advance(POLLED * 0.01)
+    assert status(watching, "k1") == "revoked"
+    watching.revoke("k2")
+    assert status(watching, "k2") == "revoked"
+
+
+def status(store: FileKeyStore, key_id: str) -> str | None:
+    found = store.recent(key_id)
+    return None if found is None else found.status
 
 
 def test_other_process_is_seen(store: FileKeyStore) -> None:

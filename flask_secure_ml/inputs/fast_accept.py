@@ -100,9 +100,9 @@ class Plan:
         self._state = _state(schema, dict)
         self._members = members
         self.wanted = wanted
-        self.size = len(members)
+        self.size: int = len(members)
         self._is_named = any(getattr(each.field, "is_named", False) for each in members)
-        self.depth = 1 + max((len(getattr(each.field, "shape", ())) for each in members), default=0)
+        self.depth: int = 1 + max((len(getattr(each.field, "shape", ())) for each in members), default=0)
 
     def is_outdated(self) -> bool:
         """Return True if the schema or a field is not as it was when the plan was made."""

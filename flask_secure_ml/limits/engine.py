@@ -79,10 +79,10 @@ class Limiter:
     ) -> None:
         self.tariffs = tariffs
         self.counters = counters
-        self.caller_key = lru_cache(MAX_RECENT)(partial(key_of, "caller"))
+        self.caller_key: Callable[[str], bytes] = lru_cache(MAX_RECENT)(partial(key_of, "caller"))
         self.usage = usage
-        self.place = place or counters
-        self.leases = Leases(clock, counters.renew if counters.shared else None, self._free)
+        self.place: object = place or counters
+        self.leases: Leases = Leases(clock, counters.renew if counters.shared else None, self._free)
         self._clock = clock
         self._here = counters if not counters.shared else MemoryCounters(clock, max_keys, backoff)
         self._workers = workers

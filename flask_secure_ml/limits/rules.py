@@ -88,8 +88,8 @@ class RuleSet:
     def __init__(self, rules: Iterable[Rule], *, backs_off: bool = False) -> None:
         self.rules: tuple[Rule, ...] = tuple(rules)
         self.backs_off = backs_off
-        self.leases = tuple([rule.tag for rule in self.rules if rule.kind is Kind.LEASES])
-        self.in_rows = any(rule.unit == "rows" for rule in self.rules)
+        self.leases: tuple[bytes, ...] = tuple([rule.tag for rule in self.rules if rule.kind is Kind.LEASES])
+        self.in_rows: bool = any(rule.unit == "rows" for rule in self.rules)
         self._simple = tuple([int(rule.unit != "rows") for rule in self.rules])
         self._shares: dict[int, RuleSet] = {}
 

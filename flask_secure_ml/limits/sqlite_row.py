@@ -23,9 +23,9 @@ class Window:
     __slots__ = ("expires", "share", "state")
 
     def __init__(self, state: State, expires: float, share: float) -> None:
-        self.state = state
-        self.expires = expires
-        self.share = share
+        self.state: State = state
+        self.expires: float = expires
+        self.share: float = share
 
 
 def storable(name: str) -> str:
@@ -43,18 +43,20 @@ class Row:
     __slots__ = ("is_changed", "is_stored", "key", "leases", "name", "penalty", "windows")
 
     def __init__(self, key: bytes, columns: tuple[str, bytes, bytes, bytes] | None) -> None:
-        self.key = key
-        self.is_stored = columns is not None
-        self.is_changed = False
+        self.key: bytes = key
+        self.is_stored: bool = columns is not None
+        self.is_changed: bool = False
         name, windows, leases, penalty = columns or ("", b"", b"", b"")
-        self.name = name
+        self.name: str = name
         try:
-            self.windows = {
+            self.windows: dict[bytes, Window] = {
                 tag: Window((start, current, previous), until, share)
                 for tag, start, current, previous, until, share in _WINDOW.iter_unpack(windows)
             }
-            self.leases = {(tag, lease): until for tag, lease, until in _LEASE.iter_unpack(leases)}
-            self.penalty = Penalty(*_PENALTY.unpack(penalty)) if penalty else NO_PENALTY
+            self.leases: dict[tuple[bytes, bytes], float] = {
+                (tag, lease): until for tag, lease, until in _LEASE.iter_unpack(leases)
+            }
+            self.penalty: Penalty = Penalty(*_PENALTY.unpack(penalty)) if penalty else NO_PENALTY
         except (error, TypeError):
             raise sqlite3.DatabaseError("a row is damaged") from None
 

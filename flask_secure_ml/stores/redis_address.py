@@ -45,9 +45,10 @@ class Address:
 
     def __init__(self, uri: str, password: SecretRing | None, deadline: Deadline) -> None:
         parts = urlsplit(uri)
-        scheme, _, self.kind = parts.scheme.partition("+")
-        if self.kind == "unix":
-            scheme, self.kind = "unix", ""
+        scheme, _, kind = parts.scheme.partition("+")
+        if kind == "unix":
+            scheme, kind = "unix", ""
+        self.kind: str = kind
         if self.kind not in {"", "sentinel", "cluster"}:
             raise ValueError(f"{parts.scheme} is none of the schemes")
         if weak := sorted(_WEAKENING & parse_qs(parts.query, keep_blank_values=True).keys()):
@@ -59,7 +60,7 @@ class Address:
         if password is not None:
             self._passwords = Passwords(unquote(parts.username or ""), password)
             user = at = ""
-        self.service = parts.path.strip("/") if self.kind == "sentinel" else ""
+        self.service: str = parts.path.strip("/") if self.kind == "sentinel" else ""
         if self.kind == "sentinel" and not self.service:
             raise ValueError("the path of the URI names no service")
         path = "" if self.kind else parts.path

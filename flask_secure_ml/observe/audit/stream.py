@@ -60,9 +60,9 @@ class Stream:
     def __init__(
         self, folder: Path, keys: AppKeys, clock: Clock, options: StreamOptions, facts: Mapping[str, Any]
     ) -> None:
-        self.id = os.urandom(16).hex()
-        self.seq = 0
-        self.mac = ZERO
+        self.id: str = os.urandom(16).hex()
+        self.seq: int = 0
+        self.mac: str = ZERO
         self._folder = folder
         self._keys = keys
         self._clock = clock

@@ -19,8 +19,8 @@ class Tree:
     """
 
     def __init__(self, size: int = 0, hashes: Iterable[bytes] = ()) -> None:
-        self.size = size
-        self.hashes = list(hashes)
+        self.size: int = size
+        self.hashes: list[bytes] = list(hashes)
         if len(self.hashes) != size.bit_count() or any(len(each) != sha256().digest_size for each in self.hashes):
             raise ValueError("the hashes are not those of a tree of this size")
 

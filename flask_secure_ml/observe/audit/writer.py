@@ -70,7 +70,7 @@ class Writer:
         self._closed = False
         self._runs = False
         self._adopted = self._retired = -math.inf
-        self.lost = 0
+        self.lost: int = 0
         """How many records could not be written since the last one that was."""
 
     def append(self, members: Members | None) -> None:

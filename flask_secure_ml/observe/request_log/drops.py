@@ -22,8 +22,8 @@ class Drops:
     """
 
     def __init__(self, monotonic: Callable[[], float], count: Callable[[], object] | None = None) -> None:
-        self.total = 0
-        self.failing = False
+        self.total: int = 0
+        self.failing: bool = False
         """Whether a beginning was noted whose end is not reported."""
         self._monotonic = monotonic
         self._count = count

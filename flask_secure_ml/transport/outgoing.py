@@ -259,6 +259,9 @@ class Outgoing:
             log.exception("the body of request %s could not be closed", self._exchange.request_id)
 
     def _is_stream(self, body: Iterable[bytes]) -> bool:
+        if self._environ.get("REQUEST_METHOD") == "HEAD":
+            # It has no body, whatever Flask made of it.
+            return False
         if self._exchange.streamed is not None:
             # A server sends a file in its own wrapper faster than an iterator of ours.
             return self._exchange.streamed and not isinstance(body, self._environ.get("wsgi.file_wrapper") or ())

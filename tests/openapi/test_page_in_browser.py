@@ -97,7 +97,7 @@ def test_every_operation_without_a_complaint(opened: Callable[..., Any], public_
     """Each route is a card with its tensor in words; nothing is blocked, and nothing asked of another origin."""
     page = opened(public_site)
     page.locator("article").first.wait_for()
-    assert page.locator("article").count() == 5
+    assert page.locator("article").count() == 6
     card = page.locator("article", has_text="/predict")
     assert "float32 (any, 4)" in card.inner_text()
     assert "predict" in card.locator(".scope").inner_text()
@@ -171,7 +171,7 @@ def test_a_protected_description(opened: Callable[..., Any], protected_site: Sit
     page.get_by_text("not valid here").wait_for()
     enter(page, protected_site.api_key)
     page.locator("article").first.wait_for()
-    assert page.locator("article").count() == 5
+    assert page.locator("article").count() == 6
 
 
 def test_hostile_words_stay_words(opened: Callable[..., Any], public_site: Site) -> None:

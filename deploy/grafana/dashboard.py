@@ -209,6 +209,12 @@ ROWS: tuple[tuple[str, tuple[Graph, ...]], ...] = (
                 [(f"up{{{AT}}}", "{{instance}}")],
             ),
             Graph(
+                "Dropped lines of the request log",
+                "Nobody reads the stream, the disk is full, or the sink fails.",
+                "short",
+                [(f"sum by (instance) (increase(secure_ml_log_dropped_lines_total{{{AT}}}[5m]))", "{{instance}}")],
+            ),
+            Graph(
                 "Alerts for the webhook",
                 "What became of them within five minutes.",
                 "short",

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ from urllib.request import ProxyHandler, build_opener
 import yaml
 
 from flask_secure_ml.observe.metrics import Metrics
-from servers import PATIENCE, accepts, free_port, wait_until
+from servers import PATIENCE, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -49,6 +50,14 @@ class Prometheus:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self._opener = build_opener(ProxyHandler({}))
+
+    def is_ready(self) -> bool:
+        """Return True if it responds to queries; it listens earlier, with 503."""
+        try:
+            with self._opener.open(f"{self.url}/-/ready", timeout=10) as response:
+                return bool(response.status == HTTPStatus.OK)
+        except OSError:
+            return False
 
     def get(self, path: str, **query: str) -> Any:
         """Return the data of a response of the API.
@@ -85,10 +94,11 @@ def prometheus(folder: Path, targets: list[str], key: str, authority: Path) -> I
             [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=output, stderr=subprocess.STDOUT, cwd=folder
         )
         try:
-            wait_until(lambda: accepts(port) or process.poll() is not None, "Prometheus does not listen")
+            found = Prometheus(port, log)
+            wait_until(lambda: found.is_ready() or process.poll() is not None, "Prometheus is not ready")
             if process.poll() is not None:
                 raise RuntimeError(log.read_text())
-            yield Prometheus(port, log)
+            yield found
         finally:
             process.terminate()
             process.wait(PATIENCE)

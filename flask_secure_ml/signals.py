@@ -11,6 +11,10 @@
 
 ``limit_store_changed``
     The store of the limits is down, or up again. Argument: ``up``.
+
+``anomaly_detected``
+    The traffic of a caller or a network is unusual. Argument: ``anomaly``, an
+    :class:`~flask_secure_ml.observe.anomalies.Anomaly`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from blinker import NamedSignal, Namespace
 
 _signals = Namespace()
 
+anomaly_detected: NamedSignal = _signals.signal("anomaly_detected")
 audit_unavailable: NamedSignal = _signals.signal("audit_unavailable")
 request_authenticated: NamedSignal = _signals.signal("request_authenticated")
 request_rejected: NamedSignal = _signals.signal("request_rejected")

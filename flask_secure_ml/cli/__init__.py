@@ -5,6 +5,7 @@ from .context import SecureMLGroup
 secure_ml: SecureMLGroup = SecureMLGroup(
     "secure-ml",
     modules={
+        "anomalies": "anomalies",
         "audit": "audit",
         "check": "check",
         "keys": "keys",

@@ -15,6 +15,7 @@ from marshmallow import ValidationError
 from ..errors import ConfigError
 from ..policy.schema import Check, load_options, options_of, sentences, unknown_names
 from .alerts import AlertSettings
+from .anomalies import AnomalySettings
 from .audit import AuditSettings
 from .browsers import BrowserSettings
 from .cross_checks import CROSS_CHECKS, ratelimit_problems
@@ -38,6 +39,7 @@ PREFIX = "SECURE_ML_"
 class Settings(
     ProbeSettings,
     AuditSettings,
+    AnomalySettings,
     AlertSettings,
     ObservabilitySettings,
     InputSettings,

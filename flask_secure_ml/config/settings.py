@@ -11,6 +11,7 @@ from ..policy.limits import LimitList, Limits
 from ..policy.policy import Policy
 from ..secrets import SecretRing, client_secret_ring, secret_ring
 from .alerts import AlertSettings
+from .anomalies import AnomalySettings
 from .audit import AuditSettings
 from .browsers import BrowserSettings
 from .clients import MtlsClient, clients_field
@@ -302,6 +303,7 @@ GROUPS: Mapping[str, type] = {
     "Observability": ObservabilitySettings,
     "Audit log": AuditSettings,
     "Alerts": AlertSettings,
+    "Anomalies": AnomalySettings,
     "Probes": ProbeSettings,
 }
 """The groups of the reference page, in its order."""

@@ -65,12 +65,13 @@ _RETRIED = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 class Alert:
     """What happened.
 
-    :param event: ``network_blocked``, ``caller_penalized``, ``caller_blocked``, ``limit_store_down`` or
-        ``limit_store_up``.
+    :param event: ``network_blocked``, ``caller_penalized``, ``caller_blocked``, ``limit_store_down``,
+        ``limit_store_up`` or ``anomaly_detected``.
     :param time: when, in seconds since the epoch.
     :param subject: the network or the caller.
     :param seconds: how long the block or the penalty lasts.
     :param strikes: how often the caller went on beyond its limits lately.
+    :param signal: of an anomaly; with its explanation.
     """
 
     event: str
@@ -78,6 +79,8 @@ class Alert:
     subject: str = ""
     seconds: int = 0
     strikes: int = 0
+    signal: str = ""
+    explanation: str = ""
 
     @property
     def summary(self) -> str:
@@ -88,6 +91,7 @@ class Alert:
             "caller_blocked": f"{self.subject} went on beyond its limits and is blocked for {self.seconds} s.",
             "limit_store_down": "The store of the limits is down.",
             "limit_store_up": "The store of the limits is up again.",
+            "anomaly_detected": f"{self.subject}: {self.explanation}.",
         }[self.event]
 
     def members(self) -> dict[str, Any]:
@@ -96,6 +100,8 @@ class Alert:
         found["time"] = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds")
         if self.event == "network_blocked":
             found |= {"network": self.subject, "seconds": self.seconds}
+        elif self.event == "anomaly_detected":
+            found |= {"subject": self.subject, "signal": self.signal}
         elif self.subject:
             found |= {"caller": self.subject, "seconds": self.seconds, "strikes": self.strikes}
         return found
@@ -222,6 +228,11 @@ class Alerts:
     def limit_store_changed(self, _app: object, *, up: bool) -> None:
         """Note an outage of the store of the limits, or its end: a receiver of the signal."""
         self._put(Alert("limit_store_up" if up else "limit_store_down", self._clock.now()))
+
+    def anomaly(self, signal: str, subject: str, explanation: str) -> None:
+        """Post an anomaly of traffic."""
+        alert = Alert("anomaly_detected", self._clock.now(), clean(subject), signal=signal, explanation=explanation)
+        self._put(alert)
 
     def _once(self, event: str, subject: str, seconds: float, strikes: int = 0, *, extends: bool = False) -> None:
         """Put an alert into the queue, unless it is noted.

@@ -88,6 +88,7 @@ class Metrics:
         self._alerts = Counter(
             "alerts", "Alerts for the webhook: sent, failed, or dropped while too many waited.", ["result"], **options
         )
+        self._anomalies = Counter("anomalies", "Anomalies of traffic, by signal.", ["signal"], **options)
         self._workers = Gauge(
             "workers", "Worker processes that serve requests.", multiprocess_mode="livesum", **options
         )
@@ -152,6 +153,10 @@ class Metrics:
     def alert(self, result: str) -> None:
         """Count what became of an alert."""
         self._child(self._alerts, result).inc()
+
+    def anomaly(self, signal: str) -> None:
+        """Count an anomaly of traffic."""
+        self._child(self._anomalies, signal).inc()
 
     def set_model(self, name: str, version: str) -> None:
         """Note which model is served, for joins with the other series."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from ..transport.rejections import RejectionFilter
 if TYPE_CHECKING:
     from ..authentication.guard import Authenticator
     from ..extension import Parts
+    from ..observe.alerts import Alerts
     from ..observe.audit.log import AuditLog
     from ..observe.metrics import Metrics
     from ..principal import Clock
@@ -73,6 +74,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         mounts=(*below.mounts, *settings.mounts),
         plain=below.plain,
     )
+    alerts = tuple(_alerts(app, settings, parts.clock, store, throttle, metrics))
     pipeline = Pipeline.build(
         [
             *_transport(app, settings, policies, below),
@@ -82,7 +84,8 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         [*parts.filters, *_filters(settings, responses, log)],
         [
             *_recorders(log, metrics),
-            *_alerts(app, settings, parts.clock, store, throttle, metrics),
+            *alerts,
+            *_anomalies(app, settings, metrics, audit, alerts),
             *parts.recorders,
         ],
     )
@@ -233,7 +236,7 @@ def _alerts(
     store: SharedStore,
     throttle: FailureThrottle,
     metrics: Metrics | None,
-) -> Iterator[Recorder]:
+) -> Iterator[Alerts]:
     address, secret = settings.alert_webhook, settings.alert_webhook_secret
     if address is None or secret is None:
         return
@@ -256,6 +259,18 @@ def _alerts(
     # The pipeline keeps the receiver, which the signal holds weakly.
     limit_store_changed.connect(alerts.limit_store_changed, app)
     yield alerts
+
+
+def _anomalies(
+    app: Flask, settings: Settings, metrics: Metrics | None, audit: AuditLog | None, alerts: Iterable[Alerts]
+) -> Iterator[Recorder]:
+    if settings.anomalies is None:
+        return
+    from ..observe.anomalies import Anomalies
+    from .anomalies import reporter
+
+    count = (lambda _signal: None) if metrics is None else metrics.anomaly
+    yield Anomalies(settings.anomalies, count, reporter(app, audit, alerts))
 
 
 def _request_log(settings: Settings, parts: Parts, metrics: Metrics | None) -> RequestLog | None:

@@ -46,6 +46,22 @@ def records_of(log: IO[bytes], request_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def all_records_of(log: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the parsed lines of a log; what is no JSON object is skipped, and what stands before it.
+
+    :raises OSError: the file cannot be read, or its compression is damaged.
+    """
+    for line in _lines(log):
+        if (start := line.find(b"{")) < 0:
+            continue
+        try:
+            record = json.loads(line[start:])
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a log file, decompressed if it is a gzip file.

@@ -220,6 +220,12 @@ ROWS: tuple[tuple[str, tuple[Graph, ...]], ...] = (
                 "short",
                 [(f"sum by (result) (increase(secure_ml_alerts_total{{{AT}}}[5m]))", "{{result}}")],
             ),
+            Graph(
+                "Unusual traffic",
+                "Anomalies within five minutes, by signal (SECURE_ML_ANOMALIES).",
+                "short",
+                [(f"sum by (signal) (increase(secure_ml_anomalies_total{{{AT}}}[5m]))", "{{signal}}")],
+            ),
         ),
     ),
 )

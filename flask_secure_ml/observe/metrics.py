@@ -154,6 +154,11 @@ class Metrics:
         """Count what became of an alert."""
         self._child(self._alerts, result).inc()
 
+    def expect_anomalies(self, signals: Iterable[str]) -> None:
+        """Begin the series of signals, from zero, so that the first anomaly is an increase."""
+        for signal in signals:
+            self._child(self._anomalies, signal)
+
     def anomaly(self, signal: str) -> None:
         """Count an anomaly of traffic."""
         self._child(self._anomalies, signal).inc()

@@ -270,7 +270,10 @@ def _anomalies(
     from .anomalies import reporter
 
     count = (lambda _signal: None) if metrics is None else metrics.anomaly
-    yield Anomalies(settings.anomalies, count, reporter(app, audit, alerts))
+    anomalies = Anomalies(settings.anomalies, count, reporter(app, audit, alerts))
+    if metrics is not None:
+        metrics.expect_anomalies(anomalies.signals)
+    yield anomalies
 
 
 def _request_log(settings: Settings, parts: Parts, metrics: Metrics | None) -> RequestLog | None:

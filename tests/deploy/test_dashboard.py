@@ -77,6 +77,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, C
         "FLASK_SECURE_ML_FAILED_AUTH_LIMITS": '["10/minute"]',
         "FLASK_SECURE_ML_PLANS": '{"default": {"requests": ["5/minute"]}, "scraper": {"requests": ["1000/minute"]}}',
         "FLASK_SECURE_ML_STORE_URI": f"sqlite:{folder}/state.db",
+        "FLASK_SECURE_ML_ANOMALIES": "{}",
         # Nobody listens there.
         "FLASK_SECURE_ML_ALERT_WEBHOOK": "http://127.0.0.1:9/",
         "FLASK_SECURE_ML_ALERT_WEBHOOK_SECRET": "env:ALERT_SECRET",

@@ -50,6 +50,8 @@ class Anomalies:
         if problems := [_unknown(name, names) for name in actions if name not in names]:
             raise ConfigError(problems)
         used = [each for each in SIGNALS if actions.get(each.name, OBSERVE) != OFF]
+        self.signals = tuple(each.name for each in used)
+        """The names of those that are not off."""
         self._events = frozenset(name for name, action in actions.items() if action == EVENT)
         self._count = count
         self._report = report

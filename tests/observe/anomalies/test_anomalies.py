@@ -69,6 +69,7 @@ def test_the_setting(
 ) -> None:
     """Decides by signal; the response is the same with all."""
     app = protected(METRICS="/metrics", **settings)
+    assert counted(app) == (None if count is None else 0)
     with caplog.at_level(logging.WARNING, LOGGER):
         assert scan(app) == {404}
     assert counted(app) == count

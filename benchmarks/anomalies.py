@@ -17,8 +17,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from flask_secure_ml.exchange import Exchange
-from flask_secure_ml.observe.anomalies import SIGNALS, Anomalies, Anomaly, Detector, Observation
-from flask_secure_ml.principal import Principal
+from flask_secure_ml.observe.anomalies import SIGNALS, Anomalies, Anomaly, Detector, Observation, Penalties
+from flask_secure_ml.principal import Principal, SystemClock
 
 HOUR, DAY = 3_600, 86_400
 MONDAY = 1_767_571_200  # 2026-01-05
@@ -260,7 +260,7 @@ def report(title: str, outcome: Outcome) -> Iterator[str]:
 
 def cost(callers: int = 1_000, requests: int = 200_000) -> str:
     """Return how long the recorder takes for one request."""
-    recorder = Anomalies({}, lambda _signal: None, lambda _anomaly: None)
+    recorder = Anomalies({}, lambda _signal: None, lambda _anomaly: None, Penalties(SystemClock()))
     exchanges = []
     for number in range(callers):
         exchange = Exchange("id", MONDAY, 0.0, "192.0.2.1", f"192.0.2.{number % 200}", secure=True)

@@ -21,6 +21,7 @@ The tree, and the HTTP status of each leaf::
      +- RateLimited                 429  rate_limited
      +- QuotaExceeded               429  quota_exceeded
      +- TooManyInFlight             429  too_many_in_flight
+     +- AbnormalUsage               429  abnormal_usage
      +- InternalError               500  internal_error
      +- DependencyUnavailable       503  dependency_unavailable
 
@@ -217,6 +218,14 @@ class TooManyInFlight(SecureMLError, http.TooManyRequests):
 
     slug = "too_many_in_flight"
     detail = "Too many requests are in progress. Try again when one of them has ended."
+
+
+class AbnormalUsage(SecureMLError, http.TooManyRequests):
+    """The usage of the caller was unusual (``SECURE_ML_ANOMALIES``), and it is rejected for a time."""
+
+    slug = "abnormal_usage"
+    detail = "The usage of this service was unusual. Try again later."
+    problem_type = IANA + "abnormal-usage-detected"
 
 
 class InternalError(SecureMLError, http.InternalServerError):

@@ -11,7 +11,8 @@ from marshmallow import ValidationError
 from ..policy.fields import StrictField, described
 from .fields import setting
 
-ACTIONS = ("off", "observe", "event")
+REJECTING = frozenset({"throttle", "block"})
+ACTIONS = ("off", "observe", "event", *sorted(REJECTING, reverse=True))
 
 
 class Actions(StrictField):
@@ -41,6 +42,12 @@ class AnomalySettings:
         None,
         """What happens, by signal, when traffic is unusual, such as ``{"rate": "event", "silence": "off"}``:
         ``observe`` counts it in the metrics, ``event`` also sends the signal ``anomaly_detected``, logs, and writes to
-        the audit log and to the webhook of alerts where they are on. Signals that are not named are observed, so ``{}``
-        observes all. Without it nothing is scored. See :doc:`/howto/anomalies`.""",
+        the audit log and to the webhook of alerts where they are on, ``throttle`` also rejects the caller for five
+        minutes with 429 ``abnormal_usage``, and ``block`` does for an hour. Signals that are not named are observed, so
+        ``{}`` observes all. Without it nothing is scored. See :doc:`/howto/anomalies`.""",
     )
+
+    @property
+    def anomalies_reject(self) -> bool:
+        """Whether a signal causes requests to be rejected."""
+        return any(action in REJECTING for action in (self.anomalies or {}).values())

@@ -122,6 +122,8 @@ def _limited(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
         yield ErrorCase(errors.QuotaExceeded(""), "this body has more rows than are left of the quota")
     if policy.in_flight is not None or any(plan.in_flight is not None for plan in plans):
         yield ErrorCase(errors.TooManyInFlight(""), "too many requests are in flight")
+    if settings.anomalies_reject:
+        yield ErrorCase(errors.AbnormalUsage(""), "the usage of the caller was unusual")
 
 
 def _closes(policy: Policy, state: AppState) -> bool:

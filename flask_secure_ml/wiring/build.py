@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from ..transport.guards import TargetGuard, TlsGuard
 from ..transport.headers import FlaskHeaders, ForeignHeaders, HeaderCompletion, HeaderTables
 from ..transport.probes import PROBES, Part, Readiness
 from ..transport.rejections import RejectionFilter
+from .anomalies import build_scoring, reporter
 
 if TYPE_CHECKING:
     from ..authentication.guard import Authenticator
@@ -75,9 +76,11 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         plain=below.plain,
     )
     alerts = tuple(_alerts(app, settings, parts.clock, store, throttle, metrics))
+    scoring = build_scoring(settings, parts.clock, metrics, reporter(app, audit, alerts), _probes(settings))
     pipeline = Pipeline.build(
         [
             *_transport(app, settings, policies, below),
+            *scoring.guards,
             *_guards(settings, parts, limiter, authentication, responses, digest),
             *parts.guards,
         ],
@@ -85,7 +88,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         [
             *_recorders(log, metrics),
             *alerts,
-            *_anomalies(app, settings, metrics, audit, alerts),
+            *scoring.recorders,
             *parts.recorders,
         ],
     )
@@ -259,21 +262,6 @@ def _alerts(
     # The pipeline keeps the receiver, which the signal holds weakly.
     limit_store_changed.connect(alerts.limit_store_changed, app)
     yield alerts
-
-
-def _anomalies(
-    app: Flask, settings: Settings, metrics: Metrics | None, audit: AuditLog | None, alerts: Iterable[Alerts]
-) -> Iterator[Recorder]:
-    if settings.anomalies is None:
-        return
-    from ..observe.anomalies import Anomalies
-    from .anomalies import reporter
-
-    count = (lambda _signal: None) if metrics is None else metrics.anomaly
-    anomalies = Anomalies(settings.anomalies, count, reporter(app, audit, alerts))
-    if metrics is not None:
-        metrics.expect_anomalies(anomalies.signals)
-    yield anomalies
 
 
 def _request_log(settings: Settings, parts: Parts, metrics: Metrics | None) -> RequestLog | None:

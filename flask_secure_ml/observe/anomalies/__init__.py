@@ -13,13 +13,23 @@ from ...exchange import Exchange
 from ...policy.schema import closest
 from ...refresh import PerProcess
 from .detector import Anomaly, Detector
+from .guard import SECONDS, AnomalyGuard, Penalties
 from .observation import Observation, observation_in, observation_of
 from .signals import SIGNALS
 
-__all__ = ["SIGNALS", "Anomalies", "Anomaly", "Detector", "Observation", "observation_in", "observation_of"]
+__all__ = [
+    "SIGNALS",
+    "Anomalies",
+    "Anomaly",
+    "AnomalyGuard",
+    "Detector",
+    "Observation",
+    "Penalties",
+    "observation_in",
+    "observation_of",
+]
 
 OFF = "off"
-EVENT = "event"
 OBSERVE = "observe"
 
 
@@ -34,9 +44,11 @@ class _Guarded:
 class Anomalies:
     """The recorder that scores requests.
 
-    :param actions: what happens, by signal: ``off``, ``observe`` or ``event``; a signal that is missing is observed.
+    :param actions: what happens, by signal: ``off``, ``observe``, ``event``, ``throttle`` or ``block``; a signal that
+        is missing is observed.
     :param count: counts each anomaly by its signal.
-    :param report: is called for each anomaly of a signal with ``event``.
+    :param report: is called for each anomaly of a signal that is more than observed.
+    :param penalties: gets those of signals with ``throttle`` or ``block``.
     :raises ConfigError: there is no signal of a name.
     """
 
@@ -45,6 +57,7 @@ class Anomalies:
         actions: Mapping[str, str],
         count: Callable[[str], object],
         report: Callable[[Anomaly], object],
+        penalties: Penalties,
     ) -> None:
         names = [each.name for each in SIGNALS]
         if problems := [_unknown(name, names) for name in actions if name not in names]:
@@ -52,7 +65,8 @@ class Anomalies:
         used = [each for each in SIGNALS if actions.get(each.name, OBSERVE) != OFF]
         self.signals = tuple(each.name for each in used)
         """The names of those that are not off."""
-        self._events = frozenset(name for name, action in actions.items() if action == EVENT)
+        self._reported = {name: action for name, action in actions.items() if action not in {OFF, OBSERVE}}
+        self._penalties = penalties
         self._count = count
         self._report = report
         self._guarded = PerProcess(lambda: _Guarded(Detector(used)))
@@ -65,8 +79,12 @@ class Anomalies:
             found = guarded.detector.observe(seen)
         for anomaly in found:
             self._count(anomaly.signal)
-            if anomaly.signal in self._events:
-                self._report(anomaly)
+            action = self._reported.get(anomaly.signal)
+            if action is None:
+                continue
+            if (seconds := SECONDS.get(action)) is not None:
+                self._penalties.add(anomaly.subject, seconds, is_principal=anomaly.is_principal)
+            self._report(anomaly)
 
 
 def _unknown(name: str, names: list[str]) -> str:

@@ -13,8 +13,6 @@ MAX_PRINCIPALS = 10_000
 MAX_NETWORKS = 10_000
 """How many of each are known at a time; the one that was idle for longest is evicted."""
 
-_LONGEST = 256
-
 
 @dataclass(frozen=True)
 class Anomaly:
@@ -77,5 +75,5 @@ class Detector:
             explanation = state.observe(seen)
             if explanation is not None:
                 is_principal = bool(seen.principal)
-                found.append(Anomaly(state.name, seen.time, subject[:_LONGEST], is_principal, explanation))
+                found.append(Anomaly(state.name, seen.time, subject, is_principal, explanation))
         return found

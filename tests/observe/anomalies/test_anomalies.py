@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from alert_receiver import Receiver
 from audited_app import Audited
-from flask_secure_ml import ConfigError
+from flask_secure_ml import ConfigError, public
 from flask_secure_ml.authentication.api_keys.key import new_key
-from flask_secure_ml.observe.anomalies import SIGNALS, Anomaly
+from flask_secure_ml.observe.anomalies import SIGNALS, Anomaly, Penalties
 from flask_secure_ml.signals import anomaly_detected
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import FakeClock, make_api_key
@@ -79,6 +80,72 @@ def test_the_setting(
     assert [(sender, each.signal, each.subject) for sender, each in sent] == [(app, "scanning", "test:ada")] * events
 
 
+@pytest.mark.parametrize(("action", "seconds"), [("throttle", 300), ("block", 3_600)])
+def test_who_is_rejected(
+    protected: MakeApp, sent: list[tuple[object, Anomaly]], clock: FakeClock, action: str, seconds: int
+) -> None:
+    """The caller, for a time that ``Retry-After`` names; nobody else."""
+    app = protected(ANOMALIES={"scanning": action})
+    app.add_url_rule("/x", "x", lambda: "ok")
+    assert scan(app) == {404, 429}
+    assert [each.subject for _, each in sent] == ["test:ada"]
+    response = get(app, "/x")
+    assert (response.status_code, response.headers["Retry-After"]) == (429, str(seconds))
+    assert response.json is not None
+    assert {name: response.json[name] for name in ("code", "type", "detail")} == {
+        "code": "abnormal_usage",
+        "type": "https://iana.org/assignments/http-problem-types#abnormal-usage-detected",
+        "detail": "The usage of this service was unusual. Try again later.",
+    }
+    assert get(app, "/x", "bob").status_code == 200
+    clock.advance(seconds - 0.5)
+    assert get(app, "/x").headers["Retry-After"] == "1"
+    clock.advance(0.6)
+    assert get(app, "/x").status_code == 200
+
+
+def get(app: Flask, path: str, name: str = "ada") -> TestResponse:
+    return app.test_client().get(path, base_url=HTTPS, headers=caller(name))
+
+
+def test_a_rejected_network(protected: MakeApp, sent: list[tuple[object, Anomaly]]) -> None:
+    """Its anonymous requests are rejected, but neither valid credentials nor probes."""
+    app = protected(ANOMALIES={"scanning": "block"}, PROBES={"live": "/livez"})
+    app.add_url_rule("/open", "open", public(lambda: "ok"))
+    app.add_url_rule("/x", "x", lambda: "ok")
+    client = app.test_client()
+    assert {client.get(f"/x{n}", base_url=HTTPS).status_code for n in range(12)} == {401}
+    assert [each.subject for _, each in sent] == ["127.0.0.1"]
+    rejected = client.get("/open", base_url=HTTPS)
+    assert (rejected.status_code, rejected.headers["X-Error-Code"]) == (429, "abnormal_usage")
+    elsewhere = client.get("/open", base_url=HTTPS, environ_base={"REMOTE_ADDR": "192.0.2.9"})
+    assert elsewhere.status_code == 200
+    assert get(app, "/x").status_code == 200
+    assert client.get("/livez", base_url=HTTPS).status_code == 200
+
+
+@pytest.mark.parametrize(("action", "documented"), [("event", False), ("throttle", True)])
+def test_the_description(protected: MakeApp, action: str, *, documented: bool) -> None:
+    """OpenAPI has the code where it can occur."""
+    app = protected(ANOMALIES={"rate": action}, OPENAPI="public")
+    app.add_url_rule("/x", "x", lambda: "ok")
+    assert ("abnormal_usage" in app.test_client().get("/openapi.json", base_url=HTTPS).text) is documented
+
+
+def test_penalties_are_bounded(clock: FakeClock) -> None:
+    """The oldest are evicted, a shorter one does not end a longer one, and networks never evict a principal."""
+    penalties = Penalties(clock, max_principals=2, max_networks=3)
+    penalties.add("ada", 100, is_principal=True)
+    penalties.add("ada", 10, is_principal=True)
+    for n in range(50):
+        penalties.add(str(n), 100, is_principal=False)
+    assert len(penalties) == 4
+    assert [penalties.left(name, is_principal=False) for name in ("0", "49")] == [0, 100]
+    clock.advance(50)
+    assert penalties.left("ada", is_principal=True) == 50
+    assert penalties.left("ada", is_principal=False) == 0
+
+
 def test_without_metrics(protected: MakeApp, sent: list[tuple[object, Anomaly]]) -> None:
     """Events need no other part."""
     assert scan(protected(ANOMALIES={"scanning": "event"})) == {404}
@@ -133,7 +200,7 @@ def test_the_webhook(protected: MakeApp, receiver: Receiver) -> None:
     ("value", "message"),
     [
         ("observe", "must be an object such as"),
-        ({"scanning": "block"}, "must be one of 'off', 'observe', 'event'"),
+        ({"scanning": "reject"}, "must be one of 'off', 'observe', 'event', 'throttle', 'block'"),
         ({"scanning": []}, "must be one of 'off', 'observe', 'event'"),
         ({"scaning": "event"}, "there is no signal 'scaning'; did you mean 'scanning'"),
         ({"x" * 30: "event"}, "known are rate, rejections, scanning"),

@@ -5,13 +5,12 @@ Each process scores what it serves itself, in bounded memory, and nothing of it 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
 from ...errors import ConfigError
 from ...exchange import Exchange
 from ...policy.schema import closest
-from ...refresh import PerProcess
+from ...refresh import PerProcess, process_lock
 from .detector import Anomaly, Detector
 from .guard import SECONDS, AnomalyGuard, Penalties
 from .observation import Observation, observation_in, observation_of
@@ -38,7 +37,7 @@ class _Guarded:
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
-        self.lock = threading.Lock()
+        self.lock = process_lock().get()
 
 
 class Anomalies:

@@ -22,12 +22,13 @@ from typing import Any
 
 import pytest
 
-from auth_server import Answer, AuthServer
+from auth_server import AuthServer
 from example_app.auth_setup import Config
 from example_app.demo import Api, payload
 from example_app.demo_oauth import commands, oauth_settings
 from example_app.server import Address
 from flask_secure_ml.config import Settings
+from plain_http import Answer
 from programs import needs
 from servers import accepts, free_port, wait_until
 

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.message import Message
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from certificates import Certificate, make_certificate
+from plain_http import Answer
 from servers import PATIENCE, accepts, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -26,19 +26,6 @@ API = "https://models.test"
 
 OTHER_API = "https://elsewhere.test"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the server responded to."""
-
-    status: int
-    headers: Message
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 @dataclass(frozen=True)

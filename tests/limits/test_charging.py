@@ -14,7 +14,7 @@ from marshmallow import Schema, fields
 from flask_secure_ml import ConfigError, current_exchange, protect
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.state import state_of
-from flask_secure_ml.testing import FakeClock
+from flask_secure_ml.testing import FakeClock, MemorySink
 from support import HTTPS, MakeApp, caller
 
 
@@ -330,6 +330,16 @@ def test_leases_are_released(protected: MakeApp, kind: str) -> None:
         response.close()
     counters: Any = state_of(app).limiter.counters
     assert not counters._leases
+
+
+def test_head_of_a_stream(protected: MakeApp, sink: MemorySink) -> None:
+    """It has no body, so the lease is released and the request logged once when the response starts."""
+    app = protected(PLANS={"default": {"in_flight": 1}})
+    app.add_url_rule("/stream", "stream", lambda: Response(iter(["a", "b"])))
+    client = app.test_client()
+    found = [client.head("/stream", base_url=HTTPS, headers=caller()).status_code for _ in range(3)]
+    assert found == [200, 200, 200]
+    assert ["event" in line for line in sink.records] == [False] * 3
 
 
 # --- groups, strategies, headers --------------------------------------------------------------------------------

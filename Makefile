@@ -1,8 +1,8 @@
-# Two commands need nothing but Python and make:
+# Two targets need only Python and make:
 #   make demo    serves the example over HTTPS
 #   make test    runs every test
-# The other targets are listed by "make help".
-# HOST, PORT, AUTH_PORT and PROMETHEUS_PORT move the demos; PYTHON chooses the interpreter.
+# "make help" lists the other targets.
+# HOST, PORT, AUTH_PORT and PROMETHEUS_PORT set where the demos listen; PYTHON sets the interpreter.
 
 HOST ?= 127.0.0.1
 PORT ?= 8443
@@ -26,15 +26,15 @@ METADATA = pyproject.toml setup.cfg
 
 help:
 	@echo 'make demo    serve the example on https://$(HOST):$(PORT) (HOST=... and PORT=... override)'
-	@echo 'make demo-oauth  the same, and an authorization server on https://$(HOST):$(AUTH_PORT) (AUTH_PORT=... overrides)'
-	@echo 'make demo-monitoring  the same under attack, and Prometheus on http://127.0.0.1:$(PROMETHEUS_PORT), which raises alerts'
-	@echo 'make test    run every test with tox, on every Python found, $(PARALLEL) environments at a time'
+	@echo 'make demo-oauth  serve it with an authorization server on https://$(HOST):$(AUTH_PORT) (AUTH_PORT=... overrides)'
+	@echo 'make demo-monitoring  attack the example, and show alerts of Prometheus on http://127.0.0.1:$(PROMETHEUS_PORT)'
+	@echo 'make test    run every test with tox, on every installed Python, $(PARALLEL) environments at a time'
 	@echo 'make test-fast  run the tests that start no server, on one Python, $(PARALLEL) at a time: for daily work'
-	@echo 'make prove   run the long proofs in full, and print a table of their results (PROOFS=... for some of them)'
-	@echo 'make bench   measure against the bare app, a hand-assembled stack and FastAPI (TABLES=... for some tables)'
-	@echo 'make fuzz    try FUZZ_EXAMPLES random inputs ($(FUZZ_EXAMPLES)) on each parser that strangers reach'
-	@echo 'make docs    build the documentation into docs/_build/html'
-	@echo 'make clean   remove everything that these commands made'
+	@echo 'make prove   run the long proofs in full, and print a table of their results (PROOFS=... selects some)'
+	@echo 'make bench   compare with the bare app, a hand-assembled stack and FastAPI (TABLES=... selects tables)'
+	@echo 'make fuzz    run each property test with $(FUZZ_EXAMPLES) random inputs (FUZZ_EXAMPLES=... overrides)'
+	@echo 'make docs    build the documentation in docs/_build/html'
+	@echo 'make clean   remove everything that these commands created'
 
 demo: export HOST := $(HOST)
 demo: export PORT := $(PORT)
@@ -59,7 +59,7 @@ test: $(VENV)/.installed-tox
 	@$(BIN)/tox run-parallel --parallel $(PARALLEL) --parallel-no-spinner
 
 test-fast: $(VENV)/.installed-test-fast
-	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server' --ignore=tests/example_app --ignore=tests/ecosystem tests
+	@FUZZ_EXAMPLES=10 PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(PARALLEL) -m 'not server and not proxy' --ignore=tests/example_app --ignore=tests/ecosystem tests
 
 prove: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
 prove: export UV_PYTHON_DOWNLOADS = never
@@ -78,13 +78,13 @@ docs: $(VENV)/.installed-docs
 	@echo 'The documentation is in docs/_build/html/index.html'
 
 clean:
-	rm -rf $(VENV) .tox .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist *.egg-info docs/_build
+	rm -rf $(VENV) .tox .demo .tls .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist *.egg-info docs/_build
 
-# One stamp for each extra: the next start installs nothing unless the metadata changed.
+# One stamp per extra: packages are installed again only if the metadata changed.
 $(VENV)/.installed-%: $(METADATA) | $(BIN)/python
-	@echo 'Installing what "make $(MAKECMDGOALS)" needs into $(VENV) (a minute or two, once) ...'
+	@echo 'Installing the dependencies of "make $(MAKECMDGOALS)" in $(VENV) (a minute or two, once) ...'
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable '.[$*]' || { \
-	  echo 'Installing failed: the reason is above. Is the package index reachable?' >&2; exit 1; }
+	  echo 'The installation failed, see above. Is the package index reachable?' >&2; exit 1; }
 	@touch $@
 
 $(BIN)/python:
@@ -92,11 +92,11 @@ $(BIN)/python:
 	  if "$$candidate" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then found="$$candidate"; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo 'Python 3.11 or newer is needed, and none of these is: $(CANDIDATES).' >&2; \
-	  echo 'Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 1; \
+	  echo 'Python 3.11 or newer is required, and none of these is: $(CANDIDATES).' >&2; \
+	  echo 'Install one, or pass its path: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 1; \
 	fi; \
 	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
 	  echo "$$found has no venv module. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; \
 	fi; \
-	echo "Making $(VENV) with $$("$$found" --version) ..."; \
+	echo "Creating $(VENV) with $$("$$found" --version) ..."; \
 	"$$found" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,15 +1,15 @@
-"""Write the exact floor of every dependency in pyproject.toml as a requirements file."""
+"""Write a requirements file that pins every dependency to its minimum version in pyproject.toml."""
 
 import sys
 import tomllib
 from pathlib import Path
 
-# Those that are in the extra "test".
+# The extras that the extra "test" includes.
 EXTRAS = ("fast", "image", "metrics", "mlflow", "msgpack", "openapi", "redis", "sentry", "vault", "zstd")
 
 
 def floors(pyproject: Path) -> list[str]:
-    """Return ``name==floor`` for each run-time dependency, those of the small extras included."""
+    """Return ``name==minimum`` for each run-time dependency, including those of the extras in ``EXTRAS``."""
     project = tomllib.loads(pyproject.read_text())["project"]
     needed = list(project["dependencies"])
     for extra in EXTRAS:

@@ -1,4 +1,4 @@
-"""Measure which share of the public names has a type that pyright knows; the package must not be installed editable."""
+"""Measure the share of public names whose type pyright knows; the package must not be an editable install."""
 
 import json
 import os
@@ -14,7 +14,7 @@ LEAST = 0.98
 def main() -> int:
     """Print the share and the names that lack a type; return 1 if the share is too small."""
     with tempfile.TemporaryDirectory() as elsewhere:
-        # From another folder, and with this Python first: pyright looks into the current folder before it looks there.
+        # In another directory, because pyright prefers packages in the current one, and with this Python first in PATH.
         done = subprocess.run(
             [sys.executable, "-m", "pyright", "--verifytypes", PACKAGE, "--ignoreexternal", "--outputjson"],
             cwd=elsewhere,
@@ -27,7 +27,7 @@ def main() -> int:
     share = report["completenessScore"]
     if share < LEAST:
         print("\n".join(untyped(report)))
-    print(f"{share:.1%} of the public names have a type (asked: at least {LEAST:.0%})")
+    print(f"{share:.1%} of the public names have a type (target: at least {LEAST:.0%})")
     return int(share < LEAST)
 
 

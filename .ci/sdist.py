@@ -1,4 +1,4 @@
-"""Prove that the sdist is complete: build the documentation and run tests from it, on the wheel that it makes."""
+"""Check that the sdist is complete: build the documentation and run tests from it, with the wheel built from it."""
 
 import os
 import subprocess
@@ -8,17 +8,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# In the repository and of no use to a distributor.
+# Files of the repository that distributors do not need.
 NOT_SHIPPED = {".gitignore"}
-# These need the package data, the documentation, the corpus and the helpers of the tests.
+# Together, these need the package data, the documentation, the corpus and the test helpers.
 TESTS = ["tests/test_packaging.py", "tests/test_exports.py", "tests/test_standards.py", "tests/docs", "tests/openapi"]
 
 
 def main() -> None:
-    """Run every step in a temporary folder; the first that fails ends the program."""
+    """Run every step in a temporary directory; exit at the first failure."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        # The wheel is built from the sdist, as a package index's users get it.
+        # The wheel is built from the sdist, as users get it.
         run("-m", "build", "--outdir", folder, ROOT)
         sdist, wheel = next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
         with tarfile.open(sdist) as archive:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def tracked() -> set[str]:
-    """Return the files that Git knows; none outside a checkout."""
+    """Return the files that Git tracks; an empty set outside a checkout."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     return set(done.stdout.splitlines())
 

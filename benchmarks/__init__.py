@@ -1,1 +1,1 @@
-"""How much the protection costs: ``python -m benchmarks`` prints a table of ratios."""
+"""Benchmarks of the cost of protection: ``python -m benchmarks`` prints tables of times and ratios."""

@@ -1,4 +1,4 @@
-"""Print the tables, each measured in one run: ``python -m benchmarks``, or with the names of some of them."""
+"""Run the benchmarks and print their tables: ``python -m benchmarks``, or with the names of some tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import chain, product
 from pathlib import Path
 
 from . import (
+    anomalies,
     audit,
     authentication,
     guard,
@@ -17,6 +18,8 @@ from . import (
     inputs,
     limits,
     memory,
+    metrics,
+    observability,
     plans,
     rejections,
     servers,
@@ -27,7 +30,7 @@ from .bodies import LONG, SHORT, Sent, as_json, numbers
 from .timing import measure, verdict
 
 SHAPES = ((1, 4), (100, 20), (1000, 100))
-# What is asked of the app with an API key, for each number of rows.
+# The maximum ratio of the app with an API key to the bare app, by number of rows and digits.
 MOST_OF_BARE = {
     (1, SHORT): 2.2,
     (1, LONG): 2.2,
@@ -40,8 +43,8 @@ WITH_API_KEY = 1
 
 
 def apps(folder: Path) -> Iterator[str]:
-    """Measure the whole way through each app, in one process."""
-    yield f"{'batch':>20}  {'app':<28}{'CPU us':>10}{'over bare':>12}{'of bare':>10}  asked"
+    """Measure whole requests to each app, in one process."""
+    yield f"{'batch':>20}  {'app':<28}{'CPU us':>10}{'over bare':>12}{'of bare':>10}  target"
     for (rows, columns), digits in product(SHAPES, (SHORT, LONG)):
         batch = f"{rows}x{columns}, {digits} digits"
         print(f"apps {batch} ...", end="\r", file=sys.stderr)
@@ -57,44 +60,56 @@ def apps(folder: Path) -> Iterator[str]:
 
 
 TABLES: Mapping[str, tuple[str, Callable[[Path], Iterator[str]]]] = {
-    "apps": ("The same job by app, in one process", apps),
+    "apps": ("The same request by app, in one process", apps),
     "servers": (
-        "Processor time of a request, server included (asked: at most 0.5 of the peer from 100x20 on)",
+        "Processor time per request with the server (target: 0.5 of the peer from 100x20 on, 1.0 with everything on)",
         servers.report,
     ),
-    "workers": ("Processor time of a request by class of worker, four connections that are kept", workers.report),
+    "workers": ("Processor time per request by worker class, four persistent connections", workers.report),
     "holding": (
-        "Who else is served meanwhile (asked: within 2 s beside slow clients, 1 s beside a view)",
+        "Latency of other requests (target: 2 s with slow clients, 1 s with a computing view)",
         holding.report,
     ),
-    "plans": ("What the limits of a plan cost a request, counted in memory", plans.report),
-    "formats": ("One schema, every format (asked: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
-    "guard": ("The input guard by itself (asked of 1x4: at most 60 calls, and 0.2 of the bare app)", guard.report),
+    "plans": ("Cost of a plan's limits per request, counted in memory", plans.report),
+    "formats": ("One schema, every format (target: npy 1000x100 at most 0.1 of bare JSON)", inputs.formats),
+    "guard": ("The input guard alone (target for 1x4: at most 60 calls, and 0.2 of the bare app)", guard.report),
     "refusals": (
-        "Refused bodies (asked: at most 1.5 of what an accepted one of that size costs in the schema)",
+        "Rejected bodies (target: at most 1.5 times an accepted body of the same size, loaded by the schema)",
         inputs.rejections,
     ),
-    "memory": ("Memory for 20 MB of JSON (asked: at most 6 times the body)", memory.report),
-    "imports": ("Processor time of imports (asked: at most 1.3 of what a model app imports anyway)", imports.report),
-    "audit": ("The audit log (asked: a record at most 12 us)", audit.report),
+    "memory": ("Memory for 20 MB of JSON (target: at most 6 times the body)", memory.report),
+    "imports": ("Processor time of imports (target: at most 1.3 of the imports of a model app)", imports.report),
+    "audit": ("The audit log (target: at most 12 us per record)", audit.report),
+    "metrics": (
+        "Metrics of a prediction with four limits (target: 8 us in one process, 15 us in a shared directory)",
+        metrics.report,
+    ),
+    "observability": (
+        "Observability (target: 8 us per line, 16 us through logging; everything on: 2.9 of the bare app, 1,000 calls)",
+        observability.report,
+    ),
     "limits": (
-        "Charging two windows, a quota and a lease (asked: 8 us in memory, 120 us of a client of Valkey)",
+        "Charging two windows, a quota and a lease (target: 8 us in memory, 120 us in a Valkey client)",
         limits.report,
     ),
-    "authentication": ("Authentication by itself", authentication.report),
+    "anomalies": (
+        "Anomaly detection (target: at most 15 us per request, and one false alarm in 1,000 client-days)",
+        anomalies.report,
+    ),
+    "authentication": ("Authentication alone", authentication.report),
     "rejections": (
-        "Rejected credentials, outside and within a block (asked: the reasons of one method within 5 %)",
+        "Rejected credentials, with and without a block (target: the reasons of one method within 5 %)",
         rejections.report,
     ),
 }
-# Tables that belong together, by the name of the lot.
+# Groups of tables, by name.
 LOTS: Mapping[str, tuple[str, ...]] = {"inputs": ("formats", "guard", "refusals", "memory")}
 
 
 def main(names: list[str]) -> int:
-    """Print the tables of these names, or all."""
+    """Print the tables with these names, or all tables."""
     if unknown := set(names) - {*TABLES, *LOTS}:
-        print(f"there is no table {min(unknown)!r}; there are: {', '.join([*TABLES, *LOTS])}", file=sys.stderr)
+        print(f"unknown table {min(unknown)!r}; choose from {', '.join([*TABLES, *LOTS])}", file=sys.stderr)
         return 2
     for name in chain.from_iterable(LOTS.get(each, (each,)) for each in names or TABLES):
         title, table = TABLES[name]

@@ -1,4 +1,4 @@
-"""One model three times: bare, behind flask-secure-ml, and behind a stack put together by hand."""
+"""The same model in three apps: bare, behind flask-secure-ml, and behind a hand-assembled stack."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from flask_secure_ml import SecureML, protect
 from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.observe.audit.keys import make_keys
 from flask_secure_ml.testing import make_api_key, make_key_set, make_signing_key, make_token
 
 ISSUER = "https://as.example"
@@ -40,13 +41,13 @@ class Contender:
 
 def predict(instances: Any) -> np.ndarray[Any, Any]:
     """Stand in for the model: the cheapest computation that reads every number."""
-    # A name with a type, because the numpy that Python 3.11 gets (2.4) annotates this sum as Any.
+    # A typed variable, because numpy 2.4, the last release for Python 3.11, annotates this sum as Any.
     sums: np.ndarray[Any, Any] = np.asarray(instances, dtype=np.float32).sum(axis=1)
     return sums
 
 
 def bare() -> Contender:
-    """Return the app as the data scientist wrote it."""
+    """Return the app without any protection."""
     app = Flask("bare")
 
     @app.post("/predict")
@@ -57,10 +58,10 @@ def bare() -> Contender:
 
 
 def secured(columns: int, folder: Path, *, cost: str | None = None, **settings: Any) -> Flask:
-    """Return the app behind this extension: TLS, credential, scope, limits, schema, headers, log.
+    """Return the app with this extension: TLS, credential, scope, limits, schema, headers, log.
 
-    :param folder: has ``jwks.json``, the keys that sign tokens.
-    :param cost: the field whose rows count toward a quota; None for none.
+    :param folder: the directory with ``jwks.json``, the keys for verifying tokens.
+    :param cost: the field whose rows count toward a quota; None for no quota.
     """
     app = Flask("secured")
     os.environ["BENCHMARK_PEPPER"] = "benchmark-pepper-of-forty-characters-long"
@@ -87,13 +88,30 @@ def secured(columns: int, folder: Path, *, cost: str | None = None, **settings: 
     return app
 
 
+def everything(folder: Path) -> dict[str, Any]:
+    """Return the settings that enable all observability features; the keys of the audit log are created once."""
+    audit = folder / "audit"
+    if not audit.exists():
+        make_keys(audit, folder / "verification.key", "benchmarks/everything")
+    os.environ["BENCHMARK_ALERTS"] = "benchmark-alerts-of-forty-characters-long"
+    return {
+        "SECURE_ML_REQUEST_LOG": str(folder / "requests.log"),
+        "SECURE_ML_METRICS": "/metrics",
+        "SECURE_ML_ANOMALIES": {},
+        "SECURE_ML_AUDIT_LOG": str(audit),
+        # No alert is posted, because no event occurs that causes one.
+        "SECURE_ML_ALERT_WEBHOOK": "http://127.0.0.1:9/",
+        "SECURE_ML_ALERT_WEBHOOK_SECRET": "env:BENCHMARK_ALERTS",
+    }
+
+
 def api_key(app: Flask) -> dict[str, str]:
     """Return the header with a key of a secured app."""
     return {"X-API-Key": make_api_key(app)}
 
 
 def by_hand(columns: int, key: Key) -> Contender:
-    """Return the same job from the stock parts, each used as its own documentation shows."""
+    """Return the same app built from common packages, each used as its documentation shows."""
     app = Flask("by_hand")
     app.config["RATELIMIT_STORAGE_URI"] = "memory://"
     app.before_request(_start)
@@ -118,36 +136,44 @@ def by_hand(columns: int, key: Key) -> Contender:
             return jsonify(error.messages), 422
         return jsonify(sums=predict(payload["instances"]).tolist())
 
-    return Contender("by hand, JWT", app, bearer(key))
+    return Contender("by hand, JWT", app, bearer(access_token(key)))
 
 
-def bearer(key: Key) -> dict[str, str]:
-    """Return the header with a token that lives through the benchmark."""
-    token = make_token(key, issuer=ISSUER, audience=AUDIENCE, now=int(time.time()) - 1, lifetime=3600)
+def access_token(key: Key, **options: Any) -> str:
+    """Return a token that is valid for the whole benchmark.
+
+    :param options: options of :func:`~flask_secure_ml.testing.make_token`, instead of those of a valid token.
+    """
+    given: dict[str, Any] = {"issuer": ISSUER, "now": int(time.time()) - 1} | options
+    return make_token(key, audience=AUDIENCE, lifetime=3600, **given)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header with a token."""
     return {"Authorization": f"Bearer {token}"}
 
 
 def contenders(columns: int, folder: Path) -> list[Contender]:
-    """Return all four for inputs of this width."""
+    """Return all four contenders for inputs with this number of columns."""
     key = signing_key(folder)
     app, other = secured(columns, folder), secured(columns, folder)
     return [
         bare(),
         Contender("flask-secure-ml, API key", app, api_key(app)),
-        Contender("flask-secure-ml, JWT", other, bearer(key)),
+        Contender("flask-secure-ml, JWT", other, bearer(access_token(key))),
         by_hand(columns, key),
     ]
 
 
 def signing_key(folder: Path) -> Key:
-    """Make a key for tokens, and write its public half where the apps look for it."""
+    """Return a new key for signing tokens, and write its public part to ``jwks.json``."""
     key = make_signing_key("RS256", "benchmark")
     (folder / "jwks.json").write_text(make_key_set(key))
     return key
 
 
 class _Validator(JWTBearerTokenValidator):  # type: ignore[misc]
-    """Authlib's validator with the keys imported once, which its documentation leaves to the user."""
+    """Authlib's validator with keys that are imported once; its documentation leaves this to the user."""
 
     def __init__(self, keys: KeySet) -> None:
         super().__init__(issuer=ISSUER, resource_server=AUDIENCE)
@@ -157,7 +183,7 @@ class _Validator(JWTBearerTokenValidator):  # type: ignore[misc]
         return self._keys
 
 
-_log = logging.Logger("by_hand")  # noqa: LOG001  a logger of this file's own, so that no configuration reaches it
+_log = logging.Logger("by_hand")  # noqa: LOG001  a private logger, so that no configuration affects it
 _log.addHandler(logging.FileHandler(os.devnull))
 
 

@@ -1,11 +1,10 @@
-"""What authenticating costs by itself: an API key, a known token, one seen first, and a flood of invented key ids."""
+"""Cost of authentication alone: an API key, a known token, a new token, and a flood of invented key ids."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import statistics
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -30,10 +29,12 @@ from flask_secure_ml.limits.setup import build_limiter
 from flask_secure_ml.policy.policy import Policy
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.stores.memory import MemoryStore
-from flask_secure_ml.testing import make_key_set, make_signing_key, make_token
+from flask_secure_ml.testing import make_key_set, make_signing_key
 
-ISSUER, AUDIENCE = "https://as.example", "https://api.example"
-ROUNDS, CALLS = 15, 1000
+from .apps import AUDIENCE, ISSUER, access_token, bearer
+from .timing import medians
+
+CALLS = 1000
 FLOOD = 100_000
 
 
@@ -41,24 +42,12 @@ def report(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the report."""
     key = make_signing_key("RS256", "benchmark")
     (folder / "jwks.json").write_text(make_key_set(key))
-    times = _medians([_api_key(folder), _token(folder, key, 10_000), _token(folder, key, 0), _joserfc(key)])
+    calls = [_api_key(folder), _token(folder, key, 10_000), _token(folder, key, 0), _joserfc(key)]
+    times = medians(calls, CALLS)
     names = ("API key", "known JWT", "JWT seen first (RS256)", "joserfc's bare decode")
     for name, microseconds in zip(names, times, strict=True):
         yield f"{name:<28}{microseconds:>8.1f} us{microseconds / times[3]:>8.2f} of joserfc's decode"
     yield from _flood(key)
-
-
-def _medians(calls: list[Callable[[], Any]]) -> list[float]:
-    """Return the median microseconds of one call of each; they take turns, so that noise hits all alike."""
-    rounds = [[_round(call) for call in calls] for _ in range(ROUNDS)]
-    return [statistics.median(column) * 1e6 for column in zip(*rounds, strict=True)]
-
-
-def _round(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - started) / CALLS
 
 
 def _api_key(folder: Path) -> Callable[[], Any]:
@@ -74,24 +63,24 @@ def _api_key(folder: Path) -> Callable[[], Any]:
 def _token(folder: Path, key: Key, cache: int) -> Callable[[], Any]:
     issuer = {"jwks_file": str(folder / "jwks.json")}
     authentication, _ = _build(TOKEN_ISSUERS=[_issuer(**issuer)], TOKEN_CACHE_SIZE=cache)
-    return _asking(authentication, {"Authorization": f"Bearer {_fresh(key)}"})
+    return _asking(authentication, bearer(access_token(key)))
 
 
 def _joserfc(key: Key) -> Callable[[], Any]:
-    token, public = _fresh(key), RSAKey.import_key(key.as_dict(private=False))
+    token, public = access_token(key), RSAKey.import_key(key.as_dict(private=False))
     return lambda: jwt.decode(token, public, algorithms=["RS256"])
 
 
 def _flood(key: Key) -> Iterator[str]:
-    """Send tokens with invented key ids, rightly formed and not signed by anyone."""
+    """Send well-formed tokens with invented key ids and invalid signatures, and yield the result."""
     with _key_server(make_key_set(key)) as server:
         uri = f"http://127.0.0.1:{server.server_port}/jwks"
         authentication, _ = _build(TOKEN_ISSUERS=[_issuer(jwks_uri=uri, insecure_http=True)])
-        _asking(authentication, {"Authorization": f"Bearer {_fresh(key)}"})()
-        token = _fresh(key)
+        _asking(authentication, bearer(access_token(key)))()
+        token = access_token(key)
         rejected, grown, seconds = _rejections(authentication, token)
         yield (
-            f"{rejected:,} invented key ids in {seconds:.1f} s: {server.fetches - 1} fetch beside the first, "
+            f"{rejected:,} invented key ids in {seconds:.1f} s, fetches of keys after the first: {server.fetches - 1}, "
             f"{grown / 1024:+.0f} KiB of memory"
         )
 
@@ -128,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.server.document)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
 
 @contextmanager
@@ -162,10 +151,6 @@ def _asking(authentication: Authentication, headers: dict[str, str]) -> Callable
 
 def _issuer(**members: Any) -> dict[str, Any]:
     return {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["RS256"], **members}
-
-
-def _fresh(key: Key) -> str:
-    return make_token(key, issuer=ISSUER, audience=AUDIENCE, now=int(time.time()) - 1, lifetime=3600)
 
 
 def _base64url(text: str) -> str:

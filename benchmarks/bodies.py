@@ -1,4 +1,4 @@
-"""Bodies that are accepted: one array in every format."""
+"""Valid bodies: one array in every format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sent:
-    """One body, how it is sent, and the status that it gets."""
+    """A request body with its headers and the expected status."""
 
     name: str
     data: bytes
@@ -28,23 +28,23 @@ class Sent:
     status: int = 200
 
 
-# Numbers as people and most data sets have them, and as a program computes them.
+# The digits of typical data sets, and of computed numbers.
 SHORT, LONG = 6, 17
 
 
 def numbers(rows: int, columns: int, digits: int = LONG) -> Array:
-    """Return random numbers with 6 decimals, of about 10 bytes in JSON, or all 17 digits, of about 20."""
+    """Return random numbers with 6 decimals (about 10 bytes each in JSON) or with 17 digits (about 20 bytes)."""
     found = np.random.default_rng(7).normal(size=(rows, columns))
     return found.round(SHORT) if digits == SHORT else found
 
 
 def as_json(values: Array) -> bytes:
-    """Return the body that every client sends."""
+    """Return the JSON body with an array of instances."""
     return json.dumps({"instances": values.tolist()}).encode()
 
 
 def in_every_format(values: Array) -> list[Sent]:
-    """Return the same array in every format, plain JSON first; the binary ones with 32 bits a number."""
+    """Return the array in every format, plain JSON first; binary formats have 32 bits per number."""
     narrow = values.astype("<f4")
     described = {"name": "instances", "shape": list(values.shape), "datatype": "FP32"}
     plain = json.dumps({"inputs": [described | {"data": values.ravel().tolist()}]}).encode()

@@ -1,4 +1,4 @@
-"""The input guard by itself, against a request of the bare app: time, and calls of functions, those in C included."""
+"""Cost of the input guard alone: time relative to a request of the bare app, and function calls, including C."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CAPS = Caps(
 
 def report(_folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table."""
-    yield f"{'batch':>20}  {'pysimdjson':<12}{'CPU us':>10}{'of bare':>10}{'calls':>8}  asked"
+    yield f"{'batch':>20}  {'pysimdjson':<12}{'CPU us':>10}{'of bare':>10}{'calls':>8}  target"
     for (rows, columns), digits in product(SHAPES, (SHORT, LONG)):
         print(f"guard {rows}x{columns} ...", end="\r", file=sys.stderr)
         data = as_json(numbers(rows, columns, digits))
@@ -59,7 +59,7 @@ def report(_folder: Path) -> Iterator[str]:
 
 
 class _Check:
-    """Checks of one body by the guard, each with a request and an exchange of its own."""
+    """Checks one body with the guard; each check has its own request and exchange."""
 
     def __init__(self, data: bytes, columns: int, arrays: NumberArrays | None) -> None:
         class Body(Schema):
@@ -84,7 +84,7 @@ class _Check:
         return (time.process_time() - started) / count
 
     def count(self) -> int:
-        """Return how many functions one check calls."""
+        """Return the number of function calls of one check."""
         profile = cProfile.Profile()
         profile.runcall(self._guard.check, *self._arguments())
         return sum(each.callcount for each in profile.getstats())

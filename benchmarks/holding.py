@@ -1,4 +1,4 @@
-"""Who else is served while clients are slow, or while a view computes: by class of worker, over TLS."""
+"""Latency of other requests while clients are slow or a view computes, by worker class, over TLS."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
-from example_app.certificates import Certificates, ensure
+from flask_secure_ml.deploy.dev_certificate import DevCertificate, ensure
 
-from .apps import bearer, signing_key
+from .apps import access_token, bearer, signing_key
 from .servers import running
 from .workers import GUNICORN, WORKERS
 
@@ -33,21 +33,21 @@ _LARGE = b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def report(folder: Path) -> Iterator[str]:
-    """Measure and yield the lines of the table: the seconds of the slowest of the other requests."""
-    headers = bearer(signing_key(folder))
-    certificates, _ = ensure(folder, "localhost", datetime.now(UTC))
+    """Measure and yield the lines of the table: the slowest of the other requests, in seconds."""
+    headers = bearer(access_token(signing_key(folder)))
+    files = ensure(folder, (), datetime.now(UTC))
     kinds = ["half a header", "half a body", "slow reading", "TLS, then silence", "computing: /livez", "computing: 401"]
     yield f"{'worker':>12}" + "".join(f"{kind:>20}" for kind in kinds)
     served = {name: (options, _APP) for name, options in WORKERS.items()}
-    # What a view can do under gevent, whose greenlets otherwise wait for each other.
+    # With gevent, a view should compute in the thread pool, because otherwise it blocks all greenlets.
     served["gevent, pool"] = (WORKERS["gevent"], "benchmarks.served:computing_app(pool=True)")
     for name, (options, app) in served.items():
         print(f"holding {name} ...", end="\r", file=sys.stderr)
-        tls = ("--certfile", str(certificates.server), "--keyfile", str(certificates.key))
+        tls = ("--certfile", str(files.certificate), "--keyfile", str(files.key))
         command = (*GUNICORN, *options, *tls, app)
         cells = []
         with running(command, 4, folder) as (port, _):
-            site = _Site(port, certificates, headers)
+            site = _Site(port, files, headers)
             if site.seconds("GET", "/livez") >= _PATIENCE:
                 raise RuntimeError(f"{name} does not respond")
             for kind in range(4):
@@ -65,14 +65,14 @@ def _cell(seconds: float, most: float) -> str:
 
 
 class _Site:
-    """A server over TLS.
+    """A TLS server under test.
 
-    :param headers: those of a caller.
+    :param headers: the headers of an authenticated caller.
     """
 
-    def __init__(self, port: int, certificates: Certificates, headers: Mapping[str, str]) -> None:
+    def __init__(self, port: int, files: DevCertificate, headers: Mapping[str, str]) -> None:
         self.port = port
-        self.context = ssl.create_default_context(cafile=str(certificates.authority))
+        self.context = ssl.create_default_context(cafile=str(files.authority))
         self.headers = headers
 
     def connect(self) -> ssl.SSLSocket:
@@ -81,7 +81,7 @@ class _Site:
         return self.context.wrap_socket(plain, server_hostname="localhost")
 
     def seconds(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> float:
-        """Return how long one request takes on a connection of its own; the whole patience without a response."""
+        """Return the duration of one request on a new connection; the timeout if there is no response."""
         started = time.monotonic()
         connection = HTTPSConnection("localhost", self.port, timeout=_PATIENCE, context=self.context)
         try:
@@ -94,7 +94,7 @@ class _Site:
         return time.monotonic() - started
 
     def slowest(self, method: str, path: str, *, seconds: float = _SECONDS) -> float:
-        """Return how long the slowest of the requests takes that one client sends for some seconds."""
+        """Return the duration of the slowest request that one client sends within some seconds."""
         ends, found = time.monotonic() + seconds, 0.0
         while time.monotonic() < ends and found < _PATIENCE:
             found = max(found, self.seconds(method, path))
@@ -103,7 +103,7 @@ class _Site:
 
 @contextmanager
 def _slow_clients(site: _Site, kind: int) -> Iterator[None]:
-    """Keep slow clients of a kind connected, each of which begins again when the server ends its connection."""
+    """Keep slow clients of a kind connected; each reconnects when the server closes its connection."""
     credential = "".join(f"{name}: {value}\r\n" for name, value in site.headers.items()).encode()
     head, drip = ((_HELD, b"X"), (_HELD + credential + _BODY, b" "), (_LARGE, b""), (b"", b""))[kind]
     with ExitStack() as stack:
@@ -112,7 +112,7 @@ def _slow_clients(site: _Site, kind: int) -> Iterator[None]:
             thread = threading.Thread(target=_slow_client, args=(site, head, drip, stop), daemon=True)
             thread.start()
             stack.callback(stop.set)
-        # The first ones must have sent what they send at once.
+        # Wait until the first clients have sent their initial bytes.
         stop.wait(1.0)
         yield
 
@@ -137,7 +137,7 @@ def _slow_client(site: _Site, head: bytes, drip: bytes, stop: threading.Event) -
 
 @contextmanager
 def _computing(site: _Site) -> Iterator[None]:
-    """Let clients call the view that computes, each again and again."""
+    """Let clients call the computing view repeatedly."""
     with ExitStack() as stack:
         stop = stack.enter_context(_set_at_the_end())
         threads = [threading.Thread(target=_compute, args=(site, stop)) for _ in range(COMPUTING_CLIENTS)]

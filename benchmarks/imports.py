@@ -1,4 +1,4 @@
-"""Processor time of imports: fresh processes that take turns, each without bytecode to compile."""
+"""Processor time of imports, in new processes that alternate and have compiled bytecode."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SCRIPTS = {
 
 def report(_folder: Path) -> Iterator[str]:
     """Run each script in turn, and yield the lines of the table."""
-    yield f"{'script':<32}{'CPU ms':>10}{'of the first':>14}  asked"
+    yield f"{'script':<32}{'CPU ms':>10}{'of the first':>14}  target"
     for script in _SCRIPTS.values():
-        # The first run may compile what the others import.
+        # The first run may compile bytecode.
         _seconds(script)
     rounds = [[_seconds(script) for script in _SCRIPTS.values()] for _ in range(ROUNDS)]
     for place, name in enumerate(_SCRIPTS):

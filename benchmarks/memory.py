@@ -1,4 +1,4 @@
-"""Memory for 20 MB of JSON: the highest resident size of a process beyond what it had before, by app."""
+"""Memory for 20 MB of JSON: the increase of a process's peak resident size, by app."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MOST = 6.0
 
 
 def report(folder: Path) -> Iterator[str]:
-    """Measure each app in a process of its own, and yield the lines of the table."""
-    yield f"{'app':<28}{'body, MB':>12}{'more, MB':>12}{'of the body':>14}  asked"
+    """Measure each app in a separate process, and yield the lines of the table."""
+    yield f"{'app':<28}{'body, MB':>12}{'more, MB':>12}{'of the body':>14}  target"
     for name in ("bare", "secured"):
         print(f"memory of {name} ...", end="\r", file=sys.stderr)
         words = [sys.executable, "-m", "benchmarks.memory", name, str(folder)]
@@ -36,7 +36,7 @@ def _app(name: str, folder: Path) -> Contender:
 
 
 class _Upload:
-    """A body that is read from its file, as a server reads it from a socket."""
+    """A body that is read from a file, as a server reads it from a socket."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -45,14 +45,14 @@ class _Upload:
 
 
 def _measure(name: str, folder: Path) -> tuple[int, int]:
-    """Return the bytes of the body, and the most bytes that responding takes beyond those of the idle process."""
+    """Return the size of the body, and the peak memory of responding beyond that of the idle process, in bytes."""
     app = _app(name, folder)
     path = folder / "body.json"
     if not path.exists():
         path.write_bytes(as_json(numbers(ROWS, COLUMNS)))
     _call(app, folder / "small.json")
     before = _resident("VmRSS")
-    # Linux sets the high-water mark back to what is resident now.
+    # Linux resets the peak to the current resident size.
     Path("/proc/self/clear_refs").write_text("5")
     _call(app, path)
     return path.stat().st_size, _resident("VmHWM") - before

@@ -1,4 +1,4 @@
-"""The peer: the same job with FastAPI, pydantic, slowapi and PyJWT, as a careful author writes it."""
+"""The peer: a comparable app with FastAPI, pydantic, slowapi and PyJWT, written with care."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_log = logging.Logger("peer")  # noqa: LOG001  a logger of this file's own, so that no configuration reaches it
+_log = logging.Logger("peer")  # noqa: LOG001  a private logger, so that no configuration affects it
 
 
 def make_app(columns: int, folder: Path) -> FastAPI:
-    """Return the app: token, scope, limit, model of the body, headers, log."""
+    """Return the app: token, scope, limit, body model, headers, log."""
     _log.addHandler(logging.FileHandler(os.devnull))
     app = FastAPI()
     limiter = Limiter(key_func=lambda request: request.headers.get("Authorization", "none"))
@@ -39,7 +39,7 @@ def make_app(columns: int, folder: Path) -> FastAPI:
     app.add_exception_handler(RateLimitExceeded, lambda _request, _error: Response(status_code=429))
     app.middleware("http")(_headers_and_log)
     signer = jwt.PyJWKSet.from_dict(json.loads((folder / "jwks.json").read_text())).keys[0]
-    # As types, not as text: FastAPI looks names up in the module, and these are made here.
+    # Types instead of strings: FastAPI looks up names in the module, but these are local.
     annotations: dict[str, Any] = {
         "request": Request,
         "body": _body(columns),
@@ -78,7 +78,7 @@ def _verifier(signer: jwt.PyJWK) -> Callable[..., Any]:
     async def verify_at_once(found: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]) -> dict[str, Any]:
         return verify(found)
 
-    # Not in a thread of the pool, which would cost the peer more than the signature.
+    # Not in a thread pool, which would cost the peer more than verifying the signature.
     verify_at_once.__annotations__ = {"found": Annotated[HTTPAuthorizationCredentials, Depends(bearer)]}
     return verify_at_once
 

@@ -1,4 +1,4 @@
-"""What limits cost a request, counted in memory: none, two windows, or four limits of which one counts rows."""
+"""Cost of limits per request, counted in memory: none, two windows, or four limits including a quota in rows."""
 
 from __future__ import annotations
 

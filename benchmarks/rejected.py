@@ -1,7 +1,7 @@
-"""Bodies that are rejected, each for one reason, in groups beside one that is accepted.
+"""Invalid bodies, each rejected for one reason, in groups with a valid body.
 
-A body stands beside an accepted one of its format and its size, and with about as much in it, because a megabyte of
-``1.5`` is five times the numbers of a megabyte of full doubles. Of a compressed body the expanded size counts.
+Each is compared with a valid body of the same format and size and about the same number of values: a megabyte of
+``1.5`` has five times as many numbers as a megabyte of full doubles. For compressed bodies, the expanded size counts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Group = Sequence[Sent]
 
 
 def groups(values: Array, cap: int) -> list[Group]:
-    """Return groups of bodies; the first body of each is accepted.
+    """Return groups of bodies; the first body of each group is valid.
 
-    :param values: what the accepted bodies are about as long as.
-    :param cap: the largest body that the app takes.
+    :param values: the values of the valid bodies, which determine the size of the others.
+    :param cap: the maximum size of a body.
     """
     text = as_json(values)
     size, columns = len(text), values.shape[1]
@@ -38,7 +38,7 @@ def groups(values: Array, cap: int) -> list[Group]:
 
 
 def _json(name: str, data: bytes, status: int, size: int) -> Sent:
-    """Return a body filled up with blanks."""
+    """Return a body padded with spaces."""
     return Sent(name, data.ljust(size), status=status)
 
 
@@ -50,26 +50,26 @@ def _long_numbers(values: Array, text: bytes, cap: int) -> Group:
         _json("every number out of range", as_json(values * 1e9), 422, size),
         _json("null for the last number", before_last + b", null]]}", 422, size),
         _json("null for every number", _each(values, b"null"), 422, size),
-        _json("a text for every number", _each(values, b'"1.23456789012345"'), 422, size),
+        _json("a string for every number", _each(values, b'"1.23456789012345"'), 422, size),
         _json("one number less in the last row", before_last + b"]]}", 422, size),
         _json("NaN for the last number", before_last + b", NaN]]}", 400, size),
-        Sent("a comma too much at the end", text[:-3] + b",]}", status=400),
-        Sent("no UTF-8 at the end", text[:-1] + b"\xff", status=400),
+        Sent("an extra comma at the end", text[:-3] + b",]}", status=400),
+        Sent("invalid UTF-8 at the end", text[:-1] + b"\xff", status=400),
         Sent("something follows", text + b"1", status=400),
         Sent("cut in half", text[: size // 2], status=400),
-        Sent("longer than the cap", b"1" * (cap + 1), status=413),
+        Sent("over the limit", b"1" * (cap + 1), status=413),
     ]
 
 
 def _each(values: Array, leaf: bytes) -> bytes:
-    """Return a body with this in place of every number."""
+    """Return a body with ``leaf`` in place of every number."""
     rows, columns = values.shape
     row = b"[" + b", ".join([leaf.ljust(18)] * columns) + b"]"
     return b'{"instances": [' + b", ".join([row] * rows) + b"]}"
 
 
 def _short_values(size: int, columns: int) -> Group:
-    """Return bodies with as many values, lists, objects or texts as fit."""
+    """Return bodies with as many values, lists, objects or strings as fit."""
     row = b"[" + b",".join([b"1.5"] * columns) + b"],"
     names = b",".join(b'"%07d":1' % number for number in range(size // 11 - 1))
 
@@ -85,19 +85,19 @@ def _short_values(size: int, columns: int) -> Group:
         filled("lists of one number", b"[1],", 413),
         filled("empty lists", b"[],", 413),
         filled("lists in lists", b"[[[[[]]]]],", 413),
-        filled("nothing but brackets", b"[", 413, b"", b""),
+        filled("only brackets", b"[", 413, b"", b""),
         filled("empty objects", b"{},", 413),
         filled("objects of one member", b'{"a":1},', 413),
         filled("objects with duplicates", b'{"a":1,"a":1},', 413),
         filled("objects in objects", b'{"a":', 413, b"", b""),
         _json("too many members", b"{" + names + b"}", 413, size),
-        filled("one member, over and over", b'"a":1,', 413, b"{", b'"a":1}'),
-        filled("empty texts", b'"",'),
-        filled("short texts", b'"ab",'),
-        filled("commas in texts", b'",,,,,,,",'),
-        filled("escapes in texts", b'"\\u0041",'),
-        filled("one long text", b"a", 413, b'{"instances":"', b'"}'),
-        filled("one long text of escapes", b'\\"', 413, b'{"instances":"', b'"}'),
+        filled("one repeated member", b'"a":1,', 413, b"{", b'"a":1}'),
+        filled("empty strings", b'"",'),
+        filled("short strings", b'"ab",'),
+        filled("commas in strings", b'",,,,,,,",'),
+        filled("escapes in strings", b'"\\u0041",'),
+        filled("one long string", b"a", 413, b'{"instances":"', b'"}'),
+        filled("one long string of escapes", b'\\"', 413, b'{"instances":"', b'"}'),
     ]
 
 
@@ -107,12 +107,12 @@ def _gzip(text: bytes, cap: int) -> Group:
 
     whole = gzip.compress(text.ljust(cap), 6)
     return [
-        packed("gzip of JSON and blanks, to the cap", whole, 200),
-        packed("gzip of blanks, over the cap", gzip.compress(b" " * (cap + 1), 9), 413),
-        packed("gzip of blanks, far over the cap", gzip.compress(b" " * (cap * 10), 9), 413),
-        packed("gzip, cut off", whole[:-1], 400),
-        packed("gzip with a wrong sum at the end", whole[:-8] + bytes(8), 400),
-        packed("gzip, a second member follows", whole + gzip.compress(b""), 400),
+        packed("gzip of JSON and spaces, at the limit", whole, 200),
+        packed("gzip of spaces, over the limit", gzip.compress(b" " * (cap + 1), 9), 413),
+        packed("gzip of spaces, far over the limit", gzip.compress(b" " * (cap * 10), 9), 413),
+        packed("gzip, truncated", whole[:-1], 400),
+        packed("gzip with a wrong checksum", whole[:-8] + bytes(8), 400),
+        packed("gzip with a second member", whole + gzip.compress(b""), 400),
     ]
 
 
@@ -133,7 +133,7 @@ def _npy(narrow: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Group:
         npy("complex numbers", _saved(narrow.reshape(-1, 2).view("<c8")), 422),
         npy("texts", _saved(narrow.view("S4")), 422),
         npy("another shape", _saved(narrow.T), 422),
-        npy("a shape of more than there is", whole.replace(claimed, b"(9" + claimed[2:]), 400),
+        npy("a shape larger than the data", whole.replace(claimed, b"(9" + claimed[2:]), 400),
         npy("cut off", whole[:-1], 400),
         npy("something follows", whole + b"1", 400),
     ]

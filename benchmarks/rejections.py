@@ -1,29 +1,27 @@
-"""What rejected credentials cost, outside and within a block, and whether their time tells why they were rejected.
+"""Cost of rejected credentials, with and without a block, and whether timing reveals the reason for a rejection.
 
-Within a method, the reasons must cost the same: which ids, issuers and key ids exist is not the sender's business.
-Across methods they need not, because the sender knows what it sent; a 429 costs less than a 401 by what counts it,
-which the status tells anyway.
+Within one method, all reasons must cost the same, so that timing does not reveal which ids, issuers and key ids exist.
+Methods may differ, because the sender knows which one it used. A 429 may cost less than a 401, because the status
+reveals the difference anyway.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from joserfc.jwk import Key
 
 from flask_secure_ml.authentication.api_keys.key import checksum, id_part, new_key
 from flask_secure_ml.state import state_of
-from flask_secure_ml.testing import make_api_key, make_token
+from flask_secure_ml.testing import make_api_key
 
-from .apps import AUDIENCE, ISSUER, Contender, secured, signing_key
+from .apps import Contender, access_token, bearer, secured, signing_key
 from .bodies import Sent
 from .timing import Times, measure_each, response_of
 
 APART = 0.05
-"""The most by which the reasons of one method may differ."""
+"""The maximum relative difference between the reasons of one method."""
 
 REPEATED = 3
 NEVER, AT_ONCE = "1000000000/minute", "1/day"
@@ -38,11 +36,11 @@ def report(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the report."""
     key = signing_key(folder)
     outside, inside = _contenders(folder, key, NEVER), _contenders(folder, key, AT_ONCE)
-    # The second credential begins the block.
+    # The second credential starts the block.
     response_of(inside[0], _sent(401))
     response_of(inside[0], _sent(429))
     calls = [*((each, _sent(401)) for each in outside), *((each, _sent(429)) for each in inside)]
-    # There and back, because the first of a round finds other caches than the last.
+    # In both orders, because the first call of a round finds other cache contents than the last.
     many = [measure_each([*calls, *reversed(calls)]) for _ in range(REPEATED)]
     times = Times([each for one in many for each in one.rounds])
     count = len(outside)
@@ -69,7 +67,7 @@ def report(folder: Path) -> Iterator[str]:
         first += len(reasons)
     token = len(METHODS["API key"])
     across = f"{ratio(token, 0):.3f} for 401, {ratio(count + token, count):.3f} for 429"
-    yield f"a token costs as much of an API key, which its sender knows: {across}"
+    yield f"ratio of token to API key (the sender knows the method): {across}"
 
 
 def _sent(status: int) -> Sent:
@@ -77,22 +75,22 @@ def _sent(status: int) -> Sent:
 
 
 def _contenders(folder: Path, key: Key, limit: str) -> list[Contender]:
-    """Return one app with a credential that proves nothing for each reason, in their order."""
+    """Return an app with an invalid credential for each reason, in order."""
     app = secured(4, folder, SECURE_ML_FAILED_AUTH_LIMITS=[limit], SECURE_ML_FAILED_KEY_LIMITS=[NEVER])
     known, revoked = _wrong(make_api_key(app)), _wrong(make_api_key(app))
     keys = state_of(app).keys
     if keys is None:
         raise RuntimeError("API keys are not on")
     keys.revoke(id_part(revoked))
-    authentic = _token(key, now=1)
+    authentic = access_token(key, now=1)
     signature = authentic.rpartition(".")[2]
     forged = [
-        f"{_token(key, **options).rpartition('.')[0]}.{signature}"
+        f"{access_token(key, **options).rpartition('.')[0]}.{signature}"
         for options in ({}, {"header": {"kid": "unknown"}}, {"issuer": "https://unknown.example"})
     ]
-    # The app has seen a token of its issuer; one that expired is no guess, and is not counted.
-    response_of(Contender("expired", app, _bearer(authentic)), _sent(401))
-    sent = [*({"X-API-Key": each} for each in (new_key(), known, revoked)), *map(_bearer, forged)]
+    # Make the app fetch the keys of its issuer. An expired token is not a guess, so it is not counted.
+    response_of(Contender("expired", app, bearer(authentic)), _sent(401))
+    sent = [*({"X-API-Key": each} for each in (new_key(), known, revoked)), *map(bearer, forged)]
     names = [reason for reasons in METHODS.values() for reason in reasons]
     return [Contender(name, app, headers) for name, headers in zip(names, sent, strict=True)]
 
@@ -100,12 +98,3 @@ def _contenders(folder: Path, key: Key, limit: str) -> list[Contender]:
 def _wrong(api_key: str) -> str:
     wrong = api_key[:17] + "0" * 43
     return wrong + checksum(wrong)
-
-
-def _token(key: Key, **options: Any) -> str:
-    given: dict[str, Any] = {"issuer": ISSUER, "now": int(time.time()) - 1} | options
-    return make_token(key, audience=AUDIENCE, lifetime=3600, **given)
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}

@@ -1,4 +1,4 @@
-"""The apps for servers: each factory finds width and folder in the environment."""
+"""App factories for the servers; they read the number of columns and the directory from the environment."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ COLUMNS, FOLDER = "BENCHMARK_COLUMNS", "BENCHMARK_FOLDER"
 
 
 def bare_app() -> Flask:
-    """Return the app as the data scientist wrote it."""
+    """Return the app without any protection."""
     return apps.bare().app
 
 
 def secured_app() -> Flask:
-    """Return the secured app, in clear text as the others are, so that no one's TLS is compared."""
+    """Return the secured app in clear text like the others, so that TLS is not measured."""
     return apps.secured(_columns(), _folder(), SECURE_ML_REQUIRE_TLS=False)
+
+
+def observed_app() -> Flask:
+    """Return the secured app with all observability features."""
+    return apps.secured(_columns(), _folder(), SECURE_ML_REQUIRE_TLS=False, **apps.everything(_folder()))
 
 
 def computing_app(*, pool: bool = False) -> Flask:
     """Return the secured app over TLS with a probe, a large response, and a view that computes for half a second.
 
-    :param pool: whether it computes in the thread pool of gevent.
+    :param pool: compute in gevent's thread pool.
     """
     app = apps.secured(_columns(), _folder(), SECURE_ML_PROBES={})
 
@@ -52,7 +57,7 @@ def computing_app(*, pool: bool = False) -> Flask:
 
 
 def _compute() -> int:
-    # In Python itself, which no other thread of the process can do meanwhile.
+    # Pure Python, which holds the GIL.
     ends, count = time.thread_time() + COMPUTING, 0
     while time.thread_time() < ends:
         count += 1
@@ -60,7 +65,7 @@ def _compute() -> int:
 
 
 def peer_app() -> FastAPI:
-    """Return the peer."""
+    """Return the peer app."""
     return peer.make_app(_columns(), _folder())
 
 

@@ -1,9 +1,9 @@
-"""Processor time of one request, by server: gunicorn for Flask, uvicorn for the peer, one worker each, in turns.
+"""Processor time per request by server: gunicorn for Flask, uvicorn for the peer, with one worker each, alternating.
 
-Time on the processor is read from the kernel for the server and its children; waiting for the client does not count.
-All speak plain HTTP on loopback. Each server is as its own documentation starts it: gunicorn's default worker is
-``sync``, which takes a connection for every request; uvicorn keeps the connection and parses with httptools. What
-gunicorn's threaded worker spends less on connections it spends on handing requests over.
+Processor time of the server and its children is read from the kernel, so waiting for the client does not count. All
+use plain HTTP on loopback. Each server is started as in its documentation: gunicorn's default worker is ``sync``, which
+needs a connection per request; uvicorn keeps connections open and parses with httptools. gunicorn's threaded worker
+saves connections, but spends as much on passing requests to threads.
 """
 
 from __future__ import annotations
@@ -18,32 +18,37 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from .apps import bearer, signing_key
+from .apps import access_token, bearer, signing_key
 from .bodies import as_json, numbers
 from .served import COLUMNS, FOLDER
 from .timing import Times, check_same, verdict
 
 ROUNDS = 11
-# The kernel counts in hundredths of a second.
+# The kernel counts processor time in hundredths of a second.
 SECONDS_PER_ROUND = 0.3
 SHAPES = ((1, 4), (100, 20), (1000, 100))
 MOST_OF_PEER = 0.5
+MOST_WITH_EVERYTHING = 1.0
 _PATIENCE = 30.0
 _GUNICORN = ("gunicorn", "--workers", "1", "--worker-class", "sync", "--no-control-socket", "--bind")
-_UVICORN = ("uvicorn", "--factory", "--no-access-log", "--log-level", "warning", "--host", "127.0.0.1", "--port")
-NAMES = ("bare app, gunicorn", "flask-secure-ml, gunicorn", "FastAPI peer, uvicorn")
-_SECURED, _PEER = 1, 2
+UVICORN = (
+    *("uvicorn", "--factory", "--no-access-log", "--log-level", "warning"),
+    *("--host", "127.0.0.1", "--port", "{port}", "benchmarks.served:peer_app"),
+)
+NAMES = ("bare app, gunicorn", "flask-secure-ml, gunicorn", "the same, everything on", "FastAPI peer, uvicorn")
+_SECURED, _OBSERVED, _PEER = 1, 2, 3
 
 
 def report(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table."""
-    yield f"{'batch':>10}  {'server':<28}{'CPU us':>10}{'of bare':>10}{'of peer':>10}  asked"
-    headers = bearer(signing_key(folder)) | {"Content-Type": "application/json"}
+    yield f"{'batch':>10}  {'server':<28}{'CPU us':>10}{'of bare':>10}{'of peer':>10}  target"
+    headers = bearer(access_token(signing_key(folder))) | {"Content-Type": "application/json"}
     for rows, columns in SHAPES:
         print(f"serving {rows}x{columns} ...", end="\r", file=sys.stderr)
         times = _measured(folder, columns, as_json(numbers(rows, columns)), headers)
         for place, name in enumerate(NAMES):
             most = MOST_OF_PEER if place == _SECURED and rows > 1 else None
+            most = MOST_WITH_EVERYTHING if place == _OBSERVED else most
             ratio = times.ratio(place, _PEER)
             yield (
                 f"{'' if place else f'{rows}x{columns}':>10}  {name:<28}{times.microseconds(place):>10,.0f}"
@@ -66,15 +71,14 @@ def _measured(folder: Path, columns: int, data: bytes, headers: dict[str, str]) 
 def _commands() -> Iterator[tuple[str, ...]]:
     yield (*_GUNICORN, "127.0.0.1:{port}", "benchmarks.served:bare_app()")
     yield (*_GUNICORN, "127.0.0.1:{port}", "benchmarks.served:secured_app()")
-    yield (*_UVICORN, "{port}", "benchmarks.served:peer_app")
+    yield (*_GUNICORN, "127.0.0.1:{port}", "benchmarks.served:observed_app()")
+    yield UVICORN
 
 
 @contextmanager
 def running(command: Sequence[str], columns: int, folder: Path) -> Iterator[tuple[int, int]]:
-    """Run a server on loopback, and give its port and process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """Run a server on loopback, and yield its port and process id."""
+    port = free_port()
     words = [sys.executable, "-m", *(word.format(port=port) for word in command)]
     environ = os.environ | {COLUMNS: str(columns), FOLDER: str(folder)}
     with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, text=True) as process:
@@ -83,6 +87,13 @@ def running(command: Sequence[str], columns: int, folder: Path) -> Iterator[tupl
             yield port, process.pid
         finally:
             process.terminate()
+
+
+def free_port() -> int:
+    """Return a free port on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait(port: int, process: subprocess.Popen[str]) -> None:
@@ -98,7 +109,7 @@ def _wait(port: int, process: subprocess.Popen[str]) -> None:
 
 
 class Caller:
-    """One client with one connection, which is kept for a round where the server keeps it."""
+    """A client with one connection, which is kept open during a round if the server allows it."""
 
     def __init__(self, port: int, process: int, data: bytes, headers: dict[str, str]) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
@@ -115,12 +126,12 @@ class Caller:
         response = self._connection.getresponse()
         found = response.read()
         if response.status != 200:  # noqa: PLR2004  the only response that is compared
-            raise RuntimeError(f"a server answers {response.status}: {found[:200]!r}")
+            raise RuntimeError(f"a server responded with {response.status}: {found[:200]!r}")
         return found
 
     def cpu_seconds(self, count: int) -> float:
-        """Return the mean seconds of processor time that a request takes the server."""
-        # While the others had their turn, the server may have closed a connection that was idle.
+        """Return the mean processor time of the server per request, in seconds."""
+        # The server may have closed the idle connection while the others were measured.
         self._connection.close()
         before = cpu_seconds(self._process)
         for _ in range(count):
@@ -133,7 +144,7 @@ class Caller:
 
 
 def cpu_seconds(process: int) -> float:
-    """Return the time on the processor, by user and system, of a process with all its threads, and of its children."""
+    """Return the processor time, user and system, of a process with all threads, and of its children."""
     status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return sum(map(int, status[11:13])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, map(int, children)))

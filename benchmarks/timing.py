@@ -1,7 +1,7 @@
-"""Times WSGI calls in one process, the contenders taking turns, so that noise hits all alike.
+"""Timing WSGI calls in one process; contenders alternate, so that noise affects all equally.
 
-Time on the processor is counted, not time on the clock: what else the machine does is no part of it. It still makes
-caches colder and every call slower, so contenders are compared within each round, and the median of those ratios tells.
+Processor time is measured instead of wall-clock time, which excludes other processes. These still evict caches and slow
+down every call, so contenders are compared within each round, and the result is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol
@@ -26,34 +26,48 @@ ROUNDS = 11
 SECONDS_PER_ROUND = 0.04
 
 
-# Binary formats send 32 bits a number, and models add these up.
+# Binary formats have 32 bits per number, so sums differ slightly.
 _ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
 class Times:
-    """The seconds of one call, by round and contender."""
+    """The time of one call in seconds, by round and contender."""
 
     rounds: Sequence[Sequence[float]]
 
     def microseconds(self, place: int) -> float:
-        """Return the median time of a contender."""
+        """Return the median time of a contender in microseconds."""
         return statistics.median(seconds[place] for seconds in self.rounds) * 1e6
 
     def ratio(self, place: int, to: int = 0) -> float:
-        """Return the median, over the rounds, of how much of another's time a contender takes."""
+        """Return the median over all rounds of the ratio of a contender's time to another's."""
         return statistics.median(seconds[place] / seconds[to] for seconds in self.rounds)
 
 
+def mean(call: Callable[[], object], count: int) -> float:
+    """Return the mean processor time of a call, in seconds."""
+    started = time.process_time()
+    for _ in range(count):
+        call()
+    return (time.process_time() - started) / count
+
+
+def medians(calls: Sequence[Callable[[], object]], count: int, rounds: int = 15) -> list[float]:
+    """Return the median processor time of one call of each, in microseconds; calls alternate."""
+    found = [[mean(call, count) for call in calls] for _ in range(rounds)]
+    return [statistics.median(column) * 1e6 for column in zip(*found, strict=True)]
+
+
 class Timed(Protocol):
-    """Something that is called many times."""
+    """A call that can be repeated and timed."""
 
     def seconds(self, count: int) -> float:
         """Return the mean seconds of ``count`` calls."""
 
 
 def verdict(ratio: float, most: float | None) -> str:
-    """Return the cell that says what was asked, and whether it is so; empty where nothing was."""
+    """Return the cell with the target and whether it is met; empty if there is no target."""
     if most is None:
         return ""
     return f"{most:.2f} {'met' if round(ratio, 2) <= most else 'MISSED'}"
@@ -62,7 +76,7 @@ def verdict(ratio: float, most: float | None) -> str:
 def measure(contenders: Sequence[Contender], sent: Sent) -> Times:
     """Return the times of one call of each contender with the same body.
 
-    :raises RuntimeError: one does not respond with the status of the body, or not with the sums that the first finds.
+    :raises RuntimeError: a response does not have the expected status, or has other sums than the first.
     """
     check_same([response_of(each, sent) for each in contenders])
     return measure_each([(each, sent) for each in contenders])
@@ -71,7 +85,7 @@ def measure(contenders: Sequence[Contender], sent: Sent) -> Times:
 def response_of(contender: Contender, sent: Sent) -> bytes:
     """Return the body of the response.
 
-    :raises RuntimeError: it has not the status of the body.
+    :raises RuntimeError: the response does not have the expected status.
     """
     return _Call(contender, sent).response()
 
@@ -79,31 +93,31 @@ def response_of(contender: Contender, sent: Sent) -> bytes:
 def check_same(responses: Sequence[bytes]) -> None:
     """Check that all responses have the same sums, because times of different work cannot be compared.
 
-    :raises RuntimeError: one has not.
+    :raises RuntimeError: a response has other sums.
     """
     first, *others = map(_sums, responses)
     if not all(each.shape == first.shape and np.allclose(each, first, atol=_ROUNDING) for each in others):
-        raise RuntimeError("the apps do not give the same answer to the same request, so times cannot be compared")
+        raise RuntimeError("the apps respond differently to the same request, so times cannot be compared")
 
 
 def measure_each(calls: Sequence[tuple[Contender, Sent]]) -> Times:
     """Return the times of one call of each contender with its body.
 
-    :raises RuntimeError: one does not respond with the status of its body.
+    :raises RuntimeError: a response does not have the expected status.
     """
     return alternate([call_of(*each) for each in calls])
 
 
 def call_of(contender: Contender, sent: Sent) -> Timed:
-    """Return what times requests with a body."""
+    """Return a timed call of a contender with a body."""
     return _Call(contender, sent)
 
 
 def alternate(made: Sequence[Timed]) -> Times:
-    """Return the times of one call of each, in rounds in which they take turns."""
-    # The fastest of a few: a pause would leave a round with hardly any calls, all of them cold.
+    """Return the times of one call of each, in rounds in which they alternate."""
+    # The fastest of three: a pause would otherwise leave too few calls per round.
     counts = [max(1, int(SECONDS_PER_ROUND / min(call.seconds(3) for _ in range(3)))) for call in made]
-    # Collecting all that was imported takes as long as a hundred calls, and would hit the same contender in each round.
+    # A full garbage collection takes as long as a hundred calls, and would affect the same contender in each round.
     gc.collect()
     gc.freeze()
     try:
@@ -114,7 +128,7 @@ def alternate(made: Sequence[Timed]) -> Times:
 
 def _sums(response: bytes) -> NDArray[np.float32]:
     document = orjson.loads(response)
-    # The Open Inference Protocol has a form of its own for responses.
+    # The Open Inference Protocol has a different response format.
     found = document["sums"] if "sums" in document else document["outputs"][0]["data"]
     return np.array(found, np.float32)
 
@@ -152,5 +166,5 @@ class _Call:
         if hasattr(response, "close"):
             response.close()
         if found[0][:3] != self._status:
-            raise RuntimeError(f"{self._name} answers {found[0]}, and not {self._status}")
+            raise RuntimeError(f"{self._name} responded with {found[0]} instead of {self._status}")
         return body

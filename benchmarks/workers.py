@@ -1,4 +1,4 @@
-"""The classes of workers of gunicorn side by side: what a request costs, and who else is served meanwhile."""
+"""Processor time per request by gunicorn worker class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 
-from .apps import bearer, signing_key
+from .apps import access_token, bearer, signing_key
 from .bodies import LONG, SHORT, as_json, numbers
-from .servers import ROUNDS, SECONDS_PER_ROUND, SHAPES, Caller, cpu_seconds, running
+from .servers import ROUNDS, SECONDS_PER_ROUND, SHAPES, UVICORN, Caller, cpu_seconds, running
 from .timing import Times, check_same
 
 CONNECTIONS = 4
@@ -21,24 +21,13 @@ WORKERS = {
     "sync": ("--worker-class", "sync"),
 }
 GUNICORN = ("gunicorn", "--workers", "1", "--keep-alive", "5", "--no-control-socket", "--bind", "127.0.0.1:{port}")
-_UVICORN = (
-    "uvicorn",
-    "--factory",
-    "--no-access-log",
-    "--log-level",
-    "warning",
-    "--host",
-    "127.0.0.1",
-    "--port",
-    "{port}",
-)
 
 
 def report(folder: Path) -> Iterator[str]:
     """Measure and yield the lines of the table."""
     names = [*WORKERS, "FastAPI peer"]
     yield f"{'batch':>20}" + "".join(f"{name:>16}" for name in names) + "   CPU us (of the peer)"
-    headers = bearer(signing_key(folder)) | {"Content-Type": "application/json"}
+    headers = bearer(access_token(signing_key(folder))) | {"Content-Type": "application/json"}
     for (rows, columns), digits in product(SHAPES, (SHORT, LONG)):
         batch = f"{rows}x{columns}, {digits} digits"
         print(f"workers {batch} ...", end="\r", file=sys.stderr)
@@ -62,11 +51,11 @@ def _measured(folder: Path, columns: int, data: bytes, headers: dict[str, str]) 
 def _commands() -> Iterator[Sequence[str]]:
     for options in WORKERS.values():
         yield (*GUNICORN, *options, "benchmarks.served:secured_app()")
-    yield (*_UVICORN, "benchmarks.served:peer_app")
+    yield UVICORN
 
 
 class _Clients:
-    """Four clients at once, each with one connection, which is kept for a round where the server keeps it."""
+    """Four concurrent clients with one connection each, which is kept open during a round if the server allows it."""
 
     def __init__(self, port: int, process: int, data: bytes, headers: dict[str, str], pool: ThreadPoolExecutor) -> None:
         self._callers = [Caller(port, process, data, headers) for _ in range(CONNECTIONS)]
@@ -78,9 +67,9 @@ class _Clients:
         return self._callers[0].response()
 
     def cpu_seconds(self, count: int) -> float:
-        """Return the mean seconds of processor time that a request takes the server.
+        """Return the mean processor time of the server per request, in seconds.
 
-        :param count: how many requests each of the clients sends.
+        :param count: the number of requests of each client.
         """
         for each in self._callers:
             each.close()

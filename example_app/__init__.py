@@ -1,1 +1,1 @@
-"""An example: a classifier of handwritten digits, served safely by flask-secure-ml."""
+"""An example: a classifier of handwritten digits, protected by flask-secure-ml."""

@@ -1,4 +1,4 @@
-"""The example app: a model behind three endpoints, each with its policy."""
+"""The example app: a model with three endpoints, each with a policy."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class PredictResponse(Schema):
 def create_app() -> Flask:
     """Return the app, configured from ``FLASK_*``: ``FLASK_MODEL_FILE`` and ``FLASK_SECURE_ML_*``.
 
-    :raises ModelError: the model is missing, or was changed since it was trained.
-    :raises ConfigError: a setting of flask-secure-ml is wrong.
+    :raises ModelError: the model is missing, or has changed since it was trained.
+    :raises ConfigError: a setting of flask-secure-ml is invalid.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MODEL_FILE"] = "model.npz"
@@ -80,5 +80,5 @@ def _add_routes(app: Flask, model: DigitsModel, digest: str) -> None:
     @app.get("/healthz")
     @public
     def healthz() -> dict[str, str]:
-        """Return that the server is up."""
+        """Report that the server is running."""
         return {"status": "ok"}

@@ -24,18 +24,18 @@ SCOPES = ("predict", "metrics")
 
 
 class ClientsError(Exception):
-    """The file of clients cannot be used; the message says what to do."""
+    """The file of clients cannot be used. The message has a remedy."""
 
 
 @dataclass(frozen=True)
 class Client(ClientMixin):
     """One registered client, with the interface that Authlib requires.
 
-    :param secret_sha256: the hash of its secret, in hexadecimal. Secrets are 32 random bytes, so nothing slower than
-        SHA-256 is needed to make guessing hopeless.
-    :param scopes: the most that a token for it can have; without any it gets no token.
-    :param opaque: its tokens are random texts, not JWTs.
-    :param introspects: it is a resource server, which may ask what a token is.
+    :param secret_sha256: the hash of its secret, in hexadecimal. Secrets are 32 random bytes, so a slow hash is not
+        needed against guessing.
+    :param scopes: the scopes that its tokens can have; without any, it gets no token.
+    :param opaque: its tokens are random strings, not JWTs.
+    :param introspects: it is a resource server, which may introspect tokens.
     """
 
     client_id: str
@@ -45,30 +45,30 @@ class Client(ClientMixin):
     introspects: bool = False
 
     def get_client_id(self) -> str:
-        """Return the name of the client."""
+        """Return the id of the client."""
         return self.client_id
 
     def get_allowed_scope(self, scope: str | None) -> str:
         """Return the requested scopes, or all scopes of the client if it requests none (RFC 6749 section 3.3).
 
-        The grant has rejected other scopes before.
+        The grant has already rejected other scopes.
         """
         return " ".join(dict.fromkeys((scope or "").split())) or " ".join(self.scopes)
 
     def check_client_secret(self, client_secret: str) -> bool:
-        """Return True if the secret is right; the time of the comparison reveals nothing."""
+        """Return True if the secret is correct, comparing in constant time."""
         return compare_digest(_hash(client_secret), self.secret_sha256)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        """Allow HTTP Basic only: secrets in a body end up in more logs."""
+        """Return True for HTTP Basic only, because secrets in a body are more likely to be logged."""
         return method == BASIC
 
     def check_grant_type(self, grant_type: str) -> bool:
-        """Allow tokens for the client itself, if it has scopes."""
+        """Return True for client credentials, if the client has scopes."""
         return grant_type == GRANT and bool(self.scopes)
 
 
-# The demo's clients: two that call the API, and the API itself.
+# The clients of the demo: two that call the API, and the API itself.
 DEMO = (
     Client("demo", "", scopes=SCOPES),
     Client("demo-opaque", "", scopes=SCOPES, opaque=True),
@@ -77,10 +77,10 @@ DEMO = (
 
 
 def create_clients(path: Path, clients: Iterable[Client] = DEMO) -> dict[str, str]:
-    """Write the file of clients with new secrets, and replace the previous one.
+    """Write the file of clients with new secrets, replacing the previous one.
 
-    :param clients: their hashes are overwritten.
-    :return: the secrets by client; they are written nowhere.
+    :param clients: the clients; their hashes are ignored.
+    :return: the secrets by client; they are not stored.
     """
     made = {each.client_id: secrets.token_hex(SECRET_BYTES) for each in clients}
     entries = [asdict(each) | {"secret_sha256": _hash(made[each.client_id])} for each in clients]
@@ -89,25 +89,27 @@ def create_clients(path: Path, clients: Iterable[Client] = DEMO) -> dict[str, st
 
 
 def load_clients(path: Path) -> Mapping[str, Client]:
-    """Return the clients by name.
+    """Return the clients by id.
 
-    :raises ClientsError: the file is missing or damaged.
+    :raises ClientsError: the file is missing or invalid.
     """
     try:
         entries = json.loads(path.read_bytes())["clients"]
         clients = [Client(**entry | {"scopes": tuple(entry["scopes"])}) for entry in entries]
     except OSError as error:
-        raise ClientsError(f"cannot read {path}: {error.strerror}; python -m example_app.auth_setup makes it") from None
+        raise ClientsError(
+            f"cannot read {path}: {error.strerror}; python -m example_app.auth_setup creates it"
+        ) from None
     except (KeyError, TypeError, ValueError):
         raise ClientsError(f"{path} is not a file of clients; delete it and start again") from None
     return {each.client_id: each for each in clients}
 
 
 def authenticate_basic(clients: Mapping[str, Client], headers: Mapping[str, str]) -> Client | None:
-    """Return the client that a request authenticates with HTTP Basic (RFC 6749 section 2.3.1).
+    """Return the client that a request authenticates with HTTP Basic (RFC 6749 section 2.3.1); None if there is none.
 
-    Authlib's own method crashes on bytes that are not UTF-8, reads a plus sign as itself, and says whether it
-    was the name or the secret that was wrong.
+    Authlib's own method raises on bytes that are not UTF-8, does not decode a plus sign to a space, and reveals whether
+    the id or the secret was wrong.
     """
     scheme, _, encoded = headers.get("Authorization", "").partition(" ")
     try:
@@ -121,7 +123,7 @@ def authenticate_basic(clients: Mapping[str, Client], headers: Mapping[str, str]
 
 
 def beyond(client: Client, scope: str | None, known: Sequence[str] = SCOPES) -> bool:
-    """Return True if a client requests a scope that it is not registered for."""
+    """Return True if a client requests a scope for which it is not registered."""
     return not set((scope or "").split()) <= set(client.scopes) & set(known)
 
 
@@ -129,5 +131,5 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
-# Nothing hashes to it, and looking at it takes as long as looking at a client.
+# No secret has this hash, and comparing it takes as long as for a real client.
 _NOBODY: Any = Client("", "0" * 64)

@@ -1,6 +1,6 @@
-"""How the example authorization server uses Authlib: its grant, its tokens and its two token endpoints.
+"""The use of Authlib by the example authorization server: grant, tokens, introspection and revocation.
 
-Each override closes a gap or narrows a default that is too wide for client credentials alone.
+Each override closes a gap or restricts a default that is too permissive for client credentials only.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .auth_tokens import LIFETIME, Token, TokenStore, opaque_token
 
 
 class InvalidTargetError(OAuth2Error):
-    """The ``resource`` of a request is unknown to this server (RFC 8707 section 2)."""
+    """The ``resource`` of a request is unknown (RFC 8707 section 2)."""
 
     error = "invalid_target"
     description = "No tokens are issued for this resource."
 
 
 class FormPayload(FlaskOAuth2Payload):
-    """The form in the body; Authlib's own also takes parameters from the URL, which ends up in logs."""
+    """The form in the body. Authlib's own class also accepts parameters in the URL, which is often logged."""
 
     def __init__(self, incoming: Request) -> None:
         super().__init__(incoming)
@@ -46,8 +46,8 @@ class FormPayload(FlaskOAuth2Payload):
 class DemoServer(AuthorizationServer):
     """Authlib's server with the clients, keys and tokens of one state directory.
 
-    :param config: where everything is.
-    :param tokens: remembers what was issued.
+    :param config: the settings, with the paths of all files.
+    :param tokens: the store of issued tokens.
     """
 
     def __init__(self, config: Config, tokens: TokenStore) -> None:
@@ -70,11 +70,11 @@ class DemoServer(AuthorizationServer):
         self.tokens.save(token["access_token"], request.client.client_id, token["scope"], audience)
 
     def create_oauth2_request(self, _: object) -> FlaskOAuth2Request:
-        """Return the request as Authlib reads it."""
+        """Return the current request for Authlib, after checking it for repeated parameters."""
         incoming = FlaskOAuth2Request(request)
         incoming.payload = FormPayload(request)
         if any(len(values) > 1 for _, values in request.form.lists()):
-            raise InvalidRequestError("A parameter is there more than once.")
+            raise InvalidRequestError("A parameter is repeated.")
         return incoming
 
     def _authenticate(self, _query: object, incoming: Any) -> Client | None:
@@ -85,7 +85,7 @@ class ClientCredentials(ClientCredentialsGrant):
     """Tokens for the client itself (RFC 6749 section 4.4)."""
 
     def validate_token_request(self) -> None:
-        """Reject scopes that the client is not registered for; Authlib would remove them silently."""
+        """Reject scopes for which the client is not registered; Authlib would silently remove them."""
         super().validate_token_request()
         if beyond(self.client, self.request.payload.scope):
             raise InvalidScopeError
@@ -96,7 +96,7 @@ class AccessTokens(JWTBearerTokenGenerator):
     """JWT access tokens (RFC 9068), or opaque ones for clients that are registered for them."""
 
     def __init__(self, config: Config) -> None:
-        # Without the last argument, tokens of this grant would live for ten days.
+        # Without the last argument, tokens of this grant would be valid for ten days.
         super().__init__(config.issuer, ALGORITHM, expires_generator=lambda _client, _grant: LIFETIME)
         self._config = config
 
@@ -107,11 +107,11 @@ class AccessTokens(JWTBearerTokenGenerator):
         return str(super().access_token_generator(client, grant_type, user, scope))
 
     def get_jwks(self) -> Any:
-        """Return the key that signs."""
+        """Return the signing key."""
         return SigningKeys(self._config.keys).signing()
 
     def get_audiences(self, client: Client, user: None, scope: str) -> str:
-        """Return the API that the token is for, not the client as Authlib would."""
+        """Return the API as the audience; Authlib would return the client."""
         return choose_resource(self._config, request.form)
 
     def get_jti(self, client: Client, grant_type: str, user: None, scope: str) -> str:
@@ -120,19 +120,19 @@ class AccessTokens(JWTBearerTokenGenerator):
 
 
 class Introspection(IntrospectionEndpoint):
-    """Introspection (RFC 7662) for resource servers. For any other client, no token is active."""
+    """Introspection (RFC 7662) for resource servers. Other clients are told that every token is inactive."""
 
     def check_permission(self, token: Token, client: Client, request: Any) -> bool:
         """Return True if the client is a resource server."""
         return client.introspects
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
-        """Return what is known about the token, a JWT or an opaque one."""
+        """Return the record of a token, which may be a JWT or opaque; None if it is unknown."""
         found: Token | None = self.server.tokens.find(token_string)
         return found
 
     def introspect_token(self, token: Token) -> dict[str, Any]:
-        """Return the members of RFC 7662 section 2.2 for a token that is active."""
+        """Return the introspection response for an active token (RFC 7662 section 2.2)."""
         return {
             "active": True,
             "token_type": "Bearer",
@@ -148,7 +148,7 @@ class Introspection(IntrospectionEndpoint):
 
 
 class Revocation(RevocationEndpoint):
-    """Revocation of a token (RFC 7009) by the client that it was issued to."""
+    """Revocation of a token (RFC 7009) by the client to which it was issued."""
 
     query_token = Introspection.query_token
 
@@ -158,9 +158,9 @@ class Revocation(RevocationEndpoint):
 
 
 def choose_resource(config: Config, form: Any) -> str:
-    """Return the API of a token request: the parameter ``resource``, or the first API (RFC 8707 section 2).
+    """Return the API for which a token is requested: the parameter ``resource``, or the first API (RFC 8707 section 2).
 
-    :raises InvalidTargetError: it is none of those that the server knows.
+    :raises InvalidTargetError: the server does not know this API.
     """
     wanted: str = form.get("resource") or config.resources[0]
     if wanted not in config.resources:

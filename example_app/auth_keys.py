@@ -14,17 +14,17 @@ from .files import PRIVATE, write
 ALGORITHM = "ES256"
 CURVE = "P-256"
 PUBLISHED = 3
-"""The maximum number of published keys: the one that signs, and the public parts of earlier ones."""
+"""The maximum number of published keys: the signing key and the public parts of earlier ones."""
 
 
 class SigningKeysError(Exception):
-    """The file of keys cannot be used; the message says what to do."""
+    """The file of keys cannot be used. The message has a remedy."""
 
 
 class SigningKeys:
-    """The keys in one file, newest first: the first one signs, all of them are published.
+    """The keys in one file, newest first: the first one signs, all are published.
 
-    The file is read for every use, so that all workers see a rotation at once. A busy server would keep it.
+    The file is read for each use, so that all workers see a rotation at once. A busy server would cache it.
 
     :param path: the file, which only its owner can read.
     """
@@ -38,24 +38,24 @@ class SigningKeys:
             self._write([])
 
     def rotate(self) -> str:
-        """Sign with a new key from now on; tokens of the previous key stay valid, because it stays published.
+        """Create a new signing key. Existing tokens stay valid, because the previous key stays published.
 
         :return: the ``kid`` of the new key.
-        :raises SigningKeysError: the file is missing or damaged.
+        :raises SigningKeysError: the file is missing or invalid.
         """
         return self._write(self.public()["keys"])
 
     def signing(self) -> KeySet:
-        """Return the newest key alone, in a set: from a set, the token's header gets the ``kid``.
+        """Return a key set with only the newest key; with a set, the token's header gets the ``kid``.
 
-        :raises SigningKeysError: the file is missing or damaged.
+        :raises SigningKeysError: the file is missing or invalid.
         """
         return KeySet([self._read()[0]])
 
     def public(self) -> dict[str, Any]:
-        """Return what may be published: the JWK Set (RFC 7517) without private parts.
+        """Return the public JWK Set (RFC 7517), without private parts.
 
-        :raises SigningKeysError: the file is missing or damaged.
+        :raises SigningKeysError: the file is missing or invalid.
         """
         return {"keys": [each.as_dict(private=False) for each in self._read()]}
 
@@ -64,7 +64,7 @@ class SigningKeys:
             keys = [ECKey.import_key(each) for each in json.loads(self._path.read_bytes())["keys"]]
         except OSError as error:
             raise SigningKeysError(
-                f"cannot read {self._path}: {error.strerror}; python -m example_app.auth_setup makes it"
+                f"cannot read {self._path}: {error.strerror}; python -m example_app.auth_setup creates it"
             ) from None
         except (JoseError, KeyError, TypeError, ValueError):
             keys = []

@@ -1,9 +1,11 @@
-"""An OAuth2 authorization server to develop against: client credentials, JWT and opaque tokens, with Authlib.
+"""An OAuth2 authorization server for development: client credentials, JWT and opaque tokens, with Authlib.
 
-An EXAMPLE, not a product: no users, no consent, no throttle, and a signing key in a file. It shows what
-flask-secure-ml expects of a real one. Served over TLS only::
+An EXAMPLE, not a product: it has no users, no consent and no throttling, and its signing key is in a file. It shows
+what flask-secure-ml requires of a real server. It is served over TLS only::
 
     python -m example_app.auth_setup .demo
+    flask secure-ml tls dev-certificate
+    export SECURE_ML_SERVE_CERTIFICATE=.tls/server.pem SECURE_ML_SERVE_PRIVATE_KEY=.tls/server.key
     AUTH_STATE=.demo gunicorn --config example_app/gunicorn.conf.py 'example_app.auth_server:create_app()'
 """
 
@@ -40,7 +42,7 @@ class ServerMetadata(AuthorizationServerMetadata):
     """The metadata of a server that has a token endpoint but no authorization endpoint."""
 
     def validate_response_types_supported(self) -> None:
-        """Require the member (RFC 8414 section 2), but no response type, because the server has none."""
+        """Require the member (RFC 8414 section 2), which may be empty, because the server has no response types."""
         if not isinstance(self.get("response_types_supported"), list):
             raise ValueError('"response_types_supported" is required and must be an array')
 
@@ -48,10 +50,10 @@ class ServerMetadata(AuthorizationServerMetadata):
 def create_app(environ: Mapping[str, str] = os.environ, clock: Callable[[], float] = time.time) -> Flask:
     """Return the server, configured by ``AUTH_ISSUER``, ``AUTH_RESOURCES`` and ``AUTH_STATE``.
 
-    :param clock: tells when a token has expired, in seconds since the epoch.
-    :raises ClientsError: ``python -m example_app.auth_setup`` was not run.
-    :raises SigningKeysError: the same.
-    :raises ValueError: the issuer is no ``https:`` URL, or Authlib is configured to accept clear text.
+    :param clock: returns seconds since the epoch, for the expiry of tokens.
+    :raises ClientsError: the file of clients is missing or invalid; run ``python -m example_app.auth_setup``.
+    :raises SigningKeysError: the file of keys is missing or invalid.
+    :raises ValueError: the issuer is not an ``https:`` URL, or Authlib is configured to accept clear text.
     """
     if environ.get(UNSAFE_SWITCH) or os.environ.get(UNSAFE_SWITCH):
         raise ValueError(f"unset {UNSAFE_SWITCH}: this server has a certificate")
@@ -63,12 +65,12 @@ def create_app(environ: Mapping[str, str] = os.environ, clock: Callable[[], floa
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, PROPAGATE_EXCEPTIONS=False)
     _add_documents(app, keys, metadata(config))
     _add_endpoints(app, DemoServer(config, TokenStore(config.tokens, clock)))
-    _add_manners(app)
+    _add_hooks(app)
     return app
 
 
 def _check_state(config: Config, keys: SigningKeys) -> None:
-    """Fail when the server starts, not at the first request."""
+    """Check the files at start, so that the server does not fail at the first request."""
     load_clients(config.clients)
     keys.public()
 
@@ -76,7 +78,7 @@ def _check_state(config: Config, keys: SigningKeys) -> None:
 def metadata(config: Config) -> dict[str, Any]:
     """Return the metadata of the server (RFC 8414 section 2).
 
-    :raises ValueError: Authlib finds a fault in it.
+    :raises ValueError: Authlib considers it invalid.
     """
     document = {
         "issuer": config.issuer,
@@ -127,10 +129,10 @@ def _add_endpoints(app: Flask, server: DemoServer) -> None:
         return response
 
 
-def _add_manners(app: Flask) -> None:
+def _add_hooks(app: Flask) -> None:
     @app.before_request
     def check_form() -> None:
-        # Authlib would take clear text from loopback.
+        # Authlib would accept clear text on loopback.
         if not request.is_secure:
             raise InvalidRequestError("Use https.")
         if request.method == "POST" and (request.mimetype != FORM or request.content_length is None):
@@ -141,7 +143,7 @@ def _add_manners(app: Flask) -> None:
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            # Authlib's own has no realm (RFC 7617 section 2).
+            # Authlib's challenge has no realm (RFC 7617 section 2).
             response.headers["WWW-Authenticate"] = 'Basic realm="authorization server", charset="UTF-8"'
         return response
 

@@ -1,7 +1,7 @@
 """The state directory of the example authorization server, and the command that creates it.
 
-``python -m example_app.auth_setup STATE`` makes clients with new secrets and prints these as JSON;
-``python -m example_app.auth_setup STATE --rotate`` changes the signing key of a server that may be running.
+``python -m example_app.auth_setup STATE`` creates clients with new secrets and prints the secrets as JSON;
+``python -m example_app.auth_setup STATE --rotate`` rotates the signing key, also while the server is running.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ RESOURCE = "https://127.0.0.1:8443"
 class Config:
     """The settings of the server.
 
-    :param issuer: its own address, which is the ``iss`` of its tokens.
-    :param resources: the addresses of the APIs that it issues tokens for; the first one when a client names none.
-    :param state: its directory, which only its owner can enter.
+    :param issuer: its own URL, which is the ``iss`` of its tokens.
+    :param resources: the URLs of the APIs for which it issues tokens; the first is the default.
+    :param state: its directory, which only its owner can access.
     """
 
     issuer: str
@@ -37,7 +37,7 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Return the settings of ``AUTH_ISSUER``, ``AUTH_RESOURCES`` (separated by blanks) and ``AUTH_STATE``."""
+        """Return the settings in ``AUTH_ISSUER``, ``AUTH_RESOURCES`` (separated by spaces) and ``AUTH_STATE``."""
         resources = tuple(environ.get("AUTH_RESOURCES", "").split()) or (RESOURCE,)
         return cls(environ.get("AUTH_ISSUER") or ISSUER, resources, Path(environ.get("AUTH_STATE") or ".demo"))
 
@@ -58,7 +58,7 @@ class Config:
 
 
 def prepare(config: Config) -> dict[str, str]:
-    """Create what the server needs: clients with new secrets, and a signing key if there is none.
+    """Create the files of the server: clients with new secrets, and a signing key if there is none.
 
     :return: the secrets by client.
     """
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = ArgumentParser(prog="python -m example_app.auth_setup", description=__doc__.partition("\n")[0])
     parser.add_argument("state", type=Path, help="the directory of the authorization server")
-    parser.add_argument("--rotate", action="store_true", help="only sign with a new key from now on")
+    parser.add_argument("--rotate", action="store_true", help="only rotate the signing key")
     given = parser.parse_args(arguments)
     config = Config(ISSUER, (RESOURCE,), given.state.resolve())
     try:

@@ -1,4 +1,4 @@
-"""The tokens that the example authorization server has issued, in one SQLite file for all workers."""
+"""The issued tokens of the example authorization server, in one SQLite file for all workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .auth_clients import Client
 from .files import PRIVATE
 
 LIFETIME = 300
-"""Seconds from issue to expiry."""
+"""The lifetime of a token in seconds."""
 
 OPAQUE_BYTES = 32
 _SCHEMA = """CREATE TABLE IF NOT EXISTS tokens (
@@ -33,8 +33,8 @@ _FIND = "SELECT *, expires <= ? FROM tokens WHERE digest = ?"
 class Token:
     """An issued token without its value, with the interface that Authlib requires.
 
-    :param digest: its SHA-256.
-    :param expired: whether it had expired when it was looked up.
+    :param digest: its SHA-256 digest.
+    :param expired: it had expired when it was looked up.
     """
 
     digest: bytes
@@ -61,7 +61,7 @@ class Token:
 
 
 class TokenStore:
-    """Issued tokens by their digest, so the tokens cannot be read from the file.
+    """Issued tokens, stored by digest, so that they cannot be read from the file.
 
     :param path: the SQLite file; its directory must exist.
     :param clock: returns seconds since the epoch.
@@ -75,7 +75,7 @@ class TokenStore:
             database.execute(_SCHEMA)
 
     def save(self, text: str, client_id: str, scope: str, audience: str) -> None:
-        """Store a token that was just issued, and remove those that have expired."""
+        """Store a new token, and remove expired ones."""
         now = int(self._clock())
         row = (_digest(text), _token_id(text), client_id, scope, audience, now, now + LIFETIME)
         with self._database() as database:
@@ -83,19 +83,19 @@ class TokenStore:
             database.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, 0)", row)
 
     def find(self, text: str) -> Token | None:
-        """Return the record of a token, or None for an unknown one."""
+        """Return the record of a token; None if it is unknown."""
         with self._database() as database:
             row = database.execute(_FIND, (int(self._clock()), _digest(text))).fetchone()
         return None if row is None else Token(*row)
 
     def revoke(self, token: Token) -> None:
-        """Store that a token is revoked."""
+        """Mark a token as revoked."""
         with self._database() as database:
             database.execute("UPDATE tokens SET revoked = 1 WHERE digest = ?", (token.digest,))
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        # A connection for each use: opening a file costs microseconds, and no thread can share one by mistake.
+        # A new connection for each use: opening the file takes microseconds, and threads cannot share a connection.
         with closing(sqlite3.connect(self._path, timeout=5)) as database, database:
             yield database
 
@@ -110,7 +110,7 @@ def _digest(text: str) -> bytes:
 
 
 def _token_id(text: str) -> str:
-    """Return the ``jti`` of a JWT of ours, or a new one for an opaque token."""
+    """Return the ``jti`` of a JWT of this server, or a new id for an opaque token."""
     if "." not in text:
         return secrets.token_urlsafe(OPAQUE_BYTES // 2)
     claims: dict[str, Any] = json.loads(extract_compact(text.encode()).payload)

@@ -1,7 +1,7 @@
-"""The whole example in one command: ``python -m example_app.demo``, which is what ``make demo`` runs.
+"""The whole example in one command: ``python -m example_app.demo``, which ``make demo`` runs.
 
-It trains the model, makes a certificate and an API key, serves over HTTPS and says how to call it. Read from the
-environment: ``HOST``, ``PORT`` and ``DEMO_STATE`` (the directory for everything it makes, ``.demo``).
+It trains the model, creates a certificate and an API key, serves over HTTPS and prints a command that calls the API.
+Environment variables: ``HOST``, ``PORT`` and ``DEMO_STATE`` (the directory for all files that it creates, ``.demo``).
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from flask_secure_ml.deploy import dev_certificate
 from flask_secure_ml.observe.audit.keys import APP_KEYS, make_keys
 
-from . import certificates, model
+from . import model
 from .files import PRIVATE, private_directory, write
 from .keys import KeysError, fresh_key
 from .server import Address, Server, ServerError
 
-# A handwritten three that training did not see, as the model sees it: 8 by 8 pixels, 0 is white and 16 is black.
+# A handwritten three from the test data: 8 by 8 pixels, 0 is white and 16 is black.
 THREE = (
     *(0, 1, 9, 15, 13, 4, 0, 0),
     *(0, 5, 12, 4, 10, 6, 0, 0),
@@ -42,9 +43,9 @@ PEPPER_BYTES = 32
 
 @dataclass(frozen=True)
 class Api:
-    """The example API, ready to start.
+    """The settings of the example API, ready to start.
 
-    :param state: the directory for everything that is made.
+    :param state: the directory for all files that the demo creates.
     :param authority: the certificate that clients trust.
     :param key: an API key.
     :param tls: the environment variables of gunicorn for the certificate.
@@ -61,10 +62,10 @@ class Api:
 
 
 def main(environ: Mapping[str, str], run: Callable[[Mapping[str, str]], None] | None = None) -> int:
-    """Run a demo until it is interrupted.
+    """Run a demo until it ends or is interrupted.
 
-    :param run: the demo; it ends its servers when it is left by an exception.
-    :return: the exit status: 0 at its end, after Ctrl-C or a signal to end, 1 when it could not serve.
+    :param run: the demo; it must stop its servers when an exception is raised.
+    :return: the exit status: 0 at the end or after Ctrl-C or a termination signal, 1 if the demo failed.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -79,18 +80,18 @@ def main(environ: Mapping[str, str], run: Callable[[Mapping[str, str]], None] | 
 
 
 def say(text: str) -> None:
-    """Print a message at once, also where the output is a pipe."""
+    """Print a message and flush it, because the output may be a pipe."""
     print(text, flush=True)
 
 
 def curl_command(address: Address, authority: Path, key: str, environ: Mapping[str, str]) -> str:
-    """Return a shell command that requests a prediction and works in any directory."""
+    """Return a shell command that requests a prediction, and works in any directory."""
     words = [*curl(authority, environ), "-H", f"X-API-Key: {key}", "-H", "Content-Type: application/json"]
     return shlex.join([*words, "-d", payload(), f"{address.url}/v1/predict"])
 
 
 def curl(authority: Path, environ: Mapping[str, str]) -> list[str]:
-    """Return the first words of every command."""
+    """Return the words with which every curl command begins."""
     words = ["curl", "--cacert", str(authority)]
     if any(environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         words += ["--noproxy", "*"]
@@ -98,31 +99,32 @@ def curl(authority: Path, environ: Mapping[str, str]) -> list[str]:
 
 
 def payload() -> str:
-    """Return the body of a request for the prediction of one image."""
+    """Return a request body with one image."""
     return json.dumps({"instances": [THREE]}, separators=(",", ":"))
 
 
 def prepare(environ: Mapping[str, str], host: str) -> Api:
-    """Train the model, create a certificate and an API key, and print that.
+    """Train the model, create a certificate and an API key, and report each step.
 
-    :param host: where the API will listen.
+    :param host: the host on which the API will listen.
     """
     state = private_directory(Path(environ.get("DEMO_STATE", "") or ".demo").resolve())
     trained = _model(state)
-    issued = _certificates(state, host)
+    issued = _certificate(state, host)
     pepper = _pepper(state)
     key, keys = fresh_key(state, pepper)
     log, verify = _audit_log(state)
-    say("Created a new API key with the scopes predict and metrics; keys of earlier starts no longer work.")
+    say("Created a new API key with the scopes predict and metrics; keys from earlier starts no longer work.")
     settings = {
         "FLASK_MODEL_FILE": str(trained),
         "FLASK_SECURE_ML_API_KEYS": str(keys),
         "FLASK_SECURE_ML_API_KEY_PEPPER": f"file:{pepper}",
+        "FLASK_SECURE_ML_STORE_URI": f"sqlite:{state / 'state.db'}",
         "FLASK_SECURE_ML_OPENAPI": "public",
         "FLASK_SECURE_ML_AUDIT_LOG": str(log),
         "FLASK_SECURE_ML_AUDIT_CHECKPOINT_SINKS": json.dumps([f"file:{state / 'audit-checkpoints'}"]),
     }
-    tls = {"TLS_CERTIFICATE": str(issued.server), "TLS_PRIVATE_KEY": str(issued.key)}
+    tls = {"SECURE_ML_SERVE_CERTIFICATE": str(issued.certificate), "SECURE_ML_SERVE_PRIVATE_KEY": str(issued.key)}
     return Api(state, issued.authority, key, tls, settings, verify)
 
 
@@ -141,25 +143,25 @@ def _model(state: Path) -> Path:
     path = state / "model.npz"
     if not path.exists() or not model.digest_path(path).exists():
         say("Training a digits classifier (a few seconds) ...")
-        # Imported here because scikit-learn takes a second to import, and only the first start needs it.
+        # Importing scikit-learn takes a second, and only the first start needs it.
         from .training import train
 
         model.save(train(), path)
     trained = model.load(path, model.trained_digest(path))
-    say(f"Model ready: {float(trained.accuracy):.1%} right on images that training did not see.")
+    say(f"Model ready: {float(trained.accuracy):.1%} accuracy on the test images.")
     return path
 
 
-def _certificates(state: Path, host: str) -> certificates.Certificates:
-    found, fresh = certificates.ensure(state, host, datetime.now(UTC))
-    say(f"{'Created' if fresh else 'Kept'} the development certificate; its authority is {found.authority}")
+def _certificate(state: Path, host: str) -> dev_certificate.DevCertificate:
+    found = dev_certificate.ensure(state, [host], datetime.now(UTC))
+    say(f"{'Created' if found.created else 'Kept'} the development certificate; its authority is {found.authority}")
     return found
 
 
 def _audit_log(state: Path) -> tuple[Path, str]:
-    """Return the directory of the audit log, made once, and the command that verifies it.
+    """Return the directory of the audit log, which is created once, and the command that verifies it.
 
-    Elsewhere, the verification key and the checkpoints are on another machine.
+    In production, keep the verification key and the checkpoints on another machine.
     """
     log, key = state / "audit", state / "audit-verification.key"
     if not (log / APP_KEYS).exists():
@@ -177,11 +179,11 @@ def _pepper(state: Path) -> Path:
 
 
 def _welcome(address: Address, curl: str, verify: str) -> None:
-    say(f"\nServing on {address.url} - Ctrl-C stops it. Request a prediction in another terminal:\n")
+    say(f"\nServing on {address.url} (Ctrl-C to stop). Request a prediction in another terminal:\n")
     say(f"{curl}\n")
-    say(f"Read and try the API in a browser: {address.url}/docs (it warns of the development certificate)\n")
-    say(f"Verify the audit log of every request, with its last checkpoint (once a minute):\n\n{verify}\n")
-    say("The request log follows, one line of JSON for each request:")
+    say(f"Read and try the API in a browser, which warns about the development certificate: {address.url}/docs\n")
+    say(f"Verify the audit log of all requests with its last checkpoint (one per minute):\n\n{verify}\n")
+    say("The request log follows, one line of JSON per request:")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

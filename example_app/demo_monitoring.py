@@ -1,11 +1,11 @@
-"""The example under attack, watched by Prometheus: ``python -m example_app.demo_monitoring``.
+"""The example under attack, monitored by Prometheus: ``python -m example_app.demo_monitoring``.
 
-That is what ``make demo-monitoring`` runs. It serves the API as ``make demo`` does, starts the Prometheus that is
-installed with the files in ``deploy/``, sends honest requests and attacks for at most a minute, and prints the alerts
-that fired. So that this takes no longer, minutes of the alerts are seconds here.
+``make demo-monitoring`` runs it. It serves the API like ``make demo``, starts the installed Prometheus with the
+configuration of ``flask secure-ml deploy prometheus``, sends legitimate requests and attacks for at most a minute, and
+prints the alerts that fired. To keep it short, minutes in the alert rules are seconds here.
 
-Read from the environment: ``HOST``, ``PORT``, ``PROMETHEUS_PORT``, ``DEMO_STATE``, and ``DEMO_ONCE``, with which it
-ends after the attack, with status 1 if an alert is missing.
+Environment variables: ``HOST``, ``PORT``, ``PROMETHEUS_PORT``, ``DEMO_STATE``, and ``DEMO_ONCE``, with which it exits
+after the attack, with status 1 if an alert is missing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+from flask import Flask
+
+from flask_secure_ml import SecureML
+from flask_secure_ml.deploy.facts import Facts, facts_of
+from flask_secure_ml.deploy.targets import targets
+
 from .demo import Api, main, payload, prepare, say
 from .files import PRIVATE, write
 from .keys import fresh_key
@@ -32,9 +38,8 @@ from .server import STOPPED_WITHIN, Address, Server, ServerError
 
 COMMAND = "make demo-monitoring"
 PROMETHEUS_PORT = 9090
-DEPLOY = Path(__file__).parents[1] / "deploy" / "prometheus"
 ROUNDS = 60
-"""How often the load is sent, at most; one round takes a second."""
+"""The maximum number of rounds of load; one round takes a second."""
 
 EXPECTED = frozenset({"SecureMLCredentialStuffing", "SecureMLScraping", "SecureMLManyLimited"})
 PLANS = {
@@ -45,9 +50,9 @@ PLANS = {
 
 
 def run(environ: Mapping[str, str]) -> None:
-    """Serve, attack, and report.
+    """Serve the API, attack it, and print the alerts.
 
-    :raises ServerError: Prometheus is not installed, a server cannot run, or an alert is missing at the end.
+    :raises ServerError: Prometheus is not installed, a server cannot run, or an alert did not fire.
     """
     program = shutil.which("prometheus", path=environ.get("PATH"))
     if program is None:
@@ -67,8 +72,8 @@ def run(environ: Mapping[str, str]) -> None:
         _prometheus(program, api.state, watch) as url,
     ):
         server.wait_until_ready(api.authority)
-        say(f"\nServing on {own.url}, watched by {url}/alerts; the request log is {log}")
-        say(f"Attacking for at most {ROUNDS} seconds. Minutes of the alerts are seconds here.\n")
+        say(f"\nServing on {own.url}; alerts are on {url}/alerts, the request log is {log}")
+        say(f"Attacking for at most {ROUNDS} seconds. Minutes in the alert rules are seconds here.\n")
         missing = EXPECTED - _attack(Load(own, api, greedy), watch)
         if environ.get("DEMO_ONCE"):
             if missing:
@@ -79,7 +84,7 @@ def run(environ: Mapping[str, str]) -> None:
 
 
 def monitoring_settings(state: Path) -> dict[str, str]:
-    """Return the settings of the API: metrics, plans, and a store that its workers share."""
+    """Return the settings of the API: metrics, plans, and a shared store."""
     return {
         "FLASK_SECURE_ML_METRICS": "/metrics",
         "FLASK_SECURE_ML_PLANS": json.dumps(PLANS),
@@ -88,30 +93,42 @@ def monitoring_settings(state: Path) -> dict[str, str]:
 
 
 def configure(api: Api, own: Address) -> None:
-    """Write the configuration of Prometheus: that in ``deploy/`` with the paths and the pace of the demo."""
+    """Write the generated configuration of Prometheus, with the paths and intervals of the demo."""
     key, _ = fresh_key(api.state, api.state / "pepper", "prometheus", ("metrics",), "monitoring")
     write(api.state / "prometheus.key", key.encode(), PRIVATE)
-    # The blocks of the last attack.
+    # Remove blocks from the last attack.
     for path in api.state.glob("shared.db*"):
         path.unlink()
     changes = {
-        "/etc/prometheus/secure-ml.key": json.dumps(str(api.state / "prometheus.key")),
-        "/etc/prometheus/ca.pem": json.dumps(str(api.authority)),
-        '"127.0.0.1:8443"': json.dumps(own.url.removeprefix("https://")),
+        '"/etc/prometheus/secure-ml.key"': json.dumps(str(api.state / "prometheus.key")),
+        '"/etc/prometheus/ca.pem"': json.dumps(str(api.authority)),
         "15s": "1s",
     }
-    text = (DEPLOY / "prometheus.yml").read_text(encoding="utf-8")
+    files = targets()["prometheus"].make(_facts(own))
+    text = files["prometheus.yml"]
     for old, new in changes.items():
         text = text.replace(old, new)
     write(api.state / "prometheus.yml", text.encode())
-    alerts = (DEPLOY / "alerts.yml").read_text(encoding="utf-8")
-    write(api.state / "alerts.yml", re.sub(r"(\[|for: )(\d+)m\b", r"\1\2s", alerts).encode())
+    write(api.state / "alerts.yml", re.sub(r"(\[|for: )(\d+)m\b", r"\1\2s", files["alerts.yml"]).encode())
+
+
+def _facts(own: Address) -> Facts:
+    """Return the facts of an app with the metrics URL of the demo."""
+    app = Flask(__name__)
+    app.config["SECURE_ML_METRICS"] = "/metrics"
+    app.config["SECURE_ML_DEPLOY"] = {
+        "upstreams": [own.url.removeprefix("https://")],
+        "upstream_ca": "/etc/prometheus/ca.pem",
+        "upstream_name": "localhost",
+    }
+    SecureML(app)
+    return facts_of(app)
 
 
 class Load:
-    """What is sent in one second: to the API on this machine only.
+    """The requests of one round, which are sent only to the API on this machine.
 
-    :param greedy: an API key whose plan allows half a request a second.
+    :param greedy: an API key whose plan allows half a request per second.
     """
 
     def __init__(self, own: Address, api: Api, greedy: str) -> None:
@@ -127,7 +144,7 @@ class Load:
         ]
 
     def send(self) -> None:
-        """Send all of it over one connection; one that breaks is left for the next second."""
+        """Send all requests over one connection; if it breaks, the rest of the round is skipped."""
         connection = HTTPSConnection(self._own.reachable, self._own.port, timeout=5, context=self._context)
         try:
             for method, path, key, body in self._requests:
@@ -143,7 +160,7 @@ class Load:
 
 
 def _attack(load: Load, watch: Address) -> set[str]:
-    """Send the load until the expected alerts fired, or the rounds are over; return those that fired."""
+    """Send the load until the expected alerts have fired or the rounds are over; return the fired alerts."""
     fired: set[str] = set()
     began = time.monotonic()
     for number in range(ROUNDS):
@@ -165,7 +182,7 @@ def _firing(watch: Address) -> list[dict[str, Any]]:
         connection.request("GET", "/api/v1/alerts")
         found = json.loads(connection.getresponse().read())["data"]["alerts"]
     except (OSError, HTTPException, ValueError, KeyError):
-        # It has not started.
+        # Prometheus has not started yet.
         return []
     finally:
         connection.close()
@@ -174,7 +191,7 @@ def _firing(watch: Address) -> list[dict[str, Any]]:
 
 @contextmanager
 def _prometheus(program: str, state: Path, watch: Address) -> Iterator[str]:
-    """Run Prometheus with the files in the state, and yield its URL."""
+    """Run Prometheus with the files in the state directory, and yield its URL."""
     shutil.rmtree(state / "prometheus", ignore_errors=True)
     options = [f"--config.file={state / 'prometheus.yml'}", f"--storage.tsdb.path={state / 'prometheus'}"]
     with (state / "prometheus.log").open("wb") as log:

@@ -1,8 +1,8 @@
-"""The example with OAuth2 in one command: ``python -m example_app.demo_oauth``, which is what ``make demo-oauth`` runs.
+"""The example with OAuth2 in one command: ``python -m example_app.demo_oauth``, which ``make demo-oauth`` runs.
 
-It serves the API as ``make demo`` does, and beside it an authorization server whose tokens the API accepts. Read from
-the environment: ``HOST``, ``PORT``, ``AUTH_PORT``, ``DEMO_STATE`` and ``RESOURCE`` (the addresses of other APIs that
-tokens are issued for too, with blanks between them).
+It serves the API like ``make demo``, and an authorization server whose tokens the API accepts. Environment variables:
+``HOST``, ``PORT``, ``AUTH_PORT``, ``DEMO_STATE`` and ``RESOURCE`` (the URLs of further APIs for which tokens are
+issued, separated by spaces).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .server import Address, Server, ServerError
 COMMAND = "make demo-oauth"
 AUTH_PORT = 9443
 AUTH_APP = "example_app.auth_server:create_app()"
-# The client that the API itself is, when it asks what an opaque token is.
+# The client id of the API itself, for introspecting opaque tokens.
 RESOURCE_SERVER = "models"
-# Between two looks at each of the servers, in seconds.
-GLANCE = 0.5
+# The seconds for which each server is watched in turn.
+WATCHED = 0.5
 
 
 def run(environ: Mapping[str, str]) -> None:
-    """Serve both until one ends.
+    """Serve the API and the authorization server until one of them ends.
 
     :raises ServerError: one of them cannot run.
     """
@@ -54,14 +54,14 @@ def run(environ: Mapping[str, str]) -> None:
         server.wait_until_ready(api.authority)
         _welcome(commands(api, config, secrets, environ), curl_command(own, api.authority, api.key, environ))
         while True:
-            issuer.wait(GLANCE)
-            server.wait(GLANCE)
+            issuer.wait(WATCHED)
+            server.wait(WATCHED)
 
 
 def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str, str]:
-    """Return the settings with which the API accepts the tokens of the authorization server.
+    """Return the settings with which the API accepts tokens of the authorization server.
 
-    :param secret: that of the API at the introspection endpoint; it goes into a file that only the owner can read.
+    :param secret: the secret of the API for introspection; it is written to a file that only the owner can read.
     """
     path = api.state / "introspection_secret"
     write(path, secret.encode(), PRIVATE)
@@ -73,15 +73,16 @@ def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str
         "introspection_uri": f"{config.issuer}/introspect",
         "client_id": RESOURCE_SERVER,
         "client_secret": f"file:{path}",
-        # It listens on this machine.
+        # The authorization server listens on this machine.
         "private_network": True,
     }
     return {
         "FLASK_SECURE_ML_TOKEN_ISSUERS": json.dumps([issuer]),
         "FLASK_SECURE_ML_RESOURCE_URI": config.resources[0],
-        # Introspect every opaque token for every request, so that a revoked one is rejected at once.
+        # Introspect opaque tokens for each request, so that revoked ones are rejected at once.
         "FLASK_SECURE_ML_INTROSPECTION_CACHE_SECONDS": "0",
-        # The API connects to nobody but the authorization server; this is the only authority that it trusts.
+        "FLASK_SECURE_ML_CHECK_IGNORE": json.dumps({"SML222": "the authorization server is on this machine"}),
+        # The API connects only to the authorization server, so this is the only authority that it needs to trust.
         "SSL_CERT_FILE": str(api.authority),
     }
 
@@ -89,15 +90,15 @@ def oauth_settings(api: Api, config: auth_setup.Config, secret: str) -> dict[str
 def commands(
     api: Api, config: auth_setup.Config, secrets: Mapping[str, str], environ: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    """Return commands for any POSIX shell to try in this order, each with its description."""
+    """Return commands for any POSIX shell, to be run in this order, each with a description."""
     begin = shlex.join([*curl(api.authority, environ), "--silent", "--show-error"])
     image = api.state / "three.json"
     write(image, payload().encode())
     body = f"-H 'Content-Type: application/json' -d {shlex.quote(f'@{image}')} {config.resources[0]}/v1/predict"
     opaque = shlex.quote(f"demo-opaque:{secrets['demo-opaque']}")
     return [
-        ("Get a token, a JWT that lives five minutes:", _token_command(begin, config, "TOKEN", "demo", secrets)),
-        ("Ask for a prediction with it:", f'{begin} -H "Authorization: Bearer $TOKEN" {body}'),
+        ("Get a token, a JWT that is valid for five minutes:", _token_command(begin, config, "TOKEN", "demo", secrets)),
+        ("Request a prediction with it:", f'{begin} -H "Authorization: Bearer $TOKEN" {body}'),
         ("The same with an opaque token:", _token_command(begin, config, "OPAQUE", "demo-opaque", secrets)),
         ("", f'{begin} -H "Authorization: Bearer $OPAQUE" {body}'),
         ("Revoke it:", f'{begin} -u {opaque} -d "token=$OPAQUE" {config.issuer}/revoke'),
@@ -124,7 +125,7 @@ def _authorization_server(
         secrets = auth_setup.prepare(config)
     except (ClientsError, SigningKeysError) as error:
         raise ServerError(str(error)) from None
-    say("Created new secrets for the OAuth2 clients demo and demo-opaque; those of earlier starts no longer work.")
+    say("Created new secrets for the OAuth2 clients demo and demo-opaque; those from earlier starts no longer work.")
     return config, secrets
 
 
@@ -137,11 +138,11 @@ def _auth_environ(config: auth_setup.Config) -> dict[str, str]:
 
 
 def _welcome(lines: list[tuple[str, str]], with_key: str) -> None:
-    say("\nBoth are running - Ctrl-C stops them. In another terminal:\n")
+    say("\nBoth servers are running (Ctrl-C to stop). In another terminal:\n")
     for text, command in [*lines, ("API keys work as before:", with_key)]:
         say(f"{text}\n\n{command}\n" if text else f"{command}\n")
     say("The API accepts a revoked JWT until it expires, because it does not send JWTs to the authorization server.")
-    say("The request log follows, one line of JSON for each request:")
+    say("The request log follows, one line of JSON per request:")
 
 
 if __name__ == "__main__":

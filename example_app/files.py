@@ -1,4 +1,4 @@
-"""Atomic writes of files, and private files and directories."""
+"""Atomic file writes, private files and private directories."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ READABLE = 0o644
 
 
 def write(path: Path, data: bytes, mode: int = READABLE) -> None:
-    """Write ``data`` to ``path`` atomically; a reader gets the old file or the new one.
+    """Write ``data`` to ``path`` atomically: a reader gets either the old or the new file.
 
-    :param mode: permissions of the file; it has them before it has its content.
-    :raises OSError: the directory is not writable or the disk is full; the old file stays.
+    :param mode: the permissions of the file, which are set before its content is written.
+    :raises OSError: the directory is not writable or the disk is full; the old file is unchanged.
     """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
         try:
@@ -28,7 +28,7 @@ def write(path: Path, data: bytes, mode: int = READABLE) -> None:
 
 
 def private_directory(path: Path) -> Path:
-    """Return ``path`` as a directory that only its owner can enter, and create it if it is missing."""
+    """Create a directory that only its owner can access, if it is missing, and return its path."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
     return path

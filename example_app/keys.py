@@ -1,4 +1,4 @@
-"""The demo's API keys: new ones at every start, which replace the previous ones."""
+"""The API keys of the demo, which are replaced at every start."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ SCOPES = ("predict", "metrics")
 
 
 class KeysError(Exception):
-    """The key file cannot be used; the message says what to do."""
+    """The key file cannot be used. The message has a remedy."""
 
 
 def fresh_key(
     state: Path, pepper: Path, client: str = CLIENT, scopes: Iterable[str] = SCOPES, plan: str = "default"
 ) -> tuple[str, Path]:
-    """Return a new key of a client and the file with its hash; keys of other clients stay.
+    """Return a new key for a client and the file with its hash; keys of other clients are kept.
 
-    :param pepper: the file with the secret that keys the hash.
-    :raises KeysError: the file is damaged.
+    :param pepper: the file with the secret for the keyed hash.
+    :raises KeysError: the file is invalid.
     """
     path = state / "api_keys.json"
     store = FileKeyStore(path)
-    _forget(store, client)
+    _delete_keys(store, client)
     ring = SecretRing(Secret(f"file:{pepper}"))
     text, _ = issue_key(store, ring, client=client, scopes=scopes, now=time.time(), plan=plan)
     return text, path
 
 
-def _forget(store: FileKeyStore, client: str) -> None:
-    # A revoked record would stay for ever; a demo that is started every day must not grow its file.
+def _delete_keys(store: FileKeyStore, client: str) -> None:
+    # Delete instead of revoke: revoked records would accumulate over many starts.
     try:
         records = store.list()
     except DependencyUnavailable as error:

@@ -1,7 +1,7 @@
 """A classifier of handwritten digits: trained once, saved as plain arrays, verified at every load.
 
-A pickled model runs code when it is loaded. This one is a NumPy archive of numbers, and it is read only after
-its SHA-256 digest was compared with the one written at training.
+A pickled model can run code when it is loaded. This one is a NumPy archive of numbers, and it is parsed only after its
+SHA-256 digest was compared with the digest from training.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from .files import write
 
 PIXELS = 64
 
-# What reading something else as a model raises.
+# Exceptions that occur when a file is not a model.
 _NOT_A_MODEL = (AttributeError, BadZipFile, EOFError, OSError, TypeError, ValueError)
 
 Floats = NDArray[np.float64]
 
 
 class ModelError(Exception):
-    """The model cannot be used; the message says what to do."""
+    """The model cannot be used. The message has a remedy."""
 
 
 @dataclass(frozen=True)
 class DigitsModel:
     """Multinomial logistic regression over the 64 pixels of an 8 by 8 image, each from 0 to 16.
 
-    :param accuracy: the share of right responses on images that training did not see.
+    :param accuracy: the fraction of correct predictions on the test images.
     """
 
     coefficients: Floats
@@ -57,7 +57,7 @@ class DigitsModel:
 
 
 def save(model: DigitsModel, path: Path) -> str:
-    """Write the model, and its digest beside it in the form that ``sha256sum --check`` reads.
+    """Write the model, and next to it its digest in the format of ``sha256sum --check``.
 
     :return: the SHA-256 digest in hexadecimal.
     """
@@ -70,17 +70,17 @@ def save(model: DigitsModel, path: Path) -> str:
 
 
 def load(path: Path, digest: str) -> DigitsModel:
-    """Load a model after its digest was verified.
+    """Load a model after verifying its digest.
 
     :param digest: the expected SHA-256 digest in hexadecimal.
-    :raises ModelError: it is missing, has another digest, or is not a model. Nothing of a file with a wrong
-        digest is parsed.
+    :raises ModelError: the file is missing, has another digest, or is not a model. A file with a wrong digest is not
+        parsed.
     """
     try:
         model = load_verified(path, loader=_parse, sha256=digest)
     except UnverifiedModel as error:
         raise ModelError(
-            f"{path} is not the file that was trained: {error.problem}. "
+            f"{path} is not the trained model: {error.problem}. "
             f"Restore it, or delete it and train again: {_training_command(path)}"
         ) from None
     except ModelFileError as error:
@@ -92,7 +92,7 @@ def load(path: Path, digest: str) -> DigitsModel:
 
 
 def trained_digest(path: Path) -> str:
-    """Return the digest that the training wrote beside the model.
+    """Return the digest that training wrote next to the model.
 
     :raises ModelError: there is none.
     """
@@ -103,7 +103,7 @@ def trained_digest(path: Path) -> str:
 
 
 def digest_path(path: Path) -> Path:
-    """Return the path of the digest of a model."""
+    """Return the path of a model's digest file."""
     return path.with_name(path.name + ".sha256")
 
 

@@ -1,7 +1,7 @@
-"""A proxy that protects an app which cannot be imported here: it needs an older Flask, or is no Flask app.
+"""A proxy that protects an app from outside, if it needs an older Flask or is not a Flask app.
 
 Only the routes in ``PROXY_ROUTES`` and the headers below are forwarded, to ``PROXY_UPSTREAM`` or the Unix socket
-``PROXY_SOCKET``. Policies are those of this app. Copy this file: it needs flask-secure-ml and httpx, nothing else.
+``PROXY_SOCKET``. The policies are those of the proxy. Copy this file: it needs only flask-secure-ml and httpx.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ TO_UPSTREAM = (
     *("Accept", "Accept-Language", "Content-Encoding", "Content-Type", "If-Match", "If-Modified-Since"),
     *("If-None-Match", "If-Range", "If-Unmodified-Since", "Range"),
 )
-"""The headers that the upstream gets. No credential is among them, and nothing that says who calls from where."""
+"""The request headers that are forwarded. They contain no credential and no information about the caller."""
 
 TO_CLIENT = (
     *("Accept-Ranges", "Allow", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length"),
     *("Content-Range", "Content-Type", "ETag", "Last-Modified", "Location", "Retry-After"),
 )
-"""The headers that the client gets. Cookies are not: a request would not bring them back."""
+"""The response headers that are forwarded. Cookies are not, because requests do not forward them either."""
 
 SHORT = 1_000_000
-"""Bytes of a response that is read whole; longer ones are streamed."""
+"""The maximum size of a response that is read whole, in bytes; longer ones are streamed."""
 
 _SEPARATOR = re.compile(r"[/\\]")
 
@@ -38,12 +38,12 @@ secure_ml = SecureML()
 
 
 def create_app() -> Flask:
-    """Return the proxy; settings are read from the environment (``FLASK_PROXY_ROUTES``, ``FLASK_SECURE_ML_...``)."""
+    """Return the proxy, configured from the environment (``FLASK_PROXY_ROUTES``, ``FLASK_SECURE_ML_...``)."""
     app = Flask(__name__, static_folder=None)
     app.config |= {"PROXY_UPSTREAM": "http://127.0.0.1:5000", "PROXY_SOCKET": None, "PROXY_TIMEOUT": 60}
     app.config.from_prefixed_env()
     timeout = httpx.Timeout(app.config["PROXY_TIMEOUT"], connect=2, pool=5)
-    # A transport of its own, so that HTTP_PROXY in the environment does not send the requests elsewhere.
+    # An explicit transport, so that HTTP_PROXY in the environment is ignored.
     transport = httpx.HTTPTransport(uds=app.config["PROXY_SOCKET"])
     client = httpx.Client(transport=transport, timeout=timeout, follow_redirects=False)
     upstream = app.config["PROXY_UPSTREAM"].rstrip("/")
@@ -53,7 +53,7 @@ def create_app() -> Flask:
         found, body = _send(client, message)
         headers = [(name, found.headers[name]) for name in TO_CLIENT if name in found.headers]
         response = Response(body, found.status_code, [_public(each, upstream) for each in headers])
-        # Also where the body is never read, as for HEAD.
+        # Also if the body is never read, as for HEAD.
         response.call_on_close(found.close)
         return response
 
@@ -65,7 +65,7 @@ def create_app() -> Flask:
 
 
 def _url(upstream: str) -> str:
-    # The decoded path is what the policy was chosen by. The upstream decodes this one to the same, whatever was sent.
+    # The policy was chosen by the decoded path. Quoting it again ensures that the upstream decodes the same path.
     if not {"", ".", ".."}.isdisjoint(_SEPARATOR.split(request.path)[1:-1]) or request.path.endswith(("/.", "/..")):
         abort(404)
     query = request.query_string.decode("ascii")
@@ -83,7 +83,7 @@ def _headers() -> dict[str, str]:
 
 
 def _body() -> Iterator[bytes] | None:
-    # The guards have checked the length, and given one to a chunked body.
+    # The guards have checked the length, and set the length of a chunked body.
     return iter(lambda: request.stream.read(65_536), b"") if request.content_length else None
 
 
@@ -100,7 +100,7 @@ def _send(client: httpx.Client, message: httpx.Request) -> tuple[httpx.Response,
 
 
 def _public(header: tuple[str, str], upstream: str) -> tuple[str, str]:
-    """Return a header without the address of the upstream, which a redirect may name."""
+    """Return a header without the URL of the upstream, which a redirect may contain."""
     name, value = header
     if name == "Location" and value.startswith(upstream + "/"):
         value = urlsplit(value)._replace(scheme="", netloc="").geturl()

@@ -1,4 +1,4 @@
-"""gunicorn as a child process: started on a free port, polled until it responds, stopped gracefully."""
+"""Running gunicorn as a child process: start on a free port, poll until it responds, stop gracefully."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ STOPPED_WITHIN = 15.0
 
 
 class ServerError(Exception):
-    """The server cannot run; the message says why and what to do."""
+    """The server cannot run. The message has the reason and a remedy."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """The host and port at which a server listens.
+    """The host and port on which a server listens.
 
-    :param command: what the user starts it with, for advice.
-    :param variable: the name of the port there.
+    :param command: the command that starts it, for error messages.
+    :param variable: the variable for the port in this command.
     """
 
     host: str
@@ -45,7 +45,7 @@ class Address:
     def parse(
         cls, host: str, port: str, command: str = "make demo", variable: str = "PORT", usual: int = USUAL_PORT
     ) -> Self:
-        """Return the address for two strings; empty ones mean 127.0.0.1 and the default port.
+        """Return the address for host and port as strings; empty strings mean 127.0.0.1 and the default port.
 
         :raises ServerError: the port is not a number from 1 to 65535.
         """
@@ -55,7 +55,7 @@ class Address:
 
     @property
     def reachable(self) -> str:
-        """The host that a client on this machine connects to."""
+        """The host to which a client on this machine connects."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
 
     @property
@@ -64,9 +64,9 @@ class Address:
         return f"https://{_bracketed(self.reachable)}:{self.port}"
 
     def check_free(self) -> None:
-        """Bind the port for a moment.
+        """Check that the port is free, by binding it briefly.
 
-        :raises ServerError: it is in use, reserved, or not on this machine.
+        :raises ServerError: the port is in use or reserved, or the host is not on this machine.
         """
         try:
             family, kind, *_, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
@@ -81,15 +81,15 @@ class Address:
             other = self.port + 1 if self.port < HIGHEST_PORT else self.port - 1
             return f"port {self.port} is in use; choose another: {self.command} {self.variable}={other}"
         if error.errno == errno.EACCES:
-            return f"port {self.port} needs more rights; choose one above 1023: {self.command} {self.variable}=8443"
+            return f"port {self.port} requires privileges; choose one above 1023: {self.command} {self.variable}=8443"
         local = f"for this machine only: {self.command} HOST=127.0.0.1"
         return f"cannot listen on HOST {self.host!r}: {error.strerror}; {local}"
 
 
 class Server:
-    """gunicorn with one app of the example, for as long as the ``with`` block lasts.
+    """A context manager that runs gunicorn with one app of the example.
 
-    :param app: which one, as gunicorn takes it.
+    :param app: the app, in gunicorn's notation.
     """
 
     def __init__(self, address: Address, environ: Mapping[str, str], app: str = "example_app.wsgi:app") -> None:
@@ -98,8 +98,8 @@ class Server:
         self._app = app
 
     def __enter__(self) -> Self:
-        """Start it."""
-        # In a group of its own, so that Ctrl-C reaches the demo only, which then ends gunicorn gracefully.
+        """Start gunicorn."""
+        # In its own process group, so that Ctrl-C reaches only the demo, which then stops gunicorn gracefully.
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, constant arguments
             [sys.executable, "-m", "gunicorn", "--config", str(CONFIG), self._app],
             cwd=CONFIG.parents[1],
@@ -111,7 +111,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it after the responses to current requests."""
+        """Stop gunicorn after the responses to current requests."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         self._process.terminate()
@@ -129,7 +129,7 @@ class Server:
         """
         context = ssl.create_default_context(cafile=str(authority))
         deadline = time.monotonic() + READY_WITHIN
-        while not self._responses(context):
+        while not self._is_healthy(context):
             if self._process.poll() is not None:
                 self._raise_ended()
             if time.monotonic() > deadline:
@@ -137,10 +137,10 @@ class Server:
             time.sleep(0.1)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait for the end of gunicorn, which does not end by itself.
+        """Wait while gunicorn runs.
 
-        :param seconds: how long; None for ever.
-        :raises ServerError: it ended.
+        :param seconds: the maximum time to wait; None for no limit.
+        :raises ServerError: gunicorn has ended, which is unexpected.
         """
         try:
             self._process.wait(seconds)
@@ -150,9 +150,9 @@ class Server:
 
     def _raise_ended(self) -> NoReturn:
         status = self._process.returncode
-        raise ServerError(f"gunicorn ended with status {status} on {self._address.url}; its own words are above")
+        raise ServerError(f"gunicorn ended with status {status} on {self._address.url}; see its output above")
 
-    def _responses(self, context: ssl.SSLContext) -> bool:
+    def _is_healthy(self, context: ssl.SSLContext) -> bool:
         connection = HTTPSConnection(self._address.reachable, self._address.port, timeout=5, context=context)
         try:
             connection.request("GET", "/healthz")

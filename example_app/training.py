@@ -1,6 +1,6 @@
 """Training the digits classifier: ``python -m example_app.training model.npz``.
 
-Only this module needs scikit-learn; a server loads the finished arrays without it.
+Only this module needs scikit-learn; a server loads the trained arrays without it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Split = tuple[Floats, Floats, NDArray[np.int64], NDArray[np.int64]]
 
 
 def train() -> DigitsModel:
-    """Return a model that is fitted on the digits of scikit-learn; data and seed are constant, so the model is too."""
+    """Return a model fitted on the digits of scikit-learn. It is deterministic, because data and seed are constant."""
     seen, unseen, seen_digits, unseen_digits = split()
     mean, scale = seen.mean(axis=0), np.where(seen.std(axis=0) > 0, seen.std(axis=0), 1.0)
     fitted = LogisticRegression(C=0.1, max_iter=500, random_state=SEED).fit((seen - mean) / scale, seen_digits)
@@ -34,7 +34,7 @@ def train() -> DigitsModel:
 
 
 def split() -> Split:
-    """Return images for training, images for testing, and the digits of both."""
+    """Return training images, test images, and the digits of both."""
     images, digits = load_digits(return_X_y=True)
     parts: Split = train_test_split(images, digits, test_size=HELD_OUT, random_state=SEED, stratify=digits)
     return parts

@@ -1,4 +1,4 @@
-"""AUTHORIZE: whether this caller may do this, by the claims of its credential and the owner of the object."""
+"""AUTHORIZE: checks the caller by the claims of its credential and the owner of the object."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _INSUFFICIENT = 'error="insufficient_scope"'
 class AuthorizationGuard:
     """Checks the principal against the access options of the policy, the cheapest first.
 
-    :param owner: decides for policies with ``owner=True``; without it those routes reject everyone.
-    :param leeway: seconds by which ``auth_time`` may lie in the future.
+    :param owner: decides for policies with ``owner=True``; without it, those routes reject all callers.
+    :param leeway: seconds by which ``auth_time`` may be in the future.
     """
 
     name = "authorize"
@@ -42,11 +42,11 @@ class AuthorizationGuard:
         self._leeway = leeway
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Let the principal pass if it meets every option; on a public route nothing is checked.
+        """Check that the principal meets every option, unless the route is public.
 
-        :raises InsufficientScope: a scope is missing; the challenge names those that suffice (RFC 6750 section 3.1).
+        :raises InsufficientScope: a scope is missing; the challenge has the required ones (RFC 6750 section 3.1).
         :raises Forbidden: another option is not met.
-        :raises StepUpRequired: the user must authenticate again, or by other means (RFC 9470 section 3).
+        :raises StepUpRequired: the user must authenticate again, or with another method (RFC 9470 section 3).
         """
         policy = exchange.policy
         if policy is not None and policy.public:
@@ -65,9 +65,9 @@ class AuthorizationGuard:
     def _check_authentication(self, exchange: Exchange, principal: Principal, access: AccessOptions) -> None:
         claims = principal.claims
         if access.acr_values and claims.get("acr") not in access.acr_values:
-            raise _step_up(exchange, access, "the authentication context is not one that the route requires")
+            raise _step_up(exchange, access, "the authentication context is not sufficient for the route")
         if access.max_auth_age is not None and not self._recent(claims.get("auth_time"), access.max_auth_age):
-            raise _step_up(exchange, access, "the user authenticated too long ago, or it is not known when")
+            raise _step_up(exchange, access, "the user authenticated too long ago, or at an unknown time")
 
     def _recent(self, time: object, seconds: int) -> bool:
         if isinstance(time, bool) or not isinstance(time, (int, float)):
@@ -120,14 +120,14 @@ def _names(endpoints: frozenset[str], rule: Rule | None) -> bool:
 def _has(claims: Mapping[str, Any], name: str, allowed: tuple[Scalar, ...]) -> bool:
     found = claims.get(name)
     values = found if isinstance(found, (list, tuple)) else (found,)
-    # The type too: in Python, True equals 1 and 1 equals 1.0.
+    # Types are compared too, because True equals 1 and 1 equals 1.0 in Python.
     return any(type(value) is type(each) and value == each for value in values for each in allowed)
 
 
 def _allows(hook: Callable[..., object], exchange: Exchange, *arguments: object) -> bool:
-    """Return True if a user's function returns True; one that fails allows nothing.
+    """Return True if a user-defined function returns True, and False if it fails.
 
-    :raises SecureMLError: the function raised it itself, such as ``DependencyUnavailable`` while a database is down.
+    :raises SecureMLError: the function raised it, such as ``DependencyUnavailable`` while a database is down.
     """
     try:
         return hook(*arguments) is True
@@ -153,5 +153,5 @@ def _step_up(exchange: Exchange, access: AccessOptions, reason: str) -> StepUpRe
 
 
 def _challenge(exchange: Exchange, parameters: str) -> str:
-    """Return the challenge of the used scheme with an error."""
+    """Return the challenge of the used scheme with error parameters."""
     return f"{exchange.challenges[0]}, {parameters}" if exchange.challenges else f"Bearer {parameters}"

@@ -1,4 +1,4 @@
-"""The errors that reject a request or a configuration, and the problem documents that clients get.
+"""The errors that reject a request or a configuration, and the problem documents that are sent to clients.
 
 The tree, and the HTTP status of each leaf::
 
@@ -25,8 +25,8 @@ The tree, and the HTTP status of each leaf::
      +- InternalError               500  internal_error
      +- DependencyUnavailable       503  dependency_unavailable
 
-Each error has two descriptions. The public one (``detail``) is a constant of the class, and the only one that clients
-see. The private one (``reason``) goes to the log and the audit only.
+Each error has two descriptions. The public one (``detail``) is a constant of the class, and the only one that is sent
+to clients, except for the rule that a malformed body breaks. The private one (``reason``) is for the logs only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 PROBLEM_JSON = "application/problem+json"
 CODE_HEADER = "X-Error-Code"
-"""The header with the stable code of an error response, for clients whose body another error handler wrote."""
+"""The header with the stable code of an error response; it is there even if another error handler writes the body."""
 
 REQUEST_ID_KEY = "flask_secure_ml.request_id"
 RETRY_SECONDS = 5
@@ -57,7 +57,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 class ConfigError(ValueError):
-    """The configuration is not safe. ``problems`` has one sentence for each problem."""
+    """The configuration is not secure. ``problems`` has one sentence for each problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems: tuple[str, ...] = tuple(problems)
@@ -67,7 +67,7 @@ class ConfigError(ValueError):
 class SecureMLError(http.HTTPException):
     """Base class of every error response.
 
-    :param reason: the private description: what happened, for the log only. No secrets, and no values of the client.
+    :param reason: the private description, for the logs only. It must not contain secrets or values from the client.
     :param headers: extra response headers, such as ``WWW-Authenticate`` or ``Retry-After``.
     :param members: extra members of the problem document (RFC 9457 section 3.2).
     """
@@ -88,23 +88,29 @@ class SecureMLError(http.HTTPException):
 
 
 class MalformedRequest(SecureMLError, http.BadRequest):
-    """The request cannot be parsed: invalid JSON, duplicate members, several credentials."""
+    """The request cannot be parsed: invalid JSON, duplicate members, several credentials.
+
+    :param rule: the description of a malformed body for an authenticated caller; the reason if it is empty.
+    """
 
     slug = "malformed_request"
     detail = "The request is malformed."
     oauth_error: ClassVar[str] = "invalid_request"
 
+    def __init__(self, reason: str, *, rule: str = "", **options: Any) -> None:
+        super().__init__(reason, **options)
+        self.rule: str = rule or reason
+
 
 class NotAuthenticated(SecureMLError, http.Unauthorized):
-    """No credential, or an invalid, expired or revoked one. The body is the same for every reason.
+    """There is no credential, or it is invalid, expired or revoked.
 
-    ``oauth_error`` is the error code in ``WWW-Authenticate`` for the scheme of the credential (RFC 6750 section 3.1,
-    RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the key id in an invalid API key, whether the key exists
-    or not, and empty for other credentials.
+    The body is the same for every reason. ``oauth_error`` is the error code in ``WWW-Authenticate`` for the scheme of
+    the credential (RFC 6750 section 3.1, RFC 9449 section 7.1, RFC 9470 section 3). ``claimed`` is the key id in an
+    invalid API key, even if no such key exists, and empty for other credentials.
 
-    Raised by an authenticator, this class means that the credential proved nothing: it may be a guess, and is counted
-    against the network that sent it. A credential that proved itself and still fails is an
-    :class:`UnusableCredential`.
+    An authenticator raises this class for a credential that is not authentic: it may be a guess, and is counted for the
+    network that sent it. For an authentic credential that is rejected anyway, it raises :class:`UnusableCredential`.
     """
 
     slug = "not_authenticated"
@@ -116,8 +122,9 @@ class NotAuthenticated(SecureMLError, http.Unauthorized):
 class UnusableCredential(NotAuthenticated):
     """The credential is authentic, but expired, not valid yet, revoked or for another audience.
 
-    It was no guess, so it is never counted, and its sender gets 401 whatever others sent: clients renew on 401 only.
-    Raise it only after the secret or the signature was verified. Its response is that of every other reason.
+    It is not a guess, so it is never counted, and its sender gets 401 even if its network is blocked: clients renew
+    credentials only on 401. Raise it only after verifying the secret or the signature. The response is the same as for
+    any other 401.
     """
 
 
@@ -137,7 +144,7 @@ class NonceRequired(UnusableCredential, InvalidProof):
 
 
 class StepUpRequired(NotAuthenticated):
-    """The operation requires a more recent or a stronger authentication of the user (RFC 9470)."""
+    """The operation requires more recent or stronger authentication of the user (RFC 9470)."""
 
     oauth_error = "insufficient_user_authentication"
 
@@ -150,28 +157,28 @@ class InsufficientScope(SecureMLError, http.Forbidden):
 
 
 class Forbidden(SecureMLError, http.Forbidden):
-    """The principal may not perform this operation, whatever its scopes."""
+    """The principal may not perform this operation, regardless of its scopes."""
 
     slug = "forbidden"
     detail = "This operation is not allowed."
 
 
 class TlsRequired(SecureMLError, http.Forbidden):
-    """The request came in clear text. It is rejected, never redirected: its secrets were sent already."""
+    """The request was sent in clear text. It is not redirected, because its secrets have been sent already."""
 
     slug = "tls_required"
     detail = "This service requires HTTPS."
 
 
 class OriginNotAllowed(SecureMLError, http.Forbidden):
-    """The request came with a cookie session, and a page of another origin may have made it."""
+    """The request has a cookie session, and a page of another origin may have made it."""
 
     slug = "origin_not_allowed"
     detail = "Requests from this origin are not allowed."
 
 
 class NotAcceptable(SecureMLError, http.NotAcceptable):
-    """``Accept`` allows no media type of the response."""
+    """``Accept`` does not allow any media type of the response."""
 
     slug = "not_acceptable"
     detail = "No acceptable representation is available."
@@ -192,7 +199,7 @@ class UnsupportedMediaType(SecureMLError, http.UnsupportedMediaType):
 
 
 class ValidationFailed(SecureMLError, http.UnprocessableEntity):
-    """The body was parsed and does not match the schema of the route."""
+    """The body was parsed, but does not match the schema of the route."""
 
     slug = "validation_failed"
     detail = "The request body does not match the schema."
@@ -214,14 +221,14 @@ class QuotaExceeded(SecureMLError, http.TooManyRequests):
 
 
 class TooManyInFlight(SecureMLError, http.TooManyRequests):
-    """The caller, or the route, has as many requests in flight as it may have."""
+    """The caller or the route has the maximum number of requests in flight."""
 
     slug = "too_many_in_flight"
     detail = "Too many requests are in progress. Try again when one of them has ended."
 
 
 class AbnormalUsage(SecureMLError, http.TooManyRequests):
-    """The usage of the caller was unusual (``SECURE_ML_ANOMALIES``), and it is rejected for a time."""
+    """The usage of the caller was unusual (``SECURE_ML_ANOMALIES``), so it is rejected for some time."""
 
     slug = "abnormal_usage"
     detail = "The usage of this service was unusual. Try again later."
@@ -239,7 +246,7 @@ class InternalError(SecureMLError, http.InternalServerError):
 class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
     """An identity provider or a store that the request needs is down.
 
-    The response always has ``Retry-After``, of its own where ``headers`` has none.
+    The response always has ``Retry-After``; a default is added if ``headers`` has none.
     """
 
     slug = "dependency_unavailable"
@@ -253,7 +260,10 @@ class DependencyUnavailable(SecureMLError, http.ServiceUnavailable):
 
 
 class Completed(http.HTTPException):
-    """Ends a request with the response of a guard. That is no error: without a status, no error handler gets it."""
+    """Ends a request with the response of a guard.
+
+    It is not an error, and has no status, so that error handlers ignore it.
+    """
 
     code: int | None = None
     response: Response
@@ -270,10 +280,14 @@ _FOREIGN: Mapping[int, tuple[str, str]] = {
     405: ("method_not_allowed", "This method is not allowed for this URL."),
     406: (NotAcceptable.slug, NotAcceptable.detail),
     413: (PayloadTooLarge.slug, PayloadTooLarge.detail),
+    414: ("uri_too_long", "The URL is too long."),
     415: (UnsupportedMediaType.slug, UnsupportedMediaType.detail),
+    417: ("expectation_failed", "The expectation of the request is not supported."),
     422: (ValidationFailed.slug, ValidationFailed.detail),
     429: (RateLimited.slug, RateLimited.detail),
+    431: ("headers_too_large", "The headers of the request are too many or too large."),
     500: (SecureMLError.slug, SecureMLError.detail),
+    501: ("not_implemented", "The request needs something that is not supported."),
     503: (DependencyUnavailable.slug, DependencyUnavailable.detail),
 }
 _INTERNAL = 500
@@ -281,10 +295,10 @@ _DROPPED = {"content-type", "content-length"}
 
 
 def own_text(error: http.HTTPException) -> str | None:
-    """Return the description that the app gave to its own error, as in ``abort(400, "feature x is missing")``.
+    """Return the description that the app gave to its own error.
 
-    None for an error of this package, for one with the description of its class, and for one of Werkzeug that quotes
-    the request.
+    For example, ``abort(400, "feature x is missing")`` has one. It is None for errors of this package, for errors with
+    the description of their class, and for errors of Werkzeug that quote the request.
     """
     text = vars(error).get("description")
     quotes = isinstance(error, (SecureMLError, http.SecurityError, http.BadRequestKeyError))
@@ -303,7 +317,8 @@ def slug_and_detail(error: http.HTTPException) -> tuple[str, str]:
 def problem_document(error: http.HTTPException, request_id: str | None) -> dict[str, Any]:
     """Return the members of the problem document (RFC 9457 section 3.1) for any HTTP error.
 
-    The text of the app's own 4xx is its ``detail``: its author wrote it for the client. That of a 5xx is for the log.
+    The description of the app's own 4xx becomes ``detail``, because its author wrote it for the client; that of a 5xx
+    is only for the log.
     """
     slug, detail = slug_and_detail(error)
     if (error.code or _INTERNAL) < _INTERNAL:
@@ -321,7 +336,7 @@ def problem_document(error: http.HTTPException, request_id: str | None) -> dict[
 
 
 def problem_headers(error: http.HTTPException) -> list[tuple[str, str]]:
-    """Return the headers of the error: its code, and such as ``Allow``, ``Retry-After`` and ``WWW-Authenticate``."""
+    """Return the headers of an error: its code, ``Allow``, ``Retry-After``, ``WWW-Authenticate`` and others."""
     own = error.extra_headers if isinstance(error, SecureMLError) else error.get_headers()
     return [(CODE_HEADER, slug_and_detail(error)[0]), *(each for each in own if each[0].lower() not in _DROPPED)]
 

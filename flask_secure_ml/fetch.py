@@ -1,7 +1,8 @@
-"""The one HTTP client of this package: one bounded exchange with an authorization server.
+"""The HTTP client of this package, for single requests with a time and a size limit.
 
-No name is trusted to resolve to a public IP address: the addresses are checked, and exactly these are connected to, so
-that a changed DNS record cannot point this server at its own network. TLS still verifies the name.
+Host names are not trusted to resolve to public IP addresses: the addresses are checked, and connections are made to
+exactly these addresses, so that a changed DNS record cannot direct requests to the internal network. TLS still verifies
+the name.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import SplitResult, urlsplit
 
 TIMEOUT = 2.0
-"""Seconds for the whole exchange once the name is resolved, from the connection to the last byte."""
+"""Seconds for the whole exchange after the name is resolved, from the connection to the last byte."""
 
 MAX_BYTES = 256 * 1024
-"""The largest document in bytes."""
+"""The maximum size of a document in bytes."""
 
 _PORTS = {"http": 80, "https": 443}
 _TUNNEL_BYTES = 8192
@@ -33,20 +34,29 @@ Endpoint = tuple[str, int]
 
 
 class FetchError(Exception):
-    """The document cannot be fetched; the message is private and names no more than the kind of the fault."""
+    """The document cannot be fetched.
+
+    The message is private, and contains only the kind of the error.
+    """
 
 
 class BrokenResponseError(FetchError):
-    """The server is up, and this one response cannot be used."""
+    """The server is up, but this response cannot be used."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """The response of a server; the media type is in lower case and without parameters, or empty."""
+    """The response of a server.
+
+    The media type is in lower case and without parameters, or empty.
+
+    :param date: the header ``Date`` as it was sent, or empty.
+    """
 
     status: int
     body: bytes
     media_type: str = ""
+    date: str = ""
 
 
 def fetch(uri: str, *, private_network: bool = False, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> bytes:
@@ -58,9 +68,9 @@ def fetch(uri: str, *, private_network: bool = False, timeout: float = TIMEOUT, 
 
 
 def require_ok(response: Response) -> Response:
-    """Return a response that has a document.
+    """Return the response if its status is 200.
 
-    :raises FetchError: its status is not 200.
+    :raises FetchError: it has another status.
     """
     if response.status != HTTPStatus.OK:
         raise FetchError(f"its server responded with status {response.status}")
@@ -78,19 +88,19 @@ def send(
     context: ssl.SSLContext | None = None,
     proxy: str | None = None,
 ) -> Response:
-    """Send one GET request, or with a body one POST request, to a configured URL; return any response.
+    """Send one request to a configured URL and return the response, whatever its status.
 
-    No redirect is followed, no proxy of the environment is used, and no cookie is stored. A server that sends one
-    byte now and then is disconnected at the time limit, in the TLS handshake too. The resolver's own time cannot be
-    bounded from here.
+    It is a GET request, or a POST request if there is a body. Redirects are not followed, proxies from environment
+    variables are not used, and cookies are not stored. The timeout limits the whole exchange, including the TLS
+    handshake, even if the server sends a byte now and then. Only the time of the resolver is not limited.
 
-    :param private_network: the host may have a private IP address. An ``http:`` URL must be on loopback.
+    :param private_network: allow private IP addresses of the host. An ``http:`` URL must be on loopback.
     :param timeout: seconds for the whole exchange.
-    :param max_bytes: the largest body of a response.
-    :param context: the TLS context; creating one reads every known authority and takes some 20 ms, so frequent callers
-        pass their own.
-    :param proxy: the ``http:`` URL of a proxy that an ``https:`` URL is reached through, by a tunnel (RFC 9110 section
-        9.3.6). It resolves the host, so that nothing here checks its IP address; TLS still verifies its name.
+    :param max_bytes: the maximum size of the response body.
+    :param context: the TLS context; creating one loads all trusted authorities and takes about 20 ms, so frequent
+        callers pass their own.
+    :param proxy: the ``http:`` URL of a proxy to tunnel an ``https:`` URL through (RFC 9110 section 9.3.6). The proxy
+        resolves the host, so its IP address is not checked; TLS still verifies its name.
     :raises FetchError: no such host, no response in time, a truncated one, or too many bytes.
     """
     try:
@@ -99,21 +109,33 @@ def send(
         with _channel(parts, endpoints, timeout, context, tunnel=proxy is not None) as channel:
             return _exchange(channel, parts, body, headers or {}, max_bytes)
     except (OSError, HTTPException, ValueError) as error:
-        # The message of the error may quote what was sent.
-        raise FetchError(f"{type(error).__name__} while fetching it") from None
+        raise FetchError(f"{type(error).__name__} while fetching it{tls_reason(error)}") from None
+
+
+def tls_reason(error: Exception) -> str:
+    """Return OpenSSL's reason in parentheses; empty for other errors.
+
+    The messages of other errors may quote the request.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f" ({error.verify_message})"
+    # Errors that Python raises itself have no reason.
+    reason: str | None = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    return f" ({reason.lower().replace('_', ' ')})" if reason else ""
 
 
 def _resolve(parts: SplitResult, *, private_network: bool) -> list[Endpoint]:
     """Return the IP addresses of the host that may be connected to, each with the port."""
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise FetchError("its URL is not an http or https one")
+        raise FetchError("its URL is not an http or https URL")
     port = parts.port or _PORTS[parts.scheme]
     found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    # Without a scope: an address that needs one is link-local, and no server of this kind has it.
+    # Without the scope: only link-local addresses need one, and they are never used here.
     hosts = dict.fromkeys(ip_address(str(each[4][0]).partition("%")[0]) for each in found)
     allowed = [host for host in hosts if _allowed(host, parts.scheme, private_network=private_network)]
     if not allowed:
-        raise FetchError("its host has no IP address that may be connected to")
+        reason = "http: is for loopback only" if parts.scheme == "http" else "private addresses need a setting"
+        raise FetchError(f"its host has no allowed IP address ({reason})")
     return [(str(host), port) for host in allowed]
 
 
@@ -121,7 +143,7 @@ def _proxy(parts: SplitResult, proxy: str) -> list[Endpoint]:
     """Return the endpoints of a proxy, which may have any IP address."""
     where = urlsplit(proxy)
     if parts.scheme != "https" or not parts.hostname or where.scheme != "http" or not where.hostname:
-        raise FetchError("only an https URL is fetched through a proxy, whose own URL is an http one")
+        raise FetchError("a proxy supports only https URLs, and its own URL must be http")
     found = socket.getaddrinfo(where.hostname, where.port or _PORTS["http"], type=socket.SOCK_STREAM)
     return list(dict.fromkeys((str(each[4][0]), int(each[4][1])) for each in found))
 
@@ -134,23 +156,21 @@ def _allowed(host: Address, scheme: str, *, private_network: bool) -> bool:
 def _channel(
     parts: SplitResult, endpoints: Sequence[Endpoint], timeout: float, context: ssl.SSLContext | None, *, tunnel: bool
 ) -> Iterator[socket.socket]:
-    """Yield a connection, over TLS for ``https:``, that is shut down at the time limit whatever it is doing."""
+    """Yield a connection, with TLS for ``https:``, that is shut down at the time limit in any state."""
     ends = time.monotonic() + timeout
     channel = _connect_to_any(endpoints, ends)
     if tunnel:
         _open_tunnel(channel, parts, ends)
     if parts.scheme == "https":
         channel = _wrap_in_tls(channel, parts.hostname, context)
-    with closing(channel), _shut_down_at(channel, ends):
+    with closing(channel), shut_down_at(channel, ends):
         if isinstance(channel, ssl.SSLSocket):
             channel.do_handshake()
         yield channel
-        # What a shutdown leaves looks like a response that ends with the connection.
-        _remaining(ends)
 
 
 def _connect_to_any(endpoints: Sequence[Endpoint], ends: float) -> socket.socket:
-    """Connect to the first endpoint that accepts; each gets its share of the time."""
+    """Connect to the first endpoint that accepts; each gets an equal share of the remaining time."""
     fault = OSError()
     for number, endpoint in enumerate(endpoints):
         try:
@@ -183,7 +203,7 @@ def _open_tunnel(channel: socket.socket, parts: SplitResult, ends: float) -> Non
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     target = f"{host}:{parts.port or _PORTS['https']}"
     try:
-        with _shut_down_at(channel, ends):
+        with shut_down_at(channel, ends):
             channel.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
             _check_tunnel(_head(channel))
     except BaseException:
@@ -192,7 +212,7 @@ def _open_tunnel(channel: socket.socket, parts: SplitResult, ends: float) -> Non
 
 
 def _head(channel: socket.socket) -> bytes:
-    """Return what a proxy sends until its head is complete, or until it sends no more."""
+    """Return the bytes that a proxy sends until its head is complete, or until it sends no more."""
     head = b""
     while b"\r\n\r\n" not in head and len(head) < _TUNNEL_BYTES:
         received = channel.recv(_TUNNEL_BYTES)
@@ -203,13 +223,13 @@ def _head(channel: socket.socket) -> bytes:
 
 
 def _check_tunnel(head: bytes) -> None:
-    # In TLS the server speaks after the client, so nothing may follow the head.
+    # In TLS the client sends first, so no bytes may follow the head.
     if not _TUNNEL_OPEN.match(head) or head.find(b"\r\n\r\n") != len(head) - 4:
-        raise FetchError("its proxy opened no tunnel")
+        raise FetchError("its proxy did not open a tunnel")
 
 
 def _wrap_in_tls(plain: socket.socket, host: str | None, context: ssl.SSLContext | None) -> ssl.SSLSocket:
-    """Prepare TLS; the handshake follows once the timer runs."""
+    """Wrap a socket in TLS; the handshake follows after the timer has started."""
     try:
         context = context or ssl.create_default_context()
         return context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
@@ -219,8 +239,13 @@ def _wrap_in_tls(plain: socket.socket, host: str | None, context: ssl.SSLContext
 
 
 @contextmanager
-def _shut_down_at(channel: socket.socket, ends: float) -> Iterator[None]:
-    """Shut a connection down at the time limit; its own timeout starts again with every byte received."""
+def shut_down_at(channel: socket.socket, ends: float) -> Iterator[None]:
+    """Shut a connection down at a time limit.
+
+    The timeout of a socket restarts with every byte received, so it does not limit the total time.
+
+    :raises TimeoutError: the limit was reached.
+    """
     seconds = _remaining(ends)
     channel.settimeout(seconds)
     timer = threading.Timer(seconds, _shut_down, (channel,))
@@ -228,12 +253,14 @@ def _shut_down_at(channel: socket.socket, ends: float) -> Iterator[None]:
     timer.start()
     try:
         yield
+        # A response that was cut off looks like one that ends when the server closes the connection.
+        _remaining(ends)
     finally:
         timer.cancel()
 
 
 def _shut_down(channel: socket.socket) -> None:
-    # The method of the plain socket: that of a TLS socket would change its state under the reading thread.
+    # The method of the plain socket: that of the TLS socket would change its state while another thread reads.
     with suppress(OSError):
         socket.socket.shutdown(channel, socket.SHUT_RDWR)
 
@@ -248,7 +275,8 @@ def _exchange(
     connection.request("GET" if body is None else "POST", target, body, {**usual, **headers})
     with connection.getresponse() as response:
         given = response.headers.get("Content-Type", "").partition(";")[0]
-        return Response(response.status, _read(response, max_bytes), given.strip().lower())
+        date = response.headers.get("Date", "")
+        return Response(response.status, _read(response, max_bytes), given.strip().lower(), date)
 
 
 def _read(response: HTTPResponse, max_bytes: int) -> bytes:
@@ -262,9 +290,9 @@ def _read(response: HTTPResponse, max_bytes: int) -> bytes:
 
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
-# From the special-purpose registries of IANA (RFC 6890), without what is registered as reachable from everywhere, plus
-# multicast and all of 192.0.0.0/24, 2001::/23 and 6to4 with its relays. Written out, because what ``is_global`` knows
-# of them differs between releases of Python.
+# The special-purpose registries of IANA (RFC 6890), without the globally reachable networks, plus multicast and all of
+# 192.0.0.0/24, 2001::/23 and 6to4 with its relays. Written out, because ``is_global`` differs between releases of
+# Python.
 _SPECIAL_V4 = tuple(
     map(
         IPv4Network,
@@ -279,7 +307,7 @@ _SPECIAL_V6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16",
 
 
 def is_public(address: str | Address) -> bool:
-    """Return True if an IP address is reachable from everywhere, and embeds none that is not."""
+    """Return True if an IP address is globally reachable, and embeds no address that is not."""
     if isinstance(address, str):
         try:
             address = ip_address(address)

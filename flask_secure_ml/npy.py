@@ -1,7 +1,7 @@
-"""The one reader of npy files, the format of :func:`numpy.save` (NEP 1, format versions 1 to 3).
+"""Reader for npy files, the format of :func:`numpy.save` (NEP 1, format versions 1 to 3).
 
-The header of a file is the literal of a Python dict. Here it is matched against the forms that numpy writes and never
-evaluated, so reading one runs no code, and costs no more than its length.
+The header of a file is a Python dict literal. It is matched against the forms that numpy writes and never evaluated, so
+reading it runs no code and takes linear time. All npy files are read through this module.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 NPY = "application/x-npy"
 MAGIC = b"\x93NUMPY"
 
-# How many bytes the length of the header has, and its encoding: 3.0 is 2.0 with UTF-8, for the names of records.
+# The size of the header length field in bytes, and the encoding of the header. 3.0 is 2.0 with UTF-8, for field names.
 _VERSIONS = {b"\x01\x00": (2, "latin-1"), b"\x02\x00": (4, "latin-1"), b"\x03\x00": (4, "utf-8")}
 _VERSION_AT = len(MAGIC)
 _LENGTH_AT = _VERSION_AT + 2
-# numpy rejects longer ones.
+# The limit of numpy.
 _MAX_HEADER = 10_000
-# For anything but records numpy writes fewer than 400 bytes.
+# Without structured dtypes, numpy writes fewer than 400 bytes.
 _MAX_PLAIN_HEADER = 2_048
 MAX_PREFIX = _LENGTH_AT + 4 + _MAX_HEADER
-"""The most bytes before the array: enough for :func:`read_header`."""
+"""The maximum number of bytes before the array: enough for :func:`read_header`."""
 
 _MAX_DIMENSIONS = 32
 _SHAPE = r"\(([0-9, ]*+)\)"
@@ -35,23 +35,23 @@ _ENTRY = rf" *+(?:'descr' *+: *+'([^'\\]{{0,32}}+)'|'fortran_order' *+: *+(True|
 _END = r"(?:, *+)?\} *+\n"
 # Entries may come in any order, as NEP 1 says.
 _HEADER = re.compile(rf"\{{{_ENTRY},{_ENTRY},{_ENTRY}{_END}")
-# Records are lists, in which names may have any character; their entries are in the order in which numpy writes them.
+# The descr of a structured dtype is a list, whose field names may have any character. Entries are in numpy's order.
 _RECORDS = re.compile(rf"\{{'descr': (\[.*\]), 'fortran_order': (True|False), 'shape': {_SHAPE}{_END}", re.DOTALL)
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _SIMPLE = re.compile(r"[<>|=][?A-Za-z][0-9]{0,9}(?:\[[0-9]{0,9}[A-Za-z]{1,2}\])?", re.ASCII)
 
 
 class NpyError(ValueError):
-    """The bytes are not an npy file; the message repeats none of them."""
+    """The bytes are not an npy file. The message does not quote them."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a file claims about its array.
+    """The declared dtype, shape and order of the array in a file.
 
-    :param descr: the dtype as it is written: a name such as ``<f4``, or the list of the fields of a record.
-    :param shape: the lengths.
-    :param is_fortran: the first index varies fastest.
+    :param descr: the dtype as written: a name such as ``<f4``, or the list of fields of a structured dtype.
+    :param shape: the length of each dimension.
+    :param is_fortran: the array is in Fortran order: the first index varies fastest.
     :param start: the position of the first byte of the array.
     """
 
@@ -62,7 +62,7 @@ class Header:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype; None for records, objects and what numpy does not know."""
+        """The dtype; None for structured, object and unknown dtypes."""
         if not _SIMPLE.fullmatch(self.descr):
             return None
         try:
@@ -73,7 +73,7 @@ class Header:
 
     @property
     def has_objects(self) -> bool:
-        """Whether numpy would unpickle the array; True for a dtype that cannot be understood."""
+        """True if numpy would unpickle the array, or if the dtype cannot be parsed."""
         if not self.descr.startswith("["):
             return self.dtype is None
         try:
@@ -85,9 +85,9 @@ class Header:
 def read_header(data: bytes, *, records: bool = True) -> Header:
     """Return the header of a file.
 
-    :param data: the file, or its beginning with the whole header.
-    :param records: whether the array may have records, whose headers are long.
-    :raises NpyError: it is not the header of a file of version 1.0, 2.0 or 3.0, in a form that numpy writes.
+    :param data: the file, or its first bytes with the whole header.
+    :param records: allow structured dtypes, whose headers are long.
+    :raises NpyError: it is not the header of a file of version 1.0, 2.0 or 3.0 in a form that numpy writes.
     """
     size, encoding = _VERSIONS.get(data[_VERSION_AT:_LENGTH_AT], (0, ""))
     if not data.startswith(MAGIC) or not size:
@@ -107,8 +107,8 @@ def read_header(data: bytes, *, records: bool = True) -> Header:
 def read_array(data: bytes, header: Header, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the array as a read-only view of the file.
 
-    :param dtype: that of the header.
-    :raises NpyError: the file has more or fewer bytes than its header claims.
+    :param dtype: the dtype of the header.
+    :raises NpyError: the file has more or fewer bytes than its header declares.
     """
     if not dtype.itemsize or len(data) - header.start != prod(header.shape) * dtype.itemsize:
         raise NpyError("it does not have exactly the bytes that its header claims")
@@ -117,19 +117,19 @@ def read_array(data: bytes, header: Header, dtype: np.dtype[Any]) -> NDArray[Any
 
 
 def _entries(header: str, *, records: bool) -> tuple[str, str, str]:
-    """Return the values of ``descr``, ``fortran_order`` and ``shape``, each of which is there once."""
+    """Return the values of ``descr``, ``fortran_order`` and ``shape``; each must be present once."""
     if records and (found := _RECORDS.fullmatch(header)):
         return found[1], found[2], found[3]
     match = _HEADER.fullmatch(header)
     groups = match.groups() if match else ()
     values = [[value for value in groups[name::3] if value is not None] for name in range(3)]
     if not all(len(each) == 1 for each in values):
-        raise NpyError("its header is not in the form that numpy writes")
+        raise NpyError("its header is not in canonical form")
     return values[0][0], values[1][0], values[2][0]
 
 
 def _lengths(shape: str) -> tuple[int, ...]:
-    """Return the lengths between the parentheses of a tuple: nothing, ``5,`` or ``5, 3``."""
+    """Return the lengths between the parentheses of a tuple: an empty string, ``5,`` or ``5, 3``."""
     lengths = [each.strip(" ") for each in shape.split(",")]
     if lengths[-1] == "":
         lengths.pop()

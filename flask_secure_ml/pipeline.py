@@ -17,7 +17,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class Stage(IntEnum):
-    """The position of a guard in the request lifecycle, whatever the order of registration."""
+    """The position of a guard in the request lifecycle, regardless of the order of registration."""
 
     TRANSPORT = 10
     ADMISSION = 20
@@ -29,7 +29,7 @@ class Stage(IntEnum):
 
 
 class Guard(Protocol):
-    """Checks a request, and writes one fact on the exchange or raises a :class:`SecureMLError`."""
+    """Checks a request, and sets one fact on the exchange or raises a :class:`SecureMLError`."""
 
     @property
     def name(self) -> str:
@@ -40,28 +40,32 @@ class Guard(Protocol):
         """The stage at which the guard runs."""
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Let the request pass, or raise.
+        """Return to admit the request, or raise an error.
 
         :raises SecureMLError: the request is rejected.
         :raises Completed: the guard has responded itself; neither later guards nor the view run.
         """
 
-    # A guard may have a second method, ``rejected(exchange, error)``. It runs when any guard has raised an exception,
-    # whatever it is, and returns the one that decides what the client gets.
+    # A guard may have a second method, ``rejected(exchange, error)``. It runs after any guard has raised an exception
+    # of any kind, and returns the exception that determines the response.
 
 
 class Filter(Protocol):
     """Changes the response."""
 
     def apply(self, response: Response, exchange: Exchange) -> None:
-        """Change the response in place. It must be idempotent: it runs again when a later hook fails."""
+        """Change the response in place.
+
+        This must be idempotent, because it runs again if a later hook fails.
+        """
 
 
 class Recorder(Protocol):
-    """Reads the exchange when the response starts. It may write to a store, never to the exchange.
+    """Reads the exchange when the response starts.
 
-    A recorder may have a second method, ``record_stream_end(exchange)``. It runs when the body of a stream has ended;
-    ``exchange.stream_error`` is the reason if it ended too early.
+    It may write to a store, but not to the exchange. A recorder may have a second method,
+    ``record_stream_end(exchange)``. It runs when the body of a stream has ended; ``exchange.stream_error`` is the
+    reason if it ended too early.
     """
 
     def record(self, exchange: Exchange) -> None:
@@ -87,8 +91,8 @@ class Pipeline:
     def check(self, request: Request, exchange: Exchange) -> None:
         """Run the guards, and mark the policy as cleared when all of them have admitted the request.
 
-        If they admitted the request under another policy before, an authenticated caller stays the same, and everything
-        else is checked again: the other policy may have required less, such as no TLS.
+        If they admitted the request under another policy before, an authenticated caller is kept, and everything else
+        is checked again, because the other policy may have required less, for example no TLS.
 
         :raises SecureMLError: a guard rejected the request.
         """
@@ -97,7 +101,7 @@ class Pipeline:
             for guard in self._remaining(exchange):
                 guard.check(request, exchange)
         except Exception as error:
-            # Code of the app that fails, or responds itself, must not make the request free.
+            # If code of the app fails or responds itself, the request must still be charged.
             final = self._rejected(exchange, error)
             if isinstance(final, SecureMLError):
                 exchange.reject(final)
@@ -108,7 +112,7 @@ class Pipeline:
         exchange.checked_by = self
 
     def _rejected(self, exchange: Exchange, error: Exception) -> Exception:
-        """Let the guards that put something off do it now, and return the error that the client gets."""
+        """Run the ``rejected`` methods of the guards, and return the error that the client gets."""
         for guard in self.guards:
             rejected: Callable[[Exchange, Exception], Exception] | None = getattr(guard, "rejected", None)
             if rejected is not None:
@@ -116,7 +120,7 @@ class Pipeline:
         return error
 
     def _remaining(self, exchange: Exchange) -> Iterable[Guard]:
-        # Another app that admitted the request ran its own guards, not these.
+        # If another app admitted the request, it ran its own guards, not these.
         if exchange.checked_by is not self or exchange.principal is None:
             return self.guards
         return [guard for guard in self.guards if not Stage.ADMISSION <= guard.stage < Stage.AUTHORIZE]
@@ -137,7 +141,7 @@ class Pipeline:
 
 
 def run_each(recorders: Sequence[Callable[[Exchange], None]], exchange: Exchange) -> None:
-    """Call each recorder; an exception is logged and stops neither the others nor the response."""
+    """Call each recorder; an exception is logged, and affects neither the others nor the response."""
     for recorder in recorders:
         try:
             recorder(exchange)

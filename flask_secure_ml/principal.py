@@ -1,4 +1,4 @@
-"""The caller of a request, and the clock: what packages need that must not import the exchange."""
+"""The caller of a request, and the clock, for packages that must not import the exchange."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Clock(Protocol):
-    """The source of time of every part, so that a test can set it."""
+    """The source of time, an argument of every part so that tests can replace it."""
 
     def now(self) -> float:
         """Return seconds since the epoch (UTC)."""
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
+        """Return the seconds of a clock that never goes backwards."""
 
 
 class SystemClock:
     """The machine's clock."""
 
-    # The functions themselves: requests read the clock a dozen times.
+    # The functions themselves, because each request reads the clock a dozen times.
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller, as authenticated by a credential.
+    """An authenticated caller.
 
     :param kind: the kind of the credential: ``api_key``, ``jwt``, ``introspection``, ``mtls`` or ``session``.
     :param issuer: the issuer of the subject; empty for this app's own keys and for certificates.
@@ -42,9 +42,9 @@ class Principal:
     :param client_id: the OAuth2 client, or the client name of a key or certificate.
     :param claims: the verified claims of a token, read-only; empty for keys and certificates.
     :param roles: the roles, groups and entitlements in the token (RFC 9068 section 2.2.3.1).
-    :param endpoints: the endpoints or URL rules that the credential is for; None for every one.
-    :param token_id: the ``jti`` of a token, by which it is revoked; empty without one.
-    :param issued: when the credential was issued, in seconds since the epoch; None if that is not known.
+    :param endpoints: the endpoints or URL rules that the credential is valid for; None for all.
+    :param token_id: the ``jti`` of a token, by which it is revoked; empty if it has none.
+    :param issued: when the credential was issued, in seconds since the epoch; None if unknown.
     """
 
     kind: str
@@ -63,18 +63,21 @@ class Principal:
     def id(self) -> str:
         """The string that identifies this caller in logs, limits and revocations.
 
-        It does not contain the kind of a token: a subject is the same with a JWT and with an opaque token.
+        For tokens it does not contain the kind: a subject is the same with a JWT and with an opaque token.
         """
         return f"{self.issuer}#{self.subject}" if self.issuer else f"{self.kind}:{self.subject}"
 
 
 def network_of(address: str) -> str:
-    """Return the IP address, and for IPv6 the /64 network that one subscriber usually has."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address.
+
+    A /64 is usually the network of one subscriber.
+    """
     if ":" not in address:
         return address or "unknown"
     try:
         parsed = IPv6Address(address)
     except ValueError:
         return "unknown"
-    # On a socket for both families every IPv4 caller is an IPv6 address with one common prefix.
+    # On a dual-stack socket, all IPv4 callers are IPv6 addresses with the same prefix.
     return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

@@ -1,4 +1,4 @@
-"""Secrets by reference: the configuration says where a secret is, never what it is."""
+"""Secrets by reference: the configuration has the location of a secret, never its value."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from .describing import is_described_only
 from .principal import Clock, SystemClock
 from .refresh import Attempt, Outage, Refreshed, WatchedFile
 
 MINIMUM_BYTES = 32
 MINIMUM_CLIENT_BYTES = 16
 MAXIMUM_RING = 4
-"""The most secrets of one rotation; each unknown key or token may cost one try with each."""
+"""The maximum number of secrets in a rotation; each unknown key or token may be tried with all of them."""
 
 MINIMUM_BITS = 96
-"""The least entropy of a secret, by the frequency of its bytes; 32 random hexadecimal digits have about 115 bits."""
+"""The minimum entropy of a secret in bits, by the frequency of its bytes; 32 random hex digits have about 115."""
 
 _EXAMPLES = (b"your-256-bit-secret", b"your-384-bit-secret", b"your-512-bit-secret", b"a-string-secret-at-least-")
 _SCHEMES = ("env", "file", "vault")
@@ -34,20 +35,20 @@ class Secret:
     """A reference to a secret: ``env:NAME``, ``file:/path`` or ``vault:mount/path#field``; read when it is used.
 
     A file is read again when it changes, as Kubernetes and Docker secrets do, and Vault every minute. Any other string
-    is the secret itself: ``literal`` is true, and only apps in debug or testing accept it.
+    is the secret itself: ``literal`` is true, and only apps in debug or testing mode accept it.
 
-    :param minimum: the fewest bytes that the value must have.
-    :param random: reject a value that does not look random: one that people type can be guessed from one hash or one
+    :param minimum: the minimum length of the value in bytes.
+    :param random: reject a value that does not look random: a human-chosen one can be guessed from one hash or one
         token (RFC 8725bis section 3.5).
-    :raises ValueError: the reference is not complete.
+    :raises ValueError: the reference is incomplete.
     """
 
     def __init__(self, reference: str, minimum: int = MINIMUM_BYTES, *, random: bool = False) -> None:
         scheme, _, rest = reference.partition(":")
         if scheme in _SCHEMES and not rest:
-            raise ValueError(f'needs a name after "{scheme}:"')
+            raise ValueError(f'requires a name after "{scheme}:"')
         if scheme == "vault" and find_spec("hvac") is None:
-            raise ValueError(f"{reference} needs the package hvac: pip install 'flask-secure-ml[vault]'")
+            raise ValueError(f"{reference} requires the package hvac: pip install 'flask-secure-ml[vault]'")
         self.literal: bool = scheme not in _SCHEMES
         self.reference: str = "a literal secret" if self.literal else reference
         self._minimum = minimum
@@ -61,11 +62,11 @@ class Secret:
         return f"Secret({self.reference!r})"
 
     def read(self) -> bytes:
-        """Return the secret's bytes, without the line end that editors leave in files.
+        """Return the bytes of the secret, without trailing newlines of a file.
 
-        A secret that could be used and no longer can is logged once.
+        If a secret can no longer be used, that is logged once.
 
-        :raises ValueError: it is missing, too short or not random; the message names the reference only.
+        :raises ValueError: it is missing, too short or not random; the message contains only the reference.
         :raises SecretUnavailable: Vault does not respond.
         """
         try:
@@ -95,14 +96,14 @@ class Secret:
 
     def _check(self, value: bytes) -> None:
         if self.literal and len(value) < self._minimum:
-            raise ValueError(f"{NO_LITERAL}; a literal one must have at least {self._minimum} bytes")
+            raise ValueError(f"{NO_LITERAL}; a literal secret must have at least {self._minimum} bytes")
         if len(value) < self._minimum:
             raise ValueError(f"{self.reference} must have at least {self._minimum} bytes and has {len(value)}")
         if self._random and not _looks_random(value):
             if self.literal:
                 raise ValueError(f"{NO_LITERAL}; this one does not look random")
             raise ValueError(
-                f"{self.reference} does not look random; make one with: "
+                f"{self.reference} does not look random; generate one with: "
                 "python -c 'import secrets; print(secrets.token_hex(32))'"
             )
 
@@ -117,7 +118,7 @@ class Secret:
 
 
 def _environment(name: str) -> bytes:
-    # As bytes: the strings would be encoded for each request.
+    # As bytes, because strings would be encoded for each request.
     try:
         return os.environb[name.encode()]
     except KeyError:
@@ -125,7 +126,7 @@ def _environment(name: str) -> bytes:
 
 
 class SecretRing:
-    """The secrets of one rotation, newest first: the first one signs and hashes, all of them verify."""
+    """The secrets of one rotation, newest first: the first signs and hashes, all of them verify."""
 
     def __init__(self, *secrets: Secret) -> None:
         self._secrets = secrets
@@ -135,7 +136,7 @@ class SecretRing:
 
     @property
     def literal(self) -> bool:
-        """Whether the configuration contains one of the secrets itself."""
+        """Whether one of the secrets is in the configuration itself."""
         return any(each.literal for each in self._secrets)
 
     def newest(self) -> bytes:
@@ -146,17 +147,21 @@ class SecretRing:
         return self._secrets[0].read()
 
     def read(self) -> tuple[bytes, ...]:
-        """Return every secret, newest first.
+        """Return all secrets, newest first.
 
-        :raises ValueError: one cannot be read.
+        :raises ValueError: one of them cannot be read.
         """
         return tuple([each.read() for each in self._secrets])
 
     def check(self) -> tuple[bytes, ...]:
-        """Return the secrets that can be read at start-up: those of a Vault that is down are checked when it responds.
+        """Check the secrets at start-up, and return those that can be read.
 
-        :raises ValueError: one is missing, too short or not random.
+        If Vault is down, its secrets are checked once it responds. For an app that is only described, none are read.
+
+        :raises ValueError: one of them is missing, too short or not random.
         """
+        if is_described_only():
+            return ()
         found = []
         for each in self._secrets:
             try:
@@ -167,19 +172,35 @@ class SecretRing:
 
 
 def secret_ring(value: Any) -> SecretRing:
-    """Return the ring for a reference to a secret of ours, or for a list of them; no message contains a value.
+    """Return the ring for one or several references to secrets of this app.
 
-    :raises ValueError: it is neither, or a secret is missing, shorter than 32 bytes or not random.
+    No message contains a value.
+
+    :raises ValueError: it is neither one nor a list, or a secret is missing, shorter than 32 bytes or not random.
     """
     return _ring(value, MINIMUM_BYTES, random=True)
 
 
 def client_secret_ring(value: Any) -> SecretRing:
-    """Return the ring for a secret that another party chose, such as an OAuth2 client's, or for a list of them.
+    """Return the ring for one or several references to secrets of another party.
 
-    :raises ValueError: it is neither, or a secret is missing or shorter than 16 bytes.
+    OAuth2 client secrets are such secrets.
+
+    :raises ValueError: it is neither one nor a list, or a secret is missing or shorter than 16 bytes.
     """
     return _ring(value, MINIMUM_CLIENT_BYTES, random=False)
+
+
+def public_token_ring(value: Any) -> SecretRing:
+    """Return the ring for one reference to a value that may be short.
+
+    Such a value is stored like a secret, for example a DSN.
+
+    :raises ValueError: it is not one reference, or the value is missing or empty.
+    """
+    if not isinstance(value, str):
+        raise ValueError('must be one reference such as "env:NAME" or "file:/path"')
+    return _ring(value, 1, random=False)
 
 
 def _ring(value: Any, minimum: int, *, random: bool) -> SecretRing:
@@ -199,7 +220,7 @@ def _looks_random(value: bytes) -> bool:
 
 
 def _repeats_itself(value: bytes) -> bool:
-    """Return True if more than a quarter of the runs of four bytes occur twice; in a random secret almost none does."""
+    """Return True if more than a quarter of all 4-byte sequences are repetitions; random secrets have almost none."""
     runs = [value[start : start + 4] for start in range(len(value) - 3)]
     return 4 * len(set(runs)) < 3 * len(runs)
 
@@ -215,14 +236,14 @@ TIMEOUT = 2
 
 _PAUSE = 10.0
 _PROMISED = FRESH + 2 * TIMEOUT
-# By name: the client is an extra. Whatever else it raises means that the reference or the token is wrong.
+# By name, because the client is an extra. Its other errors mean that the reference or the token is wrong.
 _TEMPORARY = frozenset({"BadGateway", "InternalServerError", "RateLimitExceeded", "VaultDown"})
 
 
 class VaultError(OSError):
-    """A secret in Vault cannot be read, and there is no value of the last hour.
+    """A secret in Vault cannot be read, and there is no cached value from the last hour.
 
-    :param temporary: Vault is down; otherwise it has no such secret for this app.
+    :param temporary: True if Vault is down, False if it has no such secret for this app.
     """
 
     def __init__(self, reason: str, *, temporary: bool) -> None:
@@ -232,9 +253,9 @@ class VaultError(OSError):
 
 
 class VaultValue:
-    """One field of a secret of the key-value engine, version 2.
+    """One field of a secret in the key-value engine, version 2.
 
-    :param reference: what follows ``vault:``: the mount, the path, ``#`` and the field.
+    :param reference: the part after ``vault:``: the mount, the path, ``#`` and the field.
     :raises ValueError: the reference lacks one of them.
     """
 
@@ -244,7 +265,7 @@ class VaultValue:
         location, _, self._field = reference.partition("#")
         self._mount, _, self._path = location.partition("/")
         if not (self._mount and self._path and self._field):
-            raise ValueError('must name mount, path and field, such as "vault:secret/model#pepper"')
+            raise ValueError('must have mount, path and field, such as "vault:secret/model#pepper"')
         self._read = read or read_vault
         self._fault = VaultError("Vault does not respond", temporary=True)
         self._value: Refreshed[bytes] = Refreshed(
@@ -263,14 +284,15 @@ class VaultValue:
     def read(self) -> bytes:
         """Return the value.
 
-        :raises VaultError: Vault does not respond, or has no such secret, and there is no value of the last hour.
+        :raises VaultError: Vault does not respond or has no such secret, and there is no cached value from the last
+            hour.
         """
         return self._value.get()
 
     def _fetch(self, _value: bytes | None, _attempt: Attempt) -> bytes:
         try:
             return self._read(self._mount, self._path, self._field).encode()
-        except Exception as error:  # noqa: BLE001  the client raises errors of three packages
+        except Exception as error:  # noqa: BLE001  the client raises errors from three packages
             self._fault = _vault_error(error)
             raise self._fault from None
 
@@ -279,7 +301,7 @@ def _vault_error(error: Exception) -> VaultError:
     # The messages of the client may quote the response.
     kind = type(error).__name__
     if isinstance(error, ImportError):
-        return VaultError('it needs: pip install "flask-secure-ml[vault]"', temporary=False)
+        return VaultError('it requires: pip install "flask-secure-ml[vault]"', temporary=False)
     if kind in _TEMPORARY or (isinstance(error, OSError) and not isinstance(error, ValueError)):
         return VaultError(f"Vault does not respond ({kind})", temporary=True)
     return VaultError(f"Vault has no such secret for this app ({kind})", temporary=False)
@@ -288,7 +310,7 @@ def _vault_error(error: Exception) -> VaultError:
 def read_vault(mount: str, path: str, field: str) -> str:
     """Read one field of a secret from Vault.
 
-    :raises Exception: whatever the client raises, and KeyError for a field that does not exist.
+    :raises Exception: any error of the client, and KeyError for a field that does not exist.
     """
     # The client is an extra, and only this kind of reference needs it.
     import hvac

@@ -1,18 +1,18 @@
 """Strict JSON (RFC 8259, RFC 7493): documents that two parsers could read differently are rejected.
 
-orjson parses. It rejects NaN and Infinity, numbers too large for a double (``1e999``, or an integer of 5,000 digits),
-lone surrogates, a byte order mark, encodings other than UTF-8, an empty document, and anything after the value. Two
-rules are added here:
+The parser is orjson. It rejects NaN and Infinity, numbers too large for a double (``1e999``, or an integer of 5,000
+digits), lone surrogates, a byte order mark, encodings other than UTF-8, an empty document, and anything after the
+value. This module adds two rules:
 
 * Arrays and objects are nested at most ``max_depth`` levels deep.
-* The member names of an object are unique. Parsers differ over which of two values counts, so one part of a system
-  could check a value that another part does not use (RFC 7493 section 2.3).
+* The member names of an object are unique. Parsers disagree on which of two duplicate members to use, so one part of a
+  system could check a value that another part does not use (RFC 7493 section 2.3).
 
-Both rules are checked on the *outline* of a document, the few bytes that give it its structure, with whole-array
-operations. Their time is linear in the size of the document, whatever its shape.
+Both rules are checked on the *outline* of a document, the few bytes that define its structure, with whole-array
+operations. Their time is linear in the size of the document, whatever its structure.
 
-Further limits bound the size of a document. They are checked on its bytes before it is parsed, so a document over a
-limit costs less than any other, whatever its values would take in memory.
+Further limits bound the number and size of values. They are checked on the bytes before parsing, so a document over a
+limit costs less than an accepted one, however much memory its values would need.
 
 Integers beyond 64 bits become floats, with the precision of a double (RFC 7493 section 2.2).
 """
@@ -27,9 +27,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-# Below this many bytes, counting bytes is faster than the set-up of array operations.
+# Below this size, counting bytes is faster than setting up array operations.
 _SMALL = 4096
-# A block and its intermediate results stay in the processor's cache.
+# A block and its intermediate results fit into the processor's cache.
 _BLOCK = 65_536
 _QUOTE, _COLON, _COMMA, _OPEN, _CLOSE = b'":,{}'
 # Sets the one bit in which "[" differs from "{", and "]" from "}".
@@ -37,7 +37,7 @@ _BRACKETS_TO_BRACES = np.uint8(0x20)
 
 
 class StrictJSONError(ValueError):
-    """The document is not strict JSON. The message has the reason and the position, and no content."""
+    """The document is not strict JSON. The message has the reason and the position, but no content."""
 
 
 class TooLargeError(StrictJSONError):
@@ -55,10 +55,10 @@ def loads(
     """Parse strict JSON.
 
     :param raw: the document in UTF-8.
-    :param max_depth: the maximum depth of arrays and objects; a number alone has depth 0. The parser has a limit of
-        1,024 of its own.
+    :param max_depth: the maximum depth of arrays and objects; a number alone has depth 0. The parser itself has a
+        limit of 1,024.
     :param max_members: the maximum number of members of one object.
-    :param max_string: the maximum length of one string or name: the bytes between its quotation marks, with escapes.
+    :param max_string: the maximum length of a string or name: the bytes between its quotation marks, with escapes.
     :param max_elements: the maximum number, in the whole document, of values that contain no other value (numbers,
         strings, literals, empty arrays and objects), and also of arrays and objects, empty or not.
     :raises StrictJSONError: the document breaks RFC 8259, is nested too deep, or has duplicate members.
@@ -80,13 +80,14 @@ def loads(
 def check_size(
     raw: bytes, *, max_members: int | None = None, max_string: int | None = None, max_elements: int | None = None
 ) -> None:
-    """Check the limits of :func:`loads` that need no parser: all, but for members if there are several objects.
+    """Check the limits of :func:`loads` that need no parser.
 
-    The length of a small document is enough; a document need not be valid JSON.
+    These are all limits, except that on members if there is more than one object. For a small document, its length is
+    enough. The document need not be valid JSON.
 
     :raises TooLargeError: the document exceeds a limit.
     """
-    # A member takes a comma, a colon, two quotation marks and a value.
+    # A member has at least a comma, a colon, two quotation marks and one byte of value.
     if max_members is not None and len(raw) > 5 * max_members and _has_members_over(max_members, raw):
         raise TooLargeError(f"an object has more than {max_members} members")
     # Each value but the last is followed by a comma, and an array or object takes two brackets.
@@ -101,18 +102,21 @@ def _has_more_than(most: int, raw: bytes) -> bool:
     counted = [_commas_and_openings(content[start : start + _BLOCK]) for start in range(0, len(content), _BLOCK)]
     if not _are_more_than(most, *map(sum, zip(*counted, strict=True))):
         return False
-    # Some of them are only characters in strings.
+    # Some of these may be inside strings.
     return _are_more_than(most, *_outside_strings(raw))
 
 
 def _has_members_over(most: int, raw: bytes) -> bool:
-    """Return True if there are too few objects for the members; which object has how many is known after parsing."""
+    """Return True if some object must have too many members.
+
+    This compares the totals of members and objects. The number for each object is known only after parsing.
+    """
     content = np.frombuffer(raw, np.uint8)
     blocks = (content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK))
     colons = sum(int(np.count_nonzero(block == _COLON)) for block in blocks)
     if colons <= most * max(1, raw.count(b"{") if colons > most else 1):
         return False
-    # Some of them may be only characters in strings.
+    # Some of these may be inside strings.
     outline = _outline(raw)
     return int(np.count_nonzero(outline == _COLON)) > most * max(1, int(np.count_nonzero(outline == _OPEN)))
 
@@ -145,7 +149,10 @@ def _commas_and_openings(content: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _has_string_over(most: int, raw: bytes) -> bool:
-    """Return True if a string is longer: search in steps of that length, so that no longer string lies between two."""
+    """Return True if a string is longer than ``most`` bytes.
+
+    The search moves in steps of that length, so that no longer string fits between two of them.
+    """
     content = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in raw else raw
     in_string, start, position = False, 0, most
     while position < len(content):
@@ -171,14 +178,14 @@ def _parse(raw: bytes) -> Any:
 
 
 def _is_plainly_strict(raw: bytes, value: Any, max_depth: int, max_members: int | None) -> bool:
-    """Return True if counting proves that a small document meets both rules; False may mean that it cannot."""
+    """Return True if counting proves that a small document follows both rules; False means that it is not proven."""
     structure = b"".join(_unescaped(raw).split(b'"')[::2])
     colons = structure.count(b":")
     return structure.count(b"[") + structure.count(b"{") <= max_depth and _members(value, colons, max_members) == colons
 
 
 def _unescaped(raw: bytes) -> bytes:
-    """Return the document without escapes: each quotation mark that is left begins or ends a string."""
+    """Return the document without escaped quotation marks; each that remains begins or ends a string."""
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
 
 
@@ -208,9 +215,10 @@ def _depth(outline: NDArray[np.uint8]) -> int:
 
 
 def _members(value: Any, expected: int, most: int | None) -> int:
-    """Return the number of members of all objects, counted level by level until the expected number is found.
+    """Return the number of members of all objects.
 
-    Stopping early avoids a walk down to the numbers of ``{"instances": [[...]]}``.
+    It counts level by level and stops at the expected number, which avoids visiting each number of
+    ``{"instances": [[...]]}``.
 
     :raises TooLargeError: an object has too many members.
     """

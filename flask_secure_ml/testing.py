@@ -1,4 +1,4 @@
-"""For the tests of your app: a clock that stands still, an HTTPS client, a log in memory, and keys and tokens."""
+"""Tools for tests of your app: a fake clock, an HTTPS client, a request log in memory, keys and tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FakeClock:
         return self._now
 
     def monotonic(self) -> float:
-        """Return seconds of a clock that never runs backwards."""
+        """Return the seconds of a clock that never goes backwards."""
         return self._now
 
     def advance(self, seconds: float) -> None:
@@ -56,18 +56,18 @@ class MemorySink:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The lines, parsed."""
+        """The parsed lines."""
         return [json.loads(line) for line in self.lines]
 
 
 class SecureClient(FlaskClient):
     """A test client that sends every request over HTTPS, with a credential.
 
-    ``SecureClient(app, api_key=make_api_key(app))``, or as ``app.test_client_class``.
+    Use it as ``SecureClient(app, api_key=make_api_key(app))``, or as ``app.test_client_class``.
 
     :param api_key: the API key of every request.
     :param token: the access token of every request.
-    :param headers: further headers of every request, such as ``{"X-Forwarded-For": "192.0.2.1"}``.
+    :param headers: other headers of every request, such as ``{"X-Forwarded-For": "192.0.2.1"}``.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SecureClient(FlaskClient):
                 self.environ_base["HTTP_" + name.upper().replace("-", "_")] = value
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        """Send a request; ``base_url`` and ``url_scheme`` replace the scheme."""
+        """Send a request; ``base_url`` and ``url_scheme`` override the scheme."""
         if "base_url" not in kwargs and (not args or isinstance(args[0], str)):
             kwargs.setdefault("url_scheme", "https")
         return super().open(*args, **kwargs)
@@ -97,7 +97,7 @@ class SecureClient(FlaskClient):
 
 
 def make_signing_key(algorithm: str = "RS256", kid: str | None = "test") -> Key:
-    """Return a new private key for one signature algorithm.
+    """Return a new private key for a signature algorithm.
 
     :param algorithm: such as ``RS256``, ``PS256``, ``ES256`` or ``Ed25519``.
     :param kid: the id under which :func:`make_key_set` publishes it; None for a key without an id.
@@ -113,7 +113,7 @@ def make_signing_key(algorithm: str = "RS256", kid: str | None = "test") -> Key:
 
 
 def make_key_set(*keys: Key) -> str:
-    """Return the JWK Set with the public parts of some keys: the content of a ``jwks_file``."""
+    """Return a JWK Set with the public parts of keys, for use as a ``jwks_file``."""
     return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
 
 
@@ -130,7 +130,7 @@ def make_token(
 ) -> str:
     """Return an access token (RFC 9068), valid unless something is overridden.
 
-    The key signs the token with its own algorithm, whatever the header names, so a test can make tokens that lie.
+    The key signs with its own algorithm, regardless of the header, so that tests can create tokens with a wrong header.
 
     :param now: the ``iat``, in seconds since the epoch.
     :param lifetime: seconds from ``iat`` to ``exp``.
@@ -181,7 +181,7 @@ def make_dpop_proof(
 
 
 def sign_parts(key: Key, header: bytes, payload: bytes) -> str:
-    """Return the compact JWS (RFC 7515) of a header and a payload, which need not be valid JSON."""
+    """Return a JWS in compact serialization (RFC 7515); header and payload need not be valid JSON."""
     algorithm = JWSRegistry.algorithms[str(key.alg)]
     signed = f"{_base64url(header)}.{_base64url(payload)}"
     return f"{signed}.{_base64url(algorithm.sign(signed.encode(), key))}"
@@ -196,13 +196,13 @@ def make_api_key(
     lifetime: float | None = None,
     endpoints: Iterable[str] | None = None,
 ) -> str:
-    """Return a new API key of an app, which is in its key store from now on.
+    """Create an API key in the key store of an app, and return it.
 
     :param app: a protected app with ``SECURE_ML_API_KEYS``.
-    :param client: who the key is for, as the log has it.
+    :param client: the name of the client, as in the log.
     :param plan: one of ``SECURE_ML_PLANS``.
-    :param lifetime: seconds until the key expires, or None for a key that does not.
-    :param endpoints: the endpoints or URL rules that the key is for, or None for every one.
+    :param lifetime: seconds until the key expires, or None for a key that does not expire.
+    :param endpoints: the endpoints or URL rules that the key is valid for, or None for all.
     :raises RuntimeError: the app is not protected, or has no API keys.
     """
     state = state_of(app)

@@ -29,22 +29,37 @@ settings.register_profile(
 settings.load_profile("suite")
 
 _IMPORTS_FLASK = re.compile(r"^\s*(from|import) (flask|werkzeug)\b", re.MULTILINE)
-_STARTS_SERVERS = re.compile(r"^from servers import .*\bgunicorn\b", re.MULTILINE)
+_RUNS_CHROMIUM = re.compile(r"^from browsers import\b", re.MULTILINE)
+_RUNS_PROXIES = re.compile(r"^from proxied import\b", re.MULTILINE)
+_MEASURED = frozenset({"test_gunicorn_hooks.py", "test_metrics_port.py", "test_serving.py"})
+_STARTS_SERVERS = re.compile(r"^from (servers import .*\bgunicorn|auth_server import .*\bauth_server)\b", re.MULTILINE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests whose outcome can differ between releases of Flask and Werkzeug, and those that start servers."""
+    """Mark tests by what their outcome depends on: see the markers in pyproject.toml."""
     for item in items:
-        source = _source(item.path)
-        if "app" in getattr(item, "fixturenames", ()) or _IMPORTS_FLASK.search(source):
+        marks = _marks_of(item.path)
+        if "app" in getattr(item, "fixturenames", ()) and "flask" not in marks:
             item.add_marker(pytest.mark.flask)
-        if "servers" in item.path.parts or _STARTS_SERVERS.search(source):
-            item.add_marker(pytest.mark.server)
+        for mark in marks:
+            item.add_marker(mark)
+        if any("is not installed" in mark.kwargs["reason"] for mark in item.iter_markers("skipif")):
+            item.add_marker(pytest.mark.program)
 
 
 @cache
-def _source(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+def _marks_of(path: Path) -> tuple[str, ...]:
+    """Return the marks of all tests of a module."""
+    source = path.read_text(encoding="utf-8")
+    server = "servers" in path.parts or _STARTS_SERVERS.search(source)
+    found = {
+        "flask": _IMPORTS_FLASK.search(source),
+        "server": server,
+        "program": _RUNS_CHROMIUM.search(source),
+        "proxy": _RUNS_PROXIES.search(source),
+        "measured": path.name in _MEASURED or (server and "checks" in path.parts),
+    }
+    return tuple(mark for mark, has in found.items() if has)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Every option in one app: who is served, as whom, and what a rejection shows."""
+"""All options in one app: who is served, as which principal, and what a rejection reveals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from flask import Blueprint, Flask, Request
 from flask.sessions import SecureCookieSessionInterface
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from joserfc.jwk import Key
 from marshmallow import Schema
@@ -69,7 +69,7 @@ class WrongPasswordError(NotAuthenticated):
 
 
 class Site:
-    """The app with every option, its credentials, and who was served."""
+    """The app with every option, its credentials, and a record of served requests."""
 
     def __init__(self, protected: MakeApp, clock: FakeClock, folder: Path, *, mounting: bool, **settings: Any) -> None:
         self.clock = clock
@@ -214,7 +214,7 @@ def make(
 
 
 def test_nobody_is_served_without_a_credential(make: MakeSite) -> None:
-    """Whatever the method, the spelling of the path and the place of the credential."""
+    """For any method, spelling of the path and position of the credential."""
     site = make(FAILED_AUTH_LIMITS=[])
     for case in CASES["anonymous"]:
         response = site.send(case)
@@ -231,7 +231,7 @@ def test_nobody_is_served_as_another(make: MakeSite) -> None:
 
 
 def test_the_honest_are_served(make: MakeSite) -> None:
-    """As who they are, under the plan of their own issuer; also from a network that is blocked."""
+    """Each as its principal, with the plan of its issuer; also from a blocked network."""
     site = make()
     for _ in range(7):
         for client in ("203.0.113.7", "203.0.113.5"):
@@ -282,7 +282,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("base_url", [HTTPS, "http://localhost"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_rejection_lists_no_route(make: MakeSite, options: dict[str, Any], base_url: str) -> None:
-    """What an anonymous caller gets is the same for every route, whatever its policy, and for none (threat model)."""
+    """An anonymous caller gets the same response for every route, and for unknown ones (threat model)."""
     site = make(FAILED_AUTH_LIMITS=[])
 
     @site.app.route("/special", methods=["GET", "POST"])
@@ -309,7 +309,7 @@ def _visible(response: TestResponse) -> tuple[int, str, list[tuple[str, str]]]:
 @pytest.mark.parametrize("plan", [{}, {"scores": {"round": 2}}], ids=["whole scores", "rounded scores"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_preflight_is_answered(make: MakeSite, options: dict[str, Any], plan: dict[str, Any]) -> None:
-    """For an allowed origin, whatever the rules for the responses: without it, a browser does not call at all."""
+    """For an allowed origin, whatever the response rules: without it, a browser does not send the request."""
     site = make(PLANS={"default": plan, "gold": {}})
     site.app.add_url_rule("/special", "special", protect(**options)(lambda payload=None: "special"), methods=["POST"])
     for path in ("/special", "/plain", "/nothing"):
@@ -413,7 +413,7 @@ def test_a_handler_that_responds_with_200(make: MakeSite, handled: Any, body: st
 
 
 def test_no_valid_credential_lifts_a_block(make: MakeSite) -> None:
-    """Neither one of somebody else nor one of another kind; each guess counts, whatever it pretends to be."""
+    """Neither one of another caller nor one of another kind; each guess counts, whatever it claims."""
     site = make()
     guesses = [
         {"X-API-Key": new_key()},
@@ -450,7 +450,7 @@ def test_an_error_of_the_apps_own_class(make: MakeSite) -> None:
 
 
 def test_floods_cause_few_calls(make: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Invented keys of an issuer and invented opaque tokens, from many networks; nobody honest pays for them."""
+    """Floods of invented keys of an issuer and of opaque tokens, from many networks, do not affect other callers."""
     monkeypatch.setenv("CLIENT", RANDOM_SECRET)
     calls: list[str] = []
 
@@ -564,16 +564,21 @@ def site(make: MakeSite) -> Site:
 
 @given(data=st.data())
 def test_anything(site: Site, data: st.DataObject) -> None:
-    """Whatever is sent, nothing is a 500, nobody unknown is served, and no other origin is allowed."""
+    """Any input never causes a 500, serves no unknown caller, and allows no other origin."""
     site.served.clear()
-    response = site.send(
-        {
-            "method": data.draw(st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "x"])),
-            "path": data.draw(st.sampled_from(PATHS) | LATIN_1.map("/".__add__)),
-            "client": data.draw(st.sampled_from([PROXY, "203.0.113.7", "", "fe80::1%eth0", "garbage"])),
-            "headers": {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(NAMES), max_size=4))},
-        }
-    )
+    case = {
+        "method": data.draw(st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "x"])),
+        "path": data.draw(st.sampled_from(PATHS) | LATIN_1.map("/".__add__)),
+        "client": data.draw(st.sampled_from([PROXY, "203.0.113.7", "", "fe80::1%eth0", "garbage"])),
+        "headers": {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(NAMES), max_size=4))},
+    }
+    try:
+        response = site.send(case)
+    except ValueError as error:
+        if "Port could not be cast" not in str(error):
+            raise
+        # The client of older releases of Werkzeug cannot send such a host.
+        reject()
     assert response.status_code < 500
     assert {principal for principal, _ in site.served} <= {""}
     assert response.headers.get("Access-Control-Allow-Origin") in {None, APP}

@@ -1,4 +1,4 @@
-"""Who may call what: every case of ``tests/corpus/authorization``, and the functions that users give."""
+"""Authorization: every case of ``tests/corpus/authorization``, and functions of the app."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cases() -> list[Any]:
 
 
 def app_for(options: Mapping[str, Any], protected: MakeApp, where: str) -> Flask:
-    """Return an app with three views; the options hold for reading a job."""
+    """Return an app with three views; the options apply to reading a job."""
     settings: dict[str, Any] = {"POLICIES": {"job": options}} if where == "configured" else {}
     app = protected(parts={"authenticators": [PrincipalAuthenticator()]}, **settings)
     mark: Callable[[Any], Any] = protect(**options) if where == "code" else lambda view: view
@@ -66,7 +66,7 @@ def app_for(options: Mapping[str, Any], protected: MakeApp, where: str) -> Flask
 @pytest.mark.parametrize("where", ["code", "configured"])
 @pytest.mark.parametrize("case", cases())
 def test_case(case: Case, where: str, protected: MakeApp) -> None:
-    """A term holds alike whether the code says it or SECURE_ML_POLICIES; the challenge says what would do."""
+    """An option has the same effect in code and in SECURE_ML_POLICIES; the challenge has the requirement."""
     client = app_for(case["terms"], protected, where).test_client()
     headers = dict(case.get("headers", {}))
     if case["principal"] is not None:
@@ -88,7 +88,7 @@ def test_case(case: Case, where: str, protected: MakeApp) -> None:
 
 
 class Asked:
-    """A function that keeps what it was asked and gives one response."""
+    """A function that records its arguments and returns a fixed result."""
 
     def __init__(self, response: object) -> None:
         self.answer = response
@@ -143,7 +143,7 @@ RESPONSES = [
 
 @pytest.mark.parametrize(("response", "allowed"), RESPONSES)
 def test_only_true_passes_the_predicate(response: object, allowed: bool) -> None:
-    """``when`` gets the principal; whatever else it does than return True rejects."""
+    """``when`` gets the principal; any result other than True rejects."""
     when = Asked(response)
     rejection = ask(Policy.build(when=when), ADA)
     assert when.asked == [(ADA,)]
@@ -171,7 +171,7 @@ def test_a_policys_own_hook_is_asked_instead_of_the_general_one() -> None:
 
 
 def test_a_hook_cannot_change_what_the_view_gets() -> None:
-    """What was checked is what is used."""
+    """The checked value is the one that is used."""
 
     def forge(principal: Principal, view_args: Any) -> bool:
         view_args["job_id"] = "1"
@@ -192,13 +192,13 @@ def test_a_failing_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_hooks_own_rejection_goes_out() -> None:
-    """A hook whose database is down may say 503."""
+    """A hook whose database is down may raise a 503."""
     rejection = ask(Policy.build(owner=Asked(DependencyUnavailable("the database is down"))), ADA)
     assert isinstance(rejection, DependencyUnavailable)
 
 
 def test_hooks_are_asked_last() -> None:
-    """Who lacks a scope, a role or a step-up learns nothing of objects, and costs no look-up."""
+    """A caller without the scope, role or step-up learns nothing about objects, and causes no lookup."""
     hook = Asked(True)
     for options in (
         {"scopes": ["a"]},
@@ -212,7 +212,7 @@ def test_hooks_are_asked_last() -> None:
 
 
 def test_public_routes_ask_nothing() -> None:
-    """There is no principal there, and no hook is called."""
+    """They have no principal, and no hook is called."""
     assert ask(Policy.build(public=True), None) is None
 
 
@@ -243,7 +243,7 @@ def test_the_step_up_challenge_comes_first() -> None:
     ],
 )
 def test_every_403_is_challenged(challenges: tuple[str, ...], expected: str) -> None:
-    """RFC 6750 section 3: what does not allow access is responded to with WWW-Authenticate."""
+    """RFC 6750 section 3: a credential that does not allow access gets WWW-Authenticate."""
     rejection = ask(Policy.build(roles=["admin"]), ADA, challenges=challenges)
     assert rejection is not None
     assert dict(rejection.extra_headers) == {"WWW-Authenticate": expected}
@@ -300,7 +300,7 @@ def test_a_missing_owner_hook_closes_its_routes_only(protected: MakeApp) -> None
         client.get(path, base_url=HTTPS, headers={"X-Test-Principal": "{}"}).status_code for path in ("/a/1", "/b")
     ]
     assert found == [403, 200]
-    with pytest.raises(ValueError, match=r"'first' has a policy with owner=True, which needs SecureML\(owner=...\)"):
+    with pytest.raises(ValueError, match=r"'first' has a policy with owner=True, which requires SecureML\(owner=...\)"):
         SecureML.check(app)
 
 

@@ -1,4 +1,4 @@
-"""The exchange: each slot has one writer, and the methods that several parts call keep what came first."""
+"""The exchange: each attribute has one writer, and shared methods keep the first value."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ SETTER = ("exchange.py", "_principal")
 
 
 def test_every_slot_is_documented() -> None:
-    """Each stands in a block that names its writer."""
+    """Each is in a block that names its writer."""
     assert documented().keys() == {field.name for field in fields(Exchange)}
 
 
@@ -137,7 +137,7 @@ def test_a_problem_is_recorded(exchange: Exchange) -> None:
 
 
 def test_the_first_fault_counts(exchange: Exchange) -> None:
-    """What fails while a failure is handled hides nothing."""
+    """An error while handling an error does not hide the first."""
     first = LookupError()
     exchange.fail(first)
     exchange.fail(ValueError())
@@ -154,7 +154,7 @@ def test_used_rows(exchange: Exchange, rows: Any) -> None:
 
 
 def test_a_request_within_another(exchange: Exchange) -> None:
-    """It keeps the connection and the caller, and nothing of what was decided."""
+    """It keeps the connection and the caller, but no decisions."""
     exchange.principal = Principal("test", "ada")
     exchange.caller, exchange.plan = "test:ada", Plan()
     exchange.reject(RateLimited("over"))

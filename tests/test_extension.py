@@ -1,4 +1,4 @@
-"""What one ``init_app`` does to an app: every route is guarded, and nothing responds before the guards."""
+"""The effects of one ``init_app``: every route is guarded, and no response precedes the guards."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_route_nobody_thought_of_needs_a_credential(app: Flask) -> None:
     ],
 )
 def test_every_kind_of_response_is_guarded(app: Flask, method: str, path: str, known: int) -> None:
-    """Anonymous callers get 401 for whatever Flask would say; a principal gets what Flask says."""
+    """Anonymous callers get 401 for every response of Flask; a principal gets Flask's."""
     app.add_url_rule("/plain", view_func=lambda: "ok")
     app.add_url_rule("/folder/", view_func=lambda: "ok", endpoint="folder")
     client = app.test_client()
@@ -64,7 +64,7 @@ def test_every_kind_of_response_is_guarded(app: Flask, method: str, path: str, k
 
 
 def test_method_override_headers_change_nothing(app: Flask) -> None:
-    """A POST stays a POST, whatever a header says (STANDARDS P8)."""
+    """A POST stays a POST, whatever a header contains (STANDARDS P8)."""
     app.add_url_rule("/plain", view_func=lambda: request.headers.get("X-HTTP-Method-Override", "none"))
     client = app.test_client()
     override = {"X-HTTP-Method-Override": "GET"}
@@ -81,7 +81,7 @@ def test_hooks_of_others_run_after_the_guards(bare_app: Flask, protected: MakeAp
 
 
 def test_a_response_before_the_guards_is_withheld(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """Code that pushes itself in front of the guards gets its response replaced, and the log says so."""
+    """A response of code that runs before the guards is replaced, and this is logged."""
 
     def answer(_endpoint: str | None, _values: object) -> None:
         abort(Response("the model's secrets"))
@@ -91,12 +91,12 @@ def test_a_response_before_the_guards_is_withheld(app: Flask, caplog: pytest.Log
         response = app.test_client().get("/any", base_url=HTTPS)
     assert (response.status_code, response.json["code"]) == (500, "internal_error")  # type: ignore[index]
     assert "secrets" not in response.text
-    assert "other code responded before" in caplog.text
+    assert "other code responded first" in caplog.text
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_processing_url_values_comes_after_the_guards(app: Flask) -> None:
-    """A look-up of what a URL names runs for callers that may call, so it tells strangers nothing."""
+    """A lookup by a value in the URL runs for authorized callers only, so it reveals nothing to others."""
     app.add_url_rule("/model/<name>", endpoint="model", view_func=lambda name: name)
 
     @app.url_value_preprocessor
@@ -125,7 +125,7 @@ def test_a_second_request_on_one_environ_is_guarded_again(app: Flask) -> None:
 
 
 def test_without_the_middleware_nothing_is_served(app: Flask) -> None:
-    """An app whose WSGI callable was replaced rejects instead of guessing who calls."""
+    """An app whose WSGI callable was replaced rejects requests, because the caller is unknown."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"))
     app.wsgi_app = Flask.wsgi_app.__get__(app)  # type: ignore[method-assign]
     assert app.test_client().get("/open", base_url=HTTPS).status_code == 500
@@ -158,7 +158,7 @@ def test_nested_blueprints_take_the_nearest_policy(app: Flask) -> None:
 
 
 def test_class_based_views(app: Flask) -> None:
-    """Each method of a MethodView has its own policy; a mark on the class holds for the rest; HEAD is GET."""
+    """Each method of a MethodView has its own policy; a mark on the class applies to the rest; HEAD is GET."""
 
     @protect(scopes=["read"])
     class Model(MethodView):
@@ -210,7 +210,7 @@ def test_async_views(app: Flask) -> None:
 
 
 def test_functions_of_the_app_go_through_its_own_ensure_sync(protected: MakeApp) -> None:
-    """Only what is known to be no coroutine function is spared: our hooks, and views that a decorator has wrapped."""
+    """Only functions known not to be coroutine functions are exempt: our hooks, and views wrapped by a decorator."""
     seen: list[object] = []
 
     class Own(Flask):
@@ -244,7 +244,7 @@ def test_functions_of_the_app_go_through_its_own_ensure_sync(protected: MakeApp)
 
 
 def test_code_that_runs_after_flask_sees_no_security_headers(app: Flask) -> None:
-    """They are added to what leaves, so that one copy of the headers is made for each response, and not two."""
+    """They are added when the response is sent, so that headers are copied once per response."""
     seen: list[Response] = []
     app.add_url_rule("/plain", view_func=lambda: "ok")
 
@@ -285,7 +285,7 @@ def test_two_apps_share_nothing(clock: FakeClock) -> None:
 
 def test_init_app_twice_is_rejected(app: Flask) -> None:
     """A second init_app, also of another object, is an error."""
-    with pytest.raises(RuntimeError, match="protected already"):
+    with pytest.raises(RuntimeError, match="already protected"):
         SecureML(app)
 
 
@@ -350,7 +350,7 @@ def test_a_stream_that_nobody_reads_to_its_end(app: Flask, sink: MemorySink) -> 
 
 @pytest.mark.parametrize("propagate", [False, True])
 def test_a_teardown_function_that_raises(app: Flask, sink: MemorySink, propagate: bool) -> None:
-    """The request is recorded with what the client gets, which is no trace."""
+    """The request is recorded with the client's response, which is not a traceback."""
     app.add_url_rule("/plain", view_func=lambda: "ok")
     app.config["PROPAGATE_EXCEPTIONS"] = propagate
 
@@ -411,7 +411,7 @@ def test_an_abort_with_a_status_of_the_server(app: Flask, sink: MemorySink) -> N
 
 
 def test_a_response_given_to_abort_is_respected(app: Flask) -> None:
-    """A complete response that the author raises is sent as it is."""
+    """A complete response that the app raises is sent unchanged."""
     app.add_url_rule("/own", view_func=lambda: abort(Response("mine", status=418)))
     response = app.test_client().get("/own", base_url=HTTPS, headers=caller())
     assert (response.status_code, response.text) == (418, "mine")
@@ -465,7 +465,7 @@ def test_a_general_handler_of_the_user_stays(bare_app: Flask, protected: MakeApp
 
 
 def test_guards_filters_and_recorders_of_the_user(clock: FakeClock) -> None:
-    """Declared parts run at their place; a recorder that fails stops neither the response nor the others."""
+    """Declared parts run in their position; a failing recorder stops neither the response nor the others."""
     seen: list[str] = []
 
     class Closed:
@@ -504,7 +504,7 @@ def test_guards_filters_and_recorders_of_the_user(clock: FakeClock) -> None:
 
 
 def test_signals(app: Flask) -> None:
-    """authenticated and rejected tell the exchange; the sender is the app."""
+    """authenticated and rejected pass the exchange; the sender is the app."""
     heard: list[str] = []
 
     def on_authenticated(sender: Flask, exchange: Exchange) -> None:
@@ -552,13 +552,12 @@ class Changing(Schema):
 
 
 def test_what_a_view_of_others_does_not_see(protected: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """A configured schema that changes the body does so for nobody, so the check says it."""
+    """Changes to the body by a configured schema have no effect, so the check reports them."""
     app = protected(POLICIES={"view": {"public": True, "body": f"{__name__}:Changing"}})
     app.add_url_rule("/view", endpoint="view", view_func=lambda: {"echo": request.get_json()}, methods=["POST"])
     SecureML.check(app)
-    (record,) = caplog.records
+    (record,) = (each for each in caplog.records if "at 'view' that reads" in each.message)
     assert record.levelname == "WARNING"
-    assert "at 'view' that reads" in record.message
     assert 't (bidi="strip")' in record.message
     sent = {"t": "a\u202eb"}
     assert app.test_client().post("/view", base_url=HTTPS, json=sent).json == {"echo": sent}
@@ -573,14 +572,14 @@ def test_a_view_that_parses_for_itself(app: Flask, body: bytes) -> None:
 
 
 def test_current_exchange_needs_a_protected_app(bare_app: Flask) -> None:
-    """Without init_app the proxy says what is missing."""
+    """Without init_app the error of the proxy names the missing call."""
     with bare_app.test_request_context(), pytest.raises(RuntimeError, match="init_app"):
         current_exchange.request_id  # noqa: B018
 
 
 @pytest.mark.parametrize("own_page", [False, True])
 def test_an_after_request_that_raises(app: Flask, sink: MemorySink, own_page: bool) -> None:
-    """Flask then sends what no filter has seen; it is replaced by an error response with every header."""
+    """Flask then sends a response that no filter has checked; it is replaced by an error response with every header."""
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
     @app.after_request

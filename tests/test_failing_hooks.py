@@ -1,4 +1,4 @@
-"""Code of the app that fails after the view: what is sent then has passed the filters all the same."""
+"""App code that fails after the view: the resulting response has still passed the filters."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_error_has_every_header(protected: MakeApp, fault: Callable[[Flask],
 
 @pytest.mark.parametrize("fault", FAULTS[:4])
 def test_a_rejection_stays_one(protected: MakeApp, fault: Callable[[Flask], None]) -> None:
-    """Who sent no credential learns so, with a challenge, although a hook fails on the response."""
+    """A request without a credential gets its challenge, although a hook fails on the response."""
     response = respond(protected, fault)
     if fault is after_this:
         # It is registered by a hook of the app, and the guards run before any.
@@ -120,7 +120,7 @@ def test_a_rejection_stays_one(protected: MakeApp, fault: Callable[[Flask], None
 
 
 def test_a_view_and_a_hook_that_fail(protected: MakeApp) -> None:
-    """The error of the view is the fault, and the hook changes nothing of what is sent."""
+    """The error of the view is reported, and the hook does not change the response."""
     assert_filtered(respond(protected, after_request, fail, headers=caller()), 500, "internal_error")
 
 
@@ -151,7 +151,7 @@ def test_pages_of_the_app_stay_without_a_failing_hook(protected: MakeApp) -> Non
 
 
 def test_errors_still_reach_a_test(protected: MakeApp) -> None:
-    """With ``TESTING``, whoever tests the app sees the error itself."""
+    """With ``TESTING``, a test of the app gets the exception itself."""
     app = Flask("model_app")
     app.testing = True
     app.add_url_rule("/predict", "predict", lambda: {"y": 1})

@@ -1,4 +1,4 @@
-"""The bounded GET, against servers on loopback that do what they should not."""
+"""The bounded GET, against misbehaving servers on loopback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from certificates import make_certificate
-from flask_secure_ml.fetch import FetchError, fetch, is_public, require_ok, send
+from flask_secure_ml.fetch import FetchError, fetch, is_public, require_ok, send, tls_reason
 
 Behaviour = Callable[[socket.socket], None]
 Serve = Callable[[Behaviour], str]
@@ -60,7 +60,7 @@ def answering(raw: bytes) -> Behaviour:
 
 
 def dripping(raw: bytes, at_once: bytes = b"") -> Behaviour:
-    """Send one byte each 50 ms, as long as the other side takes it."""
+    """Send one byte every 50 ms, as long as the client reads."""
 
     def drip(channel: socket.socket) -> None:
         pause = threading.Event()
@@ -83,7 +83,7 @@ def test_body(serve: Serve) -> None:
 
 
 def test_request_has_no_cookie_and_keeps_the_query(serve: Serve) -> None:
-    """JB-14: the request says no more than where and what."""
+    """JB-14: the request contains only the URL."""
     seen: list[bytes] = []
 
     def note(channel: socket.socket) -> None:
@@ -123,7 +123,7 @@ def test_anything_else_is_rejected(serve: Serve, raw: bytes) -> None:
 
 
 def test_redirect_is_not_followed(serve: Serve) -> None:
-    """AS-4: the address that a redirect names is never asked."""
+    """AS-4: the URL of a redirect is never requested."""
     asked = threading.Event()
 
     def trap(channel: socket.socket) -> None:
@@ -155,7 +155,7 @@ def test_slow_server_is_cut_off(serve: Serve, at_once: bytes, slowly: bytes) -> 
 
 
 def test_silent_server_is_cut_off(serve: Serve) -> None:
-    """J2: so is one that sends nothing."""
+    """J2: the same for a server that sends nothing."""
     with pytest.raises(FetchError):
         fetch(serve(say_nothing), timeout=0.2)
 
@@ -197,7 +197,7 @@ def over_tls(behaviour: Behaviour, folder: Path) -> Behaviour:
 def test_certificate_is_checked(serve: Serve, tmp_path: Path) -> None:
     """AS-2, J2: a certificate that no known authority signed is rejected."""
     address = serve(over_tls(answering(ok(b"x")), tmp_path)).replace("http:", "https:")
-    with pytest.raises(FetchError, match="SSLCertVerificationError"):
+    with pytest.raises(FetchError, match=r"SSLCertVerificationError while fetching it \(self.signed certificate\)"):
         fetch(address, private_network=True)
 
 
@@ -208,6 +208,27 @@ def test_host_name_is_checked(serve: Serve, tmp_path: Path, monkeypatch: pytest.
     assert fetch(plain.replace("http:", "https:"), private_network=True) == b"secured"
     with pytest.raises(FetchError, match=r"SSLCertVerificationError|ConnectionRefusedError"):
         fetch(plain.replace("http://127.0.0.1", "https://127.0.0.2"), private_network=True)
+
+
+def test_the_reason_of_a_handshake_that_fails(serve: Serve) -> None:
+    """The reason distinguishes a server without TLS from one that is down."""
+    address = serve(answering(ok(b"x"))).replace("http:", "https:")
+    with pytest.raises(FetchError, match=r"SSLError while fetching it \((wrong version|record layer)"):
+        fetch(address, private_network=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ssl.SSLError(1, "[SSL: TLSV1_UNRECOGNIZED_NAME] tlsv1 unrecognized name (_ssl.c:1000)"), ""),
+        (ssl.SSLError("what was sent"), ""),
+        (OSError("what was sent"), ""),
+        (ValueError("what was sent"), ""),
+    ],
+)
+def test_other_messages_are_not_repeated(error: Exception, reason: str) -> None:
+    """Only constants of OpenSSL are repeated."""
+    assert tls_reason(error) == reason
 
 
 def test_slow_tls_server_is_cut_off(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +315,7 @@ def test_addresses_that_are_not_public(address: str) -> None:
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
-    """Addresses of the internet are, up to the edges of what is special."""
+    """Public addresses are accepted, up to the limits of special-purpose ranges."""
     assert is_public(address)
     assert is_public(ip_address(address))
 
@@ -310,7 +331,7 @@ def test_private_address_is_not_connected_to(place: str) -> None:
     """JB-14, AS-4, J2: whatever its name is, a private address gets no connection unless it is allowed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
-        with pytest.raises(FetchError, match="no IP address that may be connected to"):
+        with pytest.raises(FetchError, match=r"no allowed IP address \(private addresses need"):
             fetch(f"https://{place}:{server.getsockname()[1]}/jwks")
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -321,7 +342,7 @@ def test_clear_text_stays_on_loopback(private_network: bool, monkeypatch: pytest
     """A name that leads elsewhere than to loopback gets no clear text."""
     place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place])
-    with pytest.raises(FetchError, match="no IP address"):
+    with pytest.raises(FetchError, match=r"no allowed IP address .*http: is for loopback only"):
         fetch("http://localhost/jwks", private_network=private_network)
 
 
@@ -368,13 +389,13 @@ def test_next_address(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("uri", ["ftp://127.0.0.1/", "file:///etc/passwd", "https:///x", "127.0.0.1", "http://[", ""])
 def test_addresses_of_another_kind(uri: str) -> None:
-    """JB-14: nothing but http and https is asked."""
+    """JB-14: only http and https URLs are requested."""
     with pytest.raises(FetchError):
         fetch(uri, private_network=True)
 
 
 def test_kept_context(serve: Serve, tmp_path: Path) -> None:
-    """A caller may keep what reading all authorities costs."""
+    """A caller may cache the TLS context, because loading all authorities is expensive."""
     address = serve(over_tls(answering(ok(b"secured")), tmp_path)).replace("http:", "https:")
     context = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
     assert send(address, private_network=True, context=context).body == b"secured"
@@ -420,7 +441,7 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 def proxied(serve: Serve, folder: Path, head: bytes, host: str = "127.0.0.1") -> tuple[bytes, list[bytes]]:
-    """Return what is fetched over TLS through a proxy, and what the proxy was sent."""
+    """Return the content fetched over TLS through a proxy, and the bytes that the proxy received."""
     seen: list[bytes] = []
     address = serve(over_tls(answering(ok(b"through")), folder)).replace("http://127.0.0.1", f"https://{host}")
     proxy = serve(tunnel(head, seen)).partition("/jwks")[0]
@@ -430,7 +451,7 @@ def proxied(serve: Serve, folder: Path, head: bytes, host: str = "127.0.0.1") ->
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 Connection established\r\nVia: x\r\n\r\n"])
 def test_proxy(serve: Serve, tmp_path: Path, head: bytes) -> None:
-    """An https URL is reached through a tunnel; the proxy sees the host and nothing of the request."""
+    """An https URL is fetched through a tunnel; the proxy sees only the host."""
     body, seen = proxied(serve, tmp_path, head)
     assert body == b"through"
     [connect] = seen
@@ -457,7 +478,7 @@ def test_proxy_cannot_stand_for_the_host(serve: Serve, tmp_path: Path) -> None:
 )
 def test_proxy_that_opens_no_tunnel(serve: Serve, tmp_path: Path, head: bytes) -> None:
     """Nothing is sent through a proxy that does not do what it was asked."""
-    with pytest.raises(FetchError, match="its proxy opened no tunnel"):
+    with pytest.raises(FetchError, match="its proxy did not open a tunnel"):
         proxied(serve, tmp_path, head)
 
 
@@ -491,5 +512,5 @@ def timed(call: Callable[[], object]) -> float:
 )
 def test_no_tunnel_for_these(uri: str, proxy: str) -> None:
     """Clear text is not sent through a proxy, and there is no other kind of one."""
-    with pytest.raises(FetchError, match="only an https URL"):
+    with pytest.raises(FetchError, match="supports only https URLs"):
         send(uri, proxy=proxy)

@@ -1,4 +1,4 @@
-"""Nothing beneath the guards responds to strangers: mounts, Socket.IO, own dispatch, and what stands around the app.
+"""Code below the guards never serves anonymous callers: mounts, Socket.IO, custom dispatch, and outer middleware.
 
 Each case asserts that the handler did not run, not only the status.
 """
@@ -46,7 +46,7 @@ ENGINE_IO = "/socket.io/?EIO=4&transport=polling"
 
 
 class Handlers:
-    """What must not run for a stranger."""
+    """Handlers that must not run for anonymous callers."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -61,7 +61,7 @@ class Handlers:
         return [b"mounted"]
 
     def taking_the_socket(self, inner: Any) -> Any:
-        """Return middleware that serves whoever connects, if it gets hold of the connection."""
+        """Return middleware that serves any client if it gets the connection."""
 
         def layer(environ: dict[str, Any], start_response: Start) -> Any:
             for name in SOCKETS:
@@ -75,7 +75,7 @@ class Handlers:
 
 
 def at(path: str) -> dict[str, Any]:
-    """Return a request for a path as it stands, which clients would normalise."""
+    """Return a request for an exact path, which clients would normalise."""
     return {"base_url": HTTPS, "environ_overrides": {"PATH_INFO": path}}
 
 
@@ -112,7 +112,7 @@ def test_a_mount(mounting: Callable[..., Flask], handlers: Handlers, path: str, 
 
 
 def test_a_mount_that_shadows_a_route(mounting: Callable[..., Flask], handlers: Handlers) -> None:
-    """The policy of the route does not hold for what responds in its place; nor does a key for that route."""
+    """The policy of the route, and a key for that route, do not apply to the mounted app."""
     app = mounting()
     app.add_url_rule("/metrics", endpoint="metrics", view_func=public(lambda: "route"))
     assert app.test_client().get("/metrics", base_url=HTTPS).status_code == 401
@@ -163,7 +163,7 @@ def test_policies_by_path(
 
 
 def test_a_policy_by_path_has_scopes_and_limits(mounting: Callable[..., Flask], handlers: Handlers) -> None:
-    """A path can ask for all that a route can ask for; each entry counts for itself."""
+    """A path supports all options of a route; each entry counts separately."""
     options = {"scopes": ["read"], "limits": ["1/minute"]}
     client = mounting(POLICIES={"/metrics/*": options, "/metrics/own": options}).test_client()
     reader = caller("ada", "read")
@@ -176,7 +176,7 @@ def test_a_policy_by_path_has_scopes_and_limits(mounting: Callable[..., Flask], 
 
 @pytest.mark.parametrize("path", ["//metrics", "/./metrics", "/x/../metrics", "/metrics/../metrics", "/metrics//x"])
 def test_a_public_path_opens_no_other_spelling(mounting: Callable[..., Flask], handlers: Handlers, path: str) -> None:
-    """What stands beneath may read such a path in its own way."""
+    """Code below the guards may interpret such a path differently."""
     app = mounting(POLICIES={"/metrics/*": {"public": True}})
     assert app.test_client().get("/", **at(path)).status_code == 401
     assert handlers.ran == []
@@ -224,7 +224,7 @@ def test_a_rule_is_no_path(bare_app: Flask, protected: MakeApp, handlers: Handle
 
 
 def test_mounts_by_configuration(bare_app: Flask, protected: MakeApp, handlers: Handlers) -> None:
-    """Middleware of an unknown kind: ``SECURE_ML_MOUNTS`` says where it responds."""
+    """Middleware of an unknown kind: ``SECURE_ML_MOUNTS`` lists the paths at which it responds."""
 
     def layer(environ: dict[str, Any], start_response: Start) -> Any:
         inner = handlers.wsgi if environ["PATH_INFO"].startswith("/live") else plain
@@ -254,7 +254,7 @@ def test_an_unknown_mount_behind_a_public_route(
     response = app.test_client().get("/live/x", base_url=HTTPS)
     assert (response.status_code, b"mounted" in response.data) == (500, False)
     SecureML.check(app)
-    assert "name its paths in SECURE_ML_MOUNTS" in caplog.text
+    assert "list its paths in SECURE_ML_MOUNTS" in caplog.text
 
 
 @pytest.mark.parametrize("status", [200, 404])
@@ -285,7 +285,7 @@ SOCKETS = ["gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websock
 
 @pytest.mark.parametrize("name", SOCKETS)
 def test_sockets_are_for_admitted_callers(bare_app: Flask, protected: MakeApp, handlers: Handlers, name: str) -> None:
-    """Under a policy that is public in code nobody beneath gets the connection before Flask's hook has run."""
+    """Under a policy that is public in code, the socket is not available before Flask's hook has run."""
     bare_app.wsgi_app = handlers.taking_the_socket(bare_app.wsgi_app)  # type: ignore[method-assign]
     app = protected(bare_app, REQUIRE_TLS=False)
     seen: list[bool] = []
@@ -425,7 +425,7 @@ def test_a_websocket_of_a_public_route(bare_app: Flask, protected: MakeApp, sink
 def test_errors_do_not_pass_as_a_handover(
     bare_app: Flask, protected: MakeApp, sink: MemorySink, error: Exception, overrides: dict[str, Any], guard: bool
 ) -> None:
-    """A client cannot turn errors into those of the server, nor their records into 101, by asking for an upgrade."""
+    """A client cannot turn errors into those of the server, or records into 101, by requesting an upgrade."""
     bare_app.wsgi_app = Raising(error)  # type: ignore[method-assign]
     app = protected(bare_app, parts={"guards": [Raising(error)] if guard else []}, REQUIRE_TLS=False)
     response = app.test_client().get("/ws", headers=caller(), environ_overrides=overrides)
@@ -435,7 +435,7 @@ def test_errors_do_not_pass_as_a_handover(
 
 
 def test_a_guard_that_hands_nothing_over(bare_app: Flask, protected: MakeApp, sink: MemorySink) -> None:
-    """Before the guards have admitted a request, nobody took its socket."""
+    """The socket is not taken before the guards have admitted a request."""
     bare_app.wsgi_app = ProxyFix(bare_app.wsgi_app)  # type: ignore[method-assign]
     app = protected(bare_app, parts={"guards": [Raising(StopIteration())]}, REQUIRE_TLS=False)
     response = app.test_client().get("/ws", headers=caller(), environ_overrides=TAKEN)
@@ -481,7 +481,7 @@ def socket_io(bare_app: Flask, protected: MakeApp, handlers: Handlers) -> Flask:
 
 @pytest.mark.parametrize("catch_all", [False, True])
 def test_socket_io_by_polling(socket_io: Flask, handlers: Handlers, catch_all: bool) -> None:
-    """A stranger neither connects nor sends an event, even with the session of somebody else and a public route."""
+    """An anonymous client cannot connect or send events, even with another session and a public route."""
     if catch_all:
         socket_io.add_url_rule(
             "/<path:path>", endpoint="page", view_func=public(lambda path: path), methods=["GET", "POST"]
@@ -570,7 +570,7 @@ def test_teardown_functions_run_once(mounting: Callable[..., Flask]) -> None:
 
 
 class Rowed(BaseConverter):
-    """A converter that fails for what it does not know."""
+    """A converter that raises for unknown values."""
 
     def to_python(self, value: str) -> str:
         raise LookupError(value)
@@ -598,7 +598,7 @@ def test_code_that_fails_before_the_guards(mounting: Callable[..., Flask], sink:
 
 
 def test_a_body_that_is_read_for_two_policies(bare_app: Flask, protected: MakeApp) -> None:
-    """A public policy holds at the outer path, another at the route: the view can still read the body."""
+    """With a public policy at the outer path and another at the route, the view can still read the body."""
     bare_app.wsgi_app = prefixed(bare_app.wsgi_app)  # type: ignore[method-assign]
     app = protected(bare_app)
     app.add_url_rule("/<path:path>", view_func=public(lambda path: path), methods=["POST"], endpoint="page")
@@ -611,7 +611,7 @@ def test_a_body_that_is_read_for_two_policies(bare_app: Flask, protected: MakeAp
 
 
 def test_a_guard_that_fails_rejects(bare_app: Flask, protected: MakeApp, handlers: Handlers) -> None:
-    """An error that nobody foresaw in a guard is a 500, and nothing beneath runs."""
+    """An unexpected error in a guard is a 500, and no code below runs."""
 
     class Broken:
         name = "broken"
@@ -720,7 +720,7 @@ def test_a_counter_of_two_policies_is_charged_once(bare_app: Flask, protected: M
 
 
 def test_a_path_that_is_rewritten_beneath(bare_app: Flask, protected: MakeApp) -> None:
-    """The policy of the route that is served in the end holds too; the caller pays once and is known once."""
+    """The policy of the finally served route applies too; the caller is authenticated and charged once."""
     bare_app.wsgi_app = prefixed(bare_app.wsgi_app)  # type: ignore[method-assign]
     app = protected(
         bare_app,
@@ -743,7 +743,7 @@ def test_a_path_that_is_rewritten_beneath(bare_app: Flask, protected: MakeApp) -
 
 
 def test_a_public_path_over_a_protected_route(bare_app: Flask, protected: MakeApp) -> None:
-    """The route's own policy in code still asks who calls."""
+    """The route's own policy in code still requires a credential."""
     bare_app.wsgi_app = prefixed(bare_app.wsgi_app)  # type: ignore[method-assign]
     app = protected(bare_app, POLICIES={"/api/*": {"public": True}})
     app.add_url_rule("/closed", view_func=protect(scopes=["admin"])(lambda: "secret"), endpoint="closed")
@@ -754,7 +754,7 @@ def test_a_public_path_over_a_protected_route(bare_app: Flask, protected: MakeAp
 
 
 def test_paths_of_routes_on_a_plain_app(protected: MakeApp) -> None:
-    """``/static/*`` gives routes a policy that have none of their own; code comes first."""
+    """``/static/*`` sets the policy of routes without their own; code takes precedence."""
     app = protected(POLICIES={"/pages/*": {"public": True}})
     app.add_url_rule("/pages/<name>", view_func=lambda name: name, endpoint="pages")
     app.add_url_rule("/pages/own", view_func=protect(lambda: "own"), endpoint="own")
@@ -811,7 +811,7 @@ def protected_inner(clock: FakeClock, sink: MemorySink, handlers: Handlers) -> F
 def test_a_mounted_flask_app_with_the_extension(
     bare_app: Flask, protected: MakeApp, handlers: Handlers, clock: FakeClock, sink: MemorySink
 ) -> None:
-    """It adopts the exchange, keeps the caller, holds its own policies, and leaves the record to the outer app."""
+    """It reuses the exchange and the caller, enforces its own policies, and leaves the record to the outer app."""
     own_sink = MemorySink()
     inner = protected_inner(clock, own_sink, handlers)
     bare_app.wsgi_app = DispatcherMiddleware(bare_app.wsgi_app, {"/inner": inner})  # type: ignore[method-assign]
@@ -830,7 +830,7 @@ def test_a_mounted_flask_app_with_the_extension(
 def test_a_mounted_app_that_asks_for_itself(
     bare_app: Flask, protected: MakeApp, handlers: Handlers, clock: FakeClock, sink: MemorySink
 ) -> None:
-    """Where the outer app is open, the inner one still asks who calls; its cleared hooks serve nothing."""
+    """If the outer app is public, the inner one still authenticates; with cleared hooks it serves nothing."""
     inner = protected_inner(clock, MemorySink(), handlers)
     bare_app.wsgi_app = DispatcherMiddleware(bare_app.wsgi_app, {"/inner": inner})  # type: ignore[method-assign]
     client = protected(bare_app, POLICIES={"/inner/*": {"public": True}}).test_client()
@@ -843,7 +843,7 @@ def test_a_mounted_app_that_asks_for_itself(
 
 
 class Closed:
-    """A guard of any stage that lets nobody pass."""
+    """A guard of any stage that rejects all requests."""
 
     name = "closed"
 
@@ -859,7 +859,7 @@ class Closed:
 def test_every_guard_of_a_mounted_app_runs(
     bare_app: Flask, protected: MakeApp, handlers: Handlers, clock: FakeClock, stage: Stage, open_outside: bool
 ) -> None:
-    """That the outer app knows the caller says nothing of the guards of the inner one, of whatever stage."""
+    """Authentication by the outer app does not skip the guards of the inner one, of any stage."""
     inner = Flask("inner")
     SecureML(inner, authenticators=[NameAuthenticator()], clock=clock, sink=MemorySink(), guards=[Closed(stage)])
     inner.add_url_rule("/x", view_func=lambda: handlers.note("view", "inner"))
@@ -871,7 +871,7 @@ def test_every_guard_of_a_mounted_app_runs(
 
 
 def part_of_batch(path: str, rows: int) -> dict[str, Any]:
-    """Return what a view changes in a copy of its environ, to make a request of its own."""
+    """Return the changes by a view to a copy of its environ for an inner request."""
     body = json.dumps({"instances": [[1, 2]] * rows}).encode()
     return {
         "REQUEST_METHOD": "POST",
@@ -918,7 +918,7 @@ def batching(bare_app: Flask, protected: MakeApp) -> Callable[..., Flask]:
 
 @pytest.mark.parametrize("path", ["/batch", "/below"])
 def test_each_request_of_a_batch_pays(batching: Callable[..., Flask], sink: MemorySink, path: str) -> None:
-    """Each is guarded, with its own payload, and charged; what was cleared for one is not for the next."""
+    """Each is guarded, with its own payload, and charged; an admission does not apply to the next one."""
     client = batching(PLANS={"default": {"requests": ["100/minute"], "quotas": ["25/minute"]}}).test_client()
     response = client.get(path, base_url=HTTPS, headers=caller("ada", "predict"))
     assert response.get_json(force=True)[:3] == ["200", "200", "429"]
@@ -926,7 +926,7 @@ def test_each_request_of_a_batch_pays(batching: Callable[..., Flask], sink: Memo
 
 
 def test_a_request_that_a_view_makes(batching: Callable[..., Flask], sink: MemorySink) -> None:
-    """It changes nothing of what is known of the request that the view serves, and has a record of its own."""
+    """It does not change the state of the outer request, and has its own record."""
     client = batching(PLANS={"default": {"requests": ["100/minute"]}}).test_client()
     response = client.get("/batch", base_url=HTTPS, headers=caller("ada", "predict"))
     assert response.get_json() == ["200"] * 3 + ["batch", "None"]
@@ -940,7 +940,7 @@ def test_a_request_that_a_view_makes(batching: Callable[..., Flask], sink: Memor
 
 
 def test_shared_data(bare_app: Flask, protected: MakeApp, tmp_path: Path) -> None:
-    """Files that middleware serves are guarded as everything else, and so is what it passes on."""
+    """Files served by middleware are guarded like other responses, and so are requests that it forwards."""
     (tmp_path / "weights.txt").write_text("weights")
     bare_app.wsgi_app = SharedDataMiddleware(  # type: ignore[method-assign]
         bare_app.wsgi_app, {"/files": str(tmp_path)}
@@ -1017,7 +1017,7 @@ class Outer:
 
 
 def test_middleware_around_the_app(app: Flask, caplog: pytest.LogCaptureFixture, sink: MemorySink) -> None:
-    """Every request is a 500, with one line in the log, and the check says so beforehand."""
+    """Every request is a 500, with one log line, and the check reports it beforehand."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"))
     app.wsgi_app = Outer(app.wsgi_app)  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match=r"test_gate\.Outer wraps the app .* SECURE_ML_OUTER_MIDDLEWARE"):
@@ -1046,7 +1046,7 @@ def test_middleware_that_is_named(protected: MakeApp, name: str) -> None:
 
 
 def test_a_class_with_its_own_call(protected: MakeApp) -> None:
-    """What its ``__call__`` responds itself cannot be guarded, so it counts as middleware around the app."""
+    """Responses of its own ``__call__`` cannot be guarded, so it counts as middleware around the app."""
 
     class Calling(Flask):
         def __call__(self, environ: dict[str, Any], start_response: Start) -> Any:
@@ -1077,13 +1077,13 @@ def test_proxy_fix_around_the_app(protected: MakeApp, wrap: Callable[[Any], Any]
 
 
 def test_proxy_fix_under_another_name(app: Flask) -> None:
-    """A wrapper that is not ``app.wsgi_app`` is known by what it leaves in the environ."""
+    """A wrapper that is not ``app.wsgi_app`` is detected by its keys in the environ."""
     app.add_url_rule("/open", view_func=public(lambda: "ok"))
     assert Client(ProxyFix(app)).get("/open", base_url=HTTPS).status_code == 500
 
 
 def test_proxy_fix_beneath_the_guards(bare_app: Flask, protected: MakeApp, sink: MemorySink) -> None:
-    """There it reads what is settled already, so an app that has it keeps it."""
+    """There it reads values that are already settled, so an app may keep it."""
     bare_app.wsgi_app = ProxyFix(bare_app.wsgi_app)  # type: ignore[method-assign]
     app = protected(bare_app)
     app.add_url_rule("/who", view_func=public(lambda: f"{request.remote_addr} {request.scheme}"))

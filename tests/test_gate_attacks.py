@@ -1,4 +1,4 @@
-"""Attempts to reach what stands beneath the guards, or a closed route, without a credential: none runs a handler."""
+"""Attempts to bypass the guards or reach a protected route without a credential: no handler runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is imported only by those who use it."""
+"""Optional modules are imported only if they are used."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ _USES = {
 
 
 def _printed(code: str, tmp_path: Path) -> str:
-    """Return what another process prints when it runs the code, in which ``KEYS`` is the path of a file."""
+    """Return the output of another process that runs the code, in which ``KEYS`` is the path of a file."""
     command = [sys.executable, "-c", f"KEYS = {str(tmp_path / 'keys.json')!r}\n{code}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The reader of npy files: what numpy writes is read as numpy reads it, and nothing is evaluated."""
+"""The npy reader: files written by numpy are read as numpy reads them, and nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FILES = [
 
 @given(raw=mutated(FILES))
 def test_fuzz_headers_are_read_as_numpy_reads_them(raw: bytes) -> None:
-    """What is accepted means to numpy what it means here; nothing else than a rejection comes out."""
+    """An accepted header means the same to numpy; all others raise the one error."""
     try:
         header = read_header(raw)
     except NpyError:
@@ -111,7 +111,7 @@ def test_objects() -> None:
 
 @pytest.mark.parametrize("descr", ["|X1", "<f3", "O", "f8,O", "(2,)f4", "<U99999999999", "", "__import__"], ids=repr)
 def test_a_dtype_that_is_not_understood_could_hold_objects(descr: str) -> None:
-    """What numpy may read in its own way is not taken for numbers."""
+    """A dtype that numpy may interpret differently is not treated as numbers."""
     header = read_header(with_header(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,), }}"))
     assert (header.dtype, header.has_objects) == (None, True)
 
@@ -134,7 +134,7 @@ def test_a_dtype_that_is_not_understood_could_hold_objects(descr: str) -> None:
 )
 @pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x03\x00"])
 def test_other_headers(header: str, version: bytes) -> None:
-    """What numpy does not write is an error, or counts as objects."""
+    """Headers that numpy does not write are an error, or count as objects."""
     with suppress(NpyError):
         assert read_header(with_header(header, version)).has_objects
 
@@ -159,7 +159,7 @@ def test_what_is_not_a_file(raw: bytes) -> None:
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw + b"\0"], ids=["short", "long"])
 def test_the_bytes_of_an_array_are_exact(change: Any) -> None:
-    """A file that is cut off or goes on is an error."""
+    """A truncated file, or one with extra bytes, is an error."""
     raw = change(FILES[0])
     header = read_header(raw)
     with pytest.raises(NpyError):

@@ -1,4 +1,4 @@
-"""The metadata claims what is tested and names what exists."""
+"""The package metadata matches the tested versions and existing files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_package_data_exists() -> None:
 
 
 def test_every_file_beside_the_code_is_package_data() -> None:
-    """What the package reads at run time is in the wheel."""
+    """All files that the package reads at run time are in the wheel."""
     package = ROOT / "flask_secure_ml"
     patterns = parsed("setup.cfg")["options.package_data"]["flask_secure_ml"].split()
     shipped = {path for pattern in patterns for path in package.glob(pattern)}
@@ -79,7 +79,7 @@ def test_links(name: str) -> None:
 
 
 def test_proofs_name_what_exists() -> None:
-    """Each path in the proofs of ``make prove`` is there: without one of them pytest runs nothing."""
+    """Each path in the proofs of ``make prove`` exists: with a missing one pytest runs nothing."""
     proofs = (ROOT / ".ci" / "prove.py").read_text(encoding="utf-8")
     paths = re.findall(r'"((?:tests/|\.ci/)[^"]*)"', proofs)
     assert len(paths) > 5

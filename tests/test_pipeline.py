@@ -81,7 +81,7 @@ def test_the_principal_is_set_once() -> None:
 
     exchange = an_exchange()
     exchange.principal = Principal("test", "ada")
-    with pytest.raises(RuntimeError, match="set once"):
+    with pytest.raises(RuntimeError, match="already set"):
         exchange.principal = Principal("test", "bob")
 
 

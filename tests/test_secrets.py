@@ -1,4 +1,4 @@
-"""References to secrets: where they are read, what is rejected, and that no value is ever shown."""
+"""References to secrets: their sources, invalid values, and that values are never shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support import OLDER_SECRET, RANDOM_SECRET
 @pytest.mark.parametrize("reference", ["env:", "file:", "vault:", "vault:x", "vault:x/y", "vault:/y#z", "vault:x#z"])
 def test_incomplete_references(reference: str) -> None:
     """A reference without its place is a mistake, not a literal."""
-    with pytest.raises(ValueError, match=r"must name|needs a name"):
+    with pytest.raises(ValueError, match=r"must (name|have)|requires a name"):
         Secret(reference)
 
 
@@ -41,7 +41,7 @@ def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_short_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer than 32 bytes is no secret; the message names the reference, not the value."""
+    """Fewer than 32 bytes are rejected; the message names the reference, not the value."""
     monkeypatch.setenv("SHORT", "correct horse")
     for reference, words in (("env:SHORT", "has 13"), (f"file:{tmp_path}/none", "cannot be read")):
         with pytest.raises(ValueError, match=words) as caught:
@@ -56,7 +56,7 @@ def test_variable_that_is_not_set() -> None:
 
 
 def test_secret_that_is_lost_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """When it can no longer be used and when it can again; at start, the error says so instead."""
+    """Once when it becomes unusable and once when it is back; at start it is an error instead."""
     path = tmp_path / "secret"
     secret = Secret(f"file:{path}", random=True)
     with pytest.raises(ValueError, match="cannot be read"):
@@ -77,7 +77,7 @@ def test_secret_that_is_lost_is_logged_once(tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_ring_is_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first secret is for new things, all of them verify old ones."""
+    """The first secret is for new values; all of them verify old ones."""
     monkeypatch.setenv("NEW", RANDOM_SECRET)
     monkeypatch.setenv("OLD", OLDER_SECRET)
     ring = secret_ring(["env:NEW", "env:OLD"])
@@ -102,7 +102,7 @@ def test_ring_is_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_rings_that_are_rejected(value: Any, words: str) -> None:
-    """JB-8, A7: what a person typed is no key; the message does not repeat it."""
+    """JB-8, A7: a typed password is not a key; the message does not quote it."""
     with pytest.raises(ValueError, match=words) as caught:
         secret_ring(value)
     assert not any(part in str(caught.value) for part in ("hunter2", "secretsecret", "aaaa", "a-string", RANDOM_SECRET))
@@ -160,7 +160,7 @@ def test_a_literal_is_for_debug_and_testing_only(
 
 
 def test_repr_of_a_ring_names_references_only() -> None:
-    """What a debugger or a log shows of the settings."""
+    """The repr, which debuggers and logs show, has no values."""
     assert repr(SecretRing(Secret("env:A"), Secret(RANDOM_SECRET))) == (
         "SecretRing(Secret('env:A'), Secret('a literal secret'))"
     )

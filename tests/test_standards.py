@@ -1,4 +1,4 @@
-"""Every id of the checklist is the id of a test, or says which tests hold it, or why none does."""
+"""Every id of the checklist is the id of a test, or lists the tests that cover it, or the reason for none."""
 
 from __future__ import annotations
 

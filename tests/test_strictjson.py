@@ -23,19 +23,19 @@ def corpus(folder: str) -> list[Any]:
 
 @pytest.fixture(params=[b"", PADDING], ids=["small", "large"])
 def padding(request: pytest.FixtureRequest) -> bytes:
-    """White space that changes nothing but the way in which the rules are checked."""
+    """White space that only changes how the rules are checked."""
     return bytes(request.param)
 
 
 @pytest.mark.parametrize("raw", corpus("accept"))
 def test_accepts(raw: bytes, padding: bytes) -> None:
-    """What RFC 8259 allows is parsed to the same value as the standard library's."""
+    """JSON of RFC 8259 is parsed to the same value as by the standard library."""
     assert strictjson.loads(raw + padding) == json.loads(raw)
 
 
 @pytest.mark.parametrize("raw", corpus("refuse"))
 def test_rejects(raw: bytes, padding: bytes) -> None:
-    """What is not JSON, or could be read in two ways, is rejected in every size."""
+    """Documents that are not JSON, or ambiguous, are rejected in every size."""
     with pytest.raises(strictjson.StrictJSONError):
         strictjson.loads(raw + padding)
 
@@ -127,7 +127,7 @@ _texts = st.recursive(
 
 @given(text=_texts, max_depth=st.integers(0, 6), padding=st.sampled_from([b"", PADDING]))
 def test_agrees_with_a_reader_that_looks_at_every_object(text: str, max_depth: int, padding: bytes) -> None:
-    """For any valid text, the two rules hold exactly when a slow and simple reader says so."""
+    """For any valid document, the two rules agree with a slow and simple reader."""
     try:
         expected = json.loads(text, object_pairs_hook=_members)
     except _DuplicateError:
@@ -141,7 +141,7 @@ def test_agrees_with_a_reader_that_looks_at_every_object(text: str, max_depth: i
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_value_or_the_one_error(raw: bytes) -> None:
-    """Nothing but StrictJSONError ever leaves the parser."""
+    """The parser raises only StrictJSONError."""
     try:
         strictjson.loads(raw)
     except strictjson.StrictJSONError:

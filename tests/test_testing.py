@@ -1,4 +1,4 @@
-"""What the package offers to the tests of its users."""
+"""The test helpers that the package offers to its users."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_key_for_an_app(app: Flask, clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("is_protected", [False, True])
 def test_an_app_without_keys(bare_app: Flask, protected: MakeApp, is_protected: bool) -> None:
-    """The error says what to do."""
+    """The error has a remedy."""
     with pytest.raises(RuntimeError, match="SECURE_ML_API_KEYS" if is_protected else "init_app"):
         make_api_key(protected() if is_protected else bare_app)
 

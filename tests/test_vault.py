@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 
 import pytest
 
 from flask_secure_ml.secrets import Secret, SecretUnavailable, VaultValue, secret_ring
 from flask_secure_ml.testing import FakeClock
+from http_servers import QuietHandler, in_thread
 from support import OLDER_SECRET, RANDOM_SECRET
 
 pytest.importorskip("hvac")
@@ -28,39 +27,27 @@ class Vault(ThreadingHTTPServer):
     token = "root"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Vault
 
     def do_GET(self) -> None:
         self.server.reads += 1
         known = self.path == "/v1/secret/data/team/model" and self.headers["X-Vault-Token"] == self.server.token
         response = {"data": {"data": {"pepper": self.server.value}, "metadata": {"version": 1}}}
-        self._send(self.server.status if known else 403, response if known else {"errors": ["denied"]})
-
-    def _send(self, status: int, response: dict[str, Any]) -> None:
-        body = json.dumps(response).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        body = json.dumps(response if known else {"errors": ["denied"]}).encode()
+        self.respond(self.server.status if known else 403, body, {"Content-Type": "application/json"})
 
 
 @pytest.fixture
 def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
-    with Vault(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with in_thread(Vault(("127.0.0.1", 0), Handler)) as server:
         monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("VAULT_TOKEN", "root")
         yield server
-        server.shutdown()
 
 
 def test_reference_is_read_from_vault(vault: Vault) -> None:
-    """vault:mount/path#field is one field of a secret; the environment says where Vault is."""
+    """vault:mount/path#field is one field of a secret; the environment has the address of Vault."""
     secret = Secret("vault:" + PLACE)
     assert not secret.literal
     assert secret.read() == RANDOM_SECRET.encode()
@@ -82,7 +69,7 @@ def test_value_is_kept_for_a_minute_and_then_read_again(vault: Vault) -> None:
     ("fault", "reason"), [("down", "Vault does not respond"), ("denied", "Vault has no such secret for this app")]
 )
 def test_last_value_serves_for_an_hour(vault: Vault, fault: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    """While Vault does not respond; then nothing is used any more. The log names the place, not the value."""
+    """While Vault does not respond; then it is not used any more. The log has the reference, not the value."""
     clock = FakeClock()
     value = VaultValue(PLACE, clock)
     assert value.read() == RANDOM_SECRET.encode()
@@ -123,14 +110,14 @@ def test_vault_that_is_down_at_start(vault: Vault, caplog: pytest.LogCaptureFixt
 
 
 def test_value_is_checked_when_vault_responds(vault: Vault) -> None:
-    """What could not be checked at start is checked when it is first read."""
+    """A value that could not be checked at start is checked at its first read."""
     vault.value = "hunter2" * 8
     with pytest.raises(ValueError, match="does not look random"):
         Secret("vault:" + PLACE, random=True).read()
 
 
 def test_client_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the message says what to install."""
+    """Without it the message has the install command."""
     monkeypatch.setitem(sys.modules, "hvac", None)
     with pytest.raises(ValueError, match=r"pip install 'flask-secure-ml\[vault\]'"):
         Secret("vault:" + PLACE).read()
@@ -138,6 +125,6 @@ def test_client_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("place", ["secret/other#pepper", "secret/team/model#other"], ids=["no secret", "no field"])
 def test_unknown_place(vault: Vault, place: str) -> None:
-    """The setting is rejected; no other value stands in."""
+    """The setting is rejected; no other value is used instead."""
     with pytest.raises(ValueError, match="cannot be read"):
         Secret("vault:" + place).read()

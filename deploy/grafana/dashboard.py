@@ -1,264 +1,89 @@
-"""Write the dashboard of Grafana: ``python deploy/grafana/dashboard.py > deploy/grafana/dashboard.json``.
+"""Write the Grafana dashboard that ``flask secure-ml deploy grafana`` copies.
+
+``python -m deploy.grafana.dashboard > flask_secure_ml/deploy/templates/grafana/dashboard.json``
 
 It needs ``pip install "flask-secure-ml[test]"``, in the release of grafana-foundation-sdk that pyproject.toml names:
-its version is that of the schema.
+its version is that of the schema. The panels are in ``overview.py``, ``traffic.py`` and ``operation.py``; how each kind
+is drawn is in ``panels.py``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, timeseries
+from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, StackingMode
 from grafana_foundation_sdk.models.dashboard import (
+    AnnotationQuery,
     DashboardCursorSync,
-    DataSourceRef,
+    DashboardLinkType,
     GridPos,
     VariableRefresh,
 )
 
-SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
-WIDTH, HEIGHT = 24, 8
-AT = 'job="$job", instance=~"$instance"'
-SHARES = (0.5, 0.95, 0.99)
+from . import operation, overview, traffic
+from .panels import BAD, PLAIN, RUNBOOKS, SOURCE, WARN, Panel
+from .queries import firing, new
+
+WIDTH = 24
+DOCUMENTATION = RUNBOOKS.removesuffix("alerts.rst")
 
 
-class Graph(NamedTuple):
-    """One panel.
+class Row(NamedTuple):
+    """Panels of one height below a title; without one, they belong to the row before.
 
-    :param queries: pairs of an expression, in which ``AT`` stands for the labels of the variables, and a legend.
-    :param unit: as Grafana names it.
+    :param across: how many stand beside one another.
+    :param collapsed: True for what is opened when something is wrong.
     """
 
     title: str
-    description: str
-    unit: str
-    queries: Sequence[tuple[str, str]]
-    stacked: bool = False
+    panels: Sequence[Panel]
+    across: int = 2
+    height: int = 8
+    collapsed: bool = False
 
 
-def rate(name: str, by: str, more: str = "") -> str:
-    """Return the rate of a counter by a label."""
-    labels = f"{AT}, {more}" if more else AT
-    return f"sum by ({by}) (rate({name}{{{labels}}}[$__rate_interval]))"
+def rows() -> list[Row]:
+    """Return all rows."""
+    return [
+        Row("At a glance", overview.numbers(), across=6, height=3),
+        Row("", overview.alerts(), across=1, height=6),
+        Row("Traffic", traffic.traffic()),
+        Row("Failures", traffic.failures()),
+        Row("Latency", traffic.latency()),
+        Row("Rejections", traffic.rejections()),
+        Row("Limits", traffic.limits()),
+        Row("Unusual traffic", traffic.anomalies()),
+        Row("Stores, instances and workers", operation.instances()),
+        Row("Keys and certificates", operation.keys(), collapsed=True),
+        Row("Audit log and request log", operation.logs(), collapsed=True),
+    ]
 
 
-def quantile(share: float, name: str, by: str = "") -> str:
-    """Return a quantile of a histogram, by a label or of everything."""
-    labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share}, sum by ({labels}) (rate({name}_bucket{{{AT}}}[$__rate_interval])))"
+class _Annotation(AnnotationQuery):
+    """An annotation by Prometheus, whose own options the schema leaves open."""
+
+    title: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the object of JSON."""
+        return super().to_json() | {"step": "30s", "titleFormat": self.title, "tagKeys": "severity,instance"}
 
 
-ROWS: tuple[tuple[str, tuple[Graph, ...]], ...] = (
-    (
-        "Traffic",
-        (
-            Graph(
-                "Requests by endpoint",
-                "unknown: URLs that lead nowhere.",
-                "reqps",
-                [(rate("secure_ml_requests_total", "endpoint"), "{{endpoint}}")],
-                stacked=True,
-            ),
-            Graph(
-                "Requests by status",
-                "Responses that started.",
-                "reqps",
-                [(rate("secure_ml_requests_total", "status"), "{{status}}")],
-                stacked=True,
-            ),
-            Graph(
-                "Rows of input",
-                "What was charged, on routes with cost=.",
-                "rowsps",
-                [(rate("secure_ml_rows_total", "endpoint"), "{{endpoint}}")],
-            ),
-            Graph(
-                "Received bodies",
-                "Bytes of request bodies that were read, and streams that broke.",
-                "Bps",
-                [
-                    (rate("secure_ml_received_bytes_total", "endpoint"), "{{endpoint}}"),
-                    (rate("secure_ml_broken_streams_total", "endpoint"), "broken streams of {{endpoint}}"),
-                ],
-            ),
-        ),
-    ),
-    (
-        "Latency",
-        (
-            Graph(
-                "Percentiles",
-                "From the first byte of a request to that of its response, over all endpoints.",
-                "s",
-                [(quantile(share, "secure_ml_request_duration_seconds"), f"p{share * 100:.0f}") for share in SHARES],
-            ),
-            Graph(
-                "p95 by endpoint",
-                "One request in twenty takes longer.",
-                "s",
-                [(quantile(0.95, "secure_ml_request_duration_seconds", "endpoint"), "{{endpoint}}")],
-            ),
-        ),
-    ),
-    (
-        "Rejections",
-        (
-            Graph(
-                "Error responses by code",
-                "The codes are in the reference of errors.",
-                "reqps",
-                [(rate("secure_ml_rejections_total", "code"), "{{code}}")],
-                stacked=True,
-            ),
-            Graph(
-                "Error responses by endpoint",
-                "The ten endpoints with most of them.",
-                "reqps",
-                [(f"topk(10, {rate('secure_ml_rejections_total', 'endpoint')})", "{{endpoint}}")],
-                stacked=True,
-            ),
-        ),
-    ),
-    (
-        "Authentication",
-        (
-            Graph(
-                "Credentials that were accepted",
-                "By kind.",
-                "reqps",
-                [(rate("secure_ml_authentications_total", "method", 'result="accepted"'), "{{method}}")],
-                stacked=True,
-            ),
-            Graph(
-                "Credentials that were rejected",
-                "Unknown, wrong, expired or revoked ones. Requests without a credential are not counted here.",
-                "reqps",
-                [(rate("secure_ml_authentications_total", "method", 'result="rejected"'), "{{method}}")],
-                stacked=True,
-            ),
-        ),
-    ),
-    (
-        "Limits",
-        (
-            Graph(
-                "Use of the fullest limit",
-                "The used share of the limit that is nearest to its end, for one charge in twenty.",
-                "percentunit",
-                [(quantile(0.95, "secure_ml_limit_use_ratio", "limit"), "{{limit}}")],
-            ),
-            Graph(
-                "Rejections by limit",
-                "backoff: the penalty of callers that went on beyond a limit.",
-                "reqps",
-                [(rate("secure_ml_limit_rejections_total", "limit"), "{{limit}}")],
-                stacked=True,
-            ),
-        ),
-    ),
-    (
-        "Stores",
-        (
-            Graph(
-                "Parts that are ready",
-                "1 while a part that requests need works.",
-                "short",
-                [
-                    (f"min by (part, instance) (secure_ml_part_ready{{{AT}}})", "{{part}} of {{instance}}"),
-                    (f"min by (instance) (secure_ml_limit_store_up{{{AT}}})", "limits, last use, of {{instance}}"),
-                ],
-            ),
-            Graph(
-                "Outages of the store of the limits",
-                "Each worker notices them for itself.",
-                "short",
-                [
-                    (
-                        f"sum by (to, instance) (increase(secure_ml_limit_store_changes_total{{{AT}}}[5m]))",
-                        "{{to}} on {{instance}}",
-                    )
-                ],
-            ),
-        ),
-    ),
-    (
-        "Workers",
-        (
-            Graph(
-                "Workers",
-                "Processes that serve requests, and how many started within five minutes.",
-                "short",
-                [
-                    (f"sum by (instance) (secure_ml_workers{{{AT}}})", "workers of {{instance}}"),
-                    (
-                        f"sum by (instance) (increase(secure_ml_worker_starts_total{{{AT}}}[5m]))",
-                        "started on {{instance}}",
-                    ),
-                ],
-            ),
-            Graph(
-                "Scrapes",
-                "Whether the app responds to Prometheus: 1 if it does.",
-                "short",
-                [(f"up{{{AT}}}", "{{instance}}")],
-            ),
-            Graph(
-                "Dropped lines of the request log",
-                "Nobody reads the stream, the disk is full, or the sink fails.",
-                "short",
-                [(f"sum by (instance) (increase(secure_ml_log_dropped_lines_total{{{AT}}}[5m]))", "{{instance}}")],
-            ),
-            Graph(
-                "Alerts for the webhook",
-                "What became of them within five minutes.",
-                "short",
-                [(f"sum by (result) (increase(secure_ml_alerts_total{{{AT}}}[5m]))", "{{result}}")],
-            ),
-            Graph(
-                "Unusual traffic",
-                "Anomalies within five minutes, by signal (SECURE_ML_ANOMALIES).",
-                "short",
-                [(f"sum by (signal) (increase(secure_ml_anomalies_total{{{AT}}}[5m]))", "{{signal}}")],
-            ),
-        ),
-    ),
-)
+class _Marks(dashboard.AnnotationQuery):
+    """Marks in all graphs while an expression has series.
 
-
-def panel(graph: Graph, number: int, position: GridPos) -> timeseries.Panel:
-    """Return a panel at a position.
-
-    :param number: its id.
+    :param title: of a mark, with labels.
+    :param on: False if a switch shows them.
     """
-    built = (
-        timeseries.Panel()
-        .id(number)
-        .title(graph.title)
-        .description(graph.description)
-        .datasource(SOURCE)
-        .unit(graph.unit)
-        .min(0)
-        .fill_opacity(20 if graph.stacked else 0)
-        .grid_pos(position)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(LegendDisplayMode.LIST)
-            .placement(LegendPlacement.BOTTOM)
-            .show_legend(True)
-        )
-    )
-    if graph.stacked:
-        built = built.stacking(common.StackingConfig().mode(StackingMode.NORMAL))
-    for letter, (expression, legend) in zip("ABC", graph.queries, strict=False):
-        query = prometheus.Dataquery().expr(expression).legend_format(legend).datasource(SOURCE).range()
-        built = built.with_target(query.ref_id(letter))
-    return built
+
+    def __init__(self, name: str, expression: str, title: str, colour: str, *, on: bool = True) -> None:
+        self._internal = _Annotation(name, SOURCE, enable=on, icon_color=colour, expr=expression)
+        self._internal.title = title
 
 
 def build() -> Any:
@@ -267,7 +92,9 @@ def build() -> Any:
         dashboard.Dashboard("flask-secure-ml")
         .uid("flask-secure-ml")
         .tags(["flask", "machine-learning", "security"])
-        .description("Traffic, latency, rejections, authentication, limits, stores and workers of a protected app.")
+        .description(
+            "Traffic, alerts, latency, rejections, limits, anomalies, stores, keys and logs of a protected app."
+        )
         .editable()
         .refresh("30s")
         .time("now-1h", "now")
@@ -281,19 +108,43 @@ def build() -> Any:
             .include_all(True)
             .all_value(".*")
         )
+        .annotation(_Marks("Critical alerts", firing("critical"), "{{alertname}}", BAD))
+        .annotation(_Marks("Warnings", firing("warning"), "{{alertname}}", WARN, on=False))
+        .annotation(_Marks("New models", new("secure_ml_model_info", "name, version"), "{{name}} {{version}}", PLAIN))
+        .link(_link("Runbooks", RUNBOOKS, "What an alert means, and what ends it"))
+        .link(_link("Metrics", f"{DOCUMENTATION}metrics.rst", "What the metrics mean"))
     )
     line, ids = 0, count(1)
-    for title, graphs in ROWS:
-        built = built.with_row(dashboard.Row(title).id(next(ids)).grid_pos(GridPos(x=0, y=line, w=WIDTH, h=1)))
-        line += 1
-        across = 3 if len(graphs) == 3 else 2  # noqa: PLR2004
-        width = WIDTH // across
-        for number, graph in enumerate(graphs):
-            down, right = divmod(number, across)
-            position = GridPos(x=right * width, y=line + down * HEIGHT, w=width, h=HEIGHT)
-            built = built.with_panel(panel(graph, next(ids), position))
-        line += -(-len(graphs) // across) * HEIGHT
+    for row in rows():
+        line = _add(built, row, line, ids)
     return built.build()
+
+
+def _add(built: dashboard.Dashboard, row: Row, line: int, ids: Iterator[int]) -> int:
+    """Add a row with its panels, and return the line after it."""
+    title = dashboard.Row(row.title).id(next(ids)).grid_pos(GridPos(x=0, y=line, w=WIDTH, h=1))
+    if row.title:
+        line += 1
+    width, panels = WIDTH // row.across, []
+    for number, panel in enumerate(row.panels):
+        down, right = divmod(number, row.across)
+        position = GridPos(x=right * width, y=line + down * row.height, w=width, h=row.height)
+        panels.append(panel.id(next(ids)).grid_pos(position))
+    if row.collapsed:
+        for panel in panels:
+            title.with_panel(panel)
+    if row.title:
+        built.with_row(title)
+    if row.collapsed:
+        return line
+    for panel in panels:
+        built.with_panel(panel)
+    return line + -(-len(panels) // row.across) * row.height
+
+
+def _link(title: str, url: str, tooltip: str) -> dashboard.DashboardLink:
+    link = dashboard.DashboardLink(title).type(DashboardLinkType.LINK).icon("doc").url(url).tooltip(tooltip)
+    return link.target_blank(True)
 
 
 def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
@@ -307,7 +158,7 @@ def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
 
 
 def text() -> str:
-    """Return the file."""
+    """Return the dashboard as JSON."""
     return json.dumps(json.loads(JSONEncoder(sort_keys=True).encode(build())), indent=2, sort_keys=True) + "\n"
 
 

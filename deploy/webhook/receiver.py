@@ -1,9 +1,9 @@
-"""A receiver of alerts that passes them on to a chat channel. It needs nothing but Python.
+"""A receiver that forwards alerts to a chat channel, with only the standard library.
 
 ``ALERT_SECRET=... CHAT_WEBHOOK=https://chat.example.com/hooks/... python receiver.py 127.0.0.1 9099``
 
-``ALERT_SECRET`` is what ``SECURE_ML_ALERT_WEBHOOK_SECRET`` refers to. The chat takes ``{"text": ...}``, as Slack and
-Mattermost do. Put a proxy with TLS in front of it unless the app runs on the same machine.
+``ALERT_SECRET`` is the secret that ``SECURE_ML_ALERT_WEBHOOK_SECRET`` refers to. The chat accepts ``{"text": ...}``,
+like Slack and Mattermost. Put a proxy with TLS in front of it unless the app runs on the same machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,10 +24,17 @@ TOLERANCE = 300
 MAX_BYTES = 10_000
 MAX_DIGITS = 12
 SEEN: dict[str, float] = {}
+ICONS = {
+    "audit_degraded": "[!]",
+    "audit_restored": "[ok]",
+    "caller_blocked": "[!]",
+    "limit_store_down": "[!]",
+    "limit_store_up": "[ok]",
+}
 
 
 def is_signed(secret: bytes, headers: Message, body: bytes, now: float) -> bool:
-    """Return True if the body and its timestamp are signed, and the timestamp is at most five minutes off."""
+    """Return True if body and timestamp are signed, and the timestamp is at most five minutes old."""
     timestamp = headers.get("X-Secure-ML-Timestamp") or ""
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= MAX_DIGITS):
         return False
@@ -37,26 +44,26 @@ def is_signed(secret: bytes, headers: Message, body: bytes, now: float) -> bool:
 
 
 def is_new(identity: str, now: float) -> bool:
-    """Return True for the first post with an id: a signed one can be sent again within the tolerance."""
+    """Return True for the first post with an id, because a signed post can be replayed within the tolerance."""
     for old in [each for each, seen in list(SEEN.items()) if now - seen > 2 * TOLERANCE]:
         del SEEN[old]
     return SEEN.setdefault(identity, now) == now
 
 
 def text_of(alert: Mapping[str, Any]) -> str:
-    """Return the line for the channel. Names come from callers, so what a chat would format is escaped."""
-    icon = {"limit_store_down": "[!]", "caller_blocked": "[!]", "limit_store_up": "[ok]"}.get(alert["event"], "[i]")
+    """Return the line for the channel, with markup escaped, because names come from callers."""
+    icon = ICONS.get(alert["event"], "[i]")
     summary = str(alert["summary"]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return f"{icon} {alert['app']} on {alert['host']}: {summary}"
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Responds with 204 to what was passed on, and with 502 to what should be posted again."""
+    """Responds with 204 to forwarded alerts, and with 502 to alerts that should be posted again."""
 
     timeout = 5
 
     def do_POST(self) -> None:
-        """Verify an alert and pass it on."""
+        """Verify an alert and forward it."""
         length = self.headers.get("Content-Length") or ""
         if not (length.isdigit() and int(length) <= MAX_BYTES):
             return self._respond(413)
@@ -81,5 +88,20 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Serve until interrupted; exit with a message if something is missing."""
+    if len(arguments) != 2 or not arguments[1].isdigit():  # noqa: PLR2004
+        sys.exit("usage: python receiver.py HOST PORT")
+    # Without these, each alert would fail.
+    if missing := [name for name in ("ALERT_SECRET", "CHAT_WEBHOOK") if not os.environ.get(name)]:
+        sys.exit(f"set the environment variable {' and '.join(missing)}")
+    host, port = arguments[0], int(arguments[1])
+    try:
+        server = ThreadingHTTPServer((host, port), Receiver)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"{host}:{port} cannot be used: {error}")
+    server.serve_forever()
+
+
 if __name__ == "__main__":
-    ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Receiver).serve_forever()
+    main(sys.argv[1:])

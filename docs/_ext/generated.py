@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from flask_secure_ml import errors
+from flask_secure_ml.checks import CHECKS
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.config import key_of, settings_by_group
 from flask_secure_ml.config.providers import PROVIDERS
@@ -68,6 +69,21 @@ class ErrorsTable(Generated):
         for error in sorted(_leaves(), key=lambda each: (each.code or 0, each.slug)):
             summary = " ".join((error.__doc__ or "").split())
             yield from _row(str(error.code), f"``{error.slug}``", error.detail, summary)
+
+
+class FindingsTable(Generated):
+    """One row for each check of the doctor whose id begins with the argument."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        """Yield a list-table of id, severity, title, consequence and what fixes it."""
+        yield from (".. list-table::", "   :header-rows: 1", "   :widths: 9 9 22 35 25", "")
+        yield from _row("Id", "Severity", "Finding", "Why", "Fix")
+        for check in CHECKS:
+            if check.id.startswith(self.arguments[0]):
+                fix = f"``{check.fix}``"
+                yield from _row(check.id, str(check.severity), check.title, check.why, fix)
 
 
 class CliPage(Generated):
@@ -133,5 +149,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("secure-ml-settings", SettingsPage)
     app.add_directive("secure-ml-provider", ProviderTable)
     app.add_directive("secure-ml-errors", ErrorsTable)
+    app.add_directive("secure-ml-findings", FindingsTable)
     app.add_directive("secure-ml-cli", CliPage)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,6 @@
-"""AUTHENTICATE: who is calling. Authenticators for API keys, access tokens and certificates, and the guard over them.
+"""AUTHENTICATE: authenticators for API keys, access tokens and certificates, and the guard that calls them.
 
-What an app does not use is not imported: ``setup`` imports each authentication method where the settings turn it on.
+An app imports only what it uses: ``setup`` imports each authentication method only if the settings turn it on.
 """
 
 from .guard import AuthenticationGuard, Authenticator

@@ -21,11 +21,11 @@ _CHALLENGE = re.compile(
 class Challenges:
     """The challenges of one app.
 
-    :param realm: the realm of every challenge that has none of its own.
-    :param challenges: the challenges of the authenticators, in this order; without any, ``Bearer`` is used, because
-        RFC 9110 section 15.5.2 requires a challenge in every 401.
-    :param parameters: further parameters by scheme, such as ``algs="ES256"``; a challenge keeps its own of that name.
-    :raises ValueError: one of the challenges is not exactly one challenge of RFC 9110 section 11.6.1.
+    :param realm: the realm of challenges that do not have their own.
+    :param challenges: the challenges of the authenticators, in order; ``Bearer`` if there are none, because RFC 9110
+        section 15.5.2 requires a challenge in every 401.
+    :param parameters: additional parameters by scheme, such as ``algs="ES256"``; a challenge's own take precedence.
+    :raises ValueError: one of the strings is not exactly one challenge (RFC 9110 section 11.6.1).
     """
 
     def __init__(self, realm: str, challenges: Iterable[str], parameters: Mapping[str, Sequence[str]]) -> None:
@@ -34,13 +34,13 @@ class Challenges:
         self._ordered = {each: self._order(each) for each in ("", *given)}
 
     def offered(self, used: str = "") -> tuple[str, ...]:
-        """Return every challenge without an error code, that of the used authenticator first."""
+        """Return every challenge without an error code, the one of the used authenticator first."""
         return self._ordered.get(used, self._ordered[""])
 
     def headers(self, used: str = "", error: str = "") -> Headers:
         """Return the header lines.
 
-        :param used: the challenge of the authenticator whose credential was presented; empty when there was none.
+        :param used: the challenge of the authenticator whose credential was presented; empty if there was none.
         :param error: the code for that challenge, if its scheme defines codes.
         """
         first, *others = self.offered(used)
@@ -63,7 +63,7 @@ def _scheme(challenge: str) -> str:
 
 
 def _complete(challenge: str, realm: str, parameters: Mapping[str, Sequence[str]]) -> str:
-    """Return a challenge with a realm and the parameters of its scheme, each name once."""
+    """Return a challenge with a realm and the parameters of its scheme, without duplicates."""
     parts = _CHALLENGE.fullmatch(challenge)
     if parts is None:
         raise ValueError(f"{challenge!r} is not exactly one challenge (RFC 9110 section 11.6.1)")
@@ -72,7 +72,7 @@ def _complete(challenge: str, realm: str, parameters: Mapping[str, Sequence[str]
     own = [each[0] for each in _PARAMETER.finditer(parts["parameters"] or "")]
     names = {_name(each) for each in own}
     if len(names) < len(own):
-        raise ValueError(f"{challenge!r} has a parameter twice")
+        raise ValueError(f"{challenge!r} has a duplicate parameter")
     first = [] if "realm" in names else [f'realm="{realm}"']
     last = [each for each in parameters.get(parts["scheme"], ()) if _name(each) not in names]
     return f"{parts['scheme']} {', '.join((*first, *own, *last))}"

@@ -1,7 +1,7 @@
-"""The protocols of authenticators, the credential in ``Authorization``, and the guard that calls each authenticator.
+"""The protocols of authenticators, the parser of ``Authorization``, and the guard that calls the authenticators.
 
-An authenticator has three outcomes: *not mine* (``find`` returns None), a :class:`Principal`, or an exception. A
-credential that was found and fails is final; there is no fall-through to a weaker kind.
+An authenticator has three outcomes: *not mine* (``find`` returns None), a :class:`Principal`, or an exception. If a
+credential is found and fails, the request is rejected; there is no fallback to a weaker kind.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from ..exchange import Exchange
 from ..pipeline import Stage
 from ..principal import Principal, network_of
 from .challenges import Challenges
+from .claimed import claimed_identity
 from .throttle import Throttle
 
 log: logging.Logger = logging.getLogger(__name__)
 
 _IN_QUERY = frozenset({"access_token", "api_key", "apikey", "x-api-key"})
+_SCHEMES = frozenset({"apikey", "basic", "bearer", "digest", "dpop", "negotiate", "token"})
 
 
 class Authenticator(Protocol):
@@ -35,66 +37,69 @@ class Authenticator(Protocol):
 
     @property
     def challenge(self) -> str:
-        """The challenge in ``WWW-Authenticate``: a scheme such as ``Bearer``, or one with parameters; empty for none.
+        """The challenge in ``WWW-Authenticate``: a scheme such as ``Bearer``, with or without parameters, or empty.
 
         The realm of the app is added unless it has one.
         """
 
     def find(self, request: Request, exchange: Exchange) -> object | None:
-        """Return the credential of this kind, or None when the request carries none.
+        """Return the credential of this kind, or None if the request has none.
 
-        :raises MalformedRequest: the credential breaks the syntax of its scheme.
+        :raises MalformedRequest: the credential violates the syntax of its scheme.
         """
 
     def verify(self, credential: Any, exchange: Exchange) -> Principal:
         """Return the principal of the credential that ``find`` returned.
 
         :raises UnusableCredential: it is authentic, but expired, not valid yet, revoked or for another audience.
-        :raises NotAuthenticated: it proves nothing, and may be a guess; the reason is private.
+        :raises NotAuthenticated: it is not authentic, and may be a guess; the reason is private.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
 
 
 class GuessableAuthenticator(Authenticator, Protocol):
-    """An authenticator whose secrets people choose, so that they can be guessed: passwords, PINs.
+    """An authenticator whose secrets people choose and others can guess: passwords, PINs.
 
-    Its credentials are rejected before they are verified while their network or the identity that they claim is
-    blocked, unless the two succeeded together within the last day.
+    While the network or the claimed identity is blocked, its credentials are rejected before they are verified, unless
+    that identity authenticated from that network within the last day.
     """
 
     @property
     def guessable(self) -> bool:
-        """Whether its secrets can be guessed; True."""
+        """Whether its secrets can be guessed: True."""
 
     def identity(self, credential: Any) -> str:
-        """Return whose credential ``find`` returned, as it claims, such as a user name; empty if it names nobody."""
+        """Return the identity that a credential claims, such as a user name.
+
+        It is empty if the credential, which ``find`` returned, claims none.
+        """
 
 
 class Revoker(Protocol):
-    """Knows which credentials were revoked before they expired."""
+    """Checks whether a credential was revoked before its expiry."""
 
     def check(self, principal: Principal) -> None:
-        """Let a principal pass.
+        """Check that a principal is not revoked.
 
-        :raises UnusableCredential: the principal, its token, or everything issued up to an instant was revoked.
-        :raises DependencyUnavailable: the revocations are not known now.
+        :raises UnusableCredential: the principal, its token, or everything issued up to some time was revoked.
+        :raises DependencyUnavailable: the revocations cannot be read.
         """
 
 
 class AuthenticationGuard:
-    """Writes ``exchange.principal`` for every route that is not public, or rejects the request.
+    """Sets ``exchange.principal`` for every route that is not public, or rejects the request.
 
-    It also writes who is charged, and under which plan: limits and responses read both.
+    It also sets ``exchange.caller``, who is charged, and ``exchange.plan``; limits and responses use both.
 
     :param plans: the plans of ``SECURE_ML_PLANS``.
     :param authenticators: called in this order.
     :param challenges: the challenges in ``WWW-Authenticate``.
-    :param revoker: called for every verified credential, of whatever kind.
-    :param throttle: counts the credentials that fail, and decides what is still tried.
-    :param ambient: authenticators for what clients send by themselves, such as a session cookie or the certificate of
-        the connection; called only when the request has no credential, and the first that finds one counts.
-    :param poll: called for every request, also on public routes: keeps cached keys and revocations current.
-    :raises ValueError: an authenticator is ``guessable`` and has no method ``identity``.
+    :param revoker: called for every verified credential of any kind.
+    :param throttle: counts failed credentials, and decides which are still verified.
+    :param ambient: authenticators for credentials that clients send implicitly, such as a session cookie or the
+        certificate of the connection; called only if the request has no other credential. The first one found is used.
+    :param poll: called for every request, also on public routes; refreshes cached keys and revocations.
+    :raises ValueError: an authenticator is ``guessable`` but has no method ``identity``.
     """
 
     name = "authenticate"
@@ -125,13 +130,13 @@ class AuthenticationGuard:
         return (*self._authenticators, *self._ambient)
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Find exactly one credential and verify it; on a public route none is looked for.
+        """Find exactly one credential and verify it, unless the route is public.
 
-        A principal that an enclosing app has authenticated stays.
+        If an enclosing app has already authenticated the request, its principal is kept.
 
         :raises NotAuthenticated: there is no credential, or it is not valid.
         :raises MalformedRequest: it is malformed, or there are several (RFC 6750 section 2).
-        :raises InternalError: it names a plan that is not configured; better rejected than unlimited.
+        :raises InternalError: its plan is not configured; a request without limits must not be served.
         """
         self._poll()
         principal = exchange.principal
@@ -160,7 +165,7 @@ class AuthenticationGuard:
     ) -> tuple[Authenticator, object]:
         if not found:
             # RFC 6750 section 3.1: without a credential the challenge carries no error code.
-            raise NotAuthenticated("no credential", headers=self._challenges.headers())
+            raise NotAuthenticated(_missing(request), headers=self._challenges.headers())
         if len(found) > 1:
             raise self._malformed("two credentials: " + " and ".join(each.name for each, _ in found))
         if request.environ.get("QUERY_STRING") and any(name.lower() in _IN_QUERY for name in request.args):
@@ -177,8 +182,9 @@ class AuthenticationGuard:
             self._revoker.check(principal)
         except NotAuthenticated as error:
             if not isinstance(error, UnusableCredential):
+                exchange.attempted = claimed_identity(authenticator, credential, error, identity)
                 self._throttle.failed(exchange, error, identity)
-            # The error itself, because a class of the user's may take other arguments.
+            # Set on the error itself, because the constructor of a user-defined class may take other arguments.
             error.extra_headers = tuple(self._challenges.headers(authenticator.challenge, error.oauth_error))
             error.members = {}
             raise
@@ -195,7 +201,7 @@ class AuthenticationGuard:
 def _find_all(
     authenticators: Sequence[Authenticator], request: Request, exchange: Exchange
 ) -> list[tuple[Authenticator, object]]:
-    """Call each ``find``; an unforeseen exception is due to the request, and must not become a 500."""
+    """Call each ``find``; turn unexpected exceptions into a MalformedRequest, not a 500."""
     found: list[tuple[Authenticator, object]] = []
     for each in authenticators:
         try:
@@ -214,12 +220,12 @@ def _is_guessable(authenticator: Authenticator) -> bool:
     if not getattr(authenticator, "guessable", False):
         return False
     if not callable(getattr(authenticator, "identity", None)):
-        raise ValueError(f"the authenticator {authenticator.name} is guessable and has no method identity()")
+        raise ValueError(f"the authenticator {authenticator.name} is guessable but has no method identity()")
     return True
 
 
 def _identity(authenticator: Any, credential: object, exchange: Exchange) -> str:
-    """Return the claimed identity under the name of its authenticator; empty if it names nobody."""
+    """Return the claimed identity, prefixed with the name of its authenticator; empty if none is claimed."""
     try:
         claimed = authenticator.identity(credential)
     except SecureMLError:
@@ -231,12 +237,33 @@ def _identity(authenticator: Any, credential: object, exchange: Exchange) -> str
 
 
 def _carries_any(request: Request) -> bool:
-    """Return True if the request has a credential of some kind, even one that this app does not accept."""
+    """Return True if the request has any credential, even one that this app does not accept."""
     return bool(request.environ.get("HTTP_AUTHORIZATION") or request.environ.get("HTTP_X_API_KEY"))
 
 
+def _missing(request: Request) -> str:
+    """Return the private reason for rejecting a request without an accepted credential.
+
+    It names other credentials in the request, but never their values.
+    """
+    unread = []
+    if header := request.environ.get("HTTP_AUTHORIZATION", ""):
+        # If a client omits the scheme, the first word is the secret itself.
+        scheme = header.partition(" ")[0].lower()
+        unread.append(f"Authorization with {f'the scheme {scheme}' if scheme in _SCHEMES else 'another scheme'}")
+    if request.environ.get("HTTP_X_API_KEY"):
+        unread.append("X-API-Key")
+    if request.environ.get("QUERY_STRING") and any(name.lower() in _IN_QUERY for name in request.args):
+        unread.append("a credential in the query")
+    if unread:
+        return f"no credential; ignored: {', '.join(unread)}"
+    if request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.environ:
+        return "no credential; this is a CORS preflight, but SECURE_ML_CORS is not set"
+    return "no credential"
+
+
 def _verified(authenticator: Authenticator, credential: object, exchange: Exchange) -> Principal:
-    """Call ``verify``; an unforeseen exception is due to the credential, and must not become a 500."""
+    """Call ``verify``; turn unexpected exceptions into a NotAuthenticated, not a 500."""
     try:
         principal: object = authenticator.verify(credential, exchange)
     except SecureMLError:
@@ -249,7 +276,7 @@ def _verified(authenticator: Authenticator, credential: object, exchange: Exchan
     return principal
 
 
-# A comma, then a scheme and its credentials: how servers join two Authorization headers. The parameters of
+# A comma, then a scheme and its credentials: servers join two Authorization headers like this. The parameters of
 # Digest do not match, because "name=value" has no space after the name.
 _SECOND_CREDENTIAL = re.compile(r", *[!#$%&'*+.^_`|~0-9A-Za-z-]+ +[^ =]")
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -258,14 +285,14 @@ _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 def authorization(request: Request) -> tuple[str, str] | None:
     """Return the lower-case scheme and the credentials of the ``Authorization`` header (RFC 9110 section 11.6.2).
 
-    :returns: None when the header is absent or empty.
-    :raises MalformedRequest: control characters, bytes beyond ASCII, or two credentials.
+    :returns: None if the header is absent or empty.
+    :raises MalformedRequest: it has control characters, non-ASCII bytes, or two credentials.
     """
     header: str = request.environ.get("HTTP_AUTHORIZATION", "")
     if not header or not (header := header.strip(" ")):
         return None
     if not (header.isascii() and header.isprintable()):
-        raise MalformedRequest("the Authorization header has characters that are not printable ASCII")
+        raise MalformedRequest("the Authorization header has characters other than printable ASCII")
     if _SECOND_CREDENTIAL.search(header):
         raise MalformedRequest("two Authorization headers, or two credentials in one")
     scheme, _, rest = header.partition(" ")
@@ -273,26 +300,26 @@ def authorization(request: Request) -> tuple[str, str] | None:
 
 
 def single_value(request: Request, scheme: str) -> str | None:
-    """Return the one value that follows a scheme in ``Authorization``, or None for another scheme or no header.
+    """Return the value after a scheme in ``Authorization``, or None for another scheme or no header.
 
     :param scheme: in lower case.
-    :raises MalformedRequest: no value, several values or a comma after the scheme (RFC 6750 section 3.1).
+    :raises MalformedRequest: the scheme has no value, several values or a comma (RFC 6750 section 3.1).
     """
     found = authorization(request)
     if found is None or found[0] != scheme:
         return None
     if not found[1] or " " in found[1] or "," in found[1]:
-        raise MalformedRequest(f"the scheme {scheme} needs exactly one value after it")
+        raise MalformedRequest(f"the scheme {scheme} requires exactly one value")
     return found[1]
 
 
 def token68(request: Request, scheme: str) -> str | None:
-    """Return the token that follows a scheme, or None for another scheme or no header (RFC 6750 section 2.1).
+    """Return the token after a scheme, or None for another scheme or no header (RFC 6750 section 2.1).
 
     :param scheme: in lower case.
     :raises MalformedRequest: the value is not one b64token.
     """
     token = single_value(request, scheme)
     if token is not None and not _B64TOKEN.fullmatch(token):
-        raise MalformedRequest(f"the value after {scheme} has characters that no token has")
+        raise MalformedRequest(f"the value after {scheme} has characters that are not allowed in a token")
     return token

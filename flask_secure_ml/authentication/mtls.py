@@ -24,16 +24,16 @@ from ..principal import Clock, Principal
 from ..refresh import Outage, WatchedFile, process_lock
 
 MAX_CACHED = 1_000
-"""How many verified certificates are cached; the oldest is evicted first."""
+"""The maximum number of verified certificates that are cached; the oldest is evicted first."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCertificate:
-    """A verified certificate, and what its verification depended on.
+    """A verified certificate, and the facts on which its verification depended.
 
-    :param begins: its first second, since the epoch.
-    :param ends: the last second of the whole chain, since the epoch.
-    :param authorities: those that it leads to; None if it is named by its fingerprint.
+    :param begins: the start of its validity, in seconds since the epoch.
+    :param ends: the end of the validity of the whole chain, in seconds since the epoch.
+    :param authorities: the authorities that it was verified with; None if the client is configured by fingerprint.
     """
 
     principal: Principal
@@ -45,12 +45,13 @@ class VerifiedCertificate:
 class MtlsAuthenticator:
     """Identifies a client by its certificate.
 
-    A certificate is that of a client if it has the one property that names the client. One that is named by fingerprint
-    (RFC 8705 section 2.2) may be self-signed; every other must lead to a configured authority (section 2.1). The TLS
-    handshake, here or at the trusted proxy, has proven that the client has the key.
+    A certificate belongs to a client if it has the one property that the client is configured with. A certificate that
+    is configured by fingerprint (RFC 8705 section 2.2) may be self-signed; any other must chain to a configured
+    authority (section 2.1). The TLS handshake, here or at the trusted proxy, proves that the client has the private
+    key.
 
-    :param clients: the clients; each name and each property once.
-    :param ca_file: the authorities in PEM, read again when the file changes; None if all are named by fingerprint.
+    :param clients: the clients; their names and properties must be unique.
+    :param ca_file: the authorities in PEM, read again when the file changes; None if all clients have fingerprints.
     :param clock: decides whether a certificate is valid now.
     """
 
@@ -65,9 +66,9 @@ class MtlsAuthenticator:
         self._lock = process_lock()
 
     def check(self) -> None:
-        """Read the authorities at start-up.
+        """Read the file of the authorities at start-up.
 
-        :raises ConfigError: their file is missing or damaged.
+        :raises ConfigError: it is missing or damaged.
         """
         if self._authorities is not None:
             self._authorities.check()
@@ -77,9 +78,9 @@ class MtlsAuthenticator:
         return exchange.certificate
 
     def verify(self, credential: bytes, exchange: Exchange) -> Principal:
-        """Return the principal of the client that a certificate names.
+        """Return the principal of the client to which a certificate belongs.
 
-        :raises NotAuthenticated: it names no client or several, is not valid now, or leads to no authority.
+        :raises NotAuthenticated: it belongs to no client or to several, is not valid now, or chains to no authority.
         :raises DependencyUnavailable: the file of the authorities is missing or damaged.
         """
         digest = sha256(credential).digest()
@@ -97,11 +98,11 @@ class MtlsAuthenticator:
     def _verify(self, der: bytes, fingerprint: str) -> VerifiedCertificate:
         certificate = read_certificate(der)
         now = self._clock.now()
-        # Before its name is looked up, so that the time does not show which names are those of clients.
+        # Before the client is looked up, so that the timing does not reveal which names belong to clients.
         chain = None if ("sha256", fingerprint) in self._clients else self._chain(certificate, now)
         client = self._named(certificate, fingerprint)
         if not certificate.begins <= now <= certificate.ends:
-            # Anyone can write a name into a certificate of their own; nobody else has that of a fingerprint.
+            # Anyone can create a certificate with a client's name, but not one with a client's fingerprint.
             unproven = UnusableCredential if client.sha256 else NotAuthenticated
             raise unproven(f"the certificate of {client.client} is not valid now")
         principal = _principal(client, certificate)
@@ -113,7 +114,7 @@ class MtlsAuthenticator:
         return VerifiedCertificate(principal, certificate.begins, ends, trusted)
 
     def _chain(self, certificate: ClientCertificate, now: float) -> tuple[Authorities, float] | SecureMLError:
-        """Return the authorities and the end of the chain that leads to them, or why none does."""
+        """Return the authorities and the expiry of the chain to them, or the error if there is no such chain."""
         try:
             trusted = self._trusted()
             return trusted, trusted.valid_until(certificate, now)
@@ -124,15 +125,15 @@ class MtlsAuthenticator:
         identities = {*certificate.identities, ("sha256", fingerprint)}
         found = [self._clients[each] for each in identities & self._clients.keys()]
         if not found:
-            raise NotAuthenticated(f"no client has the certificate with the SHA-256 fingerprint {fingerprint}")
+            raise NotAuthenticated(f"no client matches the certificate with the SHA-256 fingerprint {fingerprint}")
         if len(found) > 1:
             names = ", ".join(sorted(each.client for each in found))
-            raise NotAuthenticated(f"one certificate names several clients: {names}")
+            raise NotAuthenticated(f"the certificate matches several clients: {names}")
         return found[0]
 
     def _trusted(self) -> Authorities:
         if self._authorities is None:
-            raise NotAuthenticated("without SECURE_ML_MTLS_CA_FILE the certificate leads to no authority")
+            raise NotAuthenticated("the certificate cannot be verified without SECURE_ML_MTLS_CA_FILE")
         return self._authorities.read()
 
     def _put(self, digest: bytes, verified: VerifiedCertificate) -> None:
@@ -170,12 +171,12 @@ _ALTERNATIVE_NAMES: Mapping[type[Any], str] = {
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """A parsed certificate, whoever signed it.
+    """A parsed certificate, not verified.
 
     :param parsed: the certificate itself.
     :param identities: its subject and its alternative names, in the form of ``MtlsClient.identity``.
-    :param begins: the first second of its validity, since the epoch.
-    :param ends: the last second of its validity, since the epoch.
+    :param begins: the start of its validity, in seconds since the epoch.
+    :param ends: the end of its validity, in seconds since the epoch.
     """
 
     parsed: x509.Certificate
@@ -185,17 +186,17 @@ class ClientCertificate:
 
 
 def read_certificate(der: bytes) -> ClientCertificate:
-    """Return a parsed certificate.
+    """Parse a certificate.
 
-    :raises NotAuthenticated: it cannot be read, is larger than 16 KiB, or its key is weak.
+    :raises NotAuthenticated: it cannot be parsed, is larger than 16 KiB, or its key is weak.
     """
     if len(der) > MAX_CERTIFICATE:
         raise NotAuthenticated(f"the client certificate has more than {MAX_CERTIFICATE} bytes")
     try:
         certificate = _read(der)
         strong = _is_strong(certificate.parsed.public_key())
-    except Exception as error:  # noqa: BLE001  the parser raises many types, not all of them a ValueError
-        raise NotAuthenticated(f"the client certificate cannot be read: {type(error).__name__}") from None
+    except Exception as error:  # noqa: BLE001  the parser raises many types, not only ValueError
+        raise NotAuthenticated(f"the client certificate cannot be parsed: {type(error).__name__}") from None
     if not strong:
         raise NotAuthenticated("the key of the client certificate is too weak")
     return certificate
@@ -227,12 +228,12 @@ def _alternative_names(extensions: x509.Extensions) -> list[Identity]:
 
 
 class Authorities:
-    """The certificate authorities that client certificates must lead to.
+    """The certificate authorities that client certificates must chain to.
 
-    Each of them is a trust anchor, an intermediate one too.
+    Each of them is a trust anchor, even if it is an intermediate authority.
 
     :param pem: one or more certificates.
-    :raises ValueError: there is none, or one that is not an authority.
+    :raises ValueError: there is none, or one of them is not an authority.
     """
 
     def __init__(self, pem: bytes) -> None:
@@ -244,11 +245,11 @@ class Authorities:
     def valid_until(self, certificate: ClientCertificate, now: float) -> float:
         """Return when the chain of a certificate expires, in seconds since the epoch.
 
-        The chain follows RFC 5280 in the profile of the Web PKI, with two allowances for private authorities: a
+        The chain is validated by RFC 5280 in the profile of the Web PKI, with two exceptions for private authorities: a
         client certificate needs no alternative name, and an authority's certificate needs no key usage. Extended key
         usages, if there are any, must include ``clientAuth``.
 
-        :raises NotAuthenticated: no valid chain leads to an authority.
+        :raises NotAuthenticated: there is no valid chain to an authority.
         """
         builder = PolicyBuilder().store(self._store).time(datetime.fromtimestamp(now, UTC))
         verifier = builder.extension_policies(ca_policy=_authority(), ee_policy=_client()).build_client_verifier()
@@ -256,7 +257,7 @@ class Authorities:
             chain = verifier.verify(certificate.parsed, []).chain
         except VerificationError:
             raise NotAuthenticated(
-                "no valid chain leads from the client certificate to an authority, or it is not for clients"
+                "the client certificate has no valid chain to an authority, or is not for client authentication"
             ) from None
         return min(each.not_valid_after_utc.timestamp() for each in chain)
 
@@ -272,7 +273,7 @@ class AuthorityFile:
         self._outage = Outage(f"the CA file {path} cannot be used", f"the CA file {path} can be used again")
 
     def read(self) -> Authorities:
-        """Return the authorities: the same object for as long as the file stays the same.
+        """Return the authorities, as the same object while the file is unchanged.
 
         :raises DependencyUnavailable: the file is missing or damaged.
         """
@@ -307,12 +308,12 @@ def _check_authority(certificate: x509.Certificate) -> None:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
-        raise ValueError("a certificate in it has no basic constraints, so it is not an authority") from None
+        raise ValueError("it contains a certificate without basic constraints, which is not a CA certificate") from None
     if not constraints.ca:
         # As a trust anchor, a client certificate would verify itself.
-        raise ValueError("a certificate in it is not an authority")
+        raise ValueError("it contains a certificate that is not a CA certificate")
     if not isinstance(certificate.public_key(), (RSAPublicKey, EllipticCurvePublicKey)):
-        raise ValueError("an authority in it has a key that is neither RSA nor on an elliptic curve of NIST")
+        raise ValueError("it contains a CA certificate whose key is neither RSA nor on a NIST curve")
 
 
 def _authority() -> ExtensionPolicy:
@@ -326,4 +327,4 @@ def _client() -> ExtensionPolicy:
 def _signs_certificates(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
     """Check a key usage, if there is one, against RFC 5280 section 6.1.4 (n)."""
     if usage is not None and not usage.key_cert_sign:
-        raise ValueError("the key usage of an authority lacks keyCertSign")
+        raise ValueError("the key usage of a CA certificate lacks keyCertSign")

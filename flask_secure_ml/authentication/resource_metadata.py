@@ -1,7 +1,7 @@
 """The metadata document of a protected resource (RFC 9728): which tokens this API accepts, and who issues them.
 
-Its content comes from the settings and the policies, never from the request: a document that repeated the ``Host``
-header would let anyone direct clients to an authorization server of their own.
+Its content comes from the settings and the policies, never from the request: with a document that depends on the
+``Host`` header, an attacker could direct clients to another authorization server.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def metadata_uri(resource: str) -> str:
 
 
 def metadata_document(settings: Settings, scopes: Iterable[str]) -> dict[str, Any]:
-    """Return the members for this app, without empty ones (RFC 9728 section 3.2).
+    """Return the metadata of this app, without empty members (RFC 9728 section 3.2).
 
     :param scopes: every scope that a route may require.
     """
@@ -54,7 +54,7 @@ def metadata_document(settings: Settings, scopes: Iterable[str]) -> dict[str, An
 
 
 def _uses_certificates(settings: Settings) -> bool:
-    # gunicorn's own TLS may pass certificates on without any setting here; then the document omits that.
+    # If gunicorn terminates TLS, certificates need no setting here; then the document does not mention them.
     return bool(settings.client_certificate_header or settings.mtls_ca_file or settings.mtls_clients)
 
 

@@ -1,4 +1,4 @@
-"""Revocations: of one token, of a principal, or of everything issued up to an instant."""
+"""Revocations: of one token, of a principal, or of everything issued up to some time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORDER = ("kind", "issuer", "token_id", "principal", "instant", "created", "expi
 _MEMBERS = frozenset(_ORDER)
 _NUMBERS = (int, float)
 
-# Whether each kind names an issuer, a token and a principal: exactly one record can mean the same.
+# Whether each kind has an issuer, a token id and a principal, so that equal revocations have equal records.
 _NAMED = {
     TOKEN: {(True, True, False)},
     PRINCIPAL: {(False, False, True)},
@@ -32,15 +32,15 @@ _YEAR_10000 = 253_402_300_800
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One record.
+    """The record of one revocation.
 
     :param kind: ``token``, ``principal`` or ``before``.
     :param issuer: of the token, or of all tokens that ``before`` revokes; empty for every issuer.
     :param token_id: the ``jti`` of the token.
     :param principal: the ``Principal.id`` that is revoked, or whose credentials ``before`` revokes; empty for all.
-    :param instant: for ``before``, seconds since the epoch; what was issued then or earlier is revoked.
-    :param created: when it was revoked, in seconds since the epoch.
-    :param expires: when this record expires, in seconds since the epoch; None if it stays until it is undone.
+    :param instant: for ``before``, seconds since the epoch; credentials issued then or earlier are revoked.
+    :param created: the time of the revocation, in seconds since the epoch.
+    :param expires: the expiry of this record, in seconds since the epoch; None to keep it until it is undone.
     """
 
     kind: str
@@ -54,24 +54,25 @@ class Revocation:
     @property
     def key(self) -> str:
         """The key of the record: equal for equal revocations."""
-        # With their lengths, so that no part can contain the beginning of the next.
+        # Length-prefixed, so that different parts cannot yield the same string.
         parts = "".join(f"{len(part)}:{part}" for part in (self.kind, self.issuer, self.token_id, self.principal))
         return hashlib.blake2b(parts.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
     def __str__(self) -> str:
-        """Return what is revoked, for people."""
+        """Return a readable description of what is revoked."""
         if self.kind == TOKEN:
             return f"token {self.token_id} of {self.issuer}"
         if self.kind == PRINCIPAL:
             return f"principal {self.principal}"
         until = datetime.fromtimestamp(self.instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"what was issued to {self.principal or self.issuer or 'anyone'} until {until}"
+        source = f"by {self.issuer}" if self.issuer else f"to {self.principal or 'anyone'}"
+        return f"credentials issued {source} until {until}"
 
 
 def dump_revocation(record: Revocation) -> bytes:
-    """Return the form of a record in a store.
+    """Return a record as JSON for a store.
 
-    :raises ValueError: it could not be parsed again.
+    :raises ValueError: :func:`parse_revocation` would reject it.
     """
     raw = json.dumps(asdict(record)).encode()
     parse_revocation(raw)
@@ -81,7 +82,7 @@ def dump_revocation(record: Revocation) -> bytes:
 def parse_revocation(raw: bytes) -> Revocation:
     """Parse one record.
 
-    :raises ValueError: it is not a complete record.
+    :raises ValueError: it is not a valid record.
     """
     members = loads(raw)
     if not isinstance(members, dict) or members.keys() != _MEMBERS:
@@ -89,12 +90,12 @@ def parse_revocation(raw: bytes) -> Revocation:
     kind, issuer, token_id, principal, instant, created, expires = map(members.__getitem__, _ORDER)
     named = kind, issuer, token_id, principal
     if set(map(type, named)) != {str} or kind not in _NAMED:
-        raise ValueError("a revocation has strings of wrong types")
+        raise ValueError("a revocation has members that are not strings")
     if not (_is_instant(instant) and _is_instant(created) and (expires is None or _is_instant(expires))):
-        raise ValueError("a revocation has an instant that is not one")
+        raise ValueError("a revocation has an invalid time")
     if (issuer != "", token_id != "", principal != "") not in _NAMED[kind]:
-        raise ValueError("a revocation names more or less than its kind requires")
-    # A hundred thousand records name a few issuers, and every worker caches them all.
+        raise ValueError("a revocation has other members than its kind requires")
+    # A hundred thousand records may share a few issuers, and every worker caches all of them.
     return Revocation(sys.intern(kind), sys.intern(issuer), token_id, principal, instant, created, expires)
 
 
@@ -104,20 +105,20 @@ def _is_instant(value: Any) -> bool:
 
 SPACE = "revocations"
 KEPT = 31 * 86_400
-"""Seconds for which the revocation of one token is kept by default; no token lives longer."""
+"""Seconds for which the revocation of one token is kept by default; no token is valid for longer."""
 
 AHEAD = 300
-"""Seconds by which an instant may lie in the future, for issuers whose clock is ahead (the most of
-``SECURE_ML_TOKEN_LEEWAY``); a later one would also revoke what is yet to be issued."""
+"""Seconds by which an instant may be in the future, for issuers whose clock is ahead (the maximum of
+``SECURE_ML_TOKEN_LEEWAY``); a later one would revoke credentials that are not issued yet."""
 
 _LONGEST = 2048
 
 
 class _Index(dict[str, Revocation]):
-    """The revocations by key, and by the parts of a principal that they apply to.
+    """The revocations by key, and indexed by the issuer, token and principal that they apply to.
 
-    Each kind of revocation has one position for each issuer, token and principal, from which its key is derived. So a
-    record takes the position of the one that it replaces, and no reader finds it empty in between.
+    The key of a revocation is derived from its kind, issuer, token and principal. A new record therefore replaces the
+    old one in a single assignment, and readers never find neither.
     """
 
     def __init__(self) -> None:
@@ -153,7 +154,7 @@ class _Index(dict[str, Revocation]):
         if principal.issued is None:
             return own
         for each in (own, self._before.get((issuer, "")) if issuer else None, self._before.get(("", ""))):
-            # The same second counts as before: a token that was stolen in it must not survive.
+            # Inclusive: a token issued in the same second may have been stolen too.
             if each is not None and principal.issued <= each.instant:
                 return each
         return None
@@ -169,8 +170,8 @@ class _Index(dict[str, Revocation]):
 class Revocations:
     """The revocations of an app.
 
-    :param store: has the records; a change takes effect in every process that shares it within a second.
-    :param clock: measures the age of what is cached.
+    :param store: stores the records; a change takes effect within a second in every process that shares the store.
+    :param clock: measures the age of the cache.
     """
 
     def __init__(self, store: SharedStore, clock: Clock) -> None:
@@ -179,11 +180,11 @@ class Revocations:
         self._snapshot = Snapshot(store, SPACE, parse_revocation, clock, _Index)
 
     def poll(self) -> None:
-        """Read what changed if that was last done some time ago; raise nothing."""
+        """Refresh the cache if it is due; never raises."""
         self._snapshot.poll()
 
     def ready(self) -> None:
-        """Raise what :meth:`check` would raise for every principal.
+        """Raise the error that :meth:`check` would raise for every principal.
 
         :raises DependencyUnavailable: the store has not responded for a minute, or is damaged.
         """
@@ -193,12 +194,12 @@ class Revocations:
             raise _damaged(error) from None
 
     def check(self, principal: Principal) -> None:
-        """Let a principal pass that was not revoked.
+        """Check that a principal is not revoked.
 
-        If it is not known when its credential was issued, *before* applies only if it names the principal itself, and
-        then for every instant.
+        If its credential has no time of issue, a revocation of kind ``before`` applies only if it names the principal,
+        and then regardless of its instant.
 
-        :raises NotAuthenticated: the principal, its token, or everything issued up to an instant was revoked.
+        :raises UnusableCredential: the principal, its token, or everything issued up to some time was revoked.
         :raises DependencyUnavailable: the store has not responded for a minute, or is damaged.
         """
         try:
@@ -213,25 +214,25 @@ class Revocations:
         """Revoke one token.
 
         :param token_id: its ``jti``.
-        :param seconds: for which the record is kept; at least as long as the token lives.
+        :param seconds: how long the record is kept; at least as long as the token is valid.
         :raises ValueError: the issuer or the id is not a printable string, or the seconds are not positive.
         :raises DependencyUnavailable: the store is down.
         """
         if not 0 < seconds < math.inf:
-            raise ValueError("a revocation must be kept for some time")
+            raise ValueError("a revocation must be kept for a positive, finite number of seconds")
         record = Revocation(TOKEN, _printable(issuer), _printable(token_id))
         raw = self._store.get(SPACE, record.key)
         left = 0.0 if raw is None else (_parsed(raw).expires or math.inf) - self._clock.now()
         if left >= seconds:
-            # Kept for a shorter time, it would accept the token again earlier, which only undo() may do.
+            # If the record expired earlier, the token would be accepted earlier, which only undo() may cause.
             return _parsed(raw or b"")
         return self._store_one(record, seconds)
 
     def revoke_principal(self, principal_id: str) -> Revocation:
-        """Revoke a principal, whatever credential it presents, until that is undone.
+        """Revoke a principal with all its credentials, until :meth:`undo`.
 
         :param principal_id: its ``Principal.id``, as in the request log.
-        :raises ValueError: it does not have the form of one.
+        :raises ValueError: the id does not have the format of one.
         :raises DependencyUnavailable: the store is down.
         """
         return self._store_one(Revocation(PRINCIPAL, principal=_principal(principal_id)))
@@ -239,11 +240,11 @@ class Revocations:
     def revoke_before(
         self, instant: float, *, issuer: str | None = None, principal_id: str | None = None
     ) -> Revocation:
-        """Revoke what was issued at an instant or earlier: by one issuer, to one principal, or all of it.
+        """Revoke credentials issued at an instant or earlier: by one issuer, to one principal, or all.
 
         :param instant: seconds since the epoch; at most five minutes from now.
-        :raises ValueError: both an issuer and a principal, or an instant that is not one, too late, or earlier than
-            what was revoked already: that would accept something again, which only :meth:`undo` may do.
+        :raises ValueError: both an issuer and a principal are given, or the instant is invalid, too late, or earlier
+            than one that is revoked already: that would accept credentials again, which only :meth:`undo` may cause.
         :raises DependencyUnavailable: the store is down.
         """
         if issuer is not None and principal_id is not None:
@@ -252,7 +253,7 @@ class Revocations:
         record = Revocation(BEFORE, whose[0], principal=whose[1], instant=self._instant(instant))
         raw = self._store.get(SPACE, record.key)
         if raw is not None and _parsed(raw).instant > instant:
-            raise ValueError(f"a later instant is revoked already; to go back, undo {record.key} first")
+            raise ValueError(f"a later instant is already revoked; undo {record.key} first")
         return self._store_one(record)
 
     def undo(self, key: str) -> bool:
@@ -274,16 +275,16 @@ class Revocations:
 
     def _instant(self, instant: float) -> float:
         if not math.isfinite(instant) or instant < 0:
-            raise ValueError("the instant must be a number of seconds since the epoch")
+            raise ValueError("the time must be a number of seconds since the epoch")
         if instant > self._clock.now() + AHEAD:
-            raise ValueError("the instant is in the future: it would revoke what is yet to be issued")
+            raise ValueError("the instant is in the future, which would revoke credentials that are not issued yet")
         return instant
 
     def _store_one(self, record: Revocation, seconds: float | None = None) -> Revocation:
         now = self._clock.now()
         stamped = replace(record, created=now, expires=None if seconds is None else now + seconds)
         self._store.put(SPACE, stamped.key, dump_revocation(stamped), seconds=seconds)
-        # This process sees its own change at once.
+        # So that this process applies its own change at once.
         self._snapshot.invalidate()
         return stamped
 

@@ -1,8 +1,8 @@
 """The cookie session of the app as a credential, for its own pages: an HTML form cannot send a header.
 
-A browser sends a cookie with requests that pages of other sites make, too. So a request with a session is rejected
-unless no other origin can have made it, by the headers that browsers set and scripts cannot: ``Origin`` and
-``Sec-Fetch-*``. An unsafe method needs one of them.
+Browsers also send cookies with requests that pages of other sites make. A request with a session is therefore rejected
+unless ``Origin`` and ``Sec-Fetch-*``, which browsers set and scripts cannot, show that it does not come from another
+origin. A request with an unsafe method must have one of them.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ KIND = "session"
 """The ``kind`` of the principals."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""The methods that change nothing (RFC 9110 section 9.2.1)."""
+"""The safe methods (RFC 9110 section 9.2.1)."""
 
 _LONGEST = 255
 
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """The values of a session, unchecked."""
+    """The values of a session, not validated."""
 
     user: object
     scopes: object
 
 
 class Users(Protocol):
-    """The users of a login extension, which may know more than the session."""
+    """The users of a login extension, which may hold more state than the session."""
 
     def remembers(self, request: Request) -> bool:
-        """Return True if the extension may restore a session that has no user, from another cookie."""
+        """Return True if the extension may restore the user of a session from another cookie."""
 
     def load(self) -> str | None:
-        """Restore or end the session as the extension does, and return the id of its user.
+        """Let the extension restore or end the session, and return the id of its user.
 
-        :returns: None if the extension is not set up on the app, so that the session alone counts.
-        :raises UnusableCredential: there is no such user, or it may not log in.
-        :raises DependencyUnavailable: the user cannot be loaded now.
+        :returns: None if the extension is not set up on the app; then the session alone is used.
+        :raises UnusableCredential: the user does not exist, or may not log in.
+        :raises DependencyUnavailable: the user cannot be loaded.
         """
 
 
 class SessionAuthenticator:
-    """Takes the user of the cookie session for the caller.
+    """Authenticates the user of the cookie session.
 
-    :param login: the keys of the session.
+    :param login: the keys in the session.
     :param read: returns the session of the current request.
-    :param cookie: the name of the session cookie, for the description of the API.
-    :param users: the users of a login extension that writes this session; each is loaded for each request.
+    :param cookie: the name of the session cookie, for the OpenAPI document.
+    :param users: the users of a login extension that writes this session; the user is loaded for each request.
     """
 
     name = KIND
@@ -83,7 +83,7 @@ class SessionAuthenticator:
         }
 
     def find(self, request: Request, exchange: Exchange) -> LoggedIn | None:
-        """Return what the session says of its user; None if nobody is logged in, or the cookie is not authentic."""
+        """Return the user in the session, or None if nobody is logged in or the cookie is not authentic."""
         if not request.environ.get("HTTP_COOKIE"):
             return None
         found = self._logged_in()
@@ -94,17 +94,17 @@ class SessionAuthenticator:
     def verify(self, credential: LoggedIn, exchange: Exchange) -> Principal:
         """Return the principal of the session.
 
-        :raises UnusableCredential: the values in the session are not an id and scopes, or the user is gone.
-        :raises DependencyUnavailable: the user cannot be loaded now.
+        :raises UnusableCredential: the values in the session are not an id and scopes, or the user no longer exists.
+        :raises DependencyUnavailable: the user cannot be loaded.
         """
         loaded = None
         if self._users is not None:
             loaded = self._users.load()
-            # The extension may have restored the session, or have ended it.
+            # The extension may have restored or ended the session.
             credential = self._logged_in()
         subject = _subject(credential.user)
         if loaded is not None and loaded != subject:
-            raise UnusableCredential("the user that was loaded is another one than that of the session")
+            raise UnusableCredential("the loaded user differs from the user of the session")
         scopes = self._login.scopes | _scopes(credential.scopes)
         return Principal(KIND, subject, scopes=scopes, plan=self._login.plan)
 
@@ -116,11 +116,11 @@ class SessionAuthenticator:
 class SessionOriginGuard:
     """Rejects a request with a session that a page of another origin may have made.
 
-    It is no part of the authenticator: middleware beneath the guards can change the method, and then the request is
-    authorized again, but not authenticated.
+    This is not part of the authenticator: middleware beneath the guards can change the method of a request, which is
+    then authorized, but not authenticated, again.
 
-    :param cors: the options of CORS for routes whose policy has none. An origin that they allow with ``credentials``
-        may use the session.
+    :param cors: the CORS options for routes whose policy has none. An origin that they allow with ``credentials`` may
+        use the session.
     """
 
     name = "session_origin"
@@ -130,9 +130,9 @@ class SessionOriginGuard:
         self._cors = NO_CORS if cors is None else cors
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Let every request without a session pass, and those of allowed origins.
+        """Accept requests without a session, and those from allowed origins.
 
-        :raises OriginNotAllowed: another origin may have made it.
+        :raises OriginNotAllowed: the request has a session and may come from another origin.
         """
         principal = exchange.principal
         if principal is None or principal.kind != KIND or (exchange.policy is not None and exchange.policy.public):
@@ -142,13 +142,13 @@ class SessionOriginGuard:
             raise OriginNotAllowed(f"cookie session: {reason}")
 
     def _foreign(self, request: Request, exchange: Exchange) -> str:
-        """Return why a page of another origin may have made the request; empty if none can have."""
+        """Return why the request may come from a page of another origin, or an empty string if it cannot."""
         origin = request.environ.get("HTTP_ORIGIN")
         if origin is None:
             return _foreign_without_origin(request)
         if is_own_origin(origin, request.scheme, request.host) or self._allows(origin, exchange):
             return ""
-        return "the Origin is another one than that of the app"
+        return "the Origin differs from the origin of the app"
 
     def _allows(self, origin: str, exchange: Exchange) -> bool:
         policy = exchange.policy
@@ -165,10 +165,10 @@ def _foreign_without_origin(request: Request) -> str:
         return ""
     if request.method not in SAFE_METHODS:
         return "an unsafe method without Origin, and Sec-Fetch-Site is not same-origin"
-    # A link of another site may lead here. What its page embeds or fetches may not come with the session.
+    # Links from other sites are allowed; requests that their pages make by embedding or fetching are not.
     if site in {None, "none"} or _is_top_level(environ):
         return ""
-    return "a page of another origin embeds or fetches this"
+    return "a page of another origin embeds or fetches the resource"
 
 
 def _is_websocket(environ: Mapping[str, Any]) -> bool:
@@ -180,7 +180,7 @@ def _is_top_level(environ: Mapping[str, Any]) -> bool:
 
 
 def _subject(user: object) -> str:
-    # Keys of databases; True is an integer in Python.
+    # Database keys; a bool is an int in Python.
     if isinstance(user, (int, UUID)) and not isinstance(user, bool):
         user = str(user)
     if not isinstance(user, str) or not 0 < len(user) <= _LONGEST or not user.isprintable():
@@ -196,22 +196,25 @@ def _scopes(found: object) -> frozenset[str]:
     try:
         return frozenset(map(scope, found))
     except ValidationError:
-        raise UnusableCredential("the session has a scope that cannot be one") from None
+        raise UnusableCredential("the session contains an invalid scope") from None
 
 
 def require_secret_key(app: Flask) -> None:
-    """Require the key that signs the session.
+    """Check that the app has a key to sign the session.
 
-    :raises ConfigError: there is none, so there is no session.
+    :raises ConfigError: it has none, so there is no session.
     """
     if isinstance(app.session_interface, SecureCookieSessionInterface) and not app.secret_key:
         raise ConfigError(
-            ["SECURE_ML_SESSION_LOGIN: needs SECRET_KEY, which signs the session; set it before init_app is called"]
+            ["SECURE_ML_SESSION_LOGIN: requires SECRET_KEY, which signs the session; set it before init_app is called"]
         )
 
 
 class SessionVary:
-    """Adds ``Vary: Cookie`` to every response that depends on the session: those of routes that are not public."""
+    """Adds ``Vary: Cookie`` to every response that may depend on the session.
+
+    These are the responses of routes that are not public.
+    """
 
     def completed(self, exchange: Exchange, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers to send."""

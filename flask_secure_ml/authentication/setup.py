@@ -1,8 +1,9 @@
-"""Builds the authentication of one app from its settings; every authentication method is listed here once."""
+"""Builds the authentication of one app from its settings; this is the list of all authentication methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 
 from ..config import Settings
 from ..config.settings import IN_STORE
-from ..errors import ConfigError
+from ..describing import is_described_only
+from ..errors import ConfigError, DependencyUnavailable
 from ..principal import Clock
 from ..stores import SharedStore
 from .challenges import Challenges
@@ -23,16 +25,18 @@ if TYPE_CHECKING:
     from .api_keys.key import KeyStore
     from .tokens.authenticator import TokenVerifier
     from .tokens.dpop import ProofChecker
+    from .tokens.sources import Refreshes
 
-# Each authentication method is imported in the function that builds it, and so only where it is configured.
+# Each authentication method is imported in the function that builds it, and therefore only if it is configured.
 
 
 @dataclass(frozen=True)
 class Authentication:
-    """The guard, and the stores that the commands work on.
+    """The guard, and the stores that the commands use.
 
-    :param load: reads keys and revocations from the shared store, if that was not done a moment ago.
-    :param parts: what the credentials of requests need, by name; each raises an error while it is down.
+    :param load: reads keys and revocations when a worker starts; a source that cannot be read is logged.
+    :param parts: checks of the dependencies of authentication, by name; each raises an error while its dependency is
+        down.
     """
 
     guard: AuthenticationGuard
@@ -49,29 +53,31 @@ def build_authentication(
     declared: Sequence[Authenticator],
     throttle: Throttle,
     session: Authenticator | None = None,
+    refreshed: Refreshes = lambda _issuer, _usable: None,
 ) -> Authentication:
-    """Return the parts for an app.
+    """Return the authentication of an app.
 
     :param declared: the user's own authenticators, called after the built-in ones.
-    :param throttle: counts the credentials that fail.
+    :param throttle: counts failed credentials.
     :param session: the authenticator for the cookie session, which needs the app.
+    :param refreshed: called after each fetch of a key set.
     :raises ConfigError: a key set, a secret, a certificate authority, a challenge or an authenticator cannot be used.
     """
     keys = _key_store(settings, clock, store)
     revocations = Revocations(store, clock)
-    verifiers = list(_verifiers(settings, clock))
+    verifiers = list(_verifiers(settings, clock, refreshed))
     others = [*_tokens(settings, clock, store, throttle, verifiers), *declared]
     authenticators = [*_api_keys(settings, clock, keys, others), *others]
-    load = _loader(store, revocations, keys)
+    poll = _poller(store, revocations, keys)
     challenges = _challenges(settings, authenticators)
-    # The session first: unlike a certificate, it counts only for requests of the same origin.
+    # The session first: unlike a certificate, it is accepted only in requests of the same origin.
     ambient = [*([] if session is None else [session]), *_certificates(settings, clock)]
     try:
-        guard = AuthenticationGuard(settings.plans, authenticators, challenges, revocations, throttle, ambient, load)
+        guard = AuthenticationGuard(settings.plans, authenticators, challenges, revocations, throttle, ambient, poll)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     parts = dict(_parts(settings, store, keys, revocations, verifiers))
-    return Authentication(guard, keys, revocations, load, parts)
+    return Authentication(guard, keys, revocations, partial(_load, poll, keys), parts)
 
 
 def _parts(
@@ -81,7 +87,7 @@ def _parts(
     revocations: Revocations,
     verifiers: Sequence[TokenVerifier],
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield what every credential of a kind needs, and a function that does what a request would do."""
+    """Yield the name of each dependency, and a function that uses it as a request would."""
     if store.shared:
         yield "store", revocations.ready
     if keys is not None and settings.api_key_pepper is not None:
@@ -92,10 +98,10 @@ def _parts(
             yield f"issuer {issuer}", part
 
 
-def _loader(store: SharedStore, revocations: Revocations, keys: KeyStore | None) -> Callable[[], None]:
-    """Return a function that keeps what is cached of a shared store current; it raises nothing.
+def _poller(store: SharedStore, revocations: Revocations, keys: KeyStore | None) -> Callable[[], None]:
+    """Return a function that refreshes what is cached from a shared store; it never raises.
 
-    Called for every request, it lets a worker survive an outage that begins before its first credential.
+    It is called for every request, so that a worker has a cache if an outage begins before its first credential.
     """
     if not store.shared:
         return lambda: None
@@ -103,11 +109,24 @@ def _loader(store: SharedStore, revocations: Revocations, keys: KeyStore | None)
 
     polls = [revocations.poll, *([keys.poll] if isinstance(keys, SharedKeyStore) else [])]
 
-    def load() -> None:
-        for poll in polls:
-            poll()
+    def poll() -> None:
+        for each in polls:
+            each()
 
-    return load
+    return poll
+
+
+def _load(poll: Callable[[], None], keys: KeyStore | None) -> None:
+    """Read what the first credential needs, so that a wrong path is logged at the start of a worker."""
+    poll()
+    if keys is None:
+        return
+    from .api_keys.file_store import FileKeyStore
+
+    # The other store is read by the poll, which does not wait for a server that is down.
+    if isinstance(keys, FileKeyStore):
+        with suppress(DependencyUnavailable):
+            keys.cached()
 
 
 def _challenges(settings: Settings, authenticators: Sequence[Authenticator]) -> Challenges:
@@ -132,9 +151,9 @@ def _key_store(settings: Settings, clock: Clock, store: SharedStore) -> KeyStore
 def _api_keys(
     settings: Settings, clock: Clock, keys: KeyStore | None, others: Sequence[Authenticator]
 ) -> Iterator[Authenticator]:
-    """Yield what finds API keys in the configured headers.
+    """Yield the authenticators for API keys in the configured headers.
 
-    :param others: the authenticators for everything else.
+    :param others: the authenticators for other credentials.
     """
     if keys is None or settings.api_key_pepper is None:
         return
@@ -143,7 +162,7 @@ def _api_keys(
     schemes = settings.api_key_schemes
     taken = {each.challenge.partition(" ")[0].lower() for each in others}
     issued = {"bearer", "dpop"} if settings.token_issuers else set()
-    # ApiKey is reserved where it is off too: it is the scheme of this extension, and never one of the view's.
+    # ApiKey is reserved even if it is off: it is the scheme of this extension, never one for the view.
     reserved = {"apikey", *taken, *issued, *schemes}
     main = ApiKeyAuthenticator(keys, settings.api_key_pepper, clock, schemes, reserved)
     if not {"x-api-key", "apikey"}.isdisjoint(schemes):
@@ -173,7 +192,7 @@ def _tokens(
 
 
 def _keys_in(settings: Settings, scheme: str) -> str:
-    """Return the beginning of the API keys that a scheme carries; empty if it carries none."""
+    """Return the prefix of API keys if a scheme may carry them, or else an empty string."""
     if settings.api_keys is None or scheme not in settings.api_key_schemes:
         return ""
     from .api_keys.key import PREFIX
@@ -181,12 +200,12 @@ def _keys_in(settings: Settings, scheme: str) -> str:
     return PREFIX
 
 
-def _verifiers(settings: Settings, clock: Clock) -> Iterator[TokenVerifier]:
-    # Signed tokens first: their form is specific, while an opaque token may look like anything.
+def _verifiers(settings: Settings, clock: Clock, refreshed: Refreshes) -> Iterator[TokenVerifier]:
+    # Signed tokens first: they have a specific form, while an opaque token may have any.
     if any(each.key_sources for each in settings.token_issuers):
         from .tokens.jwt import JwtVerifier
 
-        yield JwtVerifier.from_settings(settings, clock)
+        yield JwtVerifier.from_settings(settings, clock, refreshed)
     if settings.api_keys is not None and any(each.introspection_uri for each in settings.token_issuers):
         from .api_keys.schemes import KeysAreNoTokens
 
@@ -214,7 +233,7 @@ def _proofs(settings: Settings, clock: Clock, store: SharedStore) -> ProofChecke
 
 
 def _origin(resource: str) -> str:
-    # The server knows where the app is mounted; a path in the identifier may be that of a route.
+    # The server sets the path where the app is mounted; a path in the identifier may be that of a route.
     parts = urlsplit(resource)
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -225,7 +244,8 @@ def _certificates(settings: Settings, clock: Clock) -> Iterator[Authenticator]:
     from .mtls import MtlsAuthenticator
 
     clients = MtlsAuthenticator(settings.mtls_clients, settings.mtls_ca_file, clock)
-    clients.check()
+    if not is_described_only():
+        clients.check()
     yield clients
 
 

@@ -1,4 +1,4 @@
-"""What authentication needs of a throttle: whether a credential may be tried, and what its failure means."""
+"""The interface between authentication and the throttle for failed credentials."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from ..exchange import Exchange
 
 
 class Calls(Protocol):
-    """Decides whether a credential that cannot be verified locally may cause a call over the network."""
+    """Decides whether a credential that cannot be verified locally may cause a network request."""
 
     def may_fetch(self) -> bool:
         """Return True if an unknown ``kid`` may cause a fetch of the key set."""
 
     def introspect(self) -> None:
-        """Let a token be introspected.
+        """Allow one introspection of a token.
 
-        :raises RateLimited: the network of the client is blocked, and had its call of this second.
+        :raises RateLimited: the network of the client is blocked, and has used its one call of this second.
         """
 
 
 class Throttle(Protocol):
-    """Counts the credentials that fail, and blocks those that keep presenting them.
+    """Counts failed credentials, and blocks clients that keep presenting them.
 
-    Verification is the same with and without a block: a valid credential always passes. Only a credential whose secret
-    people choose is rejected before it is verified.
+    A block does not reject valid credentials. Only credentials whose secrets people choose are rejected before they are
+    verified.
     """
 
     def calls(self, exchange: Exchange) -> Calls:
-        """Return what the credential of a request may cause."""
+        """Return the object that decides which network requests the credential of a request may cause."""
 
     def admit(self, exchange: Exchange, identity: str) -> None:
-        """Let a guessable credential be verified.
+        """Allow the verification of a guessable credential.
 
-        :param identity: whose credential it claims to be; empty if it names nobody.
-        :raises RateLimited: its network or this identity is blocked, and the two have not succeeded together lately.
+        :param identity: the identity that it claims, or an empty string.
+        :raises RateLimited: its network or this identity is blocked, and the identity has not authenticated from that
+            network lately.
         """
 
     def succeeded(self, exchange: Exchange, identity: str) -> None:
         """Record that a guessable credential was valid."""
 
     def failed(self, exchange: Exchange, error: NotAuthenticated, identity: str = "") -> None:
-        """Count a credential that proved nothing, unless its network is blocked.
+        """Count a credential that is not authentic, unless its network is blocked.
 
         :param error: why it failed.
-        :param identity: of a guessable credential.
-        :raises RateLimited: the network is blocked already or from now on, or the API key or the identity had too many
-            wrong secrets.
+        :param identity: the claimed identity of a guessable credential.
+        :raises RateLimited: the network is blocked, or is blocked from now on, or there were too many wrong secrets for
+            the API key or the identity.
         """
 
 

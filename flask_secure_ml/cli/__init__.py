@@ -8,6 +8,7 @@ secure_ml: SecureMLGroup = SecureMLGroup(
         "anomalies": "anomalies",
         "audit": "audit",
         "check": "check",
+        "deploy": "deploy",
         "keys": "keys",
         "limits": "limits",
         "model": "model",
@@ -15,9 +16,10 @@ secure_ml: SecureMLGroup = SecureMLGroup(
         "profile": "model",
         "revocations": "revocations",
         "routes": "routes",
+        "tls": "tls",
         "why": "why",
     },
-    help="Manage API keys, revocations, limits and the audit log, and inspect what is protected and what happened.",
+    help="Manage API keys, revocations, limits and the audit log, and inspect policies and requests.",
 )
 
 __all__ = ["secure_ml"]

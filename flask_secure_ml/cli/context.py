@@ -1,4 +1,4 @@
-"""What the commands share: the app, and mistakes of the user as messages without a traceback."""
+"""Shared by all commands: the app, and error messages without a traceback."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
+from ..describing import in_command
 from ..errors import ConfigError, DependencyUnavailable
+from ..refresh import sentence_of
 from ..state import AppState, state_of
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class SecureMLGroup(AppGroup):
-    """A group whose commands print the problems of a configuration, wherever it is read.
+    """A group whose commands print problems of the configuration as a message.
 
-    Flask imports this group for every ``flask`` command, so each command here is imported only to run it or to list it.
+    Flask imports this group for every ``flask`` command, so a command is only imported to run or list it.
 
-    :param modules: the module of each command in this package.
+    :param modules: the module of each command, by name.
     """
 
     def __init__(self, name: str, *, modules: Mapping[str, str], help: str) -> None:  # noqa: A002  click's own name
@@ -36,7 +38,7 @@ class SecureMLGroup(AppGroup):
         return sorted(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, or None if there is none of this name."""
+        """Return a command by name, or None."""
         module = self._modules.get(cmd_name)
         if module is None:
             return None
@@ -45,12 +47,15 @@ class SecureMLGroup(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
 
-        :raises click.ClickException: the configuration is wrong; the message has a line for each problem.
+        :raises click.ClickException: the configuration is invalid; the message has a line for each problem.
         """
         try:
-            return super().invoke(ctx)
+            with in_command():
+                return super().invoke(ctx)
         except ConfigError as error:
-            raise click.ClickException(str(error)) from None
+            from ..checks.loading import located
+
+            raise click.ClickException(str(ConfigError(located(error)))) from None
 
 
 def command_app() -> Flask:
@@ -71,9 +76,9 @@ def command_state() -> AppState:
 
 
 def audit_event(action: str, **members: Any) -> None:
-    """Write a record of what a command did to the audit log.
+    """Write a record of a command's action to the audit log.
 
-    :raises click.ClickException: it cannot be written, and ``SECURE_ML_AUDIT_REQUIRED`` is set.
+    :raises click.ClickException: it cannot be written and ``SECURE_ML_AUDIT_REQUIRED`` is set.
     """
     log = command_state().audit
     reason = log.event(action, {**members, "user": _user()}) if log is not None else None
@@ -90,22 +95,61 @@ def _user() -> str:
         return str(os.getuid())
 
 
+def missing(setting: str, sentence: str) -> click.ClickException:
+    """Return the error of a command for a missing setting.
+
+    It also explains why a variable in the environment is not read.
+
+    :param sentence: the message without this explanation.
+    """
+    reason = ""
+    if setting not in command_app().config:
+        if f"FLASK_{setting}" in os.environ:
+            reason = f"; FLASK_{setting} is not read: call app.config.from_prefixed_env() before init_app"
+        elif setting in os.environ:
+            reason = f"; the variable must be FLASK_{setting}"
+    return click.ClickException(sentence + reason)
+
+
 @contextmanager
 def mistakes_as_messages(hint: str = "") -> Iterator[None]:
-    """Turn what a store or a check raises into a message without a traceback.
+    """Convert errors of stores and checks to messages without a traceback.
 
     :param hint: what to do when the store is down.
     """
     try:
         yield
+    except BrokenPipeError:
+        # The reader of the output, such as head, closed the pipe: click ends the command without a message.
+        raise
     except DependencyUnavailable as error:
         raise click.ClickException(error.reason + hint) from None
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(sentence_of(error)) from None
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
-    """Print rows with aligned columns; the first row holds the headings."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    """Print rows with aligned columns; the first row contains the headings."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def printable(line: str) -> str:
+    """Return a line with terminal control characters escaped."""
+    return "".join(
+        each if each.isprintable() or each in "\t\n" else each.encode("unicode_escape").decode() for each in line
+    )
+
+
+def one_line(text: str) -> str:
+    """Return an untrusted string as one line, with control characters escaped."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def in_ascii(text: str) -> str:
+    """Return an untrusted string as one line of ASCII, for values that people compare and paste into commands."""
+    return "".join(
+        [each if each.isascii() and each.isprintable() else each.encode("unicode_escape").decode() for each in text]
+    )

@@ -1,4 +1,4 @@
-"""``flask secure-ml model`` and ``profile``: model files before an app loads them, and profiles of training data."""
+"""``flask secure-ml model`` and ``profile``: inspect model files, and profile training data."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from ..inputs.profiles.fit import QUANTILES, read_columns
 from ..inputs.profiles.fit import fit as fit_columns
 from ..model_files import ModelFileError, directory_digest, file_digest, find_code, read_directory, read_file
 from ..model_files.files import MAX_BYTES, Files
-from .context import mistakes_as_messages
+from .context import mistakes_as_messages, one_line
 
 model: AppGroup = AppGroup("model", help="Inspect model files.")
 
 
 @model.command("digest", with_appcontext=False)
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path, exists=True))
-@click.option("--max-bytes", type=click.IntRange(min=0), default=MAX_BYTES, show_default=True, help="The largest size.")
+@click.option(
+    "--max-bytes", type=click.IntRange(min=0), default=MAX_BYTES, show_default=True, help="The maximum size in bytes."
+)
 def digest(path: Path, max_bytes: int) -> None:
     """Print the SHA-256 digest of a model file, as sha256sum does; of a directory, one digest of all its files.
 
-    Run it where the model was made. Warnings about content that runs code when it is loaded go to the error output.
+    Run it where the model was built. Warnings about content that can run code when it is loaded go to standard error.
     """
     try:
         files: Files = read_directory(path, max_bytes) if path.is_dir() else {path.name: read_file(path, max_bytes)}
     except ModelFileError as error:
         raise click.ClickException(str(error)) from None
     value = directory_digest(files) if path.is_dir() else file_digest(files[path.name])
-    click.echo(f"{value}  {path.name}")
+    click.echo(one_line(f"{value}  {path.name}"))
     for name, data in files.items():
         for finding in find_code(data, max_bytes):
             if not (path.is_dir() and finding.reads_only(name, files)):
-                click.echo(f"Warning: {name} is {finding}; loading it can {finding.consequence}", err=True)
+                click.echo(one_line(f"Warning: {name} is {finding}; loading it can {finding.consequence}"), err=True)
 
 
 profile: AppGroup = AppGroup("profile", help="Profile training data.")
@@ -49,18 +51,18 @@ profile: AppGroup = AppGroup("profile", help="Profile training data.")
 
 @profile.command("fit", with_appcontext=False)
 @click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The output file; default: standard output.")
-@click.option("--target", "targets", multiple=True, help="A column to leave out: its name, or in .npy its number.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The output file. Default: standard output.")
+@click.option("--target", "targets", multiple=True, help="A column to leave out, by name, or by number for .npy.")
 @click.option(
     "--quantiles",
     default=",".join(map(str, QUANTILES)),
     show_default=True,
-    help="Probabilities from 0 to 1, rising, with commas between them.",
+    help="Probabilities from 0 to 1 in ascending order, separated by commas.",
 )
 def fit(data: Path, output: Path | None, targets: Sequence[str], quantiles: str) -> None:
-    """Write the input profile of training data as JSON: ranges, quantiles and what is missing, of each feature.
+    """Write the input profile of training data as JSON: range, quantiles and missing values of each feature.
 
-    DATA is an .npy file, a .csv file whose first line has names, or a .parquet file.
+    DATA is an .npy file, a .csv file with a header line, or a .parquet file.
     """
     with mistakes_as_messages():
         found = fit_columns(read_columns(data, targets), _numbers(quantiles))
@@ -89,7 +91,7 @@ def _numbers(quantiles: str) -> list[float]:
     try:
         return list(map(float, quantiles.split(",")))
     except ValueError:
-        raise ProfileError("--quantiles must be numbers with commas between them, such as 0.001,0.999") from None
+        raise ProfileError("--quantiles must be numbers separated by commas, such as 0.001,0.999") from None
 
 
 def _imported(module: str, name: str) -> Any:
@@ -102,7 +104,7 @@ def _imported(module: str, name: str) -> Any:
 
 @contextmanager
 def _from_here() -> Iterator[None]:
-    """Find modules in the working directory, as ``flask --app`` does."""
+    """Import modules from the working directory, as ``flask --app`` does."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

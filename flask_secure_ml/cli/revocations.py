@@ -11,29 +11,29 @@ import click
 from flask.cli import AppGroup
 
 from ..authentication.revocation import KEPT, Revocation, Revocations
-from .context import audit_event, command_state, json_option, mistakes_as_messages, print_table
+from .context import audit_event, command_state, json_option, missing, mistakes_as_messages, print_table
 
 revocations: AppGroup = AppGroup("revocations", help="Reject tokens and callers before their credentials expire.")
 
 DAY = 86_400
 HEADINGS = ("Id", "Revoked", "Created", "Expires")
 LIST = "flask secure-ml revocations list"
-OUTAGE = f"; the change may or may not have been saved. When the store is back, check: {LIST}"
+OUTAGE = f"; the change may not have been saved. When the store is available again, check: {LIST}"
 
 
 @revocations.command("token")
 @click.argument("token_id", metavar="JTI")
-@click.option("--issuer", required=True, help="The exact iss of the token.")
+@click.option("--issuer", required=True, help="The exact claim iss of the token.")
 @click.option(
     "--days",
     type=click.IntRange(1, 3650),
     default=KEPT // DAY,
     show_default=True,
-    help="Days until the revocation expires; at least as long as the token lives.",
+    help="Days until the revocation expires; at least the remaining lifetime of the token.",
 )
 @json_option
 def token(token_id: str, issuer: str, days: int, as_json: bool) -> None:
-    """Revoke one access token, named by its claim jti."""
+    """Revoke one access token by its claim jti."""
     _check_issuer(issuer)
     _revoke(lambda shared: shared.revoke_token(issuer, token_id, seconds=days * DAY), as_json)
 
@@ -42,7 +42,7 @@ def token(token_id: str, issuer: str, days: int, as_json: bool) -> None:
 @click.argument("principal_id", metavar="ID")
 @json_option
 def principal(principal_id: str, as_json: bool) -> None:
-    """Revoke every credential of a caller, until that is undone.
+    """Revoke all credentials of a caller, until the revocation is undone.
 
     The ID is the member "principal" of the request log, such as https://issuer.example#subject.
     """
@@ -55,10 +55,10 @@ def principal(principal_id: str, as_json: bool) -> None:
 @click.option("--principal", "principal_id", metavar="ID", help="Only credentials of this caller.")
 @json_option
 def before(instant: str, issuer: str | None, principal_id: str | None, as_json: bool) -> None:
-    """Revoke every credential that was issued at INSTANT or earlier.
+    """Revoke all credentials that were issued at INSTANT or earlier.
 
-    INSTANT is "now", or a time such as 2026-05-01T12:00:00Z; without a zone it is UTC. Without an option this holds for
-    everyone, API keys and certificates included.
+    INSTANT is "now", or a time such as 2026-05-01T12:00:00Z; the default time zone is UTC. Without an option, this
+    applies to all callers, including API keys and certificates.
     """
     if issuer is not None:
         _check_issuer(issuer)
@@ -69,25 +69,27 @@ def before(instant: str, issuer: str | None, principal_id: str | None, as_json: 
 @revocations.command("list")
 @json_option
 def list_revocations(as_json: bool) -> None:
-    """List every revocation."""
-    with mistakes_as_messages(OUTAGE):
+    """List all revocations."""
+    with mistakes_as_messages():
         records = _shared().list()
     if as_json:
         click.echo(json.dumps([_members(record) for record in records]))
-    else:
+    elif records:
         print_table([HEADINGS, *map(_row, records)])
+    else:
+        click.echo("No revocations.")
 
 
 @revocations.command("undo")
 @click.argument("key", metavar="ID")
 def undo(key: str) -> None:
-    """Remove a revocation, named by its ID in the list."""
+    """Remove a revocation by its ID in the list."""
     with mistakes_as_messages(OUTAGE):
         done = _shared().undo(key)
     if not done:
-        raise click.ClickException(f"there is no revocation {key!r}; see: {LIST}")
+        raise click.ClickException(f"unknown revocation {key!r}; see: {LIST}")
     audit_event("revocation_undone", revocation=key)
-    click.echo(f"Revocation {key} is removed; every worker applies this within a second.")
+    click.echo(f"Removed: {key}; all workers apply this within a second.")
 
 
 def _revoke(action: Callable[[Revocations], Revocation], as_json: bool) -> None:
@@ -97,16 +99,17 @@ def _revoke(action: Callable[[Revocations], Revocation], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_members(record)))
         return
-    click.echo(f"Revoked: {record}; every worker knows within a second.")
+    click.echo(f"Revoked: {record}; all workers apply this within a second.")
     click.echo(f"To undo it: flask secure-ml revocations undo {record.key}", err=True)
 
 
 def _shared() -> Revocations:
     state = command_state()
     if not state.store.shared:
-        raise click.ClickException(
-            "SECURE_ML_STORE_URI is memory:, which no other process sees; set it to sqlite:/path for one machine, or "
-            "to a redis: or valkey: URL for many"
+        raise missing(
+            "SECURE_ML_STORE_URI",
+            "SECURE_ML_STORE_URI is memory:, which other processes cannot read; set it to sqlite:/path for one "
+            "machine, or to a redis: or valkey: URL for several",
         )
     return state.revocations
 
@@ -114,15 +117,15 @@ def _shared() -> Revocations:
 def _check_issuer(issuer: str) -> None:
     known = [each.issuer for each in command_state().settings.token_issuers]
     if issuer not in known:
-        names = f"it has {', '.join(known)}" if known else "it is empty"
-        raise click.ClickException(f"SECURE_ML_TOKEN_ISSUERS has no issuer {issuer!r}; {names}")
+        names = f"has {', '.join(known)}" if known else "is empty"
+        raise click.ClickException(f"unknown issuer {issuer!r}; SECURE_ML_TOKEN_ISSUERS {names}")
 
 
 def _seconds(instant: str) -> float:
     try:
         found = datetime.fromisoformat(instant)
     except ValueError:
-        raise click.ClickException(f'{instant!r} is not a time such as 2026-05-01T12:00:00Z, nor "now"') from None
+        raise click.ClickException(f'{instant!r} is neither a time such as 2026-05-01T12:00:00Z nor "now"') from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 

@@ -1,4 +1,4 @@
-"""``flask secure-ml routes`` and ``openapi``: the policy of every route, and the description of the app."""
+"""``flask secure-ml routes`` and ``openapi``: print the policy of each route, and the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADINGS = ("Methods", "Rule", "Access", "Limits", "Body", "Policy")
 @json_option
 @with_appcontext
 def routes(as_json: bool) -> None:
-    """List every route with the policy that is enforced for it, and where that is declared."""
+    """List all routes with their effective policy, and where it is declared."""
     if as_json:
         click.echo(json.dumps([dict(zip(map(str.lower, HEADINGS), row, strict=True)) for row in rows()]))
     else:
@@ -28,7 +28,7 @@ def routes(as_json: bool) -> None:
 
 
 def rows() -> Iterator[tuple[str, ...]]:
-    """Yield a row for each rule and policy; methods with the same policy share a row."""
+    """Yield one row for each rule and policy; methods with the same policy share a row."""
     grouped: dict[tuple[str, int, str], tuple[list[str], Policy]] = {}
     for rule, method, found in command_state().policies.declared():
         key = (rule.rule, id(found.policy), found.source)
@@ -44,7 +44,7 @@ def _row(methods: list[str], rule: str, policy: Policy) -> tuple[str, ...]:
 
 
 def access_words(access: AccessOptions) -> Iterator[str]:
-    """Yield what a caller needs, in the order in which it is checked."""
+    """Yield the requirements on a caller, in the order of the checks."""
     for label, words in (
         ("principals: ", access.principals),
         ("", access.scopes),
@@ -74,11 +74,11 @@ def _name(function: object) -> str:
     "--output",
     type=click.File("w", encoding="utf-8", lazy=True, atomic=True),
     default="-",
-    help="Write it to this file instead; the file is replaced as a whole.",
+    help="The output file, which is replaced atomically. Default: standard output.",
 )
 @with_appcontext
 def openapi(output: IO[str]) -> None:
-    """Print the OpenAPI 3.1 description of the app, whether it is served or not."""
+    """Print the OpenAPI 3.1 description of the app, even if the app does not serve it."""
     from ..openapi import build_document
 
     command_state()

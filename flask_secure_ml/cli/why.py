@@ -1,168 +1,174 @@
-"""``flask secure-ml why``: what happened to one request, from the request log."""
+"""``flask secure-ml why``: explains one request from the request log and the audit log."""
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import click
 from flask.cli import with_appcontext
-from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ..config import Settings
-from ..errors import SecureMLError, slug_and_detail
-from ..observe.request_log.reading import log_files, opened, records_of
-from .context import command_state, json_option
+from ..observe.request_log.reading import log_files, opened
+from ..observe.trail import Around, Found, Sum, Trail
+from ..refresh import sentence_of
+from .context import command_state, in_ascii, json_option
+from .why_in_words import SHOWN, Story, client_saw, commands_of, rank_of, told
 
 STANDARD_INPUT = "-"
-_ERRORS = 400
-_SERVER_ERRORS = 500
-_OWN_TEXT = re.compile(r"(\w+): (.*)", re.DOTALL)
+_STEPS = 200
 
 
 @click.command("why")
 @click.argument("request_id")
-@click.option("--log", "log", metavar="FILE", help="The request log; - reads standard input.")
+@click.option("--log", "log", metavar="FILE", help="The request log; - for standard input.")
+@click.option(
+    "--audit",
+    "audit",
+    metavar="DIRECTORY",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The audit log.",
+)
+@click.option(
+    "--minutes",
+    type=click.IntRange(1, 10_080),
+    default=10,
+    show_default=True,
+    help="Minutes before and after the request for which the activity of the same client is summarized.",
+)
 @json_option
 @with_appcontext
-def why(request_id: str, log: str | None, as_json: bool) -> None:
-    """Print what happened to the request REQUEST_ID.
+def why(request_id: str, log: str | None, audit: Path | None, minutes: int, as_json: bool) -> None:
+    """Explain what happened to the request REQUEST_ID, and print commands to respond to it.
 
-    A client finds the id in the header X-Request-ID and in the body of an error. Files that were rotated away from the
-    request log (.1, .2.gz) are read too.
+    Clients get the id in the header X-Request-ID and in the body of an error. Both logs are read if both exist,
+    including rotated files of the request log (.1, .2.gz).
     """
     settings = command_state().settings
-    records = _from_input(request_id) if log == STANDARD_INPUT else _from_files(request_id, log, settings)
+    if audit is None and settings.audit_log != "off":
+        audit = Path(settings.audit_log)
+    with _opened_logs(log, settings, is_needed=audit is None) as files, _progress(files, audit) as progress:
+        trail = Trail({str(each): partial(_opened, each) for each in files}, audit, progress)
+        found = trail.find(request_id)
+        arounds = [trail.around(each, minutes * 60) for each in found.requests[:SHOWN]]
+    if not found.requests and not found.messages:
+        read = [each for each in files if str(each) not in trail.problems]
+        searched = [*([_files(read)] if read else []), *([] if audit is None else [f"the audit log {audit}"])]
+        raise click.ClickException("; ".join([_not_found(request_id, searched, settings), *_problems(trail)]))
+    for problem in _problems(trail):
+        click.echo(f"Warning: {problem}", err=True)
+    stories = list(zip(found.requests, arounds, strict=False))
     if as_json:
-        main = next((each for each in records if "status" in each and "event" not in each), {})
-        click.echo(json.dumps({"request_id": request_id, "client_saw": _client_saw(main), "records": records}))
+        click.echo(json.dumps(_members(request_id, found, stories)))
         return
-    for record in records:
-        for name, text in _described(record):
-            click.echo(f"{name + ':':<9}{printable(text)}")
+    for name, text in told(found, stories, minutes):
+        click.echo(f"{name + ':':<9}{in_ascii(text)}" if name else "")
 
 
-def _from_input(request_id: str) -> list[dict[str, Any]]:
-    found = records_of(sys.stdin.buffer, request_id)
-    if not found:
-        raise click.ClickException(f"request {printable(request_id)} is not in what was read from standard input")
-    return found
+File = Path | IO[bytes]
 
 
-def _from_files(request_id: str, log: str | None, settings: Settings) -> list[dict[str, Any]]:
+@contextmanager
+def _opened_logs(log: str | None, settings: Settings, *, is_needed: bool) -> Iterator[list[File]]:
+    """Yield the files of the request log; standard input is copied to a file, because it is read twice."""
+    if log == STANDARD_INPUT:
+        with TemporaryFile() as kept:
+            shutil.copyfileobj(sys.stdin.buffer, kept)
+            yield [kept]
+        return
     path = log or settings.request_log
     if log is None and (path in {"stderr", "stdout", "off"} or path.startswith("logging:")):
-        raise click.ClickException(
-            f"SECURE_ML_REQUEST_LOG is {path!r}, which cannot be read; name a file with --log FILE, "
-            "or pipe the log into --log -"
-        )
-    read = 0
-    problems = []
+        if is_needed:
+            raise click.ClickException(
+                f"SECURE_ML_REQUEST_LOG is {path!r}, which is not a file; name a file with --log FILE, "
+                "pipe the log into --log -, or name an audit log with --audit DIRECTORY"
+            )
+        yield []
+        return
     try:
         files = log_files(Path(path))
     except OSError as error:
-        raise click.ClickException(str(error)) from None
-    for file in files:
-        try:
-            with opened(file) as stream:
-                found = records_of(stream, request_id)
-        except OSError as error:
-            problems.append(f"{file} could not be read ({error.strerror or error})")
-            continue
-        if found:
-            return found
-        read += 1
-    raise click.ClickException("; ".join([_not_found(request_id, path, read, settings.request_log_sample), *problems]))
+        raise click.ClickException(sentence_of(error)) from None
+    if not files and is_needed:
+        raise click.ClickException(f"the log file {path} cannot be read")
+    yield [*files]
 
 
-def _not_found(request_id: str, path: str, read: int, sample: float) -> str:
-    if not read:
-        return f"there is no log file {path} that can be read"
-    files = path if read == 1 else f"{path} and {read - 1} older {'file' if read == 2 else 'files'}"  # noqa: PLR2004
-    sentence = f"request {printable(request_id)} is not in {files}"
+@contextmanager
+def _opened(file: File) -> Iterator[IO[bytes]]:
+    if isinstance(file, Path):
+        with opened(file) as stream:
+            yield stream
+    else:
+        file.seek(0)
+        yield file
+
+
+@contextmanager
+def _progress(files: list[File], audit: Path | None) -> Iterator[Any]:
+    """Yield a callback for the number of bytes read: a progress bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _bytes: None
+        return
+    paths = [each for each in files if isinstance(each, Path)]
+    paths += [] if audit is None else [*(audit / "streams").glob("*.jsonl")]
+    # Each file is read twice: for the request, and for its history.
+    total = 2 * sum(each.stat().st_size for each in paths if each.exists())
+    # Drawing the bar for each line would take longer than reading the line.
+    steps = max(1, total // _STEPS)
+    with click.progressbar(length=total, label="Reading", file=sys.stderr, update_min_steps=steps) as bar:
+        yield bar.update
+        # The rest of a step, and of an audit log that is not read twice.
+        bar.update(max(steps, total - bar.pos))
+
+
+def _files(files: list[File]) -> str:
+    if not isinstance(files[0], Path):
+        return "standard input"
+    older = len(files) - 1
+    return f"{files[0]} and {older} older {'file' if older == 1 else 'files'}" if older else str(files[0])
+
+
+def _problems(trail: Trail) -> list[str]:
+    return [in_ascii(f"{name} could not be read ({reason})") for name, reason in trail.problems.items()]
+
+
+def _not_found(request_id: str, searched: list[str], settings: Settings) -> str:
+    sentence = f"request {in_ascii(request_id)} is not in {' or '.join(searched) or 'any readable log'}"
+    sample = settings.request_log_sample
     return sentence if sample >= 1 else f"{sentence}; only {sample:g} of the 2xx responses are logged"
 
 
-def _described(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a line means: a label, and words."""
-    if "logger" in record:
-        yield "Message", f"{record.get('level')} {record.get('logger')}: {record.get('message')}"
-        return
-    if record.get("event") == "stream_end":
-        reason = record.get("reason")
-        how = f"ended too early: {reason}" if reason else "ended as it should"
-        yield "Stream", f"{how}, {record.get('ms')} ms after the request began"
-        return
-    yield "Time", str(record.get("time"))
-    yield "Who", _who(record)
-    yield "What", _what(record)
-    code = record.get("code")
-    yield "Result", f"{record.get('status')}{f' {code}' if code else ''} after {record.get('ms')} ms"
-    if record.get("reason"):
-        yield "Why", str(record["reason"])
-    if record.get("pointers"):
-        yield "Where", ", ".join(map(str, record["pointers"]))
-    if record.get("limit"):
-        yield "Limit", f"{record['limit']}, {record.get('limit_remaining')} left"
-    yield "Client", f"saw {_client_saw(record)}"
-    if record.get("trace_id"):
-        yield "Trace", str(record["trace_id"])
+def _around(around: Around) -> dict[str, Any]:
+    # asdict() would rebuild a Counter by counting its items.
+    parts = {
+        name: {**vars(part), "codes": dict(part.codes)} for name, part in vars(around).items() if isinstance(part, Sum)
+    }
+    return {**parts, "callers": dict(around.callers), "events": around.events}
 
 
-def _who(record: dict[str, Any]) -> str:
-    principal = record.get("principal")
-    parts = [str(principal) if principal else "nobody who is known"]
-    if record.get("client_id"):
-        parts.append(f"client {record['client_id']}")
-    if record.get("plan"):
-        parts.append(f"plan {record['plan']}")
-    return ", ".join([*parts, f"from {record.get('client') or 'a Unix socket'}"])
-
-
-def _what(record: dict[str, Any]) -> str:
-    where = record.get("http.route") or record.get("path") or record.get("endpoint")
-    parts = [f"{record.get('method')} {where}", f"{record.get('bytes_in')} bytes in"]
-    if "http.response.body.size" in record:
-        parts.append(f"{record['http.response.body.size']} bytes out")
-    if "rows" in record:
-        parts.append(f"{record['rows']} rows charged")
-    return ", ".join(parts)
-
-
-def _client_saw(record: dict[str, Any]) -> str:
-    """Return what the client saw of the response, in words."""
-    status, code, reason = record.get("status"), record.get("code"), record.get("reason")
-    if not isinstance(status, int) or status < _ERRORS or not code:
-        return "the response of the app"
-    own = _OWN_TEXT.fullmatch(reason) if isinstance(reason, str) and status < _SERVER_ERRORS else None
-    detail = own[2] if own and own[1] in _raised_by_apps() else _details().get(str(code), "a text of the app")
-    saw = f'{status} {code}: "{detail}"'
-    places = len(record.get("pointers") or ())
-    return f"{saw} and where the body is wrong" if places else saw
-
-
-def _raised_by_apps() -> set[str]:
-    return {kind.__name__ for kind in default_exceptions.values()}
-
-
-def _details() -> dict[str, str]:
-    """Return the sentence that clients get for each code."""
-    found = dict(slug_and_detail(kind()) for kind in default_exceptions.values())
-    kinds: list[type[HTTPException]] = [SecureMLError]
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        if issubclass(kind, SecureMLError):
-            found[kind.slug] = kind.detail
-    return found
-
-
-def printable(text: str) -> str:
-    """Return a string with everything escaped that a terminal could obey."""
-    return "".join(
-        [each if each.isascii() and each.isprintable() else each.encode("unicode_escape").decode() for each in text]
-    )
+def _members(request_id: str, found: Found, stories: list[Story]) -> dict[str, Any]:
+    return {
+        "request_id": request_id,
+        "requests": [
+            {
+                "client_saw": client_saw(request),
+                "log": request.log,
+                "audit": request.audit,
+                "stream_ends": request.ends,
+                "around": None if around is None else _around(around),
+                "rejections": None if around is None else rank_of(request, around),
+                "commands": [command for command, _ in commands_of(request, around)],
+            }
+            for request, around in stories
+        ],
+        "messages": found.messages,
+        "left_out": found.left_out + len(found.requests) - len(stories),
+    }

@@ -1,4 +1,4 @@
-"""The settings of one app: read and checked once, with every problem reported together.
+"""The settings of one app: read and validated once, with all problems reported together.
 
 Every key is ``SECURE_ML_`` and the upper-case name of the setting. Their records are in :mod:`.settings` by group.
 """
@@ -6,7 +6,7 @@ Every key is ``SECURE_ML_`` and the upper-case name of the setting. Their record
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, cast
 
@@ -18,9 +18,12 @@ from .alerts import AlertSettings
 from .anomalies import AnomalySettings
 from .audit import AuditSettings
 from .browsers import BrowserSettings
+from .checks import CheckSettings
 from .cross_checks import CROSS_CHECKS, ratelimit_problems
+from .deployment import DeploymentSettings
 from .fields import literal_secrets
 from .limits import LimitSettings
+from .metrics import MetricsSettings
 from .observability import ObservabilitySettings
 from .probes import ProbeSettings
 from .settings import (
@@ -33,24 +36,28 @@ from .settings import (
 )
 
 PREFIX = "SECURE_ML_"
+_SERVER_PREFIX = "SECURE_ML_SERVE_"  # of the variables in flask_secure_ml.deploy.gunicorn_environment
 
 
 @dataclass(frozen=True)
 class Settings(
+    DeploymentSettings,
     ProbeSettings,
     AuditSettings,
     AnomalySettings,
     AlertSettings,
+    MetricsSettings,
     ObservabilitySettings,
     InputSettings,
     SharedSettings,
     LimitSettings,
     TokenSettings,
     AuthenticationSettings,
+    CheckSettings,
     BrowserSettings,
     TransportSettings,
 ):
-    """The checked settings of one app. Read once by ``init_app``; later changes have no effect."""
+    """The validated settings of one app; ``init_app`` reads them once, and later changes have no effect."""
 
     cross_checks: ClassVar[tuple[Check, ...]] = CROSS_CHECKS
 
@@ -58,19 +65,19 @@ class Settings(
     def load(cls, config: Mapping[str, Any], *, own_limiter: bool = False) -> Settings:
         """Return the settings of a configuration.
 
-        :param own_limiter: the app has a ``flask_limiter.Limiter`` of its own, for which ``RATELIMIT_*`` can be meant.
+        :param own_limiter: the app has its own ``flask_limiter.Limiter``, which ``RATELIMIT_*`` may configure.
         :raises ConfigError: a line for each unknown key, wrong value and contradiction.
         """
         names = {key_of(name): name for name in options_of(cls)}
         given = {key: value for key, value in config.items() if key.startswith(PREFIX)}
-        problems = [f"{key}: {sentence}" for (key,), sentence in unknown_names(sorted(given), names)]
+        problems = list(_unknown_keys(given, names))
         problems += ratelimit_problems(config, own_limiter=own_limiter)
         values = {names[key]: value for key, value in given.items() if key in names}
         try:
             with literal_secrets(allowed=bool(config.get("DEBUG") or config.get("TESTING"))):
                 settings = load_options(cls, values)
         except ValidationError as error:
-            # The messages of a schema are by option.
+            # The messages of a schema are grouped by option.
             for name, messages in cast("Mapping[str, Any]", error.messages).items():
                 problems += sentences(messages, key_of(name))
         if problems:
@@ -78,8 +85,16 @@ class Settings(
         return settings
 
 
+def _unknown_keys(given: Iterable[str], known: Collection[str]) -> Iterator[str]:
+    for (key,), sentence in unknown_names(sorted(given), known):
+        if str(key).startswith(_SERVER_PREFIX):
+            yield f"{key}: is read by gunicorn, from the environment variable of this name without FLASK_"
+        else:
+            yield f"{key}: {sentence}"
+
+
 def settings_by_group() -> Iterator[tuple[str, str, tuple[Field[Any], ...]]]:
-    """Yield the title and the summary of each group of settings, and their records."""
+    """Yield the title, the summary and the settings of each group."""
     for title, group in GROUPS.items():
         yield title, " ".join((group.__doc__ or "").split()), dataclasses.fields(group)
 

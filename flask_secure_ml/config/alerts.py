@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WebhookAddress:
-    """Where alerts are posted.
+    """The destination of alerts.
 
-    :param private_network: the host may have a private IP address.
+    :param url: may contain a secret, so the representation omits it.
+    :param private_network: the host may resolve to a private IP address.
     """
 
-    url: str
+    url: str = field(repr=False)
     private_network: bool = False
 
 
 class WebhookField(StrictField):
-    """An absolute URL, over TLS or on loopback. It may be a secret of its own, so no message repeats it."""
+    """An absolute URL, over TLS or on loopback; it may contain a secret, so messages do not repeat it."""
 
     def __init__(self) -> None:
         super().__init__("'https://host/path', 'https+private://host/path' or 'http://127.0.0.1:port/path'")
@@ -59,31 +60,34 @@ def _address(value: str) -> WebhookAddress | None:
 
 @dataclass(frozen=True)
 class AlertSettings:
-    """What is posted to an operator when it happens, beside the metrics."""
+    """Alerts that are posted to an operator, in addition to the metrics."""
 
     alert_webhook: WebhookAddress | None = setting(
         WebhookField(),
         None,
-        """The URL to which blocks of networks, penalties and blocks of callers, and outages of the store of the limits
-        are posted as signed JSON, such as ``https://alerts.example.com/model``. Write ``https+private:`` for a host
-        with a private IP address. See :doc:`/howto/alerts`.""",
+        """The URL to which blocks of networks, penalties and blocks of callers, anomalies, and outages of the limit
+        store and the audit log are posted as signed JSON, such as ``https://alerts.example.com/model``. Use
+        ``https+private:`` for a host with a private IP address. See :doc:`/howto/alerts`.""",
         secret=True,
     )
     alert_webhook_secret: SecretRing | None = setting(
         SecretReference(secret_ring),
         None,
-        """A reference to the secret that signs alerts, at least 32 bytes; in a list, the newest first, which signs.
-        Needed for ``SECURE_ML_ALERT_WEBHOOK``.""",
+        """A reference to the secret that signs alerts, at least 32 bytes; or a list, whose first secret signs. Required
+        for ``SECURE_ML_ALERT_WEBHOOK``.""",
     )
 
 
 def check_alerts(settings: Settings) -> Iterator[Problem]:
     """Yield a problem if alerts cannot be signed."""
     if settings.alert_webhook is not None and settings.alert_webhook_secret is None:
-        yield ("alert_webhook_secret",), "is needed for SECURE_ML_ALERT_WEBHOOK; a receiver verifies alerts with it"
+        yield ("alert_webhook_secret",), "is required for SECURE_ML_ALERT_WEBHOOK; receivers verify alerts with it"
 
 
 def check_alert_secret(settings: Settings) -> Iterator[Problem]:
-    """Yield a problem if a secret signs nothing."""
+    """Yield a problem if a secret is set without a webhook."""
     if settings.alert_webhook is None and settings.alert_webhook_secret is not None:
-        yield ("alert_webhook",), "is needed with SECURE_ML_ALERT_WEBHOOK_SECRET, which signs what is posted there"
+        yield (
+            ("alert_webhook",),
+            "is required with SECURE_ML_ALERT_WEBHOOK_SECRET, which signs the alerts that are posted there",
+        )

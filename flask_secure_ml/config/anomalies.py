@@ -1,4 +1,4 @@
-"""The setting for anomalies of traffic."""
+"""The setting of anomaly detection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACTIONS = ("off", "observe", "event", *sorted(REJECTING, reverse=True))
 
 
 class Actions(StrictField):
-    """An object with an action for each signal. Which signals there are is checked where they are built."""
+    """An object with an action for each signal; the names of signals are validated where signals are built."""
 
     def __init__(self) -> None:
         super().__init__('an object such as {"rate": "event"}')
@@ -35,19 +35,20 @@ class Actions(StrictField):
 
 @dataclass(frozen=True)
 class AnomalySettings:
-    """What happens when the traffic of a caller or a network is unusual."""
+    """The reactions to unusual traffic of a caller or a network."""
 
     anomalies: Mapping[str, str] | None = setting(
         Actions(),
         None,
-        """What happens, by signal, when traffic is unusual, such as ``{"rate": "event", "silence": "off"}``:
+        """The action of each signal when traffic is unusual, such as ``{"rate": "event", "silence": "off"}``:
         ``observe`` counts it in the metrics, ``event`` also sends the signal ``anomaly_detected``, logs, and writes to
-        the audit log and to the webhook of alerts where they are on, ``throttle`` also rejects the caller for five
-        minutes with 429 ``abnormal_usage``, and ``block`` does for an hour. Signals that are not named are observed, so
-        ``{}`` observes all. Without it nothing is scored. See :doc:`/howto/anomalies`.""",
+        the audit log and to the alert webhook if they are configured, ``throttle`` also rejects the caller with 429
+        ``abnormal_usage`` until five minutes after the last unusual request, and ``block`` until an hour after it. The
+        default action is ``observe``, so ``{}`` observes all signals. Without this setting, traffic is not scored. See
+        :doc:`/howto/anomalies`.""",
     )
 
     @property
     def anomalies_reject(self) -> bool:
-        """Whether a signal causes requests to be rejected."""
+        """Return True if the action of a signal rejects requests."""
         return any(action in REJECTING for action in (self.anomalies or {}).values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -27,15 +27,16 @@ _EXAMPLES = (
 
 @dataclass(frozen=True)
 class SinkAddress:
-    """Where checkpoints go.
+    """The destination of checkpoints.
 
-    :param kind: ``file``, ``stdout``, ``syslog+udp``, ``syslog+tcp``, ``syslog+unix`` or ``https``.
-    :param target: the path or URL.
-    :param private_network: the host of the URL may have a private IP address.
+    :param kind: ``file``, ``stdout`` (``stderr`` in commands), ``syslog+udp``, ``syslog+tcp``, ``syslog+unix`` or
+        ``https``.
+    :param target: the path or URL. A URL may contain the secret that authenticates the sender.
+    :param private_network: the host of the URL may resolve to a private IP address.
     """
 
     kind: str
-    target: str = ""
+    target: str = field(default="", repr=False)
     host: str = ""
     port: int = 0
     private_network: bool = False
@@ -50,9 +51,9 @@ class AuditLocation(Location):
 
 
 def sink_address(entry: str) -> SinkAddress:
-    """Return the address of a sink.
+    """Parse the address of a sink.
 
-    :raises ValidationError: it is none.
+    :raises ValidationError: it is not one.
     """
     if entry == "stdout":
         return SinkAddress("stdout")
@@ -64,7 +65,7 @@ def sink_address(entry: str) -> SinkAddress:
     except ValueError:
         found = None
     if found is None:
-        # The value may hold a password, so it is not repeated.
+        # The message does not repeat the value, which may contain a password.
         raise ValidationError(f"must be {_EXAMPLES}")
     return found
 
@@ -84,63 +85,65 @@ def _remote(kind: str, entry: str) -> SinkAddress | None:
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """The audit log, which is tamper-evident up to the last outside checkpoint."""
+    """The audit log, which is tamper-evident up to the last external checkpoint."""
 
     audit_log: str = setting(
         AuditLocation(),
         OFF,
-        """The directory of the audit log, which ``flask secure-ml audit init`` makes, or ``off``. See
+        """The directory of the audit log, which ``flask secure-ml audit init`` creates, or ``off``. See
         :doc:`/howto/audit`.""",
     )
     audit_required: bool = setting(
         Boolean(),
         False,
-        """Replace a response whose record cannot be written (the disk is full, no permission) by 503. Otherwise it is
-        sent, the outage is logged, the signal ``audit_unavailable`` is sent, and the next record has the number of
-        missing ones.""",
+        """Replace a response by 503 if its record cannot be written (disk full, no permission). Otherwise the response
+        is sent, the outage is logged, the signal ``audit_unavailable`` is sent, and the next record contains the number
+        of missing records.""",
     )
     audit_sync: str = setting(
         Choice("off", "checkpoint", "record"),
         "checkpoint",
-        """What survives a loss of power: with ``record`` every record, with ``checkpoint`` those that a checkpoint
-        covers, with ``off`` what the system has written by then. The death of a process loses nothing.""",
+        """Which records survive a loss of power: with ``record`` all records, with ``checkpoint`` those that a
+        checkpoint covers, with ``off`` those that the operating system has flushed. If only a process dies, no record
+        is lost.""",
     )
     audit_input_digest: bool = setting(
         Boolean(),
         True,
-        """Record the HMAC-SHA-256 of each body that was read, as it was sent, under a key of the audit log. It proves
-        later that a body is the one that was sent, and says nothing to others.""",
+        """Record the HMAC-SHA-256 of each request body that was read, with a key of the audit log. It can later prove
+        which body was sent, and reveals nothing without the key.""",
     )
     audit_checkpoint_sinks: tuple[SinkAddress, ...] = setting(
         Strings("file:/mnt/witness/checkpoints", sink_address),
         [],
-        """Where signed checkpoints are sent, out of reach of whoever takes over the app: ``file:/path``, ``stdout``,
-        ``syslog+udp://host:514``, ``syslog+tcp://host:601``, ``syslog+unix:/dev/log`` (RFC 5424),
-        ``https://host/path`` (POST) or ``https+private://host/path`` for a private IP address.""",
+        """Where signed checkpoints are sent, so that an attacker who compromises the app cannot change them:
+        ``file:/path``, ``stdout``, ``syslog+udp://host:514``, ``syslog+tcp://host:601``, ``syslog+unix:/dev/log`` (RFC
+        5424), ``https://host/path`` (POST) or ``https+private://host/path`` for a private IP address. Commands write to
+        standard error instead of ``stdout``.""",
     )
     audit_checkpoint_records: int = setting(
-        Integer(1, 10_000_000), 10_000, "How many records of a worker cause a checkpoint before its time."
+        Integer(1, 10_000_000), 10_000, "A worker signs a checkpoint early after this many records."
     )
     audit_checkpoint_seconds: int = setting(
         Integer(1, 86_400, unit="seconds"),
         60,
-        "Seconds between two checkpoints of a worker, also while nothing is recorded.",
+        "Seconds between two checkpoints of a worker, even if there are no new records.",
     )
     audit_rotate_bytes: int = setting(
-        Integer(4096, unit="bytes"), 100_000_000, "The size at which a worker begins a new file of its stream."
+        Integer(4096, unit="bytes"), 100_000_000, "The size at which a worker starts a new file of its stream."
     )
     audit_rotate_seconds: int = setting(
-        Integer(1, unit="seconds"), 86_400, "The age at which a worker begins a new file of its stream."
+        Integer(1, unit="seconds"), 86_400, "The age at which a worker starts a new file of its stream."
     )
     audit_retention_days: int = setting(
         Integer(0, 36_500, unit="days"),
         0,
-        """After how many days files are deleted that are closed and covered by a checkpoint; 0 keeps them. The deletion
-        is in the index.""",
+        """Days after which closed files that a checkpoint covers are deleted; 0 keeps them. The deletion is recorded in
+        the index.""",
     )
 
 
 def check_audit(settings: Settings) -> Iterator[Problem]:
-    """Yield a problem if records are required and there is no log."""
+    """Yield a problem if records are required but the audit log is off."""
     if settings.audit_required and settings.audit_log == OFF:
-        yield ("audit_required",), "needs SECURE_ML_AUDIT_LOG, the directory of the audit log"
+        yield ("audit_required",), "requires SECURE_ML_AUDIT_LOG, the directory of the audit log"

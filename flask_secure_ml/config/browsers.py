@@ -1,4 +1,4 @@
-"""The settings for pages in browsers."""
+"""The settings for browsers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .session_login import SessionLogin, SessionLoginSetting
 
 
 class CorsSetting(Options):
-    """The options of CORS for every route whose policy has none."""
+    """The CORS options of routes whose policy has none."""
 
     def __init__(self) -> None:
         super().__init__(CorsOptions)
@@ -21,26 +21,26 @@ class CorsSetting(Options):
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """What pages in browsers may do with the responses."""
+    """CORS, security headers and cookie sessions for pages in browsers."""
 
     cors: CorsOptions | None = setting(
         CorsSetting(),
         None,
-        """Which pages of other origins may call (CORS). It holds for every route, and for unknown URLs; the option
-        ``cors`` of a policy replaces it as a whole. Without it, no preflight is answered without a credential, and the
-        CORS headers of the app stay as they are. See :doc:`/howto/browsers`.""",
+        """The origins whose pages may call the API (CORS). It applies to all routes and to unknown URLs; the option
+        ``cors`` of a policy replaces it as a whole. Without it, preflights without a credential are rejected, and the
+        CORS headers of the app are not changed. See :doc:`/howto/browsers`.""",
     )
     headers: HeaderOptions = setting(
         HeadersOption(),
         "api",
-        """The security headers of the responses of Flask, where the view sets none of that name: a preset, ``api`` or
-        ``page``, or an object. The option ``headers`` of a policy replaces it as a whole. HSTS has settings of its own.
+        """The security headers that are added to Flask's responses unless the view sets them: a preset, ``api`` or
+        ``page``, or an object. The option ``headers`` of a policy replaces it as a whole. HSTS has its own settings.
         See :doc:`/howto/browsers`.""",
     )
     session_login: SessionLogin | None = setting(
         SessionLoginSetting(),
         None,
-        """Accept the cookie session of the app as a credential, for its own pages. The principal is
-        ``session:<user>``. It counts only for requests of the same origin; others get 403 ``origin_not_allowed``. Needs
-        ``SECRET_KEY``. Without it, sessions are no credential. See :doc:`/howto/pages_and_forms`.""",
+        """Accept the app's cookie session as a credential, for its own pages. The principal is ``session:<user>``. Only
+        same-origin requests are accepted; others get 403 ``origin_not_allowed``. Requires ``SECRET_KEY``. Without this
+        setting, a session is not a credential. See :doc:`/howto/pages_and_forms`.""",
     )

@@ -1,4 +1,4 @@
-"""Which client certificate is which caller (``SECURE_ML_MTLS_CLIENTS``, RFC 8705 section 2)."""
+"""Maps client certificates to callers (``SECURE_ML_MTLS_CLIENTS``, RFC 8705 section 2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Name
 
 Identity = tuple[str, Hashable]
-"""One of ``NAMES`` and the value in the one form in which it is compared."""
+"""One of ``NAMES`` and the value in canonical form."""
 
 _DNS_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _EMAIL = re.compile(r"[!-?A-~]+@[!-?A-~]+")
@@ -27,24 +27,24 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 def ascii_lower(name: str) -> str:
-    """Return an ASCII name in lower case and any other as it is: some letters beyond ASCII become ASCII ones."""
+    """Return an ASCII name in lower case; other names are unchanged, as lower() maps some letters to ASCII."""
     return name.lower() if name.isascii() else name
 
 
 def _subject(value: str) -> Name:
     if "=#" in value:
-        # The library would take the encoding for the string that is encoded, and match nothing.
+        # The library would compare the encoding instead of the encoded string, and never match.
         raise ValidationError("must not have values in hexadecimal")
-    # Only where a subject is configured.
+    # Imported only if a subject is configured.
     from cryptography.x509 import Name
     from cryptography.x509.oid import NameOID
 
-    # What OpenSSL and nginx write for attributes that RFC 4514 gives no short name.
+    # The names that OpenSSL and nginx use for attributes without a short name in RFC 4514.
     more = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
     try:
         return Name.from_rfc4514_string(value, more)
     except ValueError:
-        raise ValidationError("must be a name as RFC 4514 writes it, such as 'CN=trainer,O=Example'") from None
+        raise ValidationError("must be a name in the format of RFC 4514, such as 'CN=trainer,O=Example'") from None
 
 
 def _dns(value: str) -> str:
@@ -95,7 +95,7 @@ NAMES = tuple(_PARSERS)
 
 
 class CertificateName(String):
-    """One property of a certificate, kept as it was written."""
+    """One property of a certificate, stored as it was written."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -108,28 +108,28 @@ class CertificateName(String):
 
 
 def check_one_name(client: MtlsClient) -> Iterator[Problem]:
-    """Yield a problem if not exactly one property names the certificate."""
+    """Yield a problem unless exactly one property identifies the certificate."""
     if sum(bool(getattr(client, name)) for name in NAMES) != 1:
-        yield (), f"needs exactly one of {', '.join(NAMES)}"
+        yield (), f"requires exactly one of {', '.join(NAMES)}"
 
 
 @dataclass(frozen=True)
 class MtlsClient:
-    """A client and the one property of its certificate that names it."""
+    """A client and the one property that identifies its certificate."""
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_one_name,)
 
     client: str = option(String(), help_text="The name in logs, limits and revocations.")
-    scopes: frozenset[str] = option(Strings("predict", scope, unordered=True), frozenset(), "What it may do.")
+    scopes: frozenset[str] = option(Strings("predict", scope, unordered=True), frozenset(), "The scopes of the client.")
     plan: str = option(String(), "default", "The plan in ``SECURE_ML_PLANS`` that limits it.")
     subject_dn: str = option(
-        CertificateName("subject_dn"), "", "The whole subject as RFC 4514 writes it: ``CN=trainer,O=Example``."
+        CertificateName("subject_dn"), "", "The whole subject in the format of RFC 4514: ``CN=trainer,O=Example``."
     )
     san_dns: str = option(
-        CertificateName("san_dns"), "", "A DNS name, compared without regard to case; a wildcard matches nothing."
+        CertificateName("san_dns"), "", "A DNS name, compared case-insensitively; wildcards are not accepted."
     )
     san_uri: str = option(CertificateName("san_uri"), "", "A URI, compared character by character.")
-    san_ip: str = option(CertificateName("san_ip"), "", "An IP address, in any spelling.")
+    san_ip: str = option(CertificateName("san_ip"), "", "An IP address, in any notation.")
     san_email: str = option(CertificateName("san_email"), "", "An email address, compared character by character.")
     sha256: str = option(
         CertificateName("sha256"),
@@ -144,7 +144,7 @@ class MtlsClient:
 
     @property
     def identity(self) -> Identity:
-        """The property and its value in the form in which it is compared."""
+        """The property and its value in canonical form."""
         name, value = self.named_by
         return name, _PARSERS[name](value)
 
@@ -154,7 +154,7 @@ def _check_unique(clients: Mapping[int, MtlsClient]) -> Iterator[Problem]:
     for index, each in clients.items():
         for key, path in ((each.client, "client"), (each.identity, each.named_by[0])):
             if seen.setdefault(key, index) != index:
-                yield (index, path), f"is also that of entry {seen[key]}; name every client and certificate once"
+                yield (index, path), f"is the same as in entry {seen[key]}; name each client and certificate once"
 
 
 def clients_field() -> ListOf:

@@ -1,7 +1,7 @@
 """Checks across settings: contradictions, shared secrets, missing packages, and keys of Flask and Flask-Limiter.
 
-Each check takes the settings, yields a path (a setting in lower case, then names and indexes) and a sentence, and ends
-where it reads a setting that has a problem of its own.
+Each check takes the settings and yields problems: a path (a setting in lower case, then names and indexes) and a
+sentence. It stops when it reads a setting that is invalid itself.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ from ..policy.schema import Check, Problem, known
 from .alerts import check_alert_secret, check_alerts
 from .audit import check_audit
 from .issuers import IssuerConfig
+from .metrics import check_metrics_token, check_server_certificate
 from .settings import IN_STORE
 
 if TYPE_CHECKING:
     from . import Settings
 
+_SECRETS = ("api_key_pepper", "dpop_nonce_secret", "alert_webhook_secret", "metrics_token")
+
 EXAMPLE = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
 def check_api_keys(settings: Settings) -> Iterator[Problem]:
-    """Yield what API keys lack."""
+    """Yield a problem if API keys have no pepper."""
     if settings.api_keys is not None and settings.api_key_pepper is None:
         yield (
             ("api_key_pepper",),
-            f'is needed for API keys; set it to "env:API_KEY_PEPPER", a secret made with {EXAMPLE}',
+            f'is required for API keys; set it to "env:API_KEY_PEPPER", a secret generated with {EXAMPLE}',
         )
 
 
 def check_key_store(settings: Settings) -> Iterator[Problem]:
-    """Yield a problem if API keys would be in a store that no other process sees."""
+    """Yield a problem if API keys are in a store that other processes cannot read."""
     if settings.api_keys == IN_STORE and settings.store_uri.startswith("memory:"):
         yield (
             ("store_uri",),
@@ -44,19 +47,22 @@ def check_key_store(settings: Settings) -> Iterator[Problem]:
 def check_certificates(settings: Settings) -> Iterator[Problem]:
     """Yield a problem if certificates cannot be verified."""
     if settings.mtls_ca_file is None and any(not each.sha256 for each in settings.mtls_clients):
-        yield ("mtls_ca_file",), "is needed for every client of SECURE_ML_MTLS_CLIENTS without sha256"
+        yield ("mtls_ca_file",), "is required for clients in SECURE_ML_MTLS_CLIENTS without sha256"
 
 
 def check_proofs(settings: Settings) -> Iterator[Problem]:
-    """Yield a problem if DPoP proofs cannot name this API."""
+    """Yield a problem if DPoP is on without the URL of this API."""
     if settings.dpop != "off" and settings.resource_uri is None:
-        yield ("resource_uri",), "is needed with SECURE_ML_DPOP: a proof must name this API, not the Host header"
+        yield (
+            ("resource_uri",),
+            "is required with SECURE_ML_DPOP: the URL in a proof is compared with it, not with the Host header",
+        )
 
 
 def check_proof_tokens(settings: Settings) -> Iterator[Problem]:
-    """Yield a problem if there are no tokens that DPoP proofs could go with."""
+    """Yield a problem if DPoP is on without token issuers."""
     if settings.dpop != "off" and not settings.token_issuers:
-        yield ("dpop",), "needs SECURE_ML_TOKEN_ISSUERS: a proof goes with an access token"
+        yield ("dpop",), "requires SECURE_ML_TOKEN_ISSUERS: a proof accompanies an access token"
 
 
 def check_plans(settings: Settings) -> Iterator[Problem]:
@@ -68,7 +74,7 @@ def check_plans(settings: Settings) -> Iterator[Problem]:
 
 
 def check_session_plan(settings: Settings) -> Iterator[Problem]:
-    """Yield the plan of logged-in users if it does not exist."""
+    """Yield a problem if the plan of logged-in users does not exist."""
     login = settings.session_login
     if login is not None and login.plan not in settings.plans:
         names = ", ".join(settings.plans)
@@ -76,7 +82,7 @@ def check_session_plan(settings: Settings) -> Iterator[Problem]:
 
 
 def check_token_plans(settings: Settings) -> Iterator[Problem]:
-    """Yield the plans of token callers that do not exist."""
+    """Yield the plans of token issuers that do not exist."""
     for index, issuer in enumerate(settings.token_issuers):
         for value, plan in issuer.plans:
             if plan not in settings.plans:
@@ -92,7 +98,7 @@ def needs_package(setting: str, module: str, extra: str, wanted: Callable[[Any],
 
     def check(settings: Settings) -> Iterator[Problem]:
         if wanted(getattr(settings, setting)) and not _installed(module):
-            yield (setting,), f"needs the package {module}: pip install 'flask-secure-ml[{extra}]'"
+            yield (setting,), f"requires the package {module}: pip install 'flask-secure-ml[{extra}]'"
 
     return check
 
@@ -105,16 +111,16 @@ def _installed(module: str) -> bool:
 
 
 def check_shared_secrets(settings: Settings) -> Iterator[Problem]:
-    """Yield the secrets that serve two purposes: whoever may use one could forge the other (RFC 8725bis 3.8)."""
+    """Yield the secrets that serve two purposes, which allows cross-protocol forgery (RFC 8725bis 3.8)."""
     seen: dict[bytes, str] = {}
     for path, ring in (
-        *(((name,), known(settings, name)) for name in ("api_key_pepper", "dpop_nonce_secret", "alert_webhook_secret")),
+        *(((name,), known(settings, name)) for name in _SECRETS),
         *((("token_issuers", index, "secret"), each.secret) for index, each in _issuers(settings)),
     ):
         name = f"SECURE_ML_{str(path[0]).upper()}" + "".join(f"[{step}]" for step in path[1:2])
         for value in ring.check() if ring else ():
             if seen.setdefault(value, name) != name:
-                yield path, f"is the same secret as {seen[value]}; generate one for each"
+                yield path, f"is the same secret as {seen[value]}; generate one for each purpose"
 
 
 def _issuers(settings: Settings) -> Iterable[tuple[int, IssuerConfig]]:
@@ -134,11 +140,14 @@ CROSS_CHECKS: tuple[Check, ...] = (
     check_audit,
     check_alerts,
     check_alert_secret,
+    check_metrics_token,
+    check_server_certificate,
     needs_package("store_uri", "redis", "redis", lambda uri: uri.startswith(("redis", "valkey", "unix"))),
     needs_package("wire_formats", "msgpack", "msgpack", lambda formats: "msgpack" in formats),
     needs_package("openapi", "apispec", "openapi", lambda mode: mode != "off"),
     needs_package("sentry_dsn", "sentry_sdk", "sentry", lambda dsn: dsn is not None),
     needs_package("metrics", "prometheus_client", "metrics", lambda path: path is not None),
+    needs_package("metrics_listen", "prometheus_client", "metrics", lambda address: address is not None),
     needs_package(
         "content_encodings",
         "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",
@@ -148,15 +157,15 @@ CROSS_CHECKS: tuple[Check, ...] = (
 )
 
 RATELIMIT = {"RATELIMIT_STORAGE_URI", "RATELIMIT_STRATEGY", "RATELIMIT_ENABLED"}
-"""The keys of Flask-Limiter that have their documented effect."""
+"""Configuration keys of Flask-Limiter that keep their documented effect."""
 
 _INSTEAD = {
-    "RATELIMIT_DEFAULT": "write these limits as requests of a plan in SECURE_ML_PLANS",
-    "RATELIMIT_APPLICATION": "write these limits as requests of a plan in SECURE_ML_PLANS",
-    "RATELIMIT_SWALLOW_ERRORS": "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down",
-    "RATELIMIT_IN_MEMORY_FALLBACK": "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down",
-    "RATELIMIT_KEY_FUNC": "limits count for each caller",
-    "RATELIMIT_STORAGE_OPTIONS": "write options into the URI; SECURE_ML_STORE_TIMEOUT is the time to wait",
+    "RATELIMIT_DEFAULT": "set these limits as requests of a plan in SECURE_ML_PLANS",
+    "RATELIMIT_APPLICATION": "set these limits as requests of a plan in SECURE_ML_PLANS",
+    "RATELIMIT_SWALLOW_ERRORS": "set SECURE_ML_LIMIT_OUTAGE to the policy during an outage of the storage",
+    "RATELIMIT_IN_MEMORY_FALLBACK": "set SECURE_ML_LIMIT_OUTAGE to the policy during an outage of the storage",
+    "RATELIMIT_KEY_FUNC": "limits are counted per caller",
+    "RATELIMIT_STORAGE_OPTIONS": "set options in the URI, and the timeout in SECURE_ML_STORE_TIMEOUT",
     "RATELIMIT_HEADERS": "SECURE_ML_LIMIT_HEADERS sends RateLimit and RateLimit-Policy",
 }
 
@@ -164,7 +173,7 @@ _INSTEAD = {
 def ratelimit_problems(config: Mapping[str, Any], *, own_limiter: bool = False) -> Iterator[str]:
     """Yield a sentence for each ``RATELIMIT_*`` key that would have no effect.
 
-    :param own_limiter: the app has a ``flask_limiter.Limiter`` of its own, for which these keys can be meant.
+    :param own_limiter: the app has its own ``flask_limiter.Limiter``, which these keys may configure.
     """
     for key in sorted(key for key in config if key.startswith("RATELIMIT_")):
         if key not in RATELIMIT and not own_limiter:
@@ -172,16 +181,16 @@ def ratelimit_problems(config: Mapping[str, Any], *, own_limiter: bool = False) 
             remove = "remove it" if instead is None else f"{instead}; remove it"
             yield f"{key}: has no effect; {remove}, or create your own Limiter before SecureML"
     if config.get("RATELIMIT_ENABLED", True) is not True:
-        yield "RATELIMIT_ENABLED: must be true; to lift limits, leave them out of plans and policies"
+        yield "RATELIMIT_ENABLED: must be true; to disable limits, remove them from plans and policies"
 
 
 def session_cookie(config: Mapping[str, Any], *, require_tls: bool, remember: bool = False) -> dict[str, Any]:
-    """Return what must change in the settings of Flask's session cookie.
+    """Return the changes to the settings of Flask's session cookie.
 
-    :param remember: the remember-me cookie of Flask-Login is a credential too.
+    :param remember: also secure the remember-me cookie of Flask-Login.
 
-    Where TLS is required, a cookie never has to cross clear text. Where it is not, ``Secure`` stays as the app has it:
-    a browser would drop such a cookie, and the session with it.
+    If TLS is required, cookies can be ``Secure``. Otherwise ``Secure`` is not changed: a browser drops a ``Secure``
+    cookie that it gets without TLS, and with it the session.
     """
     changes: dict[str, Any] = {}
     for cookie in ("SESSION_COOKIE", "REMEMBER_COOKIE") if remember else ("SESSION_COOKIE",):

@@ -1,4 +1,4 @@
-"""Fields of settings: networks, URIs, paths and secrets; and how a setting is declared."""
+"""Fields of settings: networks, URIs, paths and secrets; and the function that declares a setting."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ..secrets import NO_LITERAL, SecretRing
 
 
 def setting(kind: AnyField, default: Any, help_text: str, *, secret: bool = False) -> Any:
-    """Return the dataclass field of one setting: what it takes, its default as users write it, and its help.
+    """Return the dataclass field of one setting: its validator, its default as users write it, and its help.
 
-    :param secret: the value may hold a password, so it is not part of the repr of the settings.
+    :param secret: the value may contain a password, so the repr of the settings omits it.
     """
     kind.allow_none = default is None
     return field(
@@ -92,11 +92,11 @@ STORE_SCHEMES = frozenset(
         *(f"{each}+{kind}" for each in _SERVERS for kind in ("sentinel", "cluster", "unix")),
     }
 )
-"""The schemes of the URIs of stores."""
+"""URI schemes of stores."""
 
 
 class StoreUri(StrictField):
-    """Where shared state is: this process, a SQLite file, or a Redis or Valkey server, service or cluster."""
+    """The URI of shared state: process memory, a SQLite file, or a Redis or Valkey server, Sentinel or cluster."""
 
     def __init__(self) -> None:
         super().__init__("'memory:', 'sqlite:/path/to/file' or a redis: or valkey: URL")
@@ -104,7 +104,7 @@ class StoreUri(StrictField):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         scheme, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
         if scheme not in STORE_SCHEMES or (scheme != "memory" and not rest.strip("/")):
-            # The value may hold a password, so it is not repeated.
+            # The message does not repeat the value, which may contain a password.
             raise ValidationError(f"must be {self.takes}")
         return str(value)
 
@@ -120,9 +120,9 @@ class UrlPath(String):
 
 
 class Location(String):
-    """One of a few words, or a path. Any other bare word is most likely one of these, misspelt.
+    """One of a few words, or a path. Another bare word is rejected as a probable typo.
 
-    :param prefix: with it, a name is taken too.
+    :param prefix: if given, a name with this prefix is also accepted.
     """
 
     def __init__(self, *words: str, prefix: str = "") -> None:
@@ -135,7 +135,7 @@ class Location(String):
         found = super()._deserialize(value, attr, data, **kwargs)
         if self.prefix and found.startswith(self.prefix):
             if not found.removeprefix(self.prefix).strip():
-                raise ValidationError(f"needs a name after {self.prefix!r}")
+                raise ValidationError(f"requires a name after {self.prefix!r}")
             return found
         if found not in self.words and not {"/", "."} & set(found):
             guess = closest(found.lower(), self.words)
@@ -145,30 +145,30 @@ class Location(String):
 
 
 class MountPaths(Strings):
-    """A list of paths without a slash at the end."""
+    """A list of paths without a trailing slash."""
 
     def __init__(self) -> None:
         super().__init__("/metrics", _mount_path)
 
     def joined(self, found: list[Any]) -> tuple[str, ...]:
-        """Return each path once."""
+        """Return the paths without duplicates."""
         return tuple(dict.fromkeys(found))
 
 
 def _mount_path(path: str) -> str:
     if not path.startswith("/") or path.endswith(("/", "*")) or path != canonical(path):
-        raise ValidationError(f"{path!r} is not a path such as '/metrics', without a slash or star at its end")
+        raise ValidationError(f"{path!r} is not a path such as '/metrics', without a trailing slash or asterisk")
     return path
 
 
 def middleware_name(entry: str) -> str:
-    """Return the import name of a middleware, with dots only.
+    """Return the import name of a middleware, in dotted form.
 
-    :raises ValidationError: it is not one, or is that of ProxyFix.
+    :raises ValidationError: it is not an import name, or it names ProxyFix.
     """
     name = entry.replace(":", ".")
     if name.endswith(".ProxyFix"):
-        raise ValidationError("must not name ProxyFix, which trusts every peer there; use SECURE_ML_TRUSTED_PROXIES")
+        raise ValidationError("must not name ProxyFix, which would trust every peer; use SECURE_ML_TRUSTED_PROXIES")
     if not re.fullmatch(r"[\w<>]+(\.[\w<>]+)+", name):
         raise ValidationError(f"{entry!r} is not an import name such as 'whitenoise.base.WhiteNoise'")
     return name
@@ -179,7 +179,7 @@ _literals_allowed: ContextVar[bool] = ContextVar("flask_secure_ml_literals_allow
 
 @contextmanager
 def literal_secrets(*, allowed: bool) -> Iterator[None]:
-    """Allow or forbid literal secrets in the configuration that is loaded in this block."""
+    """Allow or forbid literal secrets while a configuration is loaded in this block."""
     token = _literals_allowed.set(allowed)
     try:
         yield
@@ -188,9 +188,9 @@ def literal_secrets(*, allowed: bool) -> Iterator[None]:
 
 
 class SecretReference(StrictField):
-    """A reference to a secret, or a list of them; the value is never part of a message.
+    """A reference to a secret, or a list of references; messages never contain the value.
 
-    :param ring: makes the secrets, and raises ValueError for those that cannot be used.
+    :param ring: creates the secret ring, and raises ValueError for a reference that cannot be used.
     """
 
     def __init__(self, ring: Callable[[Any], SecretRing]) -> None:
@@ -203,5 +203,5 @@ class SecretReference(StrictField):
         except ValueError as error:
             raise ValidationError(str(error)) from None
         if ring.literal and not _literals_allowed.get():
-            raise ValidationError(f"{NO_LITERAL}; a literal is for debug and testing only")
+            raise ValidationError(f"{NO_LITERAL}; literal secrets are for debug and testing only")
         return ring

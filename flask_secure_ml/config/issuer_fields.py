@@ -15,7 +15,7 @@ OTHER_TYPES = frozenset(
         *("oauth-authz-req+jwt", "client-authentication+jwt", "entity-statement+jwt", "wallet-attestation+jwt"),
     }
 )
-"""Values of the header ``typ`` that are registered, or in use, for a JWT that is not an access token."""
+"""Values of the header ``typ`` that JWTs other than access tokens use."""
 
 _LONGEST_PATH = 256
 
@@ -24,7 +24,7 @@ class Audience(StrictField):
     """One audience, or a list of them."""
 
     def __init__(self) -> None:
-        super().__init__("a string that is not empty, or a list of them")
+        super().__init__("a non-empty string, or a list of them")
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | tuple[str, ...]:
         values = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -46,7 +46,7 @@ class KeySet(StrictField):
 
 
 class Relaxations(Choices):
-    """Which of a few members a token may lack, or have."""
+    """Members that a token may omit or contain."""
 
     def joined(self, found: list[Any]) -> frozenset[str]:
         """Return the members."""
@@ -65,7 +65,7 @@ class HeaderTypes(Strings):
 
 
 def media_type(kind: str) -> str:
-    """Return a ``typ`` in the one form in which it is compared (RFC 7515 section 4.1.9)."""
+    """Return a ``typ`` in canonical form (RFC 7515 section 4.1.9)."""
     return kind.lower().removeprefix("application/")
 
 
@@ -95,14 +95,14 @@ def _token_type(entry: str) -> str:
 
 
 class Paths(Strings):
-    """Names of claims, or paths with dots into objects."""
+    """Names of claims, or dotted paths into objects."""
 
     def __init__(self, example: str) -> None:
         super().__init__(example, _path, minimum=1)
 
 
 class Path(String):
-    """The name of one claim, or a path with dots into objects."""
+    """The name of one claim, or a dotted path into objects."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         return _path(super()._deserialize(value, attr, data, **kwargs))
@@ -110,12 +110,12 @@ class Path(String):
 
 def _path(entry: str) -> str:
     if len(entry) > _LONGEST_PATH or not entry.isprintable() or not all(entry.split(".")):
-        raise ValidationError("must be the name of a claim, or names with dots between them")
+        raise ValidationError("must be the name of a claim, or names separated by dots")
     return entry
 
 
 class PlanMap(StrictField):
-    """Values of a claim, and for each the name of a plan."""
+    """A mapping from the values of a claim to the names of plans."""
 
     def __init__(self) -> None:
         super().__init__('an object such as {"batch-client": "gold"}')

@@ -1,4 +1,4 @@
-"""Whose access tokens are accepted, and how they are verified (``SECURE_ML_TOKEN_ISSUERS``)."""
+"""The issuers of access tokens, and how tokens are verified (``SECURE_ML_TOKEN_ISSUERS``)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from ..describing import is_described_only
 from ..policy.fields import Boolean, Choice, Choices, Integer, ListOf, Options, String
 from ..policy.options import Claims, Scalar
 from ..policy.schema import Check, Problem, option
@@ -20,7 +21,7 @@ ASYMMETRIC = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
 HMAC_BYTES: Mapping[str, int] = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""The shortest secret of each HMAC algorithm in bytes: that of its digest (RFC 7518 section 3.2)."""
+"""Minimum length of the secret of each HMAC algorithm: the length of its digest (RFC 7518 section 3.2)."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 KEY_SOURCES = ("jwks_uri", "jwks_file", "jwks", "secret", "discover")
@@ -28,14 +29,14 @@ ROLE_CLAIMS = ("roles", "groups", "entitlements")
 """The claims that hold roles in RFC 9068 (section 2.2.3.1)."""
 
 MAX_TOKEN_BYTES = 8192
-"""The longest token; servers limit a header line to about as many bytes."""
+"""Default maximum length of a token; servers limit a header line to about as many bytes."""
 
 LONGEST_TOKEN = 65_536
-"""The most that ``max_token_bytes`` can be."""
+"""Maximum value of ``max_token_bytes``."""
 
 MAX_AGE = 86_400
 LONGEST_AGE = 30 * 86_400
-"""The most that ``max_age`` can be, in seconds; the revocation of a token is kept for longer."""
+"""Maximum value of ``max_age`` in seconds; the revocation of a token is kept for longer."""
 
 
 def check_issuer(found: IssuerConfig) -> Iterator[Problem]:
@@ -45,91 +46,94 @@ def check_issuer(found: IssuerConfig) -> Iterator[Problem]:
 
 
 def check_sources(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if there are several sources of keys, or nothing to verify a token with."""
+    """Yield a problem unless there is exactly one source of keys, or introspection."""
     if len(found.key_sources) > 1 or not (found.key_sources or found.introspection_uri):
         named = f", not {' and '.join(found.key_sources)}" if found.key_sources else ""
-        yield (), f"needs exactly one of {', '.join(KEY_SOURCES)}, or introspection_uri{named}"
+        yield (), f"requires exactly one of {', '.join(KEY_SOURCES)}, or introspection_uri{named}"
 
 
 def check_algorithms(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if algorithms and keys do not fit."""
+    """Yield a problem if algorithms and keys are incompatible."""
     if found.key_sources and not found.algorithms:
-        yield ("algorithms",), 'is missing; name what its tokens are signed with, such as ["RS256"]'
+        yield ("algorithms",), 'is missing; name the algorithms of its tokens, such as ["RS256"]'
     if found.algorithms and not found.key_sources and found.introspection_uri:
-        yield ("algorithms",), "is only for keys, and this issuer only introspects"
+        yield ("algorithms",), "requires keys, but this issuer only uses introspection"
     if found.key_sources and set(found.algorithms) & (ASYMMETRIC if found.secret else HMAC_BYTES.keys()):
-        wanted = "a secret verifies HMAC and nothing else" if found.secret else "public keys never verify HMAC"
-        yield ("algorithms",), f"does not fit {found.key_sources[0]}: {wanted}"
+        wanted = "a secret verifies only HMAC" if found.secret else "public keys cannot verify HMAC"
+        yield ("algorithms",), f"is incompatible with {found.key_sources[0]}: {wanted}"
 
 
 def check_secret_length(found: IssuerConfig) -> Iterator[Problem]:
     """Yield a problem if a secret is shorter than the digest of its algorithm."""
     needed = max((HMAC_BYTES.get(name, 0) for name in found.algorithms), default=0)
     if found.secret is not None and any(len(value) < needed for value in found.secret.check()):
-        yield ("secret",), f"must hold at least {needed} bytes for these algorithms (RFC 7518 section 3.2)"
+        yield ("secret",), f"must have at least {needed} bytes for these algorithms (RFC 7518 section 3.2)"
 
 
 def check_introspection(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield each option of introspection that the others lack."""
+    """Yield each missing option of introspection."""
     options = {name: getattr(found, name) for name in ("introspection_uri", "client_id", "client_secret")}
     if any(value is not None for value in options.values()):
         for name, value in options.items():
             if value is None:
                 others = " and ".join(other for other in options if other != name)
-                yield (name,), f"is missing; introspection needs it together with {others}"
+                yield (name,), f"is missing; introspection requires it together with {others}"
 
 
 def check_provider(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield what the preset of a provider needs and this entry lacks."""
+    """Yield a problem for each requirement of the provider's preset that is not met."""
     provider = None if found.provider is None else PROVIDERS[found.provider]
     if provider is None:
         return
     if not provider.accepts(found.issuer):
-        yield ("issuer",), f"is not one of {found.provider}, such as {provider.example}"
+        yield ("issuer",), f"is not an issuer of {found.provider}, such as {provider.example}"
     for each in found.audiences:
         if provider.shares(each, found.issuer):
-            yield ("audience",), f"{each!r} is in tokens for other services too; name an audience of this API only"
+            yield (
+                ("audience",),
+                f"{each!r} is also the audience of tokens for other services; use an audience of this API only",
+            )
     if provider.distinctive_claims and not {name for name, _ in found.required_claims} & {*provider.distinctive_claims}:
         named = ", ".join(provider.distinctive_claims)
-        why = f"{found.provider} issues tokens for any audience to everybody"
-        yield ("required_claims",), f"must name whose tokens are accepted, by one of {named}: {why}"
+        why = f"{found.provider} issues tokens for any audience to any client"
+        yield ("required_claims",), f"must restrict whose tokens are accepted by one of {named}: {why}"
 
 
 def check_id_token_claims(found: IssuerConfig) -> Iterator[Problem]:
     """Yield a problem if ID tokens could pass as access tokens."""
     if found.id_token_claims and not {name for name, _ in found.required_claims} & {"typ", "token_use"}:
         examples = '{"typ": ["Bearer"]} or {"token_use": ["access"]}'
-        yield ("id_token_claims",), f"needs required_claims that ID tokens do not meet, such as {examples}"
+        yield ("id_token_claims",), f"requires required_claims that ID tokens do not meet, such as {examples}"
 
 
 def check_plan_claim(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if a claim is named and no plans for its values."""
+    """Yield a problem if a plan claim is set without plans."""
     if found.plan_claim is not None and not found.plans:
-        yield ("plan_claim",), "needs plans, which says what plan each value has"
+        yield ("plan_claim",), "requires plans, which maps values of the claim to plans"
 
 
 def check_opaque(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield options of introspection that an issuer without introspection has."""
+    """Yield options that are only valid for introspection."""
     if found.introspection_uri is None:
         if "aud" in found.omits:
-            yield ("omits",), 'may have "aud" for introspection only; a JWT always needs an audience'
+            yield ("omits",), 'may contain "aud" only for introspection; a JWT always needs an audience'
         if found.token_types:
-            yield ("token_types",), "is for introspection, and this issuer has no introspection_uri"
+            yield ("token_types",), "is only for introspection, but this issuer has no introspection_uri"
 
 
 def check_jwks_token(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if a credential could be sent to a URL that the configuration does not name."""
+    """Yield a problem if the JWKS token could be sent to a URL that is not configured."""
     if found.jwks_token is not None and found.jwks_uri is None:
-        yield ("jwks_token",), "needs jwks_uri, the one URL that it is sent to"
+        yield ("jwks_token",), "requires jwks_uri, the only URL that it is sent to"
 
 
 def check_proxy(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if there is no way to an ``https:`` URL through the proxy."""
+    """Yield a problem if the proxy cannot be used."""
     if found.proxy is not None:
         if not _is_http_origin(found.proxy):
             yield ("proxy",), 'must be an http: URL without user and path, such as "http://proxy.internal:3128"'
         if found.insecure_http:
-            yield ("proxy",), "is for https: URLs, and insecure_http is for loopback"
+            yield ("proxy",), "is only for https: URLs, but insecure_http is for loopback"
 
 
 def _is_http_origin(url: str) -> bool:
@@ -138,8 +142,8 @@ def _is_http_origin(url: str) -> bool:
 
 
 def check_ca_file(found: IssuerConfig) -> Iterator[Problem]:
-    """Yield a problem if the file has no certificates that can be used."""
-    if found.ca_file is not None:
+    """Yield a problem if the file has no usable certificates."""
+    if found.ca_file is not None and not is_described_only():
         try:
             ssl.create_default_context(cafile=found.ca_file)
         except (OSError, ValueError) as error:
@@ -150,8 +154,8 @@ def _check_url(name: str) -> Check:
     def check(found: IssuerConfig) -> Iterator[Problem]:
         url = getattr(found, name)
         if url is not None and (name != "issuer" or found.discover) and not _allowed(url, found.insecure_http):
-            why = ", because its metadata are fetched from there (discover)" if name == "issuer" else ""
-            yield (name,), f"must begin with https:{why} (or be http: on loopback with insecure_http)"
+            why = ", because its metadata is fetched from there (discover)" if name == "issuer" else ""
+            yield (name,), f"must begin with https:{why} (or with http: on loopback if insecure_http is set)"
 
     return check
 
@@ -167,7 +171,7 @@ def _allowed(url: str, insecure: bool) -> bool:
 
 @dataclass(frozen=True)
 class IssuerConfig:
-    """One authorization server: who it is, for whom its tokens are, and how they are verified."""
+    """One authorization server, and how its tokens are verified."""
 
     cross_checks: ClassVar[tuple[Check, ...]] = (
         check_issuer,
@@ -188,88 +192,99 @@ class IssuerConfig:
     )
 
     issuer: str = option(String(), help_text="The exact ``iss``.")
-    audience: str | tuple[str, ...] = option(Audience(), help_text="What must be in ``aud``; of several, one must.")
+    audience: str | tuple[str, ...] = option(
+        Audience(), help_text="The required ``aud``; if there are several, a token needs one of them."
+    )
     algorithms: tuple[str, ...] = option(
-        Choices(*sorted(ASYMMETRIC), *HMAC_BYTES), (), "What its tokens are signed with; only where it has keys."
+        Choices(*sorted(ASYMMETRIC), *HMAC_BYTES), (), "The signature algorithms of its tokens; only if it has keys."
     )
     jwks_uri: str | None = option(String(), None, "The URL of its public keys.")
     jwks_file: str | None = option(String(), None, "A file with its public keys.")
-    jwks: Mapping[str, Any] | None = option(KeySet(), None, "Its public keys themselves, a JWK Set.")
+    jwks: Mapping[str, Any] | None = option(KeySet(), None, "Its public keys as a JWK Set.")
     secret: SecretRing | None = option(
         SecretReference(secret_ring), None, "A reference to the HMAC secret, or a list of them, newest first."
     )
     discover: bool = option(Boolean(), False, "Read ``jwks_uri`` from the issuer's metadata (RFC 8414).")
     introspection_uri: str | None = option(String(), None, "The URL where opaque tokens are introspected (RFC 7662).")
-    client_id: str | None = option(String(), None, "The name of this app at the introspection endpoint.")
+    client_id: str | None = option(String(), None, "The client id of this app at the introspection endpoint.")
     client_secret: SecretRing | None = option(
-        SecretReference(client_secret_ring), None, "A reference to its secret there, or a list, newest first."
+        SecretReference(client_secret_ring),
+        None,
+        "A reference to the secret of ``client_id``, or a list, newest first.",
     )
     provider: str | None = option(
         Choice(*PROVIDERS),
         None,
-        "Start from the options for the tokens of this provider; each option beside it replaces that of the preset.",
+        "The preset of this identity provider; options of this entry replace those of the preset.",
     )
     omits: frozenset[str] = option(
         Relaxations("typ", "jti", "client_id", "sub", "aud"),
         frozenset(),
-        "What its tokens may lack. Without ``sub``, the client's id is used. ``aud`` may be empty in a response of "
-        "introspection only.",
+        "Claims that its tokens may omit. Without ``sub``, the client's id is used. ``aud`` may only be omitted in "
+        "introspection responses.",
     )
     header_types: frozenset[str] = option(
-        HeaderTypes(), frozenset(), "Values of the header ``typ`` that are accepted besides ``at+jwt``."
+        HeaderTypes(), frozenset(), "Values of the header ``typ`` that are accepted in addition to ``at+jwt``."
     )
     token_types: frozenset[str] = option(
-        TokenTypes(), frozenset(), "Values of ``token_type`` that introspection may return besides Bearer and DPoP."
+        TokenTypes(),
+        frozenset(),
+        "Values of ``token_type`` that introspection may return in addition to Bearer and DPoP.",
     )
     id_token_claims: frozenset[str] = option(
         Relaxations("nonce", "at_hash", "c_hash", "s_hash"),
         frozenset(),
-        "Claims of ID tokens that its access tokens have too; needs ``required_claims`` that ID tokens do not meet.",
+        "Claims of ID tokens that its access tokens also have; requires ``required_claims`` that ID tokens do not "
+        "meet.",
     )
     required_claims: tuple[tuple[str, tuple[Scalar, ...]], ...] = option(
-        Claims(), (), "Claims that a token must have, each with the values that are accepted."
+        Claims(), (), "Claims that a token must have, each with its accepted values."
     )
     audience_claims: tuple[str, ...] = option(
-        Paths("aud"), ("aud",), "The claims that hold the audience; the first that is there counts."
+        Paths("aud"), ("aud",), "The claims that contain the audience; the first that is present is used."
     )
     scope_claims: tuple[str, ...] = option(
         Paths("scp"),
         (),
-        "The claims that hold scopes, together, each a string with spaces or a list; by default ``scope``, a string.",
+        "The claims whose scopes are combined, each a space-separated string or a list; by default ``scope``, a "
+        "string.",
     )
     role_claims: tuple[str, ...] = option(
-        Paths("realm_access.roles"), ROLE_CLAIMS, "The claims that hold roles, together, each a string or a list."
+        Paths("realm_access.roles"), ROLE_CLAIMS, "The claims whose roles are combined, each a string or a list."
     )
     client_claims: tuple[str, ...] = option(
         Paths("azp"),
         (),
-        "The claims that hold the client; the first that is there counts. Without it ``client_id``, or ``azp`` if that "
-        "may be missing.",
+        "The claims that contain the client; the first that is present is used. By default ``client_id``, or ``azp`` "
+        "if "
+        "``client_id`` may be omitted.",
     )
     user_claims: tuple[str, ...] = option(
-        Paths("sub"), ("sub",), "The claims that hold the subject; the first that is there counts."
+        Paths("sub"), ("sub",), "The claims that contain the subject; the first that is present is used."
     )
-    plan_claim: str | None = option(
-        Path(), None, "The claim whose value decides the plan; without it, the client does."
-    )
+    plan_claim: str | None = option(Path(), None, "The claim that determines the plan; by default the client.")
     plans: tuple[tuple[str, str], ...] = option(
-        PlanMap(), (), "The plan for each value, the first that fits; any other value has the plan ``default``."
+        PlanMap(), (), "The plan for each value; the first match is used, and other values get the plan ``default``."
     )
     max_token_bytes: int = option(
-        Integer(256, LONGEST_TOKEN, unit="bytes"), MAX_TOKEN_BYTES, "The longest token; servers limit header lines too."
+        Integer(256, LONGEST_TOKEN, unit="bytes"),
+        MAX_TOKEN_BYTES,
+        "The maximum length of a token; servers also limit header lines.",
     )
-    max_age: int = option(Integer(1, LONGEST_AGE, unit="seconds"), MAX_AGE, "The most seconds since ``iat``.")
+    max_age: int = option(
+        Integer(1, LONGEST_AGE, unit="seconds"), MAX_AGE, "The maximum number of seconds since ``iat``."
+    )
     ca_file: str | None = option(
-        String(), None, "The authorities (PEM) that its URLs are verified with, instead of those of the system."
+        String(), None, "The certificate authorities (PEM) to verify its URLs with, instead of those of the system."
     )
     jwks_token: SecretRing | None = option(
-        SecretReference(client_secret_ring), None, "A reference to a token that ``jwks_uri`` is fetched with."
+        SecretReference(client_secret_ring), None, "A reference to a bearer token for requests to ``jwks_uri``."
     )
     proxy: str | None = option(
-        String(), None, "The ``http:`` URL of a proxy that its ``https:`` URLs are reached through; it resolves names."
+        String(), None, "The ``http:`` URL of a proxy for its ``https:`` URLs; the proxy resolves host names."
     )
-    private_network: bool = option(Boolean(), False, "Its IP addresses may be private or loopback ones.")
-    insecure_http: bool = option(Boolean(), False, "Its URLs may be ``http:`` on loopback.")
+    private_network: bool = option(Boolean(), False, "Allow private and loopback IP addresses.")
+    insecure_http: bool = option(Boolean(), False, "Allow ``http:`` URLs on loopback.")
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -287,7 +302,7 @@ def _check_together(issuers: Mapping[int, IssuerConfig]) -> Iterator[Problem]:
     introspecting: int | None = None
     for index, each in issuers.items():
         if seen.setdefault(each.issuer, index) != index:
-            yield (index, "issuer"), f"is also that of entry {seen[each.issuer]}; name every issuer once"
+            yield (index, "issuer"), f"is the same as in entry {seen[each.issuer]}; name each issuer once"
         if each.introspection_uri is not None and introspecting is not None:
             why = "an opaque token does not name its issuer"
             yield (
@@ -299,7 +314,7 @@ def _check_together(issuers: Mapping[int, IssuerConfig]) -> Iterator[Problem]:
 
 
 class _Issuer(Options):
-    """One entry, over the preset of its provider."""
+    """One entry, merged with the preset of its provider."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         whole = with_preset(value, KEY_SOURCES) if isinstance(value, Mapping) else value

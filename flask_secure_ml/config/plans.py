@@ -1,4 +1,4 @@
-"""Plans: what one caller may use over all routes (``SECURE_ML_PLANS``)."""
+"""Plans: the limits of one caller over all routes (``SECURE_ML_PLANS``)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..policy.schema import option
 
 @dataclass(frozen=True)
 class Plan:
-    """What a caller may use over all routes."""
+    """The limits of a caller over all routes."""
 
     requests: Limits = option(LimitList(), (), "Rate limits over all routes.")
     quotas: Limits = option(LimitList(), (), "Quotas in rows of input, for routes with ``cost=``.")
-    in_flight: int | None = option(Integer(1), None, "How many requests of a caller may be in flight at once.")
-    batch: int | None = option(Integer(1), None, "How many rows one request may have, on routes with ``cost=``.")
+    in_flight: int | None = option(Integer(1), None, "Maximum number of concurrent requests of a caller.")
+    batch: int | None = option(Integer(1), None, "Maximum number of rows in one request, on routes with ``cost=``.")
     scores: ScoreOptions = option(
         Options(ScoreOptions, minimum=1),
         NO_SCORE_OPTIONS,
-        'How precise the scores of responses may be, such as ``{"round": 2, "top_k": 3}``.',
+        'The precision of scores in responses, such as ``{"round": 2, "top_k": 3}``.',
     )
 
 

@@ -1,4 +1,4 @@
-"""The setting for the probes of an orchestrator."""
+"""The setting of the orchestrator probes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..policy.fields import Options, String
 from ..policy.schema import Check, Problem, option
 from .fields import setting
 
-# No variable of a URL rule, no dot segment, no empty one, and no slash at the end.
+# No variable of a URL rule, no dot segment, no empty segment, and no trailing slash.
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 
 
 def check_paths(options: ProbeOptions) -> Iterator[Problem]:
-    """Yield a problem if two probes have one URL."""
+    """Yield a problem if both probes have the same path."""
     if options.live in {options.ready, f"{options.ready}/details"}:
-        yield ("live",), "is a path of the readiness probe too; give each its own"
+        yield ("live",), "is also the path of the readiness probe; use different paths"
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """Where the probes are.
+    """The paths of the probes.
 
     :param live: responds with 200 while the process serves requests.
-    :param ready: responds with 503 while a part of the app that requests need is down.
+    :param ready: responds with 503 while a dependency of requests is down.
     """
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_paths,)
@@ -45,12 +45,12 @@ class ProbesSetting(Options):
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What an orchestrator may ask."""
+    """Probes for an orchestrator."""
 
     probes: ProbeOptions | None = setting(
         ProbesSetting(),
         None,
-        """Serve probes without a credential, in clear text too: ``{"live": "/livez", "ready": "/readyz"}``, or ``{}``
-        for these paths. Which part is not ready is at ``/readyz/details``, for callers with the scope ``metrics``. See
-        :doc:`/howto/probes`.""",
+        """Serve probes without authentication, also in clear text: ``{"live": "/livez", "ready": "/readyz"}``, or
+        ``{}`` for these paths. ``/readyz/details`` reports which part is not ready, to callers with the scope
+        ``metrics``. See :doc:`/howto/probes`.""",
     )

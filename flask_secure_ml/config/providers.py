@@ -1,4 +1,4 @@
-"""Presets for identity providers: the options of an issuer that the tokens of a product need (``provider``).
+"""Presets for identity providers: the issuer options that the tokens of a product need (``provider``).
 
 A preset is data. To add one, add an entry to :data:`PROVIDERS`, a token to ``tests/corpus/providers/`` and a block to
 ``docs/howto/identity-providers.rst``.
@@ -18,15 +18,17 @@ _AUDIENCE, _ISSUER = "{audience}", "{issuer}"
 
 @dataclass(frozen=True)
 class Provider:
-    """The preset of one product, and what its configuration must not lack.
+    """The preset of one product, and the requirements of its configuration.
 
     :param options: the options of an issuer. A path of claims may contain ``{audience}``.
-    :param issuer: what the issuer must match, so that a preset is not used for tokens of another form.
+    :param issuer: a pattern that the issuer must match, so that a preset is not used for another product.
     :param example: an issuer that matches.
-    :param shared_audiences: patterns of audiences that tokens for other services have too; ``{issuer}`` is the issuer.
-    :param distinctive_claims: everybody may get a token for any audience here, so ``required_claims`` must have one of
-        these.
-    :param callers: who gets tokens for the audience without being named anywhere; reported without ``required_claims``.
+    :param shared_audiences: patterns of audiences that tokens for other services also have; ``{issuer}`` is the
+        issuer.
+    :param distinctive_claims: any client can get a token for any audience here, so ``required_claims`` must contain
+        one of these.
+    :param callers: who can get tokens for the audience without being registered; reported without
+        ``required_claims``.
     """
 
     options: Mapping[str, Any]
@@ -37,11 +39,11 @@ class Provider:
     callers: str = ""
 
     def accepts(self, issuer: str) -> bool:
-        """Return True if an issuer is one of this product."""
+        """Return True if an issuer belongs to this product."""
         return not self.issuer or re.fullmatch(self.issuer, issuer) is not None
 
     def shares(self, audience: str, issuer: str) -> bool:
-        """Return True for an audience that tokens for other services have too."""
+        """Return True if tokens for other services also have this audience."""
         return any(
             audience == issuer if pattern == _ISSUER else fnmatchcase(audience, pattern)
             for pattern in self.shared_audiences
@@ -110,7 +112,7 @@ PROVIDERS: Mapping[str, Provider] = {
         },
         r"https://securetoken\.google\.com/[^/]+",
         "https://securetoken.google.com/PROJECT",
-        callers="every user of the project, also those that register themselves,",
+        callers="every user of the project, including users that sign up themselves,",
     ),
     "github-actions": Provider(
         {
@@ -164,11 +166,11 @@ PROVIDERS: Mapping[str, Provider] = {
 
 
 def with_preset(given: Mapping[str, Any], key_sources: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the options of an issuer over those of its provider; objects are merged by their names.
+    """Return the options of an issuer merged with those of its provider; objects are merged by name.
 
-    None stands for the default that the option has without a provider.
+    None means the default that the option has without a provider.
 
-    :param key_sources: options of which each replaces the others.
+    :param key_sources: mutually exclusive options, each of which replaces the others.
     """
     provider = given.get("provider")
     preset = PROVIDERS.get(provider) if isinstance(provider, str) else None
@@ -187,7 +189,7 @@ def with_preset(given: Mapping[str, Any], key_sources: tuple[str, ...]) -> Mappi
 
 
 def _expanded(value: Any, audience: Any) -> Any:
-    """Return a list of paths with one for each audience where a path contains ``{audience}``."""
+    """Return a list of paths with ``{audience}`` expanded for each audience."""
     if not isinstance(value, list):
         return value
     audiences = audience if isinstance(audience, (list, tuple)) else [audience]

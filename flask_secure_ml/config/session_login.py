@@ -1,4 +1,4 @@
-"""Which values of the cookie session say who is logged in (``SECURE_ML_SESSION_LOGIN``)."""
+"""The keys of the cookie session that identify the logged-in user (``SECURE_ML_SESSION_LOGIN``)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from ..policy.options import scope
 from ..policy.schema import option
 
 FLASK_LOGIN_KEY = "_user_id"
-"""The key of the session in which Flask-Login stores the id of its user."""
+"""The session key of Flask-Login's user id."""
 
 
 @dataclass(frozen=True)
 class SessionLogin:
-    """The keys of the session that the login view of the app writes, and what its users may do."""
+    """The session keys that the app's login view sets, and the rights of its users."""
 
     user: str = option(
         String(),
-        help_text="The key of the session that holds the id of the user: ``user_id``; for Flask-Login, ``_user_id``.",
+        help_text="The session key of the user's id: ``user_id``; for Flask-Login, ``_user_id``.",
     )
     scopes: frozenset[str] = option(
-        Strings("predict", scope, unordered=True), frozenset(), "What every user who is logged in may do."
+        Strings("predict", scope, unordered=True), frozenset(), "The scopes of every logged-in user."
     )
-    scopes_from: str = option(
-        String(), "", "The key of the session that holds the scopes of this user, a list of strings."
-    )
+    scopes_from: str = option(String(), "", "The session key of the user's scopes, a list of strings.")
     plan: str = option(String(), "default", "The plan in ``SECURE_ML_PLANS`` that limits each user.")
 
     @property
     def of_flask_login(self) -> bool:
-        """Return True if the user is the one of Flask-Login."""
+        """Return True if Flask-Login stores the user."""
         return self.user == FLASK_LOGIN_KEY
 
 

@@ -1,1 +1,1 @@
-"""What runs a protected app in production."""
+"""Running a protected app in production."""

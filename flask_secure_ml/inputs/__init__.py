@@ -1,6 +1,6 @@
 """Request bodies: limits on size and structure, wire formats, and fields for schemas.
 
-The fields are imported at their first use, so that an app pays for those it uses only.
+The fields are imported lazily, so an app loads only those that it uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading a body: exactly its declared length, never more than the limit, and restored for whoever reads it next."""
+"""Reading a request body: exactly its declared length, at most the limit, and restored so that views can read it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from ..config import Settings
 
 
-# More digits than any limit has; fewer than int() accepts.
+# More digits than any limit has, and fewer than int() accepts.
 _LENGTH_DIGITS = 18
 _BLOCK = 65_536
-# So many bytes are asked for in one call, which saves a copy of the body where the server has it all.
+# The size of one read. A large one saves a copy of the body if the server has received all of it.
 _AT_ONCE = 4_194_304
-# What Werkzeug caches of a body that was read, and of its length.
+# Attributes in which Werkzeug caches the body and its length.
 _CACHED = ("stream", "content_length", "_cached_data", "_cached_json")
 
 
 def whole_number(digits: str) -> int | None:
-    """Return the number of a header of digits; None for anything else, and for more than 18 digits."""
+    """Return the number in a string of up to 18 digits; None for any other string."""
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _LENGTH_DIGITS else None
 
 
 def declared_length(environ: WSGIEnvironment) -> int | None:
-    """Return the ``Content-Length``; None when there is none.
+    """Return the ``Content-Length``; None if there is none.
 
-    :raises MalformedRequest: a length together with a transfer coding, or one that is not a number: two readers of
-        such a request can disagree where it ends (RFC 9112 section 6.3).
-    :raises PayloadTooLarge: a number with more digits than any limit has.
+    :raises MalformedRequest: the length is not a number, or there is a transfer coding too: two readers of such a
+        request can disagree on where it ends (RFC 9112 section 6.3).
+    :raises PayloadTooLarge: the number has more digits than any limit.
     """
     value = environ.get("CONTENT_LENGTH") or ""
     coding = environ.get("HTTP_TRANSFER_ENCODING")
@@ -52,16 +52,16 @@ def declared_length(environ: WSGIEnvironment) -> int | None:
         return None
     length = None if coding else whole_number(value)
     if length is None and (coding or not (value.isascii() and value.isdigit())):
-        raise MalformedRequest("Content-Length is not a number, or there is a Transfer-Encoding too")
+        raise MalformedRequest("Content-Length is not a number, or Transfer-Encoding is also present")
     if length is None:
         raise PayloadTooLarge(f"Content-Length has {len(value)} digits")
     return length
 
 
 def is_handshake(environ: WSGIEnvironment) -> bool:
-    """Return True for the handshake of a WebSocket (RFC 6455 section 4.1), which has no body.
+    """Return True for a WebSocket handshake (RFC 6455 section 4.1), which has no body.
 
-    What a server passes as its input then are the first frames.
+    The input that a server passes for it contains the first frames.
     """
     return (
         environ.get("HTTP_UPGRADE", "").lower() == "websocket"
@@ -73,10 +73,10 @@ def is_handshake(environ: WSGIEnvironment) -> bool:
 
 
 def settle_end(environ: WSGIEnvironment) -> None:
-    """Remove the flag for a terminated input where reading would not end.
+    """Remove ``wsgi.input_terminated`` if reading the input would block.
 
-    For requests to upgrade, gevent's server passes the bare connection as the input, with the flag set to False, which
-    Werkzeug reads as True.
+    For upgrade requests, gevent's server passes the raw connection as the input and sets the flag to False, which
+    Werkzeug treats as True.
     """
     if "wsgi.input_terminated" in environ and (not environ["wsgi.input_terminated"] or is_handshake(environ)):
         del environ["wsgi.input_terminated"]
@@ -86,14 +86,16 @@ def _check_coding(coding: str, environ: WSGIEnvironment) -> None:
     if coding != "chunked":
         raise MalformedRequest("the transfer coding is not chunked")
     if "wsgi.input_terminated" not in environ:
-        raise MalformedRequest("the body is chunked, which this WSGI server does not decode")
+        raise MalformedRequest(
+            "the body is chunked, which this WSGI server does not decode", rule="a chunked body is not accepted"
+        )
 
 
 def read(request: Request, length: int | None, limit: int) -> bytes:
-    """Read the body: exactly the declared length, or what the server delivers up to the limit.
+    """Return the body: exactly its declared length, or without one, all data up to the limit.
 
-    :raises PayloadTooLarge: a body without a declared length is over the limit.
-    :raises MalformedRequest: it ends early, or cannot be read.
+    :raises PayloadTooLarge: a body without a declared length exceeds the limit.
+    :raises MalformedRequest: the body ends early or cannot be read.
     """
     if length is None and "wsgi.input_terminated" not in request.environ:
         return b""
@@ -108,7 +110,7 @@ def read(request: Request, length: int | None, limit: int) -> bytes:
 def _received(request: Request, limit: int) -> bytes:
     try:
         if "stream" in request.__dict__:
-            # A signal handler or URL preprocessor was first; Werkzeug cached what it read.
+            # A signal handler or URL preprocessor has already read the body; Werkzeug cached it.
             return request.get_data()
         stream = request.environ["wsgi.input"]
         if not 0 < limit <= _AT_ONCE:
@@ -117,8 +119,10 @@ def _received(request: Request, limit: int) -> bytes:
         rest = limit - len(first)
         return b"".join([first, *_blocks(stream, rest)]) if first and rest else first
     except Exception as error:
-        # Servers raise errors of their own for broken chunks and lost connections.
-        raise MalformedRequest(f"the body could not be read: {type(error).__name__}") from error
+        # Servers raise their own exceptions for invalid chunks and lost connections.
+        kind = type(error.__cause__ or error).__name__
+        rule = "the body could not be read"
+        raise MalformedRequest(f"{rule}: {kind}", rule=rule) from error
 
 
 def _blocks(stream: Any, limit: int) -> Iterator[bytes]:
@@ -128,7 +132,7 @@ def _blocks(stream: Any, limit: int) -> Iterator[bytes]:
 
 
 def put_back(request: Request, body: bytes) -> None:
-    """Let the view read the body again. Werkzeug would silently cut a chunked one at its limit."""
+    """Let the view read the body again. Otherwise Werkzeug would silently truncate a chunked body at its limit."""
     environ = request.environ
     environ["wsgi.input"] = BytesIO(body)
     environ["CONTENT_LENGTH"] = str(len(body))
@@ -139,7 +143,7 @@ def put_back(request: Request, body: bytes) -> None:
 
 
 def put_back_decoded(request: Request, body: bytes) -> None:
-    """Let the view read the body as if it had been sent without its content encoding."""
+    """Let the view read the decoded body as if it had been sent without content encoding."""
     put_back(request, body)
     request.environ.pop("HTTP_CONTENT_ENCODING", None)
     for name in _CACHED:
@@ -157,14 +161,14 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Caps:
-    """The limits on bodies of one app; each is the largest value that passes.
+    """The limits on request bodies of one app; each is the largest accepted value.
 
-    :param max_bytes: of a body, as it is sent and after its content encoding is undone.
-    :param max_depth: how deep arrays and objects nest.
-    :param max_members: of one object.
-    :param max_string: the bytes of one string, as it is written.
-    :param max_elements: values that hold no other value, in all, and as many arrays and objects.
-    :param max_decoded: the bytes of the arrays that a body declares.
+    :param max_bytes: bytes of a body, both as sent and after content decoding.
+    :param max_depth: nesting depth of arrays and objects.
+    :param max_members: members of one object.
+    :param max_string: bytes of one string, as sent.
+    :param max_elements: values that contain no other value, in total, and the same number of arrays and objects.
+    :param max_decoded: bytes of the arrays that a body declares.
     """
 
     max_bytes: int
@@ -187,16 +191,17 @@ class Caps:
         )
 
     def changed(self, options: CapOptions) -> Caps:
-        """Return the limits of a route that sets some of them itself."""
+        """Return the limits of a route, whose own limits take precedence."""
         own = {field: getattr(options, name) for name, field in _FIELDS.items()}
         return replace(self, **{field: cap for field, cap in own.items() if cap is not None})
 
     def check_declared(self, shape: Sequence[int], itemsize: int) -> None:
-        """Check the bytes that a shape claims, by arithmetic on unbounded integers, before anything is allocated.
+        """Check the size of a declared shape before any memory is allocated.
 
-        A length of 0 counts as 1, so that it cannot hide others that no array can have.
+        The arithmetic uses Python integers, so it cannot overflow. A length of 0 counts as 1, so that it cannot hide
+        lengths that no array can have.
 
-        :raises PayloadTooLarge: 413.
+        :raises PayloadTooLarge: 413, it is over the limit.
         """
         if (
             max(shape, default=1) > self.max_decoded
@@ -205,11 +210,11 @@ class Caps:
             raise PayloadTooLarge(f"an array of {len(shape)} dimensions is over the limit of {self.max_decoded} bytes")
 
     def check_lists(self, shape: Sequence[int]) -> None:
-        """Check the number of lists that an array of a shape becomes, and of values in them, before they are made.
+        """Check the number of lists, and of values, into which an array of this shape would be converted.
 
-        A shape of few or no values can mean very many lists: ``(10**8, 0)`` is as many empty ones.
+        A shape with few or no values can need many lists: ``(10**8, 0)`` is 100 million empty ones.
 
-        :raises PayloadTooLarge: 413.
+        :raises PayloadTooLarge: 413, it is over the limit.
         """
         *lists, values = accumulate(shape, mul, initial=1)
         if max(sum(lists), values) > self.max_elements:

@@ -1,4 +1,4 @@
-"""Content encodings of a body (RFC 9110 section 8.4): undone in pieces, so that a bomb costs no more than the limit."""
+"""Content decoding of bodies (RFC 9110 section 8.4), in blocks, so that decompression bombs stop at the limit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..errors import ConfigError, MalformedRequest, PayloadTooLarge, Unsupported
 IDENTITY = "identity"
 _BLOCK = 65_536
 _GZIP_WINDOW = 31
-# 8 MB, the most that a sender may use (RFC 9659 section 3).
+# 8 MB, the largest window that a sender may use (RFC 9659 section 3).
 _ZSTD_WINDOW_LOG = 23
 
 
 @dataclass(frozen=True)
 class _Coding:
-    """How one content encoding is decoded.
+    """The decoder of one content encoding.
 
-    :param open: makes a decompressor with ``eof`` and ``unused_data``.
+    :param open: returns a decompressor with ``eof`` and ``unused_data``.
     :param feed: yields the decompressed content of a block, in pieces of at most 64 KB.
-    :param error: raised by a decompressor for broken data.
+    :param error: the exception that a decompressor raises for corrupt data.
     """
 
     open: Callable[[], Any]
@@ -36,8 +36,8 @@ class _Coding:
 class Encodings:
     """The content encodings that an app accepts.
 
-    :param names: some of ``identity``, ``gzip`` and ``zstd``. ``identity`` changes nothing, so it is always accepted.
-    :raises ConfigError: ``zstd`` without a package for it.
+    :param names: any of ``identity``, ``gzip`` and ``zstd``; ``identity`` is always accepted.
+    :raises ConfigError: ``zstd`` is listed, but its package is not installed.
     """
 
     def __init__(self, names: Collection[str] = (IDENTITY,)) -> None:
@@ -46,10 +46,10 @@ class Encodings:
         self._accepted = ", ".join([*self._codings, IDENTITY])
 
     def of(self, request: Request) -> str | None:
-        """Return the encoding of the body; None when there is none to undo.
+        """Return the content encoding of the body; None if it needs no decoding.
 
-        :raises UnsupportedMediaType: 415, an encoding that is not accepted, or more than one; the response lists the
-            accepted ones in ``Accept-Encoding`` (RFC 9110 section 15.5.16).
+        :raises UnsupportedMediaType: 415, the encoding is not accepted, or there is more than one; the response lists
+            the accepted ones in ``Accept-Encoding`` (RFC 9110 section 15.5.16).
         """
         value: str | None = request.environ.get("HTTP_CONTENT_ENCODING")
         if not value or (name := value.strip().lower()) in ("", IDENTITY):
@@ -62,11 +62,11 @@ class Encodings:
         return name
 
     def decode(self, name: str, body: bytes, limit: int) -> bytes:
-        """Return the decoded body. At most 64 KB beyond the limit are decoded of a body that is over it.
+        """Return the decoded body. Decoding stops at most 64 KB beyond the limit.
 
         :raises PayloadTooLarge: 413, it expands to more than the limit.
-        :raises MalformedRequest: 400, broken, cut off, or followed by anything: a second member too, because not every
-            reader would read on.
+        :raises MalformedRequest: 400, it is corrupt, truncated, or followed by other data. A second gzip member or
+            zstd frame is also rejected, because some decoders ignore it.
         """
         coding = self._codings[name]
         found: list[bytes] = []
@@ -78,7 +78,7 @@ class Encodings:
                 if size > limit:
                     raise PayloadTooLarge(f"the {name} body expands to more than {limit} bytes")
         except coding.error:
-            raise MalformedRequest(f"the {name} body is broken") from None
+            raise MalformedRequest(f"the {name} body is corrupt") from None
         return b"".join(found)
 
 
@@ -89,9 +89,9 @@ def _pieces(coding: _Coding, body: bytes) -> Iterator[bytes]:
         yield from coding.feed(decompressor, block)
         if decompressor.eof:
             if decompressor.unused_data or start + len(block) < len(body):
-                raise MalformedRequest("something follows the compressed body")
+                raise MalformedRequest("trailing data after the compressed body")
             return
-    raise MalformedRequest("the compressed body is cut off")
+    raise MalformedRequest("the compressed body is truncated")
 
 
 def _gzip() -> _Coding:
@@ -111,15 +111,13 @@ def _zstd() -> _Coding:
 
 
 def _zstd_module() -> Any:
-    """Return the module of the standard library (Python 3.14), or the package that has it for older ones."""
+    """Return the zstd module of the standard library (Python 3.14), or its backport."""
     for name in ("compression.zstd", "backports.zstd"):
         try:
             return import_module(name)
         except ImportError:
             continue
-    raise ConfigError(
-        ["SECURE_ML_CONTENT_ENCODINGS has zstd, which needs a package: pip install 'flask-secure-ml[zstd]'"]
-    )
+    raise ConfigError(["SECURE_ML_CONTENT_ENCODINGS: zstd requires a package: pip install 'flask-secure-ml[zstd]'"])
 
 
 def _feed_zstd(decompressor: Any, block: bytes) -> Iterator[bytes]:

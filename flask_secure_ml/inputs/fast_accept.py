@@ -1,17 +1,17 @@
-"""A shortcut for bodies that a schema accepts: the result of ``Schema.load``, or no result.
+"""A fast path for valid bodies: returns the result of ``Schema.load``, or None.
 
-What is accepted here is loaded exactly as :class:`Loader` loads it: the same values, dtypes, shapes and order of
-members. Whatever is not known to be so is left to the loader, which alone writes errors. Nothing is rejected here.
+A result is identical to that of :class:`Loader`: the same values, dtypes, shapes and order of members. If that is not
+certain, the body is left to the loader. Only the loader reports errors; the fast path never rejects a body.
 
-A schema has a plan if marshmallow would do nothing else for it than load known fields one by one:
+A schema has a plan if loading it with marshmallow only means loading known fields one by one:
 
 * one object, ``unknown=RAISE``, not partial, without context, hooks and overridden methods, loaded as a ``dict``;
 * fields of exactly the classes below, without ``pre_load``, ``post_load``, ``attribute`` and overridden methods;
   tensors without validators, and scalars with marshmallow's own.
 
-A body is accepted if it is strict JSON within the limits, and each member is of the plainest type that its field loads:
-no null, no string for a number, no missing member with a ``load_default``. Schemas and fields can be changed after
-their plan is made, so it is compared with them before each use.
+A body is accepted if it is strict JSON within the limits and each member has the simplest type that its field loads:
+no null, no string for a number, no missing member with a ``load_default``. Schemas and fields can change after their
+plan is made, so the plan is compared with them before each use.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .formats.json import most_lists
 from .marshmallow_internals import has_any_hook, has_post_load, has_pre_load
 from .number_arrays import SCALAR, Kind, NumberArrays, Wanted
 
-# From this size on, numbers are read without Python objects, if that is possible; orjson is faster for less.
+# From this size, numbers are parsed without creating Python objects, if possible; for smaller bodies orjson is faster.
 _LARGE = 1_500
-# Without that, bodies from this size on are left to the loader: what is saved is too little to parse them twice.
+# If that is not possible, bodies of at least this size are left to the loader: parsing twice would cost too much.
 _HUGE = 65_536
 
 Accept = Callable[[Any], Any]
 
 
 class Acceptor:
-    """Accepts bodies for one schema; one object serves all threads.
+    """The fast path for one schema. It is thread-safe.
 
-    :param arrays: reads arrays of numbers; None without pysimdjson.
+    :param arrays: the parser for arrays of numbers; None if pysimdjson is not installed.
     """
 
     def __init__(self, schema: Schema, arrays: NumberArrays | None) -> None:
@@ -52,7 +52,7 @@ class Acceptor:
         self._plan = plan_of(schema)
 
     def accept(self, body: bytes, caps: Caps) -> dict[str, Any] | None:
-        """Return what the loader would return for a body of JSON; None where that is not known."""
+        """Return the loaded body; None if the loader must decide."""
         plan, size = self._plan, len(body)
         if plan is not None and plan.is_outdated():
             plan = self._plan = plan_of(self._schema)
@@ -66,9 +66,12 @@ class Acceptor:
 
 
 def _parse(body: bytes, size: int, caps: Caps) -> dict[str, Any] | None:
-    """Return the members of an object, which are unique if no value is an object and no string has a colon."""
+    """Return the members of an object, or None.
+
+    Names are known to be unique if no value is an object and no string has a colon: then there is one colon per member.
+    """
     try:
-        # In fewer bytes there cannot be too much of either.
+        # A smaller body cannot exceed either limit.
         if size > caps.max_string or size >= 2 * caps.max_elements:
             check_size(body, max_string=caps.max_string, max_elements=caps.max_elements)
         found = orjson.loads(body)
@@ -79,7 +82,7 @@ def _parse(body: bytes, size: int, caps: Caps) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A field, and the function that returns what it loads a value as, or ``NOT_SURE``."""
+    """A field, and the function that loads a value with it or returns ``NOT_SURE``."""
 
     name: str
     key: str
@@ -89,10 +92,10 @@ class _Member:
 
 
 class Plan:
-    """What to do for each field of a schema.
+    """The steps for loading a body with a schema.
 
-    ``wanted`` is what to read for each member, None if that must be Python objects; ``depth`` and ``size`` are how
-    deep a body can nest and how many members it can have.
+    ``wanted`` describes the members for :class:`NumberArrays`; None if they must be parsed as Python objects. ``depth``
+    and ``size`` are the maximum depth of a valid body and its maximum number of members.
     """
 
     def __init__(self, schema: Schema, members: tuple[_Member, ...], wanted: Wanted | None) -> None:
@@ -105,7 +108,7 @@ class Plan:
         self.depth: int = 1 + max((len(getattr(each.field, "shape", ())) for each in members), default=0)
 
     def is_outdated(self) -> bool:
-        """Return True if the schema or a field is not as it was when the plan was made."""
+        """Return True if the schema or a field has changed since the plan was made."""
         try:
             if self._schema.__dict__ != self._state:
                 return True
@@ -113,7 +116,7 @@ class Plan:
                 if each.field.__dict__ != each.state:
                     return True
         except ValueError:
-            # Another numpy array than before has no truth value.
+            # Comparing different numpy arrays has no truth value.
             return True
         return False
 
@@ -133,7 +136,7 @@ class Plan:
         return found
 
     def _has_common_lengths(self, found: Mapping[str, Any]) -> bool:
-        """Return True if each name of a dimension has one length in all arrays."""
+        """Return True if each named dimension has the same length in all arrays."""
         lengths: dict[str, int] = {}
         for each in self._members:
             if each.name in found and getattr(each.field, "is_named", False):
@@ -144,20 +147,20 @@ class Plan:
 
 
 def _state(owner: Any, *changed_in_place: type) -> dict[str, Any]:
-    """Return the attributes of a schema or a field, with copies of those of some types."""
+    """Return the attributes of a schema or a field, copying those of the given types."""
     return {
         name: copy.copy(value) if isinstance(value, changed_in_place) else value for name, value in vars(owner).items()
     }
 
 
-# What a schema may define itself without a change in how it loads.
+# Attributes that a schema class may define without affecting how it loads.
 _HARMLESS = frozenset({"Meta", "opts", "_abc_impl", "_declared_fields", "_hooks", "error_messages"})
-# What marshmallow calls of a schema and of a field while it loads; the names are those of both releases.
+# The methods that marshmallow calls on a schema and on a field while loading, in both major releases.
 _OF_SCHEMAS = frozenset(name for name in vars(Schema) if not name.startswith("__")) - _HARMLESS
 
 
 def plan_of(schema: Schema) -> Plan | None:
-    """Return the plan of a schema; None if loading it can be more than loading known fields."""
+    """Return the plan of a schema; None if loading it can involve more than loading known fields."""
     if not _is_plain(schema):
         return None
     members: list[_Member] = []
@@ -170,7 +173,7 @@ def plan_of(schema: Schema) -> Plan | None:
         key = name if field.data_key is None else field.data_key
         members.append(_Member(name, key, field, _state(field, list), accept))
         kinds[key] = kind
-    # Otherwise two fields load one member.
+    # Otherwise two fields load the same member.
     if len(kinds) != len(members):
         return None
     return Plan(schema, tuple(members), _wanted(members, kinds))
@@ -205,7 +208,7 @@ def _is_plain_field(name: str, field: Any) -> bool:
 
 
 def _overrides(owner: Any) -> bool:
-    """Return True if an object has a method of its own in the position of one of its class."""
+    """Return True if an attribute of the instance overrides a method of its class."""
     return any(callable(getattr(type(owner), name, None)) for name in vars(owner))
 
 
@@ -222,7 +225,7 @@ def _accept_of(field: Any) -> tuple[Accept, Kind | None] | None:
     return None
 
 
-# Their result depends on nothing but the value.
+# Validators whose result depends only on the value.
 _VALIDATORS = frozenset(
     {validate.Equal, validate.Length, validate.NoneOf, validate.OneOf, validate.Range, validate.Regexp}
 )
@@ -241,7 +244,7 @@ def _string(_field: Any, value: Any) -> Any:
 
 
 def _boolean(field: Any, value: Any) -> Any:
-    """Return what the field takes a boolean for; the author may have changed that."""
+    """Return the loaded boolean; a field may map other values to True and False."""
     if type(value) is not bool or not field.truthy:
         return NOT_SURE
     return True if value in field.truthy else False if value in field.falsy else NOT_SURE
@@ -270,7 +273,7 @@ def _validated(field: Any, accept: Callable[[Any, Any], Any]) -> Accept:
 
 
 def _loaded(field: Any) -> Accept:
-    """Return a function that loads with the field, whose result depends on nothing but the value."""
+    """Return a function that loads with a field whose result depends only on the value."""
 
     def accept(value: Any) -> Any:
         try:

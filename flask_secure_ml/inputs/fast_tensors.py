@@ -1,7 +1,7 @@
-"""A shortcut for the values that a :class:`Tensor` field accepts: the array that it would load, or no result.
+"""A fast path for valid values of :class:`Tensor` fields: returns the loaded array, or ``NOT_SURE``.
 
-The least and the greatest number are enough for what the field checks of each: that they are finite, values of its
-dtype, and within bounds for the whole array. Anything else is checked by the field's own functions.
+The minimum and maximum of an array are enough to check that all numbers are finite, fit the dtype and are within bounds
+for the whole array. All other rules are checked by the methods of the field.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .number_arrays import Kind
 from .problems import Shape
 
 NOT_SURE: Final = object()
-"""Not known to be valid; the field has to load the value."""
+"""The value may be invalid, so the field has to load it."""
 
 Array = NDArray[Any]
-# Arrays whose first and last dimension are no longer are taken one number at a time, which is faster.
+# If the first and the last dimension are at most this long, numbers are converted one at a time, which is faster.
 _FEW = 10
 _LISTS = frozenset({list})
-# The types of numbers of JSON that a field loads; a boolean is none.
+# The Python types of JSON numbers that a field loads; a boolean is not a number.
 _TYPES = {"f": frozenset({float, int}), "i": frozenset({int}), "u": frozenset({int}), "b": frozenset({bool})}
 
 
 def kind_of(field: Tensor) -> Kind | None:
-    """Return how the numbers of a field are read without Python objects; None for booleans."""
+    """Return the kind of array that is parsed for a field; None for booleans."""
     if field.dtype.kind == "b":
         return None
     if field.dtype.kind == "f":
@@ -39,7 +39,7 @@ def kind_of(field: Tensor) -> Kind | None:
 
 
 class AcceptTensor:
-    """Returns what a field loads: from nested lists of orjson, or from an array of the kind that it is read as."""
+    """Loads valid values of a field: nested lists from orjson, or an array of the field's :func:`kind_of`."""
 
     def __init__(self, field: Tensor) -> None:
         self._field = field
@@ -57,7 +57,7 @@ class AcceptTensor:
         self._has_rules = any(rule is not None for rule in (field._allowed, field.total, field.norm))  # noqa: SLF001
 
     def __call__(self, value: Any) -> Any:
-        """Return the array, or ``NOT_SURE``."""
+        """Return the loaded array, or ``NOT_SURE``."""
         if type(value) is list:
             return self._of_lists(value)
         if type(value) is np.ndarray and self._has_shape(value.shape):
@@ -93,7 +93,7 @@ class AcceptTensor:
         return all(expected in (None, length) for expected, length in zip(self._field.shape, shape, strict=True))
 
     def _loaded(self, sent: Array) -> Any:
-        """Return what the field loads if all numbers are in range; for floats they are of 64 bits."""
+        """Return the loaded array if all numbers are in range; floats are passed as float64."""
         field = self._field
         if sent.size > field.max_elements or (field.max_items is not None and sent.shape[0] > field.max_items):
             return NOT_SURE
@@ -111,9 +111,9 @@ class AcceptTensor:
 
 
 def _range_of(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return the least and the greatest value of a dtype.
+    """Return the minimum and maximum of a dtype.
 
-    A float slightly beyond the greatest value is rounded to it. That is left to the field.
+    Floats slightly beyond the maximum would be rounded to it; these are left to the field.
     """
     if dtype.kind == "b":
         return 0, 1

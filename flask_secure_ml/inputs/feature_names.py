@@ -1,4 +1,4 @@
-"""The names of features, by which the columns of a table are matched in any order."""
+"""Feature names, by which columns of a table are matched in any order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .problems import MAX_ERRORS
 
 
 def checked_features(features: Sequence[str], shape: Sequence[int | None]) -> tuple[str, ...]:
-    """Return the names of a tensor's features.
+    """Return the feature names of a tensor.
 
-    :raises TypeError: it is one string, or has something else than strings.
-    :raises ValueError: there is not one for each position of the last dimension, or two are the same.
+    :raises TypeError: ``features`` is a string, or an item is not a string.
+    :raises ValueError: there is not one name for each position of the last dimension, or two names are equal.
     """
     if isinstance(features, str) or not all(isinstance(name, str) for name in features):
         raise TypeError("features must be a list of names")
@@ -21,18 +21,16 @@ def checked_features(features: Sequence[str], shape: Sequence[int | None]) -> tu
     if names and len(names) != shape[-1]:
         raise ValueError("features must have one name for each position of the last dimension of shape, or none")
     if len(set(names)) < len(names):
-        raise ValueError("features must have different names; features=() ignores those of a model or a profile")
+        raise ValueError("feature names must be unique; features=() ignores those of a model or a profile")
     return names
 
 
 def order_of(columns: Sequence[str], features: Sequence[str]) -> list[int]:
     """Return the position of the column of each feature.
 
-    Names match exactly, upper and lower case included, but for white space around them. That counts too where two
-    features differ in nothing else.
+    Matching is case-sensitive and ignores surrounding white space, unless two features differ only in that.
 
-    :raises ValidationError: by name, the columns that are unknown or repeated, and the features without a column; at
-        most 20 of them.
+    :raises ValidationError: unknown and repeated columns, and features without a column; at most 20 errors, by name.
     """
     wanted, given = _comparable(columns, features)
     known = frozenset(wanted)

@@ -1,7 +1,7 @@
 """The guard of request bodies: size, content encoding, format, and the schema of the route.
 
-The body is read here once, within a limit that applies to chunked bodies too, and restored, so that a view of an
-existing app can still call ``request.get_json()`` or ``request.get_data()``.
+The body is read once, within a limit that also applies to chunked bodies, and restored, so that views of an existing
+app can still call ``request.get_json()`` or ``request.get_data()``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flask import Request
 from marshmallow import Schema
 
-from ..errors import PayloadTooLarge
+from ..errors import MalformedRequest, PayloadTooLarge
 from ..exchange import Exchange
 from ..pipeline import Stage
 from ..policy.options import NO_CAPS, CapOptions
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 class InputGuard:
     """Limits the body, decodes it, rejects JSON that is not strict, and loads it with the route's schema.
 
-    :param caps: the limits of the app; a policy's own ``caps`` take precedence. Where the app sets
-        Flask's ``MAX_CONTENT_LENGTH``, the smaller of the two applies.
-    :param build: returns the formats that a route with a schema accepts, within some limits.
+    :param caps: the limits of the app; a policy's ``caps`` take precedence. If the app sets Flask's
+        ``MAX_CONTENT_LENGTH``, the smaller of the two limits applies.
+    :param build: returns the accepted formats for routes with a schema, with the given limits.
     :param encodings: the content encodings that every route accepts.
     :param digest: returns the digest of a body for the audit log; None for no digests.
-    :param arrays: reads arrays of numbers in JSON; None without the package for it.
+    :param arrays: the parser for arrays of numbers in JSON; None if its package is not installed.
     """
 
     name = "input"
@@ -65,26 +65,32 @@ class InputGuard:
     def check(self, request: Request, exchange: Exchange) -> None:
         """Check the body, and set the exchange's ``received_bytes`` and, with a schema, its ``payload`` and ``format``.
 
-        :raises PayloadTooLarge: 413, before the body is read where its length is declared, and before it is parsed
-            where counting is enough.
-        :raises UnsupportedMediaType: 415, for a content encoding, a charset or, on a route with a schema, a media type
-            that is not accepted (RFC 9110 sections 15.5.14 and 15.5.16).
-        :raises MalformedRequest: 400, for a body that ends early, and one that breaks its format.
-        :raises ValidationFailed: 422, for a body that does not match the schema.
+        :raises PayloadTooLarge: 413, before reading if the length is declared, and before parsing if counting is
+            enough.
+        :raises UnsupportedMediaType: 415, a content encoding, a charset or, on a route with a schema, a media type
+            is not accepted (RFC 9110 sections 15.5.14 and 15.5.16).
+        :raises MalformedRequest: 400, the body is truncated or malformed. An authenticated caller gets the rule and
+            the position.
+        :raises ValidationFailed: 422, the body does not match the schema.
         """
         settle_end(request.environ)
         schema = exchange.policy.body if exchange.policy else None
         encoding = self._encodings.of(request)
-        if schema is not None:
-            self._load(request, exchange, schema, encoding)
-        elif request.is_json:
-            check_charset(request, JSON)
-            if body := self._body(request, exchange, encoding):
-                parse_json(body, self._rules_of(exchange)[0])
-        elif encoding is not None or (
-            _length(request, exchange, self._limit(request, exchange)) is None and not is_handshake(request.environ)
-        ):
-            self._body(request, exchange, encoding)
+        try:
+            if schema is not None:
+                self._load(request, exchange, schema, encoding)
+            elif request.is_json:
+                check_charset(request, JSON)
+                if body := self._body(request, exchange, encoding):
+                    parse_json(body, self._rules_of(exchange)[0])
+            elif encoding is not None or (
+                _length(request, exchange, self._limit(request, exchange)) is None and not is_handshake(request.environ)
+            ):
+                self._body(request, exchange, encoding)
+        except MalformedRequest as error:
+            if exchange.principal is not None:
+                error.members["errors"] = [{"pointer": "", "message": f"{error.rule[:1].upper()}{error.rule[1:]}."}]
+            raise
 
     def _load(self, request: Request, exchange: Exchange, schema: Schema, encoding: str | None) -> None:
         caps, formats = self._rules_of(exchange)
@@ -104,8 +110,8 @@ class InputGuard:
     def _loader(self, schema: Schema) -> tuple[Schema, Loader, Acceptor]:
         found = self._loaders.get(id(schema))
         if found is None:
-            # Two threads may both make one; they are the same, and there are no more than policies. The schema is kept
-            # too, so that its id cannot become that of another one.
+            # Two threads may both create an entry, which is harmless. There is at most one per policy. Keeping the
+            # schema ensures that its id is not reused.
             found = self._loaders[id(schema)] = (schema, Loader(schema), Acceptor(schema, self._arrays))
         return found
 
@@ -115,13 +121,13 @@ class InputGuard:
             return self._rules_without_own
         found = self._rules.get(own)
         if found is None:
-            # Two threads may both make them; they are the same, and there are no more than policies.
+            # Two threads may both create an entry, which is harmless. There is at most one per policy.
             caps = self._caps.changed(own)
             found = self._rules[own] = (caps, self._build(caps))
         return found
 
     def _body(self, request: Request, exchange: Exchange, encoding: str | None) -> bytes:
-        """Return the body as it was before it was encoded."""
+        """Return the body after content decoding."""
         limit = self._limit(request, exchange)
         body = read(request, _length(request, exchange, limit), limit)
         exchange.received_bytes = len(body)
@@ -142,7 +148,7 @@ class InputGuard:
 
 
 def _length(request: Request, exchange: Exchange, limit: int) -> int | None:
-    """Return the declared length; it is enough for a body that nothing here reads."""
+    """Return the declared length after checking it; bodies that are not read here need no other check."""
     length = declared_length(request.environ)
     if length is not None:
         exchange.received_bytes = length

@@ -1,6 +1,6 @@
-"""What one load counts across all fields of a schema: budgets that fields share, and values out of range.
+"""State of one load that the fields of a schema share: budgets, and reports of values out of range.
 
-Both are kept in context variables, because marshmallow passes nothing of the caller's to a field in all its releases.
+It is kept in context variables, because no mechanism to pass data to fields exists in all releases of marshmallow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _spent: ContextVar[dict[Resource, int] | None] = ContextVar("flask_secure_ml_spe
 
 @contextmanager
 def budgets() -> Iterator[None]:
-    """Count what fields use from 0 while the block runs."""
+    """Start all budgets at 0 for the duration of the block."""
     token = _spent.set({})
     try:
         yield
@@ -35,9 +35,10 @@ def budgets() -> Iterator[None]:
 
 
 def is_spent(resource: Resource, amount: int, limit: int) -> bool:
-    """Add an amount and return True if the load is over the limit now; outside of :func:`budgets` nothing is counted.
+    """Add an amount and return True if the load now exceeds the limit.
 
-    What is over the limit counts too, so that a load cannot go on with smaller amounts.
+    Amounts beyond the limit also count, so that the load cannot continue with smaller ones. Outside of :func:`budgets`,
+    amounts are not counted.
     """
     spent = _spent.get()
     if spent is None:
@@ -48,11 +49,11 @@ def is_spent(resource: Resource, amount: int, limit: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OutOfRange:
-    """Values of one field that are out of its range and were accepted.
+    """Accepted values of one field that are out of its range.
 
-    :param pointers: JSON pointers (RFC 6901) to the first of them, from the object that has the field.
-    :param count: how many there are.
-    :param clipped: they were changed to the bound; otherwise they were loaded as they were sent.
+    :param pointers: JSON pointers (RFC 6901) to the first of them, relative to the object with the field.
+    :param count: the number of values.
+    :param clipped: the values were changed to the bound; otherwise they were loaded as sent.
     """
 
     pointers: tuple[str, ...]
@@ -65,7 +66,7 @@ _reports: ContextVar[list[OutOfRange] | None] = ContextVar("flask_secure_ml_out_
 
 @contextmanager
 def collect_out_of_range() -> Iterator[list[OutOfRange]]:
-    """Yield the list that fields fill while the block runs: one entry for a field, 20 at most."""
+    """Yield a list to which fields append during the block: one entry per field, at most 20."""
     found: list[OutOfRange] = []
     token = _reports.set(found)
     try:
@@ -75,7 +76,7 @@ def collect_out_of_range() -> Iterator[list[OutOfRange]]:
 
 
 def report_out_of_range(wrong: NDArray[np.bool_], field: str | None, *, clipped: bool) -> None:
-    """Report the positions that are true, if a list is open."""
+    """Report the positions that are true, if :func:`collect_out_of_range` is active."""
     found = _reports.get()
     if found is not None and len(found) < MAX_REPORTS:
         flat = np.flatnonzero(wrong)

@@ -1,8 +1,8 @@
-"""Loading a value with a schema, so that a million wrong items cost no more than the first few.
+"""Loading a value with a schema, with bounded work for invalid items.
 
-marshmallow loads every item of a list and keeps an error for each. Here long lists are loaded in steps, and after
-twenty wrong items the rest is skipped: a response reports no more than twenty. marshmallow also checks a ``Length``
-validator of a list after its items are loaded, which may be thousands of pictures; here the length is checked first.
+marshmallow loads every item of a list and keeps an error for each. Here long lists are loaded in steps, and loading
+stops after twenty invalid items, because a response reports no more than twenty. marshmallow also runs the ``Length``
+validator of a list after loading its items, which may be thousands of images; here the length is checked first.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _STEP = 100
 
 
 class Loader:
-    """Loads values with a schema, of which it uses a copy where a field must stop early.
+    """Loads values with a schema, using a modified copy if fields must stop early.
 
-    Plain ``List`` and ``Nested`` fields stop after twenty wrong items. The ``Length`` of a ``List``, a ``Dict`` or a
-    ``Nested`` of many is checked before anything in it is loaded. Where a hook of the schema takes the collection as
-    a whole (``pass_collection``), the objects of ``many`` are loaded at once, and all of them. Subclasses of these
-    fields are left as they are: only marshmallow's own are known to take their items one by one.
+    Plain ``List`` and ``Nested`` fields stop after twenty invalid items. The ``Length`` of a ``List``, a ``Dict`` or a
+    ``Nested`` with ``many`` is checked before its items are loaded. If a hook of the schema takes the whole collection
+    (``pass_collection``), all objects of ``many`` are loaded at once. Subclasses of these fields are not changed,
+    because only marshmallow's own are known to load items one by one.
 
-    :param schema: the user's; nothing of it is changed.
+    :param schema: the schema of the app; it is not modified.
     """
 
     def __init__(self, schema: Schema) -> None:
         self._schema = _bounded_schema(schema)
 
     def load(self, value: Any) -> Any:
-        """Return the loaded value; what fields may use together is counted from 0.
+        """Return the loaded value; shared budgets of fields start at 0.
 
         :raises ValidationFailed: 422, with at most 20 errors and JSON pointers.
         """
@@ -59,7 +59,7 @@ def _load_all(schema: Schema, load_some: Callable[[Any], Any], value: Any) -> An
 
 
 def _in_steps(load_some: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Load the items in steps, until enough of them are wrong.
+    """Load the items in steps, until enough of them are invalid.
 
     :raises ValidationError: the errors by item.
     """
@@ -78,7 +78,7 @@ def _in_steps(load_some: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
 
 
 def _shifted(error: ValidationError, start: int) -> Mapping[Any, Any]:
-    """Return the errors by the position of the item in the whole list.
+    """Return the errors by position in the whole list.
 
     :raises ValidationError: they are not by item, because the schema sets ``index_errors = False``.
     """
@@ -89,9 +89,9 @@ def _shifted(error: ValidationError, start: int) -> Mapping[Any, Any]:
 
 
 def _check_length(value: Any, validators: Sequence[Any]) -> None:
-    """Run the validators of the length alone, with their own messages; the others need what is loaded.
+    """Run only the ``Length`` validators, with their own messages; other validators need the loaded value.
 
-    :raises ValidationError: it is too short or too long.
+    :raises ValidationError: the value is too short or too long.
     """
     for each in validators:
         if type(each) is validate.Length:
@@ -101,7 +101,7 @@ def _check_length(value: Any, validators: Sequence[Any]) -> None:
 
 
 class _BoundedList(AnyList):
-    """A list that stops after enough wrong items, and before the first if its length is wrong."""
+    """A list that stops after enough invalid items, and is not loaded if its length is invalid."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if type(value) is not list:
@@ -112,7 +112,7 @@ class _BoundedList(AnyList):
 
 
 class _BoundedDict(fields.Dict):
-    """An object that is not loaded at all if it has the wrong number of members."""
+    """An object that is not loaded if its number of members is invalid."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if type(value) is dict:
@@ -122,14 +122,14 @@ class _BoundedDict(fields.Dict):
 
 
 class _BoundedNested(fields.Nested):
-    """Objects that stop after enough wrong ones, with a schema that does the same."""
+    """Nested objects that stop after enough invalid ones, with a bounded schema."""
 
     original: fields.Nested
     bounded: Schema | None = None
 
     @property
     def schema(self) -> Schema:
-        """The bounded copy of the nested schema, made at its first use because a schema may contain itself."""
+        """The bounded copy of the nested schema, created at first use because a schema may contain itself."""
         if self.bounded is None:
             self.bounded = _bounded_schema(self.original.schema)
         return self.bounded
@@ -137,7 +137,7 @@ class _BoundedNested(fields.Nested):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, partial: Any = None, **kwargs: Any
     ) -> Any:
-        # A hook of the collection may change how many there are.
+        # A collection hook may change the number of items.
         if type(value) is list and not has_collection_hook(self.schema):
             _check_length(value, self.validators)
         plain: Any = super()._deserialize
@@ -145,7 +145,7 @@ class _BoundedNested(fields.Nested):
 
 
 def _bounded_schema(schema: Schema) -> Schema:
-    """Return a schema whose fields are bounded: a copy, or the schema itself where no field must change."""
+    """Return a copy of the schema with bounded fields, or the schema itself if no field needs a copy."""
     bounded = {name: _bounded_field(field) for name, field in schema.load_fields.items()}
     if all(bounded[name] is field for name, field in schema.load_fields.items()):
         return schema
@@ -153,7 +153,7 @@ def _bounded_schema(schema: Schema) -> Schema:
 
 
 def _bounded_field(field: Any) -> Any:
-    """Return a bounded copy of a field; the field itself where it cannot have many items."""
+    """Return a bounded copy of a field, or the field itself if it cannot have many items."""
     kind = type(field)
     if kind is fields.Nested:
         nested = copy_as(field, _BoundedNested)

@@ -1,7 +1,6 @@
-"""The one module that depends on how marshmallow 3 and 4 are built inside.
+"""Access to internals of marshmallow 3 and 4. All other modules use its documented interface.
 
-Everything else uses their documented interface. ``Schema._hooks`` has no public counterpart; the other functions hide
-what differs between the two releases.
+``Schema._hooks`` has no public equivalent; the other functions hide differences between the two releases.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     AnyField = fields.Field[Any]
     AnyList = fields.List[Any]
 else:
-    # Both take type parameters from marshmallow 4 on.
+    # Both are generic since marshmallow 4.
     AnyField = fields.Field
     AnyList = fields.List
 
@@ -30,13 +29,13 @@ def has_hook(schema: Schema, tag: str) -> bool:
 
 
 def has_any_hook(schema: Schema) -> bool:
-    """Return True if the schema has a method that is called when it loads, validates or dumps."""
+    """Return True if the schema has a hook that is called on load, validation or dump."""
     hooks: Mapping[str, Any] = schema._hooks  # noqa: SLF001 - as above
     return any(hooks.values())
 
 
 def has_collection_hook(schema: Schema) -> bool:
-    """Return True if a method of the schema gets all objects of a collection at once.
+    """Return True if a hook of the schema gets the whole collection at once.
 
     The option is ``pass_collection`` in marshmallow 4 and ``pass_many`` in marshmallow 3.
     """
@@ -45,12 +44,12 @@ def has_collection_hook(schema: Schema) -> bool:
 
 
 def has_pre_load(field: Any) -> bool:
-    """Return True if a field changes its value before it loads it, as marshmallow 4 allows."""
+    """Return True if a field has ``pre_load`` functions (marshmallow 4)."""
     return bool(getattr(field, "pre_load", ()))
 
 
 def has_post_load(field: Any) -> bool:
-    """Return True if a field changes what it loaded, as marshmallow 4 allows."""
+    """Return True if a field has ``post_load`` functions (marshmallow 4)."""
     return bool(getattr(field, "post_load", ()))
 
 
@@ -82,16 +81,16 @@ def with_inner_fields(field: Any, kind: type[F], inner: Iterable[Any]) -> F:
 
 
 def copy_as(field: Any, kind: type[F]) -> F:
-    """Return a copy of a bound field as an object of a subclass; the field itself stays as it is."""
+    """Return a copy of a bound field as an instance of a subclass; the field is not modified."""
     found = kind.__new__(kind)
     vars(found).update(vars(field))
     return found
 
 
 def with_load_fields(schema: Schema, load_fields: Mapping[str, Any]) -> Schema:
-    """Return a copy of a schema that loads with other fields; the schema itself stays as it is.
+    """Return a copy of a schema with other load fields; the schema is not modified.
 
-    The copy is shallow, as marshmallow's own of a schema instance in ``Nested``.
+    The copy is shallow, like the copy that marshmallow makes of a schema instance in ``Nested``.
     """
     found = copy.copy(schema)
     found.load_fields = type(schema.load_fields)(load_fields)

@@ -1,13 +1,13 @@
-"""Arrays of numbers from the bytes of a JSON document, without a Python object for each number (pysimdjson).
+"""Parsing arrays of numbers in JSON without a Python object per number (pysimdjson).
 
-The parser rejects what orjson rejects, with these exceptions, which are checked here: it skips a byte order mark, it
-takes the first of duplicate members, and it flattens nested arrays whatever their lengths are. Its numbers are the
-same: doubles are rounded correctly, integers are exact up to 64 bits, and a document with a larger integer is left to
-the caller, who gets None for everything that is not known to be right.
+The parser rejects the same documents as orjson, with three exceptions that are checked here: it skips a byte order
+mark, it uses the first of duplicate members, and it flattens nested arrays whatever their lengths. Numbers are the
+same: doubles are rounded correctly, and integers are exact up to 64 bits. For a document with larger integers, and
+whenever the result is not certain, the caller gets None.
 
-The structure of an array is proven by counting. Its conversion to a buffer fails for anything but numbers and arrays of
-them. All arrays of one level have the same length; so it is known how many arrays the levels need. Where the document
-has exactly as many opening brackets, and one more of the object, nothing is nested deeper, and no string has one.
+The structure of an array is proven by counting. Converting it to a buffer fails for anything but numbers and arrays of
+numbers. All arrays of one level have the same length, so the number of arrays at each level is known. If the document
+has exactly that many opening brackets, plus one for the object, no array is nested deeper and no string contains one.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OPEN, _COMMA = b"{,"
 # Sets the one bit in which "[" differs from "{".
 _BRACKETS_TO_BRACES, _NO_BITS = np.uint8(0x20), np.uint8(0)
-# A block and its intermediate results stay in the processor's cache.
+# A block and its intermediate results fit into the processor's cache.
 _BLOCK = 262_144
-# What a parser holds: a copy of the document, and of each number the positions of two tokens and two words. One that
-# holds more bytes is not kept for the next document.
+# A parser retains a copy of the document and, for each number, the positions of two tokens and two words. A parser that
+# retains more bytes than this is not reused.
 _KEPT = 6_291_456
 _PER_NUMBER = 24
 _DTYPES: Mapping[str, type[np.generic]] = {"d": np.float64, "i": np.int64, "u": np.uint64}
 
 
 class Kind(NamedTuple):
-    """What is read for a member.
+    """The expected type of a member.
 
-    :param dimensions: of the array; 0 for a string, a number, a boolean or null.
-    :param numbers: ``d`` for doubles, ``i`` for integers of 64 bits, ``u`` for those without a sign.
+    :param dimensions: the number of dimensions of an array; 0 for a string, a number, a boolean or null.
+    :param numbers: ``d`` for doubles, ``i`` for signed and ``u`` for unsigned integers of 64 bits.
     """
 
     dimensions: int
@@ -53,9 +53,9 @@ SCALAR = Kind(0)
 class Wanted(NamedTuple):
     """The members that an object may have.
 
-    :param kinds: what is read for each.
-    :param scalars: how many of them are scalars.
-    :param most_arrays: returns how many JSON arrays there can be in a valid document of some bytes.
+    :param kinds: the expected type of each member.
+    :param scalars: the number of scalar members.
+    :param most_arrays: returns the maximum number of JSON arrays in a valid document of a size in bytes.
     """
 
     kinds: Mapping[str, Kind]
@@ -64,24 +64,24 @@ class Wanted(NamedTuple):
 
 
 class NumberArrays:
-    """Reads the members of an object. One object serves all threads of an app."""
+    """Parses an object with arrays of numbers. It is thread-safe."""
 
     def __init__(self, simdjson: Any) -> None:
         self._new_parser = simdjson.Parser
         self._types = (simdjson.Object, simdjson.Array)
-        # A parser serves one thread at a time, and no object of its last document may be alive when it is used again.
+        # A parser is used by one thread at a time. Objects of its last document must not exist when it is reused.
         self._idle: list[Any] = []
 
     def read(self, body: bytes, wanted: Wanted, max_elements: int, max_string: int) -> dict[str, Any] | None:
-        """Return the members of an object that has no others; None if the document is anything else.
+        """Return the members of an object; None if the document is not an object with only these members.
 
-        An array is C-contiguous, writeable and not empty. Its numbers are those that were sent: float64, int64 or
-        uint64.
+        Arrays are C-contiguous, writeable and not empty. They have the exact numbers as float64, int64 or uint64.
 
         :param body: the document in UTF-8.
-        :param max_elements: as of :func:`flask_secure_ml.strictjson.loads`, and so is ``max_string``.
+        :param max_elements: as for :func:`flask_secure_ml.strictjson.loads`.
+        :param max_string: as for :func:`flask_secure_ml.strictjson.loads`.
         """
-        # Counting costs little beside parsing, and leaves most of what is not wanted unparsed.
+        # Counting is cheap compared with parsing, and excludes most other documents without parsing them.
         quotes = 2 * (len(wanted.kinds) + wanted.scalars)
         if body.startswith(_BYTE_ORDER_MARK) or _has_over(quotes, body) or not _is_within(max_string, body):
             return None
@@ -106,7 +106,7 @@ class NumberArrays:
         arrays = [value for value in values.values() if type(value) is np.ndarray]
         if len(body) + _PER_NUMBER * sum(array.size for array in arrays) <= _KEPT and not self._idle:
             self._idle.append(parser)
-        # One object, and the arrays that the levels need: there are no others, and no brackets in strings.
+        # The brackets of one object and of the arrays of each level: there are no others, and none in strings.
         return values if 1 + _levels(arrays) == openings else None
 
     def _members(self, document: Any, kinds: Mapping[str, Kind]) -> dict[str, Any] | None:
@@ -114,7 +114,7 @@ class NumberArrays:
         if type(document) is not of_object:
             return None
         names = [name for name in kinds if name in document]
-        # Otherwise there are others, or one of them twice.
+        # Otherwise there are other members, or duplicates.
         if len(names) != len(document):
             return None
         values: dict[str, Any] = {}
@@ -127,10 +127,10 @@ class NumberArrays:
 
 
 def _array(value: Any, dimensions: int, numbers: str) -> NDArray[Any]:
-    """Return an array of some dimensions; the caller proves that its innermost lists have nothing but numbers.
+    """Return an array with some dimensions; the caller proves that its innermost lists contain only numbers.
 
-    :raises TypeError: there is something else than numbers and arrays of them, or too few levels.
-    :raises ValueError: the arrays of a level have different lengths, or none; or an integer is out of range.
+    :raises TypeError: there are values other than numbers and arrays of numbers, or too few levels.
+    :raises ValueError: the arrays of a level differ in length or are empty, or an integer is out of range.
     """
     flat = np.frombuffer(value.as_buffer(of_type=numbers), _DTYPES[numbers])
     shape = [len(value)]
@@ -143,7 +143,7 @@ def _array(value: Any, dimensions: int, numbers: str) -> NDArray[Any]:
 
 
 def _level(value: Any, depth: int) -> Iterable[Any]:
-    """Return the items of an array's arrays at some depth, made one at a time."""
+    """Return an iterator over the items of the arrays at some depth."""
     level: Iterable[Any] = value
     for _ in range(depth):
         level = chain.from_iterable(level)
@@ -151,19 +151,19 @@ def _level(value: Any, depth: int) -> Iterable[Any]:
 
 
 def _levels(arrays: Iterable[NDArray[Any]]) -> int:
-    """Return how many JSON arrays the levels of these arrays are."""
+    """Return the number of JSON arrays in all levels of these arrays."""
     return sum(sum(accumulate(array.shape[:-1], mul, initial=1)) for array in arrays)
 
 
 def _count(character: int, body: bytes, with_bits: np.uint8 = _NO_BITS) -> int:
-    """Return how many bytes are a character, with some bits set in each."""
+    """Return how many bytes are equal to a character after setting some bits in each."""
     codes = np.frombuffer(body, np.uint8)
     blocks = (codes[start : start + _BLOCK] for start in range(0, len(codes), _BLOCK))
     return sum(int(np.count_nonzero((block | with_bits if with_bits else block) == character)) for block in blocks)
 
 
 def _has_over(most: int, body: bytes) -> bool:
-    """Return True if there are more quotation marks."""
+    """Return True if there are more than ``most`` quotation marks."""
     found = -1
     for _ in range(most + 1):
         found = body.find(b'"', found + 1)
@@ -181,7 +181,7 @@ def _is_within(max_string: int, body: bytes) -> bool:
 
 
 def number_arrays() -> NumberArrays | None:
-    """Return a reader; None where pysimdjson is not installed."""
+    """Return a parser; None if pysimdjson is not installed."""
     try:
         return NumberArrays(import_module("simdjson"))
     except ImportError:

@@ -1,4 +1,4 @@
-"""The errors of a schema as the ``errors`` of a problem document: JSON pointers into the body, and few of them."""
+"""Converting schema errors to the ``errors`` of a problem document, with JSON pointers and a limited number."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _WHOLE = "_schema"
 def validation_failed(error: ValidationError) -> ValidationFailed:
     """Return the error for a body that does not match its schema.
 
-    Its member ``errors`` has at most 20 objects, each with a JSON pointer (RFC 6901) and a message. It repeats no
-    value that the client sent, only unknown names, cut to 64 characters.
+    Its member ``errors`` has at most 20 objects, each with a JSON pointer (RFC 6901) and a message. It never quotes
+    values from the client, only unknown names, truncated to 64 characters.
     """
     found = list(islice(_walk(error.messages, ""), MAX_ERRORS))
     problems = [{"pointer": pointer, "message": message} for pointer, message in found]
@@ -68,7 +68,7 @@ _HEAD = 1_000
 
 
 def at(positions: Iterable[int], shape: Shape, message: Message) -> ValidationError:
-    """Return an error with a message at each of the first flat positions of an array of this shape."""
+    """Return an error with a message at the first of these flat positions in an array of this shape."""
     if not shape:
         return ValidationError(message(()))
     found: dict[int, Any] = {}
@@ -82,13 +82,13 @@ def at(positions: Iterable[int], shape: Shape, message: Message) -> ValidationEr
 
 
 def at_each(wrong: NDArray[np.bool_], message: Message) -> ValidationError:
-    """Return an error with a message at each of the first positions that are true."""
+    """Return an error with a message at the first positions that are true."""
     flat = wrong.reshape(-1)
-    # Without going over all of them: there may be a million.
+    # Search a part first: the array may have millions of items.
     head = np.flatnonzero(flat[:_HEAD])
     return at(head if len(head) >= MAX_ERRORS else np.flatnonzero(flat), wrong.shape, message)
 
 
 def number_text(bound: float) -> str:
-    """Return a number as people write it: 16, not 16.0."""
+    """Return a number as a string, without a trailing ``.0``."""
     return str(bound) if type(bound) is int else str(float(bound)).removesuffix(".0")

@@ -1,7 +1,7 @@
-"""What a schema changes in a body without effect on a view that reads the body itself.
+"""Finding changes by a schema that have no effect on views that read the body themselves.
 
-A policy of ``SECURE_ML_POLICIES`` is for views that were written without this package. They call
-``request.get_json()`` and get the body as it was sent: a schema can reject a body, but change nothing in it.
+Policies of ``SECURE_ML_POLICIES`` are for views that were written without this package. These call
+``request.get_json()`` and get the body as sent: the schema can reject it, but its changes to the body have no effect.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .marshmallow_internals import has_hook, inner_fields
 
 
 def unseen_changes(policies: Mapping[str, Policy]) -> Iterator[str]:
-    """Yield a sentence for each configured policy whose schema changes what it loads, or leaves something out."""
+    """Yield a sentence for each configured policy whose schema changes or omits values."""
     for name, policy in policies.items():
         found = list(dict.fromkeys(changes(policy.body))) if policy.body else []
         if found:
             yield (
-                f"a view at {name!r} that reads the body itself gets it as it was sent, without what the schema of "
-                f"SECURE_ML_POLICIES changes: {', '.join(found)}"
+                f"a view at {name!r} that reads the body itself does not get the changes that the schema in "
+                f"SECURE_ML_POLICIES makes: {', '.join(found)}"
             )
 
 
 def changes(schema: Schema) -> Iterator[str]:
-    """Yield what a schema changes, beyond the types of values."""
+    """Yield the changes that a schema makes, other than the types of values."""
     yield from _of_schema(schema, schema.unknown, "", set())
 
 

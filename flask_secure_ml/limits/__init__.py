@@ -1,4 +1,4 @@
-"""LIMIT, COST and ADMISSION: how much a caller may use, and how often a network may fail to authenticate."""
+"""LIMIT, COST and ADMISSION: limits and quotas of callers, and the throttle for failed authentication."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["caller"]
 
 
 def caller() -> str:
-    """Return who is charged for the current request: a ``key_func`` for a ``flask_limiter.Limiter`` of the app's own.
+    """Return who is charged for the current request; a ``key_func`` for the app's own ``flask_limiter.Limiter``.
 
-    It is the id of the principal, or the network of an anonymous caller. For a request that was rejected before it was
-    authenticated it is the network of the client, so that the key is never empty: Flask-Limiter would not limit it.
+    It is the id of the principal, or the network of an anonymous caller. If a request is rejected before
+    authentication, it is the network of the client, because Flask-Limiter does not limit requests with an empty key.
     """
     return current_exchange.caller or network_of(current_exchange.client)

@@ -1,11 +1,10 @@
-"""Who goes on beyond a limit waits longer each time, and is blocked in the end.
+"""Backoff for callers that keep sending requests beyond a limit: increasing penalties, and finally a block.
 
-A client that is told when to come back, and comes before, is not at fault at once: others of the same principal may
-not have been told. When more requests than are tolerated come within that time, that is a strike. Each strike is
-followed by a penalty, in which every request of the caller is rejected, and each penalty is longer than the one
-before.
+Some requests before ``Retry-After`` are tolerated, because other clients of the same principal may not have received
+it. More of them are a strike. Each strike starts a penalty, during which every request of the caller is rejected, and
+each penalty is longer than the previous one.
 
-Too many requests in flight are no fault: nobody can tell a client when they will end.
+Requests beyond the limit in flight are not counted, because the server cannot tell a client when to retry.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import NamedTuple
 from .counters import Backoff
 
 GRACE = 1.0
-"""Seconds after a rejection in which further ones are not counted: they were on their way."""
+"""Seconds after a rejection during which others are not counted, because their requests were already on their way."""
 
 
 class Penalty(NamedTuple):
-    """What is known of a caller that was rejected.
+    """The state of a caller whose requests were rejected.
 
-    :param rejections: how many requests came within the time that the caller was told to wait.
-    :param told: when that time ends.
-    :param counted: when a rejection was counted last.
-    :param strikes: how often more than are tolerated came.
-    :param until: when the penalty ends.
+    :param rejections: the number of requests that came before ``Retry-After``.
+    :param told: the end of ``Retry-After``.
+    :param counted: when a rejection was last counted.
+    :param strikes: how often more requests than tolerated came.
+    :param until: the end of the penalty.
     """
 
     rejections: float = 0.0
@@ -59,7 +58,10 @@ def rejected(penalty: Penalty, now: float, wait: float, backoff: Backoff, chance
 
 
 def forgiven(penalty: Penalty, now: float, backoff: Backoff) -> Penalty:
-    """Return a penalty as it is at an instant: strikes are forgiven one by one, and a clock set back ends it."""
+    """Return a penalty as of now.
+
+    Strikes are forgiven one by one, and a clock that was set back ends the penalty.
+    """
     if not penalty.strikes:
         return penalty
     longest = max(backoff.maximum, backoff.block) * (1 + backoff.jitter)
@@ -72,18 +74,13 @@ def forgiven(penalty: Penalty, now: float, backoff: Backoff) -> Penalty:
 
 
 def penalty_seconds(strikes: int, backoff: Backoff, chance: float) -> float:
-    """Return how long a penalty is: the jitter only makes it longer, so that nobody is told too little."""
+    """Return the length of a penalty in seconds; jitter only makes it longer."""
     if strikes >= backoff.block_after:
         return backoff.block
     seconds = min(backoff.maximum, backoff.base * backoff.factor ** (strikes - 1))
     return seconds * (1 + backoff.jitter * chance)
 
 
-def is_blocked(penalty: Penalty, now: float, backoff: Backoff) -> bool:
-    """Return True while a caller is blocked."""
-    return now < penalty.until and penalty.strikes >= backoff.block_after
-
-
 def penalty_ends(penalty: Penalty, backoff: Backoff) -> float:
-    """Return when nothing of a penalty is left."""
+    """Return when the state of a penalty can be deleted."""
     return max(penalty.told, penalty.until, penalty.counted) + backoff.decay * (penalty.strikes + 1)

@@ -1,4 +1,4 @@
-"""What one process caches of the throttle, within bounds: blocks, and the networks from which identities are used."""
+"""The bounded caches of the throttle in one process: blocks, and the networks from which identities are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .engine import key_for
 HOUR, DAY = 3600, 86_400
 
 MAX_KNOWN = 10_000
-"""How many blocks of each kind, and how many pairs of a network and an identity, one process caches."""
+"""The maximum number of cached blocks of each kind, and of cached pairs of a network and an identity."""
 
 T = TypeVar("T")
 _PAIRS = "guessable-pairs"
@@ -24,10 +24,10 @@ _NEVER = (-math.inf, -math.inf)
 
 
 class Block:
-    """A block, and whose turn it is to cause a call in spite of it.
+    """A block, and the turns to make one network request per second in spite of it.
 
     :param seconds: how long it lasts from now.
-    :param lock: keeps two threads from having the same turn.
+    :param lock: prevents two threads from taking the same turn.
     """
 
     __slots__ = ("_began", "_clock", "_ends", "_lock", "_turn")
@@ -41,12 +41,12 @@ class Block:
 
     @property
     def left(self) -> int:
-        """Whole seconds until it ends; 0 when it has ended, or the clock was set back and nothing is known of it."""
+        """Whole seconds until it ends; 0 if it has ended, or the clock was set back."""
         now = self._clock.monotonic()
         return math.ceil(round(self._ends - now, 3)) if self._began <= now < self._ends else 0
 
     def take_turn(self) -> bool:
-        """Return True to one caller in a second, who may cause a call over the network."""
+        """Return True to one caller per second, which may make a network request."""
         with self._lock.get():
             now = self._clock.monotonic()
             free = not self._turn <= now < self._turn + 1
@@ -56,9 +56,11 @@ class Block:
 
 
 class Blocks:
-    """The blocks that this process knows; the oldest is evicted first, and then read from the storage again.
+    """The blocks that this process caches.
 
-    :param clock: measures what is left of them.
+    The oldest is evicted first, and can be read from the storage again.
+
+    :param clock: measures how long they last.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -67,16 +69,16 @@ class Blocks:
         self._known: dict[str, Block] = {}
 
     def get(self, name: str) -> Block | None:
-        """Return a block that has not ended; None for one that is not known."""
+        """Return a block that has not ended, or None."""
         known = self._known.get(name)
         return known if known is not None and known.left else None
 
     def put(self, name: str, seconds: int) -> Block | None:
-        """Return the block for so many seconds; None for none."""
+        """Cache and return a block; None if ``seconds`` is 0."""
         if not seconds:
             return None
         with self._lock.get():
-            # Of threads that find the same block, the first one's stays, with the turn that was taken.
+            # If several threads find the same block, keep the first, because its turn may be taken.
             known = self.get(name)
             if known is None:
                 _insert(self._known, name, known := Block(self._clock, seconds, self._lock))
@@ -86,23 +88,26 @@ class Blocks:
 class Pairs:
     """The networks from which each guessable identity was used within the last day.
 
-    :param store: has them for all processes that share it.
-    :param clock: measures for how long they are known here.
+    :param store: stores them for all processes that share it.
+    :param clock: measures how long they are cached.
     """
 
     def __init__(self, store: SharedStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._lock = process_lock()
-        # When a pair was stored, and until when it is known here.
+        # When a pair was stored, and until when it is cached.
         self._known: dict[str, tuple[float, float]] = {}
 
     def knows(self, network: str, identity: str) -> bool:
-        """Return True if this process knows the pair."""
+        """Return True if this process has cached the pair."""
         return self._clock.monotonic() < self._known.get(_pair(network, identity), _NEVER)[1]
 
     def has(self, network: str, identity: str, block: Block) -> bool:
-        """Return True if this process knows the pair, or the store does, which one caller in a second may ask."""
+        """Return True if the pair is cached or in the store.
+
+        The store is queried at most once per second and block.
+        """
         if not identity:
             return False
         if self.knows(network, identity):

@@ -1,4 +1,4 @@
-"""A mapping in bounded memory, at a constant cost for each operation."""
+"""A mapping with bounded memory and constant-time operations."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 SMALLEST = 1024
-"""Fewer entries are not swept."""
+"""The number of entries below which none are swept."""
 
 _TRIES = 8
 _SHARED = 4096
 
 
 class Bounded(Generic[V]):
-    """Values by key, of which those that have ended are dropped little by little, without a thread.
+    """A mapping that drops expired values incrementally, without a thread.
 
     There are two generations: a value that is written moves to the young one, where callers may replace it directly.
-    Each new key takes one value out of the old generation and drops it if it has ended, or if the mapping is full and
-    it is not protected. So what is evicted was not written for long. When nothing can be evicted, new keys share a
+    Each new key takes one value out of the old generation, and drops it if it has expired, or if the mapping is full
+    and it is not protected. So evicted values were not written recently. If no value can be evicted, new keys share a
     fixed number of values.
 
-    :param maximum: the most values.
-    :param ends: returns when a value ends, and until when it is protected.
+    :param maximum: the maximum number of values.
+    :param ends: returns when a value expires, and until when it is protected.
     """
 
     def __init__(self, maximum: int, ends: Callable[[V], tuple[float, float]]) -> None:
@@ -53,7 +53,7 @@ class Bounded(Generic[V]):
             self._shared[hash(key) % _SHARED] = value
 
     def discard_all(self, prefix: bytes) -> bool:
-        """Remove the values of all keys that begin so; return False if there are none."""
+        """Remove the values of all keys with a prefix; return False if there are none."""
         found = [key for part in (self.young, self._old) for key in part if key.startswith(prefix)]
         for key in found:
             self.young.pop(key, None)
@@ -72,7 +72,7 @@ class Bounded(Generic[V]):
             if len(self.young) < min(SMALLEST, self._maximum):
                 return False
             self._old, self.young = self.young, {}
-            # What was shared while the memory was full has an end too.
+            # Values that were shared while the mapping was full expire too.
             self._shared = {slot: value for slot, value in self._shared.items() if now < self._ends(value)[0]}
         key, value = self._old.popitem()
         ends, protected = self._ends(value)

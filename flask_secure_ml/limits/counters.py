@@ -1,4 +1,4 @@
-"""The protocol of what counts: in memory, in a file or on a server."""
+"""The protocol of the stores that count: in memory, in a file or on a server."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .rules import RuleSet
 from .usage import Usage, Used
 
 LEASE_SECONDS = 10.0
-"""How long a lease outlives the worker that took it."""
+"""Seconds after which a lease expires, unless its worker renews it."""
 
 
 class Charge(NamedTuple):
-    """What one request is charged by the rules of one key.
+    """The charge of one request against the rules of one key.
 
-    :param key: of the caller or the route, see :func:`~flask_secure_ml.limits.rules.key_of`.
+    :param key: the key of the caller or the route, see :func:`~flask_secure_ml.limits.rules.key_of`.
     :param prices: one for each rule; 0 to report a rule and charge nothing. A rule of leases takes one lease if its
         price is 1.
-    :param lease: 8 random bytes that name the leases of this request; empty without a rule of leases.
-    :param name: of the caller, for operators.
-    :param usage: what is counted for a bill if the charge is made; None for nothing.
+    :param lease: 8 random bytes that name the leases of this request; empty if no rule has leases.
+    :param name: the name of the caller, for operators.
+    :param usage: the usage to count for billing if the charge is made, or None.
     """
 
     key: bytes
@@ -34,11 +34,11 @@ class Charge(NamedTuple):
 class Count(NamedTuple):
     """The state of one rule after an evaluation.
 
-    :param used: how much of the rule is used, with the charge if it was made.
-    :param wait: seconds until the price fits, if nobody else is charged meanwhile; 0 if it fits, infinite if it is more
-        than the rule can ever allow.
-    :param reset: seconds until the window ends or, for ``GCRA``, until nothing is used.
-    :param start: when the window began, which :class:`Settlement` needs.
+    :param used: how much of the rule is used, including the charge if it was made.
+    :param wait: seconds until the price fits, without further charges; 0 if it fits, infinite if it is more than the
+        rule can ever allow.
+    :param reset: seconds until the window ends or, for ``GCRA``, until its whole burst is available.
+    :param start: when the window began, for a :class:`Settlement`.
     """
 
     used: float
@@ -48,12 +48,12 @@ class Count(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of one charge.
+    """The result of one charge.
 
     :param allowed: whether every price fits, and was charged.
     :param counts: one for each rule.
-    :param penalty: seconds for which the caller is rejected because it went on beyond a limit; 0 for none.
-    :param strikes: how often it did so lately.
+    :param penalty: seconds that are left of the caller's penalty; 0 for none.
+    :param strikes: the caller's recent strikes.
     """
 
     allowed: bool
@@ -63,12 +63,12 @@ class Verdict(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """A correction of what was charged, and the release of leases.
+    """A correction of a charge, and the release of its leases.
 
-    :param deltas: what is added to each rule, or given back if negative.
-    :param starts: when the windows began that were charged; what belongs to a window that is over is dropped.
+    :param deltas: the amount to add to each rule, negative to refund it.
+    :param starts: the starts of the windows that were charged; corrections of windows that have ended are dropped.
     :param lease: the leases to release; empty for none.
-    :param usage: what is added to the usage that was counted with the charge; None for nothing.
+    :param usage: the correction of the usage that was counted with the charge, or None.
     """
 
     key: bytes
@@ -80,16 +80,16 @@ class Settlement(NamedTuple):
 
 
 class Backoff(NamedTuple):
-    """How long whoever goes on beyond a limit has to wait, see :mod:`~flask_secure_ml.limits.backoff`.
+    """The options of the backoff, see :mod:`~flask_secure_ml.limits.backoff`.
 
-    :param tolerance: how many requests may come within the time that a caller was told to wait; then it is a strike.
-    :param base: seconds of the first penalty.
-    :param factor: by how much each further one is longer.
-    :param maximum: seconds of the longest penalty.
+    :param tolerance: the number of requests before ``Retry-After`` that are tolerated; one more is a strike.
+    :param base: the length of the first penalty in seconds.
+    :param factor: by which the penalty grows with each strike.
+    :param maximum: the maximum length of a penalty in seconds.
     :param decay: seconds without a strike after which one is forgiven.
-    :param jitter: the share by which a penalty varies.
-    :param block_after: how many strikes block the caller.
-    :param block: seconds of a block.
+    :param jitter: the maximum random extension of a penalty, as a fraction of it.
+    :param block_after: the number of strikes that block the caller.
+    :param block: the length of a block in seconds.
     """
 
     tolerance: int = 20
@@ -103,38 +103,48 @@ class Backoff(NamedTuple):
 
 
 class Counters(Protocol):
-    """Counts by key and rule. Every method is atomic for the rules of one key, between threads and processes.
+    """Counts by key and rule.
 
-    A store that fails raises :class:`~flask_secure_ml.errors.DependencyUnavailable`.
+    Each method is atomic for the rules of one key, across threads and processes. If the store fails, each raises
+    :class:`~flask_secure_ml.errors.DependencyUnavailable`.
     """
 
     @property
     def shared(self) -> bool:
-        """Whether other processes see the same counts."""
+        """Whether processes share the counts."""
 
     def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
-        """Charge all of them, or none if one price does not fit. Each verdict reports its own rules."""
+        """Make all charges, or none if one price does not fit.
+
+        Each verdict reports its own rules.
+        """
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Correct charges and release leases."""
 
     def settle_later(self, settlements: Sequence[Settlement]) -> Callable[[], None] | None:
-        """Do the same without waiting for a server.
+        """Correct charges and release leases without waiting for a server.
 
-        :returns: a function that reads its replies, to be called when the response was sent; None if there are none.
+        :returns: a function that reads its replies, to be called after the response was sent; None if there are none.
         """
 
     def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
-        """Let leases last for another :data:`LEASE_SECONDS`: each a key, its rules, and the name of the lease."""
+        """Extend leases by :data:`LEASE_SECONDS`; each is a key, its rules and the name of the lease."""
 
     def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
-        """Return the counts of a key, and with prices how long they would have to wait; nothing is charged."""
+        """Return the counts of a key without charging it.
+
+        With ``prices``, they include how long each price would have to wait.
+        """
 
     def clear(self, key: bytes) -> bool:
-        """Remove everything of a key: counts, leases, penalties. Return False if there was nothing. Usage stays."""
+        """Remove the counts, leases and penalties of a key, but not its usage.
+
+        Return False if there were none.
+        """
 
     def callers(self) -> dict[bytes, str]:
-        """Return the keys that have a name, with it."""
+        """Return the names of callers by key."""
 
     def used(self, since: int, until: int) -> Iterator[Used]:
-        """Yield what callers used, from one day to another, both included."""
+        """Yield the usage of callers between two days, both inclusive."""

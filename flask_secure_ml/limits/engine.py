@@ -1,4 +1,4 @@
-"""Charging by rules, in a store that may be down."""
+"""The limiter: charges requests by rules, in a store that may be down."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from .rules import Kind, Rule, RuleSet, key_of
 log: logging.Logger = logging.getLogger(__name__)
 
 MAX_RECENT = 10_000
-"""How many callers one process knows to be over a limit; of others it asks the store."""
+"""The maximum number of callers over a limit that one process caches."""
 
 FRESH = 1.0
-"""Seconds for which a caller is rejected without asking the store again."""
+"""Seconds for which a caller is rejected without querying the store again."""
 
 _UNBOUNDED = 2**53
+_LONGEST_NAME = 256
 _BATCH = 100
 
 
 class Outcome(NamedTuple):
-    """What became of charges, and where they were made.
+    """The result of charges, and where they were made.
 
-    :param charges: what was charged: fewer rules than were asked for while the store is down.
+    :param charges: the charges that were made; while the store is down, some rules may be omitted.
     :param local: whether this process counted, because the store is down.
     """
 
@@ -52,16 +53,17 @@ class Outcome(NamedTuple):
 
 
 class Limiter:
-    """Charges requests, with a policy for the time when the store is down.
+    """Charges requests, with a policy for outages of the store.
 
     :param counters: the store.
-    :param clock: measures what this process knows.
-    :param tariffs: makes the rules of a request.
-    :param backoff: how long a caller is rejected that goes on beyond a limit.
+    :param clock: measures the age of what this process caches.
+    :param tariffs: creates the rules of a request.
+    :param backoff: the penalties for callers that keep sending requests beyond a limit, or None.
     :param workers: how many workers share the store.
-    :param max_keys: how many counters this process keeps while the store is down.
-    :param usage: whether the store counts what callers used.
-    :param place: where is counted: the same for two limiters that share counts; by default the counters themselves.
+    :param max_keys: the maximum number of counters in this process while the store is down.
+    :param usage: whether the store counts the usage of callers.
+    :param place: identifies the store: equal for limiters that share counts; by default the counters themselves.
+    :param changed: called with False when the store goes down, and with True when it is up again.
     """
 
     def __init__(
@@ -87,13 +89,16 @@ class Limiter:
         self._here = counters if not counters.shared else MemoryCounters(clock, max_keys, backoff)
         self._workers = workers
         self._changed = changed
+        self._block_after = math.inf if backoff is None else backoff.block_after
+        # When the block of a caller ends, on the monotonic clock.
+        self._blocked: dict[bytes, float] = {}
         self._down = False
         self._recent: dict[tuple[bytes, int], tuple[float, float, Outcome]] = {}
         self._single: dict[tuple[str, int, float], RuleSet] = {}
         self._outage = Outage("the limit store is down", "the limit store is up again", clock.monotonic)
 
     def charge(self, charges: Sequence[Charge]) -> Outcome:
-        """Charge all of them, or none if one price does not fit.
+        """Make all charges, or none if one price does not fit.
 
         :raises DependencyUnavailable: the store is down, and a limit has the outage policy ``closed``.
         """
@@ -107,9 +112,9 @@ class Limiter:
         return Outcome(charges, verdicts)
 
     def settle(self, settlements: Sequence[Settlement], *, local: bool) -> Callable[[], None] | None:
-        """Correct charges and release leases; while the store is down they end by themselves.
+        """Correct charges and release leases; while the store is down, leases expire by themselves.
 
-        :returns: a function to be called when the response was sent, or None.
+        :returns: a function to be called after the response was sent, or None.
         """
         if local and self.counters.shared:
             self.leases.release_later([(each.key, each.rules, each.lease) for each in settlements if each.lease])
@@ -120,7 +125,7 @@ class Limiter:
             return None
 
     def remember(self, outcome: Outcome) -> None:
-        """Note which callers are over a limit that every request of theirs would break."""
+        """Cache which callers are over a limit that each of their requests would exceed."""
         now = self._clock.monotonic()
         for charge, verdict in zip(outcome.charges, outcome.verdicts, strict=True):
             name = (charge.key, id(charge.rules))
@@ -132,13 +137,34 @@ class Limiter:
             elif verdict.allowed and self._recent:
                 self._recent.pop(name, None)
 
+    def note_blocks(self, caller: str, outcome: Outcome) -> None:
+        """Log the block of a caller when it begins, in one of the workers that share the store."""
+        for charge, verdict in zip(outcome.charges, outcome.verdicts, strict=True):
+            if not verdict.penalty or verdict.strikes < self._block_after:
+                continue
+            now = self._clock.monotonic()
+            known = now < self._blocked.get(charge.key, -math.inf)
+            if not known and len(self._blocked) >= MAX_RECENT:
+                self._blocked.clear()
+            # Further requests extend the block.
+            self._blocked[charge.key] = now + verdict.penalty
+            if not known and self._is_first(charge.key, verdict.penalty):
+                message = "%r blocked for %d seconds: more requests before Retry-After than tolerated (penalty %d)"
+                log.warning(message, caller[:_LONGEST_NAME], math.ceil(verdict.penalty), verdict.strikes)
+
+    def _is_first(self, key: bytes, seconds: float) -> bool:
+        try:
+            return self.count(key_for("caller-block", key.hex()), max(1, int(seconds))) == 1
+        except DependencyUnavailable:
+            return True
+
     @property
     def knows_any(self) -> bool:
         """Whether any caller is known to be over a limit."""
         return bool(self._recent)
 
     def recent(self, key: bytes, rules: RuleSet) -> tuple[Outcome, float] | None:
-        """Return the rejection of a caller that still holds, and for how many seconds; None to ask the store."""
+        """Return the cached rejection of a caller and the seconds that are left of it, or None."""
         found = self._recent.get((key, id(rules)))
         if found is None:
             return None
@@ -147,16 +173,16 @@ class Limiter:
         return (outcome, ends - now) if noted <= now < min(ends, noted + FRESH) else None
 
     def ready(self) -> None:
-        """Raise what :meth:`charge` would raise for every caller.
+        """Raise the error that :meth:`charge` would raise for every caller.
 
         :raises DependencyUnavailable: the store is down, and the outage policy is ``closed``.
         """
         self.counted("ready", 1)
 
-    # One limit and one key: for the throttle of failed authentication.
+    # A single limit and key, for the throttle of failed authentication.
 
     def hit(self, limit: Limit, key: str, cost: int = 1) -> bool:
-        """Charge ``cost``; return False, with nothing charged, if it does not fit.
+        """Charge ``cost``; return False, without charging, if it does not fit.
 
         :raises DependencyUnavailable: the store is down and the outage policy is ``closed``.
         """
@@ -168,26 +194,26 @@ class Limiter:
         return self._peek(key, rules).used + 1 <= rules.rules[0].capacity
 
     def retry_after(self, limit: Limit, key: str) -> int:
-        """Return whole seconds, at least 1, until one more fits."""
+        """Return the whole seconds, at least 1, until one more fits."""
         rules = self._rules_of(limit)
         return max(1, math.ceil(round(self._peek(key, rules, price=1).wait, 3)))
 
     def count(self, key: str, seconds: int, amount: int = 1) -> int:
-        """Add to a plain counter and return the sum; it expires some seconds after its first use."""
+        """Add to a plain counter and return the sum; it expires ``seconds`` after its first use."""
         outcome = self.charge([Charge(key.encode(), self._counter(seconds), (amount,))])
         return round(outcome.verdicts[0].counts[0].used) if outcome.verdicts[0].counts else 0
 
     def counted(self, key: str, seconds: int) -> int:
-        """Return a plain counter; 0 for one that was never used or has expired."""
+        """Return the value of a plain counter; 0 if it was never used or has expired."""
         return round(self._peek(key, self._counter(seconds)).used)
 
     def remaining(self, key: str, seconds: int) -> int:
-        """Return whole seconds until a plain counter expires; 0 for one that was never used or has expired."""
+        """Return the whole seconds until a plain counter expires; 0 if it was never used or has expired."""
         count = self._peek(key, self._counter(seconds))
         return math.ceil(round(count.reset, 3)) if count.used else 0
 
     def _peek(self, key: str, rules: RuleSet, price: int = 0) -> Count:
-        """Return the count of a single rule; with a price, also how long it would have to wait."""
+        """Return the count of a single rule, and with ``price`` how long it would have to wait."""
         try:
             verdict = self.counters.peek(key.encode(), rules, (price,))
         except DependencyUnavailable as error:
@@ -224,7 +250,7 @@ class Limiter:
                 ]
             )
 
-    # While the store is down.
+    # Used while the store is down:
 
     def _degraded(self, charges: Sequence[Charge]) -> Outcome:
         here = [self._shared(charge) for charge in charges]
@@ -257,7 +283,7 @@ class Limiter:
 
 
 def _wait_of_any(charge: Charge, verdict: Verdict) -> float:
-    """Return the seconds for which every request of a caller is rejected, whatever its price in rows."""
+    """Return the seconds for which every request of a caller is rejected, regardless of its rows."""
     waits = [
         count.wait
         for rule, count in zip(charge.rules.rules, verdict.counts, strict=True)
@@ -267,5 +293,5 @@ def _wait_of_any(charge: Charge, verdict: Verdict) -> float:
 
 
 def key_for(*parts: str) -> str:
-    """Return one key from several parts, for :meth:`Limiter.hit` and its like; see :func:`~.rules.key_of`."""
+    """Return one key from several parts, for :meth:`Limiter.hit` and similar; see :func:`~.rules.key_of`."""
     return key_of(*parts).hex()

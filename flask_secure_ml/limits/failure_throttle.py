@@ -1,8 +1,8 @@
-"""AUTHENTICATE: what happens to credentials that proved nothing, and to the network that keeps presenting them.
+"""AUTHENTICATE: the throttle for invalid credentials, and for networks that keep presenting them.
 
-A network that presents too many is blocked, longer each time (ASVS 5.0 6.3.1). The block never hurts the honest: valid
-credentials pass, authentic ones that expired get the 401 that makes a client renew them, and only what costs a call
-over the network, or is a secret that people choose, is rejected before it is tried.
+A network that presents too many is blocked, longer each time (ASVS 5.0 6.3.1). A block does not affect legitimate
+clients: valid credentials are accepted, and expired ones get the 401 that makes a client renew them. Only credentials
+that need a network request, or whose secrets people choose, are rejected before they are verified.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 SHORTEST = 60
-"""Seconds of a network's first block; each further one within a day is twice as long."""
+"""The length of a network's first block in seconds; each further one within a day is twice as long."""
 
 LONGEST = 3600
-"""Seconds of the longest block."""
+"""The maximum length of a block in seconds."""
 
 DAY = 86_400
 
 MAX_WRONG = 20
-"""How many secrets of an identity may be wrong within a day from a network from which it is used."""
+"""The maximum number of wrong secrets for an identity within a day from a network from which it is used."""
 
 _BUCKET = 4
-"""Hexadecimal digits of a counter's name: 65,536 of them."""
+"""Hexadecimal digits in a counter's name: 65,536 counters."""
 
 _CLAIM = 5
-"""Seconds for which one worker's claim to a block keeps the others from counting the same one again."""
+"""Seconds for which one worker's claim to begin a block prevents others from counting it again."""
 
 _PATIENCE = 2.0
-"""Seconds to wait for the thread that begins a block; a few calls of the storage."""
+"""Seconds to wait for the thread that begins a block; enough for a few calls of the storage."""
 
 
 class FailureThrottle:
-    """Counts credentials that proved nothing, by network, which is then blocked, and by whose secret was guessed at.
+    """Counts invalid credentials by network, and by the identity that they claim; blocks networks and identities.
 
-    A block bounds what a credential may cause, not whether a valid one passes: it is read after a credential failed,
-    and before one causes a call over the network. Its end is cached here, so that a flood costs the storage nothing.
+    A block limits the cost of credentials, but does not reject valid ones: it is checked after a credential has failed,
+    and before one causes a network request. Its end is cached, so that a flood causes no load on the storage.
 
-    An API key is never blocked, because then anyone could lock its owner out: past its limit, wrong secrets get another
-    error, and the right one is still accepted. An identity whose secret people choose is, except from the networks from
-    which it was used within the last day.
+    An API key is never blocked, because then anyone could lock out its owner: beyond the limit, wrong secrets get
+    another error, and the right one is still accepted. An identity whose secret people choose is blocked, except from
+    networks from which it was used within the last day.
 
-    How long a block lasts is measured by the storage, so that setting the clock of a machine changes nothing.
+    The storage measures how long a block lasts, so that setting the clock of a machine does not affect it.
 
-    :param limits: how many credentials of one network may be invalid before it is blocked.
+    :param limits: how many invalid credentials a network may present before it is blocked.
     :param key_limits: how many secrets may be wrong for one API key or identity, from all networks together.
-    :param clock: measures what is cached in this process.
-    :param store: has the networks from which each guessable identity was used.
+    :param clock: measures the age of what this process caches.
+    :param store: stores the networks from which each guessable identity was used.
     """
 
     def __init__(self, limiter: Limiter, limits: Limits, key_limits: Limits, clock: Clock, store: SharedStore) -> None:
@@ -75,13 +75,13 @@ class FailureThrottle:
         self._pairs = Pairs(store, clock)
 
     def calls(self, exchange: Exchange) -> NetworkCalls:
-        """Return what the credential of a request may cause."""
+        """Return the object that decides which network requests the credential of a request may cause."""
         return NetworkCalls(self, exchange)
 
     def admit(self, exchange: Exchange, identity: str) -> None:
-        """Let a guessable credential be verified, unless its network or its identity is blocked.
+        """Allow the verification of a guessable credential, unless its network or its identity is blocked.
 
-        :raises RateLimited: one of them is, and the two did not succeed together within the last day.
+        :raises RateLimited: one of them is, and the identity did not authenticate from the network within the last day.
         """
         network = network_of(exchange.client)
         block = self.block_of(network) or self._identity_block(identity)
@@ -96,8 +96,8 @@ class FailureThrottle:
     def failed(self, exchange: Exchange, error: NotAuthenticated, identity: str = "") -> None:
         """Count one invalid credential, unless its network is blocked.
 
-        :raises RateLimited: it is blocked, by this credential or an earlier one, or this was one too many for the API
-            key or the identity.
+        :raises RateLimited: the network is blocked, by this credential or an earlier one, or this was one too many for
+            the API key or the identity.
         """
         network = network_of(exchange.client)
         if identity:
@@ -113,7 +113,7 @@ class FailureThrottle:
             raise _rate_limited(f"too many wrong secrets for {whose}: {error.reason}", waiting)
 
     def block_of(self, network: str) -> Block | None:
-        """Return the block of a network, from this process if it knows one; None if it is not blocked."""
+        """Return the block of a network, from the cache if possible, or None."""
         block = self._networks.get(network)
         if block is None and self._limits:
             block = self._networks.put(network, self._left(network, self._strikes(network)))
@@ -121,12 +121,12 @@ class FailureThrottle:
 
     def _network_failed(self, network: str) -> Block | None:
         key = key_for("failed-authentication", network)
-        # Every limit is charged, so that none is spared by another that is used up.
+        # Every limit is charged, even if another one is used up.
         within = [self._limiter.hit(item, key) for item in self._limits]
         return None if all(within) else self._networks.put(network, self._block(network))
 
     def _block(self, network: str) -> int:
-        """Block a network, unless that was done meanwhile, and return for how many seconds."""
+        """Block a network, unless it is blocked meanwhile, and return the seconds that are left."""
         try:
             return self._blocking.run(
                 network,
@@ -140,10 +140,10 @@ class FailureThrottle:
     def _begin_block(self, network: str) -> int:
         strikes = self._strikes(network)
         if seconds := self._left(network, strikes):
-            # Of several workers, another one did so a moment ago.
+            # Another worker blocked it a moment ago.
             return seconds
         strike, seconds = strikes + 1, _duration(strikes)
-        # Of workers that come here at the same time, the first to count blocks.
+        # If several workers reach this line at the same time, only the first blocks.
         if self._limiter.count(key_for("blocking", network, str(strike)), _CLAIM) == 1:
             self._limiter.count(_block_key(network, strike), seconds)
             self._limiter.count(_strikes_key(network), DAY)
@@ -152,25 +152,25 @@ class FailureThrottle:
 
     def _log(self, network: str, seconds: int, strike: int) -> None:
         limits = ", ".join(map(str, self._limits))
-        message = "network %s blocked for %d seconds, time %d within a day: more invalid credentials than %s"
+        message = "network %s blocked for %d seconds (block %d within a day): more invalid credentials than %s"
         log.warning(message, network, seconds, strike, limits)
 
     def _strikes(self, network: str) -> int:
         return self._limiter.counted(_strikes_key(network), DAY)
 
     def _left(self, network: str, strikes: int) -> int:
-        """Return for how many seconds a network is still blocked, never more than its block was long."""
+        """Return the seconds that are left of a network's block, at most the length of that block."""
         return self._limiter.remaining(_block_key(network, strikes), _duration(strikes - 1)) if strikes else 0
 
     def _secret_failed(self, claimed: str, identity: str) -> int:
-        """Count a wrong secret by whose it was, and return the seconds that a further one has to wait."""
+        """Count a wrong secret by key or identity, and return for how many seconds others are rejected."""
         if claimed:
-            # Anyone can invent ids, so they share a fixed number of counters: wrong secrets of two keys may be counted
-            # together, and right ones are not counted at all.
+            # Anyone can make up ids, so they share a fixed number of counters: wrong secrets of two keys may be counted
+            # together, but right ones are never counted.
             key = key_for("failed-key", key_for(claimed)[:_BUCKET])
             return self._waiting([each for each in self._key_limits if not self._limiter.hit(each, key)], key, claimed)
         if identity:
-            # A counter of its own: in a shared one, wrong secrets of others would lock it out.
+            # Its own counter: in a shared one, wrong secrets of others would lock it out.
             key = _identity_key(identity)
             return self._waiting([each for each in self._key_limits if not self._limiter.hit(each, key)], key)
         return 0
@@ -187,8 +187,8 @@ class FailureThrottle:
     def _waiting(self, used_up: Sequence[Limit], key: str, claimed: str = "") -> int:
         """Return for how many seconds limits stay used up, and log each of them once.
 
-        :param claimed: an API key. The name of an identity is the client's, who may have typed a secret there, so the
-            log has a digest.
+        :param claimed: the id of an API key. An identity is logged as a digest instead, because a person may have typed
+            a secret in its place.
         """
         for item in used_up:
             if self._limiter.count(key_for("failed-key-logged", claimed or key, str(item)), item.seconds) == 1:
@@ -197,7 +197,7 @@ class FailureThrottle:
         return max((self._limiter.retry_after(item, key) for item in used_up), default=0)
 
     def _pair_failed(self, network: str, identity: str) -> None:
-        # Whoever shares a network with the owner is not blocked with it, and must not guess for ever.
+        # An attacker on the owner's network is not blocked with the identity, so its guesses are limited here.
         if not self._pairs.knows(network, identity):
             return
         if self._limiter.count(key_for("failed-pair", network, identity), DAY) >= MAX_WRONG:
@@ -205,7 +205,10 @@ class FailureThrottle:
 
 
 class NetworkCalls:
-    """What the credential of one request may cause over the network: under a block hardly anything."""
+    """Decides which network requests the credential of one request may cause.
+
+    While the network of the client is blocked, it may cause few.
+    """
 
     __slots__ = ("_exchange", "_throttle")
 
@@ -218,14 +221,14 @@ class NetworkCalls:
         return self._throttle.block_of(network_of(self._exchange.client)) is None
 
     def introspect(self) -> None:
-        """Let a token be introspected: one in a second from a blocked network.
+        """Allow one introspection of a token; at most one per second from a blocked network.
 
-        :raises RateLimited: the network had its call of this second.
+        :raises RateLimited: the network has used its one call of this second.
         """
         network = network_of(self._exchange.client)
         block = self._throttle.block_of(network)
         if block is not None and not block.take_turn():
-            raise _rate_limited(f"{network} is blocked, and had its introspection of this second", 1)
+            raise _rate_limited(f"{network} is blocked, and its introspection of this second is used up", 1)
 
 
 def _identity_key(identity: str) -> str:
@@ -241,10 +244,10 @@ def _block_key(network: str, strike: int) -> str:
 
 
 def _duration(strikes: int) -> int:
-    """Return how long the next block is, after so many: each is twice as long as the one before."""
+    """Return the length of the next block in seconds; each is twice as long as the previous one."""
     return min(SHORTEST << min(strikes, 32), LONGEST)
 
 
 def _rate_limited(reason: str, seconds: int) -> RateLimited:
-    # A block that ended meanwhile has nothing left.
+    # The block may have ended meanwhile.
     return RateLimited(reason, headers=[("Retry-After", str(max(1, seconds)))])

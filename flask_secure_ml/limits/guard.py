@@ -1,4 +1,4 @@
-"""LIMIT and COST: charges a request by the rules of its caller and its route, all at once."""
+"""LIMIT and COST: charges a request by the rules of its caller and its route together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLIENT_ERROR = 400
 
 
 class Report(NamedTuple):
-    """What the headers of the response say about limits."""
+    """The state of the limits that the response headers report."""
 
     tariff: Tariff
     outcome: Outcome
@@ -43,10 +43,10 @@ class Report(NamedTuple):
 
 @dataclass(slots=True)
 class Charged:
-    """What a request was charged, until it is settled.
+    """A charge of a request that is not settled yet.
 
     :param rows: the part of the price that this charge reserved.
-    :param priced: whether the price of the request is corrected here, if it is less or more in the end.
+    :param priced: whether this charge is corrected if the final price of the request is different.
     """
 
     limiter: Limiter
@@ -56,12 +56,12 @@ class Charged:
 
 
 class RateGuard:
-    """Charges a request whose price is known.
+    """Charges a request whose price is known before its body is parsed.
 
-    Another one is charged at COST, and rejected here only if it is known to be over a limit, so that nobody makes this
-    process parse many more bodies than a limit allows requests.
+    Any other request is charged at COST, and rejected here only if its caller is known to be over a limit, so that
+    callers cannot make this process parse many more bodies than the limit allows requests.
 
-    :param exempt: the endpoints that no limit holds for.
+    :param exempt: the endpoints without limits.
     """
 
     name = "rate"
@@ -72,7 +72,7 @@ class RateGuard:
         self._exempt = exempt
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Charge one request, or raise a 429 with ``Retry-After``."""
+        """Charge one request, or raise an error with status 429 and ``Retry-After``."""
         exchange.deferred = None
         policy = exchange.policy
         if policy is None or (self._exempt and exchange.endpoint in self._exempt):
@@ -85,7 +85,7 @@ class RateGuard:
             exchange.deferred = tariff
 
     def rejected(self, exchange: Exchange, error: Exception) -> Exception:
-        """Charge a request that ends before its price is known, which counts too; return the error to raise."""
+        """Charge a request that is rejected before its price is known, and return the error to raise."""
         tariff: Tariff | None = exchange.deferred
         exchange.deferred = None
         if tariff is not None:
@@ -97,7 +97,10 @@ class RateGuard:
 
 
 class CostGuard:
-    """Charges the price of the inputs before the view runs, with everything else that the request is charged."""
+    """Charges the price of the inputs before the view runs.
+
+    Everything else that the request is charged is charged with it.
+    """
 
     name = "cost"
     stage = Stage.COST
@@ -106,7 +109,7 @@ class CostGuard:
         self._limiter = limiter
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Charge the request, or raise a 429 with ``Retry-After``.
+        """Charge the request, or raise an error with status 429 and ``Retry-After``.
 
         :raises PayloadTooLarge: the price is more than the plan can ever allow.
         """
@@ -117,17 +120,19 @@ class CostGuard:
         most = MAX_PRICE if tariff.most_rows is None else min(tariff.most_rows, MAX_PRICE)
         if rows > most:
             # No number in the reason: it may have thousands of digits.
-            raise PayloadTooLarge(f"the price is more than {most}, which the plan allows at once")
+            raise PayloadTooLarge(f"the price is more than {most}, the maximum of the plan for one request")
         exchange.deferred = None
         charge(self._limiter, exchange, tariff, rows)
         exchange.rows = rows
 
 
 def charge(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int = 0, *, lease: bool = True) -> None:
-    """Charge what a request still owes: one that is guarded again pays the higher of two prices, and none twice.
+    """Charge a request, less what it was charged already.
 
-    :param lease: whether it goes on and is in flight.
-    :raises SecureMLError: it is over a limit.
+    If the guards run again, the request pays the higher of the two prices, and nothing twice.
+
+    :param lease: whether the request is processed further, so that it counts as in flight.
+    :raises SecureMLError: the caller or the route is over a limit.
     """
     charges = _charges(limiter, exchange, tariff, rows, lease=lease)
     if exchange.outer_charges:
@@ -137,13 +142,14 @@ def charge(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int = 0, 
         paid = [each for each in exchange.charges[exchange.owed_from :] if each.limiter.place == limiter.place]
         rows = max(0, rows - sum(each.rows for each in paid))
         charges = [_owed(paid, each) for each in charges]
-    # Not a generator within any(): it takes longer than the work.
+    # A list, because a generator in any() takes longer than the work.
     if not [each for each in charges if each.usage or any(each.prices)]:
         return
     outcome = limiter.charge(charges)
     exchange.limits = Report(tariff, outcome)
     if not outcome.allowed:
         limiter.remember(outcome)
+        limiter.note_blocks(exchange.caller, outcome)
         raise rejection(exchange, outcome)
     if limiter.knows_any:
         limiter.remember(outcome)
@@ -156,9 +162,9 @@ def charge(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int = 0, 
 
 
 def check_known(limiter: Limiter, exchange: Exchange, tariff: Tariff) -> None:
-    """Reject a caller who is known to be over a limit, without asking the store.
+    """Reject a caller that is known to be over a limit, without querying the store.
 
-    :raises SecureMLError: it is.
+    :raises SecureMLError: the caller is over a limit.
     """
     key = limiter.caller_key(exchange.caller)
     found = limiter.recent(key, tariff.caller)
@@ -175,7 +181,7 @@ def check_known(limiter: Limiter, exchange: Exchange, tariff: Tariff) -> None:
 def rejection(exchange: Exchange, outcome: Outcome, wait: float | None = None) -> SecureMLError:
     """Return the error for charges that were rejected.
 
-    :param wait: seconds that are left of an earlier rejection.
+    :param wait: the seconds that are left of an earlier rejection.
     """
     broken = [
         (rule, count.wait)
@@ -185,12 +191,12 @@ def rejection(exchange: Exchange, outcome: Outcome, wait: float | None = None) -
     ]
     penalty = max(verdict.penalty for verdict in outcome.verdicts)
     if any(each == math.inf for _, each in broken):
-        # Only while the store is down: the share of one worker can be less than what the plan allows.
+        # Only while the store is down: one worker's share can be less than the plan allows.
         broken = [(rule, rule.seconds if each == math.inf else each) for rule, each in broken]
     seconds = wait or max((penalty, *(each for _, each in broken)))
     who = exchange.caller
     names = ", ".join(f"{rule.amount} {rule.unit} in {rule.seconds:g} s" for rule, _ in broken)
-    reason = f"{who} is over {names}" if broken else f"{who} went on beyond a limit"
+    reason = f"{who} is over {names}" if broken else f"{who} keeps exceeding a limit"
     if penalty:
         strikes = max(verdict.strikes for verdict in outcome.verdicts)
         reason += f"; penalty {strikes} for requests before Retry-After"
@@ -199,12 +205,14 @@ def rejection(exchange: Exchange, outcome: Outcome, wait: float | None = None) -
 
 
 def settle(exchange: Exchange) -> list[Callable[[], None]]:
-    """Correct the price of a request to what it used, and release its leases. It runs when the response is complete.
+    """Correct the charge of a request to what it used, and release its leases.
 
-    :returns: functions to be called when the response was sent.
+    It runs when the response is complete.
+
+    :returns: functions to be called after the response was sent.
     """
     charges, exchange.charges = exchange.charges, []
-    # Those of this process first: whatever a store raises, none of them may be renewed for ever.
+    # Leases of this process first: if a store raises an error, they must not be renewed forever.
     for each in charges:
         for charge_ in each.outcome.charges:
             if charge_.lease:
@@ -224,9 +232,9 @@ def plan_of(exchange: Exchange) -> Plan:
 
 
 def price_of(exchange: Exchange) -> int:
-    """Return the price in rows, or in elements; a field that was not sent, or is null, costs nothing.
+    """Return the price in rows, or in elements; 0 if the field was not sent or is null.
 
-    :raises InternalError: the schema loads a payload without fields, or the function returns no price.
+    :raises InternalError: the loaded payload has no fields, or the function does not return a price.
     """
     policy = exchange.policy
     if policy is None or policy.cost is None:
@@ -237,11 +245,11 @@ def price_of(exchange: Exchange) -> int:
     if callable(cost):
         price = cost(exchange.payload)
         if isinstance(price, bool) or not isinstance(price, int) or price < 0:
-            raise InternalError("the function of cost= must return a whole number, 0 or more")
+            raise InternalError("the function in cost= must return a whole number, 0 or more")
         return price
     if not isinstance(exchange.payload, Mapping) or policy.body is None:
         raise InternalError(f"cost={cost!r} needs a payload with fields; does a post_load hook replace it?")
-    # As marshmallow stores it: an attribute with dots is a path.
+    # As in marshmallow, an attribute with dots is a path.
     value: Any = get_value(exchange.payload, policy.body.fields[cost].attribute or cost, None)
     if value is None:
         return 0
@@ -261,7 +269,7 @@ def _charges(limiter: Limiter, exchange: Exchange, tariff: Tariff, rows: int, *,
     if tariff.in_flight and lease:
         name = exchange.lease = exchange.lease or random.getrandbits(64).to_bytes(8, "big")
     caller, rules, usage = exchange.caller, tariff.caller, None
-    # An anonymous caller gets no bill, and whoever has many IP addresses must not fill the store.
+    # Anonymous callers are not billed, and a client with many IP addresses must not fill the store.
     if limiter.usage and exchange.principal is not None:
         route = exchange.endpoint or UNKNOWN_ROUTE
         usage = Usage(day_of(exchange.time), exchange.principal.plan, route, 1, rows, rows)
@@ -277,14 +285,14 @@ def _owed(charged: Sequence[Charged], new: Charge) -> Charge:
     for charge_ in earlier:
         for rule, price in zip(charge_.rules.rules, charge_.prices, strict=True):
             paid[rule] = paid.get(rule, 0) + price
-    # Another amount is another limit, although it may have the same counter.
+    # A different amount is a different limit, even with the same counter.
     prices = [max(0, price - paid.get(rule, 0)) for rule, price in zip(new.rules.rules, new.prices, strict=True)]
     usage = new.usage and new.usage.owed(charge_.usage for charge_ in earlier if charge_.usage is not None)
     return new._replace(prices=tuple(prices), usage=usage)
 
 
 def _unheld(limiter: Limiter, exchange: Exchange, new: Charge) -> Charge:
-    """Return a charge without the leases that the request holds of which this one is a part."""
+    """Return a charge without leases if the enclosing request already holds them."""
     held = {
         rule
         for each in exchange.outer_charges
@@ -310,7 +318,7 @@ def _error_class(broken: Sequence[tuple[Rule, float]], penalty: float) -> type[S
 
 
 def _actual(exchange: Exchange) -> int | None:
-    """Return what a request used, in rows; None for what was reserved."""
+    """Return the rows that a request used; None if it used what was reserved."""
     refund = exchange.policy.refund if exchange.policy else "never"
     if refund != "never" and exchange.status >= (SERVER_ERROR if refund == "errors" else CLIENT_ERROR):
         return 0
@@ -318,7 +326,7 @@ def _actual(exchange: Exchange) -> int | None:
 
 
 def _deltas(charges: Sequence[Charged], actual: int | None) -> Iterator[tuple[Charged, int]]:
-    """Yield each charge with what its price is corrected by, the last first: where it was counted, and no further."""
+    """Yield each charge with the correction of its price, the last charge first; none refunds more than it reserved."""
     left: dict[object, int] = {}
     for each in reversed(charges):
         place, delta = each.limiter.place, 0

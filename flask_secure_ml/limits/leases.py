@@ -1,4 +1,4 @@
-"""The requests of this process that are in flight, whose leases a store shares with other processes."""
+"""The requests in flight in this process, and the renewal of their leases in the store."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from .rules import RuleSet
 log: logging.Logger = logging.getLogger(__name__)
 
 RENEWED_EVERY = LEASE_SECONDS / 3
-"""Seconds between two renewals, so that one that fails can be repeated before a lease ends."""
+"""Seconds between two renewals, so that a failed one can be repeated before a lease expires."""
 
 IDLE = 30.0
-"""Seconds without any lease after which the thread ends."""
+"""Seconds without leases after which the thread ends."""
 
 MAX_UNCONFIRMED = 10_000
-"""How many leases of an outage one process releases later; others end by themselves."""
+"""The maximum number of leases that one process releases after an outage; others expire by themselves."""
 
 Lease = tuple[bytes, RuleSet, bytes]
 Renew = Callable[[Sequence[Lease]], None]
 
 
 class Leases:
-    """Counts what is in flight here, and renews leases while their requests run.
+    """Counts the requests in flight in this process, and renews their leases.
 
-    The thread that renews starts with the first lease of a process and ends when there is none for a while. A process
-    that dies renews nothing, so that its leases end by themselves.
+    The thread that renews starts with the first lease of a process, and ends when there has been none for a while. If a
+    process dies, its leases expire by themselves.
 
     :param renew: renews leases in the store; None for a store that needs no renewal.
     :param free: releases leases in the store.
@@ -45,11 +45,11 @@ class Leases:
         self._local: PerProcess[_Held] = PerProcess(_Held)
 
     def take(self, charge: Charge) -> None:
-        """Note that a lease was taken."""
+        """Record that a lease was taken."""
         held = self._local.get()
         with held.lock:
             name = (charge.lease, charge.key)
-            # A request that is guarded again takes its lease again.
+            # If the guards run again for a request, it takes its lease again.
             if name not in held.leases:
                 held.counts[charge.key] = held.counts.get(charge.key, 0) + 1
             held.leases[name] = (charge.rules, self._clock.monotonic())
@@ -60,12 +60,12 @@ class Leases:
             try:
                 held.thread.start()
             except RuntimeError as error:
-                # The machine has no thread to give. Without a renewal a lease ends early; the next one tries again.
+                # The machine has no thread left. Without renewal the lease expires early; the next lease tries again.
                 held.thread = None
-                log.warning("the leases of requests in flight are not renewed: %s", error)
+                log.warning("the leases of requests in flight could not be renewed: %s", error)
 
     def release(self, key: bytes, lease: bytes) -> None:
-        """Note that a lease was released."""
+        """Record that a lease was released."""
         held = self._local.get()
         with held.lock:
             if held.leases.pop((lease, key), None) is None:
@@ -75,13 +75,16 @@ class Leases:
                 del held.counts[key]
 
     def release_later(self, leases: Sequence[Lease]) -> None:
-        """Release leases when the store is up again: it may have given those that it did not confirm in time."""
+        """Release leases when the store is up again.
+
+        The store may have taken some that it did not confirm in time.
+        """
         held, now = self._local.get(), self._clock.monotonic()
         with held.lock:
             held.unconfirmed.extend([(lease, now) for lease in leases])
 
     def release_unconfirmed(self) -> None:
-        """Release what :meth:`release_later` was given, unless it has ended by itself or the store is still down."""
+        """Release the leases of :meth:`release_later`, unless they have expired or the store is still down."""
         held, now = self._local.get(), self._clock.monotonic()
         with held.lock:
             due = [each for each in held.unconfirmed if now - each[1] < LEASE_SECONDS]
@@ -98,7 +101,7 @@ class Leases:
         return self._local.get().counts.get(key, 0)
 
     def due(self) -> list[Lease]:
-        """Return the leases that are old enough to be renewed."""
+        """Return the leases that are due for renewal."""
         held, now = self._local.get(), self._clock.monotonic()
         with held.lock:
             due = [name for name, (_, since) in held.leases.items() if now - since >= RENEWED_EVERY]
@@ -107,7 +110,7 @@ class Leases:
             return [(key, held.leases[lease, key][0], lease) for lease, key in due]
 
     def renew(self) -> None:
-        """Renew what is due.
+        """Renew the leases that are due.
 
         :raises DependencyUnavailable: the store is down.
         """
@@ -123,7 +126,7 @@ class Leases:
                 self.renew()
                 self.release_unconfirmed()
             except DependencyUnavailable:
-                # A store that is down keeps what it has; leases that end meanwhile are not taken again.
+                # The store is down: leases that expire meanwhile are not taken again.
                 pass
             except Exception:
                 log.exception("leases could not be renewed or released")

@@ -1,4 +1,4 @@
-"""Counts in the memory of one process: without a thread, within bounds, at the same cost for any number of callers."""
+"""Counts in the memory of one process: bounded, without a thread, at a cost independent of the number of callers."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from .windows import State, counted, expires, rolled, settled, taken
 
 MAX_KEYS = 200_000
 
-# A state, when it ends, and until when it rejected the last request.
+# A state (three numbers), its expiry, and the time until which it rejected the last request.
 _ENTRY = Struct("<5d")
 _NEVER = -math.inf
 _LEASES = Kind.LEASES
-# Half as long as a call of the named tuple, whose constructor is a function in Python.
+# Takes half the time of calling the named tuple, whose constructor is a Python function.
 _new = tuple.__new__
 _NOBODY: frozenset[bytes] = frozenset()
 
 
 class MemoryCounters:
-    """Counts in this process. Windows follow the monotonic clock, whatever happens to the time of day.
+    """Counts in this process.
 
-    When the memory is full, a new counter takes the place of one that was not used for long. Counters that are used up
-    are kept until their window moves on. When nothing else is left, new callers share a fixed number of counters, so
-    that a flood of IP addresses neither lifts a limit nor locks everybody out.
+    Windows use the monotonic clock, so changes of the system time do not affect them. When the memory is full, a new
+    counter replaces one that was not used recently. Counters that are used up are kept until their window moves on.
+    When no counter can be replaced, new callers share a fixed number of counters, so that a flood of IP addresses
+    neither lifts limits nor locks out every caller.
 
     :param clock: measures the windows.
-    :param max_keys: how many counters there are at most, of about 200 bytes each.
-    :param backoff: how long a caller is rejected that goes on beyond a limit; None for no longer than the limit.
+    :param max_keys: the maximum number of counters, of about 200 bytes each.
+    :param backoff: the penalties for callers that keep sending requests beyond a limit; None for no penalties.
     :param uniform: returns a random number from 0 to 1.
     """
 
@@ -56,11 +57,11 @@ class MemoryCounters:
         self._entries: Bounded[bytes] = Bounded(max_keys, lambda entry: _ENTRY.unpack(entry)[3:])
         self._penalties: Bounded[Penalty] = Bounded(max(1, max_keys // 8), self._ends)
         self._leases: dict[bytes, set[bytes]] = {}
-        # Before the first rejection, nobody has a penalty.
+        # No caller has a penalty before the first rejection.
         self._penalizes = False
 
     def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
-        """Charge all of them, or none if one price does not fit."""
+        """Make all charges, or none if one price does not fit."""
         with self._lock.get():
             now = self._now()
             verdicts = [self._charge(charge, now) for charge in charges]
@@ -78,14 +79,14 @@ class MemoryCounters:
                 self._settle(settlement, now)
 
     def settle_later(self, settlements: Sequence[Settlement]) -> None:
-        """Do the same: there is nothing to wait for."""
+        """Correct charges and release leases; there is no server to wait for."""
         self.settle(settlements)
 
     def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
-        """Do nothing: the leases of this process end with it."""
+        """Do nothing, because the leases end with this process."""
 
     def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
-        """Return the counts of a key, and with prices how long they would have to wait; nothing is charged."""
+        """Return the counts of a key without charging it; ``prices`` as in :class:`Counters`."""
         nothing = Charge(key, rules, tuple(prices) or (0,) * len(rules.rules))
         with self._lock.get():
             now = self._now()
@@ -95,16 +96,16 @@ class MemoryCounters:
         return Verdict(allowed, counts, max(0.0, penalty.until - now), self._strikes(penalty, now))
 
     def clear(self, key: bytes) -> bool:
-        """Remove everything of a key. Return False if there was nothing."""
+        """Remove the counts, leases and penalties of a key; return False if there were none."""
         with self._lock.get():
             return self._entries.discard_all(key) | self._penalties.discard_all(key) | self._drop_leases(key)
 
     def callers(self) -> dict[bytes, str]:
-        """Return nothing: a command is another process, and does not see this memory."""
+        """Return an empty dict: a command runs in another process, and cannot read this memory."""
         return {}
 
     def used(self, since: int, until: int) -> Iterator[Used]:
-        """Yield nothing: usage is not counted in memory."""
+        """Return an empty iterator, because usage is not counted in memory."""
         return iter(())
 
     def _charge(self, charge: Charge, now: float) -> Verdict:
@@ -221,7 +222,7 @@ class MemoryCounters:
 
 
 def undone(charge: Charge, verdict: Verdict) -> Settlement:
-    """Return the settlement that gives a whole charge back."""
+    """Return the settlement that refunds a whole charge."""
     deltas = tuple(-price for price in charge.prices)
     starts = tuple(count.start for count in verdict.counts)
     usage = None if charge.usage is None else charge.usage.undone()

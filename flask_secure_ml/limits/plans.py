@@ -1,4 +1,4 @@
-"""The rules that a request is charged by: of the caller's plan, of the route for this caller, and of the route."""
+"""The rules of a request: of the caller's plan, of the route for each caller, and of the route in total."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What a request is charged by, under a plan and a policy.
+    """The rules by which requests are charged under a plan and a policy.
 
     :param caller: the rules of the caller.
-    :param route: the rules of the route, for all callers together; None for none.
+    :param route: the rules of the route, for all callers together, or None.
     :param route_key: the key of the route.
     :param deferred: whether the price depends on the body, so that everything is charged at COST.
     :param most_rows: the highest price that can ever fit; None for no limit.
@@ -38,10 +38,10 @@ class Tariff:
 
 
 class Tariffs:
-    """Makes each tariff once.
+    """Creates and caches tariffs.
 
-    :param strategy: how a limit counts that does not say so.
-    :param outage: what holds of a limit that does not say so while the store is down.
+    :param strategy: the default strategy of limits.
+    :param outage: the default outage policy of limits.
     """
 
     def __init__(self, strategy: str, outage: str) -> None:
@@ -51,7 +51,7 @@ class Tariffs:
 
     def get(self, plan: Plan, policy: Policy, endpoint: str | None) -> Tariff:
         """Return the tariff of a request."""
-        # Plans live as long as the app, and a tariff keeps the limits alive. Hashes of them take longer.
+        # Ids, because hashes take longer. Plans live as long as the app, and the tariff keeps the limits alive.
         name = (id(plan), id(policy.limits), policy.in_flight, policy.limit_group, endpoint, policy.cost is None)
         found = self._made.get(name)
         if found is None:
@@ -91,12 +91,12 @@ class Tariffs:
     def rule(self, limit: Limit, scope: str, prefix: str = "", unit: str = "requests") -> Rule:
         """Return the rule of a limit.
 
-        :param scope: what it is counted for, in the name of its counter.
-        :param prefix: of the name that callers see.
+        :param scope: the part of the counter's name that says what it is counted for.
+        :param prefix: the prefix of the label that callers see.
         """
         kind = STRATEGIES[limit.strategy or self._strategy]
         label = f"{unit}-{limit.seconds}s"
-        # A counter of another kind has another meaning, so it has another name.
+        # The name includes the kind, because counters of different kinds have different meanings.
         return Rule(
             f"{scope}:{label}:{kind.name.lower()}",
             kind,
@@ -115,7 +115,7 @@ class Tariffs:
 def policy_header(rules: tuple[Rule, ...]) -> str:
     """Return the value of ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10 section 3).
 
-    A quota in rows has a unit that is not registered: without it, clients would take rows for requests.
+    A quota in rows has an unregistered unit, because clients would take it for a quota of requests without a unit.
     """
     return ", ".join(_policy_item(rule) for rule in rules)
 

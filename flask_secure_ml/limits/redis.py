@@ -1,4 +1,4 @@
-"""Counts on a Redis or Valkey server, a service of Sentinels or a cluster (extra ``redis``)."""
+"""Counts on a Redis or Valkey server, with Sentinel, or in a cluster (extra ``redis``)."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from .rules import RuleSet
 from .usage import Usage, Used
 
 TIMEOUT = 0.05
-"""Seconds for all commands of a call: a request waits for its counts before it does anything else."""
+"""Seconds for all commands of a call; every request waits for its counts."""
 
 CONNECT_TIMEOUT = 0.25
-"""Seconds to connect, TLS and authentication included."""
+"""Seconds to connect, including TLS and authentication."""
 
 _PREFIX = b"flask-secure-ml:limits:{"
 _PAGE = b"1000"
-# So many keys with leases take the server a few milliseconds.
+# Keys with leases per command; this many take the server a few milliseconds.
 _BATCH = 200
-# So many hashes are read within the time of a call, also on a busy machine.
+# Hashes per read; this many fit into the timeout of a call, even on a busy machine.
 _HASHES = 20
 _HEAD = Struct("<3d")
 _COUNT = Struct("<4d")
 
 
 class RedisCounters:
-    """Counts that all machines share. The rules of a key are one hash, which a script evaluates in one round trip.
+    """Counts that all machines share.
 
-    Time is the server's. What belongs to a key expires with it. A charge that is not confirmed in time may have been
-    made.
+    The rules of a key are one hash, which a script evaluates in one round trip. The clock is the server's. All data of
+    a key expire with it. A charge that is not confirmed in time may have been made.
 
     :param uri: as for :class:`~flask_secure_ml.stores.redis_address.Address`.
-    :param password: read for each connection, the newest first; None for the one in the URI, or none.
+    :param password: read for each connection, newest first; None to use the one in the URI, if any.
     :param clock: measures the pause after a failure.
-    :param timeout: seconds for all commands of a call; ``?socket_timeout=`` takes its place.
-    :param connect_timeout: seconds to connect, TLS and authentication included.
-    :param backoff: how long a caller is rejected that goes on beyond a limit; None for no longer than the limit.
+    :param timeout: seconds for all commands of a call; ``?socket_timeout=`` overrides it.
+    :param connect_timeout: seconds to connect, including TLS and authentication.
+    :param backoff: the penalties for callers that keep sending requests beyond a limit; None for no penalties.
     :param lease_seconds: how long a lease lasts.
-    :param usage_days: for how many days what callers used is kept; 0 to count none.
+    :param usage_days: how many days the usage of callers is kept; 0 to count none.
     :param uniform: returns a random number from 0 to 1.
     :raises Exception: the URI cannot be used; the message may contain it.
     """
@@ -80,9 +80,9 @@ class RedisCounters:
         self._charge, self._settle, self._renew = Script(CHARGE), Script(SETTLE), Script(RENEW)
 
     def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
-        """Charge all of them, or none if one price does not fit.
+        """Make all charges, or none if one price does not fit.
 
-        Charges of several keys are sent together. If one is rejected, the others are given back in a second write.
+        Charges of several keys are sent together. If one is rejected, the others are refunded in a second write.
 
         :raises DependencyUnavailable: a server failed.
         """
@@ -90,7 +90,7 @@ class RedisCounters:
         verdicts = [_verdict(reply) for reply in replies]
         if len(verdicts) > 1 and not all(verdict.allowed for verdict in verdicts):
             made = [undone(*pair) for pair in zip(charges, verdicts, strict=True) if pair[1].allowed]
-            # The request is rejected whether or not this succeeds.
+            # The request is rejected even if this fails.
             with suppress(StoreUnavailable):
                 self.settle(made)
         return verdicts
@@ -103,15 +103,15 @@ class RedisCounters:
         self._client.exchange([self._settled(each) for each in settlements])
 
     def settle_later(self, settlements: Sequence[Settlement]) -> Callable[[], None] | None:
-        """Send what corrects charges and releases leases, and do not wait until it is done.
+        """Send corrections of charges and releases of leases without waiting for the replies.
 
         :returns: a function that reads the replies, to be called after the response was sent; None if nothing was sent.
-            Neither raises an error.
+            Neither this method nor the function raises an error.
         """
         return self._client.send([self._settled(each) for each in settlements])
 
     def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
-        """Let leases last for another time; those that were released are not taken again.
+        """Extend leases; those that were released are not taken again.
 
         :raises DependencyUnavailable: a server failed.
         """
@@ -127,7 +127,7 @@ class RedisCounters:
             self._client.exchange(renewals[first : first + _BATCH])
 
     def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
-        """Return the counts of a key, and with prices how long they would have to wait; nothing is charged.
+        """Return the counts of a key without charging it; ``prices`` as in :class:`Counters`.
 
         :raises DependencyUnavailable: a server failed.
         """
@@ -136,7 +136,7 @@ class RedisCounters:
         return verdict._replace(allowed=not any(count.wait for count in verdict.counts))
 
     def clear(self, key: bytes) -> bool:
-        """Remove everything of a key. Return False if there was nothing.
+        """Remove the counts, leases and penalties of a key; return False if there were none.
 
         :raises DependencyUnavailable: a server failed.
         """
@@ -144,7 +144,7 @@ class RedisCounters:
         return bool(self._client.call(Command(name, packed(b"DEL", name))))
 
     def callers(self) -> dict[bytes, str]:
-        """Return the keys that have a name, with it.
+        """Return the names of callers by key.
 
         :raises DependencyUnavailable: a server failed.
         """
@@ -158,14 +158,14 @@ class RedisCounters:
         return found
 
     def used(self, since: int, until: int) -> Iterator[Used]:
-        """Yield what callers used, from one day to another, both included.
+        """Yield the usage of callers between two days, both inclusive.
 
         :raises DependencyUnavailable: a server failed.
         """
         seen: set[bytes] = set()
         for node in self._client.nodes():
             for names in self._scanned(node, PREFIX):
-                # A key may be returned twice while the server moves its table.
+                # SCAN may return a key twice while the server resizes its table.
                 days = {name: day for name in names if (day := day_in(name)) is not None and name not in seen}
                 wanted = [name for name, day in days.items() if since <= day <= until]
                 seen.update(wanted)

@@ -1,7 +1,7 @@
 """The scripts that count on a server: the arithmetic of ``windows.py`` and ``backoff.py`` in Lua.
 
-A key is a hash with a field for each rule, one of the penalty and one of the name of the caller. All numbers are
-doubles in little-endian order; Lua's own conversion would cut them off. Time is the server's.
+A key is a hash with a field for each rule, one for the penalty and one for the name of the caller. All numbers are
+little-endian doubles, because Lua's conversion to strings would truncate them. The clock is the server's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ local function fields(...)
   return names
 end
 
--- Returns the state at this instant, and whether the clock was set back, so that the state must be written.
+-- Returns the state as of now, and whether the clock was set back, so that the state must be written.
 local function rolled(rule, raw)
   if not raw or #raw ~= 24 then return now, 0, 0, false end
   local start, current, previous = unpacked('<ddd', raw)
@@ -90,8 +90,8 @@ local function write_window(rule, start, current, previous)
   write('rule:' .. rule[NAME], pack('<ddd', start, current, previous), until_)
 end
 
--- Leases are 8 bytes of a name and their end, those first that end first: what is taken or renewed comes last. Returns
--- those that have not ended, and whether the clock was set back. Few of them are looked at, however many there are.
+-- Leases are 8 bytes of a name and their expiry, sorted by expiry: taken and renewed leases are appended. Returns those
+-- that have not expired, and whether the clock was set back. Only the expired ones and one more are read.
 local function leases(raw, longest)
   if not raw or #raw % 16 ~= 0 then return '', false end
   local back = unpacked('<d', raw, #raw - 7) > now + longest
@@ -124,7 +124,7 @@ local function write_leases(rule, held)
   write('rule:' .. rule[NAME], held, (unpacked('<d', held, #held - 7)))
 end
 
--- A hash lasts as long as anything in it, also of rules that this call does not have.
+-- A hash expires with its last field, including fields of rules that this call does not have.
 local function save()
   if #writes == 0 then return end
   redis.call('HSET', key, unpack(writes))
@@ -137,8 +137,8 @@ _BACKOFF = """
 local GRACE = 1
 local tolerance, base, factor, maximum, decay, jitter, block_after, block
 
--- A penalty is how many rejections came too early, until when the caller was told to wait, when one was counted last,
--- the strikes, and the end of the penalty.
+-- A penalty is the number of requests before Retry-After, the end of Retry-After, the time when a rejection was last
+-- counted, the strikes, and the end of the penalty.
 local function forgiven(rejections, told, counted_at, strikes, until_)
   if strikes == 0 then return rejections, told, counted_at, strikes, until_ end
   if until_ > now + max(maximum, block) * (1 + jitter) then return 0, 0, 0, 0, 0 end
@@ -295,18 +295,18 @@ save()
 """
 
 CHARGE = NOW + _WINDOWS + _BACKOFF + USAGE + _CHARGE
-"""Charges a key, or reports it.
+"""Charges a key, or reports its counts.
 
 Arguments: the rules; a price for each, a random number, the seconds of a lease and whether to charge; the lease; the
-name of the caller; the numbers of the back-off, or nothing; what was used, if it is counted. Returns whether it is
+name of the caller; the numbers of the backoff, or nothing; the usage, if it is counted. Returns whether the charge is
 allowed, the seconds of the penalty, the strikes, and four numbers for each rule.
 """
 
 SETTLE = NOW + _WINDOWS + USAGE + _SETTLE
-"""Corrects what was charged.
+"""Corrects a charge.
 
-Arguments: the rules; a difference and a start for each, the seconds of a lease; the lease; what was used.
+Arguments: the rules; a difference and a start for each, the seconds of a lease; the lease; the usage.
 """
 
 RENEW = NOW + _WINDOWS + _RENEW
-"""Lets leases last. Arguments: the rules; the seconds of a lease; the leases."""
+"""Extends leases. Arguments: the rules; the seconds of a lease; the leases."""

@@ -1,8 +1,7 @@
-"""What callers used, on a server: a hash for each caller and day, in the slot of the caller's counts.
+"""The usage of callers on a server: a hash for each caller and day, in the slot of the caller's counts.
 
-The script that charges writes it, so that what is charged is counted, whatever becomes of the worker. A field is a pair
-of a plan and a route, and has three doubles: the requests, the rows and the cost, exact up to 2**53. The hash expires
-by itself.
+The script that charges also writes the usage, so that no charge is lost if the worker dies. A field is a pair of a plan
+and a route, and has three doubles: the requests, the rows and the cost, exact up to 2**53. The hash expires by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _NUMBERS = Struct("<3d")
 _SENT = Struct("<4d")
 
 USAGE = f"""
--- Adds to what the caller used in a day. A correction of what is not there any more is dropped.
+-- Adds to the usage of the caller in a day. A correction of usage that no longer exists is dropped.
 local function use(field, sent, caller)
   if not field or field == '' then return end
   local hash = KEYS[2]
@@ -54,24 +53,24 @@ def hash_of(key: bytes, day: int) -> bytes:
 
 
 def arguments(usage: Usage | None, days: int) -> tuple[bytes, ...]:
-    """Return the arguments of the script for what a request used; none for nothing.
+    """Return the arguments of the script for the usage of a request; empty if there is none.
 
-    :param days: for how long it is kept, beyond the day itself.
+    :param days: how many days it is kept, after its own day.
     """
     if usage is None or not days:
         return ()
-    # Lengths, so that no name can look like another pair; "others" and "caller" are no such arrays.
+    # JSON, so that different pairs cannot have the same name; "others" and "caller" are not JSON arrays.
     return orjson.dumps([usage.plan, usage.route]), _SENT.pack(usage.requests, usage.rows, usage.cost, (days + 1) * DAY)
 
 
 def day_in(name: bytes) -> int | None:
-    """Return the day of a hash; None for another name."""
+    """Return the day in the name of a hash; None if it has none."""
     number = name.rpartition(b"}:")[2]
     return int(number) if number.removeprefix(b"-").isdigit() else None
 
 
 def used_in(day: int, fields: list[bytes]) -> list[Used]:
-    """Return what is in the hash of a caller and day."""
+    """Return the usage in the hash of a caller and day."""
     found = dict(zip(fields[::2], fields[1::2], strict=True))
     caller = found.pop(CALLER, b"").decode("utf-8", "surrogatepass")
     used = []

@@ -1,4 +1,4 @@
-"""Limits as they are counted: rules, and the sets of rules that one request is charged by together."""
+"""Limits in the form in which they are counted: rules, and sets of rules for one charge."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Kind(IntEnum):
     """How a rule counts."""
 
     FIXED = 0
-    """A window that begins with its first request."""
+    """A fixed window that begins with its first request."""
     SLIDING = 1
-    """Two such windows; the previous one counts with the share of it that is still within one window."""
+    """Two such windows; the previous one is weighted by the part of it that is still within one window."""
     GCRA = 2
-    """A steady rate: what was used comes back evenly (the generic cell rate algorithm of ITU-T I.371)."""
+    """A steady rate: capacity is restored evenly (the generic cell rate algorithm of ITU-T I.371)."""
     LEASES = 3
-    """How many requests are in flight."""
+    """The number of requests in flight."""
 
 
 STRATEGIES = {"fixed-window": Kind.FIXED, "sliding-window-counter": Kind.SLIDING, "gcra": Kind.GCRA}
@@ -38,8 +38,8 @@ class Rule:
     :param amount: how much is allowed in a window, or in flight.
     :param seconds: the length of the window; 0 for leases.
     :param unit: what is counted: ``requests``, ``rows`` or ``concurrent-requests``.
-    :param burst: for ``GCRA``, how much may come at once.
-    :param outage: what holds while the store is down: ``degrade``, ``closed`` or ``open``.
+    :param burst: for ``GCRA``, how much is allowed at once.
+    :param outage: the policy while the store is down: ``degrade``, ``closed`` or ``open``.
     :param label: its name in ``RateLimit-Policy``, which callers see.
     """
 
@@ -55,7 +55,7 @@ class Rule:
     capacity: int = field(init=False, repr=False, compare=False)
     """The highest price that can ever fit."""
     lifetime: float = field(init=False, repr=False, compare=False)
-    """Seconds from the beginning of a window until nothing of it is left; 0 for ``GCRA``."""
+    """Seconds from the start of a window until its state can be deleted; 0 for ``GCRA``."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "burst", self.burst or self.amount)
@@ -66,9 +66,9 @@ class Rule:
         object.__setattr__(self, "lifetime", self.seconds * windows.get(self.kind, 0))
 
     def share(self, workers: int) -> Rule:
-        """Return the share of one of several workers that cannot count together.
+        """Return the share of one worker, for workers that cannot count together.
 
-        The shares of all workers allow no higher rate than the rule.
+        Together, the shares of all workers do not allow a higher rate than the rule.
         """
         if workers <= 1:
             return self
@@ -78,11 +78,12 @@ class Rule:
 
 
 class RuleSet:
-    """Rules that are evaluated together, for one key. Made when the app starts or a plan is first used.
+    """Rules that are evaluated together, for one key.
 
-    ``leases`` has the tags of those that limit what is in flight; ``in_rows`` is True if one counts rows.
+    They are created at start-up or when a plan is first used. ``leases`` has the tags of the rules that limit requests
+    in flight; ``in_rows`` is True if a rule counts rows.
 
-    :param backs_off: whether a caller that goes on beyond a limit waits longer each time.
+    :param backs_off: whether callers that keep sending requests beyond a limit get penalties.
     """
 
     def __init__(self, rules: Iterable[Rule], *, backs_off: bool = False) -> None:
@@ -99,9 +100,9 @@ class RuleSet:
         return orjson.dumps([[rule.name, int(rule.kind), rule.amount, rule.seconds, rule.burst] for rule in self.rules])
 
     def prices(self, rows: int = 0, *, lease: bool = True) -> tuple[int, ...]:
-        """Return what a request costs by each rule.
+        """Return the price of a request for each rule.
 
-        :param lease: whether it takes a lease of the rules that limit what is in flight.
+        :param lease: whether it takes a lease of the rules that limit requests in flight.
         """
         if lease and (not rows or not self.in_rows):
             return self._simple
@@ -109,7 +110,7 @@ class RuleSet:
         return tuple([price[rule.unit] for rule in self.rules])
 
     def share(self, workers: int) -> RuleSet:
-        """Return the share of one of several workers, of the rules that degrade while the store is down."""
+        """Return one worker's share of the rules whose outage policy is ``degrade``."""
         found = self._shares.get(workers)
         if found is None:
             kept = [rule.share(workers) for rule in self.rules if rule.outage != "open"]
@@ -118,13 +119,16 @@ class RuleSet:
 
 
 def key_of(*parts: str) -> bytes:
-    """Return one key from several parts; a digest, so that no separator inside a part can forge another key."""
+    """Return one key from several parts.
+
+    It is a digest of the length-prefixed parts, so that no part can forge another key.
+    """
     joined = "\x00".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass")
     return blake2b(joined, digest_size=DIGEST).digest()
 
 
 def numbered(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return rules whose names are unique: the second of one name has a number, and so on."""
+    """Return rules with unique names: the second rule of a name gets the suffix ``-2``, and so on."""
     seen: dict[str, int] = {}
     found = []
     for rule in rules:

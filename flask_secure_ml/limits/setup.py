@@ -1,9 +1,8 @@
-"""Building the limiter of an app from its settings.
+"""Builds the limiter of an app from its settings.
 
 The notation of limits and the keys ``RATELIMIT_STORAGE_URI`` and ``RATELIMIT_STRATEGY`` are those of Flask-Limiter.
-What is counted, for whom, when and how is decided here: its hooks never limit unknown URLs or static files, let an
-empty key pass, join parts of keys ambiguously, charge limits one by one, and respond with 500 while the storage is
-down.
+Counting is our own: the hooks of Flask-Limiter do not limit unknown URLs, static files and requests with an empty key,
+join the parts of keys ambiguously, charge limits one by one, and respond with 500 while the storage is down.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..config import Settings
 from ..config.fields import STORE_SCHEMES
+from ..describing import is_described_only
 from ..errors import ConfigError
 from ..principal import Clock
 from ..stores import sqlite_path
@@ -27,7 +27,7 @@ from .rules import STRATEGIES
 NAME = "RATELIMIT_STORAGE_URI"
 DEFAULT_STRATEGY = "sliding-window-counter"
 _USAGE_IN_MEMORY = (
-    "SECURE_ML_USAGE_DAYS needs a store that outlives a worker: set SECURE_ML_STORE_URI to sqlite:/path or redis://host"
+    "SECURE_ML_USAGE_DAYS requires a persistent store: set SECURE_ML_STORE_URI to sqlite:/path or redis://host"
 )
 
 
@@ -43,8 +43,8 @@ def build_limiter(
 
     :param config: of the app, for ``RATELIMIT_STORAGE_URI`` and ``RATELIMIT_STRATEGY``.
     :param changed: called with False when the store goes down, and with True when it is up again.
-    :param own_limiter: the app has a ``flask_limiter.Limiter`` of its own, whose keys need not fit here.
-    :raises ConfigError: the store can never work.
+    :param own_limiter: the app has its own ``flask_limiter.Limiter``, whose configuration may not be valid here.
+    :raises ConfigError: the store cannot be used.
     """
     uri = limit_store_uri(config, settings, own_limiter=own_limiter)
     if settings.usage_days and _scheme(uri) == "memory":
@@ -69,7 +69,7 @@ def build_limiter(
 
 
 def limit_store_uri(config: Mapping[str, Any], settings: Settings, *, own_limiter: bool = False) -> str:
-    """Return where limits are counted: ``RATELIMIT_STORAGE_URI``, or with the other shared state."""
+    """Return the URI of the limit store: ``RATELIMIT_STORAGE_URI``, or that of the shared state."""
     uri = str(config.get("RATELIMIT_STORAGE_URI") or settings.store_uri)
     return settings.store_uri if own_limiter and _scheme(uri) not in STORE_SCHEMES else uri
 
@@ -78,7 +78,7 @@ def _scheme(uri: str) -> str:
     return uri.partition(":")[0]
 
 
-# Each kind is imported only where it is configured.
+# Each kind of store is imported only if it is configured.
 
 
 def _open_counters(uri: str, settings: Settings, clock: Clock, backoff: Backoff | None) -> Counters:
@@ -92,6 +92,8 @@ def _open_counters(uri: str, settings: Settings, clock: Clock, backoff: Backoff 
 
         try:
             path = f"{sqlite_path(uri, NAME)}-limits"
+            if is_described_only():
+                return MemoryCounters(clock, settings.memory_max_keys, backoff)
             return SqliteCounters(path, clock, backoff, usage_days=settings.usage_days)
         except ValueError as error:
             raise ConfigError([f"{NAME} cannot be used: {error}"]) from None
@@ -102,7 +104,7 @@ def _redis(uri: str, settings: Settings, clock: Clock, backoff: Backoff | None) 
     try:
         from .redis import RedisCounters
     except ImportError:
-        raise ConfigError([f'{NAME} needs: pip install "flask-secure-ml[redis]"']) from None
+        raise ConfigError([f'{NAME} requires: pip install "flask-secure-ml[redis]"']) from None
     # The password is that of the shared state; another server has its own in the URI.
     password = settings.store_password if uri == settings.store_uri else None
     try:
@@ -110,13 +112,13 @@ def _redis(uri: str, settings: Settings, clock: Clock, backoff: Backoff | None) 
             uri, password, clock, timeout=settings.store_timeout, backoff=backoff, usage_days=settings.usage_days
         )
     except Exception as error:  # noqa: BLE001  of several kinds, and their messages may contain the password
-        problem = f"{NAME} cannot be used ({type(error).__name__}): it must be such as redis://host:6379/0"
+        problem = f"{NAME} cannot be used ({type(error).__name__}): it must be a URL such as redis://host:6379/0"
         raise ConfigError([problem]) from None
 
 
 def _other_strategy(strategy: object) -> str:
     if strategy == "moving-window":
-        return "write 'sliding-window-counter', or 'gcra' for a steady rate"
+        return "use 'sliding-window-counter', or 'gcra' for a steady rate"
     return f"it must be one of {', '.join(STRATEGIES)}"
 
 

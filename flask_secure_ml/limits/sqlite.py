@@ -1,11 +1,11 @@
-"""Counts of all workers of one machine, in a SQLite file of their own beside the one of the shared state.
+"""Counts of all workers of one machine, in a separate SQLite file next to that of the shared state.
 
-Everything of a key is in one row. So a charge reads and writes one row for each key, whatever the number of its rules:
-two statements instead of nine, and half the time. Between two statements another thread of the worker can take the
-interpreter, while all other workers wait.
+All data of a key are in one row. A charge therefore reads and writes one row for each key, regardless of the number of
+its rules: two statements instead of nine, in half the time. Between two statements another thread of the worker may get
+the interpreter lock, while all other workers wait.
 
-A file that workers map into their memory, with a lock, would be faster still. It would need an index, an eviction and a
-recovery of its own for workers that are killed while they write, and SQLite is well tested in all of them.
+A memory-mapped file with a lock would be even faster. But it would need its own index, eviction, and recovery from
+workers that are killed while they write; SQLite has well-tested implementations of these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .usage import Used
 from .windows import NOTHING, State, charged, counted, settled
 
 MAX_KEYS = 500_000
-"""The most callers and routes that are counted at once; each takes about 250 bytes."""
+"""The maximum number of callers and routes that are counted at the same time; each takes about 250 bytes."""
 
 TIMEOUT = 0.25
 """Seconds to wait for other workers."""
@@ -53,15 +53,15 @@ _SIZE = "SELECT keys FROM size"
 _NEXT = "SELECT key, expires, share FROM counters WHERE key > ? ORDER BY key LIMIT ?"
 _CALLERS = "SELECT key, name, expires FROM counters WHERE key > ? ORDER BY key LIMIT ?"
 
-# The rows that are tried for one to delete when a new one comes, and those that are tried at each tick.
+# How many rows are examined to find one to evict for a new row, and how many at each tick.
 _SAMPLE, _SWEEP = 16, 64
 _PAGE = 1000
-# A penalty that ends a moment later is not worth a write.
+# A penalty whose end changes by less than this is not written.
 _TOLERANCE = 0.001
 
 
 class _Evaluation:
-    """What one charge would do to its row."""
+    """The evaluation of one charge against its row."""
 
     __slots__ = ("charge", "counts", "fits", "penalty", "row", "states")
 
@@ -86,7 +86,7 @@ class _Evaluation:
         self.fits = fits
 
     def make(self, now: float) -> list[Count]:
-        """Charge the row, and return the new counts."""
+        """Apply the charge to the row, and return the new counts."""
         charge, row = self.charge, self.row
         counts = self.counts.copy()
         for number, (rule, price) in enumerate(zip(charge.rules.rules, charge.prices, strict=True)):
@@ -108,7 +108,7 @@ class _Evaluation:
         windows = zip(self.charge.rules.rules, self.counts, strict=True)
         wait = max((count.wait for rule, count in windows if rule.kind is not Kind.LEASES), default=0.0)
         if math.isinf(wait) or not (wait or self.penalty.until > now):
-            # No waiting helps, or nobody can tell how long.
+            # Waiting does not help, or it is unknown how long.
             return
         row = self.row
         self.penalty = rejected(row.penalty, now, wait, backoff, chance)
@@ -122,21 +122,22 @@ class _Evaluation:
 
 
 class SqliteCounters:
-    """Counts in a file, exactly for all workers of one machine.
+    """Counts in a file, exact across all workers of one machine.
 
-    When there are too many keys, a new one takes the place of one out of 16 that has expired or whose limits are used
-    least. Keys that are used up, have a penalty or a request in flight come last. A charge costs about a microsecond
-    more for each request of its key that is in flight.
+    When there are too many keys, a new one replaces one of 16 sampled keys: one that has expired, or whose limits are
+    used least. Keys that are used up, have a penalty or a request in flight are replaced last. A charge takes about a
+    microsecond longer for each request of its key that is in flight.
 
-    :param path: the file; created if it is missing, readable by its owner only. It needs a local disk.
-    :param clock: measures the windows by its monotonic clock, which goes on over restarts of the machine.
-    :param backoff: how long a caller is rejected that goes on beyond a limit; None for no longer than the limit.
-    :param max_keys: the most keys that are counted at once.
+    :param path: the file; created if it is missing, readable by its owner only. It must be on a local disk.
+    :param clock: measures the windows with its monotonic clock; the file makes time continuous across restarts of the
+        machine.
+    :param backoff: the penalties for callers that keep sending requests beyond a limit; None for no penalties.
+    :param max_keys: the maximum number of keys that are counted at the same time.
     :param timeout: seconds to wait for other workers.
-    :param boot: what distinguishes this run of the machine from the others; by default the kernel's boot id.
-    :param usage_days: for how many days what callers used is kept; 0 to count none.
+    :param boot: identifies the current boot of the machine; by default the kernel's boot id.
+    :param usage_days: how many days the usage of callers is kept; 0 to count none.
     :param uniform: returns a random number from 0 to 1.
-    :raises ValueError: the file can never be used: it is something else, or this user may not open it.
+    :raises ValueError: the file cannot be used: it is not a file of counts, or this user may not open it.
     """
 
     shared = True
@@ -163,14 +164,17 @@ class SqliteCounters:
         self._hand = secrets.token_bytes(DIGEST)
 
     def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
-        """Charge all of them, or none if one price does not fit. Each verdict reports its own rules, and what fits."""
+        """Make all charges, or none if one price does not fit.
+
+        Each verdict reports whether its own prices fit.
+        """
         with self._file.transaction() as (connection, now, late):
             rows = _read(connection, (charge.key for charge in charges))
             found, counts = [], []
             for charge in charges:
                 each = _Evaluation(charge, rows[charge.key], now, self._backoff)
                 found.append(each)
-                # At once, because the next charge may have the same key.
+                # Applied now, because the next charge may have the same key.
                 counts.append(each.make(now) if each.fits else each.counts)
             allowed = all(each.fits for each in found)
             if not allowed:
@@ -203,11 +207,11 @@ class SqliteCounters:
             self._write(connection, rows, now, late=late)
 
     def settle_later(self, settlements: Sequence[Settlement]) -> None:
-        """Do the same: there is no server to wait for."""
+        """Correct charges and release leases; there is no server to wait for."""
         self.settle(settlements)
 
     def renew(self, leases: Sequence[tuple[bytes, RuleSet, bytes]]) -> None:
-        """Let leases last for longer; one that was released or ran out is not taken again."""
+        """Extend leases; those that were released or have expired are not taken again."""
         with self._file.transaction() as (connection, now, late):
             rows = _read(connection, (key for key, _, _ in leases))
             for key, rules, lease in leases:
@@ -217,7 +221,7 @@ class SqliteCounters:
             self._write(connection, rows, now, late=late)
 
     def peek(self, key: bytes, rules: RuleSet, prices: Sequence[int] = ()) -> Verdict:
-        """Return the counts of a key, and with prices how long they would have to wait; nothing is charged."""
+        """Return the counts of a key without charging it; ``prices`` as in :class:`Counters`."""
         with self._file.snapshot() as (connection, now):
             row = _read(connection, (key,))[key]
         charge = Charge(key, rules, tuple(prices) or (0,) * len(rules.rules))
@@ -225,7 +229,7 @@ class SqliteCounters:
         return found.verdict(now, found.counts, allowed=not any(count.wait for count in found.counts))
 
     def clear(self, key: bytes) -> bool:
-        """Remove everything of a key: counts, leases, penalties. Return False if there was nothing."""
+        """Remove the counts, leases and penalties of a key; return False if there were none."""
         with self._file.transaction() as (connection, now, _):
             row = _read(connection, (key,))[key]
             if row.is_stored:
@@ -234,11 +238,11 @@ class SqliteCounters:
         return row.columns(now, self._backoff) is not None
 
     def callers(self) -> dict[bytes, str]:
-        """Return the keys that have a name, with it."""
+        """Return the names of callers by key."""
         found: dict[bytes, str] = {}
         after = b""
         while True:
-            # Page by page, because a long snapshot would let the log of the file grow.
+            # In pages, because a long snapshot would let the write-ahead log grow.
             with self._file.snapshot() as (connection, now):
                 page = connection.execute(_CALLERS, (after, _PAGE)).fetchall()
             found |= {key: name for key, name, until in page if name and until > now}
@@ -247,7 +251,7 @@ class SqliteCounters:
             after = page[-1][0]
 
     def used(self, since: int, until: int) -> Iterator[Used]:
-        """Yield what callers used, from one day to another, both included."""
+        """Yield the usage of callers between two days, both inclusive."""
         after: Position | None = (since, b"", "", "")
         while after is not None:
             with self._file.snapshot() as (connection, _):
@@ -262,7 +266,7 @@ class SqliteCounters:
     def _rejected(
         self, connection: sqlite3.Connection, rows: dict[bytes, Row], found: list[_Evaluation], now: float
     ) -> dict[bytes, Row]:
-        """Count the rejection of the callers at fault, and return the rows without the charges."""
+        """Count the rejections, and return the rows without the charges."""
         if any(each.fits for each in found):
             rows = _read(connection, rows)
         for each in found:
@@ -287,7 +291,7 @@ class SqliteCounters:
             self._tidy(connection, rows, now, grown, _SWEEP if late else _SAMPLE)
 
     def _tidy(self, connection: sqlite3.Connection, rows: dict[bytes, Row], now: float, grown: int, limit: int) -> None:
-        """Delete what has expired among the next few rows, and what may go if there are too many."""
+        """Delete expired rows among the next few, and evict others if there are too many."""
         found = connection.execute(_NEXT, (self._hand, limit)).fetchall()
         self._hand = found[-1][0] if len(found) == limit else b""
         others = [each for each in found if each[0] not in rows]
@@ -305,6 +309,6 @@ def _read(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, 
 
 
 def _lease_count(rule: Rule, held: Collection[bytes], lease: bytes, price: int) -> Count:
-    """Return the count of leases; one that this request has already is not counted twice."""
+    """Return the count of leases; a lease that this request already has is not counted twice."""
     over = price and lease not in held and len(held) >= rule.amount
     return Count(float(len(held)), 1.0 if over else 0.0, 0.0, 0.0)

@@ -1,11 +1,11 @@
-"""The SQLite file in which the workers of one machine count, and the time that they measure windows by.
+"""The SQLite file in which the workers of one machine count, and the clock with which they measure windows.
 
-Workers take turns by the write lock of SQLite. A worker that finds it taken tries again every 50 microseconds: the
-waiting of SQLite begins with a millisecond and blocks all greenlets of gevent. A lock of a file (``flock``) would wait
-in the kernel; but no time bounds that wait when its holder is stopped, and it was measured to be no faster.
+Workers serialize on the write lock of SQLite. A worker that finds it taken retries every 50 microseconds: SQLite's own
+busy handler starts with a millisecond, and blocks all greenlets of gevent. A file lock (``flock``) would wait in the
+kernel, but without a timeout if its holder is suspended, and measurements showed that it is not faster.
 
-Write-ahead mode takes a third of the time of a rollback journal here. Nothing is synchronized to the disk: what was
-counted survives the end of any process and an orderly restart of the machine; a loss of power may damage the file.
+Write-ahead mode takes a third of the time of a rollback journal here. The file is not synchronized to the disk: counts
+survive the end of any process and an orderly restart of the machine, but a loss of power may damage the file.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..stores.sqlite_connection import SqliteConnection, SqliteFile, connect
 log: logging.Logger = logging.getLogger(__name__)
 
 TICK = 1.0
-"""Seconds between two times that the file is told how late it is."""
+"""Seconds between two updates of the time in the file."""
 
 UNKNOWN = "unknown"
-"""The id of the boot on a system that does not have one."""
+"""The boot id on systems without one."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SHORT, _PATIENCE, _LONG = 50e-6, 0.01, 1e-3
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 def boot_id() -> str:
-    """Return what distinguishes this run of the machine from the others, or :data:`UNKNOWN`."""
+    """Return the kernel's id of the current boot, or :data:`UNKNOWN`."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
@@ -55,20 +55,20 @@ def boot_id() -> str:
 
 
 class CounterFile(SqliteFile):
-    """A file of counts. One that is removed is created again: that lifts limits, and nothing worse.
+    """A file of counts. If it is removed, it is created again, which resets all limits.
 
     :param path: the file; created if it is missing, readable by its owner only.
     :param tables: statements that create the tables if they are missing.
     """
 
     def __init__(self, path: Path, tables: str, clock: Clock) -> None:
-        # In one transaction, so that whoever finds one table finds all.
+        # In one transaction, so that other processes find all tables or none.
         self._tables = f"BEGIN IMMEDIATE; {tables} {_CLOCK} COMMIT;"
         self._was_found = False
         super().__init__(path, self._tables, clock)
 
     def make(self) -> None:
-        """Create the file, if it is missing, without what is left of one that was removed.
+        """Create the file if it is missing, and delete the remains of a removed one.
 
         :raises OSError: it cannot be created, or is not a file that this user may write.
         """
@@ -79,7 +79,7 @@ class CounterFile(SqliteFile):
         super().make()
 
     def identity(self) -> tuple[int, int]:
-        """Return the device and the number of the file, which is created if it is missing."""
+        """Return the device and the inode of the file, which is created if it is missing."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -89,11 +89,11 @@ class CounterFile(SqliteFile):
         return found.st_dev, found.st_ino
 
     def open(self) -> sqlite3.Connection:
-        """Return a connection that does not wait; the tables are created if they are missing."""
+        """Return a connection without a busy timeout; the tables are created if they are missing."""
         connection = connect(self.path, 0.0)
         try:
             connection.execute("PRAGMA synchronous = OFF")
-            # A few pages are copied often rather than many at once, so that no request waits for long.
+            # Frequent small checkpoints instead of rare large ones, so that no request waits long.
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             if connection.execute(_HAS_TABLES).fetchone() is None:
                 connection.executescript(self._tables)
@@ -103,16 +103,16 @@ class CounterFile(SqliteFile):
         return connection
 
     def _replace_removed(self) -> None:
-        # A log or an index of the removed file would be taken for those of the new one.
+        # SQLite would use the log and the index of the removed file for the new one.
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         super().make()
         if self._was_found:
-            log.warning("%s was removed: its limits are counted from zero", self.path)
+            log.warning("%s was removed: limits are counted from zero again", self.path)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let one process at a time create the file, by a lock of its folder."""
+        """Lock the directory of the file, so that only one process at a time creates the file."""
         folder = os.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _retried(lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB), time.monotonic() + _FOLDER_BUSY)
@@ -124,9 +124,9 @@ class CounterFile(SqliteFile):
 class CounterConnection(SqliteConnection):
     """The connection of each process to a file of counts.
 
-    :param clock: its monotonic clock measures time; its time of day counts only after a restart of the machine.
-    :param timeout: seconds to wait for other threads and other processes together.
-    :param boot: what distinguishes this run of the machine from the others.
+    :param clock: its monotonic clock measures time; the system time is used only after a restart of the machine.
+    :param timeout: seconds to wait for other threads and processes in total.
+    :param boot: identifies the current boot of the machine.
     """
 
     def __init__(self, file: CounterFile, clock: Clock, timeout: float, boot: str) -> None:
@@ -138,14 +138,14 @@ class CounterConnection(SqliteConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[sqlite3.Connection, float, bool]]:
-        """Yield the connection while nobody else writes, the time, and whether it is a while since the last tick.
+        """Yield the connection in a write transaction, the time, and whether the last tick was long ago.
 
-        :raises DependencyUnavailable: the file is damaged, on a full disk, or busy for too long; nothing is changed.
+        :raises DependencyUnavailable: the file is damaged, on a full disk, or busy for too long; it is not changed.
         """
         ends = time.monotonic() + self._timeout
         with self.use(self._timeout) as connection:
             _retried(lambda: connection.execute("BEGIN IMMEDIATE"), ends)
-            # The time is read while others are locked out, so that no process writes an earlier one after a later one.
+            # The time is read in the transaction, so that no process writes an earlier time after a later one.
             now, shift, seen = self._time(connection)
             late = shift is not None or now >= seen + TICK
             if shift is not None:
@@ -157,14 +157,14 @@ class CounterConnection(SqliteConnection):
 
     @contextmanager
     def snapshot(self) -> Iterator[tuple[sqlite3.Connection, float]]:
-        """Yield the connection, for reading what is true at one instant, and the time; others may write meanwhile.
+        """Yield the connection in a read transaction, and the time; other processes may write meanwhile.
 
         :raises DependencyUnavailable: the file is damaged, or another thread takes too long.
         """
         ends = time.monotonic() + self._timeout
         with self.use(self._timeout) as connection:
             connection.execute("BEGIN")
-            # The first who reads after a worker was killed may have to rebuild the index, while others wait.
+            # The first reader after a worker was killed may have to rebuild the index, while others wait.
             yield connection, _retried(lambda: self._time(connection), ends)[0]
             connection.execute("COMMIT")
 
@@ -176,9 +176,9 @@ class CounterConnection(SqliteConnection):
         return self._connection
 
     def _time(self, connection: sqlite3.Connection) -> tuple[float, float | None, float]:
-        """Return the time, how far it is from the monotonic clock if that is new, and the last time that was stored.
+        """Return the time, its offset from the monotonic clock if that is new, and the last stored time.
 
-        It is continuous for all processes, and over restarts of the machine.
+        The time is continuous across all processes and restarts of the machine.
         """
         boot, shift, seen = only_row(connection, "SELECT boot, shift, seen FROM clock")
         monotonic = self._clock.monotonic()
@@ -190,9 +190,9 @@ class CounterConnection(SqliteConnection):
 
 
 def only_row(connection: sqlite3.Connection, statement: str) -> tuple[Any, ...]:
-    """Return the row of a table that always has one.
+    """Return the row of a table that always has exactly one.
 
-    :raises sqlite3.DatabaseError: it has none.
+    :raises sqlite3.DatabaseError: it has no row.
     """
     row: tuple[Any, ...] | None = connection.execute(statement).fetchone()
     if row is None:
@@ -201,7 +201,7 @@ def only_row(connection: sqlite3.Connection, statement: str) -> tuple[Any, ...]:
 
 
 def _retried(action: Callable[[], T], ends: float) -> T:
-    """Return what an action returns that fails while others have a lock."""
+    """Call an action again while it fails because of a lock, and return its result."""
     patience = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -210,7 +210,7 @@ def _retried(action: Callable[[], T], ends: float) -> T:
             now = time.monotonic()
             if not _is_busy(error) or now >= ends:
                 raise
-        # Lets other greenlets run under gevent.
+        # Other greenlets can run meanwhile under gevent.
         time.sleep(_SHORT if now < patience else _LONG)
 
 

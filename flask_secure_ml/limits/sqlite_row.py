@@ -18,7 +18,7 @@ _PENALTY = Struct("<5d")
 
 
 class Window:
-    """The state of one rule, when nothing of it is left, and which share of the rule is used."""
+    """The state of one rule, its expiry, and the used share of the rule."""
 
     __slots__ = ("expires", "share", "state")
 
@@ -29,12 +29,12 @@ class Window:
 
 
 def storable(name: str) -> str:
-    """Return a name as SQLite can store it."""
+    """Return a name that SQLite can store: lone surrogates are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 class Row:
-    """Everything of one key.
+    """The data of one key.
 
     :param columns: its name, windows, leases and penalty; None for a key that has no row.
     :raises sqlite3.DatabaseError: the columns are damaged.
@@ -61,7 +61,7 @@ class Row:
             raise sqlite3.DatabaseError("a row is damaged") from None
 
     def state(self, rule: Rule, now: float) -> State:
-        """Return the state of a rule as it is now."""
+        """Return the state of a rule as of now."""
         found = self.windows.get(rule.tag)
         return (now, 0.0, 0.0) if found is None else rolled(rule, found.state, now)
 
@@ -73,13 +73,13 @@ class Row:
         return count
 
     def leases_of(self, rule: Rule, now: float) -> set[bytes]:
-        """Return the leases of a rule that have not run out."""
+        """Return the leases of a rule that have not expired."""
         return {lease for (tag, lease), until in self.leases.items() if tag == rule.tag and until > now}
 
     def put_lease(self, rule: Rule, lease: bytes, now: float) -> None:
-        """Take a lease, or let it last for longer."""
+        """Take or extend a lease."""
         if len(lease) != _LEASE_NAME:
-            raise ValueError("the name of a lease has 8 bytes")
+            raise ValueError("the name of a lease must have 8 bytes")
         self.leases[rule.tag, lease] = now + LEASE_SECONDS
         self.is_changed = True
 
@@ -91,14 +91,15 @@ class Row:
             self.is_changed = True
 
     def columns(self, now: float, backoff: Backoff | None) -> tuple[object, ...] | None:
-        """Return the values of all columns; None if nothing is left.
+        """Return the values of all columns, or None if the row can be deleted.
 
-        The last two say when nothing will be left, and how much of the rules is used, up to 1 or infinite in a penalty.
+        The last two are the time when the row can be deleted, and the used share of the rules: up to 1, or infinite
+        while there is a penalty or a lease.
         """
         windows = [(tag, each) for tag, each in self.windows.items() if each.expires > now]
         leases = [(*each, until) for each, until in self.leases.items() if until > now]
         ends = [each.expires for _, each in windows] + [until for *_, until in leases]
-        # A key with a request in flight is not deleted before one without.
+        # Keys with requests in flight are evicted last.
         share = max((each.share for _, each in windows), default=0.0) if not leases else math.inf
         penalty = b""
         if backoff is not None and (until := penalty_ends(self.penalty, backoff)) > now:
@@ -109,5 +110,5 @@ class Row:
             return None
         packed = b"".join(_WINDOW.pack(tag, *each.state, each.expires, each.share) for tag, each in windows)
         leased = b"".join(_LEASE.pack(*each) for each in leases)
-        # Half of a surrogate pair is no text for SQLite.
+        # SQLite cannot store lone surrogates.
         return self.key, storable(self.name), packed, leased, penalty, max(ends), share

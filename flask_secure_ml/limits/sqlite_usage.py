@@ -1,4 +1,4 @@
-"""What callers used, in the file of the counts: written by the transaction of the charge."""
+"""The usage of callers, in the file of the counts: written in the transaction of the charge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Position = tuple[int, bytes, str, str]
 
 
 def add(connection: sqlite3.Connection, key: bytes, usage: Usage, name: str, expires: float) -> None:
-    """Count what a request used.
+    """Count the usage of a request.
 
     :param expires: when it may be deleted, on the clock of the file.
     """
@@ -49,24 +49,24 @@ def add(connection: sqlite3.Connection, key: bytes, usage: Usage, name: str, exp
 
 
 def correct(connection: sqlite3.Connection, key: bytes, usage: Usage) -> bool:
-    """Correct what was counted; return False if nothing of it is there any more."""
+    """Correct the counted usage; return False if it no longer exists."""
     return _added(connection, key, usage) or _added(connection, key, usage._replace(plan=OTHERS, route=OTHERS))
 
 
 def sweep(connection: sqlite3.Connection, now: float) -> None:
-    """Delete a part of what may go, the oldest first."""
+    """Delete some of the expired rows, oldest first."""
     first = connection.execute(_FIRST).fetchone()
     if first is not None and first[0] <= now:
         connection.execute(_SWEEP, (now,))
 
 
 def expiry(now: float, days: int) -> float:
-    """Return until when what is used now is kept."""
+    """Return until when current usage is kept."""
     return now + (days + 1) * DAY
 
 
 def page(connection: sqlite3.Connection, after: Position, until: int) -> tuple[list[Used], Position | None]:
-    """Return what was used up to a day, and after which position to go on; None at the end."""
+    """Return a page of usage up to a day, and the position to continue after; None at the end."""
     found = connection.execute(_PAGE, (*after, until)).fetchall()
     used = [Used(name, plan, route, day, *numbers) for day, _, plan, route, name, *numbers in found]
     return used, tuple(found[-1][:4]) if found else None

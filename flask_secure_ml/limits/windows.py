@@ -1,7 +1,7 @@
-"""The arithmetic of windows, for the stores that count in Python. The script of a server does the same in Lua.
+"""The arithmetic of windows, for the stores that count in Python; ``redis_scripts.py`` does the same in Lua.
 
-A state has three numbers: when the window began, the count in it, and the count in the window before. For ``GCRA`` the
-first is the theoretical arrival time, and the others are zero.
+A state has three numbers: the start of the window, the count in it, and the count in the previous window. For ``GCRA``
+the first is the theoretical arrival time, and the others are zero.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ State = tuple[float, float, float]
 NOTHING: State = (0.0, 0.0, 0.0)
 
 _GCRA = Kind.GCRA
-# Half as long as a call of the named tuple, whose constructor is a function in Python.
+# Takes half the time of calling the named tuple, whose constructor is a Python function.
 _new = tuple.__new__
 EPSILON = 1e-6
-"""Seconds and units below this are errors of rounding."""
+"""Seconds and units below this are rounding errors."""
 
 
 def rolled(rule: Rule, state: State, now: float) -> State:
-    """Return a state as it is at an instant.
+    """Return a state as of now.
 
-    A clock that was set back leaves the counts as they are, in a window that begins now, so that it neither lifts a
-    limit nor extends one by more than a window.
+    If the clock was set back, the counts are kept in a window that begins now, so that the limit is neither lifted nor
+    extended by more than a window.
     """
     start, current, previous = state
     seconds = rule.seconds
     if rule.kind is Kind.GCRA:
-        # Never further ahead than a whole burst, and what a settlement may have added to it in one window.
+        # At most a whole burst ahead, plus what settlements may have added in one window.
         longest = now + seconds / rule.amount * rule.burst + seconds
         return (min(max(start, now), longest), 0.0, 0.0)
     age = now - start
@@ -45,7 +45,7 @@ def rolled(rule: Rule, state: State, now: float) -> State:
 
 
 def counted(rule: Rule, state: State, now: float, price: int) -> Count:
-    """Return the count of a state that was rolled, and how long a price has to wait until it fits."""
+    """Return the count of a state from :func:`rolled`, with the wait until a price fits."""
     start, current, previous = state
     if rule.kind is Kind.GCRA:
         step = rule.seconds / rule.amount
@@ -57,7 +57,7 @@ def counted(rule: Rule, state: State, now: float, price: int) -> Count:
     left = rule.seconds - max(0.0, now - start)
     used = current
     if previous:
-        # Whole units: with fractions, a limit of 1 would let one request pass in two windows.
+        # Whole units: with fractions, a limit of 1 would allow only one request in two windows.
         used += max(0, math.floor(previous * left / rule.seconds - EPSILON))
     if not price or used + price <= rule.amount:
         return Count(used, 0.0, left, start)
@@ -70,7 +70,7 @@ def counted(rule: Rule, state: State, now: float, price: int) -> Count:
 def taken(rule: Rule, state: State, now: float, price: int) -> tuple[State, Count] | None:
     """Return a state with a price added, and its count; None if the price does not fit.
 
-    This is :func:`rolled`, :func:`counted` and :func:`charged` in one, for every request.
+    This combines :func:`rolled`, :func:`counted` and :func:`charged`, because it runs for every request.
     """
     start, current, previous = state
     left = rule.seconds - (now - start)
@@ -92,7 +92,7 @@ def taken(rule: Rule, state: State, now: float, price: int) -> tuple[State, Coun
 
 
 def charged(rule: Rule, state: State, price: int) -> State:
-    """Return a state that was rolled, with a price added."""
+    """Return a state from :func:`rolled`, with a price added."""
     start, current, previous = state
     if rule.kind is Kind.GCRA:
         return (start + rule.seconds / rule.amount * price, 0.0, 0.0)
@@ -100,7 +100,7 @@ def charged(rule: Rule, state: State, price: int) -> State:
 
 
 def settled(rule: Rule, state: State, delta: int, start: float) -> State:
-    """Return a state that was rolled, corrected by what was charged too much or too little when a window began."""
+    """Return a state from :func:`rolled` with a correction of a charge in the window that began at ``start``."""
     began, current, previous = state
     if rule.kind is Kind.GCRA:
         return (began + rule.seconds / rule.amount * delta, 0.0, 0.0)
@@ -112,7 +112,7 @@ def settled(rule: Rule, state: State, delta: int, start: float) -> State:
 
 
 def expires(rule: Rule, state: State) -> float:
-    """Return when nothing of a state is left."""
+    """Return when a state can be deleted."""
     return state[0] + rule.lifetime
 
 
@@ -121,5 +121,5 @@ def _sliding_wait(rule: Rule, state: State, left: float, price: int) -> float:
     room = rule.amount - price - current
     if room >= 0:
         return left - rule.seconds * (room + 1) / previous
-    # In the next window, what is the current one now loses its weight evenly.
+    # In the next window, the weight of the current one decreases linearly.
     return left + max(0.0, rule.seconds * (1 - (rule.amount - price + 1) / current))

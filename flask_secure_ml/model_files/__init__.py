@@ -1,4 +1,4 @@
-"""Model files: verified before they are parsed, and rejected if loading them runs code or reads other files."""
+"""Loading model files: verified before parsing, and rejected if loading them could run code or read other files."""
 
 from .files import (
     ModelFileError,

@@ -1,14 +1,14 @@
-"""Reading a model once, so that what is checked is what is loaded.
+"""Reading a model once, so that the bytes that are checked are the bytes that are loaded.
 
-Every later step works on the bytes that were read here. A file that is swapped afterwards changes nothing
-(CWE-367, time of check to time of use).
+Every later step works on these bytes. Replacing the file afterwards has no effect (CWE-367, time-of-check to
+time-of-use).
 
 The tree of errors::
 
     ModelFileError
-     +- UnreadableModel    it is missing, too large, or not a plain file
-     +- UnverifiedModel    its digest or signature is missing or wrong: nothing of it was parsed
-     +- UnsafeModel        it is the right file, and loading it could run code
+     +- UnreadableModel    the file is missing, too large, or not a regular file
+     +- UnverifiedModel    its digest or signature is missing or does not match; it was not parsed
+     +- UnsafeModel        the file is verified, but loading it could run code or read other files
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tempfile import TemporaryDirectory
 
 
 class ModelFileError(Exception):
-    """A model file cannot be used; the message has the file, what is wrong with it, and what to do next.
+    """A model file cannot be used. The message has the file, the problem and a remedy.
 
-    These errors belong to the start of an app and name paths and digests: they are for operators, not for clients.
+    These errors occur when an app starts. They contain paths and digests, so they are for operators, not for clients.
 
     :param path: the file or directory.
-    :param problem: what is wrong, as a clause.
-    :param remedy: what to do, as a sentence without its full stop.
+    :param problem: the problem, as a clause.
+    :param remedy: the remedy, as a sentence without its full stop.
     """
 
     def __init__(self, path: str | os.PathLike[str], problem: str, remedy: str) -> None:
@@ -39,31 +39,31 @@ class ModelFileError(Exception):
 
 
 class UnreadableModel(ModelFileError):
-    """The file is missing, too large, or not a plain file."""
+    """The file is missing, too large, or not a regular file."""
 
 
 class UnverifiedModel(ModelFileError):
-    """The digest or the signature is missing, malformed, or of other content. Nothing of the file was parsed."""
+    """The digest or signature is missing or malformed, or does not match. The file was not parsed."""
 
 
 class UnsafeModel(ModelFileError):
-    """Loading the file could run code that is in it, or read files that nobody verified, and that was not allowed."""
+    """Loading the file could run code in it or read unverified files, and ``allow`` does not permit that."""
 
 
 MAX_BYTES = 1 << 30
 MAX_FILES = 100_000
 
-# Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+# Without O_NONBLOCK, opening a named pipe would block until there is a writer.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 Files = Mapping[str, bytes]
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Read a plain file whole; a symbolic link to one is followed, since its content is verified.
+    """Return the content of a regular file. Symbolic links are followed, because the content is verified.
 
-    :param max_bytes: a larger file is rejected before any of it is read.
-    :raises UnreadableModel: it is missing, not a plain file, larger, or changed while it was read.
+    :param max_bytes: a larger file is rejected before it is read.
+    :raises UnreadableModel: the file is missing, too large, not a regular file, or changed while it was read.
     """
     try:
         return _read(path, os.open(path, _FLAGS), max_bytes)
@@ -72,13 +72,13 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def read_directory(path: Path, max_bytes: int) -> dict[str, bytes]:
-    """Read every file below a directory, by its path relative to it (with ``/``), in the order of these paths.
+    """Return the files below a directory by their relative paths (with ``/``), sorted by path.
 
-    Only the directory itself may be named through a symbolic link. Directories without files leave no trace.
+    The path of the directory may contain symbolic links; the directory must not. Directories without files are ignored.
 
-    :param max_bytes: the most bytes of all files together.
-    :raises UnreadableModel: it is missing, empty or larger, or has a symbolic link, a device, or a name with control
-        characters, backslashes or bytes that are not UTF-8.
+    :param max_bytes: the maximum size of all files together.
+    :raises UnreadableModel: the directory is missing, empty or too large, or contains a symbolic link, a device, or a
+        name with control characters, backslashes or bytes that are not UTF-8.
     """
     files: dict[str, bytes] = {}
     left = max_bytes
@@ -90,18 +90,18 @@ def read_directory(path: Path, max_bytes: int) -> dict[str, bytes]:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not files:
-        raise UnreadableModel(path, "it is not a directory with files", "Name the directory that holds the model")
+        raise UnreadableModel(path, "it is not a directory with files", "Name the directory of the model")
     return dict(sorted(files.items(), key=lambda item: item[0].encode()))
 
 
 @contextmanager
 def verified_copy(files: Files) -> Iterator[Path]:
-    """Write verified files to a new directory that nobody else can enter, for a loader that only takes a path.
+    """Write verified files to a new private directory, for loaders that only accept a path.
 
     The directory is deleted at the end of the ``with`` block, so the loader must have read everything by then.
-    It is made in :func:`tempfile.gettempdir`, which needs space for the whole model.
+    It is created in :func:`tempfile.gettempdir`, which needs space for the whole model.
 
-    :param files: the content of each file by its relative path, as a loader of a directory gets it.
+    :param files: the content of each file by its relative path, as passed to a loader of a directory.
     """
     with TemporaryDirectory(prefix="model-") as folder:
         for name, content in files.items():
@@ -115,27 +115,27 @@ def _read(path: Path, descriptor: int, max_bytes: int) -> bytes:
     try:
         size = _size(path, os.fstat(descriptor), max_bytes)
         with open(descriptor, "rb", closefd=False) as stream:
-            # One byte more than expected reveals a file that grew, without reading all of it.
+            # Reading one byte more than expected detects a file that has grown, without reading all of it.
             data = stream.read(size + 1)
     finally:
         os.close(descriptor)
     if len(data) != size:
-        raise UnreadableModel(path, "it changed while it was read", "Load it when nothing writes to it any more")
+        raise UnreadableModel(path, "it changed while it was read", "Load it when no process writes to it any more")
     return data
 
 
 def _size(path: Path, found: os.stat_result, max_bytes: int) -> int:
     if not stat.S_ISREG(found.st_mode):
-        remedy = "Name a plain file; for a model in a directory there is load_verified_directory"
-        raise UnreadableModel(path, "it is not a plain file", remedy)
+        remedy = "Name a regular file; for a model in a directory, use load_verified_directory"
+        raise UnreadableModel(path, "it is not a regular file", remedy)
     if found.st_size > max_bytes:
-        problem = f"it has {found.st_size} bytes, and max_bytes leaves {max_bytes} for it"
-        raise UnreadableModel(path, problem, "Raise max_bytes if that is its right size")
+        problem = f"it has {found.st_size} bytes, but only {max_bytes} of max_bytes are left"
+        raise UnreadableModel(path, problem, "Raise max_bytes if the size is correct")
     return found.st_size
 
 
 def _below(path: Path) -> Iterator[tuple[str, int]]:
-    # Each directory is kept open and entered by descriptor, so replacing it by a link has no effect.
+    # Each directory is opened once and accessed by descriptor, so replacing it by a link has no effect.
     root = os.path.realpath(path)
     for folder, folders, names, descriptor in os.fwalk(root, onerror=_raise):
         inside = Path(folder).relative_to(root)
@@ -150,16 +150,16 @@ def _below(path: Path) -> Iterator[tuple[str, int]]:
 
 def _check_no_link(path: Path, relative: str, name: str, descriptor: int) -> None:
     if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-        raise UnreadableModel(path, f"{relative!r} in it is a symbolic link", "Replace it by what it leads to")
+        raise UnreadableModel(path, f"{relative!r} in it is a symbolic link", "Replace it by its target")
 
 
 def _check_name(path: Path, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UnreadableModel(path, f"it holds the name {name!r}, which is not UTF-8", "Rename that file") from None
+        raise UnreadableModel(path, f"it contains the name {name!r}, which is not UTF-8", "Rename that file") from None
     if not name.isprintable() or "\\" in name:
-        problem = f"it holds the name {name!r}, which has a control character or a backslash"
+        problem = f"it contains the name {name!r}, which has a control character or a backslash"
         raise UnreadableModel(path, problem, "Rename that file")
 
 

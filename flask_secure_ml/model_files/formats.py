@@ -1,6 +1,6 @@
-"""Finding what a model file would do when it is loaded: run code, or read other files.
+"""Detecting model files that run code or read other files when they are loaded.
 
-Every part of the file is examined: what a compressed file holds, and the members of archives, four deep.
+Every part of a file is examined: the content of compressed files and the members of archives, up to four levels deep.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MAX_DEPTH = 4
 
 KINDS: Mapping[str, str] = MappingProxyType(
     {
-        "pickle": "a pickle, as pickle, joblib and cloudpickle write, also compressed",
-        "torch": "an archive with a pickle in it, as torch.save writes",
-        "numpy-objects": "a NumPy array of objects, which is a pickle inside",
+        "pickle": "a pickle, as written by pickle, joblib and cloudpickle, possibly compressed",
+        "torch": "an archive with a pickle, as written by torch.save",
+        "numpy-objects": "a NumPy array of objects, which contains a pickle",
         "keras-lambda": "a Keras model with a Lambda layer, or with classes or functions not known to be harmless",
-        "external": "a model with parts in other files, which nobody verified",
-        "opaque": "content that cannot be examined: encrypted, damaged, nested too deep, 7-Zip, RAR or Zstandard",
+        "external": "a model with parts in other files, which are not verified",
+        "opaque": "content that cannot be examined: encrypted, damaged, nested too deeply, 7-Zip, RAR or Zstandard",
     }
 )
-"""Every name that ``allow`` takes, and what it stands for."""
+"""The names that ``allow`` accepts, with their meaning."""
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED = 1
@@ -57,11 +57,11 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a model file that would run code, or could.
+    """A part of a model file that runs or could run code, or reads other files.
 
     :param kind: a name in :data:`KINDS`.
-    :param where: the path to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
-    :param why: for ``opaque``, why it cannot be examined; for ``external``, what leads to other files.
+    :param where: the path to the part, from the outermost, such as ``("gzip", "data.pkl")``; empty for the file itself.
+    :param why: for ``opaque``, why the part cannot be examined; for ``external``, what refers to other files.
     :param files: for ``external``, the paths of these files, if they are known.
     """
 
@@ -73,12 +73,12 @@ class Finding:
     @property
     def consequence(self) -> str:
         """The consequence of loading it, as the end of a clause."""
-        return "read files that nobody verified" if self.kind == "external" else "run any code"
+        return "read unverified files" if self.kind == "external" else "run arbitrary code"
 
     def reads_only(self, name: str, verified: Collection[str]) -> bool:
-        """Return True if all that it reads are verified files, relative to the file of this name in their directory.
+        """Return True if it reads only verified files. Paths are relative to the directory of the file ``name``.
 
-        The paths must be plain: libraries differ in what they make of ``..``, of a link or of an absolute path.
+        The paths must be plain, because libraries differ in their handling of ``..``, links and absolute paths.
         """
         folder = PurePosixPath(name).parent
         paths = [PurePosixPath(file) for file in self.files]
@@ -91,11 +91,12 @@ class Finding:
 
 
 def find_code(data: bytes, limit: int) -> Iterator[Finding]:
-    """Yield everything in a file that would run code or read other files; nothing for formats that hold data only.
+    """Yield the parts of a file that would run code or read other files when it is loaded.
 
-    Nothing is run, imported or built. Compressed files and archives are examined, four deep.
+    No code is run or imported, and no object is created. Compressed files and archives are examined up to four levels
+    deep.
 
-    :param limit: the most bytes that a compressed part may expand to; more is ``opaque``.
+    :param limit: the maximum size of a decompressed part; a larger part is ``opaque``.
     """
     whole = Part((), lambda: io.BytesIO(data))
     yield from _inside(whole, limit)
@@ -111,7 +112,7 @@ def _inside(part: Part, limit: int) -> Iterator[Finding]:
 
 
 def _examine(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
-    # A zip archive begins with the P of a persistent id, and what follows could complete a pickle by chance.
+    # A zip archive begins with P, the opcode of a persistent id, and the next bytes could complete a pickle by chance.
     if _test(part, runs_code if head.startswith(_ZIP) else is_pickle):
         yield Finding("torch" if part.in_archive else "pickle", part.where)
     if head.startswith(npy.MAGIC) and _test(part, _holds_objects):
@@ -129,7 +130,7 @@ def _examine(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
 
 
 def _holds_objects(stream: BinaryIO) -> bool:
-    """Return True if an npy file is a pickle inside, or has a header that cannot be understood."""
+    """Return True if an npy file contains a pickle, or if its header cannot be parsed."""
     try:
         return npy.read_header(stream.read(npy.MAX_PREFIX)).has_objects
     except npy.NpyError:
@@ -147,7 +148,7 @@ def _unwrapped(part: Part, wrapper: Wrapper, limit: int) -> Iterator[Finding]:
     except _DAMAGED:
         if wrapper.certain:
             raise
-        # Perhaps it is something else; but a loader that reads in small pieces gets what comes before the damage.
+        # It may be another format. However, a loader that reads in small pieces gets the data before the damage.
         content = salvage(part.open(), expand)
         inner = replace(inner, open=lambda: io.BytesIO(content))
     yield from _inside(inner, limit)
@@ -184,12 +185,12 @@ def _tar(part: Part, limit: int) -> Iterator[Finding]:
 
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
-    # A link inside an archive is followed by nothing that loads models; its target is a member too.
+    # No model loader follows links inside an archive, and the target of a link is a member itself.
     return cast("BinaryIO", (archive.extractfile(info) if info.isreg() else None) or io.BytesIO())
 
 
 def _begins_tar(head: bytes) -> bool:
-    # The magic "ustar" came with POSIX; the checksum of the header was always there.
+    # Archives older than POSIX have no magic "ustar", but every header has a checksum.
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):
@@ -215,9 +216,9 @@ def _model(part: Part, head: bytes, limit: int) -> Iterator[Finding]:
     if protobuf.could_begin(head):
         yield from _onnx(part, limit)
     if _names_files(part, head, limit):
-        yield Finding("external", part.where, "ONNX as text names other files")
+        yield Finding("external", part.where, "ONNX in text format refers to other files")
     if _could_be_xml(head) and _test(part, _xml_names_files):
-        yield Finding("external", part.where, "XML with a document type can name other files")
+        yield Finding("external", part.where, "XML with a document type can refer to other files")
 
 
 def _names_files(part: Part, head: bytes, limit: int) -> bool:
@@ -247,12 +248,12 @@ def _hdf5(part: Part, begins: int, limit: int) -> Iterator[Finding]:
 def _onnx(part: Part, limit: int) -> Iterator[Finding]:
     files = onnx.other_files(part.whole(limit))
     if files is not None:
-        yield Finding("external", part.where, f"ONNX names {onnx.listed(files)}", files)
+        yield Finding("external", part.where, f"ONNX refers to {onnx.listed(files)}", files)
 
 
 def _check_depth(part: Part) -> None:
     if len(part.where) >= MAX_DEPTH:
-        raise Opaque("it is nested too deep")
+        raise Opaque("it is nested too deeply")
 
 
 def _test(part: Part, test: Callable[[BinaryIO], T]) -> T:
@@ -264,7 +265,7 @@ _CHUNK = 1 << 20
 _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
 _DOCUMENT_TYPE = b"<!DOCTYPE"
 _ENCODING = re.compile(rb"""\A<\?xml[^>]*?encoding\s*=\s*["']([^"']*)""")
-# In these the characters of markup are the bytes of ASCII, with zeros between them.
+# In these encodings, markup characters are ASCII bytes, possibly with zero bytes in between.
 _PLAIN_ENCODING = re.compile(
     rb"utf-?(8|16|32)(le|be)?|ucs-?[24]|(us-)?ascii|iso-8859-\d+|latin-?1|windows-125\d", re.IGNORECASE
 )
@@ -276,9 +277,9 @@ def _could_be_xml(head: bytes) -> bool:
 
 
 def _xml_names_files(stream: BinaryIO) -> bool:
-    # A document type, or an entity that it declares, can name a file of the machine (CWE-611; Extensible Markup
-    # Language 1.0, sections 2.8, 4.2.2 and F). Models in XML, such as PMML and OpenVINO, have none. An encoding in
-    # which none can be searched for counts too.
+    # A document type declaration, or an entity in it, can refer to a local file (CWE-611; Extensible Markup Language
+    # 1.0, sections 2.8, 4.2.2 and F). XML models, such as PMML and OpenVINO, have none. An encoding in which it cannot
+    # be searched for counts as well.
     window = stream.read(_CHUNK)
     declared = _ENCODING.match(window.replace(b"\0", b"").lstrip(_BEFORE))
     if window.startswith(_EBCDIC) or (declared and not _PLAIN_ENCODING.fullmatch(declared[1])):

@@ -1,10 +1,10 @@
-"""Walking the objects of an HDF5 file, to find what reading them would do.
+"""Examining the objects of an HDF5 file for references to other files and for Keras configurations and pickles.
 
-A dataset can have its values in other files (external data files, virtual datasets), and a link can lead into another
-file; the library opens those by path. So every reachable object is examined, and what is not understood is
-:class:`~.streams.Opaque`: the walk accepts a list of messages, and does not search for a list of attacks.
+A dataset can store its values in other files (external data files, virtual datasets), and a link can refer to another
+file; the HDF5 library opens these by path. So every reachable object is examined. This is an allow-list: a file with
+unknown messages is :class:`~.streams.Opaque`.
 
-Nothing of the package ``h5py`` is needed, so the verdict is the same on every machine.
+The package ``h5py`` is not needed, so the result is the same on every machine.
 Source: HDF5 File Format Specification 4.0 (superblocks 0 to 3, object headers 1 and 2).
 """
 
@@ -24,24 +24,24 @@ _VERSIONS = range(4)
 _LATER_VERSIONS = range(4, 16)
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _FILES, _LAYOUT = 1, 2, 3, 6, 7, 8
 _ATTRIBUTE, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0x0C, 0x11, 0x15
-# NIL, two fill values, group info, filters, comment, two times, B-tree K values, reference count, file space; and what
-# was followed already.
+# NIL, two fill values, group info, filters, comment, two times, B-tree K values, reference count, file space; and
+# continuations, which are already followed.
 _HARMLESS = frozenset({0, 4, 5, 0x0A, 0x0B, 0x0D, 0x0E, 0x12, 0x13, 0x16, 0x17, CONTINUATION})
 _HARD, _SOFT, _EXTERNAL_LINK = 0, 1, 64
 _STRING, _REFERENCE, _VARIABLE = 3, 7, 9
 _CONFIGS = frozenset({b"model_config", b"training_config"})
-# With the value "object" they mark a dataset that holds pickles. PyTables writes strings of fixed length.
+# The value "object" marks a dataset of pickles. PyTables writes strings of fixed length.
 _OF_PYTABLES = frozenset({b"PSEUDOATOM", b"FLAVOR"})
 
 
 @dataclass
 class Contents:
-    """What an HDF5 file holds.
+    """The result of examining an HDF5 file.
 
-    :param external: why reading it can read other files; empty if it cannot.
-    :param configs: where the strings are that Keras reads as the configuration of a model.
-    :param hidden: whether such a configuration is not a string.
-    :param pickle: whether PyTables, and pandas with it, would unpickle something.
+    :param external: why reading the file can read other files; empty if it cannot.
+    :param configs: the positions of strings that Keras reads as model configurations.
+    :param hidden: a model configuration is not a string.
+    :param pickle: PyTables, and pandas through it, would unpickle data.
     """
 
     external: str = ""
@@ -51,16 +51,16 @@ class Contents:
 
 
 def examine(data: bytes, start: int, limit: int) -> Contents | None:
-    """Return what a file holds, or None if no library opens it.
+    """Return the contents of a file, or None if no library can open it.
 
-    :param start: where its signature is, behind a block of the user's own.
-    :param limit: the most bytes that all datasets together may declare.
-    :raises Opaque: it is damaged, of a kind that is not known, or declares more.
+    :param start: the position of the signature, after an optional user block.
+    :param limit: the maximum size that all datasets together may declare.
+    :raises Opaque: the file is corrupt, of an unknown kind, or declares more.
     """
     version = data[start + 8] if len(data) > start + 8 else -1
     sizes = data[start + 13 : start + 15] if version < 2 else data[start + 9 : start + 11]  # noqa: PLR2004
     if version in _LATER_VERSIONS:
-        raise Opaque("it is HDF5 of a version that is not known")
+        raise Opaque("it is HDF5 of an unknown version")
     if version not in _VERSIONS or len(sizes) < 2 or not _SIZES.issuperset(sizes):  # noqa: PLR2004  two sizes
         return None
     walk = _Walk(Reader(data, start, *sizes), limit)
@@ -68,13 +68,13 @@ def examine(data: bytes, start: int, limit: int) -> Contents | None:
         walk.superblock(version)
         walk.objects()
     except Damaged:
-        raise Opaque("it is HDF5 that is damaged, or of a kind that is not known") from None
+        raise Opaque("it is damaged or unsupported HDF5") from None
     return walk.contents
 
 
 @dataclass
 class _Object:
-    """What the messages of one object declare."""
+    """The properties of one object that its messages declare."""
 
     items: int = 0
     size: int = 0
@@ -99,7 +99,7 @@ class _Walk:
         read = self._read
         offsets = read.cursor(read.base + 12 if version > 1 else read.base + (24 if version == 0 else 28))
         if offsets.offset() != read.base:
-            # The library would take every address from here or from there, depending on its version.
+            # Depending on its version, the library would count addresses from one base or the other.
             raise Damaged
         if version > 1:
             extension, _, root = offsets.address(), offsets.offset(), offsets.address()
@@ -107,9 +107,9 @@ class _Walk:
         else:
             _, _, driver = offsets.offset(), offsets.offset(), offsets.address()
             if driver is not None:
-                self._external("its data is spread over several files by a driver")
+                self._external("a driver stores its data in several files")
             self._entry(offsets.position)
-            # The root group is an object whatever its entry claims.
+            # The root group is an object, whatever its entry says.
             offsets.offset()
             root = offsets.address()
         self._reach(self._pending, root)
@@ -151,7 +151,7 @@ class _Walk:
     def _message(self, message: Message, found: _Object) -> None:
         start, end = message.span
         if message.shared and message.kind != _DATATYPE:
-            raise Opaque("it is HDF5 that shares its messages")
+            raise Opaque("it is HDF5 with shared messages")
         if message.kind == _DATASPACE:
             found.items = max(found.items, values.items(self._read, start, end))
         elif message.kind == _DATATYPE:
@@ -161,7 +161,7 @@ class _Walk:
             kind, chunk = values.layout(self._read, start)
             found.chunk = max(found.chunk, chunk)
             if kind == values.VIRTUAL:
-                self._external("a dataset is made of datasets in other files")
+                self._external("a dataset consists of datasets in other files")
         elif message.kind not in _HARMLESS:
             self._leads_on(message.kind, start, end)
 
@@ -177,13 +177,13 @@ class _Walk:
         elif kind in (_LINK_INFO, _ATTRIBUTE_INFO):
             self._dense(kind, start)
         else:
-            # Among them a table of shared messages, drivers of several files and an image of other metadata.
+            # These include shared message tables, multi-file drivers and metadata cache images.
             raise Damaged
 
     # Groups ------------------------------------------------------------------------------------------------------
 
     def _entry(self, position: int) -> int | None:
-        """Return where the object of a symbol table entry is; what the entry has cached is examined too."""
+        """Return the position of the object of a symbol table entry; cached groups are also examined."""
         cursor = self._read.cursor(position)
         cursor.offset()
         target, cached = cursor.address(), cursor.uint(4)
@@ -195,7 +195,7 @@ class _Walk:
         return None if cached == 2 else target  # noqa: PLR2004  a soft link has no object
 
     def _dense(self, kind: int, position: int) -> None:
-        """Examine links or attributes that are too many for the header: one index, or two of the same."""
+        """Examine links or attributes in dense storage, which has one index or two equivalent ones."""
         cursor = self._read.cursor(position)
         version, flags = cursor.uint(1), cursor.uint(1)
         if version:
@@ -224,21 +224,21 @@ class _Walk:
         if kind == _HARD:
             self._reach(self._pending, cursor.address())
         elif kind >= _EXTERNAL_LINK:
-            self._external("a link leads into another file")
+            self._external("a link refers to another file")
         elif kind != _SOFT:
             raise Damaged
 
     # Datasets and attributes -------------------------------------------------------------------------------------
 
     def _datatype(self, position: int, *, shared: bool) -> tuple[int, int]:
-        """Return the class and the size of a datatype, which may be an object of its own."""
+        """Return the class and the size of a datatype, which may be a separate object."""
         if shared:
             return self._named_datatype(position)
         first, size = self._read.uint(position, 1), self._read.uint(position + 4, 4)
         kind = first & 0xF
-        # References of these kinds can name a file.
+        # These kinds of references can refer to another file.
         if kind == _REFERENCE and self._read.uint(position + 1, 1) & 0xF > 1:
-            self._external("a dataset has references of a kind that can lead into another file")
+            self._external("a dataset has references that can point to another file")
         return kind, size
 
     def _named_datatype(self, position: int) -> tuple[int, int]:
@@ -280,7 +280,7 @@ class _Walk:
             self._string(title, self._read.bytes(value[0], value[1] - value[0]))
 
     def _string(self, title: bytes, value: bytes) -> None:
-        """Record a string that PyTables unpickles, or that makes it unpickle the values of a dataset."""
+        """Record a string that PyTables would unpickle, or that makes it unpickle a dataset."""
         is_pickled = value.rstrip(b"\0").endswith(b".") and is_pickle(io.BytesIO(value))
         objects = title in _OF_PYTABLES and value.lower().startswith(b"object")
         self.contents.pickle = self.contents.pickle or is_pickled or objects

@@ -1,4 +1,4 @@
-"""Reading numbers, addresses and strings of an HDF5 file, and the messages in the header of an object.
+"""Reading numbers, addresses and strings in HDF5 files, and the messages in object headers.
 
 Source: HDF5 File Format Specification 4.0, section IV.A (object headers of version 1 and 2).
 """
@@ -18,15 +18,15 @@ _FIRST_USER_BLOCK = 512
 _CHUNK = 1 << 20
 
 Span = tuple[int, int]
-"""Where something begins and ends in the file."""
+"""The start and the end of a range of bytes in the file."""
 
 
 class Damaged(Exception):
-    """A library would stop here, or nobody knows what it would do."""
+    """The file is corrupt: a library would stop here, or its behaviour is unknown."""
 
 
 def hdf5_begins(stream: BinaryIO) -> int | None:
-    """Return where HDF5 begins: at 0, 512, 1024, 2048 or any further doubling, behind a block of the user's own.
+    """Return the position of the HDF5 signature: 0, 512, 1024, 2048 or any further doubling, after a user block.
 
     Source: HDF5 File Format Specification 3.0, section II.A.
     """
@@ -51,11 +51,11 @@ def _skip(stream: BinaryIO, size: int) -> bool:
 
 
 class Reader:
-    """The bytes of a file, and how it writes addresses.
+    """The bytes of a file, with the encoding of its addresses and lengths.
 
-    :param base: where its signature is; addresses count from there.
-    :param offsets: the bytes of an address.
-    :param lengths: the bytes of a length.
+    :param base: the position of the signature, which is the base of addresses.
+    :param offsets: the size of an address in bytes.
+    :param lengths: the size of a length in bytes.
     """
 
     def __init__(self, data: bytes, base: int, offsets: int, lengths: int) -> None:
@@ -65,12 +65,18 @@ class Reader:
         self._data = data
 
     def bytes(self, start: int, size: int) -> bytes:
-        """Return bytes that must be there."""
+        """Return a range of bytes.
+
+        :raises Damaged: it is not within the file.
+        """
         self.check(start, start + size)
         return self._data[start : start + size]
 
     def check(self, start: int, end: int) -> None:
-        """Raise :class:`Damaged` unless this is a part of the file."""
+        """Check that a range is within the file.
+
+        :raises Damaged: it is not.
+        """
         if not 0 <= start <= end <= len(self._data):
             raise Damaged
 
@@ -79,11 +85,11 @@ class Reader:
         return int.from_bytes(self.bytes(start, size), "little")
 
     def cursor(self, position: int) -> Cursor:
-        """Return a reader of one value after the other."""
+        """Return a cursor that reads consecutive values from a position."""
         return Cursor(self, position)
 
     def string(self, position: int) -> Span:
-        """Return where the string is that an element of variable length stands for, up to its first null."""
+        """Return the range of the string of a variable-length element, up to its first null byte."""
         cursor = self.cursor(position)
         size, heap, index = cursor.uint(4), cursor.address(), cursor.uint(4)
         start, end = self._global_object(heap, index)
@@ -109,7 +115,7 @@ class Reader:
 
 
 class Cursor:
-    """A position in a file that moves on as values are read."""
+    """A position in a file that advances as values are read."""
 
     def __init__(self, reader: Reader, position: int) -> None:
         self.position: int = position
@@ -121,7 +127,7 @@ class Cursor:
         return self._reader.uint(self.position - size, size)
 
     def skip(self, size: int) -> None:
-        """Move on without reading."""
+        """Advance without reading."""
         self.position += size
 
     def length(self) -> int:
@@ -129,11 +135,11 @@ class Cursor:
         return self.uint(self._reader.lengths)
 
     def offset(self) -> int:
-        """Return an address as it is written, from the base of the file."""
+        """Return an address as stored, relative to the base."""
         return self.uint(self._reader.offsets)
 
     def address(self) -> int | None:
-        """Return a position in the file, or None for an address that is not defined."""
+        """Return an address as a position in the file; None for the undefined address."""
         value = self.offset()
         return None if value == (1 << 8 * self._reader.offsets) - 1 else self._reader.base + value
 
@@ -146,9 +152,9 @@ _SHARED = 2
 
 @dataclass(frozen=True)
 class Message:
-    """One fact about an object.
+    """A message in the header of an object.
 
-    :param shared: whether its content is a reference to another position.
+    :param shared: the content is a reference to a message elsewhere.
     """
 
     kind: int
@@ -157,14 +163,14 @@ class Message:
 
 
 class Headers:
-    """The headers of a file, and how many objects may still be examined."""
+    """Reads the object headers of a file, with a limit on the number of messages and objects."""
 
     def __init__(self, reader: Reader) -> None:
         self._read = reader
         self._left = MAX_MESSAGES
 
     def count(self) -> None:
-        """Count an object.
+        """Count a message or an object.
 
         :raises Opaque: there are too many.
         """
@@ -173,7 +179,7 @@ class Headers:
             raise Opaque("it has too many objects to examine")
 
     def messages(self, position: int) -> Iterator[Message]:
-        """Return the messages of the object whose header is here, those in continuations of it too."""
+        """Return the messages of the object header at a position, including those in continuations."""
         if self._read.bytes(position, 4) == b"OHDR":
             return self._version_2(position)
         return self._version_1(position)
@@ -218,7 +224,7 @@ class Headers:
             yield chunk
 
     def _checked(self, message: Message, end: int, chunks: list[Span], continued: int) -> Message:
-        """Return a message that is whole, after its continuation was noted."""
+        """Check that a message is complete, register a continuation, and return the message."""
         self.count()
         if message.span[1] > end:
             raise Damaged
@@ -227,7 +233,7 @@ class Headers:
             start, size = cursor.address(), cursor.length()
             if start is None or (continued and self._read.bytes(start, 4) != b"OCHK"):
                 raise Damaged
-            # Of version 2, a signature stands before the messages and a checksum behind them.
+            # In version 2, a signature precedes the messages and a checksum follows them.
             chunks.append((start + continued, start + size - continued))
         return message
 
@@ -238,7 +244,7 @@ _NULL = 2
 
 
 def items(read: Reader, start: int, end: int) -> int:
-    """Return how many values a dataspace declares."""
+    """Return the number of values that a dataspace declares."""
     cursor = read.cursor(start)
     version, rank, _, kind = (cursor.uint(1) for _ in range(4))
     if version not in (1, 2):
@@ -254,7 +260,7 @@ def items(read: Reader, start: int, end: int) -> int:
 
 
 def layout(read: Reader, position: int) -> tuple[int, int]:
-    """Return the kind of a layout, and the bytes that one chunk declares."""
+    """Return the class of a layout, and the declared size of one chunk."""
     cursor = read.cursor(position)
     version = cursor.uint(1)
     if version in (1, 2):
@@ -276,7 +282,7 @@ def layout(read: Reader, position: int) -> tuple[int, int]:
 
 
 def _chunk(cursor: Cursor, version: int, rank: int) -> int:
-    """Return the product of the dimensions, of which the last is the size of a value."""
+    """Return the product of the dimensions; the last one is the size of a value."""
     width = 4
     if version > 3:  # noqa: PLR2004
         cursor.skip(1)

@@ -1,4 +1,4 @@
-"""How HDF5 stores what a group or an object has many of: symbol tables, fractal heaps and their indexes.
+"""HDF5 storage of large numbers of links and attributes: symbol tables, fractal heaps and their indexes.
 
 Source: HDF5 File Format Specification 4.0, sections III.A (B-trees), III.B (symbol tables) and III.G (fractal heaps).
 """
@@ -12,7 +12,7 @@ from .streams import Opaque
 
 _MAX_NODES = 1 << 20
 _ENTRY_REST = 24
-# Where the heap ID stands in a record of an index and how long it is, by the type of the index.
+# The position and length of the heap ID in an index record, by the type of the index.
 _HEAP_ID = {5: (4, 7), 6: (8, 7), 8: (0, 8), 9: (0, 8)}
 _LINKS = (5, 6)
 _SHARED = 2
@@ -21,7 +21,7 @@ _NODE_OVERHEAD = 10
 
 
 def old_group(read: Reader, tree: int) -> Iterator[int]:
-    """Yield where the symbol table entries of a group are, through all nodes of its B-tree and their neighbours."""
+    """Yield the positions of a group's symbol table entries, from all nodes of its B-tree and their siblings."""
     pending: list[int | None] = [tree]
     seen: set[int] = set()
     while pending:
@@ -53,7 +53,7 @@ def _children(read: Reader, node: int) -> list[int | None]:
 class Records:
     """The objects of a fractal heap.
 
-    :param heap: where its header is.
+    :param heap: the position of its header.
     """
 
     def __init__(self, read: Reader, heap: int) -> None:
@@ -80,9 +80,9 @@ class Records:
         self._length_size = min((max_direct.bit_length() + 6) // 8, _limit_size(max_managed))
 
     def spans(self, index: int, *, links: bool) -> Iterator[Span]:
-        """Yield the positions of the objects that an index names.
+        """Yield the ranges of the objects in an index.
 
-        :param links: whether it is an index of links and not of attributes.
+        :param links: it is an index of links, not of attributes.
         """
         huge = False
         for kind, record in _records(self._read, index):
@@ -122,7 +122,7 @@ class Records:
         return position, position + size
 
     def _position(self, offset: int) -> int:
-        """Return where a byte of the heap is in the file, through its doubling table."""
+        """Return the position in the file of a byte of the heap, using its doubling table."""
         block, rows = self._root, self._rows
         while rows and block is not None:
             if self._read.bytes(block, 4) != b"FHIB":
@@ -141,7 +141,7 @@ class Records:
         return block + offset
 
     def _cell(self, offset: int) -> tuple[int, int, int, int]:
-        """Return row, column, beginning and size of the block that has a byte."""
+        """Return row, column, start and size of the block that contains a byte."""
         row = (offset // (self._first * self._width)).bit_length()
         size = self._first << max(row - 1, 0)
         begin = 0 if not row else size * self._width
@@ -158,7 +158,7 @@ class Records:
 
 
 def _records(read: Reader, tree: int) -> Iterator[tuple[int, int]]:
-    """Yield the type of a B-tree of version 2, and where each of its records is."""
+    """Yield the type of a version 2 B-tree and the position of each of its records."""
     if read.bytes(tree, 5) != b"BTHD\0":
         raise Damaged
     cursor = read.cursor(tree + 5)
@@ -191,7 +191,7 @@ def _records(read: Reader, tree: int) -> Iterator[tuple[int, int]]:
 
 
 def _pointer_sizes(read: Reader, node_size: int, record_size: int, depth: int) -> list[int]:
-    """Return the bytes of a count of records in a node, and at each depth those of a count below a child."""
+    """Return the sizes of record counts: of a node, and at each depth of all records below a child."""
     if depth > 64:  # noqa: PLR2004  more records than there are bytes
         raise Damaged
     most = below = (node_size - _NODE_OVERHEAD) // record_size
@@ -209,5 +209,5 @@ def _pointer_sizes(read: Reader, node_size: int, record_size: int, depth: int) -
 
 
 def _limit_size(limit: int) -> int:
-    """Return how many bytes a number up to this one takes."""
+    """Return the number of bytes that a number up to ``limit`` takes."""
     return max(limit.bit_length() - 1, 0) // 8 + 1

@@ -1,4 +1,4 @@
-r"""Digests and signatures of models: of one file, and of a directory.
+r"""Digests and signatures of models, for single files and directories.
 
 A digest file has the format of ``sha256sum`` (GNU coreutils manual, "cksum invocation", sections on output modes):
 ``<64 hex digits><space><space or *><name>`` or, with ``--tag``, ``SHA256 (<name>) = <64 hex digits>``; a backslash at
@@ -6,8 +6,8 @@ the beginning of a line means that ``\\``, ``\n`` and ``\r`` in the name are esc
 
 A signature is a Sigstore bundle with a DSSE envelope; its payload is an in-toto statement with the predicate
 ``https://model_signing/signature/v1.0``, which lists the digest of each file (OpenSSF Model Signing specification v1.0,
-https://github.com/ossf/model-signing-spec). The package ``model-signing`` checks it with a public key, or by a
-configuration of ``model_signing.verifying``: an identity at Sigstore, or a chain of certificates.
+https://github.com/ossf/model-signing-spec). The package ``model-signing`` verifies it with a public key or with a
+configuration of ``model_signing.verifying``: a Sigstore identity or a certificate chain.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def file_digest(data: bytes) -> str:
 
 
 def directory_digest(files: Files) -> str:
-    r"""Return the SHA-256 digest of what ``sha256sum`` prints of all files, sorted by the bytes of their paths.
+    r"""Return the SHA-256 digest of the output of ``sha256sum`` for all files, sorted by the bytes of their paths.
 
-    The same digest comes from the directory itself with::
+    This command in the directory prints the same digest::
 
         find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
 
@@ -56,21 +56,21 @@ def directory_digest(files: Files) -> str:
 
 
 def read_digest(sums: str | os.PathLike[str], path: str | os.PathLike[str]) -> str:
-    """Return the digest that a file in the format of ``sha256sum`` gives for a model.
+    """Return the digest of a model from a file in the format of ``sha256sum``.
 
-    A line counts when it names the model by its bare name, or by its path from where the digest file is.
+    A line matches if it has the file name of the model, or its path relative to the digest file.
 
     :param sums: the digest file, such as ``model.onnx.sha256`` or ``SHA256SUMS``.
     :param path: the model; it need not exist.
     :raises UnreadableModel: the digest file is missing or larger than 1 MiB.
-    :raises UnverifiedModel: it does not name the model, or gives two digests for it.
+    :raises UnverifiedModel: it has no digest for the model, or more than one.
     """
     sums, path = Path(sums), Path(path)
     content = read_file(sums, MAX_SUMS).decode("utf-8", "surrogateescape")
     found = {digest.lower() for digest, name in _entries(content) if _names(name, sums, path)}
     if len(found) != 1:
         problem = f"it has {'no' if not found else 'more than one'} SHA-256 digest for {path.name}"
-        raise UnverifiedModel(sums, problem, f"Write it where the model was made: {_command(path)}")
+        raise UnverifiedModel(sums, problem, f"Create it where the model was built: {_command(path)}")
     return found.pop()
 
 
@@ -78,16 +78,20 @@ def check_digest(path: Path, actual: str, expected: str | os.PathLike[str]) -> N
     """Compare digests in constant time.
 
     :param expected: 64 hexadecimal digits, or the path of a file for :func:`read_digest`.
-    :raises UnverifiedModel: they differ, or what is expected is not a digest.
+    :raises UnverifiedModel: they differ, or ``expected`` is not a digest.
     """
     if not isinstance(expected, str):
         expected = read_digest(expected, path)
     if not _DIGEST.fullmatch(expected):
-        problem = "what is expected is not a SHA-256 digest of 64 hexadecimal digits"
+        problem = "the expected value is not a SHA-256 digest of 64 hexadecimal digits"
         raise UnverifiedModel(path, problem, "Pass the digits as a string, or the digest file as a pathlib.Path")
     if not compare_digest(actual.encode(), expected.lower().encode()):
-        problem = f"its SHA-256 digest is {actual}, and {expected.lower()} is expected"
-        raise UnverifiedModel(path, problem, "Restore the right file; expect the other digest only if you know why")
+        problem = f"its SHA-256 digest is {actual} instead of {expected.lower()}"
+        raise UnverifiedModel(
+            path,
+            problem,
+            "Restore the original file, or change the expected digest if the file was replaced on purpose",
+        )
 
 
 def _entries(content: str) -> Iterator[tuple[str, str]]:
@@ -102,7 +106,7 @@ def _unescape(name: str) -> str:
 
 
 def _names(name: str, sums: Path, path: Path) -> bool:
-    # Lexical on purpose: the target of a link does not show which name was meant.
+    # Lexical on purpose: resolving links would change the names that are compared.
     return name == path.name or (sums.parent / name).absolute() == path.absolute()
 
 
@@ -117,23 +121,23 @@ _MAX_REASON = 200
 
 
 class SignatureVerifier(Protocol):
-    """What checks a signature: ``model_signing.verifying.Config``, after one of its ``use_*_verifier`` methods."""
+    """A signature verifier: ``model_signing.verifying.Config`` after calling one of its ``use_*_verifier`` methods."""
 
     def verify(self, model_path: Path, signature_path: Path, /) -> object:
-        """Raise any exception unless this is a signature of exactly this file or directory."""
+        """Raise an exception unless the signature matches exactly this file or directory."""
 
 
 Signer = str | os.PathLike[str] | SignatureVerifier
 
 
 def check_file(path: Path, data: bytes, signature: Path, signed_by: Signer) -> None:
-    """Check that a signature is of these bytes.
+    """Verify the signature of a file.
 
-    A verifier works on paths, so it gets a private copy of what was read; of the signature too.
+    Verifiers work on paths, so they get private copies of the bytes that were read and of the signature.
 
-    :param path: the model, for errors.
+    :param path: the model, for error messages.
     :param signed_by: the PEM file of a public key (P-256, P-384 or P-521), or a verifier.
-    :raises UnverifiedModel: the signature is of other bytes or by another key.
+    :raises UnverifiedModel: the signature is for other bytes or by another key.
     :raises ModelFileError: ``model-signing`` is not installed, or the signature cannot be read.
     """
     with verified_copy({"model": data}) as folder:
@@ -141,12 +145,12 @@ def check_file(path: Path, data: bytes, signature: Path, signed_by: Signer) -> N
 
 
 def check_directory(path: Path, files: Files, signature: Path, signed_by: Signer) -> Files:
-    """Check that a signature is of these files, and return those that it covers.
+    """Verify the signature of a directory, and return the files that it covers.
 
-    A signer may have left files out, such as ``.git`` or the signature itself. Nobody vouched for these, so they are
-    not part of the model.
+    A signer may exclude files, such as ``.git`` or the signature itself. These are unverified, so they are not part of
+    the model.
 
-    :raises UnverifiedModel: the signature is of other files or by another key.
+    :raises UnverifiedModel: the signature is for other files or by another key.
     :raises ModelFileError: ``model-signing`` is not installed, or the signature cannot be read.
     """
     with verified_copy(files) as folder:
@@ -161,14 +165,14 @@ def _check(path: Path, copy: Path, signature: Path, signed_by: Signer) -> frozen
         try:
             verifier.verify(copy, folder / "signature")
             return _signed_names(bundle)
-        except Exception as error:  # noqa: BLE001  whatever went wrong, nobody vouched for these bytes
+        except Exception as error:  # noqa: BLE001  after any error, the bytes are unverified
             problem = f"{signature} is not a valid signature of it ({type(error).__name__}: {str(error)[:_MAX_REASON]})"
-            remedy = "Restore the files that were signed, or have this model signed by the key that is trusted"
+            remedy = "Restore the signed files, or sign this model with the trusted key"
             raise UnverifiedModel(path, problem, remedy) from None
 
 
 def _signed_names(bundle: bytes) -> frozenset[str]:
-    """Return the names in the statement of a bundle; only the current predicate names everything."""
+    """Return the names in the statement of a bundle; only the current predicate lists all files."""
     statement = json.loads(b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
     if statement["predicateType"] != PREDICATE:
         raise ValueError(f"the predicate is not {PREDICATE}")
@@ -184,10 +188,10 @@ def _key_verifier(path: Path, key: str | os.PathLike[str]) -> SignatureVerifier:
         verifying: Any = importlib.import_module("model_signing.verifying")
     except ImportError:
         remedy = "Install it: pip install 'flask-secure-ml[models]'"
-        raise ModelFileError(path, "checking its signature needs the package model-signing", remedy) from None
+        raise ModelFileError(path, "verifying its signature requires the package model-signing", remedy) from None
     try:
         verifier: SignatureVerifier = verifying.Config().use_elliptic_key_verifier(public_key=Path(key))
     except Exception as error:
-        problem = f"{os.fspath(key)} is not a public key that can check its signature ({str(error)[:_MAX_REASON]})"
+        problem = f"{os.fspath(key)} is not a public key that can verify its signature ({str(error)[:_MAX_REASON]})"
         raise UnverifiedModel(path, problem, "Name the PEM file of a P-256, P-384 or P-521 public key") from error
     return verifier

@@ -1,10 +1,10 @@
-"""Finding Keras files that hold Python functions.
+"""Detecting Keras files that run code when they are loaded.
 
-A Keras 3 file is a zip archive whose ``config.json`` names classes (``class_name``, ``module``); a ``Lambda`` layer or
-a ``__lambda__`` holds marshalled bytecode, and a module outside of Keras is imported and called (CVE-2025-1550), as
-are functions of Keras that were never meant for it (CVE-2025-8747). So everything that is not known to be
-harmless is a finding. A model in a directory, or of ``to_json``, is the same JSON alone. A file of Keras 2 is an HDF5
-file with it inside.
+A Keras 3 file is a zip archive whose ``config.json`` names classes (``class_name``, ``module``). A ``Lambda`` layer or
+a ``__lambda__`` contains marshalled bytecode. Modules outside of Keras are imported and called (CVE-2025-1550), as are
+Keras functions that were not intended for this (CVE-2025-8747). So every name that is not known to be harmless is a
+finding. A model in a directory, or from ``to_json``, consists of the same JSON. A Keras 2 file is an HDF5 file that
+contains this JSON.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _BESIDE_A_CLASS = frozenset({"config", "module", "registered_name", "items"})
 
 
 def begins_json(head: bytes) -> bool:
-    """Return True if a file that begins so could be JSON of more than one value, in UTF-8, 16 or 32."""
+    """Return True if a file that begins like this could be JSON, other than a number or literal, in UTF-8, 16 or 32."""
     text = head.lstrip(_BEFORE_JSON)
     return text.startswith((b"{", b"[", b'"')) or (bool(head) and not text)
 
 
 def config_holds_code(raw: bytes) -> bool:
-    """Return True if a ``config.json`` names something that is not known to be harmless.
+    """Return True if a ``config.json`` names a class or function that is not known to be harmless.
 
-    What cannot be read as JSON counts as code.
+    A file that is not JSON counts as code.
     """
     try:
         return _holds_code(raw)
@@ -42,7 +42,10 @@ def config_holds_code(raw: bytes) -> bool:
 
 
 def json_holds_code(raw: bytes) -> bool:
-    """Return the same for JSON of any name; what cannot be parsed is searched, because it can be something else."""
+    """Return True if a JSON file names a class or function that is not known to be harmless.
+
+    A file that cannot be parsed is searched instead, because it may be in another format.
+    """
     try:
         return _holds_code(raw)
     except RecursionError:
@@ -52,9 +55,9 @@ def json_holds_code(raw: bytes) -> bool:
 
 
 def hdf5_holds_code(data: bytes, configs: Collection[Span]) -> bool:
-    """Return True if an HDF5 file names something that is not known to be harmless.
+    """Return True if an HDF5 file names a class or function that is not known to be harmless.
 
-    :param configs: where the strings are that Keras reads as JSON; everything else is searched.
+    :param configs: the positions of the strings that Keras reads as JSON; all other bytes are searched.
     """
     if any(config_holds_code(data[start:end].rstrip(b"\0 ")) for start, end in configs):
         return True
@@ -79,7 +82,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _nested(value: str) -> Iterator[Any]:
-    # to_json returns a string, and some put that into JSON again.
+    # to_json returns a string, which some programs embed in JSON again.
     if value.lstrip().startswith(("{", "[", '"')) and ("_name" in value or "\\u" in value):
         try:
             yield json.loads(value)
@@ -102,7 +105,7 @@ def _is_harmless(entry: dict[str, Any], name: object) -> bool:
         known = is_function(module, config)
     else:
         known = is_class(module, name) and not _reads_file(name, config)
-    # A name under which an app registered a class of its own comes before the module.
+    # Keras looks up a registered name, which may be that of the app's own class, before the module.
     return known and entry.get("registered_name") in (None, name, config if name == "function" else None)
 
 
@@ -112,7 +115,7 @@ def _reads_file(name: object, config: object) -> bool:
 
 LAMBDAS = frozenset({"Lambda", "__lambda__"})
 LOOKUPS = frozenset({"StringLookup", "IntegerLookup", "TextVectorization"})
-"""Classes that read the file which ``vocabulary`` names, when that is a string."""
+"""Classes that read a vocabulary file if ``vocabulary`` is a string."""
 
 _LAYERS = """
 AbstractRNNCell Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
@@ -198,7 +201,7 @@ squareplus swish tanh tanh_shrink threshold top_k_categorical_accuracy tversky
 CLASSES = frozenset(f"{_LAYERS} {_TRAINING} {_PARAMETERS}".split())
 FUNCTIONS = frozenset(_FUNCTIONS.split())
 OPERATIONS = frozenset(_OPERATIONS.split())
-"""Classes of ``keras.ops`` as they stand in HDF5, without their module. Those that call a function are left out."""
+"""Classes of ``keras.ops``, which HDF5 names without their module. Classes that call functions are excluded."""
 
 _PARTS = (
     "activations|backend|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers|quantizers|"
@@ -212,12 +215,12 @@ _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]*", re.ASCII)
 
 
 def is_module(name: str) -> bool:
-    """Return True if all the classes of :data:`CLASSES` that this module has are those of Keras."""
+    """Return True if this is a module of Keras in which names of :data:`CLASSES` are Keras classes."""
     return bool(_MODULE.fullmatch(name))
 
 
 def is_class(module: object, name: object) -> bool:
-    """Return True if this is a class that only computes; every class of the modules of tensor operations is one."""
+    """Return True if this is a harmless class, which includes all classes in modules of tensor operations."""
     if not isinstance(name, str):
         return False
     if isinstance(module, str):
@@ -228,7 +231,7 @@ def is_class(module: object, name: object) -> bool:
 
 
 def is_function(module: object, name: object) -> bool:
-    """Return True if this is a function that only computes; Keras looks for those of ``builtins`` in itself."""
+    """Return True if this is a harmless function; Keras looks up functions of ``builtins`` in its own modules."""
     if not isinstance(module, str) or not isinstance(name, str):
         return False
     return name in FUNCTIONS and bool(_FUNCTION_MODULE.fullmatch(module))
@@ -237,9 +240,9 @@ def is_function(module: object, name: object) -> bool:
 _CHUNK = 1 << 20
 _OVERLAP = 1 << 12
 _LAMBDAS = tuple(f'"{name}"'.encode() for name in sorted(LAMBDAS))
-# A key in a string within the JSON is not a key of the model.
+# Escaped quotation marks mean that the key is inside a JSON string.
 _QUOTED = (b"class_name\\", b"registered_name\\")
-# No writer escapes letters of ASCII.
+# No JSON writer escapes ASCII letters.
 _ESCAPE = b"\\u00"
 _LETTER = re.compile(rb"\\u00[2-7]")
 _KEYS = re.compile(
@@ -249,16 +252,16 @@ _MARKS = (b'"class_name"', b'"module"', b'"registered_name"', b'"vocabulary"')
 
 
 def names_classes(stream: BinaryIO) -> bool:
-    """Return True if a file could have a key of Keras in it, in UTF-8, 16 or 32."""
+    """Return True if a file may contain a key of a Keras configuration, in UTF-8, 16 or 32."""
     marks = (b"class_name", b"registered_name", _ESCAPE)
     windows = (window.replace(b"\0", b"") if b"\0" in window else window for window, _ in _windows(stream, sys.maxsize))
     return any(mark in window for window in windows for mark in marks)
 
 
 def holds_code(stream: BinaryIO, without: Collection[Span] = ()) -> bool:
-    """Return True if a file names a class that is not known to be harmless, or hides what it names.
+    """Return True if a file names a class that is not known to be harmless, or hides its names.
 
-    :param without: the parts of it that are configurations of a model and were examined as JSON.
+    :param without: the ranges of model configurations, which were already examined as JSON.
     """
     keys: set[bytes] = set()
     harmful = hidden = False
@@ -269,12 +272,12 @@ def holds_code(stream: BinaryIO, without: Collection[Span] = ()) -> bool:
         for match in _keys(window, end):
             keys.add(match[1])
             harmful = harmful or not _is_harmless_match(match)
-    # A file that names no class has modules of another kind, unless it is a model: then they are somewhere else.
+    # Without class names, "module" has another meaning, unless the file has a model, whose class names are then hidden.
     return harmful if b"class_name" in keys else hidden and not without
 
 
 def _hides(window: bytes) -> bool:
-    # Looking for plain bytes is many times faster than a pattern, and weights have none of them.
+    # Searching for plain bytes is many times faster than a pattern, and weights do not contain them.
     plain = any(each in window for each in (*_LAMBDAS, *_QUOTED))
     return plain or (_ESCAPE in window and bool(_LETTER.search(window)))
 
@@ -302,7 +305,7 @@ def _windows_without(stream: BinaryIO, spans: Iterable[Span]) -> Iterator[tuple[
 
 
 def _windows(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    # What begins behind the end, too near to the edge to be whole, is in the next window again.
+    # A match that begins after ``end`` may be incomplete; the next window contains it again.
     window = stream.read(min(size, _CHUNK))
     size -= len(window)
     while fresh := stream.read(min(size, _CHUNK)):

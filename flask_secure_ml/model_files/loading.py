@@ -1,4 +1,4 @@
-"""Loading models whose digest or signature is verified."""
+"""Loading models after verifying their digest or signature."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .keras import config_holds_code
 T = TypeVar("T")
 
 _CONVERT = (
-    "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its makers with this process,"
+    "Convert the model to ONNX, safetensors, skops or plain arrays; or, if you trust its authors to run code here,"
 )
 _REMEDIES = {
     "external": (
         "Save the model in one file; or keep the files of an ONNX model in one directory, and load that with "
-        "load_verified_copy; or, if you trust whoever can write those files with this process,"
+        "load_verified_copy; or, if you trust everyone who can write those files,"
     )
 }
 
@@ -37,26 +37,26 @@ def load_verified(
     max_bytes: int = MAX_BYTES,
     allow: Collection[str] = (),
 ) -> T:
-    """Load a model file, after its digest or signature was verified, if loading it runs no code.
+    """Load a model file after verifying its digest or signature and checking that loading runs no code.
 
-    The file is read once. What was read is verified, then examined for formats that run code (OWASP ASVS 5.0 1.5.2,
-    CWE-502) or read other files (CWE-610), then given to the loader, so that a file that is swapped in between changes
-    nothing (CWE-367). The loader never gets the path. A digest or signature proves who made a file, not that it is
-    harmless: both checks are made.
+    The file is read once. Its bytes are verified, then checked for formats that run code (OWASP ASVS 5.0 1.5.2,
+    CWE-502) or read other files (CWE-610), and then passed to the loader, so that replacing the file in between has no
+    effect (CWE-367). The loader never gets the path. A digest or signature proves the origin of a file, not that it is
+    harmless, so both checks are made.
 
-    :param loader: makes the model of an :class:`io.BytesIO` with the verified bytes, such as :func:`numpy.load`.
-        What it raises is not caught.
-    :param sha256: the digest, 64 hexadecimal digits from a source that whoever can write the model cannot write; or
-        the path of a digest file, see :func:`read_digest`.
+    :param loader: returns the model from an :class:`io.BytesIO` with the verified bytes, such as :func:`numpy.load`.
+        Its exceptions are not caught.
+    :param sha256: the digest as 64 hexadecimal digits, from a source that cannot be changed by those who can write the
+        model; or the path of a digest file, see :func:`read_digest`.
     :param signature: the file with an OpenSSF model signature (extra ``[models]``).
-    :param signed_by: whose signature: the PEM file of a public key, or a configured
+    :param signed_by: the expected signer: the PEM file of a public key, or a configured
         ``model_signing.verifying.Config`` for Sigstore identities and certificates.
-    :param max_bytes: reject a larger file before reading it, and one that expands to more. The whole file is kept in
-        memory.
-    :param allow: what may be in the file although it can run code or read other files, by the names in :data:`KINDS`.
-    :raises UnreadableModel: the file is missing, too large, or not a plain file.
+    :param max_bytes: the maximum size of the file, checked before reading it, and of its decompressed parts. The whole
+        file is kept in memory.
+    :param allow: formats that are accepted although they can run code or read other files, by names in :data:`KINDS`.
+    :raises UnreadableModel: the file is missing, too large, or not a regular file.
     :raises UnverifiedModel: neither a digest nor a signature was given, or one of them does not match.
-    :raises UnsafeModel: loading it could run code, or read other files, and ``allow`` does not name that.
+    :raises UnsafeModel: loading it could run code or read other files, and ``allow`` does not permit that.
     :raises ValueError: the arguments contradict each other, or ``allow`` has an unknown name.
     """
     source = Path(path)
@@ -80,19 +80,19 @@ def load_verified_directory(
     max_bytes: int = MAX_BYTES,
     allow: Collection[str] = (),
 ) -> T:
-    """Load a model that is a directory, such as a SavedModel, as :func:`load_verified` does.
+    """Load a model directory, such as a SavedModel, with the checks of :func:`load_verified`.
 
     Symbolic links in it are rejected.
 
-    :param loader: makes the model of a mapping from relative paths (with ``/``) to the verified bytes. For a loader
-        that only takes a path there is :func:`verified_copy`.
-    :param sha256: the digest of the directory, see :func:`directory_digest`; or a digest file that names it.
-    :param signature: an OpenSSF model signature of the directory; files that it does not cover are left out.
-    :param max_bytes: the most bytes of all files together.
-    :raises UnreadableModel: it is missing, empty or too large, or has a symbolic link or a device.
-    :raises UnverifiedModel: as for a file.
-    :raises UnsafeModel: loading one of its files could run code that ``allow`` does not name.
-    :raises ValueError: as for a file.
+    :param loader: returns the model from a mapping of relative paths (with ``/``) to the verified bytes. For loaders
+        that only accept a path, see :func:`verified_copy`.
+    :param sha256: the digest of the directory, see :func:`directory_digest`; or a digest file that lists it.
+    :param signature: an OpenSSF model signature of the directory; files that it does not cover are omitted.
+    :param max_bytes: the maximum size of all files together.
+    :raises UnreadableModel: the directory is missing, empty or too large, or contains a symbolic link or a device.
+    :raises UnverifiedModel: as for :func:`load_verified`.
+    :raises UnsafeModel: loading one of its files could run code or read other files, and ``allow`` does not permit it.
+    :raises ValueError: as for :func:`load_verified`.
     """
     files = _verified_files(Path(path), sha256, signature, signed_by, max_bytes, allow)
     for name, data in files.items():
@@ -111,17 +111,17 @@ def load_verified_copy(
     max_bytes: int = MAX_BYTES,
     allow: Collection[str] = (),
 ) -> T:
-    """Load a model that is a directory from a private copy of its verified files.
+    """Load a model directory from a private copy of its verified files.
 
-    An ONNX model may name other files for its tensors here, if they are verified files of the same directory: the
-    library takes them from beside the model, and beside it in the copy there is nothing else.
+    An ONNX model may store tensors in other files if these are verified files of the same directory: the library reads
+    them from the directory of the model, and the copy contains no other files.
 
-    :param loader: makes the model of the path of the copy. The copy is deleted when it returns, so it must have read
-        everything by then.
-    :raises UnsafeModel: loading one of its files could run code, or reads a file that is not among them, and ``allow``
-        does not name that.
+    :param loader: returns the model from the path of the copy. The copy is deleted when the loader returns, so it must
+        have read everything by then.
+    :raises UnsafeModel: loading one of the files could run code or read a file outside of the directory, and ``allow``
+        does not permit that.
 
-    Everything else is as for :func:`load_verified_directory`.
+    Otherwise it is like :func:`load_verified_directory`.
     """
     files = _verified_files(Path(path), sha256, signature, signed_by, max_bytes, allow)
     for name, data in files.items():
@@ -158,12 +158,12 @@ def _check_arguments(
     allow: Collection[str],
 ) -> None:
     if (signature is None) != (signed_by is None):
-        raise ValueError("signature and signed_by go together: a signature proves nothing without its signer")
+        raise ValueError("signature and signed_by must be used together: a signature is meaningless without its signer")
     unknown = {allow} if isinstance(allow, str) else set(allow) - set(KINDS)
     if unknown:
-        raise ValueError(f"allow is a list of names among {', '.join(KINDS)}; not {', '.join(sorted(unknown))}")
+        raise ValueError(f"allow must be a list of these names: {', '.join(KINDS)}; not {', '.join(sorted(unknown))}")
     if sha256 is None and signature is None:
-        remedy = f"Pass sha256=, which `flask secure-ml model digest {path}` prints where the model was made"
+        remedy = f"Pass sha256=, which `flask secure-ml model digest {path}` prints where the model was built"
         raise UnverifiedModel(path, "it has no expected digest or signature", f"{remedy}, or signature= and signed_by=")
 
 
@@ -173,12 +173,12 @@ def _reject_code(path: Path, data: bytes, limit: int, allow: Collection[str]) ->
 
 
 def _reject_config(path: Path, data: bytes, allow: Collection[str]) -> None:
-    # Unpacked, a Keras model is a directory of what its archive had.
+    # An unpacked Keras model is a directory with the members of its archive.
     if path.name == "config.json" and config_holds_code(data):
         _reject(path, Finding("keras-lambda", ()), allow)
 
 
 def _reject(path: Path, finding: Finding, allow: Collection[str]) -> None:
     if finding.kind not in allow:
-        problem = f"it is {finding}, and loading that can {finding.consequence}"
+        problem = f"it is {finding}, and loading it can {finding.consequence}"
         raise UnsafeModel(path, problem, f"{_REMEDIES.get(finding.kind, _CONVERT)} pass allow=[{finding.kind!r}]")

@@ -1,11 +1,12 @@
-"""Finding the other files that an ONNX model names.
+"""Finding references to other files in ONNX models.
 
-A tensor with ``data_location: EXTERNAL`` has its values in a file that ``external_data`` names (ONNX, "External Data").
-onnx and onnxruntime take it from beside the model, or from the working directory when they get the model as bytes. A
-node may name a compiled file likewise (onnxruntime, "EP Context Design": ``embed_mode`` 0).
+The values of a tensor with ``data_location: EXTERNAL`` are in the file named by ``external_data`` (ONNX, "External
+Data"). onnx and onnxruntime look for it in the directory of the model, or in the working directory if the model is
+passed as bytes. A node may refer to a compiled file in the same way (onnxruntime, "EP Context Design": ``embed_mode``
+0).
 
-Protocol buffers have no magic number, and a message that occurs twice is merged, so evidence counts wherever in a
-message it stands, and the package ``onnx`` is not needed to find it.
+Protocol buffers have no magic number, and repeated messages are merged, so evidence counts at any position in a
+message. The package ``onnx`` is not needed.
 Source: ``onnx.proto`` of ONNX 1.23, whose field numbers never change.
 """
 
@@ -36,7 +37,7 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-# A file may hold one of these alone. Their numbers are those of many other messages, so only full evidence counts.
+# A file may contain only one of these. Many other messages use the same field numbers, so only full evidence counts.
 _PARTS = ("graph", "function", "tensor")
 _LISTED = 3
 _CHUNK = 1 << 20
@@ -46,13 +47,15 @@ _HARMLESS_KEYS = (b"offset", b"length", b"checksum", b"prepacked")
 
 
 def other_files(data: bytes) -> frozenset[str] | None:
-    """Return the paths that an ONNX model names, with an empty one where no verified file can stand; or None.
+    """Return the paths of other files in an ONNX model, or None.
 
-    :raises Opaque: it has more fields than a model.
+    An empty path stands for a reference that no verified file can satisfy.
+
+    :raises Opaque: it has more fields than any model.
     """
     for kind in ("model", *_PARTS):
         found = _Search(data)
-        # A model with half of the evidence may be read differently by the next release of a library.
+        # A later release of a library may interpret a model with half of the evidence differently.
         if not found.run(kind):
             continue
         half = kind == "model" and (found.external or found.names)
@@ -62,7 +65,7 @@ def other_files(data: bytes) -> frozenset[str] | None:
 
 
 def is_text(head: bytes) -> bool:
-    """Return True if a file that begins so could be text in UTF-8, which may have any character in a comment."""
+    """Return True if a file that begins like this could be UTF-8 text; comments may contain any character."""
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -71,9 +74,9 @@ def is_text(head: bytes) -> bool:
 
 
 def text_names_files(stream: BinaryIO) -> bool:
-    """Return True if a model as text names other files: in the text format of protocol buffers, or in their JSON.
+    """Return True if a text model refers to other files, in the text or JSON format of protocol buffers.
 
-    Comments may stand between all parts of the text format, so the two names alone decide.
+    The text format allows comments anywhere, so only the two field names are searched for.
     """
     found: set[bytes] = set()
     tail = b""
@@ -85,7 +88,7 @@ def text_names_files(stream: BinaryIO) -> bool:
 
 
 def json_names_files(raw: bytes) -> bool:
-    """Return True if JSON names other files when its escapes are decoded."""
+    """Return True if JSON refers to other files after decoding its escapes."""
     try:
         plain = json.dumps(json.loads(raw), ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -101,7 +104,7 @@ def listed(files: Collection[str]) -> str:
 
 
 class _Search:
-    """What a message names: whether a tensor is external, and the paths."""
+    """Searches a message for external tensors and paths."""
 
     def __init__(self, data: bytes) -> None:
         self.external = False
@@ -110,7 +113,7 @@ class _Search:
         self._left = MAX_FIELDS
 
     def run(self, kind: str) -> bool:
-        """Read the file as a message of a kind, and return whether it is one."""
+        """Parse the file as a message of a kind; return True if it is one."""
         pending = [(kind, 0, len(self._data))]
         try:
             while pending:
@@ -139,7 +142,7 @@ class _Search:
 
     def _tensor(self, number: int, wire: int, first: int, last: int) -> None:
         if wire == protobuf.VARINT and number == _LOCATION:
-            # An enum has 32 bits; what is above them is dropped.
+            # An enum has 32 bits; higher bits are dropped.
             self.external = self.external or first & 0xFFFFFFFF == _EXTERNAL
         elif wire == protobuf.LENGTH and number == _ENTRIES:
             self._entry(first, last)

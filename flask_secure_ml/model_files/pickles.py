@@ -1,14 +1,13 @@
-"""Finding pickles, without unpickling them: what an unpickler would do with a stream.
+"""Detecting pickles without unpickling them, by simulating an unpickler.
 
-A pickle that only imports something and then breaks off runs the code of that module and nothing else. A table of one
-column whose name begins with ``c`` is the same bytes: ``class`` and ``setosa`` on two lines import ``lass.setosa``.
-Only the name of the module separates the two, and whether a module is installed differs from one machine to the next.
-So the modules whose import counts as code are listed: the standard library of Python 3.11 to 3.14, the names of
-Python 2 that an unpickler translates to it, the packages that build and serve models, and what applications call their
-own first module.
+A pickle that imports a module and then ends runs only the code of that module. A table with one column whose name
+begins with ``c`` can be the same bytes: ``class`` and ``setosa`` on two lines import ``lass.setosa``. Only the module
+name distinguishes them, and which modules are installed differs between machines. So there is a list of modules whose
+import counts as code: the standard library of Python 3.11 to 3.14, the Python 2 names that an unpickler translates to
+it, packages for building and serving models, and common names of an application's main module.
 
-The list is used for nothing else: a pickle that calls what it imported, or that ends with a value, is found whatever
-module it names.
+The list is not used for anything else: a pickle that calls an imported object, or that ends with a value, is detected
+whatever modules it imports.
 """
 
 from __future__ import annotations
@@ -99,15 +98,15 @@ _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opco
 
 
 class _Impossible(Exception):
-    """An unpickler would stop here."""
+    """An unpickler would raise an error here."""
 
 
 @dataclass
 class _Machine:
-    """What an unpickler has on its stack, as counts.
+    """The state of an unpickler, with only the number of objects on its stack.
 
-    :param lookups: the opcodes that bring something that can be called.
-    :param named: whether there was a string, which STACK_GLOBAL could use as a name.
+    :param lookups: the opcodes that can push a callable.
+    :param named: a string occurred, which STACK_GLOBAL could use as a name.
     """
 
     lookups: frozenset[str] = _IMPORTS | _PERSISTENT
@@ -139,20 +138,20 @@ class _Machine:
 
 
 def is_pickle(stream: BinaryIO) -> bool:
-    """Return True if unpickling this stream would call something, or give a value.
+    """Return True if unpickling this stream would call something or return a value.
 
-    Reads no further than it must. 20 000 opcodes that are all possible are taken for one that does: no other file has
-    them, and a pickle could call something after any number of them.
+    The stream is read only as far as necessary. A stream with 20,000 valid opcodes counts as a pickle: no other file
+    has that many, and a pickle could call something after any number of them.
 
-    :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and damaged.
+    :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and corrupt.
     """
     return _ends(stream, _Machine()) != "impossible"
 
 
 def runs_code(stream: BinaryIO) -> bool:
-    """Return True if unpickling this stream would import or call something, except what a persistent id stands for.
+    """Return True if unpickling this stream would import or call something, other than objects of persistent ids.
 
-    :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and damaged.
+    :raises OSError, EOFError, zlib.error, lzma.LZMAError: the stream is compressed and corrupt.
     """
     return _ends(stream, _Machine(_IMPORTS)) in {"code", "unknown"}
 
@@ -175,7 +174,7 @@ def _step(stream: BinaryIO, machine: _Machine) -> str:
         return "code"
     machine.step(opcode)
     if opcode.name in _CALLS and not machine.imported:
-        # With None for a state BUILD does nothing, to whatever it is done.
+        # BUILD with the state None has no effect on any object.
         if opcode.name != "BUILD":
             raise _Impossible
         return ""
@@ -185,7 +184,7 @@ def _step(stream: BinaryIO, machine: _Machine) -> str:
 
 
 def _skip_argument(stream: BinaryIO, opcode: pickletools.OpcodeInfo) -> bool:
-    """Read over an argument, and return whether it names a module whose import counts as code."""
+    """Skip an argument; return True if it names a module whose import counts as code."""
     size = opcode.arg.n if opcode.arg else 0
     counts = opcode.name in _TWO_LINES and _skip_module(stream)
     if size == pickletools.UP_TO_NEWLINE:
@@ -200,17 +199,17 @@ def _skip_module(stream: BinaryIO) -> bool:
     parts = _line(stream).decode("utf-8", "replace").split(".")
     if parts[0] in MODULES:
         return True
-    # A table whose first line begins with a c looks like an import until the name of the module is checked. An importer
-    # takes the name of a file, which may have hyphens or begin with a digit.
+    # A table whose first line begins with c looks like an import, except for the module name. Module names are file
+    # names, which may contain hyphens or begin with a digit.
     if not all(part and f"_{part.replace('-', '_')}".isidentifier() for part in parts):
         raise _Impossible
     return False
 
 
 def _line(stream: BinaryIO) -> bytes:
-    """Return the beginning of a line, at most a megabyte; no module has a longer name.
+    """Return a line, truncated to a megabyte; no module has a longer name.
 
-    The unpickler in C asks for the end of the line, the one in Python takes the end of the file for it.
+    The C unpickler requires the line to be terminated; the Python unpickler also accepts the end of the file.
     """
     line = beginning = stream.readline(_MAX_LINE)
     while line and not line.endswith(b"\n"):

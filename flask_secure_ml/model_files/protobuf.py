@@ -1,7 +1,7 @@
 """Reading the fields of a serialized protocol buffer without its schema.
 
-At least as lenient as any implementation: tags and varints may be longer than necessary, fields may be unknown, of
-another wire type or in groups. What every implementation rejects is :class:`Malformed`.
+The reader is at least as lenient as any implementation: tags and varints may be longer than necessary, and fields may
+be unknown, of another wire type or in groups. Input that every implementation rejects is :class:`Malformed`.
 Source: Protocol Buffers documentation, "Encoding".
 """
 
@@ -14,7 +14,7 @@ VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
 
 _VARINT_BYTES = 10
 _SIZES = {FIXED64: 8, FIXED32: 4}
-# Lists of numbers that are not packed have one field for each number. Left out: fields 3 and 14, which matter in ONNX.
+# An unpacked list of numbers has one field per number. Fields 3 and 14, which matter in ONNX, are not matched.
 _NUMBERS = re.compile(
     rb"(?>[\x08\x10\x20\x28\x30\x38\x40\x48\x50\x58\x60\x68\x78][\x80-\xff]{0,9}[\x00-\x7f]"
     rb"|[\x0d\x15\x1d\x25\x2d\x35\x3d\x45\x4d\x55\x5d\x65\x6d\x75\x7d].{4}"
@@ -24,18 +24,18 @@ _NUMBERS = re.compile(
 
 
 class Malformed(Exception):
-    """These bytes are not a message."""
+    """The bytes are not a message."""
 
 
 class Cut(Malformed):
-    """They could be the beginning of a message."""
+    """The bytes could be the beginning of a message."""
 
 
 def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield number, wire type and two positions for each field that has a length, and for fields 3 and 14.
+    """Yield number, wire type and two positions for length-delimited fields and for fields 3 and 14.
 
-    The positions are where the content begins and ends; for a varint they are its value, twice. Fields in groups are
-    passed over, since no message of ONNX has one.
+    The positions are the start and the end of the content; for a varint, both are its value. Fields in groups are
+    skipped, because ONNX does not use groups.
 
     :raises Malformed: no implementation accepts the message.
     """
@@ -80,7 +80,7 @@ def _enter_or_leave(groups: list[int], number: int, wire: int) -> None:
 
 
 def _content(data: bytes, start: int, end: int, wire: int) -> tuple[int, int]:
-    """Return the value of a varint, or where the content begins; and where the field ends."""
+    """Return the value of a varint or the start of the content, and the end of the field."""
     if wire == VARINT:
         return _varint(data, start, end)
     if wire == LENGTH:
@@ -96,6 +96,6 @@ def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
     for position in range(start, min(start + _VARINT_BYTES, end)):
         byte = data[position]
         value |= (byte & 0x7F) << 7 * (position - start)
-        if byte < 0x80:  # noqa: PLR2004  the highest bit says that there is more
+        if byte < 0x80:  # noqa: PLR2004  the continuation bit
             return value & 0xFFFFFFFFFFFFFFFF, position + 1
     raise Malformed if end - start >= _VARINT_BYTES else Cut

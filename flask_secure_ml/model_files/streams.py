@@ -1,4 +1,4 @@
-"""Parts of a model file as streams: the file itself, what a compressed file holds, the members of an archive."""
+"""Parts of a model file as streams: the file itself, the content of compressed files, the members of archives."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ HEAD = 512
 _CHUNK = 1 << 16
 _DEFLATE = 8
 _FDICT = 0x20
-# RFC 8878 section 3.1.2, and the same in LZ4: a frame of anything, before the others.
+# RFC 8878 section 3.1.2, and the same in LZ4: a skippable frame, which may precede others.
 _SKIPPABLE = 5
 _LZMA_HEADER = 13
-# (lp * 5 + pb) * 9 + lc, of which the greatest is 224.
+# (pb * 5 + lp) * 9 + lc, which is at most 224.
 _LZMA_PROPERTIES = 225
-# A power of two, one and a half of it, or the greatest number.
+# A power of two, 1.5 times a power of two, or the maximum.
 _LZMA_DICTIONARIES = frozenset({(1 << 32) - 1, *(each << bit for bit in range(31) for each in (1, 2, 3))})
 _UNKNOWN_SIZE = (1 << 64) - 1
 _SALVAGED = 1 << 20
@@ -34,11 +34,11 @@ class Opaque(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """Something in a model file.
+    """A part of a model file.
 
-    :param where: the path to it from outside, such as ``("gzip", "data.pkl")``; empty for the file itself.
-    :param open: opens it again, at its beginning.
-    :param in_archive: whether it is in a zip or tar archive.
+    :param where: the path to the part, from the outermost, such as ``("gzip", "data.pkl")``; empty for the file itself.
+    :param open: returns a new stream at the beginning of the part.
+    :param in_archive: the part is in a zip or tar archive.
     """
 
     where: tuple[str, ...]
@@ -46,12 +46,12 @@ class Part:
     in_archive: bool = False
 
     def head(self) -> bytes:
-        """Return the first 512 bytes, or what there is."""
+        """Return the first 512 bytes, or fewer if the part is shorter."""
         with self.open() as stream:
             return stream.read(HEAD)
 
     def whole(self, limit: int) -> bytes:
-        """Return all of it.
+        """Return the whole content.
 
         :raises Opaque: it expands to more than ``limit`` bytes.
         """
@@ -63,7 +63,7 @@ class Part:
 
 
 class _Zlib(io.RawIOBase):
-    """What a zlib stream (RFC 1950) holds; the standard library has no file object for it."""
+    """The content of a zlib stream (RFC 1950), for which the standard library has no file object."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -85,7 +85,7 @@ class _Zlib(io.RawIOBase):
 
 
 class _Bytes:
-    """Another source that gives one byte at a time, and not more of them than :func:`salvage` takes."""
+    """A wrapper of a stream that returns one byte at a time, up to the limit of :func:`salvage`."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -99,9 +99,9 @@ class _Bytes:
 
 
 def salvage(source: BinaryIO, expand: Callable[[BinaryIO], BinaryIO]) -> bytes:
-    """Return what a damaged stream holds before the damage, which reading it in larger pieces loses.
+    """Return the content of a damaged stream before the damage, which reading in larger pieces would lose.
 
-    :raises Opaque: more than 1 MiB comes before the damage.
+    :raises Opaque: more than 1 MiB precedes the damage.
     """
     found = bytearray()
     with suppress(EOFError, OSError, lzma.LZMAError, zlib.error):
@@ -129,10 +129,10 @@ def _lzma(source: BinaryIO) -> BinaryIO:
 
 @dataclass(frozen=True)
 class Wrapper:
-    """A kind of compression.
+    """A compression format.
 
-    :param begins: returns True if it could have written the first bytes of a file.
-    :param certain: nothing else begins so; then what cannot be expanded is damaged, and not something else.
+    :param begins: returns True if the first bytes of a file can be this format.
+    :param certain: no other format begins in the same way, so a file that cannot be decompressed is damaged.
     """
 
     name: str
@@ -146,13 +146,13 @@ def _magic(beginning: bytes) -> Callable[[bytes], bool]:
 
 
 def _begins_zlib(head: bytes) -> bool:
-    """Return True if RFC 1950 section 2.2 allows these two bytes: deflate, any window, and the check bits."""
-    # The high half of the first byte is the window, of which the greatest is 7.
+    """Return True if the first two bytes are a valid zlib header (RFC 1950 section 2.2) for deflate."""
+    # The high half of the first byte is the window size, which is at most 7.
     return len(head) > 1 and head[0] & 0x8F == _DEFLATE and (head[0] << 8 | head[1]) % 31 == 0
 
 
 def _begins_zlib_with_dictionary(head: bytes) -> bool:
-    """Return True if what follows the dictionary's checksum could be expanded, whatever the dictionary is."""
+    """Return True if the data after the dictionary's checksum could be decompressed with some dictionary."""
     if not _begins_zlib(head) or not head[1] & _FDICT:
         return False
     engine = zlib.decompressobj(-zlib.MAX_WBITS, zdict=bytes(1 << zlib.MAX_WBITS))
@@ -164,7 +164,7 @@ def _begins_zlib_with_dictionary(head: bytes) -> bool:
 
 
 def _begins_lzma(head: bytes) -> bool:
-    """Return True if liblzma would read this as its older format, by properties and sizes: it has no magic number."""
+    """Return True if liblzma would detect its legacy format, which has no magic number, by properties and sizes."""
     if len(head) < _LZMA_HEADER or head[0] >= _LZMA_PROPERTIES:
         return False
     dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
@@ -184,7 +184,7 @@ WRAPPERS = (
     Wrapper("LZ4 or Zstandard", lambda head: head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == _SKIPPABLE, True, None),
 )
 
-# What no module of the standard library opens; LZ4 and Zstandard are above, with their frames.
+# Formats that the standard library does not support; LZ4 and Zstandard, which consist of frames, are above.
 _CONTAINERS = {
     b"7z\xbc\xaf\x27\x1c": "7-Zip",
     b"Rar!\x1a\x07": "RAR",
@@ -197,13 +197,13 @@ _CONTAINERS = {
     b"age-encryption.org/": "age",
     b"Salted__": "OpenSSL",
 }
-# Readers of these pass over a program before them, which extracts them.
+# Readers of these formats skip a self-extracting program before the archive.
 _AFTER_A_PROGRAM = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!\x1a\x07\x00": "RAR", b"Rar!\x1a\x07\x01\x00": "RAR"}
 _PROGRAM = 1 << 21
 
 
 def container(stream: BinaryIO) -> str:
-    """Return the packer of a file that cannot be examined, or an empty string."""
+    """Return the name of an archive format that cannot be examined; an empty string for others."""
     beginning = stream.read(_PROGRAM)
     names = [name for magic, name in _CONTAINERS.items() if beginning.startswith(magic)]
     return next(iter([*names, *(name for magic, name in _AFTER_A_PROGRAM.items() if magic in beginning)]), "")

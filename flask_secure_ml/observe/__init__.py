@@ -1,1 +1,1 @@
-"""Recorders: what happened, for people and machines."""
+"""Recorders: logs, metrics, traces, alerts and reports."""

@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 description of an app, made from its policies and schemas, and the page that shows it.
+"""The OpenAPI 3.1 document of an app, generated from its policies and schemas, and the documentation page.
 
-Imported by apps that serve it (``SECURE_ML_OPENAPI``) and by the command ``flask secure-ml openapi``.
+This package is imported only by apps that set ``SECURE_ML_OPENAPI`` and by the command ``flask secure-ml openapi``.
 """
 
 from .document import build_document

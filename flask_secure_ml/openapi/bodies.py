@@ -1,4 +1,4 @@
-"""The request body in every format that a route accepts."""
+"""Descriptions of request bodies in every format that a route accepts."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _TABLE_DIMENSIONS = 2
 
 @dataclass(frozen=True)
 class Body:
-    """The body of one route.
+    """The request body of one route.
 
     :param schema: its marshmallow schema.
-    :param reference: the same as JSON Schema.
-    :param example: a value of it, or None.
+    :param reference: the same schema as JSON Schema.
+    :param example: a valid value, or None.
     """
 
     schema: Schema
@@ -37,7 +37,7 @@ class Body:
 
 
 class Bodies:
-    """Describes bodies in the formats and encodings of the settings."""
+    """Describes request bodies in the configured formats and content encodings."""
 
     def __init__(self, settings: Settings, examples: Examples) -> None:
         self._formats: Formats = build_formats(settings.wire_formats, Caps.of(settings))
@@ -55,14 +55,14 @@ class Bodies:
         return {"required": True, "content": content}
 
     def parameters(self, schema: Schema | None) -> list[dict[str, Any]]:
-        """Return the request headers about the body."""
+        """Return the Parameter Objects of the request headers that describe the body."""
         found = []
         if self._encodings:
             found.append(
                 _header("Content-Encoding", {"enum": ["identity", *self._encodings]}, "The compression of the body.")
             )
         if schema is not None and self._accepts_binary(schema):
-            text = f"The number of bytes of JSON that binary data follows; required with {OCTETS}."
+            text = f"The number of bytes of JSON before the binary data; required with {OCTETS}."
             found.append(_header(LENGTH_HEADER, {"type": "integer", "minimum": 0}, text))
         return found
 
@@ -87,7 +87,7 @@ class Bodies:
             yield JSON, either | _examples(_named("smallest", body.example) | example)
         else:
             yield JSON, {"schema": _INFERENCE} | _examples(example)
-        text = f"An inference request in JSON and, after {LENGTH_HEADER} bytes, the bytes of its inputs."
+        text = f"An inference request in JSON and, after {LENGTH_HEADER} bytes, the binary data of its inputs."
         yield OCTETS, {"schema": {"contentMediaType": OCTETS, "description": text}}
 
 
@@ -120,7 +120,7 @@ def _as_csv(body: Body) -> dict[str, Any]:
     if tensor.features:
         header += ": those of x-features, in any order"
         found["x-features"] = list(tensor.features)
-    found["description"] = f"A table of numbers, a row a line, with {name}: {tensor_text(tensor)} {header}."
+    found["description"] = f"A table of numbers, one row per line, with {name}: {tensor_text(tensor)} {header}."
     return {"schema": found} | _examples(_named("smallest", _table(body, name)))
 
 
@@ -135,7 +135,7 @@ def _tensor(body: Body) -> tuple[str, Tensor]:
 
 
 def _table(body: Body, name: str) -> str | None:
-    """Return the example as CSV."""
+    """Return the example as CSV; None if it is not a table of numbers."""
     rows = (body.example or {}).get(name)
     _, tensor = _tensor(body)
     if not isinstance(rows, list) or tensor.dtype.kind == "b" or len(tensor.shape) > _TABLE_DIMENSIONS:
@@ -145,7 +145,7 @@ def _table(body: Body, name: str) -> str | None:
 
 
 def _inference_example(body: Body) -> Any:
-    """Return the example as an inference request; None if it has more than tensors."""
+    """Return the example as an inference request; None if it has fields other than tensors."""
     if not isinstance(body.example, dict):
         return None
     fields = {field.data_key or name: field for name, field in body.schema.load_fields.items()}

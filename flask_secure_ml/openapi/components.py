@@ -1,4 +1,4 @@
-"""The parts of the description that are the same for every app, and examples of its schemas."""
+"""Components that are the same for every app, and examples for schemas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "X-Error-Code": {
-        "description": "The member `code` of the body, also where that is not a problem document.",
+        "description": "The error code, also if the body is not a problem document.",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -25,24 +25,27 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "WWW-Authenticate": {
-        "description": "A challenge for each authentication method, and what was wrong with the one that was used.",
+        "description": "A challenge for each authentication method, with the error of the one that was used.",
         "schema": {"type": "string"},
     },
     "DPoP-Nonce": {
-        "description": "The nonce of the next proof (RFC 9449 section 8).",
+        "description": "The nonce for the next proof (RFC 9449 section 8).",
         "schema": {"type": "string"},
     },
     "Allow": {"description": "The methods of this URL.", "schema": {"type": "string"}},
-    "Accept": {"description": "The accepted media types, if that was wrong.", "schema": {"type": "string"}},
+    "Accept": {
+        "description": "The accepted media types, if the media type was not accepted.",
+        "schema": {"type": "string"},
+    },
     "Accept-Encoding": {
-        "description": "The accepted content encodings, if that was wrong.",
+        "description": "The accepted content encodings, if the encoding was not accepted.",
         "schema": {"type": "string"},
     },
 }
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
-    "description": "What was wrong (RFC 9457). Programs read `code`, which does not change.",
+    "description": "A problem document (RFC 9457). `code` is for programs and does not change.",
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
         "type": {"type": "string", "format": "uri-reference"},
@@ -54,7 +57,7 @@ PROBLEM: dict[str, Any] = {
         "errors": {
             "type": "array",
             "maxItems": 20,
-            "description": "With 422: each error and its position. No value that was sent is repeated.",
+            "description": "With 422 and some 400: errors and their positions. Values of the request are not quoted.",
             "items": {
                 "type": "object",
                 "required": ["pointer", "message"],
@@ -75,7 +78,7 @@ _NAMED: dict[str, Any] = {
 
 INFERENCE_REQUEST: dict[str, Any] = {
     "type": "object",
-    "description": "The Open Inference Protocol, version 2. Each input fills the field of its name.",
+    "description": "The Open Inference Protocol, version 2. Each input is loaded by the field of its name.",
     "required": ["inputs"],
     "properties": {
         "id": {"type": ["string", "null"]},
@@ -140,31 +143,31 @@ _STRINGS = {
     "ipv6": "2001:db8::1",
     "ip": "192.0.2.1",
 }
-# The smallest picture: one gray pixel.
+# The smallest image: one gray pixel.
 _MEDIA = {
     "image/png": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==",
 }
 _DEEPEST = 16
 _NUMBERS = frozenset({"integer", "number"})
-# Constraints that no example is made for.
+# Constraints for which no example is generated.
 _UNKNOWN = frozenset({"pattern", "multipleOf", "not", "x-total", "x-norm"})
 
 
 class NoExampleError(ValueError):
-    """The schema has a constraint that no example is made for."""
+    """The schema has a constraint for which no example is generated."""
 
 
 class Examples:
-    """Makes examples.
+    """Generates examples for schemas.
 
-    :param schemas: the schemas that others refer to, by name.
+    :param schemas: the referenced schemas, by name.
     """
 
     def __init__(self, schemas: Mapping[str, JsonSchema]) -> None:
         self._schemas = schemas
 
     def of(self, schema: JsonSchema) -> Any:
-        """Return a short value that is valid for the schema; None if none is certain."""
+        """Return a short value that is valid for the schema; None if none can be generated."""
         try:
             found = self._value(schema, 0)
         except NoExampleError:
@@ -206,7 +209,7 @@ class Examples:
         more = max(0, max(schema.get("minItems", 0), 1) - len(first)) if schema.get("items") else 0
         if more * math.prod(_lengths(schema["items"])) > MAX_EXAMPLE if more else False:
             raise NoExampleError
-        # One object for all of them, because it is only serialized.
+        # All items can be the same object, because it is only serialized.
         return first + ([self._value(schema["items"], depth + 1)] * more if more else [])
 
 
@@ -246,7 +249,7 @@ def _of(known: Mapping[str, str], name: str) -> str:
 
 
 def _lengths(schema: JsonSchema) -> Sequence[int]:
-    """Return the least number of items at each level of nested arrays."""
+    """Return the minimum number of items at each level of nested arrays."""
     found: list[int] = []
     while isinstance(schema, dict) and schema.get("type") == "array":
         found.append(max(schema.get("minItems", 1), 1))

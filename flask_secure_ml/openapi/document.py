@@ -1,4 +1,4 @@
-"""The description of an app as an OpenAPI 3.1 document, made only from what is enforced."""
+"""Generating the OpenAPI 3.1 document of an app from the policies that are enforced."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _MEMBERS = ("openapi", "info", "servers", "paths", "components")
 def check_apispec() -> None:
     """Check that the package of the extra ``[openapi]`` is installed.
 
-    :raises ConfigError: it is not.
+    :raises ConfigError: it is not installed.
     """
     try:
         import apispec.ext.marshmallow  # noqa: F401
     except ImportError:
         raise ConfigError(
-            ["SECURE_ML_OPENAPI needs a package: pip install 'flask-secure-ml[openapi]'"],
+            ["SECURE_ML_OPENAPI requires a package: pip install 'flask-secure-ml[openapi]'"],
         ) from None
 
 
 def build_document(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of a protected app, for the routes that it has now.
+    """Return the OpenAPI 3.1 document of a protected app, with its current routes.
 
-    The same app gives the same document. Paths are in alphabetical order; members of a schema in theirs.
+    The document is deterministic. Paths are in alphabetical order, members of a schema in the order of its fields.
 
     :raises ConfigError: apispec is not installed.
     :raises RuntimeError: the app is not protected.
@@ -63,7 +63,7 @@ def build_document(app: Flask) -> dict[str, Any]:
 
 
 class _Builder:
-    """Makes one document."""
+    """Builds one document."""
 
     def __init__(self, app: Flask, state: AppState) -> None:
         from apispec import APISpec
@@ -142,7 +142,7 @@ class _Builder:
         return found if policy.body is None else found | self._caps(policy)
 
     def _caps(self, policy: Policy) -> dict[str, Any]:
-        """Return the limits on a body; of several limits on its bytes the smallest applies."""
+        """Return the limits on a body; the smallest limit on its bytes applies."""
         settings, own = self._state.settings, policy.caps
         holding = {
             name: getattr(settings, name) if (cap := getattr(own, name)) is None else cap
@@ -154,13 +154,13 @@ class _Builder:
 
 
 def _version(app: Flask) -> str:
-    """Return the version of the app's module, ``0`` without one."""
+    """Return the version of the app's module; ``0`` if it has none."""
     module = sys.modules.get(app.import_name)
     return str(getattr(module, "__version__", "0"))
 
 
 def _operation_ids(routes: Iterable[Route]) -> dict[tuple[str, str], str]:
-    """Return a name for each operation: its endpoint, with the method or a number only where it is not unique."""
+    """Return the unique id of each operation: its endpoint, with the method or a number if the endpoint is shared."""
     listed = list(routes)
     count = Counter(route.rule.endpoint for route in listed)
     found: dict[tuple[str, str], str] = {}
@@ -176,12 +176,12 @@ def _operation_ids(routes: Iterable[Route]) -> dict[tuple[str, str], str]:
     return found
 
 
-# A form feed ends the public part (as in click), and so do the fields that describe the function.
+# A form feed ends the public part (as in click), and so does the field list.
 _END = re.compile(r"\f|^:\w[^:\n]*:", re.MULTILINE)
 
 
 def docstring_of(app: Flask, route: Route) -> dict[str, str]:
-    """Return ``summary``, the first paragraph, and ``description``, the others; empty ones are left out."""
+    """Return ``summary``, the first paragraph, and ``description``, the rest; empty ones are omitted."""
     docstring = _docstring(_documented(app, route))
     summary, _, description = docstring.partition("\n\n")
     found = {"summary": " ".join(summary.split()).removesuffix("."), "description": description.strip()}
@@ -189,10 +189,13 @@ def docstring_of(app: Flask, route: Route) -> dict[str, str]:
 
 
 def _documented(app: Flask, route: Route) -> Any:
-    """Return the object with the docstring: the view, or of a class the method, or the class if the method has none."""
+    """Return the object whose docstring describes the operation.
+
+    For a view class, this is its method, or the class if the method has no docstring.
+    """
     view: Any = app.view_functions.get(route.rule.endpoint)
     while isinstance(view, partial):
-        # Its docstring is that of functools.
+        # A partial has the docstring of functools.partial.
         view = view.func
     cls = getattr(view, "view_class", None)
     if cls is None:
@@ -202,7 +205,7 @@ def _documented(app: Flask, route: Route) -> Any:
 
 
 def _docstring(documented: Any) -> str:
-    # Not inspect.getdoc, which inherits that of a base class: Flask's own, in the end.
+    # inspect.getdoc would return an inherited docstring, such as that of Flask's View.
     own = getattr(documented, "__doc__", None) or ""
     return _END.split(inspect.cleandoc(own), maxsplit=1)[0].strip()
 
@@ -211,10 +214,10 @@ _NOTHING = object()
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document of JSON's own types only (RFC 8259), in its order.
+    """Return a document reduced to JSON types (RFC 8259), in the same order.
 
-    A member of another type is left out: an infinite bound bounds nothing, and the string that Python makes of an
-    object can have its address in memory, or a path. In a list it becomes null, so that the others keep their position.
+    Members of other types are omitted: an infinite bound is no bound, and the string representation of an object can
+    reveal a memory address or a path. In a list they become null, so that other items keep their position.
     """
     return {str(name): value for name, each in document.items() if (value := _plain(each)) is not _NOTHING}
 

@@ -1,11 +1,11 @@
-"""The routes that serve the description: ``/openapi.json``, the page ``/docs``, and the files that the page needs.
+"""The routes of the OpenAPI document: ``/openapi.json``, the page ``/docs``, and the assets of the page.
 
-The page is static and reveals nothing about the app, so it is public; with ``protected`` it asks for a credential
-before it fetches the description, and keeps it in memory only. It loads nothing from other hosts, runs no script and
-no style that is not a file of its own, and no string becomes markup (Trusted Types).
+The page is static and reveals nothing about the app, so it is public. With ``protected``, it asks for a credential
+before it fetches the document, and keeps the credential in memory only. It loads nothing from other hosts, runs only
+its own scripts and styles, and never parses strings as markup (Trusted Types).
 
-All three have an ``ETag`` and respond to ``If-None-Match`` with 304 (RFC 9110 section 13.1.2). A browser may store what
-is public, and revalidates it each time; it does not store a protected description.
+All three routes send an ``ETag`` and respond to ``If-None-Match`` with 304 (RFC 9110 section 13.1.2). Browsers may
+store public responses but revalidate them each time; a protected document is not stored.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ _ASSETS = {
     "try.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-# An app is mounted in one or two places; whoever can choose the script root must not fill the memory.
+# An app is mounted under one or two prefixes. The limit keeps a client that can choose the prefix from filling memory.
 _MAX_ROOTS = 8
 
 
 def add_openapi(app: Flask, state: AppState, request: Callable[[], Request]) -> None:
-    """Serve the description and the page: to everyone, or the description to callers with a credential only.
+    """Add the routes of the OpenAPI document and of its page to an app.
+
+    In the mode ``protected``, the document requires a credential; the page is always public.
 
     :param request: returns the current request.
-    :raises ConfigError: the extra ``[openapi]`` is missing, or the app has a route of its own at one of the URLs.
+    :raises ConfigError: the extra ``[openapi]`` is missing, or the app already has a route at one of the URLs.
     """
     mode = state.settings.openapi
     check_apispec()
@@ -61,7 +63,7 @@ def add_openapi(app: Flask, state: AppState, request: Callable[[], Request]) -> 
     views = ((DESCRIPTION, site.description, mode == "public"), (PAGE, site.page, True), (ASSET, site.asset, True))
     for endpoint, content, public in views:
         view = _view(content, request, may_be_stored=public)
-        # No score options: these are not responses of the model, and their numbers must not be rounded.
+        # No score options: these are not model responses, and their numbers must not be rounded.
         setattr(view, MARK, Policy.build(public=public, scores=False))
         path = PATHS[endpoint].format(names=",".join(f"'{name}'" for name in _ASSETS))
         app.add_url_rule(path, endpoint, view, methods=["GET"])
@@ -71,12 +73,12 @@ def _check_free(app: Flask) -> None:
     # PolicyTable.check finds routes that the app adds later at these URLs.
     wanted = {PATHS[DESCRIPTION], PATHS[PAGE], f"{PATHS[PAGE]}/"}
     if taken := sorted(wanted & {rule.rule for rule in app.url_map.iter_rules()}):
-        raise ConfigError([f"SECURE_ML_OPENAPI needs {taken[0]}, where this app has a route of its own"])
+        raise ConfigError([f"SECURE_ML_OPENAPI uses {taken[0]}, but this app already has a route there"])
 
 
 @dataclass(frozen=True)
 class _Content:
-    """The content of a response, serialized once, with its entity tag."""
+    """The serialized content of a response, with its entity tag."""
 
     body: bytes
     media_type: str
@@ -91,7 +93,7 @@ class _Content:
 def _view(
     content: Callable[..., _Content], request: Callable[[], Request], *, may_be_stored: bool
 ) -> Callable[..., Response]:
-    """Return a view of the content that also handles conditional requests."""
+    """Return a view that serves the content and handles conditional requests."""
 
     def view(**names: str) -> Response:
         current = request()
@@ -109,7 +111,7 @@ def _view(
 class _Site:
     """The contents of the three routes.
 
-    :param asks: the page asks for a credential before it fetches the description.
+    :param asks: the page asks for a credential before it fetches the document.
     """
 
     def __init__(self, app: Flask, *, asks: bool) -> None:
@@ -125,8 +127,8 @@ class _Site:
         self._descriptions: dict[str, _Content] = {}
 
     def description(self, request: Request) -> _Content:
-        """Return the OpenAPI document; its server is where this app is mounted."""
-        # Not url_for, which an app's own URL defaults change.
+        """Return the OpenAPI document; its server URL is the prefix under which the app is mounted."""
+        # The app's URL defaults would change the result of url_for.
         root = quote(request.script_root)
         found = self._descriptions.get(root)
         if found is None:
@@ -136,7 +138,7 @@ class _Site:
         return found
 
     def _described(self, root: str) -> _Content:
-        # Made at the first request, when every route is known: Flask takes no more after it.
+        # Built at the first request: Flask does not accept further routes after it.
         with self._lock.get():
             if self._document is None:
                 self._document = build_document(self._app)
@@ -149,5 +151,5 @@ class _Site:
         return self._page
 
     def asset(self, _request: Request, name: str) -> _Content:
-        """Return a file of the page."""
+        """Return an asset of the page."""
         return self._assets[name]

@@ -1,4 +1,4 @@
-"""The responses of a route: that of the view, masked as its score options say, and problem documents."""
+"""The responses of a route: the view's response, with its score options applied, and problem documents."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _REQUEST_ID = "5f0e0c3c1a5e4d7e9a4b9d3c2f1e0a9b"
 _TITLES = {
     400: "The request is malformed.",
     401: "No valid credential.",
-    403: "The caller may not do this.",
-    404: "There is nothing at this URL.",
-    405: "This URL has other methods.",
-    406: "Accept allows no format of the response.",
+    403: "The caller is not permitted to do this.",
+    404: "No resource exists at this URL.",
+    405: "This URL does not allow the method.",
+    406: "Accept allows none of the formats of the response.",
     413: "The body is too large.",
     415: "The body is in a format that is not accepted.",
     422: "The body does not match its schema.",
@@ -49,13 +49,13 @@ _HEADERS = {
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
-# 403 has a challenge for these; who came in clear text gets none.
+# The 403 responses with a challenge; clear-text requests get none.
 _CHALLENGED = frozenset({"insufficient_scope", "forbidden"})
 
 
 @dataclass(frozen=True)
 class ErrorCase:
-    """One code, and when it is returned."""
+    """An error code, and the condition under which it is returned."""
 
     error: http.HTTPException
     when: str
@@ -72,16 +72,17 @@ class ErrorCase:
 
 
 def error_cases(route: Route, state: AppState) -> Iterator[ErrorCase]:
-    """Yield the errors that can be returned instead of the view's response, by status."""
+    """Yield the errors that a route can return, in order of status."""
     policy = route.policy
-    yield ErrorCase(errors.MalformedRequest(""), _malformed(policy))
+    where = {} if policy.public else {"errors": [{"pointer": "", "message": "The body ends after 40 of 90 bytes."}]}
+    yield ErrorCase(errors.MalformedRequest("", members=where), _malformed(policy))
     if not policy.public:
-        yield ErrorCase(errors.NotAuthenticated(""), "no credential, or one that is not valid")
+        yield ErrorCase(errors.NotAuthenticated(""), "no credential, or an invalid one")
     yield from _forbidden(policy, state)
     if "{" in route.path:
-        yield ErrorCase(http.NotFound(), "the URL names nothing that exists")
+        yield ErrorCase(http.NotFound(), "no resource exists at this URL")
     yield ErrorCase(http.MethodNotAllowed(), "another method at this URL, from a caller with a credential")
-    yield ErrorCase(errors.NotAcceptable(""), "Accept rules out every format of the response")
+    yield ErrorCase(errors.NotAcceptable(""), "Accept allows none of the formats of the response")
     # Also on a route without a schema: any body is limited, and JSON must be strict.
     yield ErrorCase(errors.PayloadTooLarge(""), "a body over the limits on bytes, values, members or strings")
     yield ErrorCase(errors.UnsupportedMediaType(""), "a body of another media type, charset or content encoding")
@@ -89,7 +90,7 @@ def error_cases(route: Route, state: AppState) -> Iterator[ErrorCase]:
         found = [{"pointer": "/instances/0/3", "message": "Not a number."}]
         yield ErrorCase(errors.ValidationFailed("", members={"errors": found}), "a body that does not match the schema")
     yield from _limited(policy, state)
-    yield ErrorCase(errors.InternalError(""), "a fault of the server, without details")
+    yield ErrorCase(errors.InternalError(""), "an error of the server, without details")
     if not policy.public or _closes(policy, state):
         yield ErrorCase(errors.DependencyUnavailable(""), "a service that authenticates or counts callers is down")
 
@@ -97,18 +98,18 @@ def error_cases(route: Route, state: AppState) -> Iterator[ErrorCase]:
 def _malformed(policy: Policy) -> str:
     parts = ["the query is not ASCII"]
     parts += [] if policy.public else ["a credential is malformed, or there are two"]
-    return ", ".join([*parts, "a body breaks its format"])
+    return ", ".join([*parts, "the body is malformed"])
 
 
 def _forbidden(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
     if policy.scopes:
         yield ErrorCase(errors.InsufficientScope(""), "the credential lacks a scope")
     if not policy.public:
-        yield ErrorCase(errors.Forbidden(""), "the credential is for something else")
+        yield ErrorCase(errors.Forbidden(""), "the credential does not permit this request")
     if not policy.public and state.settings.session_login is not None:
-        yield ErrorCase(errors.OriginNotAllowed(""), "a session cookie came from a page of another origin")
+        yield ErrorCase(errors.OriginNotAllowed(""), "a session cookie was sent from another origin")
     if state.settings.require_tls:
-        yield ErrorCase(errors.TlsRequired(""), "the request came in clear text")
+        yield ErrorCase(errors.TlsRequired(""), "the request was sent in clear text")
 
 
 def _limited(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
@@ -119,7 +120,7 @@ def _limited(policy: Policy, state: AppState) -> Iterator[ErrorCase]:
         more = ", or too many invalid credentials" if throttled else ""
         yield ErrorCase(errors.RateLimited(""), f"too many requests{more}")
     if policy.cost is not None and any(plan.quotas for plan in plans):
-        yield ErrorCase(errors.QuotaExceeded(""), "this body has more rows than are left of the quota")
+        yield ErrorCase(errors.QuotaExceeded(""), "the body has more rows than remain in the quota")
     if policy.in_flight is not None or any(plan.in_flight is not None for plan in plans):
         yield ErrorCase(errors.TooManyInFlight(""), "too many requests are in flight")
     if settings.anomalies_reject:
@@ -133,13 +134,13 @@ def _closes(policy: Policy, state: AppState) -> bool:
 
 
 def _plans(policy: Policy, state: AppState) -> list[Plan]:
-    """Return the plans that callers of a route can have: without a credential, the default one."""
+    """Return the plans that callers of a route can have; anonymous callers have the default plan."""
     found = state.settings.plans
     return [found.get("default", Plan())] if policy.public else list(found.values())
 
 
 def response_name(found: Sequence[ErrorCase]) -> str:
-    """Return the name of a response among the components: its status and its codes."""
+    """Return the component name of a response: its status and its codes."""
     return ".".join([str(found[0].status), *(each.code for each in found)])
 
 
@@ -184,8 +185,8 @@ def success(
 ) -> dict[str, Any]:
     """Return the Response Object of the view's response.
 
-    :param declared: the response schema of the policy; without it, nothing is known about the response.
-    :param components: the components that schemas of masked responses are added to.
+    :param declared: the response schema of the policy; None if the policy has none.
+    :param components: the components to which the schemas of masked responses are added.
     """
     found: dict[str, Any] = {
         "description": " ".join(["The response of the view.", *_remarks(policy, settings)]),
@@ -209,14 +210,14 @@ def _remarks(policy: Policy, settings: Settings) -> list[str]:
 
 
 def _options(policy: Policy, settings: Settings) -> ScoreOptions:
-    """Return the score options for a caller without a plan of its own."""
+    """Return the score options for callers without an assigned plan."""
     if policy.scores is None:
         return NO_SCORE_OPTIONS
     return policy.scores.stricter(settings.plans.get("default", Plan()).scores)
 
 
 def _is_inference(policy: Policy, settings: Settings) -> bool:
-    """Return True if the response can be one of the Open Inference Protocol, as for a request in it."""
+    """Return True if the route can respond in the Open Inference Protocol, as it does to requests in that format."""
     return policy.body is not None and not policy.body.many and "oip" in settings.wire_formats
 
 
@@ -226,7 +227,7 @@ def _is_one_array(policy: Policy) -> bool:
 
 
 def _is_written_as_array(field: ArrayField) -> bool:
-    """Return True if a value of the field is sent as an array of numbers, not as strings or in base64."""
+    """Return True if the field is serialized as an array of numbers, not as strings or base64."""
     has_strings = isinstance(field, Categorical) and isinstance(field.choices[0], str)
     return bool(field.shape) and not has_strings and not isinstance(field, Base64Tensor)
 
@@ -240,9 +241,9 @@ _LABELS = frozenset({"string", "integer", "boolean", "object", "null"})
 
 
 class MaskedSchemas:
-    """Makes the schemas of responses under some score options.
+    """Derives the schemas of responses with score options applied.
 
-    :param components: the components of the description, which the new schemas are added to. Their names have the
+    :param components: the components of the document, to which the new schemas are added. Their names contain the
         options, such as ``Prediction.round3``.
     """
 
@@ -252,7 +253,7 @@ class MaskedSchemas:
         self._suffix = ".".join(_suffix(options))
 
     def of(self, schema: JsonSchema) -> JsonSchema:
-        """Return the schema of a masked response for the schema that declares it."""
+        """Return the schema of a response after masking, for its declared schema."""
         return self._walk(schema) if self._suffix else schema
 
     def _walk(self, schema: JsonSchema) -> JsonSchema:
@@ -274,20 +275,20 @@ class MaskedSchemas:
         made = f"{name}.{self._suffix}"
         schemas = self._components.schemas
         if made not in schemas:
-            # Added before it is made, because it may refer to itself.
+            # Added first, because a schema may refer to itself.
             schemas[made] = {}
             schemas[made] |= self._walk(schemas[name])
         return f"#/components/schemas/{made}"
 
     def _loosened(self, leaf: JsonSchema) -> JsonSchema:
-        """Return the schema of a score without the constraints that the options can break."""
+        """Return the schema of a score without constraints that a masked score can violate."""
         found = {name: each for name, each in leaf.items() if self._still_holds(name, each)}
         if self._options.allows_nan:
             found["type"] = sorted(_types(found) | {"null"}, key="null".__eq__)
         return found
 
     def _still_holds(self, name: str, value: Any) -> bool:
-        """Return True if a constraint still holds: cut scores become lower ones, rounding can pass a bound."""
+        """Return True if masked scores meet a constraint: ``top_k`` lowers scores, rounding can exceed a bound."""
         if self._options.top_k is not None and name in ("enum", *_LOWER):
             return False
         if self._options.round is not None and name in _BOUNDS:
@@ -308,13 +309,13 @@ def _suffix(options: ScoreOptions) -> Iterator[str]:
 
 
 def _labels(schema: JsonSchema) -> JsonSchema:
-    """Return an object's schema without the members that are scores; what may be a score is not required."""
+    """Return an object's schema without members that are scores; members that may be scores become optional."""
     members = schema.get("properties", {})
     kept = {name: _without(each) for name, each in members.items() if not _is_scores(each) or "null" in _types(each)}
     found = schema | ({"properties": kept} if "properties" in schema else {})
     if "required" in schema:
         found["required"] = [name for name in schema["required"] if _is_label(members[name])]
-    # A list of scores has lost its items.
+    # The items of a list of scores are removed.
     return found if _is_label(schema) else {name: each for name, each in found.items() if name not in _COUNTED}
 
 
@@ -323,12 +324,12 @@ def _without(schema: JsonSchema) -> JsonSchema:
 
 
 def _is_scores(schema: JsonSchema) -> bool:
-    """Return True if a member has scores and nothing else, whatever its value."""
+    """Return True if every value of a member, other than null, is a score."""
     return "number" in _types(schema) or str(schema.get("x-dtype", "")).startswith("float")
 
 
 def _is_label(schema: JsonSchema) -> bool:
-    """Return True if a member is there without its scores."""
+    """Return True if a member is present after its scores are removed."""
     if "$ref" in schema:
         return True
     types = _types(schema)

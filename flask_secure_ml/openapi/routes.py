@@ -1,4 +1,4 @@
-"""The routes that are described, with their paths and path parameters as in OpenAPI."""
+"""The documented routes of an app, with OpenAPI paths and path parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DESCRIPTION = "secure_ml_openapi"
 PAGE = "secure_ml_docs"
 ASSET = "secure_ml_docs_asset"
 
-# In the usual order; OpenAPI has no others.
+# All methods that OpenAPI 3.1 supports, in the usual order.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 _NAME = re.compile(r"\{[^{}]*\}")
 
@@ -36,15 +36,15 @@ class Route:
 
     @property
     def shape(self) -> str:
-        """The path without the names of its parameters; OpenAPI does not distinguish two of one shape."""
+        """The path without parameter names; OpenAPI treats paths of the same shape as identical."""
         return _NAME.sub("{}", self.path)
 
 
 def app_routes(policies: PolicyTable) -> list[Route]:
-    """Return the operations of the app's own views, by path and method.
+    """Return the operations of the app's own views, sorted by path and method.
 
-    Left out are static files, what Flask implements by itself (``OPTIONS``, and ``HEAD`` for ``GET``), and the
-    routes of this extension.
+    Static files, methods that Flask implements itself (``OPTIONS``, and ``HEAD`` for ``GET``) and the routes of this
+    extension are omitted.
     """
     found = [Route(rule, _path(rule), method, policy) for rule, method, policy in policies.routes()]
     described = [each for each in found if _is_described(each.rule, each.method)]
@@ -75,15 +75,15 @@ def _literal(part: str) -> str:
 
 
 def _parts(rule: Rule) -> list[tuple[bool, str]]:
-    """Return the parts of the path, each with whether it is a name; the host is before the first ``|``."""
+    """Return the parts of the path, each with a flag for parameter names; the host is before the first ``|``."""
     trace: list[tuple[bool, str]] = rule._trace  # noqa: SLF001 - werkzeug has no public attribute for it
     return trace[trace.index((False, "|")) + 1 :]
 
 
 def path_parameters(rule: Rule, path: str) -> list[dict[str, Any]]:
-    """Return a Parameter Object for each name in the path.
+    """Return a Parameter Object for each parameter of the path.
 
-    :param path: the path of the route in the description, whose names may be those of another route.
+    :param path: the path of the route in the document; its parameter names may be those of another route.
     """
     converters = rule._converters  # noqa: SLF001 - the same
     own = [part for is_name, part in _parts(rule) if is_name]
@@ -94,7 +94,7 @@ def path_parameters(rule: Rule, path: str) -> list[dict[str, Any]]:
 
 
 def _schema(converter: BaseConverter) -> dict[str, Any]:
-    """Return the schema of what a converter accepts; a converter of the app accepts strings."""
+    """Return the schema of the values that a converter accepts; a custom converter accepts strings."""
     if isinstance(converter, NumberConverter):
         kind = "integer" if isinstance(converter, IntegerConverter) else "number"
         return {"type": kind} | dict(_bounds(converter))
@@ -126,11 +126,11 @@ def _lengths(regex: str) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Paths:
-    """The path of each route in the description.
+    """The path of each route in the document.
 
-    :param described: each route with its path. Of several paths that differ only in the names of their parameters, all
-        are under the first, because they are one path in OpenAPI.
-    :param left_out: routes whose method another route has at such a path already.
+    :param described: each route with its path. Paths that differ only in parameter names are one path in OpenAPI, so
+        all of them are listed under the first.
+    :param left_out: routes that would repeat a method of such a path.
     """
 
     described: list[tuple[Route, str]]
@@ -138,7 +138,7 @@ class Paths:
 
 
 def described_paths(routes: list[Route]) -> Paths:
-    """Return the path of each route in the description."""
+    """Return the path of each route in the document."""
     paths: dict[str, str] = {}
     found: dict[tuple[str, str], tuple[Route, str]] = {}
     left_out: list[Route] = []

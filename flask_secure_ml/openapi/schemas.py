@@ -1,4 +1,4 @@
-"""marshmallow schemas as JSON Schema, by apispec, with the fields of this package and names that do not clash."""
+"""Converting marshmallow schemas to JSON Schema: apispec, the fields of this package, and unique schema names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RESERVED = ("Problem", "InferenceRequest", "InferenceResponse")
 
 
 class _Converter(OpenAPIConverter):
-    """Adds to a schema its docstring, and what it does with unknown members."""
+    """Adds the docstring of a schema and its handling of unknown members."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -36,7 +36,7 @@ class _Converter(OpenAPIConverter):
     def resolve_nested_schema(self, schema: Any) -> Any:
         """Add a schema to the components, once for each way of handling unknown members.
 
-        apispec distinguishes the instances of a class by their other options only.
+        apispec distinguishes instances of a class by their other options only.
         """
         known = self.refs
         self.refs = self._references.setdefault(schema.unknown, {})
@@ -78,13 +78,13 @@ class _Converter(OpenAPIConverter):
 
 
 def _with_string(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the type of a number that is accepted as a string too, and is written as a string."""
+    """Return the type of a number that is also accepted as a string and serialized as one."""
     kind = schema.get("type", [])
     return {"type": [*([kind] if isinstance(kind, str) else kind), "string"]}
 
 
 class SchemaPlugin(MarshmallowPlugin):
-    """apispec's plugin, for one description."""
+    """The apispec plugin for one document."""
 
     Converter = _Converter
 
@@ -92,14 +92,14 @@ class SchemaPlugin(MarshmallowPlugin):
         super().__init__(schema_name_resolver=_namer())
 
     def reference(self, schema: Schema) -> dict[str, Any]:
-        """Return a reference to a schema among the components, which it is added to; for ``many``, an array of it."""
+        """Add a schema to the components, and return a reference to it; for ``many``, an array of it."""
         converter: Any = self.converter
         found: dict[str, Any] = converter.resolve_nested_schema(schema)
         return found
 
 
 def _namer() -> Callable[[Any], str]:
-    """Return a function that names schemas after their classes; a second one of a name gets a number."""
+    """Return a function that names schemas after their classes, with a number if the name is taken."""
     taken = set(_RESERVED)
 
     def name(schema: type[Schema] | Schema | str) -> str:
@@ -132,7 +132,7 @@ def field_schema(field: Any) -> JsonSchema | None:
 
 
 def is_default_private(field: Any) -> bool:
-    """Return True if the default of a field would reveal which hosts are accepted, or where a file is."""
+    """Return True if the default of a field would reveal an accepted host or the location of a file."""
     return isinstance(field, (Url, FilePath)) and "default" not in field.metadata
 
 
@@ -152,14 +152,14 @@ def _text(field: Text) -> JsonSchema:
 
 
 def _url(field: Url) -> JsonSchema:
-    # The accepted hosts stay private, as in the errors.
+    # The accepted hosts are not revealed, as in errors.
     schemes = " or ".join(f"{each}://" for each in field.schemes)
     description = f"A URL that begins with {schemes}, of a host that is accepted here."
     return {"type": "string", "format": "uri", "maxLength": field.max_length, "description": description}
 
 
 def _file(field: FilePath) -> JsonSchema:
-    # The folder stays private.
+    # The folder is not revealed.
     ending = "" if field.suffixes is None else f", ending with {' or '.join(field.suffixes)}"
     return {
         "type": "string",

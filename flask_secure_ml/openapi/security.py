@@ -1,8 +1,8 @@
-"""The authentication methods as OpenAPI security schemes, read from the guard that enforces them.
+"""The authentication methods of an app as OpenAPI security schemes, read from the guard that enforces them.
 
-There is no ``oauth2`` and no ``openIdConnect`` scheme: both name URLs of an authorization server, which a resource
-server cannot vouch for (a client finds them by RFC 9728). Tokens are described as they are accepted here: ``Bearer``
-or ``DPoP``.
+The schemes ``oauth2`` and ``openIdConnect`` are not used: both contain URLs of an authorization server, which a
+resource server cannot vouch for (clients discover them by RFC 9728). Tokens are described by the scheme in which they
+are sent: ``Bearer`` or ``DPoP``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NOBODY: Scheme = {
 
 @dataclass(frozen=True)
 class Method:
-    """One authentication method: the schemes that are needed together, the first of which has the scopes."""
+    """One authentication method: the schemes that are required together. Scopes apply to the first."""
 
     schemes: Mapping[str, Scheme]
 
@@ -44,7 +44,7 @@ class Method:
 
 
 def methods_of(state: AppState) -> list[Method]:
-    """Return every method that the app accepts, at least one: a route without any would read as public."""
+    """Return the methods that the app accepts, at least one: a route without a method would count as public."""
     guards = [guard for guard in state.pipeline.guards if isinstance(guard, AuthenticationGuard)]
     authenticators = [each for guard in guards for each in guard.authenticators]
     found = [method for each in authenticators for method in _methods(each, state.settings)]
@@ -52,7 +52,7 @@ def methods_of(state: AppState) -> list[Method]:
 
 
 def requirements(policy: Policy, methods: Iterable[Method]) -> list[Requirement]:
-    """Return the alternatives that a route accepts. Where one of several scopes is enough, there is one for each."""
+    """Return the alternatives that a route accepts; if any one of several scopes is enough, one for each scope."""
     if policy.public:
         return []
     alternatives: list[str | None] = [*sorted(policy.access.any_scopes)] or [None]
@@ -72,7 +72,7 @@ def _methods(authenticator: Authenticator, settings: Settings) -> Iterable[Metho
 
 
 def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[Method, ...]]]:
-    """Yield the class of each configured method, and how it is described. Those that are off are not imported."""
+    """Yield the class of each configured method with its description; methods that are off are not imported."""
     if settings.api_keys is not None:
         from ..authentication.api_keys.authenticator import ApiKeyAuthenticator
 
@@ -101,7 +101,7 @@ def _built_in(settings: Settings) -> Iterator[tuple[type[Authenticator], tuple[M
 
 
 def _declared(authenticator: Authenticator) -> Scheme | None:
-    """Return the scheme that an authenticator of the app declares, or that of its challenge."""
+    """Return the scheme that a custom authenticator declares, or that of its challenge."""
     declared = getattr(authenticator, "security_scheme", None)
     if isinstance(declared, Mapping):
         return dict(declared)

@@ -1,4 +1,4 @@
-"""What is enforced, in sentences for people who read the description."""
+"""Limits, access options and score options as sentences for readers of the document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def listed(words: Iterable[str], last: str = "and") -> str:
 
 
 def rate(limit: Limit, noun: str = "request", of: str = "") -> str:
-    """Return a limit such as ``600 requests per minute``."""
+    """Return a limit as a phrase such as ``600 requests per minute``."""
     item = limit.item
     window = item.GRANULARITY.name
     per = window if item.multiples == 1 else counted(item.multiples, window)
@@ -30,7 +30,7 @@ def rate(limit: Limit, noun: str = "request", of: str = "") -> str:
 
 
 def rate_limits(policy: Policy, plans: Plans) -> list[str]:
-    """Return the limits of a caller without a plan of its own; other plans stay private."""
+    """Return the limits for callers without an assigned plan; other plans are not revealed."""
     plan = plans.get("default", Plan())
     who = "IP address" if policy.public else "caller"
     found = [f"{rate(item)} for each {who}" for item in policy.limits]
@@ -47,9 +47,9 @@ def rate_limits(policy: Policy, plans: Plans) -> list[str]:
 
 
 def access(options: AccessOptions) -> Iterator[str]:
-    """Yield what is required of a caller in addition to scopes.
+    """Yield the requirements on a caller in addition to scopes.
 
-    Names of callers, values of claims and names of functions stay private: they reveal the other customers.
+    Names of callers, values of claims and names of functions are omitted, because they can reveal other customers.
     """
     if options.principals:
         yield "only for certain callers"
@@ -64,11 +64,11 @@ def access(options: AccessOptions) -> Iterator[str]:
     if options.max_auth_age is not None:
         yield f"the user must have authenticated within {counted(options.max_auth_age, 'second')}"
     if options.owner:
-        yield "only for the owner of what the URL names"
+        yield "only for the owner of the resource that the URL names"
 
 
 def scores(options: ScoreOptions) -> Iterator[str]:
-    """Yield what is masked of the model's scores."""
+    """Yield how the scores of the model are masked."""
     if options.label_only:
         yield "scores are removed"
         return
@@ -81,6 +81,6 @@ def scores(options: ScoreOptions) -> Iterator[str]:
 
 
 def sentence(words: Iterable[str]) -> str:
-    """Return phrases as one sentence; an empty string without any."""
+    """Join phrases into one sentence; an empty string if there are none."""
     joined = "; ".join(words)
     return joined[:1].upper() + joined[1:] + "." if joined else ""

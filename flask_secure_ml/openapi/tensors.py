@@ -1,8 +1,8 @@
 """The array fields of this package as JSON Schema (2020-12): nested arrays with their lengths and bounds.
 
-What JSON Schema has no keyword for is in extensions: ``x-dtype``, ``x-shape`` (null for any length, a name for one that
-must agree), ``x-features`` (the names of the last dimension's positions), ``x-max-elements``, ``x-total``, ``x-norm``,
-and ``x-outside`` with the bounds that do not reject.
+Extensions describe constraints without a JSON Schema keyword: ``x-dtype``, ``x-shape`` (null for any length, a name for
+a dimension that must have the same length everywhere), ``x-features`` (the names of the positions in the last
+dimension), ``x-max-elements``, ``x-total``, ``x-norm``, and ``x-outside`` with bounds that do not reject.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..inputs.problems import number_text
 JsonSchema = dict[str, Any]
 
 MOST_COLUMNS = 64
-"""Up to so many columns have their own bounds in the schema; more have the widest of them."""
+"""The maximum number of columns with separate bounds; beyond it, all columns have the widest bounds."""
 
 MAX_EXAMPLE = 1_024
-"""The most numbers that an example has."""
+"""The maximum number of numbers in an example."""
 
 _TYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 _BOUNDS = ("minimum", "maximum")
@@ -35,12 +35,12 @@ _OUTSIDE = {"reject": "", "clip": " (others are changed to the bound)", "report"
 
 
 def tensor_schema(field: Tensor) -> JsonSchema:
-    """Return the schema of the nested arrays that a tensor loads."""
+    """Return the schema of the nested arrays that a tensor field accepts."""
     return _nested(field, _innermost(field)) | _about(field) | {"description": tensor_text(field)}
 
 
 def base64_schema(field: Base64Tensor) -> JsonSchema:
-    """Return the schema of a tensor in base64: an object, or the string alone where the shape follows from it."""
+    """Return the schema of a tensor in base64: an object, or a string if the shape follows from its length."""
     encoded = {"type": "string", "contentEncoding": "base64"}
     lengths = [{"type": "integer", "minimum": 1} if each is None else {"const": each} for each in field.shape]
     needs_shape = field.shape.count(None) > 1
@@ -64,7 +64,7 @@ def base64_schema(field: Base64Tensor) -> JsonSchema:
 
 
 def categorical_schema(field: Categorical) -> JsonSchema:
-    """Return the schema of one of the choices, or of arrays of them."""
+    """Return the schema of a choice, or of nested arrays of choices."""
     kind = "string" if isinstance(field.choices[0], str) else "integer"
     leaf: JsonSchema = {"type": kind, "enum": list(field.choices)}
     if not field.shape:
@@ -85,9 +85,9 @@ def tensor_text(field: Tensor) -> str:
 
 
 def _nested(field: ArrayField, innermost: JsonSchema) -> JsonSchema:
-    """Return the schema of nested arrays of the shape.
+    """Return the schema of nested arrays of the field's shape.
 
-    :param innermost: ``items`` of the last dimension, or ``prefixItems``.
+    :param innermost: ``items`` or ``prefixItems`` of the last dimension.
     """
     found = innermost
     for number, length in reversed(list(enumerate(field.shape))):
@@ -105,16 +105,16 @@ def _innermost(field: Tensor) -> JsonSchema:
 
 
 def _is_by_column(field: Tensor) -> bool:
-    """Return True if the columns have bounds of their own that reject values."""
+    """Return True if columns have separate bounds that reject values."""
     varied = any(bound is not None and bound.ndim for bound in (field.minimum, field.maximum))
     return varied and field.outside == "reject" and field.allowed is None
 
 
 def _leaf(field: Tensor, column: int | None = None) -> JsonSchema:
-    """Return the schema of one number, in a column or in any."""
+    """Return the schema of a number in the given column, or in any column."""
     found: JsonSchema = {"type": _TYPES[field.dtype.kind]}
     if field.allowed is not None:
-        # An infinite value is rejected even if it is allowed; without any other, nothing is accepted.
+        # Infinite values are rejected even if allowed. If there are no finite ones, no value is valid.
         finite = [number for each in field.allowed if (number := _number(each, field)) is not None]
         return {**found, "enum": finite} if finite else {**found, "not": {}}
     return found | dict(_limits(field, column))
@@ -133,7 +133,7 @@ def _limits(field: Tensor, column: int | None) -> Iterator[tuple[str, float]]:
 
 
 def _representable(field: Tensor) -> tuple[float, float] | None:
-    """Return the range of the dtype; None where it is too large to matter."""
+    """Return the range of an integer or float16 dtype; None for others."""
     if field.dtype.kind in "iu":
         limits = np.iinfo(field.dtype)
         return int(limits.min), int(limits.max)
@@ -142,7 +142,7 @@ def _representable(field: Tensor) -> tuple[float, float] | None:
 
 
 def _number(bound: Any, field: Tensor) -> float | None:
-    """Return a bound as JSON writes it; None for an infinite one."""
+    """Return a bound as a JSON number; None if it is infinite."""
     value = float(bound)
     if math.isinf(value):
         return None
@@ -209,6 +209,6 @@ def _base64_example(field: Base64Tensor) -> JsonSchema | None:
 
 
 def nearest_to_zero(schema: JsonSchema) -> Any:
-    """Return 0, or the bound of a number's schema that is nearest to it."""
+    """Return 0, or the bound of a number's schema that is nearest to 0."""
     least, most = schema.get("minimum", 0), schema.get("maximum", 0)
     return least if least > 0 else min(0, most)

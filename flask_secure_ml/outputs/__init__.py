@@ -1,4 +1,4 @@
-"""Responses: their format, the fields that their schema declares, and how precise their scores may be."""
+"""Responses: formats, response schemas and the masking of scores."""
 
 from .bodies import mark_checked
 from .filter import ConditionGuard, OutputFilter

@@ -1,8 +1,8 @@
-"""Response bodies: the mark of those that may leave as they are, and how the others are read and written again.
+"""Response bodies: the mark on checked bodies, and masking of all others.
 
-The mark is on the list that holds the body, so it disappears with it: whoever sets, appends, compresses or streams
-another body removes the mark. It says for which policy and options the body was made, so a response that was made for
-another caller and cached does not pass either.
+The mark is on the list that holds the body, so code that sets, appends to, compresses or streams the body removes it.
+The mark contains the policy and the score options of the body, so a cached response for another caller does not pass
+either.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ NOT_FINITE = "the response has NaN or Infinity"
 
 _ZERO, _POINT = b"0."
 _NOT_MODIFIED = 304
-# What a client could take for the unmasked body, or check guesses of it against.
+# Headers of the unmasked body, against which a client could check guesses.
 _OF_THE_BODY = ("ETag", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Last-Modified")
 
 
 class CheckedBody(list[bytes]):
-    """The body of a response that meets the rules of a policy.
+    """The body of a response that was checked against a policy.
 
     :param chunk: the whole body.
-    :param policy: the policy that it was made for; None for a problem document of ours, which meets every policy.
+    :param policy: the policy; None for a problem document of this package, which passes every policy.
     :param options: the score options that were applied.
-    :param acceptable: whether ``Accept`` allows its format.
+    :param acceptable: ``Accept`` allows the format of the body.
     """
 
     __slots__ = ("_chunk", "_options", "_policy", "acceptable")
@@ -50,7 +50,7 @@ class CheckedBody(list[bytes]):
         self._options = options
 
     def meets(self, policy: Policy, options: Callable[[], ScoreOptions]) -> bool:
-        """Return True if the body is still what was checked, and was checked for this policy and these options."""
+        """Return True if the body is unchanged and was checked for this policy and these options."""
         if self != [self._chunk]:
             return False
         if self._policy is None:
@@ -66,9 +66,9 @@ def mark_checked(
     *,
     acceptable: bool = True,
 ) -> None:
-    """Mark the body of a response as checked; a stream, a file and a body in several pieces get no mark.
+    """Mark the body of a response as checked, unless it is a stream, a file or in several pieces.
 
-    Without a policy, the response is a problem document of ours.
+    Without a policy, the response is a problem document of this package.
     """
     chunk = sole_chunk(response)
     if chunk is not None:
@@ -76,22 +76,24 @@ def mark_checked(
 
 
 def sole_chunk(response: AnyResponse) -> bytes | None:
-    """Return the bytes that are the whole body; None for a stream, a file and a body in several pieces."""
+    """Return the whole body; None for a stream, a file or a body in several pieces."""
     chunks: Any = getattr(response, "response", None)
-    # Bytes only: they cannot change after they were checked.
+    # Only bytes are immutable, so that the body cannot change after the check.
     is_sole = type(chunks) in (list, CheckedBody) and len(chunks) == 1 and type(chunks[0]) is bytes
     return chunks[0] if is_sole else None
 
 
 def rewrite(response: Response, mask: Callable[[Any], Any], options: ScoreOptions) -> None:
-    """Mask the body of a response in place. An empty body stays; the headers that describe another one do not.
+    """Mask the body of a response in place, and remove headers that describe the unmasked body.
 
-    :param mask: returns the masked value for the value of the body.
-    :raises MaskingError: the body is a stream, a file, encoded, of a media type that cannot be read, or not what its
-        media type says; or the view compared it with what the client has before it was masked.
+    An empty body is left as it is.
+
+    :param mask: returns the masked form of the body's value.
+    :raises MaskingError: the body is a stream, a file or encoded, its media type cannot be read, or it does not match
+        its media type; or the view evaluated a condition of the client on the unmasked body (304).
     """
     if response.status_code == _NOT_MODIFIED:
-        raise MaskingError("the view compared a response that was not masked with a validator of the client")
+        raise MaskingError("the view evaluated a condition of the client on the unmasked response")
     for name in _OF_THE_BODY:
         response.headers.pop(name, None)
     if response.is_streamed or response.direct_passthrough or "Content-Encoding" in response.headers:
@@ -119,13 +121,13 @@ def npy_body(array: Array, *, allow_nan: bool) -> bytes:
 
 
 def is_json(response: Response) -> bool:
-    """Return True for the media type of JSON, and for one with the suffix ``+json`` (RFC 6839 section 3.1)."""
+    """Return True if the media type is JSON or has the suffix ``+json`` (RFC 6839 section 3.1)."""
     mimetype = response.mimetype or ""
     return mimetype == JSON or mimetype.endswith("+json")
 
 
 def could_name_nan(response: Response) -> bool:
-    """Return True if a JSON body could have NaN or Infinity, found without parsing it."""
+    """Return True if a JSON body may contain NaN or Infinity, without parsing it."""
     body = sole_chunk(response)
     if body is None:
         body = b"" if response.is_streamed or response.direct_passthrough else response.get_data()
@@ -133,13 +135,13 @@ def could_name_nan(response: Response) -> bool:
 
 
 def names_constant(body: bytes) -> bool:
-    """Return True if the names of NaN or Infinity are in a body, perhaps inside a string."""
-    # One letter is found at many times the speed of a word.
+    """Return True if a body contains the name of NaN or Infinity, possibly inside a string."""
+    # Searching for one letter is many times faster than for a word.
     return (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body)
 
 
 def has_constant(body: str | bytes) -> bool:
-    """Return True if JSON as :mod:`json` writes it has NaN or Infinity as a number."""
+    """Return True if JSON written by :mod:`json` has NaN or Infinity as a number."""
     try:
         json.loads(body, parse_constant=_raise_constant)
     except _Constant:
@@ -148,9 +150,9 @@ def has_constant(body: str | bytes) -> bool:
 
 
 def read_json(body: bytes, *, allow_nan: bool) -> Any:
-    """Parse a response; integers of any size keep their digits.
+    """Parse a response; integers of any size are exact.
 
-    :raises MaskingError: it is not JSON, or has NaN or Infinity, and they are not allowed.
+    :raises MaskingError: it is not JSON, or has NaN or Infinity while these are not allowed.
     """
     try:
         if not allow_nan and not _has_long_integer(body):
@@ -161,9 +163,9 @@ def read_json(body: bytes, *, allow_nan: bool) -> Any:
 
 
 def write_json(value: Any, *, allow_nan: bool) -> bytes:
-    """Write what was read, and the arrays that masking made of lists.
+    """Serialize a value from :func:`read_json`, in which masking may have replaced lists by arrays.
 
-    :raises MaskingError: it has NaN or Infinity, and they are not allowed.
+    :raises MaskingError: it has NaN or Infinity while these are not allowed.
     """
     try:
         body = orjson.dumps(value, default=_as_lists, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
@@ -183,7 +185,7 @@ def _write_long(value: Any) -> bytes:
 
 
 def _has_long_integer(body: bytes) -> bool:
-    """Return True if 20 digits in a row, more than 64 bits may hold, are anywhere but behind a point."""
+    """Return True if 20 digits in a row, which may exceed 64 bits, occur anywhere except in a fraction."""
     codes = np.frombuffer(body, np.uint8)
     digits = run = (codes - np.uint8(_ZERO)) < 10  # noqa: PLR2004 - what is below the digits wraps around
     for step in (1, 2, 4, 8, 4):

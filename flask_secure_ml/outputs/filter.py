@@ -1,4 +1,4 @@
-"""The filter of responses: what was not checked when it was written is checked here, or does not leave."""
+"""The response filter: masks or replaces every response that was not checked when it was written."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _REDIRECTS = 300
 
 
 class OutputFilter:
-    """Enforces the rules of a route on every response, whoever wrote it.
+    """Enforces the response rules of a route on every response, whatever code wrote it.
 
     On a route with a response schema or score options, a response that cannot be masked is replaced by an error
-    response: the client gets 500, and the log the reason. An error (a status of 400 and above) becomes the problem
-    document of its status instead, and so does every error of a route with a response schema. A redirect loses its
-    body. On any other route only JSON with NaN or Infinity is replaced.
+    response: the client gets 500, and the reason is logged. An error (a status of 400 or above) that cannot be masked
+    becomes the problem document of its status, as does every error of a route with a response schema. The body of a
+    redirect is removed. On other routes, only JSON with NaN or Infinity is replaced.
 
     :param rules: the rules of the app.
     """
@@ -40,7 +40,7 @@ class OutputFilter:
         self._rules = rules
 
     def apply(self, response: Response, exchange: Exchange) -> None:
-        """Mask the body in place, or replace it; a body that was checked for these rules stays as it is."""
+        """Mask or replace the body, unless it was already checked for these rules."""
         policy = exchange.policy
         if policy is None:
             return
@@ -49,7 +49,7 @@ class OutputFilter:
             return
         try:
             self._enforce(response, exchange, policy)
-        except Exception as error:  # noqa: BLE001 - whatever fails, the response does not leave
+        except Exception as error:  # noqa: BLE001 - on any error, the response must not be sent
             _replace_unsafe(response, exchange, error)
 
     def _enforce(self, response: Response, exchange: Exchange, policy: Policy) -> None:
@@ -60,7 +60,7 @@ class OutputFilter:
             return
         options = self._rules.options(exchange, policy)
         if options.masks and response.status_code >= _ERRORS and response.mimetype == PROBLEM_JSON:
-            # It has a text of the app, which no mask can read.
+            # A problem document of the app has free text, in which scores cannot be masked.
             _replace(response, exchange, _error_of(response, exchange))
             return
         if options.masks or policy.response is not None or (options.allows_nan and could_name_nan(response)):
@@ -79,7 +79,7 @@ def _drop_body_of_redirect(response: Response) -> None:
 
 
 def _replace_unsafe(response: Response, exchange: Exchange, error: Exception) -> None:
-    # The message of any other error may quote the response.
+    # Messages of other errors may quote the response.
     is_ours = isinstance(error, (MaskingError, NotPlainError))
     reason = error.reason if isinstance(error, SecureMLError) else str(error) if is_ours else type(error).__name__
     log.error("the response of request %s was replaced by an error response: %s", exchange.request_id, reason)
@@ -90,7 +90,7 @@ def _replace_unsafe(response: Response, exchange: Exchange, error: Exception) ->
 
 
 def _error_of(response: Response, exchange: Exchange) -> HTTPException:
-    """Return the error that a response of this status stands for."""
+    """Return the error for the status of a response."""
     if exchange.rejection is not None and exchange.rejection.code == response.status_code:
         return exchange.rejection
     error = HTTPException()
@@ -99,7 +99,7 @@ def _error_of(response: Response, exchange: Exchange) -> HTTPException:
 
 
 def _replace(response: Response, exchange: Exchange, error: HTTPException) -> None:
-    """Turn a response into a problem document. Only headers that say nothing about the body stay."""
+    """Turn a response into a problem document, keeping only headers that do not describe the body."""
     problem = exchange.problem(error)
     kept = [(name, value) for name, value in response.headers if _is_kept(name)]
     _close(response)
@@ -135,10 +135,11 @@ _CONDITIONS = (
 
 
 class ConditionGuard:
-    """Removes the conditions of a GET or HEAD request to a route with rules, before the view evaluates them.
+    """Removes conditional headers from GET and HEAD requests to routes with response rules.
 
-    A view compares what is not masked yet, so a different outcome would confirm a guess. Without conditions the client
-    gets the whole response, masked. Other methods keep theirs: they protect stored data against lost updates.
+    A view evaluates conditions on the unmasked response, so the result could confirm a client's guess. Without
+    conditions, the client gets the whole masked response. Other methods keep their conditions, which protect stored
+    data against lost updates.
 
     :param rules: the rules of the app.
     """
@@ -150,7 +151,7 @@ class ConditionGuard:
         self._rules = rules
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Remove the headers; nothing is rejected."""
+        """Remove the headers; no request is rejected."""
         policy, environ = exchange.policy, request.environ
         if policy is None or request.method not in _METHODS or not any(name in environ for name in _CONDITIONS):
             return

@@ -1,4 +1,4 @@
-"""The formats of responses: JSON, npy files and the Open Inference Protocol, and which of them a client accepts."""
+"""Response formats (JSON, npy files, the Open Inference Protocol) and content negotiation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _ANYTHING = frozenset({None, "", "*/*", JSON, f"{JSON}, */*"})
 
 
 def accepted(request: Request, possible: Sequence[str]) -> str | None:
-    """Return the best of the possible media types (RFC 9110 section 12.5.1), the first of equals; None without any.
+    """Return the media type that the client prefers (RFC 9110 section 12.5.1); None if it accepts none.
 
-    Parameters of a media range other than ``q`` are ignored: ``application/json;charset=utf-8`` means JSON.
+    Of equals, the first is returned. Parameters of a media range other than ``q`` are ignored:
+    ``application/json;charset=utf-8`` means JSON.
     """
     header = request.environ.get("HTTP_ACCEPT")
     if header in _ANYTHING and possible[0] == JSON:
@@ -34,7 +35,7 @@ def accepted(request: Request, possible: Sequence[str]) -> str | None:
 
 
 def _quality(name: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """Return the quality of the most specific range that the media type is in."""
+    """Return the quality of the most specific media range that matches a media type."""
     for wanted in (name, name.partition("/")[0] + "/*", "*/*"):
         found = [quality for accepted_name, quality in ranges if accepted_name == wanted]
         if found:
@@ -43,7 +44,7 @@ def _quality(name: str, ranges: Sequence[tuple[str, float]]) -> float:
 
 
 def single_array(value: Any) -> Array | None:
-    """Return the array that a response is, or that is its only member; None if there is none."""
+    """Return the array of a response that is one array or an object with one array; otherwise None."""
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
     if type(value) is np.ndarray and not value.dtype.hasobject:
@@ -54,7 +55,7 @@ def single_array(value: Any) -> Array | None:
 def write_npy(array: Array) -> bytes:
     """Return an array as an npy file.
 
-    :raises ValueError: it holds objects.
+    :raises ValueError: the array has an object dtype.
     """
     file = BytesIO()
     np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
@@ -64,7 +65,7 @@ def write_npy(array: Array) -> bytes:
 def read_npy(raw: bytes) -> Array:
     """Return the array of an npy file.
 
-    :raises MaskingError: it is not such a file, has anything after its array, or holds objects or records.
+    :raises MaskingError: it is not an npy file, has data after its array, or has an object or structured dtype.
     """
     try:
         header = read_header(raw)
@@ -87,13 +88,13 @@ _NAMES = ("model_name", "model_version")
 def oip_document(value: Any, options: Mapping[str, Any], model_name: str) -> Any:
     """Return the inference response for a view's value: an object of arrays by name, or one array.
 
-    The shape of an output is that of its array, and its data are flat, in C order. ``model_name`` and
-    ``model_version`` of the view are not outputs. A value that has ``outputs`` already stays as the view made it, and
-    so does one with a member that is not an array, a number, a string or a list of these, or with ``error`` alone.
+    An output has the shape of its array, and flat data in C order. ``model_name`` and ``model_version`` of the view
+    are not outputs. A value is returned unchanged if it already has ``outputs``, if it has only ``error``, or if a
+    member is not an array, a number, a string or a list of these.
 
-    :param options: what the request asks for: its ``id``, which is echoed if it is a short string without characters
-        that mean something to a log or a page, and the names of ``outputs`` if not all are wanted.
-    :param model_name: the name of the model where the view returns none.
+    :param options: the options of the request: its ``id``, which is echoed if it is a short string without characters
+        that are special in logs or HTML, and the names of ``outputs`` if the client does not request all.
+    :param model_name: the name of the model if the view returns none.
     """
     members = dict(value) if isinstance(value, Mapping) else {"output-0": value}
     if "outputs" in members or members.keys() == {"error"}:
@@ -111,7 +112,7 @@ def oip_document(value: Any, options: Mapping[str, Any], model_name: str) -> Any
 
 
 def is_safe(value: Any) -> TypeGuard[str]:
-    """Return True if a value of the client is a string that may be echoed."""
+    """Return True if a value from the client is a string that may be echoed."""
     return isinstance(value, str) and _SAFE.fullmatch(value) is not None
 
 

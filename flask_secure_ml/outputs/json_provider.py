@@ -1,4 +1,4 @@
-"""Flask's JSON provider with numpy arrays and scalars, written by orjson straight from their memory."""
+"""A JSON provider for Flask that serializes numpy arrays and scalars with orjson, directly from memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import werkzeug
     from flask.sansio.app import App
 
-# What Flask writes in its own way goes through Flask's `default` (dates as in HTTP, dataclasses by asdict).
+# These go through Flask's `default` (dates as HTTP dates, dataclasses by asdict).
 _OPTIONS = (
     orjson.OPT_SERIALIZE_NUMPY
     | orjson.OPT_APPEND_NEWLINE
@@ -32,31 +32,30 @@ class Writer(Protocol):
     """Writes a value as JSON; see :meth:`ArrayJSONProvider.write`."""
 
     def __call__(self, value: Any, *, allow_nan: bool = False) -> AnyResponse:
-        """Return the response with the value."""
+        """Return a response with the value as JSON."""
 
 
 Responder = Callable[[Any, Writer], AnyResponse]
-"""Makes the response of a view's value, with a writer of JSON."""
+"""Makes the response for a view's value, with a JSON writer."""
 
 
 class ArrayJSONProvider(DefaultJSONProvider):
     """Flask's JSON provider, for views that return arrays.
 
-    ``return {"predictions": array}`` works, with arrays and numpy scalars anywhere inside. What Flask can write is
-    written with the same values: dates, decimals, UUIDs, dataclasses, and keys that are not strings. Three things
-    differ in a response that orjson writes: strings are UTF-8 and not escaped, float32 has the fewest digits that name
-    it, and a member of an enumeration is its value. :mod:`json` still writes what orjson cannot, such as integers
-    beyond 64 bits.
+    ``return {"predictions": array}`` works, with arrays and numpy scalars at any depth. Types that Flask supports are
+    serialized to the same values: dates, decimals, UUIDs, dataclasses, and keys that are not strings. Responses written
+    by orjson differ in three ways: strings are unescaped UTF-8, a float32 has the fewest digits that identify it, and
+    an enum member is its value. :mod:`json` still writes values that orjson cannot, such as integers beyond 64 bits.
 
     NaN and Infinity are errors: JSON has no such numbers (RFC 8259 section 6), and a model that returns them is broken.
 
-    The attributes ``default``, ``sort_keys`` and ``compact`` keep their meaning. With a ``default`` of the app's
-    own, responses are written by :mod:`json` as in Flask, so that it sees what it always saw.
+    The attributes ``default``, ``sort_keys`` and ``compact`` keep their meaning. If the app sets its own ``default``,
+    responses are written by :mod:`json` as in Flask, so that ``default`` gets the same values as before.
 
-    What a view reads with ``request.get_json(force=True)`` is strict JSON (:mod:`flask_secure_ml.strictjson`), too.
+    ``request.get_json(force=True)`` also parses strict JSON only (:mod:`flask_secure_ml.strictjson`).
 
-    :param max_depth: how deep the arrays and objects that are read may nest.
-    :param respond: makes the response of a view's value; without it, the value is written as it is.
+    :param max_depth: the maximum depth of arrays and objects that are parsed.
+    :param respond: makes the response for a view's value; without it, the value is written as it is.
     """
 
     def __init__(self, app: App, max_depth: int = 32, respond: Responder | None = None) -> None:
@@ -74,7 +73,7 @@ class ArrayJSONProvider(DefaultJSONProvider):
         return strictjson.loads(s.encode() if isinstance(s, str) else s, max_depth=self._max_depth)
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """Serialize to a string with :mod:`json`, arrays and numpy scalars included.
+        """Serialize to a string with :mod:`json`, including arrays and numpy scalars.
 
         :raises ValueError: NaN or Infinity, unless ``allow_nan=True``.
         """
@@ -85,17 +84,17 @@ class ArrayJSONProvider(DefaultJSONProvider):
     def response(self, *args: Any, **kwargs: Any) -> AnyResponse:
         """Return the response for a view's value, or for the arguments of ``jsonify``.
 
-        :raises TypeError: JSON cannot write something in it.
+        :raises TypeError: it contains a type that cannot be serialized.
         :raises InternalError: NaN or Infinity.
         """
         value = self._prepare_response_obj(args, kwargs)
         return self.write(value) if self._respond is None else self._respond(value, self.write)
 
     def write(self, value: Any, *, allow_nan: bool = False) -> AnyResponse:
-        """Return the response with a value as it is.
+        """Return a response with the value as JSON, without masking.
 
-        :param allow_nan: write null for NaN and Infinity; where :mod:`json` must write, they stay errors.
-        :raises TypeError: JSON cannot write something in it.
+        :param allow_nan: write null for NaN and Infinity; if :mod:`json` must write the value, they are still errors.
+        :raises TypeError: it contains a type that cannot be serialized.
         :raises InternalError: NaN or Infinity.
         """
         if self.default is not DefaultJSONProvider.default:
@@ -103,9 +102,9 @@ class ArrayJSONProvider(DefaultJSONProvider):
         try:
             body = orjson.dumps(value, default=self._array_default, option=self._options())
         except TypeError:
-            # Integers beyond 64 bits, keys that are not strings, named tuples: json writes them, or names the fault.
+            # Integers beyond 64 bits, keys that are not strings, named tuples: json writes them or raises an error.
             return self._write_by_json(value)
-        # orjson writes null for NaN: a body without null has none, and a word is found faster than any number.
+        # orjson writes null for NaN, so a body without null has none. Searching for it is faster than checking numbers.
         if not allow_nan and names_null(body) and has_non_finite(value, self._plain_default):
             raise InternalError(NOT_FINITE)
         return self._response(body)
@@ -118,7 +117,7 @@ class ArrayJSONProvider(DefaultJSONProvider):
         return self._response(body)
 
     def _response(self, body: bytes) -> AnyResponse:
-        # The attribute's declared class is the one without a body.
+        # The attribute is annotated as Werkzeug's base class, which has no body.
         response_class: type[werkzeug.Response] = self._app.response_class  # type: ignore[assignment]
         return response_class(body, mimetype=self.mimetype)
 
@@ -130,7 +129,10 @@ class ArrayJSONProvider(DefaultJSONProvider):
         return _OPTIONS | (orjson.OPT_SORT_KEYS if self.sort_keys else 0) | layout
 
     def _array_default(self, value: Any) -> Any:
-        """Help orjson: it takes C-contiguous arrays of common types by itself. Subclasses can have a mask."""
+        """Convert arrays that orjson does not serialize: it supports only C-contiguous arrays of common types.
+
+        Subclasses are converted because they may have a mask.
+        """
         if type(value) is np.ndarray and not value.flags.c_contiguous:
             return np.ascontiguousarray(value)
         return self._plain_default(value)
@@ -145,6 +147,6 @@ class ArrayJSONProvider(DefaultJSONProvider):
 
 def _plain_scalar(value: np.generic) -> Any:
     if isinstance(value, np.floating):
-        # item() of a long double is itself.
+        # item() of a long double returns a long double.
         return float(value)
     return value.item()

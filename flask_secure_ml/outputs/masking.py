@@ -1,9 +1,9 @@
-"""Masking the scores of a response by :class:`~flask_secure_ml.policy.options.ScoreOptions`.
+"""Masking the scores of a response as :class:`~flask_secure_ml.policy.options.ScoreOptions` require.
 
 A score is a float: in an array or nested lists of numbers, or alone. Integers, strings and booleans are labels, which
 no option changes. ``top_k`` ranks along the last dimension of an array that is longer than 1. Scores elsewhere, such as
-in a list of objects or beside strings, could be one for each row or one for each class, and cannot be ranked; a
-response with more than k of them is an error.
+in a list of objects or next to strings, may be one per row or one per class, so they cannot be ranked; a response with
+more than k of them is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from ..policy.options import ScoreOptions
 from .scores import Array, MaskingError, NumberString, array_of, rounded, top_k
 
-# float has np.float64 among its subclasses, and int has bool.
+# np.float64 is a subclass of float, and bool of int.
 _SCORES = (float, np.floating, Decimal)
 _LABELS = (str, int, np.integer, np.bool_, type(None))
 _PLAIN = frozenset({str, int, bool, type(None)})
@@ -31,23 +31,23 @@ _REMOVED = object()
 
 
 class NotPlainError(TypeError):
-    """The response has a value whose form as JSON only the writer knows."""
+    """The response has a value that only the JSON writer can convert, such as a date."""
 
 
 def mask_scores(value: Any, options: ScoreOptions) -> Any:
-    """Return a value of dicts, lists, arrays and scalars with its scores masked; lists of scores become arrays.
+    """Return a value with its scores masked; lists of scores become arrays.
 
-    A dict with ``datatype``, ``shape`` and ``data`` is a tensor of the Open Inference Protocol, v2: its data are flat,
-    and their last dimension is that of ``shape``.
+    The value consists of dicts, lists, arrays and scalars. A dict with ``datatype``, ``shape`` and ``data`` is a tensor
+    of the Open Inference Protocol, version 2: its data are flat, and their last dimension is the last of ``shape``.
 
-    :raises MaskingError: the options cannot be met, or leave nothing.
-    :raises NotPlainError: there is something else in it, such as a date.
+    :raises MaskingError: the options cannot be applied, or would remove the whole response.
+    :raises NotPlainError: it contains another type, such as a date.
     """
     if options.top_k is not None and unranked(value) > options.top_k:
-        raise MaskingError("top_k is for arrays, and the response has more scores than that elsewhere")
+        raise MaskingError("top_k applies to arrays, but the response has more scores outside of arrays")
     found = _Masker(options).value(value)
     if found is _REMOVED:
-        raise MaskingError("label_only leaves nothing of the response")
+        raise MaskingError("label_only removes the whole response")
     return found
 
 
@@ -96,7 +96,7 @@ class _Masker:
         if self.options.label_only:
             return _REMOVED
         if self.options.top_k is not None:
-            # A last dimension of 1 ranks nothing: the scores are along the one before.
+            # Trailing dimensions of length 1 cannot be ranked; the scores are along the last dimension before them.
             array = top_k(array.reshape(_without_ones(array.shape)), self.options.top_k).reshape(array.shape)
         return array if self.options.round is None else rounded(array, self.options.round)
 
@@ -105,7 +105,7 @@ class _Masker:
             return _REMOVED
         if self.options.round is None:
             return float(score) if isinstance(score, Decimal) else score
-        # Not round(): it fails for a double near its limits, and rounds otherwise than arrays do.
+        # Not round(): it fails for doubles near the limits, and rounds differently from numpy.
         return float(rounded(np.array(score, np.float64), self.options.round))
 
     def _number_string(self, score: NumberString) -> Any:
@@ -119,7 +119,7 @@ class _Masker:
             return self._members(tensor)
         shape = tensor["shape"]
         if not _is_shape(shape) or prod(shape) != data.size:
-            raise MaskingError("the shape of a tensor does not fit its data")
+            raise MaskingError("the shape of a tensor does not match its data")
         masked = self._array(data.reshape(shape))
         if masked is _REMOVED:
             return _REMOVED
@@ -128,7 +128,7 @@ class _Masker:
 
 
 def _data_of(tensor: Mapping[str, Any]) -> Array | None:
-    """Return the data of a tensor of floats; None for a tensor of labels."""
+    """Return the data of a tensor with a float datatype; None for any other datatype."""
     data = tensor["data"]
     if not isinstance(data, (list, tuple, np.ndarray)):
         return None
@@ -137,10 +137,10 @@ def _data_of(tensor: Mapping[str, Any]) -> Array | None:
         return found
     if tensor["datatype"] not in _OIP_FLOATS:
         return None
-    # Whole numbers may be written without a point.
+    # Floats may be written as integers, without a fraction.
     whole = np.asarray(data)
     if whole.dtype.kind not in "iu" and whole.size:
-        raise MaskingError("the data of a tensor are not of its datatype")
+        raise MaskingError("the data of a tensor does not have its datatype")
     return whole.astype(np.float64)
 
 
@@ -150,7 +150,7 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _holds_objects(array: Array) -> bool:
-    """Return True for masked arrays, records and objects, which the JSON writer writes as lists."""
+    """Return True for masked arrays and for structured and object dtypes, which the JSON writer writes as lists."""
     return type(array) is not np.ndarray or array.dtype.kind in "OV"
 
 
@@ -168,7 +168,7 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def unranked(value: Any) -> int:
-    """Return how many scores of a value are in no array in which they could be ranked."""
+    """Return the number of scores that are not in an array and so cannot be ranked."""
     if isinstance(value, Mapping):
         data = _data_of(value) if value.keys() >= _TENSOR else None
         if data is None:

@@ -1,11 +1,11 @@
-"""What the policy of a route and the plan of its caller allow in a response, applied to its value.
+"""Applying the response schema of a policy, and the score options of policy and plan, to a response.
 
-This is the one place where values are masked. A value that a view returns comes here before it is written, straight
-from memory; the value of a body that the view wrote itself comes here from the filter, which reads and writes it.
+All masking goes through this module. A value returned by a view is masked in memory before it is serialized. The body
+of a response that the view created itself is parsed, masked and serialized again by the filter.
 
-With a response schema, only declared fields leave, and only with values of their declared kind. marshmallow's ``dump``
-does not validate: it leaves out what is missing, and a ``String`` field turns any object into a string with all that is
-in it. So each dumped field is checked against the value it was made from.
+With a response schema, only declared fields are sent, and only with values of their declared type. marshmallow's
+``dump`` does not validate: it omits missing fields, and a ``String`` field converts any object to a string with all
+its content. So each dumped field is compared with the value from which it was dumped.
 """
 
 from __future__ import annotations
@@ -39,26 +39,27 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("list", (list, tuple)),
     ("object", (Mapping,)),
 )
-# Subclasses of String in marshmallow 3.
+# Subclasses of String in marshmallow 3 whose values are objects, not strings.
 _FROM_OBJECTS: tuple[type, ...] = (fields.UUID,)
+_CACHED_METHODS = frozenset({"GET", "HEAD"})
 _COMPUTED = (fields.Function, fields.Method, fields.Constant)
 
 
 class UndeclaredError(MaskingError):
-    """The response is not what its schema declares. The message has the pointer of the field, and no value."""
+    """The response does not match its schema. The message has the JSON pointer of the field, but no value."""
 
 
 def dump_declared(schema: Schema, value: Any) -> Any:
-    """Return a value with the fields of its schema only, as plain data; arrays may stay arrays.
+    """Dump a value with only the fields of its schema, as plain data; arrays may remain arrays.
 
-    The hooks of the schema run, and so do validators of fields; those of nested schemas as a whole do not.
+    The hooks of the schema and the validators of fields run. The schema-level validators of nested schemas do not.
 
-    :param value: what the view returns: an object, or a list of them if the schema has ``many=True``.
-    :raises UndeclaredError: a required field is missing, or a value is not what its field declares.
+    :param value: the view's value: an object, or a list of objects if the schema has ``many=True``.
+    :raises UndeclaredError: a required field is missing, or a value does not match its field.
     """
     try:
         dumped = schema.dump(value)
-    except Exception as error:  # noqa: BLE001 - fields raise whatever a wrong value causes
+    except Exception as error:  # noqa: BLE001 - a field may raise any exception for a wrong value
         raise UndeclaredError(f"the response cannot be dumped: {type(error).__name__}") from None
     return _nested(schema, schema.many, value, dumped, "")
 
@@ -93,7 +94,7 @@ def _checked(field: fields.Field[Any], value: Any, siblings: Mapping[str, Any], 
     if dumped is not None and isinstance(field, (fields.List, fields.Tuple, fields.Dict)):
         return _container(field, value, dumped, pointer)
     _check_kind(field, value, dumped, pointer)
-    # The field checks the array itself, which need not be made from its lists again.
+    # The field checks the array itself, so it need not be rebuilt from lists.
     given = value if type(value) is np.ndarray and type(dumped) is list else dumped
     try:
         loaded = field.deserialize(given, key, siblings)
@@ -102,7 +103,7 @@ def _checked(field: fields.Field[Any], value: Any, siblings: Mapping[str, Any], 
         raise _undeclared(pointer, what) from None
     if isinstance(loaded, np.ndarray) and type(dumped) is list:
         return loaded
-    # Masked as the number that it is.
+    # A number serialized as a string is still a score.
     return NumberString(dumped) if type(dumped) is str and _is_score_as_string(field) else dumped
 
 
@@ -141,7 +142,7 @@ def _validated(field: fields.Field[Any], value: Any, pointer: str) -> Any:
     try:
         for validator in field.validators:
             validator(value)
-    except Exception:  # noqa: BLE001 - a validator is the user's own
+    except Exception:  # noqa: BLE001 - a validator of the app may raise any exception
         raise _undeclared(pointer, "not what its field declares") from None
     return value
 
@@ -158,11 +159,11 @@ def _check_kind(field: fields.Field[Any], value: Any, dumped: Any, pointer: str)
         if isinstance(field, fields.String) and not isinstance(field, _FROM_OBJECTS):
             raise _undeclared(pointer, "not a string")
     elif (kind != _kind(dumped) and not getattr(field, "as_string", False)) or _is_no_boolean(field, kind):
-        raise _undeclared(pointer, f"its kind is {kind}, which its field does not declare")
+        raise _undeclared(pointer, f"its type is {kind}, which its field does not declare")
     elif isinstance(field, fields.Integer) and kind == "number" and int(value) != value:
         raise _undeclared(pointer, "not an integer")
     elif kind == "string" and type(value) is not str and dumped != str.__str__(value):
-        raise _undeclared(pointer, "a string that turns into another one")
+        raise _undeclared(pointer, "a string that converts to a different one")
 
 
 def _is_no_boolean(field: fields.Field[Any], kind: str) -> bool:
@@ -171,7 +172,7 @@ def _is_no_boolean(field: fields.Field[Any], kind: str) -> bool:
 
 
 def _kind(value: Any) -> str | None:
-    """Return the kind of a value in JSON; None where only its field knows, such as for a date or an array."""
+    """Return the JSON type of a value; None if it depends on the field, such as for a date or an array."""
     if isinstance(value, Enum):
         return None
     return next((kind for kind, types in _KINDS if isinstance(value, types)), None)
@@ -184,7 +185,7 @@ def _undeclared(pointer: str, what: str) -> UndeclaredError:
 class ResponseRules:
     """Applies the response schema of a policy, and the score options of policy and plan.
 
-    :param default: the plan for a request that was rejected before its caller was known.
+    :param default: the plan for requests that are rejected before the caller is known.
     """
 
     def __init__(self, default: Plan) -> None:
@@ -192,7 +193,7 @@ class ResponseRules:
         self._options: dict[tuple[ScoreOptions, ScoreOptions], ScoreOptions] = {}
 
     def options(self, exchange: Exchange, policy: Policy) -> ScoreOptions:
-        """Return the score options of policy and plan together."""
+        """Return the combined score options of policy and plan."""
         if policy.scores is None:
             return NO_SCORE_OPTIONS
         plan = self._default if exchange.plan is None else exchange.plan
@@ -201,18 +202,18 @@ class ResponseRules:
         key = (policy.scores, plan.scores)
         found = self._options.get(key)
         if found is None:
-            # There are no more than policies times plans.
+            # Bounded by the number of policies times the number of plans.
             found = self._options[key] = policy.scores.stricter(plan.scores)
         return found
 
     def respond(self, value: Any, write: Writer, request: Request, exchange: Exchange) -> AnyResponse:
-        """Return the response for a view's value: masked before it is written, in the format that the client accepts.
+        """Return the response for a view's value, masked and in the format that the client accepts.
 
-        A value that cannot be masked, or whose form as JSON only the writer knows, is written as it is and gets no
-        mark. It is too early for an error: the status is not known yet, and the view may use this as a part of
-        another response. If it leaves, the filter masks it as JSON, or replaces it by an error response.
+        A value that cannot be masked yet is written as it is, without a mark. This is not an error at this point: the
+        status is not known, and the view may use the response as part of another one. If the response is sent, the
+        filter masks it as JSON or replaces it by an error response.
 
-        :raises InternalError: NaN or Infinity, or scores that are keys.
+        :raises InternalError: NaN or Infinity, or scores as keys of an object.
         """
         policy = exchange.policy
         if policy is None:
@@ -220,8 +221,8 @@ class ResponseRules:
         options = self.options(exchange, policy)
         try:
             masked = self.mask(value, policy, options)
-        except Exception:  # noqa: BLE001 - the filter meets the same fault, and reports it
-            # The filter must still find the scores: a decimal is written as a string, and strings are labels.
+        except Exception:  # noqa: BLE001 - the filter raises the same error and reports it
+            # Decimals become floats, so that the filter recognizes them as scores and not as strings (labels).
             return write(with_floats(value) if options.masks else value, allow_nan=options.allows_nan)
         array = single_array(masked)
         chosen = accepted(request, (JSON,) if array is None else (JSON, NPY))
@@ -229,16 +230,19 @@ class ResponseRules:
             response: AnyResponse = Response(npy_body(array, allow_nan=options.allows_nan), mimetype=NPY)
         else:
             response = write(_protocol_value(masked, request, exchange), allow_nan=options.allows_nan)
+        if array is not None and request.method in _CACHED_METHODS:
+            # A cache must not serve the npy file of one client to clients that accept JSON.
+            response.headers.add("Vary", "Accept")
         # Only the filter knows whether this leaves with a status of success, and needs a format that is accepted.
         mark_checked(response, policy, options, acceptable=chosen is not None)
         return response
 
     @staticmethod
     def mask(value: Any, policy: Policy, options: ScoreOptions) -> Any:
-        """Return the value with its declared fields only, and with masked scores.
+        """Return the value with only its declared fields, and with masked scores.
 
-        :raises MaskingError: the value is not as declared, or cannot be masked.
-        :raises NotPlainError: only a writer of JSON knows the form of something in it.
+        :raises MaskingError: the value does not match its schema, or cannot be masked.
+        :raises NotPlainError: it contains a value that only the JSON writer can convert.
         """
         if policy.response is not None:
             value = dump_declared(policy.response, value)
@@ -246,7 +250,7 @@ class ResponseRules:
 
 
 def _protocol_value(value: Any, request: Request, exchange: Exchange) -> Any:
-    """Return the value as the protocol of the request writes it."""
+    """Return the value as a document of the request's protocol."""
     if exchange.format != "oip":
         return value
     name = (request.view_args or {}).get("model_name")

@@ -1,6 +1,6 @@
-"""The arithmetic of scores: finding NaN and Infinity, rounding, keeping the largest.
+"""Arithmetic on scores: finding NaN and Infinity, rounding, keeping the largest.
 
-Nothing here is called for each number of a list or an array.
+All functions work on whole lists or arrays; none is called per number.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 
 from ..errors import InternalError
 
-# As deep as the JSON writer goes.
+# The maximum depth that the JSON writer supports.
 _DEEPEST = 1_024
 _WITHOUT_NUMBERS = (str, int, type(None), np.generic)
 
 
 def names_null(body: bytes) -> bool:
-    """Return True if JSON could have null in it."""
-    # One letter is found at many times the speed of a word.
+    """Return True if JSON may contain null."""
+    # Searching for one letter is many times faster than for a word.
     return b"u" in body and b"null" in body
 
 
 def has_non_finite(value: Any, default: Callable[[Any], Any]) -> bool:
-    """Return True if a value holds NaN or Infinity, which JSON has no numbers for (RFC 8259 section 6).
+    """Return True if a value contains NaN or Infinity, which JSON cannot represent (RFC 8259 section 6).
 
-    :param default: returns what the writer makes of a value that it does not know.
+    :param default: converts a value of a type that the writer does not support.
     """
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
@@ -72,37 +72,37 @@ _LISTS = frozenset({list, tuple})
 _FLOATS = (float, np.floating, Decimal)
 _INTEGERS = (int, np.integer)
 _NO_NUMBERS = (bool, Enum)
-# Above it, a double does not hold every integer.
+# A double represents every integer up to this one.
 _EXACT = 2**53
 
 
 class MaskingError(ValueError):
-    """The score options cannot be met for this response. The message repeats no value of it."""
+    """The score options cannot be applied to this response. The message does not quote it."""
 
 
 def rounded(array: Array, decimals: int) -> Array:
-    """Round half to even, as :func:`numpy.round`, in the array's own dtype.
+    """Round half to even like :func:`numpy.round`, keeping the dtype of the array.
 
-    A narrow float is rounded as a double, so that it becomes the nearest float with these decimals. A number so large
-    that its product with a power of ten overflows has no decimals, and stays.
+    Floats below 64 bits are rounded as doubles, so that the result is the nearest float with these decimals. A number
+    so large that scaling it overflows has no decimals and is returned unchanged.
     """
     wide = array if array.dtype.itemsize >= np.dtype(np.float64).itemsize else array.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.round(wide, decimals)
     if not np.isfinite(found).all():
         found = np.where(np.isfinite(found), found, wide)
-    # Adding zero turns -0.0, which would still reveal the sign of what was rounded away, into 0.0.
+    # Adding zero turns -0.0 into 0.0: the sign would reveal something about the unrounded number.
     return (found + 0.0).astype(array.dtype, copy=False)
 
 
 def top_k(array: Array, k: int) -> Array:
-    """Keep the k largest along the last dimension; which of equal ones are kept is undefined.
+    """Keep the k largest numbers along the last dimension, and replace all others.
 
-    The shape stays. The others become 0; where 0 would not be below what is kept, as among logits and logarithms of
-    probabilities, they become a lower number that is computed from what is kept alone. So the order of the kept ones
-    and the index of the largest are still correct.
+    The shape is unchanged. The others become 0. If 0 would not be lower than all kept numbers, as with logits and log
+    probabilities, they become a lower number that is computed from the kept ones only. So the order of the kept numbers
+    and the index of the largest remain correct. Among equal numbers, it is undefined which are kept.
 
-    :raises MaskingError: there is NaN or Infinity, which have no rank.
+    :raises MaskingError: there is NaN or Infinity, which cannot be ranked.
     """
     if not np.isfinite(array).all():
         raise MaskingError("top_k cannot rank NaN or Infinity")
@@ -125,11 +125,11 @@ def _below(least: Array) -> Array:
 
 
 def array_of(value: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Return nested lists of numbers, at least one of them a float, as an array; None for any other lists.
+    """Return nested lists of numbers, at least one of them a float, as an array; otherwise None.
 
-    Lists of different lengths are not an array either.
+    Lists of different lengths also give None.
 
-    :raises MaskingError: integers beyond 53 bits are among the floats, and would be changed.
+    :raises MaskingError: there are also integers beyond 53 bits, which would lose precision.
     """
     shape: tuple[int, ...] = ()
     level: Sequence[Any] = [value]
@@ -148,7 +148,7 @@ def array_of(value: Sequence[Any]) -> NDArray[np.float64] | None:
 def as_floats(numbers: Sequence[float], *, mixed: bool = True) -> NDArray[np.float64]:
     """Return numbers as a flat array of doubles.
 
-    :param mixed: whether some are integers.
+    :param mixed: some of the numbers may be integers.
     :raises MaskingError: an integer is beyond 53 bits.
     """
     try:
@@ -162,28 +162,29 @@ def as_floats(numbers: Sequence[float], *, mixed: bool = True) -> NDArray[np.flo
 
 
 class NumberString(str):
-    """A score as a string; orjson and :mod:`json` write it as any other string."""
+    """A score as a string; orjson and :mod:`json` serialize it like any other string."""
 
     __slots__ = ()
 
     def rounded(self, decimals: int) -> NumberString:
-        """Return the rounded number as a string, half to even.
+        """Return the number rounded half to even, as a string.
 
         :raises MaskingError: the string is not a number.
         """
         try:
-            # Adding zero turns -0 into 0, as for other scores.
+            # Adding zero turns -0 into 0, as in :func:`rounded`.
             return NumberString(round(Decimal(self), decimals) + 0)
         except InvalidOperation:
             raise MaskingError("a numeric string is not a valid number or cannot be rounded") from None
 
 
 def with_floats(value: Any) -> Any:
-    """Return a value in which each Decimal is a float: Flask writes a Decimal as a string, which counts as a label.
+    """Return a value with each Decimal replaced by a float.
 
-    Dataclasses become dicts; everything else that JSON has no form for stays for the writer.
+    Flask writes a Decimal as a string, which would count as a label. Dataclasses become dicts; other types that are not
+    JSON are left to the writer.
 
-    :raises InternalError: a key is a float: it, too, would be written as a string.
+    :raises InternalError: a key is a float, which would also be written as a string.
     """
     if isinstance(value, Decimal):
         return float(value)

@@ -1,1 +1,1 @@
-"""Policies of routes: their options, the decorators, and which policy holds for a request."""
+"""Policies of routes: their options, the decorators, and the lookup of the policy of a request."""

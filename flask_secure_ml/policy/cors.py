@@ -26,14 +26,17 @@ _ORIGIN = re.compile(
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OF_WEBSOCKETS = {"ws": "http", "wss": "https"}
 _LAST_PORT = 65_535
-# A host name has 253 characters at the most.
+# A host name has at most 253 characters.
 _LONGEST = 300
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'+.^_`|~-]+")
 _EXAMPLE = "https://app.example.com"
 
 
 def canonical_origin(value: str) -> str | None:
-    """Return an origin as browsers write it (RFC 6454 section 6.2); None for anything else, such as ``null``."""
+    """Return an origin in the form that browsers send (RFC 6454 section 6.2).
+
+    It is None if the value is not an origin, such as ``null``.
+    """
     match = _ORIGIN.fullmatch(value) if len(value) <= _LONGEST else None
     if match is None:
         return None
@@ -68,12 +71,12 @@ def _origin(entry: str) -> str:
 
 def _field_name(entry: str) -> str:
     if not _FIELD_NAME.fullmatch(entry):
-        raise ValidationError(f"{entry!r} is not the name of a header; a browser needs each one by its name")
+        raise ValidationError(f"{entry!r} is not the name of a header; browsers require exact names")
     return entry
 
 
 class CorsArguments(TypedDict, total=False):
-    """What users write of :class:`CorsOptions`."""
+    """The arguments of :class:`CorsOptions` as users write them."""
 
     origins: Collection[str]
     methods: Sequence[str]
@@ -84,24 +87,24 @@ class CorsArguments(TypedDict, total=False):
 
 
 def check_any_origin(options: CorsOptions) -> Iterator[Problem]:
-    """Yield a problem if any origin is allowed beside others, or with credentials."""
+    """Yield a problem if ``*`` is allowed together with other origins, or with credentials."""
     if ANY_ORIGIN not in options.origins:
         return
     if len(options.origins) > 1:
-        yield ("origins",), "has '*', which is every origin, beside others; keep one of the two"
+        yield ("origins",), "has both '*', which means every origin, and other origins; keep one of the two"
     if options.credentials:
-        yield ("credentials",), "needs exact origins: with '*', every site could act as its visitors"
+        yield ("credentials",), "requires exact origins: with '*', every site could act as its visitors"
 
 
 @dataclass(frozen=True)
 class CorsOptions:
-    """Which pages of other origins may call, in a browser."""
+    """Which pages of other origins may call a route from a browser."""
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_any_origin,)
 
     origins: frozenset[str] = option(
         Strings(_EXAMPLE, _origin, unordered=True),
-        help_text="The origins, each in full; an empty list for none, ``*`` alone for every one.",
+        help_text="The exact origins; an empty list for none, ``*`` alone for all.",
     )
     methods: tuple[str, ...] = option(
         Choices(*METHODS), ("GET", "HEAD", "POST"), "The methods that a page may use: GET, HEAD and POST by default."
@@ -114,21 +117,21 @@ class CorsOptions:
     expose: tuple[str, ...] = option(
         Strings("X-Model-Version", _field_name),
         (),
-        "Response headers that a page may read, beside those of this extension.",
+        "Response headers that a page may read, in addition to those of this extension.",
     )
     max_age: int = option(
         Integer(0, DAY, unit="seconds"),
         600,
-        "For how many seconds a browser may cache the response to a preflight: 600 by default.",
+        "Seconds for which browsers may cache a preflight response: 600 by default.",
     )
     credentials: bool = option(
         Boolean(),
         False,
-        "Whether browsers send cookies and client certificates. Access tokens and API keys need no such.",
+        "Whether browsers send cookies and client certificates; not needed for access tokens and API keys.",
     )
 
     def allowed(self, origin: str | None) -> str | None:
-        """Return the origin as it is listed, if it may call; None otherwise."""
+        """Return the origin as it is listed if it is allowed, or None."""
         if origin is None:
             return None
         found = origin if origin in self.origins else canonical_origin(origin)
@@ -136,7 +139,7 @@ class CorsOptions:
 
     @property
     def any_origin(self) -> bool:
-        """Return True if every origin may call."""
+        """Return True if every origin is allowed."""
         return ANY_ORIGIN in self.origins
 
 

@@ -1,7 +1,7 @@
-"""How code declares a policy: :func:`protect` and :func:`public`, on a view, a class-based view or a blueprint.
+"""Decorators for policies in code: :func:`protect` and :func:`public`, on a view, a class-based view or a blueprint.
 
-The decorators only mark and wrap. The hook of :class:`~flask_secure_ml.SecureML` enforces, for every route, so a route
-that nobody thought of gets the default policy: authenticated, no scopes, all limits.
+The decorators only mark and wrap. The hook of :class:`~flask_secure_ml.SecureML` enforces policies for every route, so
+a route without a declaration gets the default policy: authenticated, no scopes, all limits.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def protect(**options: Unpack[PolicyArguments]) -> Callable[[T], T]: ...
 def protect(target: Any = None, /, **options: Any) -> Any:
     """Set the policy of a view, a class-based view or a whole blueprint.
 
-    The wrapped view runs only if exactly this policy was cleared for the request, so the order of decorators cannot
-    open a hole. With ``body``, the view gets the loaded value as ``payload``. It may return an array, which is sent in
-    a format that the client accepts.
+    The wrapped view runs only if exactly this policy was cleared for the request, so a wrong order of decorators cannot
+    bypass it. With ``body``, the view gets the loaded value as ``payload``. It may return an array, which is sent in a
+    format that the client accepts.
 
     :param options: those of :class:`~flask_secure_ml.policy.options.AccessOptions`, and ``body``, ``limits``, ``cost``,
         ``caps``, ``response``, ``scores``, ``cors`` and ``headers`` of :class:`Policy`.
-    :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
+    :raises ConfigError: options are wrong or contradict each other, see :meth:`Policy.build`.
     """
     return _decorator(target, Policy.build(**options))
 
@@ -45,11 +45,11 @@ def public(target: T, /) -> T: ...
 @overload
 def public(**options: Unpack[PublicArguments]) -> Callable[[T], T]: ...
 def public(target: Any = None, /, **options: Any) -> Any:
-    """Open a view, a class-based view or a blueprint to callers without a credential.
+    """Make a view, a class-based view or a blueprint public: callers need no credential.
 
     :param options: ``body``, ``limits``, ``caps``, ``response``, ``scores``, ``cors`` and ``headers``, as for
-        :func:`protect`; limits are counted for each IP address. ``tls="optional"`` responds in clear text too.
-    :raises ConfigError: options that are wrong or contradict each other, see :meth:`Policy.build`.
+        :func:`protect`; limits are counted for each IP address. ``tls="optional"`` allows clear text too.
+    :raises ConfigError: options are wrong or contradict each other, see :meth:`Policy.build`.
     """
     return _decorator(target, Policy.build(public=True, **options))
 
@@ -61,7 +61,7 @@ def _decorator(target: Any, policy: Policy) -> Any:
 def _mark(target: Any, policy: Policy) -> Any:
     if isinstance(target, Blueprint) or isclass(target):
         if policy.body is not None:
-            raise TypeError("put body on the view function or method that takes the payload")
+            raise TypeError("apply body to the view function or method that takes the payload")
         _check_unmarked(target, vars(target))
         setattr(target, MARK, policy)
         return target
@@ -71,7 +71,7 @@ def _mark(target: Any, policy: Policy) -> Any:
 
 def _check_unmarked(target: Any, own: Mapping[str, Any]) -> None:
     if MARK in own:
-        raise TypeError(f"{target!r} has a policy already; merge the two into one decorator")
+        raise TypeError(f"{target!r} already has a policy; merge the two into one decorator")
 
 
 def _wrap(view: Callable[..., Any], policy: Policy) -> FunctionType:
@@ -93,7 +93,7 @@ def _wrap(view: Callable[..., Any], policy: Policy) -> FunctionType:
 
 
 WRAPPER: CodeType = _wrap(lambda: None, Policy()).__code__
-"""The code of every view that is wrapped and no coroutine function."""
+"""The code object of every wrapped view that is not a coroutine function."""
 
 
 def _cleared_arguments(policy: Policy) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _cleared_arguments(policy: Policy) -> dict[str, Any]:
 
 
 def _response(value: Any) -> Any:
-    """Return the response for an array, alone or before a status and headers: Flask does not know arrays."""
+    """Turn an array, alone or with a status and headers, into a response, which Flask cannot do."""
     if isinstance(value, np.ndarray):
         return current_app.json.response(value)
     if type(value) is tuple and value and isinstance(value[0], np.ndarray):

@@ -1,11 +1,12 @@
 """Strict marshmallow fields for options.
 
-Those of marshmallow convert: ``Boolean`` loads ``"n"`` and ``0``, ``Float`` takes ``"1e3"``, ``List`` takes sets. In a
-security setting, each of these is a mistake that passes. A field here takes one type, and its messages name it.
+marshmallow's own fields convert: ``Boolean`` accepts ``"n"`` and ``0``, ``Float`` accepts ``"1e3"``, ``List`` accepts
+sets. In security settings, such conversions hide mistakes. Each field here accepts one type, which its messages name.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -19,9 +20,9 @@ LONGEST_SHOWN = 80
 
 
 def described(value: Any, *, secret: bool = False) -> str:
-    """Return how a message names a wrong value; the content of objects and lists is never repeated.
+    """Return a description of a wrong value for messages, without the content of objects and lists.
 
-    :param secret: a string is not repeated either.
+    :param secret: leave out the content of a string too.
     """
     if isinstance(value, Mapping):
         return "an object"
@@ -33,7 +34,7 @@ def described(value: Any, *, secret: bool = False) -> str:
 
 
 class StrictField(AnyField):
-    """A field that takes one type.
+    """A field that accepts one type.
 
     :param takes: completes the sentence "must be ...".
     """
@@ -48,12 +49,12 @@ class StrictField(AnyField):
         self.takes = takes
 
     def wrong(self, value: Any, *, secret: bool = False) -> ValidationError:
-        """Return the error for a value that is not what the field takes."""
+        """Return the error for a value that the field does not accept."""
         return ValidationError(f"must be {self.takes}, not {described(value, secret=secret)}")
 
 
 class Boolean(StrictField):
-    """True or false; no string and no number."""
+    """True or false, but not a string or a number."""
 
     def __init__(self) -> None:
         super().__init__("true or false")
@@ -65,7 +66,7 @@ class Boolean(StrictField):
 
 
 class Integer(StrictField):
-    """A whole number between two bounds, both allowed."""
+    """A whole number between two inclusive bounds."""
 
     def __init__(self, low: int, high: int | None = None, *, unit: str = "") -> None:
         bounds = f", {low} or more" if high is None else f" from {low} to {high}"
@@ -74,7 +75,7 @@ class Integer(StrictField):
         self.high: int | None = high
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        # True is an integer in Python.
+        # A bool is an int in Python.
         if isinstance(value, bool) or not isinstance(value, int) or value < self.low:
             raise self.wrong(value)
         if self.high is not None and value > self.high:
@@ -83,7 +84,7 @@ class Integer(StrictField):
 
 
 class Number(StrictField):
-    """A finite number between two bounds, both allowed."""
+    """A finite number between two inclusive bounds."""
 
     def __init__(self, low: float, high: float, *, unit: str = "") -> None:
         super().__init__(f"a number{unit and f' of {unit}'} from {low:g} to {high:g}")
@@ -99,10 +100,10 @@ class Number(StrictField):
 class String(StrictField):
     """A string that is not blank.
 
-    :param pattern: what the whole string must match.
+    :param pattern: a pattern that the whole string must match.
     """
 
-    def __init__(self, takes: str = "a string that is not empty", pattern: re.Pattern[str] | None = None) -> None:
+    def __init__(self, takes: str = "a non-empty string", pattern: re.Pattern[str] | None = None) -> None:
         super().__init__(takes)
         self.pattern = pattern
 
@@ -128,12 +129,14 @@ class Choice(StrictField):
 
 
 class Strings(StrictField):
-    """A list of strings, as a tuple; a single string would otherwise be taken for a list of letters.
+    """A list of strings, loaded as a tuple.
+
+    A single string is rejected, because it would be taken for a list of characters.
 
     :param example: one entry, for messages.
-    :param entry: returns an entry as it is used.
-    :param minimum: the fewest entries.
-    :param unordered: a set is as good as a list, and is what is returned.
+    :param entry: converts an entry.
+    :param minimum: the minimum number of entries.
+    :param unordered: accept a set too, and load a frozenset.
     """
 
     def __init__(
@@ -152,17 +155,17 @@ class Strings(StrictField):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, str):
-            raise ValidationError(f"must be a list, not one string; write {_as_list(value)}")
+            raise ValidationError(f"must be a list, not one string{_remedy(value)}")
         is_set = isinstance(value, (set, frozenset)) and self.unordered
         if not isinstance(value, (list, tuple)) and not is_set:
             raise self.wrong(value)
         if len(value) < self.minimum:
-            raise ValidationError("is empty; leave it out, or name at least one")
+            raise ValidationError("is empty; omit it, or name at least one")
         found = _each(value, self._checked)
         return frozenset(found) if self.unordered else self.joined(found)
 
     def joined(self, found: list[Any]) -> Any:
-        """Return the checked entries as they are used."""
+        """Return the loaded value for the checked entries."""
         return tuple(found)
 
     def _checked(self, entry: Any) -> Any:
@@ -173,12 +176,16 @@ class Strings(StrictField):
         return entry if self.entry is None else self.entry(entry)
 
 
-def _as_list(value: str) -> str:
-    return f"[{value!r}]" if len(value) <= LONGEST_SHOWN else "[...] around it"
+def _remedy(value: str) -> str:
+    """Return how to write the list, in a form that is valid in Python and in the JSON of an environment variable."""
+    if value.lstrip().startswith("["):
+        return " (or it is JSON with a mistake in it)"
+    shown = json.dumps([value], ensure_ascii=False) if len(value) <= LONGEST_SHOWN else "[...] around it"
+    return f"; write {shown}"
 
 
 class Choices(Strings):
-    """A list of a few words, at least one; each counts once."""
+    """A list of one or more of a few words, without duplicates."""
 
     def __init__(self, *choices: str) -> None:
         super().__init__(choices[0], minimum=1)
@@ -188,7 +195,7 @@ class Choices(Strings):
     def _checked(self, entry: Any) -> Any:
         if entry not in self.choices:
             guess = closest(entry, self.choices)
-            known = f"did you mean {guess!r}?" if guess else f"known are {', '.join(self.choices)}"
+            known = f"did you mean {guess!r}?" if guess else f"choose from {', '.join(self.choices)}"
             raise ValidationError(f"{described(entry)} is not known; {known}")
         return entry
 
@@ -200,7 +207,7 @@ class Choices(Strings):
 class Options(StrictField):
     """An object with the options of a class.
 
-    :param minimum: the fewest options.
+    :param minimum: the minimum number of options.
     """
 
     def __init__(self, kind: type[Any], *, minimum: int = 0, nullable: bool = False) -> None:
@@ -216,14 +223,14 @@ class Options(StrictField):
         try:
             return load_options(self.kind, value)
         except ValidationError as error:
-            # Without what is valid of it: that is no instance.
+            # Without the valid options, because they are not an instance.
             raise ValidationError(error.messages) from None
 
 
 class ListOf(StrictField):
     """A list of objects with the options of a class.
 
-    :param together: yields what is wrong with several entries, from the valid ones by their index.
+    :param together: yields the problems of several entries together, given the valid entries by index.
     """
 
     def __init__(self, kind: type[Any], together: Callable[[Mapping[int, Any]], Iterator[Problem]]) -> None:
@@ -245,10 +252,10 @@ class ListOf(StrictField):
 
 
 class MappingOf(StrictField):
-    """An object whose names users choose.
+    """An object with names that users choose.
 
     :param example: the whole object, for messages.
-    :param needed: names that must be there.
+    :param needed: the required names.
     """
 
     def __init__(self, kind: type[Any], example: str, needed: Collection[str] = ()) -> None:
@@ -277,7 +284,7 @@ def _each(values: Iterable[Any], check: Callable[[Any], Any]) -> list[Any]:
 
 
 def _split(pairs: Iterable[tuple[Any, Any]], check: Callable[[Any], Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Return what is valid and the messages of what is not, each by its name or index."""
+    """Return the valid values and the messages for the others, both by name or index."""
     found: dict[Any, Any] = {}
     errors: dict[Any, Any] = {}
     for key, value in pairs:

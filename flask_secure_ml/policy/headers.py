@@ -1,4 +1,4 @@
-"""The options for the security headers of responses: a preset, and values that replace its own."""
+"""The options for the security headers of responses: a preset, and values that override it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ ADJUSTABLE = (
     "X-Permitted-Cross-Domain-Policies",
     "X-Robots-Tag",
 )
-"""The headers that users may set; the others are of settings of their own, of the view, or of the server."""
+"""The headers that users may set here; others have their own settings, or are set by the view or the server."""
 
-# RFC 9110 section 5.5, without what only raw bytes can express.
+# RFC 9110 section 5.5, without obs-text.
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _CANONICAL = {name.lower(): name for name in ADJUSTABLE}
 
 
 class HeaderValues(StrictField):
-    """The values of headers by their names; null for a header that is not sent."""
+    """The values of headers by name; null for a header that is not sent."""
 
     def __init__(self) -> None:
         super().__init__('an object such as {"Content-Security-Policy": "default-src \'self\'"}')
@@ -51,7 +51,7 @@ class HeaderValues(StrictField):
             raise ValidationError(errors)
         found = {_CANONICAL[name.lower()]: given for name, given in value.items()}
         if len(found) < len(value):
-            raise ValidationError("has a header twice, in other letters")
+            raise ValidationError("has a header twice, with different case")
         return tuple(found.items())
 
 
@@ -60,12 +60,12 @@ def _error(name: Any, value: Any) -> str | None:
         guess = closest(name, ADJUSTABLE)
         return f"is not adjustable; did you mean {guess}?" if guess else f"is not one of {', '.join(ADJUSTABLE)}"
     if value is not None and (not isinstance(value, str) or not _VALUE.fullmatch(value)):
-        return "must be one line of ASCII characters, or null, which leaves the header out"
+        return "must be one line of ASCII characters, or null to omit the header"
     return None
 
 
 class HeaderArguments(TypedDict, total=False):
-    """What users write of :class:`HeaderOptions`."""
+    """The arguments of :class:`HeaderOptions` as users write them."""
 
     preset: Preset
     values: Mapping[str, str | None]
@@ -73,20 +73,20 @@ class HeaderArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class HeaderOptions:
-    """Which security headers a response has, where the view sets none of that name."""
+    """The security headers of a response, unless the view sets them."""
 
     preset: str = option(
         Choice(*PRESETS),
         "api",
-        "``api`` for data, or ``page`` for HTML that loads scripts and styles of its own origin.",
+        "``api`` for data, or ``page`` for HTML that loads scripts and styles from its own origin.",
     )
     values: tuple[tuple[str, str | None], ...] = option(
-        HeaderValues(), (), "Values in place of those of the preset; null leaves a header out."
+        HeaderValues(), (), "Values that replace those of the preset; null omits a header."
     )
 
 
 class HeadersOption(Options):
-    """The options of headers, or the name of a preset alone."""
+    """The options of headers, or only the name of a preset."""
 
     def __init__(self, *, nullable: bool = False) -> None:
         super().__init__(HeaderOptions, minimum=1, nullable=nullable)

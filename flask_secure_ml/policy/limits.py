@@ -19,9 +19,9 @@ OUTAGES = ("degrade", "closed", "open")
 
 
 def check_burst(options: LimitOptions) -> Iterator[Problem]:
-    """Yield a problem if there is a burst that nothing uses."""
+    """Yield a problem if there is a burst but the strategy does not use it."""
     if options.burst is not None and options.strategy != "gcra":
-        yield ("burst",), 'needs "strategy": "gcra"'
+        yield ("burst",), 'requires "strategy": "gcra"'
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,18 @@ class LimitOptions:
 
     limit: str = option(String(), help_text="The limit, such as ``600/minute``.")
     strategy: str | None = option(
-        Choice(*STRATEGIES, nullable=True), None, "How it counts, instead of ``RATELIMIT_STRATEGY``."
+        Choice(*STRATEGIES, nullable=True), None, "The counting strategy, instead of ``RATELIMIT_STRATEGY``."
     )
-    burst: int | None = option(
-        Integer(1), None, "With ``gcra``: how much may come at once. By default the whole amount."
-    )
+    burst: int | None = option(Integer(1), None, "With ``gcra``: the maximum burst. By default the whole amount.")
     outage: str | None = option(
         Choice(*OUTAGES, nullable=True),
         None,
-        "What holds while the store is down, instead of ``SECURE_ML_LIMIT_OUTAGE``.",
+        "The policy while the store is down, instead of ``SECURE_ML_LIMIT_OUTAGE``.",
     )
 
 
 class LimitArguments(TypedDict, total=False):
-    """What users write of :class:`LimitOptions`."""
+    """The arguments of :class:`LimitOptions` as users write them."""
 
     limit: Required[str]
     strategy: Literal["fixed-window", "sliding-window-counter", "gcra"]
@@ -55,12 +53,12 @@ class LimitArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit as it was configured.
+    """A configured limit.
 
-    :param item: the amount and the window, as ``limits`` parsed them.
+    :param item: the amount and the window, as parsed by ``limits``.
     :param strategy: how it counts; None for the default of the app.
-    :param burst: how much may come at once with ``gcra``; None for the whole amount.
-    :param outage: what holds while the store is down; None for the default of the app.
+    :param burst: how much is allowed at once with ``gcra``; None for the whole amount.
+    :param outage: the policy while the store is down; None for the default of the app.
     """
 
     item: RateLimitItem
@@ -70,12 +68,12 @@ class Limit:
 
     @property
     def amount(self) -> int:
-        """How much is allowed in a window."""
+        """The amount that is allowed in a window."""
         return self.item.amount
 
     @property
     def seconds(self) -> int:
-        """The length of the window."""
+        """The length of the window in seconds."""
         return self.item.get_expiry()
 
     def __str__(self) -> str:
@@ -104,13 +102,15 @@ class LimitList(Strings):
 
 
 def _parsed(entry: str) -> list[RateLimitItem]:
-    # With it come asyncio and the storages of every kind, so only what has limits imports it.
+    # It imports asyncio and all kinds of storage, so it is imported only if there are limits.
     from limits import parse_many
 
     try:
         found = parse_many(entry)
     except ValueError:
-        raise ValidationError(f"{entry!r} is not a limit; write '10/minute', '100/15 minutes' or '10000/day'") from None
+        raise ValidationError(
+            f"{entry!r} is not a limit such as '10/minute', '100/15 minutes' or '10000/day'"
+        ) from None
     if any(item.amount < 1 for item in found):
-        raise ValidationError(f"{entry!r} allows nothing; to close a route, require a scope that nobody has")
+        raise ValidationError(f"{entry!r} allows no requests; to close a route, require a scope that no caller has")
     return found

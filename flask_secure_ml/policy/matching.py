@@ -1,4 +1,4 @@
-"""Which policy holds for a request, and whether policies fit the routes that exist."""
+"""Finds the policy of a request, and checks policies against the routes of the app."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODE = "code"
 
 
 class Resolved(NamedTuple):
-    """A policy and where it is declared: the name in ``SECURE_ML_POLICIES``, ``code`` or ``default``."""
+    """A policy and its declaration: the name in ``SECURE_ML_POLICIES``, ``code`` or ``default``."""
 
     policy: Policy
     source: str
@@ -38,13 +38,13 @@ class Resolved(NamedTuple):
 class PolicyTable:
     """Finds the policy of a route: configuration, then method, view, class, blueprint, then the default.
 
-    What is configured for many routes at once is for those that have no policy of their own: see :mod:`.patterns`.
+    Policies that are configured for several routes apply to routes without their own policy: see :mod:`.patterns`.
 
     :param configured: policies by name.
-    :param owner_hook: ``SecureML(owner=...)`` was given, which policies with ``owner=True`` need.
-    :param cors: ``SECURE_ML_CORS`` is set, which policies with ``cors`` need.
-    :param mounts: the paths of what is mounted beneath the guards.
-    :param plain: nothing but Flask is beneath the guards.
+    :param owner_hook: whether ``SecureML(owner=...)`` was given, which policies with ``owner=True`` need.
+    :param cors: whether ``SECURE_ML_CORS`` is set, which policies with ``cors`` need.
+    :param mounts: the paths of apps that are mounted beneath the guards.
+    :param plain: whether only Flask is beneath the guards.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class PolicyTable:
     def find(self, rule: Rule | None, method: str, path: str = "") -> Policy:
         """Return the policy of a request to Flask.
 
-        Where no view runs, the policy has neither ``body`` nor ``cost``: every guard sees the same.
+        If no view runs, the policy has neither ``body`` nor ``cost``, for all guards.
 
-        :param rule: the rule that matched; None for an unknown URL or a wrong method.
+        :param rule: the matching rule; None for an unknown URL or a wrong method.
         :param path: the path of the URL.
         """
         return self.resolve(rule, method, path).policy
 
     def resolve(self, rule: Rule | None, method: str, path: str = "") -> Resolved:
-        """Return the policy of a request to Flask, and where it is declared."""
+        """Return the policy of a request to Flask, and its declaration."""
         if rule is not None:
             found = self._cached(rule, method)
             if found is not None:
@@ -87,12 +87,13 @@ class PolicyTable:
         return self._wide(rule, method, path) if self._configured.has_wide else self._default
 
     def beneath(self, path: str, rule: Rule | None, method: str) -> tuple[Policy, str | None]:
-        """Return the policy of a request to whatever is beneath the guards, and the configured name of its path.
+        """Return the policy of a request to the layers beneath the guards.
 
-        A public policy never opens another spelling of its path: what is beneath may read it differently.
+        The second value is the configured name of its path, or None. A public policy does not apply to other spellings
+        of its path, which the layers beneath may interpret differently.
 
-        :param path: the path as WSGI gives it.
-        :param rule: the rule that matched; None as for :meth:`find`, and for what is mounted.
+        :param path: the path in WSGI.
+        :param rule: the matching rule; None as for :meth:`find`, and for mounted apps.
         """
         for spelling in spellings(path):
             meant = canonical(spelling)
@@ -102,10 +103,9 @@ class PolicyTable:
         return self.find(rule, method), None
 
     def redirected(self, request: Request) -> Policy | None:
-        """Return the policy for Flask's redirect to the same path with a slash, if a public route is there.
+        """Return the policy for Flask's redirect to the same path with a slash, if its target is a public route.
 
-        Where no view runs, it has neither ``body`` nor ``cost``. For every other redirect, and for one to a route that
-        is not public, return None.
+        No view runs, so it has neither ``body`` nor ``cost``. It is None for any other redirect.
         """
         redirect = request.routing_exception
         if not isinstance(redirect, RequestRedirect):
@@ -123,25 +123,26 @@ class PolicyTable:
             return policy if policy.public else None
         if rule.methods is None:
             return _without_payload(policy)
-        # One object for each policy: a request is checked again if its policy is another one.
+        # One object for each policy, because a request is checked again if its policy is another object.
         return self._stripped.setdefault(f"redirect {rule.endpoint} {request.method}", _without_payload(policy))
 
     def ensure_checked(self) -> None:
-        """Check once, when the first request is served and every route is known.
+        """Check the policies once, at the first request, when all routes are registered.
 
-        A missing owner hook is left to :meth:`problems`: its routes respond with 403, and the others are sound.
+        A missing owner hook is only reported by :meth:`problems`: its routes respond with 403, and others are not
+        affected.
 
-        :raises ConfigError: a policy does not fit; raised for every request until that is fixed.
+        :raises ConfigError: a policy does not fit the routes; raised for every request until that is fixed.
         """
         if not self._checked:
             _raise_any(self._misfits())
             self._checked = True
 
     def problems(self) -> Iterator[str]:
-        """Yield a sentence for each policy that does not fit the routes that exist now.
+        """Yield a sentence for each policy that does not fit the current routes.
 
-        That is a name without a route, a route with two policies, a view that cannot take its payload, or a route that
-        nobody could call because its owner hook is missing.
+        These are names without a route, routes with two policies, views that cannot take their payload, and routes that
+        reject all callers because the owner hook is missing.
         """
         yield from self._misfits()
         yield from self._without_owner_hook()
@@ -151,21 +152,25 @@ class PolicyTable:
         for rule, method, found in self.declared():
             yield rule, method, found.policy
 
+    def mounted(self) -> Iterator[tuple[str, tuple[str, ...], Policy]]:
+        """Yield the paths of mounted apps that have a policy, its methods and the policy."""
+        return self._configured.mounted(self._mounts)
+
     def declared(self) -> Iterator[tuple[Rule, str, Resolved]]:
-        """Yield each rule and method of the app, its policy and where that is declared."""
+        """Yield each rule and method of the app, with its policy and the declaration of that."""
         for rule in self._app.url_map.iter_rules():
             for method in sorted(rule.methods or ()):
                 yield rule, method, self.resolve(rule, method, rule.rule)
 
     def _cached(self, rule: Rule, method: str) -> Resolved | None:
         if rule.methods is None:
-            # It takes every method that a client invents.
+            # The rule accepts any method, and a client could send any number of them.
             return self._own(rule, method)
         key = (rule.rule, rule.endpoint, method, is_automatic_options(rule, method))
         return self._found[key] if key in self._found else self._found.setdefault(key, self._own(rule, method))
 
     def _own(self, rule: Rule, method: str) -> Resolved | None:
-        """Return the policy that a route has itself."""
+        """Return the route's own policy, or None."""
         configured = self._configured.of_rule(rule, method)
         if configured is not None:
             return self._for(rule, method, configured)
@@ -180,7 +185,7 @@ class PolicyTable:
     def _for(self, rule: Rule | None, method: str, found: Named) -> Resolved:
         if found.policy.body is None or rule is None or not is_automatic_options(rule, method):
             return Resolved(found.policy, found.name)
-        # One object for each name: a request is checked again if its policy is another one.
+        # One object for each name, because a request is checked again if its policy is another object.
         name = f"{found.name} {rule.endpoint}" if found.name == CODE else found.name
         return Resolved(self._stripped.setdefault(name, _without_payload(found.policy)), found.name)
 
@@ -218,16 +223,16 @@ class PolicyTable:
         if self._owner_hook:
             return
         for endpoint in sorted({rule.endpoint for rule, _, policy in self.routes() if policy.access.owner is True}):
-            yield f"{endpoint!r} has a policy with owner=True, which needs SecureML(owner=...)"
+            yield f"{endpoint!r} has a policy with owner=True, which requires SecureML(owner=...)"
 
     def _without_cors(self) -> Iterator[str]:
-        """Yield the policies for other origins in an app that would not respond to a preflight."""
+        """Yield the policies with CORS options in an app that does not respond to preflights."""
         if self._cors:
             return
         policies = [*self._configured.items(), *((rule.endpoint, policy) for rule, _, policy in self.routes())]
         for name in sorted({name for name, policy in policies if policy.cors and policy.cors.origins}):
             yield (
-                f"{name!r} has cors in its policy, which needs SECURE_ML_CORS for all other routes; "
+                f"{name!r} has cors in its policy, which requires SECURE_ML_CORS for all other routes; "
                 f'set it to {{"origins": []}} if these have no origins'
             )
 
@@ -246,7 +251,7 @@ class PolicyTable:
                 yield f"{rule.endpoint!r} has a policy in SECURE_ML_POLICIES and another in its code; keep one"
 
     def _partly_configured(self) -> Iterator[str]:
-        """Yield the views with a policy for one of their URLs only: it would leave the others as they were."""
+        """Yield the views with a configured policy for only some of their URLs, which would not apply to the others."""
         for endpoint, rules in self._by(lambda rule: rule.endpoint).items():
             for method in sorted({method for rule in rules for method in rule.methods or ()}):
                 names = {rule.rule for rule in rules if method in (rule.methods or ())}
@@ -265,26 +270,26 @@ class PolicyTable:
                 yield f"SECURE_ML_POLICIES names {name!r}, which several hosts have; name the endpoints"
 
     def _shadowed(self) -> Iterator[str]:
-        """Yield the URL rules of this extension that are rules of the app too, whose views would never run."""
+        """Yield the URL rules of this extension that are also rules of the app, whose views would never run."""
         for rules in self._by(lambda rule: f"{rule.host}|{rule.subdomain}|{rule.rule.rstrip('/')}").values():
             if len({rule.endpoint.startswith(OWN_ENDPOINTS) for rule in rules}) > 1:
                 name = rules[0].rule.rstrip("/")
                 yield f"{name!r} is a URL rule of flask-secure-ml, and of a route of this app; change one of them"
 
     def _wrapped_twice(self) -> Iterator[str]:
-        """Yield the views that run under two policies: only one is cleared, so the other would always reject."""
+        """Yield the views with two policies: only one can be cleared, so the other would reject every request."""
         for rule, method, _ in self._views():
             names = [name for name, function in called(self._view(rule), method) if policy_of(function)]
             if len({id(each) for each in self._wrapped(rule, method)}) > 1:
                 yield f"{rule.endpoint!r} has two policies in its code, on {' and '.join(names)}; keep one"
 
     def _without_payload_argument(self) -> Iterator[str]:
-        """Yield the views that do not take the payload of their policy: each request would be a 500."""
+        """Yield the views that do not accept the payload of their policy: each request would get 500."""
         for rule, method, _ in self._views():
             taking = dict(takers(self._view(rule), method))
             for name, function in taking.items():
                 if not takes_payload(function):
-                    yield f"{name} ({rule.endpoint!r}) has body= in its policy, but takes no argument named payload"
+                    yield f"{name} ({rule.endpoint!r}) has body= in its policy, but no argument named payload; add it"
             if taking and "payload" in rule.arguments:
                 yield f"{rule.rule!r} has an argument named payload, as the validated body has; rename it"
 
@@ -304,21 +309,21 @@ class PolicyTable:
         return grouped
 
     def _wrapped(self, rule: Rule, method: str) -> list[Policy]:
-        """Return the policies that wrap what runs for a request."""
+        """Return the policies that wrap the functions that run for a request."""
         found = [policy_of(function) for _, function in called(self._view(rule), method)]
         return [policy for policy in found if policy is not None]
 
 
 def is_automatic_options(rule: Rule, method: str) -> bool:
-    """Return True if Flask responds to this request by itself, without the view."""
+    """Return True if Flask responds to this request without the view."""
     return method == "OPTIONS" and bool(getattr(rule, "provide_automatic_options", False))
 
 
 def _without_payload(policy: Policy) -> Policy:
-    """Return the policy without what needs the payload of a view.
+    """Return the policy without the options that need the payload of a view.
 
-    Access, limits and the limits on the body stay, and so do the options of the response: a hook may respond in place
-    of Flask.
+    Access, limits and the limits of the body are kept, and so are the options of the response, because a hook may
+    respond instead of Flask.
     """
     return policy if policy.body is None else replace(policy, body=None, cost=None)
 
@@ -330,5 +335,5 @@ def _raise_any(found: Iterable[str]) -> None:
 
 
 def _inherits_public(cls: Any, mark: Policy) -> bool:
-    """Return True if a class is open by inheritance only: whoever opened the base never saw its own methods."""
+    """Return True if a class is public only by inheritance; the base was made public without its own methods."""
     return mark.public and MARK not in vars(cls)

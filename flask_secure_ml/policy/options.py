@@ -1,4 +1,4 @@
-"""The options of a policy that are about the caller, the size of a body, and the precision of scores."""
+"""The options of a policy for the caller, the size of a body, and the precision of scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inspect import iscoroutinefunction
 from typing import Any, TypedDict
 
 from marshmallow import ValidationError
-from werkzeug.utils import import_string
+from werkzeug.utils import ImportStringError, import_string
 
 from ..principal import Principal
 from .fields import Boolean, Choice, Integer, StrictField, Strings
@@ -18,16 +18,16 @@ from .schema import option
 Scalar = str | bool | int | float
 Predicate = Callable[[Principal], bool]
 OwnerHook = Callable[[Principal, Mapping[str, Any]], bool]
-"""Returns True if a principal may touch the object that the arguments of the URL name."""
+"""Returns True if a principal may access the object that the URL arguments identify."""
 
 SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-"""One scope (RFC 6749 section 3.3); what fits between the quotes of a header and has no space."""
+"""One scope (RFC 6749 section 3.3): characters that are allowed in a quoted string, without spaces."""
 
 
 def scope(entry: str) -> str:
-    """Return a scope.
+    """Return a scope after checking it.
 
-    :raises ValidationError: it is not one.
+    :raises ValidationError: it is not a valid scope.
     """
     if not SCOPE_TOKEN.fullmatch(entry):
         raise ValidationError(f"{entry!r} has a space, a quote or another character that RFC 6749 section 3.3 forbids")
@@ -35,18 +35,21 @@ def scope(entry: str) -> str:
 
 
 def imported(name: str) -> Any:
-    """Return the object of an import name such as ``package.module:object``.
+    """Return the object with an import name such as ``package.module:object``.
 
-    :raises ValidationError: there is none.
+    :raises ValidationError: it cannot be imported.
     """
     try:
         return import_string(name)
     except ImportError as error:
-        raise ValidationError(f"cannot import {name!r}: {error}") from None
+        # Werkzeug's own message has a paragraph of possible reasons.
+        reason = error.exception if isinstance(error, ImportStringError) else error
+        example = "" if {":", "."} & set(name) else "; write it as 'package.module:Schema'"
+        raise ValidationError(f"cannot import {name!r}: {reason}{example}") from None
 
 
 class Claims(StrictField):
-    """Names of claims, and for each the values that are allowed."""
+    """The allowed values of claims, by name."""
 
     def __init__(self) -> None:
         super().__init__('an object such as {"tenant": ["acme"]}', nullable=True)
@@ -55,7 +58,7 @@ class Claims(StrictField):
         if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
             raise self.wrong(value)
         if not value:
-            raise ValidationError("is empty; leave it out, or name at least one claim")
+            raise ValidationError("is empty; omit it, or name at least one claim")
         errors = {name: [error] for name, given in value.items() if (error := _claim_error(given))}
         if errors:
             raise ValidationError(errors)
@@ -66,7 +69,7 @@ def _claim_error(given: Any) -> str | None:
     values = () if isinstance(given, Mapping) else _allowed(given)
     if isinstance(given, Mapping) or not all(isinstance(each, (str, bool, int, float)) for each in values):
         return "must be a string, a number, true or false, or a list of these"
-    return None if values else "has no value, so nobody could call"
+    return None if values else "has no value, so no caller could match"
 
 
 def _allowed(given: Any) -> tuple[Scalar, ...]:
@@ -74,9 +77,9 @@ def _allowed(given: Any) -> tuple[Scalar, ...]:
 
 
 class Function(StrictField):
-    """A synchronous function. An async one returns a coroutine, which is truthy in every condition and never ``True``.
+    """A synchronous function. An async function returns a coroutine, which is always truthy and never ``True``.
 
-    :param named: an import name, and true or false, will do too.
+    :param named: accept an import name, true and false too.
     """
 
     def __init__(self, *, named: bool = False) -> None:
@@ -93,7 +96,7 @@ class Function(StrictField):
 
 
 class AccessArguments(TypedDict, total=False):
-    """What users write of :class:`AccessOptions`."""
+    """The arguments of :class:`AccessOptions` as users write them."""
 
     scopes: Collection[str]
     any_scopes: Collection[str] | None
@@ -108,19 +111,21 @@ class AccessArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class AccessOptions:
-    """Who may call a route. Every option that is given must be met; without any, every principal may.
+    """Who may call a route.
 
-    :param scopes: all of these scopes are needed.
-    :param any_scopes: at least one of these scopes is needed.
-    :param roles: at least one of these roles of the principal is needed.
-    :param claims: for each claim of the token by its name, the values that are allowed. A claim that is a list must
-        contain one of them. Types count: ``true`` is not ``1``.
-    :param principals: the only callers, each by its :attr:`~flask_secure_ml.Principal.id`.
-    :param when: a function of the principal; only ``True`` itself lets it pass.
-    :param owner: a function of the principal and the arguments of the URL; only ``True`` itself lets it pass. True
-        means the function that ``SecureML(owner=...)`` was given.
-    :param acr_values: one of these authentication contexts is needed, as the claim ``acr`` (RFC 9470).
-    :param max_auth_age: the most seconds since the user authenticated, as the claim ``auth_time`` (RFC 9470).
+    The caller must meet every given option; without options, every principal may call the route.
+
+    :param scopes: the required scopes.
+    :param any_scopes: scopes of which at least one is required.
+    :param roles: roles of which the principal must have at least one.
+    :param claims: the allowed values of claims in the token, by name. A claim that is a list must contain one of them.
+        Types are compared too: ``true`` is not ``1``.
+    :param principals: the only allowed callers, each by its :attr:`~flask_secure_ml.Principal.id`.
+    :param when: a function of the principal that must return exactly ``True``.
+    :param owner: a function of the principal and the URL arguments that must return exactly ``True``; or True for the
+        function in ``SecureML(owner=...)``.
+    :param acr_values: the allowed authentication contexts, as in the claim ``acr`` (RFC 9470).
+    :param max_auth_age: the maximum number of seconds since the user authenticated, by ``auth_time`` (RFC 9470).
     """
 
     scopes: frozenset[str] = option(Strings("predict", scope, unordered=True), frozenset())
@@ -137,7 +142,7 @@ class AccessOptions:
 
 
 class CapArguments(TypedDict, total=False):
-    """What users write of :class:`CapOptions`."""
+    """The arguments of :class:`CapOptions` as users write them."""
 
     max_body_bytes: int
     max_json_depth: int
@@ -149,13 +154,15 @@ class CapArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CapOptions:
-    """How much one route takes, each instead of the setting of that name (``SECURE_ML_MAX_BODY_BYTES`` and so on).
+    """The maxima of one route.
+
+    Each replaces the setting with that name (``SECURE_ML_MAX_BODY_BYTES`` and so on).
 
     :param max_body_bytes: the bytes of the body.
-    :param max_json_depth: how deep arrays and objects may nest.
+    :param max_json_depth: the nesting depth of arrays and objects.
     :param max_json_members: the members of one object.
     :param max_string_length: the bytes of one string.
-    :param max_elements: the values in all.
+    :param max_elements: the total number of values.
     :param max_decoded_bytes: the bytes of an array that a body declares.
     """
 
@@ -170,11 +177,11 @@ class CapOptions:
 NO_CAPS = CapOptions()
 
 MOST_DECIMALS = 15
-"""A double has about as many digits, so more would round nothing."""
+"""The maximum of decimals; a double has about as many digits, so more would not change any value."""
 
 
 class ScoreArguments(TypedDict, total=False):
-    """What users write of :class:`ScoreOptions`."""
+    """The arguments of :class:`ScoreOptions` as users write them."""
 
     round: int | None
     top_k: int | None
@@ -184,13 +191,13 @@ class ScoreArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How precise the scores of a response may be. Scores are its floats: numbers with a fraction part by type.
+    """The precision of the scores in a response. Scores are its floating-point numbers, by type.
 
-    :param round: the decimals that scores keep.
-    :param top_k: how many of the scores along the last dimension of an array keep their value.
-    :param label_only: scores are removed; integers, strings and booleans stay.
-    :param nan: ``reject`` replaces a response with NaN or Infinity by an error response, which is also the default;
-        ``null`` sends them as null, since JSON has no such numbers (RFC 8259 section 6).
+    :param round: the number of decimals of scores.
+    :param top_k: how many scores along the last dimension of an array keep their value.
+    :param label_only: remove scores; integers, strings and booleans are kept.
+    :param nan: ``reject``, the default, replaces a response with NaN or Infinity by an error response; ``null`` sends
+        them as null, since JSON has no such numbers (RFC 8259 section 6).
     """
 
     round: int | None = option(Integer(0, MOST_DECIMALS), None)
@@ -205,11 +212,11 @@ class ScoreOptions:
 
     @property
     def allows_nan(self) -> bool:
-        """Return True if NaN and Infinity may pass. They have no rank, so never beside ``top_k``."""
+        """Return True if NaN and Infinity are allowed; never with ``top_k``, because they have no rank."""
         return self.nan == "null" and self.top_k is None
 
     def stricter(self, other: ScoreOptions) -> ScoreOptions:
-        """Return options that are as strict as both, option by option."""
+        """Return the stricter value of each option."""
         return ScoreOptions(
             round=_least(self.round, other.round),
             top_k=_least(self.top_k, other.top_k),

@@ -1,4 +1,4 @@
-"""Paths of URLs as clients write them, as WSGI gives them, and as they are meant."""
+"""Paths of URLs: as clients send them, in WSGI, and decoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 
 def in_mount(path: str, mounts: Collection[str]) -> bool:
-    """Return True if a path, as WSGI gives it or as it is meant, is one of the mounts or below one."""
+    """Return True if a path, in WSGI or in canonical form, is one of the mounts or below one."""
     meant = {each for spelling in spellings(path) for each in (spelling, canonical(spelling))}
     return any(each == mount or each.startswith(f"{mount}/") for each in meant for mount in mounts)
 
@@ -25,8 +25,8 @@ def canonical(path: str) -> str:
 
 
 def spellings(path: str) -> tuple[str, ...]:
-    """Return a path as WSGI gives it and as it is decoded, since middleware compares either."""
+    """Return a path in WSGI and decoded, because middleware may compare either."""
     if path.isascii():
         return (path,)
-    # PEP 3333: the environ has the bytes of a path as Latin-1.
+    # PEP 3333: the environ has the bytes of a path decoded as Latin-1.
     return path, path.encode("latin-1", "replace").decode(errors="replace")

@@ -1,9 +1,10 @@
-"""The policy of a route: who may call it, and what it takes and returns."""
+"""The policy of a route: who may call it, and what it accepts and returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import isclass, iscoroutinefunction
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
@@ -28,7 +29,7 @@ from .options import (
 from .schema import Check, Problem, inlined, load_options, option, sentences
 
 MARK = "__secure_ml_policy__"
-"""The attribute by which a view, a class or a blueprint has its policy."""
+"""The attribute of a view, a class or a blueprint with its policy."""
 
 AnySchema = type[Schema] | Schema | str
 CostFunction = Callable[[Any], int]
@@ -39,7 +40,7 @@ TLS = ("required", "optional")
 
 
 class PublicArguments(TypedDict, total=False):
-    """What users write of a :class:`Policy`, whether it is public or not."""
+    """The arguments of any :class:`Policy` as users write them."""
 
     body: AnySchema | None
     limits: Sequence[str | LimitArguments]
@@ -54,7 +55,7 @@ class PublicArguments(TypedDict, total=False):
 
 
 class PolicyArguments(AccessArguments, PublicArguments, total=False):
-    """What users write of a :class:`Policy` that is not public."""
+    """The arguments of a :class:`Policy` that is not public."""
 
     cost: str | int | CostFunction | None
     cost_unit: Literal["rows", "elements"]
@@ -62,7 +63,7 @@ class PolicyArguments(AccessArguments, PublicArguments, total=False):
 
 
 class BuildArguments(PolicyArguments, total=False):
-    """What users write of any :class:`Policy`."""
+    """The arguments of :meth:`Policy.build`."""
 
     public: bool
 
@@ -98,7 +99,7 @@ class CostOption(StrictField):
 
 
 class ScoresOption(Options):
-    """The options of scores; false for a response that is not the model's."""
+    """The options of scores; false for a response that is not from the model."""
 
     def __init__(self) -> None:
         super().__init__(ScoreOptions, minimum=1, nullable=True)
@@ -109,7 +110,7 @@ class ScoresOption(Options):
 
 
 class CorsOption(Options):
-    """The options of CORS; false where no other origin may read a response."""
+    """The options of CORS; false if no other origin may read a response."""
 
     def __init__(self) -> None:
         super().__init__(CorsOptions, nullable=True)
@@ -120,36 +121,36 @@ class CorsOption(Options):
 
 
 def check_openness(policy: Policy) -> Iterator[Problem]:
-    """Yield a problem if a public policy has options about the caller."""
+    """Yield a problem if a public policy has options for the caller."""
     if policy.public and (policy.access != AccessOptions() or policy.cost):
-        yield ("public",), "is for a route without a caller, so the policy can have no access options and no cost"
+        yield ("public",), "is for routes without authentication, so the policy cannot have access options and a cost"
 
 
 def check_tls(policy: Policy) -> Iterator[Problem]:
     """Yield a problem if a credential could be sent in clear text."""
     if policy.tls == "optional" and not policy.public:
-        yield ("tls",), "can be optional only where the policy is public: credentials never go in clear text"
+        yield ("tls",), "can be optional only if the policy is public: credentials must not be sent in clear text"
 
 
 def check_cost(policy: Policy) -> Iterator[Problem]:
-    """Yield a problem if the rows that ``cost`` names cannot be counted."""
+    """Yield a problem if the rows for ``cost`` cannot be counted."""
     if not isinstance(policy.cost, str):
         if callable(policy.cost) and policy.body is None:
-            yield ("cost",), "is a function of the payload, so the policy needs a body schema"
+            yield ("cost",), "is a function of the payload, so the policy requires a body schema"
         if policy.cost_unit != "rows":
             yield ("cost_unit",), "is for a cost that names a field"
         return
     if policy.body is None or policy.cost not in policy.body.fields:
         yield ("cost",), f"names the field {policy.cost!r}, which the body schema does not have"
     elif policy.body.many:
-        yield ("cost",), "needs a body schema of one object; put the rows into a field of it"
+        yield ("cost",), "requires a body schema of one object; put the rows into one of its fields"
 
 
 @dataclass(frozen=True)
 class Policy:
     """The policy of one route.
 
-    :param public: no credential is needed; transport, limits and the limits on the body still hold.
+    :param public: no credential is needed; transport, limits and the limits of the body still apply.
     :param access: who may call.
     :param body: the marshmallow schema of the request body; the view gets the loaded value as ``payload``.
     :param limits: rate limits of this route for one caller, such as ``600/minute``.
@@ -157,18 +158,18 @@ class Policy:
         number, or a function that returns it for the payload (from configuration, an import name such as
         ``package.module:function``).
     :param cost_unit: ``elements`` to count the values of the field rather than its rows.
-    :param refund: which responses give the price back: those of ``errors`` (500 and above, the default), those of
-        ``failures`` (400 and above), or ``never``. The request itself still counts.
-    :param in_flight: how many requests to this route may be in flight at once, of all callers.
+    :param refund: which responses refund the price: ``errors`` (500 and above, the default), ``failures`` (400 and
+        above), or ``never``. The request itself still counts.
+    :param in_flight: the maximum number of requests in flight to this route, from all callers.
     :param limit_group: routes with the same name count ``limits`` together.
-    :param caps: how much this route takes, by the names of the settings, such as ``max_body_bytes``.
+    :param caps: the maxima of this route, by the names of the settings, such as ``max_body_bytes``.
     :param response: the marshmallow schema of the response; only its fields are sent.
-    :param scores: how precise the scores of the response may be, beside what the caller's plan allows; None for a
-        response that is not the model's, to which no such options apply, also not those of a plan.
-    :param cors: which other origins may call in a browser, instead of the whole of ``SECURE_ML_CORS``, which must be
-        set; false for none.
+    :param scores: the precision of the scores of the response, in addition to what the caller's plan allows; None for a
+        response that is not from the model, to which no such options apply, not even those of a plan.
+    :param cors: which other origins may call the route from a browser, instead of all of ``SECURE_ML_CORS``, which must
+        be set; false for none.
     :param headers: the security headers of the response, instead of ``SECURE_ML_HEADERS``: ``page``, or an object.
-    :param tls: ``optional`` for a public route that responds in clear text too, such as one that a kubelet probes.
+    :param tls: ``optional`` for a public route that also responds in clear text, such as a probe of a kubelet.
     """
 
     cross_checks: ClassVar[tuple[Check, ...]] = (check_openness, check_tls, check_cost)
@@ -191,12 +192,17 @@ class Policy:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The scopes that the policy names: those that are needed, and those of which one will do."""
+        """The scopes in the policy: those that are all required, and those of which one is."""
         return self.access.scopes | self.access.any_scopes
+
+    @cached_property
+    def requirement(self) -> str:
+        """The requirement for callers, for records: the scopes, ``authenticated`` or ``public``."""
+        return "public" if self.public else " ".join(sorted(self.scopes)) or "authenticated"
 
     @classmethod
     def build(cls, **options: Unpack[BuildArguments]) -> Policy:
-        """Return the policy of what users write; the options of :class:`AccessOptions` are beside the others.
+        """Return a policy from its options, including those of :class:`AccessOptions`.
 
         :raises ConfigError: a line for each option that is unknown, wrong or contradicts another.
         """

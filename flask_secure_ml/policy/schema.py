@@ -1,6 +1,6 @@
 """Options as dataclasses, checked by marshmallow: each option is declared once, with its field, default and help.
 
-:func:`option` declares, :func:`schema_of` makes the schema when it is first needed, :func:`load_options` checks, and
+:func:`option` declares, :func:`schema_of` creates the schema on first use, :func:`load_options` checks, and
 :func:`sentences` turns the errors of marshmallow into lines such as ``plans.gold.requests[1]: 'often' is not a limit``.
 """
 
@@ -20,16 +20,16 @@ from marshmallow.exceptions import SCHEMA
 if TYPE_CHECKING:
     AnyField = marshmallow_fields.Field[Any]
 else:
-    # Field takes type parameters from marshmallow 4 on.
+    # Field has type parameters since marshmallow 4.
     AnyField = marshmallow_fields.Field
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 Problem = tuple[Path, str]
-"""The names and indexes that lead to an option, and a sentence that goes on after them."""
+"""The path to an option (names and indexes), and a sentence whose subject it is."""
 
 Check = Callable[[Any], Iterator[Problem]]
-"""Yields what is wrong with several options together. A check that reads an option with a problem of its own ends."""
+"""Yields the problems of several options together. A check ends when it reads an option that is invalid itself."""
 
 REQUIRED = object()
 
@@ -37,25 +37,25 @@ REQUIRED = object()
 def option(kind: AnyField, default: Any = REQUIRED, help_text: str = "") -> Any:
     """Return a dataclass field for one option.
 
-    :param kind: what users may write. None means the default where that is None.
+    :param kind: the field that loads the option. If the default is None, users may write None too.
     :param default: the loaded default; without it, the option is required.
-    :param help_text: what the option does, for the reference page.
+    :param help_text: the description of the option, for the reference page.
     """
     if default is REQUIRED:
         kind.required = True
         return field(metadata={"field": kind, "help": help_text})
     kind.allow_none = kind.allow_none or default is None
-    # A factory leaves no attribute on the class, so an incomplete object lacks the option: see _incomplete.
+    # With a factory, the class has no attribute, so an incomplete object lacks the option: see _incomplete.
     return field(default_factory=lambda: default, metadata={"field": kind, "help": help_text})
 
 
 def inlined(kind: type[Any]) -> Any:
-    """Return a dataclass field for a group of options that users write beside the others."""
+    """Return a dataclass field for a group of options that users write on the same level as the others."""
     return field(default_factory=kind, metadata={"inlined": kind})
 
 
 def options_of(kind: type[Any]) -> dict[str, Field[Any]]:
-    """Return the record of each option that users can write."""
+    """Return the dataclass field of each option that users can write, by name."""
     found: dict[str, Field[Any]] = {}
     for each in fields(kind):
         group = each.metadata.get("inlined")
@@ -65,25 +65,25 @@ def options_of(kind: type[Any]) -> dict[str, Field[Any]]:
 
 @cache
 def schema_of(kind: Any) -> OptionsSchema:
-    """Return the schema of a dataclass of options, made when it is first needed."""
+    """Return the schema of a dataclass of options, created on first use."""
     declared = {name: each.metadata["field"] for name, each in options_of(kind).items()}
     made: type[OptionsSchema] = type(f"{kind.__name__}Schema", (OptionsSchema,), {"kind": kind, **declared})
     return made()
 
 
 def load_options(kind: type[T], given: Any) -> T:
-    """Return the options that users wrote, checked one by one and by the ``cross_checks`` of the class.
+    """Load options, checked one by one and by the ``cross_checks`` of the class.
 
-    :raises ValidationError: every problem, in the nested form of marshmallow.
+    :raises ValidationError: with every problem, in the nested form of marshmallow.
     """
     return cast("T", schema_of(cast("Hashable", kind)).load(given))
 
 
 class OptionsSchema(Schema):
-    """The schema of one dataclass; loads an instance of it."""
+    """The schema of a dataclass; it loads instances."""
 
     class Meta:
-        """Unknown options are reported by :meth:`check_together`, which can name the nearest one."""
+        """Unknown options are reported by :meth:`check_together`, which can suggest the closest one."""
 
         unknown = EXCLUDE
         register = False
@@ -96,7 +96,7 @@ class OptionsSchema(Schema):
 
     @pre_load
     def drop_null(self, data: Any, **_: Any) -> Any:
-        """Return the data without the options that are null and may be."""
+        """Return the data without options that may be null and are."""
         if not isinstance(data, Mapping):
             return data
         return {
@@ -107,9 +107,9 @@ class OptionsSchema(Schema):
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def check_together(self, data: Mapping[str, Any], original: Any, **_: Any) -> None:
-        """Check options together, also when some of them failed.
+        """Check options together, even if some of them are invalid.
 
-        :raises ValidationError: an unknown option, or options that contradict each other.
+        :raises ValidationError: an option is unknown, or options contradict each other.
         """
         if not isinstance(original, Mapping):
             return
@@ -135,26 +135,26 @@ class OptionsSchema(Schema):
 
 
 def unknown_names(given: Iterable[Any], known: Collection[str]) -> Iterator[Problem]:
-    """Yield a problem for each name that is not known, with the nearest one that is."""
+    """Yield a problem for each unknown name, with the closest known one."""
     for name in given:
         if name not in known:
             guess = closest(name, known)
             yield (
                 (name if isinstance(name, int) and not isinstance(name, bool) else str(name),),
-                "is not known" + (f"; did you mean {guess}?" if guess else f"; known are {', '.join(known)}"),
+                "is not known" + (f"; did you mean {guess}?" if guess else f"; choose from {', '.join(known)}"),
             )
 
 
 def closest(name: Any, known: Collection[str]) -> str | None:
-    """Return the known name that is nearest to a misspelt one."""
+    """Return the known name that is closest to a misspelled one, or None."""
     return next(iter(get_close_matches(str(name), sorted(known), 1, 0.7)), None)
 
 
 def sentences(messages: Any, path: str = "") -> Iterator[str]:
-    """Yield one line for each error of marshmallow: where it is, a colon, and what to do.
+    """Yield one line for each error of marshmallow: its path, a colon, and the message.
 
     :param messages: the ``messages`` of a ``ValidationError``.
-    :param path: what to put before each name, such as the name of a setting.
+    :param path: a prefix of each path, such as the name of a setting.
     """
     if isinstance(messages, Mapping):
         for step, inner in messages.items():
@@ -173,7 +173,7 @@ def _written(step: Any, *, first: bool) -> str:
 
 
 class _HasProblemError(Exception):
-    """The option that a check reads has a problem of its own."""
+    """The option that a check reads is invalid itself."""
 
 
 def _unreadable(_: Any, name: str) -> Any:
@@ -181,7 +181,7 @@ def _unreadable(_: Any, name: str) -> Any:
 
 
 def known(options: Any, name: str) -> Any:
-    """Return an option for a check that goes on without it; None where it has a problem of its own."""
+    """Return an option for a check that can continue without it, or None if it is invalid itself."""
     try:
         return getattr(options, name)
     except _HasProblemError:
@@ -189,7 +189,7 @@ def known(options: Any, name: str) -> Any:
 
 
 def _incomplete(kind: type[Any], loaded: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Return an instance without the options that failed; reading one of these ends the check that does."""
+    """Return an instance without the invalid options; a check ends when it reads one of these."""
     failed = {
         name
         for name, each in options_of(kind).items()

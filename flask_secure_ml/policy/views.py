@@ -1,4 +1,4 @@
-"""What runs for a request of a view: the function, or of a class its dispatch and its method."""
+"""The functions that run for a request of a view: the view function, or the dispatch and the method of a class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .policy import MARK, Policy
 
 
 def called(view: Any, method: str) -> Iterator[tuple[str, Any]]:
-    """Yield what runs for a request, outermost first: the view, and of a class its dispatch and its method."""
+    """Yield the functions that run for a request, outermost first: the view, or the dispatch and method of a class."""
     cls = getattr(view, "view_class", None)
     if view is not None:
         yield f"{cls.__qualname__}.decorators" if cls else _name(view), view
@@ -24,13 +24,13 @@ def called(view: Any, method: str) -> Iterator[tuple[str, Any]]:
 
 
 def takers(view: Any, method: str) -> Iterator[tuple[str, Any]]:
-    """Yield what gets the payload: what a policy with body wraps, and what that passes its arguments to."""
+    """Yield the functions that get the payload: those that a policy with body wraps, and those that they call."""
     passed_on = False
     for name, function in called(view, method):
         policy = policy_of(function)
         if passed_on or (policy and policy.body):
             yield name, function.__wrapped__ if policy else function
-            # Another dispatch_request may do with the payload what it likes.
+            # An overridden dispatch_request may use the payload itself.
             passed_on = function is view or function is MethodView.dispatch_request
 
 
@@ -39,13 +39,13 @@ def _name(function: Any) -> str:
 
 
 def policy_of(function: Any) -> Policy | None:
-    """Return the policy that a function is marked with."""
+    """Return the policy with which a function is marked, or None."""
     mark = getattr(function, MARK, None)
     return mark if isinstance(mark, Policy) else None
 
 
 def takes_payload(function: Any) -> bool:
-    """Return True if a function takes the keyword argument ``payload``, or if its signature does not show it."""
+    """Return True if a function accepts the keyword argument ``payload``, or its signature is unknown."""
     while True:
         try:
             parameters = signature(function, follow_wrapped=False).parameters
@@ -57,7 +57,7 @@ def takes_payload(function: Any) -> bool:
             return False
         if not hasattr(function, "__wrapped__"):
             return True
-        # A decorator passes on what it takes; one that consumes the payload names it.
+        # A decorator passes its arguments on, unless it names payload and consumes it.
         function = function.__wrapped__
 
 

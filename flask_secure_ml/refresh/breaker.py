@@ -1,4 +1,4 @@
-"""A circuit breaker, and a log that has one line when something goes down and one when it is back."""
+"""A circuit breaker, and a log of outages with one line for the beginning and one for the end."""
 
 from __future__ import annotations
 
@@ -13,59 +13,78 @@ from .process import process_lock
 log: logging.Logger = logging.getLogger(__name__)
 
 JITTER = 0.2
-"""The share by which a pause varies, so that workers do not return to a source in step."""
+"""The fraction by which pauses vary, so that workers do not call a source again at the same time."""
 
 QUIET = 60.0
-"""The fewest seconds between two reported beginnings of outages, so that a flapping source does not fill the log."""
+"""The minimum of seconds between two logged outages, so that a flapping source does not fill the log."""
+
+
+Changed = Callable[[bool, str], object]
+"""Called with whether a source is up, and with a line that describes it."""
 
 
 class Monotonic(Protocol):
     """A clock that measures ages."""
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
+        """Return the seconds of a clock that never goes backwards."""
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return the reason of a system error, or the type of any other, whose message may contain data."""
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 class Outage:
-    """Logs the beginning and the end of an outage, however often it is reported in between.
+    """Logs the beginning and the end of an outage, once each.
 
-    :param began: the line for the beginning; the reason follows it.
+    :param began: the line for the beginning; the reason is appended.
     :param ended: the line for the end.
-    :param monotonic: returns seconds that never run backwards.
+    :param monotonic: returns the seconds of a clock that never goes backwards.
+    :param changed: called with each line: with False at the beginning, and with True at the end.
     """
 
-    def __init__(self, began: str, ended: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        began: str,
+        ended: str,
+        monotonic: Callable[[], float] = time.monotonic,
+        changed: Changed = lambda _up, _line: None,
+    ) -> None:
         self._began = began
         self._ended = ended
         self._monotonic = monotonic
+        self._changed = changed
         self._logged = False
         self._last: float | None = None
 
     def failed(self, reason: str) -> None:
-        """Log the beginning, unless it is logged already or another outage began less than a minute ago."""
+        """Log the beginning, unless it is already logged or another outage began less than a minute ago."""
         if self._logged:
             return
         now = self._monotonic()
         if self._last is None or not 0 <= now - self._last < QUIET:
             self._logged, self._last = True, now
             log.error("%s: %s", self._began, reason)
+            self._changed(False, f"{self._began}: {reason}")
 
     def ended(self) -> None:
         """Log the end of an outage whose beginning is logged."""
         if self._logged:
             self._logged = False
             log.warning("%s", self._ended)
+            self._changed(True, self._ended)
 
 
 class Breaker:
-    """Keeps the callers of a process from waiting for a source that failed a moment ago.
+    """Prevents the callers in a process from waiting for a source that failed a moment ago.
 
     After the pause one caller tries; until it reports the outcome, the others get the next pause.
 
     :param clock: measures the pauses.
-    :param pause: seconds for which a source that failed is not called, give or take a fifth.
-    :param outage: logs when the source goes down and when it is back.
-    :param doubts: how many doubtful outcomes in a row count as a failure.
+    :param pause: seconds for which a failed source is not called, plus or minus 20 %.
+    :param outage: logs when the source goes down and when it is up again.
+    :param doubts: the number of consecutive doubtful outcomes that count as a failure.
     :param uniform: returns a random number between two others.
     """
 
@@ -84,12 +103,12 @@ class Breaker:
         self._tolerated = doubts
         self._uniform = uniform
         self._lock = process_lock()
-        # When the last pause began and when it ends; None while the source works.
+        # The beginning and the end of the last pause; None while the source works.
         self._paused: tuple[float, float] | None = None
         self._doubts = 0
 
     def wait(self) -> float:
-        """Return 0 if the caller may call the source, otherwise the seconds until one may."""
+        """Return 0 if the caller may call the source, or else the seconds until one may."""
         paused = self._paused
         if paused is None:
             return 0.0
@@ -117,7 +136,7 @@ class Breaker:
         self._outage.failed(reason)
 
     def doubted(self, reason: str) -> None:
-        """Count an outcome that may concern one call only; so many in a row are a failure."""
+        """Count an outcome that may affect only one call; ``doubts`` of them in a row are a failure."""
         with self._lock.get():
             self._doubts += 1
             down = self._doubts >= self._tolerated

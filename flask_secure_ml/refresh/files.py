@@ -15,13 +15,24 @@ from .process import SingleFlight
 T = TypeVar("T")
 
 SETTLED_NS = 50_000_000
-"""Nanoseconds after which another change of a file is sure to have another time; clocks of kernels tick coarsely."""
+"""Nanoseconds after which another change of a file certainly has another timestamp; kernel clocks are coarse."""
 
 POLLED = 0.1
-"""Seconds for which a file need not be looked at again."""
+"""Seconds for which a file is not checked again."""
 
 _PATIENCE = 10.0
 _Version = tuple[int, int, int, int]
+
+
+def sentence_of(error: Exception) -> str:
+    """Return the message of an error; for a system error, the file and the reason."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+    folder = Path(os.fsdecode(error.filename)).parent
+    missing_folder = isinstance(error, FileNotFoundError) and not folder.exists()
+    return f"the directory {folder} does not exist" if missing_folder else f"{error.filename}: {error.strerror}"
 
 
 class _Content(NamedTuple, Generic[T]):
@@ -33,16 +44,16 @@ class _Content(NamedTuple, Generic[T]):
 
 
 class WatchedFile(Generic[T]):
-    """Reads and parses a file again whenever its times, inode or size differ.
+    """Reads and parses a file again whenever its times, inode or size change.
 
     :meth:`read` costs one ``stat``; :meth:`recent` none within :data:`POLLED` seconds of the last one.
 
-    No old content is returned: when the file is missing or cannot be parsed, :meth:`read` raises. A changed file is
-    parsed by one thread, and the others wait for it. A damaged one is parsed once.
+    Old content is never returned: if the file is missing or cannot be parsed, :meth:`read` raises. A changed file is
+    parsed by one thread, while the others wait. A damaged one is parsed only once.
 
     :param path: the file; it need not exist yet.
-    :param parse: returns the value, never None, of the bytes; raises ValueError for bytes that it rejects.
-    :param clock: measures how long ago the file was looked at; None to look at it for each call.
+    :param parse: returns the value for the bytes, never None; raises ValueError to reject them.
+    :param clock: measures when the file was last checked; None to check it for each call.
     """
 
     def __init__(self, path: str | Path, parse: Callable[[bytes], T], clock: Monotonic | None = None) -> None:
@@ -52,12 +63,12 @@ class WatchedFile(Generic[T]):
         self._content: _Content[T] | None = None
         self._flights = SingleFlight()
         self._clock = clock
-        # What the file had, and from when until when that is returned.
+        # The times from and until which the cached content is returned, and the content.
         self._seen: tuple[float, float, _Content[T]] | None = None
         self._generation = object()
 
     def recent(self) -> T:
-        """Return the content as it was when the file was looked at last, at most :data:`POLLED` seconds ago.
+        """Return the content as of the last check, at most :data:`POLLED` seconds ago.
 
         :raises OSError: the file cannot be read.
         :raises ValueError: ``parse`` rejects the content.
@@ -68,13 +79,13 @@ class WatchedFile(Generic[T]):
         return self.read()
 
     def read(self) -> T:
-        """Return the parsed content: the same object for as long as the bytes are the same.
+        """Return the parsed content, as the same object while the file is unchanged.
 
         :raises OSError: the file cannot be read.
         :raises ValueError: ``parse`` rejects the content.
         """
         now, generation = 0.0 if self._clock is None else self._clock.monotonic(), self._generation
-        status = os.stat(self._name)  # noqa: PTH116  for each request, and half as long
+        status = os.stat(self._name)  # noqa: PTH116  runs for each request, and takes half the time
         version = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
         content = self._content
         if content is None or not content.settled or content.version != version:
@@ -86,7 +97,7 @@ class WatchedFile(Generic[T]):
         return self._value(content)
 
     def forget(self) -> None:
-        """Look at the file again with the next call: this process changed it."""
+        """Check the file again with the next call, because this process changed it."""
         self._generation = object()
         self._seen = None
 
@@ -122,5 +133,5 @@ class WatchedFile(Generic[T]):
 
 
 def _version(status: os.stat_result) -> _Version:
-    # The time of the last status change too: the modification time can be set, and is by tools that copy files.
+    # The time of the last status change too, because tools that copy files set the modification time.
     return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

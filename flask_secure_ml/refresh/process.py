@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """An object that each process creates for itself, when it is first needed.
+    """An object that each process creates for itself on first use.
 
     A lock that another thread holds during a fork stays locked in the child, and one that was created before gevent
-    patched the standard library blocks all greenlets of a worker. What a child inherits is kept and never used: its
-    destructor could act on what belongs to the parent.
+    patched the standard library blocks all greenlets of a worker. Inherited objects are kept but never used, because
+    their destructors could affect resources of the parent.
 
     :param make: creates the object.
     """
@@ -29,48 +29,48 @@ class PerProcess(Generic[T]):
         try:
             return self._made[os.getpid()]
         except KeyError:
-            # Of two threads that create it at the same time, both get the first one.
+            # If two threads create it at the same time, both get the first one.
             return self._made.setdefault(os.getpid(), self._make())
 
     def made(self) -> T | None:
-        """Return the object of this process, or None if it has not been needed."""
+        """Return the object of this process, or None if it has not been created."""
         return self._made.get(os.getpid())
 
     def inherited(self) -> list[T]:
-        """Return the objects of the processes that this one was forked from."""
+        """Return the objects of the processes from which this one was forked."""
         pid = os.getpid()
         return [each for owner, each in self._made.items() if owner != pid]
 
 
 def process_lock() -> PerProcess[threading.Lock]:
     """Return a lock for the threads of each process: ``with lock.get(): ...``."""
-    # Looked up when the lock is created: until then gevent may replace it.
+    # Looked up when the lock is created, because gevent may replace the class until then.
     return PerProcess(lambda: threading.Lock())  # noqa: PLW0108
 
 
 class SingleFlight:
-    """One call at a time for each key; callers that come meanwhile wait for its result."""
+    """One call at a time for each key; concurrent callers wait for its result."""
 
     def __init__(self) -> None:
         self._flights: dict[tuple[int, Hashable], threading.Event] = {}
 
     def run(self, key: Hashable, cached: Callable[[], T | None], fetch: Callable[[], T], patience: float) -> T:
-        """Return the cached value, or what ``fetch`` returns, which one caller at a time runs.
+        """Return the cached value, or the result of ``fetch``, which one caller at a time runs.
 
-        Whatever ``fetch`` raises reaches the caller that runs it; of those that waited, the next one runs it again.
+        An exception of ``fetch`` propagates to the caller that runs it; the next waiting caller then runs it again.
 
-        :param cached: returns the value that ``fetch`` left behind, or None.
+        :param cached: returns the value that ``fetch`` has cached, or None.
         :param patience: seconds to wait for one call of another thread.
         :raises TimeoutError: the call of another thread takes longer.
         """
-        # The flights of the parent process never land in a child.
+        # Flights of the parent process never end in a child.
         key = (os.getpid(), key)
         while (found := cached()) is None:
             own = threading.Event()
             try:
                 current = self._flights.setdefault(key, own)
                 if current is own:
-                    # Another call may have ended since this caller looked.
+                    # Another call may have ended since the last check.
                     found = cached()
                     return fetch() if found is None else found
             finally:
@@ -78,5 +78,5 @@ class SingleFlight:
                     del self._flights[key]
                     own.set()
             if not current.wait(patience):
-                raise TimeoutError("the call of another thread takes too long")
+                raise TimeoutError("timed out waiting for the call of another thread")
         return found

@@ -1,7 +1,8 @@
-"""State that workers and machines share: one protocol, three stores."""
+"""State that is shared by workers and machines: one protocol, three stores."""
 
 from __future__ import annotations
 
+from ..describing import is_described_only
 from ..errors import ConfigError
 from ..principal import Clock
 from ..secrets import SecretRing
@@ -11,10 +12,12 @@ __all__ = ["SharedStore"]
 
 
 def open_store(uri: str, password: SecretRing | None, clock: Clock) -> SharedStore:
-    """Return the store for a URI. A server or a disk may be down; the store is then unavailable until it is up.
+    """Return the store for a URI.
 
-    :param password: of a server, the newest first.
-    :raises ConfigError: the file can never be used, the client library is missing, or the URI cannot be parsed.
+    If its server or disk is down, the store is unavailable until that is up again.
+
+    :param password: the passwords of a server, newest first.
+    :raises ConfigError: the file cannot be used, the client library is missing, or the URI cannot be parsed.
     """
     scheme = uri.partition(":")[0]
     if scheme == "memory":
@@ -24,7 +27,7 @@ def open_store(uri: str, password: SecretRing | None, clock: Clock) -> SharedSto
     return _redis(uri, password, clock)
 
 
-# Each kind is imported only where it is configured.
+# Each kind of store is imported only if it is configured.
 
 
 def _memory(clock: Clock) -> SharedStore:
@@ -34,17 +37,17 @@ def _memory(clock: Clock) -> SharedStore:
 
 
 def sqlite_path(uri: str, name: str) -> str:
-    """Return the path in a URI of a file.
+    """Return the path in the URI of a file.
 
-    :param name: of the setting, for the message.
-    :raises ConfigError: it is not absolute.
+    :param name: the name of the setting, for the message.
+    :raises ConfigError: the path is not absolute.
     """
     rest = uri.partition(":")[2]
-    # As in other URIs of files, an absolute path may follow two slashes.
+    # As in file URIs, two slashes may precede an absolute path.
     path = rest[2:] if rest.startswith("///") else rest
     if not path.startswith("/") or path.startswith("//"):
-        # Commands and workers run in different folders and must mean the same file.
-        raise ConfigError([f"{name} must name an absolute path, such as sqlite:/var/lib/model/state.db"])
+        # Commands and workers run in different directories, but must use the same file.
+        raise ConfigError([f"{name} must have an absolute path, such as sqlite:/var/lib/model/state.db"])
     return path
 
 
@@ -52,7 +55,8 @@ def _sqlite(uri: str, clock: Clock) -> SharedStore:
     from .sqlite import SqliteStore
 
     try:
-        return SqliteStore(sqlite_path(uri, "SECURE_ML_STORE_URI"), clock)
+        path = sqlite_path(uri, "SECURE_ML_STORE_URI")
+        return _memory(clock) if is_described_only() else SqliteStore(path, clock)
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
@@ -63,9 +67,11 @@ def _redis(uri: str, password: SecretRing | None, clock: Clock) -> SharedStore:
     try:
         from .redis import RedisStore
     except ImportError:
-        raise ConfigError(['SECURE_ML_STORE_URI needs: pip install "flask-secure-ml[redis]"']) from None
+        raise ConfigError(['SECURE_ML_STORE_URI requires: pip install "flask-secure-ml[redis]"']) from None
     try:
         return RedisStore(uri, password, clock)
     except Exception as error:  # noqa: BLE001  of several kinds, and their messages may contain the password
-        problem = f"SECURE_ML_STORE_URI cannot be used ({type(error).__name__}): it must be such as redis://host:6379/0"
+        problem = (
+            f"SECURE_ML_STORE_URI cannot be used ({type(error).__name__}): it must be a URL such as redis://host:6379/0"
+        )
         raise ConfigError([problem]) from None

@@ -8,16 +8,16 @@ from typing import NamedTuple, Protocol
 from ..errors import DependencyUnavailable
 
 PAGE = 250
-"""The most records that one call of ``changes`` returns: each is short, on a busy machine too."""
+"""The maximum number of records in one page of ``changes``, so that each call is short even on a busy machine."""
 
 KEPT_CHANGES = 10_000
-"""The changes of a space that a store keeps; a reader that missed more reads all records again."""
+"""The number of changes of a space that a store keeps; a reader that missed more reads all records again."""
 
 
 class Record(NamedTuple):
-    """A record as ``changes`` returns it.
+    """A record from ``changes``.
 
-    :param seconds: the time until it expires; None for one that does not.
+    :param seconds: the time until it expires; None if it does not expire.
     """
 
     value: bytes
@@ -27,8 +27,8 @@ class Record(NamedTuple):
 class Cursor(NamedTuple):
     """The position of a reader.
 
-    :param version: the last change up to which it has all records.
-    :param after: while it reads all records page by page, the key of the last one; None when it has them all.
+    :param version: the last change that it has read.
+    :param after: while it reads all records in pages, the key of the last one; None once it has all.
     """
 
     version: str
@@ -38,10 +38,10 @@ class Cursor(NamedTuple):
 class Changes(NamedTuple):
     """One page of changed records.
 
-    :param records: by key; None for one that was deleted or has expired.
+    :param records: by key; None for a record that was deleted or has expired.
     :param cursor: where the next page begins.
     :param more: whether there is another page now.
-    :param whole: whether this is the first page of all records, so that the reader drops what it had before.
+    :param whole: whether this is the first page of all records, so that the reader must discard earlier ones.
     """
 
     records: Mapping[str, Record | None]
@@ -51,23 +51,26 @@ class Changes(NamedTuple):
 
 
 class SharedStore(Protocol):
-    """Small records by space and key. A space is one use of the store, such as ``revocations``.
+    """Small records by space and key.
 
-    Every method raises :class:`~flask_secure_ml.errors.DependencyUnavailable` when the store cannot be reached; the
-    caller decides what that means.
+    A space is one use of the store, such as ``revocations``. Every method raises
+    :class:`~flask_secure_ml.errors.DependencyUnavailable` if the store cannot be reached.
     """
 
     @property
     def shared(self) -> bool:
-        """Whether other processes see the same state."""
+        """Whether processes share the state."""
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Store a key for some seconds; return False if it is stored already. Atomic, also between machines."""
+        """Store a key for some seconds; return False if it is already stored.
+
+        This is atomic, also across machines.
+        """
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; with ``new``, return False and store nothing if the key is taken.
+        """Store a record; with ``new``, return False without storing it if the key is taken.
 
-        :param seconds: until it expires; None for never.
+        :param seconds: the time until it expires; None for never.
         """
 
     def get(self, space: str, key: str) -> bytes | None:
@@ -82,18 +85,18 @@ class SharedStore(Protocol):
     def changes(self, space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
         """Return the records that changed since a cursor, or the first page of all records.
 
-        Each change has a number and a random tag, which together are its version. A store whose history lacks the
-        version of the cursor (it lost a change, was restored or replaced, or no longer keeps the changes since) returns
-        all records. An expiry is not a change.
+        Each change has a number and a random tag, which together are its version. If the history of the store lacks the
+        version of the cursor (because it lost a change, was restored or replaced, or has deleted old changes), it
+        returns all records. An expiry is not a change.
 
-        :param cursor: of the last call; None for all records.
+        :param cursor: the cursor of the last call; None for all records.
         :param timeout: seconds for the whole call, even if the store failed a moment ago; None for the store's own
             limits.
         """
 
 
 def all_items(store: SharedStore, space: str) -> dict[str, bytes]:
-    """Return every record of a space, sorted by key, reading page by page."""
+    """Return every record of a space, sorted by key, reading in pages."""
     found: dict[str, bytes] = {}
     cursor, more = None, True
     while more:
@@ -110,9 +113,12 @@ def all_items(store: SharedStore, space: str) -> dict[str, bytes]:
 
 
 class StoreUnavailable(DependencyUnavailable):
-    """A store failed, and logged that itself."""
+    """A store failed and has logged it."""
 
 
 def unavailable(reason: str) -> StoreUnavailable:
-    """Return the error of a store that failed; most faults of a store pass quickly, so the client may soon retry."""
+    """Return the error of a store that failed.
+
+    Clients may retry soon, because most failures are short.
+    """
     return StoreUnavailable(reason, headers=[("Retry-After", "1")])

@@ -1,4 +1,4 @@
-"""A store for one process: for development, for tests, and for servers with a single worker."""
+"""A store in the memory of one process, for development, tests, and servers with a single worker."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..refresh import process_lock
 from .base import KEPT_CHANGES, Changes, Cursor, Record, all_items
 
 MAX_SEEN = 1_000_000
-"""How many keys of one space ``add`` stores; one more is rejected rather than an old one evicted."""
+"""The maximum number of keys of one space that ``add`` stores; more are rejected, because none may be evicted."""
 
 Entry = tuple[float, bytes]
 
 
 class MemoryStore:
-    """Stores everything in the memory of this process, which no other process sees.
+    """Stores everything in the memory of this process, which other processes cannot access.
 
     :param clock: decides when an entry expires.
-    :param max_seen: the most keys of one space that ``add`` stores.
+    :param max_seen: the maximum number of keys of one space that ``add`` stores.
     """
 
     shared = False
@@ -36,9 +36,9 @@ class MemoryStore:
         self._spaces: dict[str, _Space] = defaultdict(_Space)
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Store a key for some seconds; return False if it is stored already.
+        """Store a key for some seconds; return False if it is already stored.
 
-        :raises DependencyUnavailable: the memory for it is full; no key may be evicted before it expires.
+        :raises DependencyUnavailable: the memory is full; no key may be evicted before it expires.
         """
         now = self._clock.monotonic()
         with self._lock.get():
@@ -47,13 +47,13 @@ class MemoryStore:
             if key in seen.keys:
                 return False
             if len(seen.keys) >= self._max_seen:
-                reason = f"the memory for keys of {space} is full; set SECURE_ML_STORE_URI"
+                reason = f"the memory store of {space} is full; set SECURE_ML_STORE_URI"
                 raise DependencyUnavailable(reason, headers=[("Retry-After", "1")])
             seen.add(key, now + seconds)
             return True
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; with ``new``, return False and store nothing if the key is taken."""
+        """Store a record; with ``new``, return False without storing it if the key is taken."""
         now = self._clock.monotonic()
         with self._lock.get():
             records = self._current(space, now)
@@ -101,7 +101,7 @@ def _record(entry: Entry, now: float) -> Record:
 
 
 class _Space:
-    """The records of a space, when each expires, and which changed last."""
+    """The records of a space, their expiry, and the last changes."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -129,12 +129,12 @@ class _Space:
     def expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             until, key = heapq.heappop(self._ends)
-            # A record that was put again meanwhile has another end.
+            # A record that was put again meanwhile has another expiry.
             if key in self.entries and self.entries[key][0] == until:
                 del self.entries[key]
 
     def changed_since(self, version: str) -> set[str] | None:
-        """Return the keys that changed; None if that is not known."""
+        """Return the keys that changed since a version; None if that is unknown."""
         number, _, tag = version.partition("-")
         if tag != self._tag:
             return None
@@ -149,7 +149,7 @@ class _Space:
 
 
 class _Seen:
-    """Keys and when each expires, the earliest first."""
+    """Keys and their expiry, the earliest first."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()

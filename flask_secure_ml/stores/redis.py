@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..principal import Clock
 from ..secrets import SecretRing
 from .base import KEPT_CHANGES, PAGE, Changes, Cursor, Record, all_items
 from .redis_client import RedisClient
-from .redis_protocol import Script, command
+from .redis_protocol import Command, Script, command, packed
 
-# A space has four keys: a hash of its records, a sorted set of their keys in the order in which they are read, one of
-# the ends of those that expire, and a stream of the changes. A record is its end in milliseconds since the epoch (0 for
-# never), a line end, and its value. A change is named by its number and a random tag, which make the id of its entry:
-# a server that lost a change, and gives its number to another one, does not have that id.
+# A space has four keys: a hash of its records, a sorted set of their keys in reading order, a sorted set of the
+# expiries, and a stream of the changes. A record is its expiry in milliseconds since the epoch (0 for never), a
+# newline, and its value. The id of a change in the stream consists of its number and a random tag: if a server lost a
+# change and reuses its number, that id is unknown.
 _CHANGE = """
 local function change(key, tag, kept)
   local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
@@ -28,7 +28,7 @@ local function drop(key)
   redis.call('ZREM', KEYS[3], key)
 end
 """
-# The change is recorded first: a script that the server interrupts must not leave one that no reader sees.
+# The change is recorded first, so that readers see it even if the server interrupts the script.
 _PUT = (
     _CHANGE
     + """
@@ -57,8 +57,8 @@ end
 return old
 """
 )
-# Returns whether this is the first page of all records, the current version, the one that the reader reaches, and the
-# keys and records of this page.
+# Returns whether this is the first page of all records, the current version, the version that the reader reaches, and
+# the keys and records of this page.
 _CHANGES = """
 local past, reading, after, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
@@ -80,14 +80,30 @@ return {known and 0 or 1, version, reached, keys, #keys > 0 and redis.call('HMGE
 """
 
 
-class RedisStore:
-    """Stores everything on a server that many machines reach.
+_FACTS = (Command(b"", packed(b"TIME")), Command(b"", packed(b"INFO", b"memory")))
 
-    The keys of a space contain its name as a hash tag, so that they stay together in a cluster.
+
+class Server:
+    """One server of a store.
+
+    :param time: its reply to ``TIME``.
+    :param memory: its reply to ``INFO memory``.
+    """
+
+    def __init__(self, time: Sequence[bytes], memory: bytes) -> None:
+        fields = dict(line.partition(":")[::2] for line in memory.decode("utf-8", "replace").splitlines())
+        self.now: float = int(time[0]) + int(time[1]) / 1_000_000
+        self.evicts: str = "" if fields.get("maxmemory", "0") == "0" else fields.get("maxmemory_policy", "")
+
+
+class RedisStore:
+    """Stores everything on a server that many machines share.
+
+    The keys of a space have its name as a hash tag, so that they are on the same node of a cluster.
 
     :param uri: as for :class:`~flask_secure_ml.stores.redis_address.Address`.
-    :param password: the password, read again for each connection; None for the one in the URI, or none.
-    :param clock: decides when a record expires; what ``add`` stores expires by the server's clock.
+    :param password: the password, read again for each connection; None to use the one in the URI, if any.
+    :param clock: decides when a record expires; keys of ``add`` expire by the server's clock.
     :raises Exception: the URI cannot be used; the message may contain it.
     """
 
@@ -101,12 +117,12 @@ class RedisStore:
         self._changes = Script(_CHANGES)
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Store a key for some seconds; return False if any machine stored it already."""
+        """Store a key for some seconds; return False if it is already stored by any machine."""
         name, milliseconds = f"{_prefix(space)}:seen:{key}", max(1, math.ceil(seconds * 1000))
         return bool(self._client.call(command("SET", name, b"", "NX", "PX", milliseconds)))
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; with ``new``, return False and store nothing if the key is taken."""
+        """Store a record; with ``new``, return False without storing it if the key is taken."""
         now = self._now()
         ends = 0 if seconds is None else now + math.ceil(seconds * 1000)
         record = b"%d\n%b" % (ends, value)
@@ -138,6 +154,13 @@ class RedisStore:
         full = (whole or reading == "records") and len(keys) == PAGE
         reached_all = Cursor(reached, keys[-1] if full else None)
         return Changes(records, reached_all, more=full or reached != version, whole=whole)
+
+    def servers(self) -> list[Server]:
+        """Return the clock and the eviction policy of each server.
+
+        :raises DependencyUnavailable: one of them does not respond, or rejects the command of this user.
+        """
+        return [Server(*self._client.exchange(_FACTS, node=node)) for node in self._client.nodes()]
 
     def _now(self) -> int:
         return int(self._clock.now() * 1000)

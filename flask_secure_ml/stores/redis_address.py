@@ -21,7 +21,7 @@ _PORT = 6379
 # Options of the URI that weaken the verification of the server's certificate.
 _WEAKENING = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"})
 
-# What a Sentinel knows nothing of.
+# Options that do not apply to Sentinels.
 _OF_SERVERS = frozenset({"db"})
 _CREDENTIALS = frozenset({"credential_provider", "username", "password"})
 
@@ -32,14 +32,18 @@ class Endpoint(NamedTuple):
     host: str
     port: int
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.host else "its Unix socket"
+
 
 class Address:
     """Creates the connections that a URI describes.
 
     :param uri: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://`` (``redis+unix://``); with
         ``+sentinel`` or ``+cluster`` in the scheme and several hosts, a service that Sentinels watch, or a cluster.
-    :param password: read for each connection, the newest first; None for the one in the URI, or none.
-    :param deadline: that connections observe; ``?socket_timeout=`` changes what is usual.
+    :param password: read for each connection, newest first; None to use the one in the URI, if any.
+    :param deadline: the deadline of connections; ``?socket_timeout=`` changes its default.
     :raises Exception: the URI cannot be used; the message may contain it.
     """
 
@@ -50,10 +54,10 @@ class Address:
             scheme, kind = "unix", ""
         self.kind: str = kind
         if self.kind not in {"", "sentinel", "cluster"}:
-            raise ValueError(f"{parts.scheme} is none of the schemes")
+            raise ValueError(f"the scheme {parts.scheme} is not supported")
         if weak := sorted(_WEAKENING & parse_qs(parts.query, keep_blank_values=True).keys()):
             raise ValueError(
-                f"{', '.join(weak)} would let another server impersonate it; give it a certificate instead"
+                f"{', '.join(weak)} would let another server impersonate it; give it a valid certificate instead"
             )
         user, at, hosts = parts.netloc.rpartition("@")
         self._passwords: Passwords | None = None
@@ -62,7 +66,7 @@ class Address:
             user = at = ""
         self.service: str = parts.path.strip("/") if self.kind == "sentinel" else ""
         if self.kind == "sentinel" and not self.service:
-            raise ValueError("the path of the URI names no service")
+            raise ValueError("the path of the URI does not name a service")
         path = "" if self.kind else parts.path
         scheme = _SCHEMES.get(scheme, scheme)
         pools = [
@@ -73,13 +77,13 @@ class Address:
         self._options: Mapping[str, Any] = {**pools[0].connection_kwargs, "deadline": deadline}
         self.endpoints: tuple[Endpoint, ...] = tuple(self._endpoint(pool.connection_kwargs) for pool in pools)
         deadline.usual = self._options.get("socket_timeout") or deadline.usual
-        # This checks the options, and does not connect.
+        # Only checks the options, without connecting.
         self._class(**self._options)
 
     def connect(self, endpoint: Endpoint) -> Any:
         """Return a new connection to a server, with the first password that it accepts.
 
-        :raises RedisError: the server does not respond or accepts none.
+        :raises RedisError: the server does not respond, or accepts no password.
         """
         tried = 0
         while True:
@@ -96,9 +100,9 @@ class Address:
                 return connection
 
     def ask_sentinel(self, endpoint: Endpoint, command: bytes) -> Any:
-        """Return what a Sentinel replies. It gets a password only if it asks for one.
+        """Return the reply of a Sentinel. The password is sent only if the Sentinel requires one.
 
-        :raises RedisError: it does not respond, or not with a result.
+        :raises RedisError: it does not respond, or responds with an error.
         """
         try:
             return self._asked(endpoint, command, _OF_SERVERS | _CREDENTIALS)
@@ -114,13 +118,13 @@ class Address:
         finally:
             connection.disconnect()
 
-    # The options, and the password in them, are in no frame that a trace of an error shows.
+    # The options, with the password, must not be local variables in frames of a traceback.
     def _made(self, endpoint: Endpoint, left_out: frozenset[str] = frozenset()) -> Any:
         options = {name: value for name, value in self._options.items() if name not in left_out}
         return self._class(**options if endpoint.port == 0 else {**options, **endpoint._asdict()})
 
     def _fixed(self, scheme: str) -> dict[str, Any]:
-        # With the older protocol the client notices that an idle connection was closed meanwhile.
+        # With the older protocol, the client notices if an idle connection was closed.
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "protocol": 2}
         if scheme == "rediss":
             options["ssl_check_hostname"] = True
@@ -139,9 +143,9 @@ class NoPassword(redis.RedisError):
 
 
 class Passwords(CredentialProvider):
-    """Gives each new connection a password: the last one that was accepted, at first the newest.
+    """Provides the password for new connections: the last one that was accepted, at first the newest.
 
-    :param username: of the server's access control list; empty for its default user.
+    :param username: a user in the server's access control list; empty for its default user.
     """
 
     def __init__(self, username: str, ring: SecretRing) -> None:
@@ -159,14 +163,14 @@ class Passwords(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     def next_after(self, turn: int) -> None:
-        """Switch to the next password, unless another thread did so already."""
+        """Switch to the next password, unless another thread already did so."""
         if self.turn == turn:
             self.turn += 1
 
     def count(self) -> int:
         """Return the number of passwords.
 
-        :raises NoPassword: one cannot be read.
+        :raises NoPassword: one of them cannot be read.
         """
         return len(self._read())
 

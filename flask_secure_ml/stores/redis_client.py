@@ -1,4 +1,4 @@
-"""A client of Redis and Valkey: commands that are sent in one write, within a deadline, one attempt each."""
+"""A client for Redis and Valkey: commands are sent in one write, within a deadline, without retries."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .redis_nodes import PAUSE, Cluster, Node, Nodes, OneServer, Watched
 from .redis_protocol import Command, packed
 
 SOCKET_TIMEOUT = 0.25
-"""Seconds for a whole command; the client library's own default is seconds for each packet, or for ever."""
+"""Seconds for a whole command; the client library's default timeout applies to each packet, or is infinite."""
 
-# A slot that moves, and then a script that its new node does not have.
+# Rounds for a slot that moves, and then a script that its new node does not have.
 _ROUNDS = 4
 _ASKING = packed(b"ASKING")
 
 
 class _Post(NamedTuple):
-    """What is sent to a server, and how many replies come before the one that counts."""
+    """A command to send to a server, and the number of replies that precede its own."""
 
     position: int
     node: Node
@@ -36,18 +36,18 @@ class _Post(NamedTuple):
 
 
 _Flight = list[tuple[Node, Any, list[_Post]]]
-"""The connections whose replies are not read, and what was sent on each."""
+"""The connections whose replies are not read yet, and the commands that were sent on each."""
 
 
 class RedisClient:
-    """Sends commands to one server, to the primary that Sentinels name, or to the nodes of a cluster.
+    """Sends commands to one server, to the primary that Sentinels report, or to the nodes of a cluster.
 
-    :param uri: as for :class:`Address`; ``?socket_timeout=`` takes the place of ``timeout``.
-    :param password: read for each connection, the newest first; None for the one in the URI, or none.
+    :param uri: as for :class:`Address`; ``?socket_timeout=`` overrides ``timeout``.
+    :param password: read for each connection, newest first; None to use the one in the URI, if any.
     :param clock: measures the pause after a failure.
     :param timeout: seconds for all commands of a call.
-    :param connect_timeout: seconds to connect, TLS and authentication included; None if ``timeout`` is for that too.
-    :param name: of the store, for the log.
+    :param connect_timeout: seconds to connect, including TLS and authentication; None if ``timeout`` includes these.
+    :param name: the name of the store, for the log.
     :raises Exception: the URI cannot be used; the message may contain it.
     """
 
@@ -85,8 +85,9 @@ class RedisClient:
     ) -> list[Any]:
         """Send commands in one write to each server, and return the replies.
 
-        :param timeout: seconds for all of it, even if a server failed a moment ago: for a caller that pauses itself.
-        :param node: which gets all of them, instead of the server of each key.
+        :param timeout: seconds for the whole call. If it is given, a server is called even if it failed a moment ago,
+            for callers that have their own pause.
+        :param node: the server for all commands, instead of the server of each key.
         :raises DependencyUnavailable: a server does not respond, rejects a command, or failed a moment ago.
         """
         whole = self._deadline.usual if timeout is None and self._connect_timeout is None else timeout
@@ -94,7 +95,7 @@ class RedisClient:
             return self._replies(commands, self._launched(self._posts(commands, node, always=timeout is not None)))
 
     def send(self, commands: Sequence[Command]) -> Callable[[], None] | None:
-        """Send commands and do not wait for the replies. Whatever fails only begins a pause.
+        """Send commands without waiting for the replies. A failure raises no error, but begins a pause.
 
         :returns: a function that reads the replies, so that the connections can be used again; if it is never called,
             they are closed. None if nothing was sent.
@@ -105,16 +106,16 @@ class RedisClient:
             return None
 
         def finish() -> None:
-            # A second call must not read what is for others.
+            # A second call must not read the replies to other commands.
             with suppress(StoreUnavailable, IndexError):
                 self._replies(commands, unread.pop())
 
         return finish
 
     def nodes(self) -> Sequence[Node]:
-        """Return every server that has keys of its own.
+        """Return every server that has its own keys.
 
-        :raises DependencyUnavailable: nobody reports which ones there are.
+        :raises DependencyUnavailable: the servers cannot be discovered.
         """
         with self._connecting(), self._blaming(None):
             return self._nodes.all()
@@ -139,7 +140,7 @@ class RedisClient:
             with self._talking():
                 for node, connection, group in flight:
                     with self._blaming(node):
-                        # Without a check of its health, which would be a round trip.
+                        # Without a health check, which would be another round trip.
                         connection.send_packed_command([b"".join([post.sent for post in group])], check_health=False)
         except BaseException:
             _close(flight)
@@ -162,7 +163,7 @@ class RedisClient:
                 return replies
             flight = self._launched(again)
         _close(flight)
-        raise self._failed(flight[0][0], redis.ConnectionError("a slot moves in a circle"))
+        raise self._failed(flight[0][0], redis.ConnectionError("the cluster redirects a slot in a loop"))
 
     def _read(self, flight: _Flight, replies: list[Any]) -> None:
         try:
@@ -174,7 +175,7 @@ class RedisClient:
                                 connection.read_response()
                             replies[post.position] = _reply(connection)
         except BaseException:
-            # What was not read must never be the reply to another command.
+            # Unread replies must never be taken for replies to other commands.
             _close(flight)
             raise
         for node, connection, _ in flight:
@@ -182,7 +183,7 @@ class RedisClient:
 
     def _again(self, command: Command, post: _Post, reply: redis.ResponseError) -> _Post:
         if isinstance(reply, NoScriptError) and command.script is not None:
-            # ``ASKING``, if it is there, stays before it.
+            # ``ASKING``, if present, stays in front of it.
             return post._replace(sent=command.script.whole(post.sent))
         other = self._nodes.redirected(post.node, reply)
         if other is None:
@@ -191,7 +192,7 @@ class RedisClient:
             return _Post(post.position, other.node, _ASKING + command.packed, 1)
         return _Post(post.position, other.node, command.packed)
 
-    # The deadlines of a client that connects within a time of its own; otherwise one deadline is set for all of a call.
+    # The deadlines of a client with its own connect timeout; otherwise one deadline applies to a whole call.
 
     def _connecting(self) -> AbstractContextManager[None]:
         return nullcontext() if self._connect_timeout is None else self._deadline.within(self._connect_timeout)
@@ -207,8 +208,11 @@ class RedisClient:
             raise self._failed(node, error) from None
 
     def _failed(self, node: Node | None, error: Exception) -> StoreUnavailable:
-        # Other messages than ours may contain the URI with its password.
-        reason = str(error) if isinstance(error, NoPassword) else type(error).__name__
+        # Messages of other errors may contain the URI with its password.
+        if isinstance(error, NoPassword):
+            reason = str(error)
+        else:
+            reason = type(error).__name__ + (f" at {node.endpoint}" if node is not None else "")
         self._nodes.failed(node, reason)
         return unavailable(f"{self._name} failed: {reason}")
 

@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey whose timeout is for a whole command, not for each of its packets."""
+"""Connections to Redis or Valkey with a timeout for a whole command, not for each packet."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 _LEAST = 0.001
-"""Zero would make a socket non-blocking."""
+"""The minimum timeout, because 0 would make a socket non-blocking."""
 
 
 class Deadline:
-    """The instant by which all that runs in this context must end: connecting, authenticating and commands.
+    """The time by which all operations in a context must end: connecting, authentication and commands.
 
-    :param usual: seconds for a socket that is used outside :meth:`within`.
-    :param monotonic: returns seconds that never run backwards.
+    :param usual: seconds for operations outside :meth:`within`.
+    :param monotonic: returns the seconds of a clock that never goes backwards.
     """
 
     def __init__(self, usual: float, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +29,7 @@ class Deadline:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Set the deadline, or leave the one that is set already if it is earlier."""
+        """Set the deadline, or keep the current one if it is earlier."""
         before, ends = self._ends.get(), self._monotonic() + seconds
         token = self._ends.set(ends if before is None else min(before, ends))
         try:
@@ -38,13 +38,13 @@ class Deadline:
             self._ends.reset(token)
 
     def left(self) -> float:
-        """Return the seconds until the deadline; zero or less when it has passed."""
+        """Return the seconds until the deadline; 0 or less if it has passed."""
         ends = self._ends.get()
         return self.usual if ends is None else ends - self._monotonic()
 
 
 class BoundedSocket:
-    """A socket whose reads and writes all end by the deadline."""
+    """A socket whose reads and writes end by the deadline."""
 
     def __init__(self, plain: Any, deadline: Deadline) -> None:
         self._plain = plain
@@ -55,7 +55,7 @@ class BoundedSocket:
         return getattr(self._plain, name)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Set the timeout of one operation; 0 to return what is there without waiting."""
+        """Set the timeout of one operation; 0 to return available data without waiting."""
         self._timeout = seconds
 
     def recv(self, *args: Any) -> Any:
@@ -81,13 +81,13 @@ class BoundedSocket:
 
 
 class _Bounded:
-    """Makes a kind of connection observe the deadline."""
+    """Makes a connection class observe the deadline."""
 
     def __init__(self, *, deadline: Deadline, **options: Any) -> None:
         self._deadline = deadline
         super().__init__(**options)
 
-    # The library reads these for each address that it tries, and before it wraps a socket in TLS.
+    # The library reads these for each address that it tries, and before the TLS handshake.
     @property
     def socket_timeout(self) -> float:
         return max(_LEAST, self._deadline.left())

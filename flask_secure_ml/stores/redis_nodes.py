@@ -1,4 +1,4 @@
-"""Which server has a key: the only one, the primary that Sentinels name, or a node of a cluster."""
+"""Finds the server of a key: the only one, the primary that Sentinels report, or a node of a cluster."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .redis_address import Address, Endpoint
 from .redis_protocol import packed
 
 PAUSE = 1.0
-"""Seconds for which a server that failed is not called, so that requests in between do not wait for it."""
+"""Seconds for which a failed server is not called, so that requests do not wait for it."""
 
 _SLOTS = packed(b"CLUSTER", b"SLOTS")
 
 
 class Node:
-    """One server: its idle connections, and the pause after it failed.
+    """One server: its idle connections, and the pause after a failure.
 
-    Whoever takes a connection gives it back when all replies are read, and closes it otherwise.
+    Callers that take a connection give it back after reading all replies, and close it otherwise.
     """
 
     def __init__(self, address: Address, endpoint: Endpoint, breaker: Breaker) -> None:
         self.endpoint = endpoint
         self.breaker = breaker
         self._address = address
-        # Adding to it and taking from it need no lock.
+        # Appending and popping need no lock.
         self._idle: PerProcess[deque[Any]] = PerProcess(deque)
 
     def take(self) -> Any:
-        """Return a connection that nobody else uses.
+        """Return a connection for the caller's exclusive use.
 
         :raises RedisError: the server cannot be reached.
         """
@@ -51,11 +51,11 @@ class Node:
         return self._address.connect(self.endpoint)
 
     def give(self, connection: Any) -> None:
-        """Keep a connection for the next one who needs it."""
+        """Return a connection to the pool."""
         self._idle.get().append(connection)
 
     def close(self) -> None:
-        """Close what is idle: a name may lead to another server now."""
+        """Close idle connections, because the name may now resolve to another server."""
         idle = self._idle.get()
         with suppress(IndexError):
             while True:
@@ -63,7 +63,7 @@ class Node:
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Return False if the server closed a connection, or sent what nobody asked for."""
+    """Return False if the server closed the connection, or sent unexpected data."""
     try:
         return not connection.can_read(timeout=0)
     except (redis.RedisError, OSError):
@@ -71,9 +71,9 @@ def _is_quiet(connection: Any) -> bool:
 
 
 class Redirection(NamedTuple):
-    """Where a command belongs.
+    """The node to which a command is redirected.
 
-    :param asking: whether its slot is only about to be there.
+    :param asking: whether the slot is still being moved to that node.
     """
 
     node: Node
@@ -86,23 +86,23 @@ class Nodes(Protocol):
     def of(self, key: bytes, *, always: bool = False) -> Node:
         """Return the server of a key.
 
-        :param always: even if it failed a moment ago.
+        :param always: return it even if it failed a moment ago.
         :raises DependencyUnavailable: it failed a moment ago.
-        :raises RedisError: nobody says which one it is.
+        :raises RedisError: the server cannot be discovered.
         """
 
     def all(self) -> Sequence[Node]:
-        """Return every server that has keys of its own; the errors are those of :meth:`of`."""
+        """Return every server that has its own keys; the errors are those of :meth:`of`."""
 
     def failed(self, node: Node | None, reason: str) -> None:
         """Begin a pause of a server, or of all if none was found."""
 
     def redirected(self, node: Node, error: Exception) -> Redirection | None:
-        """Return the server that a reply names instead, or None."""
+        """Return the redirection in an error reply, or None."""
 
 
 class OneServer:
-    """One server, whatever its name leads to."""
+    """A single server."""
 
     def __init__(self, address: Address, breaker: Callable[[], Breaker]) -> None:
         self._node = Node(address, address.endpoints[0], breaker())
@@ -121,11 +121,11 @@ class OneServer:
         self._node.breaker.failed(reason)
 
     def redirected(self, _node: Node, _error: Exception) -> None:
-        """Return None: there is no other."""
+        """Return None, because there is no other server."""
 
 
 class Watched:
-    """The primary of a service that Sentinels watch; they are asked again when it failed."""
+    """The primary of a service that Sentinels watch; they are queried again after it fails."""
 
     def __init__(self, address: Address, breaker: Callable[[], Breaker]) -> None:
         self._address = address
@@ -149,14 +149,14 @@ class Watched:
         return [self.of(b"")]
 
     def failed(self, node: Node | None, reason: str) -> None:
-        """Begin a pause, and ask the Sentinels after it."""
+        """Begin a pause; query the Sentinels after it."""
         self._primary = None
         if node is not None:
             node.close()
         self._breaker.failed(reason)
 
     def redirected(self, _node: Node, _error: Exception) -> None:
-        """Return None: only Sentinels know the primary."""
+        """Return None, because only Sentinels know the primary."""
 
     def _ask(self, sentinel: Endpoint) -> tuple[bytes, bytes]:
         found = self._address.ask_sentinel(sentinel, self._question)
@@ -166,7 +166,10 @@ class Watched:
 
 
 class Cluster:
-    """The nodes of a cluster. Each has a pause of its own, so that the others go on."""
+    """The nodes of a cluster.
+
+    Each has its own pause, so that the others stay in use.
+    """
 
     def __init__(self, address: Address, breaker: Callable[[], Breaker], clock: Clock) -> None:
         self._address = address
@@ -176,7 +179,7 @@ class Cluster:
         self._seeds = _Rotation(address.endpoints)
         self._nodes: dict[Endpoint, Node] = {}
         self._owners: list[Endpoint | None] = []
-        # When the owners may be read again; None while they seem to be right.
+        # When the slot owners may be read again; None while they seem correct.
         self._due: float | None = None
 
     def of(self, key: bytes, *, always: bool = False) -> Node:
@@ -194,7 +197,7 @@ class Cluster:
         return [self._at(each) for each in sorted({each for each in self._owners if each is not None})]
 
     def failed(self, node: Node | None, reason: str) -> None:
-        """Begin a pause of a node, and read the owners of the slots after it."""
+        """Begin a pause of a node; read the owners of the slots after it."""
         self._suspect(PAUSE / 2)
         if node is None:
             self._breaker.failed(reason)
@@ -204,9 +207,9 @@ class Cluster:
         node.breaker.failed(reason)
 
     def redirected(self, node: Node, error: Exception) -> Redirection | None:
-        """Return the node that has a slot now, or the one that is about to get it."""
+        """Return the node that now has a slot, or the one to which it is being moved."""
         words = str(error).split(" ")
-        # An old release of the client library leaves the kind of error in its message.
+        # Old releases of the client library have the kind of error in the message.
         moved = isinstance(error, MovedError) or words[0] == "MOVED"
         if not moved and not isinstance(error, AskError) and words[0] != "ASK":
             return None
@@ -228,13 +231,13 @@ class Cluster:
             self._due = self._clock.monotonic() + seconds
 
     def _discover(self, *, always: bool = False) -> None:
-        """Read who owns the slots, if that is unknown or doubtful, but not more than about once a second."""
+        """Read the owners of the slots if they are unknown or doubtful, at most about once a second."""
         due, now = self._due, self._clock.monotonic()
         if self._owners and (due is None or now < due):
             return
         if not self._owners and not always and self._breaker.wait():
             raise unavailable("no node of the cluster responded a moment ago")
-        # Other threads go on meanwhile, with the owners that they know.
+        # Other threads continue meanwhile with the known owners.
         self._due = now + PAUSE
         try:
             owners = self._seeds.first(self._read)
@@ -260,24 +263,24 @@ class Cluster:
         owners: list[Endpoint | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, primary, *_replicas in ranges:
             host = (primary[0] or b"").decode()
-            # A node that does not know its own name leaves it out.
+            # A node that does not know its own name omits it.
             owner = Endpoint(endpoint.host if host in {"", "?"} else host, int(primary[1]))
             owners[first : last + 1] = [owner] * (last + 1 - first)
         return owners
 
 
 class _Rotation:
-    """Servers of which any one will do, those that failed last."""
+    """Equivalent servers, ordered so that failed ones are last."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = list(endpoints)
 
     def first(self, ask: Callable[[Endpoint], Any]) -> Any:
-        """Return what the first one says that says anything.
+        """Return the reply of the first server that responds.
 
-        :raises RedisError: none does, or the time is over.
+        :raises RedisError: none responds, or the deadline has passed.
         """
-        reason: Exception = redis.ConnectionError("there is no server")
+        reason: Exception = redis.ConnectionError("no server is known")
         for endpoint in tuple(self._endpoints):
             try:
                 return ask(endpoint)
@@ -289,15 +292,15 @@ class _Rotation:
         raise reason
 
     def last(self, endpoint: Endpoint) -> None:
-        """Ask one after all others from now on."""
+        """Move a server to the end."""
         self._endpoints = [each for each in self._endpoints if each != endpoint] + [endpoint]
 
     def add(self, endpoints: Sequence[Endpoint]) -> None:
-        """Ask more servers, after the others."""
+        """Add servers at the end."""
         self._endpoints += [each for each in endpoints if each not in self._endpoints]
 
 
 def _willing(node: Node, *, always: bool) -> Node:
     if not always and node.breaker.wait():
-        raise unavailable("the server failed a moment ago")
+        raise unavailable(f"the server at {node.endpoint} failed a moment ago")
     return node

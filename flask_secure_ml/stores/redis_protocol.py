@@ -1,4 +1,4 @@
-"""Commands as they are sent: RESP, the protocol of Redis and Valkey, and scripts by their digest."""
+"""Commands in RESP, the protocol of Redis and Valkey, and scripts by digest."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ Argument = bytes | str | int
 
 
 class Script:
-    """A Lua script, which a server gets when it does not have it.
+    """A Lua script, whose source is sent only if the server does not have it.
 
-    :param code: its text.
+    :param code: its source.
     """
 
     def __init__(self, code: str) -> None:
-        # The protocol identifies scripts so; nothing depends on its strength.
+        # The protocol identifies scripts by SHA-1; it is not used for security.
         digest = sha1(code.encode(), usedforsecurity=False).hexdigest().encode()
         self._short = b"EVALSHA", digest
         self._parts = _strings(*self._short), _strings(b"EVAL", code.encode())
 
     def on(self, keys: list[str], *arguments: Argument) -> Command:
-        """Return the command that runs it, on keys that lie on one server."""
+        """Return the command that runs it, for keys on the same server."""
         names = [each.encode() for each in keys]
         return self.prepared(names[0], b"%d" % len(names), *names, *map(_encoded, arguments))
 
     def prepared(self, key: bytes, *arguments: bytes) -> Command:
-        """Return the command that runs it; the arguments are the number of keys, the keys, and all others."""
+        """Return the command that runs it; the arguments are the number of keys, the keys, and others."""
         return Command(key, packed(*self._short, *arguments), self)
 
     def whole(self, sent: bytes) -> bytes:
-        """Return what is sent instead of a command when the server does not have the script."""
+        """Return the command with the source of the script, for a server that does not have it."""
         return sent.replace(*self._parts, 1)
 
 
 class Command(NamedTuple):
     """A command for the server of a key.
 
-    :param packed: what is sent.
-    :param script: that it runs.
+    :param packed: the encoded command.
+    :param script: the script that it runs, or None.
     """
 
     key: bytes
@@ -47,7 +47,7 @@ class Command(NamedTuple):
 
 
 def packed(*arguments: bytes) -> bytes:
-    """Return a command as it is sent."""
+    """Return an encoded command."""
     return b"*%d\r\n%b" % (len(arguments), _strings(*arguments))
 
 

@@ -14,7 +14,7 @@ from .base import Changes, Cursor, Record, SharedStore, StoreUnavailable, unavai
 M = TypeVar("M", bound=MutableMapping[str, Any])
 
 FRESH = 0.5
-"""Seconds between two reads of what changed."""
+"""Seconds between two reads of changes."""
 
 TIMEOUT = 0.25
 """Seconds for one read."""
@@ -23,23 +23,23 @@ PROMISED = 1.0
 """Seconds after which a change takes effect in every process, if the store responds."""
 
 KEEP = 60.0
-"""Seconds for which the last content is used while the store does not respond; it could have a change."""
+"""Seconds for which the last content is used while the store does not respond and may have changes."""
 
 PAUSE = 0.4
-"""Seconds for which a store that failed is not called."""
+"""Seconds for which a failed store is not called."""
 
 TOTAL = 10.0
-"""Seconds for reading all records, page by page, in a process that starts or missed too much."""
+"""Seconds for reading all records in pages, in a process that starts or missed too many changes."""
 
 POLLED = 20.0
-"""Seconds after which any request reads what changed, so that a process without credentials to check stays current."""
+"""Seconds after which any request reads changes, so that a process without credentials to check stays up to date."""
 
 
 class Snapshot(Generic[M]):
-    """The parsed records of one space, updated with what changed in the store.
+    """The parsed records of one space, updated with the changes in the store.
 
-    :param parse: returns the value for the bytes of a record; raises ValueError for bytes that it rejects.
-    :param table: returns an empty mapping for the values; setting one may raise ValueError too.
+    :param parse: returns the value for the bytes of a record; raises ValueError to reject them.
+    :param table: returns an empty mapping for the values; setting a value may raise ValueError too.
     """
 
     def __init__(
@@ -62,40 +62,40 @@ class Snapshot(Generic[M]):
             pause=PAUSE,
             total=TOTAL,
             reported=(StoreUnavailable,),
-            unavailable=lambda _: unavailable(f"the store does not respond about {space}"),
+            unavailable=lambda _: unavailable(f"the store does not respond, so its {_words(space)} are unknown"),
         )
 
     def read(self) -> M:
-        """Return the records by key, in a mapping that changes with them.
+        """Return the records by key, in a mapping that is updated with them.
 
         :raises DependencyUnavailable: the store has not responded for a minute, or never.
-        :raises ValueError: a record cannot be parsed, so that the content is not known completely.
+        :raises ValueError: a record cannot be parsed, so the content is incomplete.
         """
         content = self._content.get()
         if content.faults:
-            # Copied at once: another thread may be changing them.
+            # A copy, because another thread may change them.
             raise ValueError(next(iter([*content.faults.values()]), "a record could not be parsed"))
         return content.table
 
     def invalidate(self) -> None:
-        """Read what changed at the next :meth:`read`: this process changed something itself."""
+        """Read changes at the next :meth:`read`, because this process made some itself."""
         self._content.invalidate()
 
     def poll(self) -> None:
-        """Read what changed if that was last done some time ago; wait for no other thread, and raise nothing.
+        """Read changes if they are due; never wait for other threads, and never raise.
 
-        Called for every request, it lets a worker that had no credential to check survive an outage like its
-        neighbours.
+        It is called for every request, so that a worker without credentials to check is as prepared for an outage as
+        others.
         """
         self._content.poll(POLLED)
 
     def _read(self, content: _Content[M] | None, attempt: Attempt) -> _Content[M]:
-        # Reading all records continues where an earlier attempt stopped.
+        # Continue reading all records where an earlier attempt stopped.
         content = self._unfinished or content
         while True:
             left = attempt.remaining()
             if left <= 0:
-                raise DependencyUnavailable(f"reading all {self._space} takes too long")
+                raise DependencyUnavailable(f"reading all {_words(self._space)} takes too long")
             changes = self._store.changes(self._space, None if content is None else content.cursor, timeout=left)
             if content is None or changes.whole:
                 # A new one, while other threads use the old one.
@@ -109,8 +109,12 @@ class Snapshot(Generic[M]):
             attempt.read_on()
 
 
+def _words(space: str) -> str:
+    return space.replace("-", " ")
+
+
 class _Content(Generic[M]):
-    """The records that one process has; one thread at a time changes them while others read them."""
+    """The records in one process; one thread at a time changes them while others read them."""
 
     def __init__(self, parse: Callable[[bytes], Any], table: M) -> None:
         self.table = table
@@ -126,7 +130,7 @@ class _Content(Generic[M]):
                 self._drop(key)
             else:
                 self._put(key, record, now)
-        # Last: what is interrupted before this is read and applied again, which changes nothing.
+        # Last: changes that were interrupted before this are read and applied again, which is idempotent.
         self.cursor = changes.cursor
 
     def expire(self, now: float) -> None:

@@ -14,10 +14,10 @@ from .base import KEPT_CHANGES, PAGE, Changes, Cursor, Record, all_items
 from .sqlite_connection import SqliteConnection, SqliteFile
 
 SWEEP_SECONDS = 60.0
-"""Seconds between two times that a process deletes expired keys."""
+"""Seconds after which a process deletes expired keys again."""
 
 SWEEP_ROWS = 10_000
-"""The most rows that are deleted at once, so that no request pays for all of them."""
+"""The maximum number of rows that are deleted at the same time, so that no request takes long."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS secure_ml_seen
@@ -67,11 +67,12 @@ DELETE FROM secure_ml_seen WHERE (space, key) IN
 class SqliteStore:
     """Stores everything in one file, in write-ahead mode, which needs a local disk.
 
-    A disk that is full or fails when a worker starts does not stop the worker: the file is opened when it can be.
+    If the disk is full or fails when a worker starts, the worker still starts, and opens the file once that is
+    possible.
 
     :param path: the file; created if it is missing, readable by its owner only.
-    :param clock: decides when an entry expires, by the time of day, which all processes share.
-    :raises ValueError: the file can never be used: it is something else, or this user may not open it.
+    :param clock: decides when an entry expires, by the system time, which all processes share.
+    :raises ValueError: the file cannot be used: it is not such a store, or this user may not open it.
     """
 
     shared = True
@@ -80,13 +81,13 @@ class SqliteStore:
         file = SqliteFile(Path(path), _SCHEMA, clock)
         file.prepare_at_start()
         self._writer = SqliteConnection(file)
-        # Readers do not wait for writers, in this process as in others.
+        # A second connection, so that readers do not wait for writers in this process either.
         self._reader = SqliteConnection(file)
         self._clock = clock
         self._sweep_at = -math.inf
 
     def add(self, space: str, key: str, seconds: float) -> bool:
-        """Store a key for some seconds; return False if any process stored it already."""
+        """Store a key for some seconds; return False if it is already stored by any process."""
         now = self._clock.now()
         with self._writer.use() as connection:
             added = connection.execute(_ADD, (space, key, now + seconds, now)).rowcount > 0
@@ -94,7 +95,7 @@ class SqliteStore:
         return added
 
     def put(self, space: str, key: str, value: bytes, *, seconds: float | None = None, new: bool = False) -> bool:
-        """Store a record; with ``new``, return False and store nothing if the key is taken."""
+        """Store a record; with ``new``, return False without storing it if the key is taken."""
         now = self._clock.now()
         until = None if seconds is None else now + seconds
         return self._change(space, key, now, _PUT, (space, key, until, value, new))
@@ -117,7 +118,7 @@ class SqliteStore:
         """Return the records that changed since a cursor, or the first page of all records."""
         now = self._clock.now()
         with self._reader.use(timeout) as connection:
-            # One transaction, so that the version and the records are of one instant.
+            # One transaction, so that the version and the records are consistent.
             connection.execute("BEGIN")
             found = self._changes(connection, space, cursor, now)
             connection.execute("COMMIT")
@@ -147,14 +148,14 @@ class SqliteStore:
         with self._changing(space, now) as connection:
             changed = connection.execute(statement, values).rowcount > 0
             if changed:
-                # The tag distinguishes this change from one of the same number in a file from a backup.
+                # The tag distinguishes this change from one with the same number in a file from a backup.
                 connection.execute(_CHANGE, {"space": space, "tag": secrets.token_hex(8), "key": key})
                 connection.execute(_PRUNE, {"space": space, "kept": KEPT_CHANGES})
             return changed
 
     @contextmanager
     def _changing(self, space: str, now: float) -> Iterator[sqlite3.Connection]:
-        """Change records and their version together, durable before the change is reported."""
+        """Change records and their version in one transaction, which is durable when it ends."""
         with self._writer.use() as connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
@@ -179,7 +180,7 @@ def _knows(connection: sqlite3.Connection, space: str, version: str, past: str) 
 def _page(
     rows: list[tuple[str, bytes, float | None]], version: str, current: str, now: float, *, whole: bool
 ) -> Changes:
-    """Return one page of all records, as they are while the reader has those up to ``version``."""
+    """Return one page of all records, for a reader that has read the changes up to ``version``."""
     records = {key: _record(value, until, now) for key, value, until in rows}
     full = len(rows) == PAGE
     return Changes(

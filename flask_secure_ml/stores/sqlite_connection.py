@@ -1,4 +1,4 @@
-"""The SQLite file behind a store, and connections to it that survive forks and full disks."""
+"""The SQLite file of a store, and connections that survive forks and full disks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..principal import Clock
-from ..refresh import Outage, process_lock
+from ..refresh import Outage, process_lock, sentence_of
 from .base import StoreUnavailable, unavailable
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ BUSY = 1.0
 
 _BUSY_AT_START = 10.0
 _PAUSE = 0.02
-# Faults that no waiting ends. Anything else, such as a full disk, may pass.
+# Permanent errors. Others, such as a full disk, may be temporary.
 _PERMANENT = frozenset(
     {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM}
 )
@@ -44,21 +44,23 @@ class SqliteFile:
         self._outage = Outage(f"the store {path} is down", f"the store {path} is up again", clock.monotonic)
 
     def prepare_at_start(self) -> None:
-        """Create the file and its tables; if that fails for now, it is done when the store is used.
+        """Create the file and its tables at start-up.
 
-        :raises ValueError: it can never work.
+        After a temporary error, this is repeated when the store is used.
+
+        :raises ValueError: the error is permanent.
         """
         try:
             self._prepare(_BUSY_AT_START)
         except (sqlite3.Error, OSError) as error:
             if _is_permanent(error):
-                raise ValueError(f"the store {self.path} failed: {error}") from None
+                raise ValueError(f"the store {self.path} failed: {sentence_of(error)}") from None
             self._outage.failed(str(error))
 
     def prepare(self, seconds: float) -> None:
-        """Create the file and its tables, if that was not possible at start.
+        """Create the file and its tables, if that was not possible at start-up.
 
-        A file that goes missing later is never created again: it could have contained a revocation.
+        A file that is removed later is never created again, because it may have contained a revocation.
         """
         if not self._prepared:
             self._prepare(seconds)
@@ -73,7 +75,7 @@ class SqliteFile:
         self._outage.ended()
 
     def make(self) -> None:
-        """Create the file, if it is missing, readable by its owner only.
+        """Create the file if it is missing, readable by its owner only.
 
         :raises OSError: it cannot be created, or is not a file that this user may write.
         """
@@ -82,7 +84,7 @@ class SqliteFile:
         except FileNotFoundError:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             return
-        # Not by opening it: the locks of every connection of this process to the file would end when that is closed.
+        # Without opening it: closing it would release the locks of all connections of this process to the file.
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
         if not os.access(self.path, os.R_OK | os.W_OK):
@@ -93,12 +95,13 @@ class SqliteFile:
         self._create_tables(time.monotonic() + seconds)
         self._prepared = True
         if self.path.stat().st_mode & 0o077:
-            log.warning("%s can be read or written by others than its owner; chmod 600 it", self.path)
+            log.warning("%s can be read or written by users other than its owner; run chmod 600", self.path)
 
     def _create_tables(self, ends: float) -> None:
-        """Take turns with workers that start at the same moment.
+        """Create the tables; retry while other workers that start at the same time do the same.
 
-        SQLite's own waiting does not cover the change to write-ahead mode: of two that ask for it one fails at once.
+        SQLite's busy timeout does not cover the change to write-ahead mode: of two concurrent changes, one fails at
+        once.
         """
         while True:
             try:
@@ -113,10 +116,10 @@ class SqliteFile:
 
 
 class SqliteConnection:
-    """One connection of this process, opened when it is first needed; its threads use it one at a time.
+    """One connection of this process, opened on first use.
 
-    SQLite forbids to carry a connection over a fork, and what a child then writes can be lost. So the connection is
-    closed before each fork, and parent and child open their own.
+    The threads of the process use it one at a time. SQLite connections must not be used across a fork: writes of the
+    child can be lost. The connection is therefore closed before each fork, and parent and child open their own.
     """
 
     def __init__(self, file: SqliteFile) -> None:
@@ -132,10 +135,10 @@ class SqliteConnection:
 
     @contextmanager
     def use(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
-        """Yield the connection; an exception rolls back what is not committed.
+        """Yield the connection; an exception rolls back uncommitted changes.
 
-        :param timeout: seconds to wait, for other threads and for other processes together; None for the usual.
-        :raises DependencyUnavailable: the file is gone, damaged, on a full disk, or busy for too long.
+        :param timeout: seconds to wait for other threads and processes in total; None for the default.
+        :raises DependencyUnavailable: the file is missing, damaged, on a full disk, or busy for too long.
         """
         ends = time.monotonic() + (BUSY if timeout is None else timeout)
         lock = self._lock.get()
@@ -147,7 +150,7 @@ class SqliteConnection:
             self._close()
             raise self._file.failed(str(error)) from None
         except BaseException:
-            # A new connection has no transaction, whatever state this one is in.
+            # A new connection certainly has no open transaction.
             self._close()
             raise
         else:
@@ -157,13 +160,13 @@ class SqliteConnection:
 
     def _current(self, ends: float) -> sqlite3.Connection:
         self._file.prepare(_left(ends))
-        # A file that was removed or replaced lives on for who has it open, and would never show a change again.
+        # An open connection to a file that was removed or replaced would never see changes again.
         found = self._file.path.stat()
         identity = found.st_dev, found.st_ino
         if self._connection is None or identity != self._identity:
             self._close()
             self._connection, self._identity = connect(self._file.path, _left(ends)), identity
-        # The first statement of the caller waits for the lock, and the others have it.
+        # Only the caller's first statement waits for the lock; after that, it is held.
         self._connection.execute(f"PRAGMA busy_timeout = {_left(ends) * 1000:.0f}")
         return self._connection
 
@@ -182,7 +185,7 @@ class SqliteConnection:
         self._lock.get().release()
 
     def after_fork_in_child(self) -> None:
-        """Start again; a server in C may fork without the step before, and an inherited connection is not touched."""
+        """Reset the state without using an inherited connection; servers in C may fork without ``before_fork``."""
         if self._connection is not None:
             self._inherited.append(self._connection)
         self._connection = None
@@ -194,7 +197,7 @@ def _follow_forks(reference: weakref.ref[SqliteConnection]) -> None:
         if connection is not None:
             step(connection)
 
-    # These registrations last as long as the process; the connection does not, hence the reference.
+    # Registrations last as long as the process, so they only have a weak reference to the connection.
     os.register_at_fork(
         before=lambda: run(SqliteConnection.before_fork),
         after_in_parent=lambda: run(SqliteConnection.after_fork_in_parent),
@@ -217,7 +220,7 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
 
     :param timeout: seconds for which each statement waits while others write.
     """
-    # Never created here: a file that went missing could have contained a revocation.
+    # Never created here: a file that was removed may have contained a revocation.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
     )

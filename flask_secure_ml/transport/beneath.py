@@ -1,7 +1,7 @@
 """Inspects the WSGI stack of an app: the layers beneath the proxy middleware, and those around it.
 
 Flask extensions such as Flask-SocketIO, and middleware such as Werkzeug's ``DispatcherMiddleware``, respond to requests
-that never reach Flask. Where anything but a plain Flask app stands beneath, the guards must run before it is called.
+that never reach Flask. If anything other than a plain Flask app is beneath, the guards must run before it is called.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _DISPATCH = (
     "finalize_request",
     "process_response",
 )
-# A stack has a few layers; the bound is for objects that refer to half of a program.
+# A stack has a few layers; the limit is for objects that refer to half of a program.
 _MOST_OBJECTS = 500
 
 
 @dataclass(frozen=True)
 class Beneath:
-    """The layers that the proxy middleware calls.
+    """The layers beneath the proxy middleware.
 
     :param layers: the names of middleware and of overridden methods of the app, outermost first.
-    :param mounts: the paths at which a layer responds without Flask; the paths below them are included.
+    :param mounts: the paths at which a layer responds without Flask, including all paths below them.
     :param opaque: the layers whose own paths are unknown.
     """
 
@@ -45,7 +45,7 @@ class Beneath:
 
     @property
     def plain(self) -> bool:
-        """Return True if Flask alone responds, through its own dispatch."""
+        """Return True if only Flask responds, with its own dispatch."""
         return not self.layers
 
 
@@ -61,15 +61,16 @@ def beneath(app: Flask, wsgi_app: Callable[..., Any]) -> Beneath:
     return Beneath(
         (*(layer_name(layer) for layer in stack), *overridden),
         tuple(dict.fromkeys(path for paths in mounts.values() for path in paths)),
-        # A layer that has Flask among its mounts, or hides it, may respond at every other path.
+        # A layer that mounts Flask, or hides it, may respond at any other path.
         tuple(name for name in opaque if not mounts[name] or not _is_held(stack, app)),
     )
 
 
 def around(app: Flask) -> tuple[object, ...]:
-    """Return the middleware around the proxy middleware, outermost first; and the app if its class has its own call.
+    """Return the middleware around the proxy middleware, outermost first.
 
-    A layer under another name, such as ``application = DispatcherMiddleware(app, ...)``, cannot be found.
+    It includes the app if its class overrides ``__call__``. A layer with another name, such as ``application =
+    DispatcherMiddleware(app, ...)``, cannot be found.
     """
     own_call = (app,) if _defines(app, "__call__") else ()
     outermost = app.wsgi_app
@@ -85,7 +86,7 @@ def layer_name(layer: object) -> str:
 
 
 def is_proxy_fix(layer: object) -> bool:
-    """Return True for Werkzeug's ``ProxyFix``: harmless beneath; around the app it trusts the headers of any client."""
+    """Return True for Werkzeug's ``ProxyFix``, which around the app trusts the headers of any client."""
     return isinstance(layer, ProxyFix)
 
 
@@ -98,19 +99,19 @@ def _protects(found: object, app: Flask) -> bool:
 
 
 def _overrides(app: Flask, name: str) -> bool:
-    # Every app that is wrapped in middleware has a wsgi_app of its own.
+    # Every app that is wrapped in middleware has its own attribute wsgi_app.
     own = name in vars(app) and name != "wsgi_app"
     return own or _defines(app, name)
 
 
 def _defines(app: Flask, name: str) -> bool:
-    # Not by identity: tools that instrument Flask itself use descriptors that return a new object each time.
+    # Not by identity: tools that instrument Flask use descriptors that return a new object each time.
     classes = type(app).__mro__
     return any(name in vars(cls) for cls in classes[: classes.index(Flask)])
 
 
 def _path(start: object, is_target: Callable[[object], bool]) -> list[object]:
-    """Return the objects on the way from one to the target, without it; only the first if the target is not found."""
+    """Return the objects on the path to the target, without it; only the first if the target is not found."""
     start = _holder(start)
     before: dict[int, tuple[object, object]] = {id(start): (start, None)}
     queue = deque([start])
@@ -140,7 +141,7 @@ def _is_held(stack: list[object], app: Flask) -> bool:
 
 
 def _holder(found: object) -> object:
-    """Return the object of a bound method, which refers to the next layer; any other object as it is."""
+    """Return the object of a bound method, which refers to the next layer; return any other object unchanged."""
     return found.__self__ if isinstance(found, MethodType) and not isinstance(found.__self__, Flask) else found
 
 
@@ -156,7 +157,7 @@ def _held_by(layer: object) -> Iterator[object]:
 
 
 def _read(layer: object, name: str, missing: Any = None) -> Any:
-    # Without the object's own __getattr__: a proxy such as current_app raises outside its context.
+    # Without the object's own __getattr__, because a proxy such as current_app raises outside its context.
     try:
         return object.__getattribute__(layer, name)
     except Exception:  # noqa: BLE001 - a descriptor may raise anything
@@ -179,10 +180,10 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _mounts_of(layer: Any) -> Iterator[str]:
-    """Yield the paths at which a known kind of middleware responds itself.
+    """Yield the paths at which known middleware responds itself.
 
-    These are Werkzeug's ``DispatcherMiddleware`` and ``SharedDataMiddleware``, and the ``WSGIApp`` of Engine.IO and
-    Socket.IO. They are recognized by their attributes, so that none of them is imported.
+    Known are Werkzeug's ``DispatcherMiddleware`` and ``SharedDataMiddleware``, and the ``WSGIApp`` of Engine.IO and
+    Socket.IO. They are recognized by their attributes, so that none of them needs to be imported.
     """
     mounts = getattr(layer, "mounts", None)
     if isinstance(mounts, dict):

@@ -1,10 +1,10 @@
-"""Cross-origin resource sharing (CORS): which pages of other origins may call, by their policies.
+"""Cross-origin resource sharing (CORS): which pages of other origins may call a route, by its policy.
 
-Browsers send a preflight before a request that a plain form could not make. It has no credential, so it is answered
-before authentication: for an unknown URL as under the default policy, so that routes cannot be listed.
+Browsers send a preflight before a request that a plain form could not make. It has no credential, so the response is
+sent before authentication. Unknown URLs are treated as under the default policy, so that routes cannot be listed.
 
-An origin is sent back only if it is listed, in the form in which it is listed. A response that depends on the origin
-has ``Vary: Origin``, whoever asked, so that no cache serves one origin what is for another.
+An origin is sent back only if it is listed, in the form in which it is listed. Every response that depends on the
+origin has ``Vary: Origin``, so that caches do not serve it to other origins.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ EXPOSED = (
 """The response headers of this extension that a page may read."""
 
 _PREFIX = "access-control-"
+# CORS-safelisted methods: allowed without being listed.
+_SAFE_METHODS = frozenset({"GET", "HEAD", "POST"})
 _METHOD = "HTTP_ACCESS_CONTROL_REQUEST_METHOD"
 _ORDINARY_VARY = ("Origin",)
 _PREFLIGHT_VARY = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
 
 
 class AnnouncedPolicies:
-    """Finds the policy of the request that a preflight announces.
+    """Finds the policy of the request that a preflight asks for.
 
-    :param plain: Flask alone responds; otherwise policies by path come first.
-    :param mounts: the paths of what is mounted beneath the guards.
+    :param plain: whether only Flask responds; if not, policies by path take precedence.
+    :param mounts: the paths of apps that are mounted beneath the guards.
     """
 
     def __init__(self, app: Flask, policies: PolicyTable, *, plain: bool, mounts: Collection[str]) -> None:
@@ -55,7 +57,10 @@ class AnnouncedPolicies:
         self._mounts = mounts
 
     def find(self, request: Request, method: str) -> Policy:
-        """Return the policy for a method at the URL of the request; the default one where there is no route."""
+        """Return the policy for a method at the URL of the request.
+
+        It is the default policy if there is no route.
+        """
         if self._plain:
             return self._policies.find(self._rule(request, method), method, request.path)
         path = request.environ.get("PATH_INFO") or "/"
@@ -69,28 +74,30 @@ class AnnouncedPolicies:
             adapter = self._app.create_url_adapter(request)
             return None if adapter is None else adapter.match(method=method, return_rule=True)[0]
         except HTTPException:
-            # Nothing is there, another method is, or the URL redirects, which no browser follows for a preflight.
+            # There is no route, or only for another method, or it redirects, which browsers reject for a preflight.
             return None
 
 
 class CorsGuard:
-    """Reads the origin, and responds to preflights: those that name an origin and a method.
+    """Reads the origin, and responds to preflights, which have an origin and a method.
 
-    An ``OPTIONS`` request without these is one like any other, which needs a credential.
+    An ``OPTIONS`` request without these is treated like any other request, and needs a credential.
 
-    :param policies: finds the policy of the request that a preflight announces.
+    :param policies: finds the policy of the request that a preflight asks for.
+    :param default: the options of routes whose policy has none.
     """
 
     name = "cors"
     stage = Stage.TRANSPORT
 
-    def __init__(self, policies: AnnouncedPolicies) -> None:
+    def __init__(self, policies: AnnouncedPolicies, default: CorsOptions) -> None:
         self._policies = policies
+        self._default = default
 
     def check(self, request: Request, exchange: Exchange) -> None:
-        """Let everything but a preflight pass.
+        """Read the origin of a request, and respond to a preflight.
 
-        :raises Completed: it is a preflight.
+        :raises Completed: the request is a preflight.
         """
         environ = request.environ
         origin = environ.get("HTTP_ORIGIN")
@@ -98,13 +105,27 @@ class CorsGuard:
             return
         exchange.origin = origin
         if request.method == "OPTIONS" and _METHOD in environ:
-            exchange.preflight = self._policies.find(request, environ[_METHOD])
-            # The headers are added when it leaves, and no hook of the app can.
+            exchange.preflight = policy = self._policies.find(request, environ[_METHOD])
+            asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+            options = self._default if policy.cors is None else policy.cors
+            exchange.denied = _denied(options, origin, environ[_METHOD], asked)
+            # The CORS headers are added when the response is sent; hooks of the app cannot add them.
             raise Completed(Response(status=204))
 
 
+def _denied(options: CorsOptions, origin: str, method: str, headers: str) -> str:
+    """Return the reason why a browser will reject a preflight, or an empty string."""
+    if not options.any_origin and options.allowed(origin) is None:
+        return "CORS: the origin is not listed"
+    if method not in options.methods and method not in _SAFE_METHODS:
+        return "CORS: the method is not listed"
+    listed = {name.lower() for name in options.headers}
+    asked = {name.strip().lower() for name in headers.split(",") if name.strip()}
+    return "" if asked <= listed else "CORS: a header is not listed"
+
+
 class CorsHeaders:
-    """Sets the headers of CORS, and removes those that the app has set: the policy alone decides.
+    """Sets the CORS headers by policy, and removes any that the app has set.
 
     :param default: the options of routes whose policy has none.
     """

@@ -1,10 +1,11 @@
-"""Closing connections: early responses that clients can read, and no thread that waits for a slow client.
+"""Closes connections so that clients can read early responses, and slow clients do not occupy threads.
 
-Many clients send their whole body before they read. If the server responds early and closes, the kernel resets the
-connection and the response is lost; if the server reads on, the client decides how long it occupies a thread. So the
-response is sent first, and the rest of the request is read within bounds and discarded (RFC 9112 section 9.6).
+Many clients send their whole body before they read the response. If the server responds early and closes the
+connection, the kernel resets it and the response is lost; if the server keeps reading, a client can occupy a thread for
+any time. So the response is sent first, and the rest of the request is read within limits and discarded (RFC 9112
+section 9.6).
 
-Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one connection, which is left alone.
+Only gunicorn exposes the socket that this needs. Its HTTP/2 streams share one connection, which is not drained.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MAX_BYTES = 64 * 1024 * 1024
-"""The most bytes that are read from one client."""
+"""The maximum number of bytes that are read from one client."""
 
 MAX_SECONDS = 5.0
-"""The longest time for which one client is read, in seconds."""
+"""The maximum number of seconds for which one client is read."""
 
 GRACE = 1.0
-"""The seconds in which a client may be slow, unless another waits for its turn."""
+"""Seconds during which a client may be slow, unless another thread waits for its turn."""
 
 WINDOW = 0.25
-"""The length of the intervals, in seconds, in each of which it must send :data:`WINDOW_BYTES` after that."""
+"""The length in seconds of the intervals after that, in each of which it must send :data:`WINDOW_BYTES`."""
 
 WINDOW_BYTES = 256 * 1024
 
 TURN = 0.3
-"""The longest wait for a turn, in seconds: a little longer than the interval after which a slow client gives way."""
+"""The maximum wait for a turn in seconds, a little longer than the interval after which a slow client is dropped."""
 
 _BLOCK = 65_536
 _FIRST_ERROR = "400"
@@ -50,10 +51,10 @@ _SHARES = "_flask_secure_ml_shares"
 
 
 class Socket(Timeout, Protocol):
-    """The methods that are used of a socket, which may be plain, have TLS, or be of gevent."""
+    """The methods that are used of a socket: plain, with TLS, or of gevent."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return received bytes, or wait for some."""
+        """Return received bytes; wait until there are some."""
 
     def shutdown(self, how: int, /) -> None:
         """Close one or both directions."""
@@ -77,11 +78,11 @@ class Drain:
 
     A response of 400 and above to a request whose body was not read has ``Connection: close``. When the response has
     been sent and recorded, and its iterable closed, the rest of the request is read from the raw socket: at most the
-    declared length in clear text, 64 MiB and 5 seconds; after the first second only while 256 KiB arrive in 250 ms; and
-    by at most a quarter of the worker's threads at once, for all apps together. Then the socket is shut down in both
-    directions, so that the server does not wait for the client either.
+    declared length (in clear text), 64 MiB and 5 seconds; after the first second only while 256 KiB arrive in 250 ms;
+    and by at most a quarter of the worker's threads at the same time, for all apps together. Then the socket is shut
+    down in both directions, so that the server does not wait for the client either.
 
-    :param clock: measures the bounds in time.
+    :param clock: measures the time limits.
     """
 
     def __init__(self, app: WSGIApplication, clock: Clock) -> None:
@@ -100,16 +101,16 @@ class Drain:
         return closing.wrap(self._app(environ, start_response))
 
     def discard(self, connection: Socket, limit: int, grace: float, share: Share) -> None:
-        """Read the rest of a request, if fewer than a quarter of the worker's threads do so already.
+        """Read the rest of a request, unless a quarter of the worker's threads already do the same.
 
-        :param limit: the most bytes to read.
-        :param grace: seconds for which the client may be slow.
-        :param share: of the worker's threads.
+        :param limit: the maximum number of bytes to read.
+        :param grace: seconds during which the client may be slow.
+        :param share: the share of the worker's threads.
         """
         if not share.take():
             return
         try:
-            # Also removes Python's TLS layer. From here on each wait is for one packet. With TLS it would be for a
+            # Also removes Python's TLS layer. From now on each call waits for one packet. With TLS, it would wait for a
             # whole record, which a client can send byte by byte.
             connection.shutdown(SHUT_WR)
             read_within_bounds(connection, min(limit, MAX_BYTES), grace, self._clock, share)
@@ -120,7 +121,7 @@ class Drain:
 class Share:
     """The share of a worker's threads that may wait for clients whose response is complete.
 
-    :param capacity: how many requests the worker serves at once.
+    :param capacity: the number of requests that the worker serves concurrently.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -134,9 +135,10 @@ class Share:
         return bool(self._waiters)
 
     def take(self) -> bool:
-        """Return True if this thread may read; wait up to 300 ms for its turn, if not too many wait.
+        """Return True if this thread may read.
 
-        A client that sends one request after the other would otherwise compete with its own previous request.
+        It waits up to 300 ms for its turn, unless too many threads wait. Without the wait, a client that sends
+        consecutive requests would compete with its own previous request.
         """
         if self._reading.acquire(blocking=False):
             return True
@@ -151,23 +153,23 @@ class Share:
             self._waiting.release()
 
     def give_back(self) -> None:
-        """Return the share to the other threads."""
+        """Release the share for other threads."""
         self._reading.release()
 
 
 def share_of(owner: object, capacity: int) -> Share:
-    """Return the share of this process; create it if there is none.
+    """Return the share of this process, created on first use.
 
-    :param owner: the object that keeps it. gunicorn's configuration is the same for all apps of a worker.
+    :param owner: the object that has it as an attribute: gunicorn's configuration, which all apps of a worker share.
     """
     shares: PerProcess[Share] = vars(owner).setdefault(_SHARES, PerProcess(lambda: Share(capacity)))
     return shares.get()
 
 
 def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Clock, share: Share) -> None:
-    """Read until the end, the limit, 5 seconds, or the first 250 ms after the grace in which too little arrived.
+    """Read until the end, the limit, 5 seconds, or the first 250 ms after the grace period in which too little arrived.
 
-    While another thread waits for its turn, there is no grace.
+    While another thread waits for its turn, there is no grace period.
 
     :raises OSError: the connection is broken.
     """
@@ -185,7 +187,7 @@ def read_within_bounds(connection: Socket, limit: int, grace: float, clock: Cloc
                 return
             limit -= received
             in_window += received
-            # gevent returns what has arrived without a switch: everybody would wait while 64 MiB come at full speed.
+            # gevent returns available data without a switch: other greenlets would wait while 64 MiB arrive.
             time.sleep(0)
         except TimeoutError:
             pass
@@ -211,7 +213,7 @@ class _LingeringClose:
 
     @property
     def watches(self) -> bool:
-        """Whether what the response is decides what becomes of the connection."""
+        """Whether the response determines if the connection is kept."""
         return self.body is not None or self._upgrading
 
     def watch(self, start_response: StartResponse) -> StartResponse:
@@ -235,7 +237,7 @@ class _LingeringClose:
         wrapper = self._environ.get("wsgi.file_wrapper")
         if not (isinstance(wrapper, type) and isinstance(iterable, wrapper)):
             return closing
-        # gunicorn calls sendfile() only for its own wrapper, whose close() is an attribute like this one.
+        # gunicorn calls sendfile() only for its own wrapper, whose close is an instance attribute like this one.
         cast("Any", iterable).close = closing.close
         return iterable
 
@@ -247,7 +249,7 @@ class _LingeringClose:
             if not (self._unread or self._will_close()):
                 return
             if self.body is not None:
-                # Where middleware hides gunicorn's response, it would parse what still comes as the next request.
+                # If middleware hides gunicorn's response, gunicorn would parse the rest as the next request.
                 self.body.abandon()
             try:
                 self._drain.discard(self._connection, self._limit(), self._grace(), self._share())
@@ -269,12 +271,12 @@ class _LingeringClose:
         if self.body is None or self.body.ended:
             return SMALL_BODY
         if self.body.remaining is None or isinstance(self._connection, ssl.SSLSocket):
-            # How many bytes TLS adds is unknown: a client may send each byte in a record of its own.
+            # The overhead of TLS is unknown: a client may send each byte in its own record.
             return MAX_BYTES
         return self.body.remaining
 
     def _grace(self) -> float:
-        # A worker that serves one request at a time makes every other client wait.
+        # If the worker serves one request at a time, every other client would wait.
         return GRACE if self._unread and self._capacity() > 1 else 0.0
 
     def _share(self) -> Share:
@@ -285,16 +287,16 @@ class _LingeringClose:
         if not self._environ.get("wsgi.multithread"):
             return 1
         if self._response is None:
-            # Unknown, but more than one: such a worker rarely has a single thread.
+            # Unknown, but probably more than one: such a worker rarely has a single thread.
             return 2
-        cooperative = type(self._connection).__module__.startswith("gevent.")
+        cooperative = any(base.__module__.startswith("gevent.") for base in type(self._connection).__mro__)
         return int(getattr(self._response.cfg, "worker_connections" if cooperative else "threads", 1))
 
 
 def server_response(start_response: object) -> ServerResponse | None:
-    """Return gunicorn's response object, or None where middleware hides it.
+    """Return gunicorn's response object, or None if middleware hides it.
 
-    A header does not help: gunicorn drops ``Connection`` from the headers of apps, as PEP 3333 allows.
+    A header cannot be used instead: gunicorn drops ``Connection`` from the headers of apps, as PEP 3333 allows.
     """
     owner = getattr(start_response, "__self__", None)
     return cast("ServerResponse", owner) if hasattr(owner, "force_close") else None

@@ -1,7 +1,7 @@
-"""Headers in which proxies describe their clients. Any client can send them, so they are removed from requests.
+"""The headers in which proxies describe their clients. Any client can send them, so they are removed from requests.
 
 The certificate of the client comes from the TLS socket of the server or from a header of a trusted proxy. It is not
-parsed here. Both sources have verified that the client holds its private key. Code that uses the certificate as an
+parsed here. Both sources have verified that the client has its private key. Code that uses the certificate as an
 identity must verify its chain.
 """
 
@@ -64,21 +64,21 @@ HOP_FAMILIES = (
     "HTTP_X_TLS_CLIENT_",
     "HTTP_X_AMZN_MTLS_",
 )
-"""Prefixes of further headers that are removed: proxies invent new members of these families."""
+"""Prefixes of other headers that are removed, because proxies add new members to these families."""
 
 PROXY_HEADERS = frozenset(
     {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_REQUEST_ID"}
 )
-"""Headers that every trusted proxy may send; one with the client's certificate only if it is configured."""
+"""The headers that every trusted proxy may send; a header with the client's certificate must be configured."""
 
 
 def environ_key(header: str) -> str:
-    """Return the name that WSGI gives a header (PEP 3333)."""
+    """Return the key of a header in the WSGI environ (PEP 3333)."""
     return "HTTP_" + header.upper().replace("-", "_")
 
 
 MAX_HEADER = 16_384
-"""The longest header with a certificate, in characters."""
+"""The maximum length of a header with a certificate, in characters."""
 
 _BYTE_SEQUENCE = re.compile(r":([A-Za-z0-9+/]+={0,2}):")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----(?:\r?\n)?")
@@ -88,10 +88,10 @@ _PAIR = re.compile(r'[ \t]*([A-Za-z]+)=(?:"([^"\\]*(?:\\.[^"\\]*)*)"[ \t]*|([^",
 class CertificateSource:
     """Reads the client's certificate for the proxy middleware.
 
-    The certificate of a trusted proxy's own connection identifies no client: from a proxy only the header counts, and
-    without a configured header there is no certificate.
+    On a connection from a trusted proxy, the certificate of the connection is the proxy's own, so only the header is
+    used; without a configured header there is no certificate.
 
-    :param header: ``Client-Cert``, ``X-SSL-Client-Cert`` or ``X-Forwarded-Client-Cert``; None to trust no header.
+    :param header: one of :data:`CERTIFICATE_FORMATS`; None to trust no header.
     """
 
     def __init__(self, header: str | None) -> None:
@@ -101,7 +101,7 @@ class CertificateSource:
     def of_proxy(self, value: str | None, proxy: str) -> bytes | None:
         """Return the certificate that a trusted proxy forwarded, in DER, or None.
 
-        :param value: the header. A malformed one counts as no certificate, and is logged without its content.
+        :param value: the header. If it is malformed, the result is None, and a warning without the value is logged.
         :param proxy: the IP address of the proxy, for the log.
         """
         if self.header is None or not value:
@@ -115,13 +115,13 @@ class CertificateSource:
 
 def socket_certificate(connection: object) -> bytes | None:
     """Return the client certificate of a TLS socket, in DER, or None."""
-    # Read from the module each time: gevent replaces the class, in a worker after the app was loaded.
+    # Looked up each time, because gevent replaces the class, possibly after the app was loaded.
     if not isinstance(connection, ssl.SSLSocket):
         return None
     try:
         return connection.getpeercert(binary_form=True)
     except (OSError, ValueError):
-        # The client is gone, or the handshake is not complete.
+        # The client has disconnected, or the handshake is not complete.
         return None
 
 
@@ -136,7 +136,7 @@ def certificate_in(header: str, value: str) -> bytes:
 
 
 def _byte_sequence(value: str) -> bytes:
-    """Read ``Client-Cert`` (RFC 9440 section 2.2): one byte sequence (RFC 8941 section 3.3.5), no parameters."""
+    """Parse ``Client-Cert`` (RFC 9440 section 2.2): one byte sequence (RFC 8941 section 3.3.5), no parameters."""
     found = _BYTE_SEQUENCE.fullmatch(value)
     if found is None:
         raise ValueError("not one byte sequence")
@@ -144,7 +144,7 @@ def _byte_sequence(value: str) -> bytes:
 
 
 def _escaped_pem(value: str) -> bytes:
-    """Read one percent-encoded certificate in PEM (RFC 7468), in which a plus sign stands for itself."""
+    """Parse one percent-encoded certificate in PEM (RFC 7468); a plus sign is not decoded to a space."""
     found = _PEM.fullmatch(unquote(value, "ascii", "strict"))
     if found is None:
         raise ValueError("not one certificate in PEM")
@@ -152,7 +152,7 @@ def _escaped_pem(value: str) -> bytes:
 
 
 def _nearest_element(value: str) -> bytes:
-    """Read the last element of ``X-Forwarded-Client-Cert``, which is of the nearest proxy.
+    """Parse the last element of ``X-Forwarded-Client-Cert``, which the nearest proxy has added.
 
     The format is that of Envoy: elements are separated by commas, ``key=value`` pairs by semicolons, and a value with
     one of these characters is in double quotes.
@@ -177,8 +177,9 @@ CERTIFICATE_FORMATS: Mapping[str, Callable[[str], bytes]] = {
     "Client-Cert": _byte_sequence,
     "X-SSL-Client-Cert": _escaped_pem,
     "X-Forwarded-Client-Cert": _nearest_element,
+    "X-Amzn-Mtls-Clientcert-Leaf": _escaped_pem,
 }
-"""How each header that may have the client's certificate is read."""
+"""The parsers of the headers that may have the client's certificate."""
 
 HOP_HEADERS = _HOP_HEADERS | frozenset(map(environ_key, CERTIFICATE_FORMATS))
-"""Removed from every request; the names are those of the environ."""
+"""The headers that are removed from every request, as keys of the environ."""

@@ -1,7 +1,7 @@
-"""Decides when the guards run: before anything beneath the proxy middleware, or in Flask's first hook.
+"""Decides when the guards run: before the layers beneath the proxy middleware, or in Flask's first hook.
 
-Where Flask alone responds, its hooks are enough. Where a mounted WSGI app, Socket.IO or a class with its own dispatch
-stands beneath, these respond without Flask's hooks, so the guards run before it is called, for every request.
+If only Flask responds, its hooks are sufficient. A mounted WSGI app, Socket.IO or a class with its own dispatch
+responds without Flask's hooks; if there is one beneath, the guards run before it is called, for every request.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 SOCKETS = ("gunicorn.socket", "werkzeug.socket", "eventlet.input", "wsgi.websocket", "wsgi.early_hints")
-"""The keys under which servers expose the connection itself; who takes it can respond without ``start_response``."""
+"""The keys under which servers expose the connection, with which code can respond without ``start_response``."""
 
 POLICY_VIOLATION = 1008
 """The close code for a WebSocket whose handshake the server completed before it called any app (RFC 6455, 7.4.1)."""
 
 PROXY_FIX_MARK = "werkzeug.proxy_fix.orig"
 _PROXY_FIX = (
-    "ProxyFix wraps the app, where it trusts the forwarded headers of any client: remove it, and name your proxies in "
+    "ProxyFix wraps the app and trusts the forwarded headers of all clients: remove it, and name your proxies in "
     "SECURE_ML_TRUSTED_PROXIES"
 )
 
@@ -46,11 +46,11 @@ Guard = Callable[[Request, Exchange, Policy, str | None], None]
 
 
 class Admission:
-    """Runs the guards once for each request, as early as what stands beneath demands.
+    """Runs the guards once for each request, as early as the layers beneath require.
 
     :param pipeline: the pipeline whose guards are run.
-    :param below: what stands beneath the proxy middleware.
-    :param guard: runs the guards for a request under a policy, or raises.
+    :param below: the layers beneath the proxy middleware.
+    :param guard: runs the guards for a request under a policy, and raises an error if they reject it.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Admission:
         self._outer = OuterMiddleware(app, settings.outer_middleware)
 
     def admit(self, environ: WSGIEnvironment, exchange: Exchange) -> Response | None:
-        """Return the response that rejects the request, or None when what stands beneath may be called.
+        """Return the response that rejects the request, or None to call the layers beneath.
 
         A plain app is guarded in Flask's first hook. Otherwise the guards run here, under the policy of the path. A
-        policy that is public in code opens Flask alone: until Flask's first hook has run, the socket is withheld, and
-        every other response is replaced.
+        policy that is public in code admits requests to Flask only: until Flask's first hook has run, the socket is
+        hidden, and any other response is replaced.
 
         :raises InternalError: unknown middleware wraps the app.
         """
-        # An outer app that admitted the request ran its own guards, not these.
+        # If an outer app admitted the request, it ran its own guards, not these.
         exchange.answerable = False
         self._outer.check()
         if PROXY_FIX_MARK in environ and exchange.checked_by is None:
@@ -82,7 +82,7 @@ class Admission:
             return None
         context = _GuardContext(self._app, environ)
         try:
-            # This opens the session and matches the URL, with code of the user's; like Flask, pop whatever it did.
+            # push() opens the session and matches the URL, with user code that may fail; like Flask, always pop.
             context.push()
             rejection = self._admit(context.request, exchange)
             context.goes_on = rejection is None
@@ -91,14 +91,14 @@ class Admission:
         return rejection
 
     def enter(self, request: Request, exchange: Exchange) -> None:
-        """Guard a request in Flask's first hook, unless it was admitted for the same target and policy already.
+        """Guard a request in Flask's first hook, unless it was already admitted for the same target and policy.
 
         :raises SecureMLError: the request is rejected.
         """
         if exchange.guarded is request:
             return
         if exchange.guarded is not None and exchange.checked_by is self._pipeline:
-            # Middleware beneath made another request of this one: the first was guarded and charged, not this.
+            # Middleware beneath has changed the request: the original was guarded and charged, but not this one.
             exchange.target = None
             exchange.clear_charges()
         exchange.guarded = request
@@ -127,11 +127,11 @@ class Admission:
         return None
 
     def _check(self, request: Request, exchange: Exchange) -> bool:
-        """Run the guards; return False for a policy that opens Flask alone."""
+        """Run the guards; return False if the policy admits requests to Flask only."""
         path = request.environ.get("PATH_INFO") or "/"
         mounted = in_mount(path, self._mounts)
         if mounted:
-            # The rule is of a route that the mount shadows, and a key for that route is not one for the mount.
+            # The rule belongs to a route that the mount shadows, and a key for that route is not valid for the mount.
             request.url_rule = request.view_args = None
         self._policies.ensure_checked()
         policy, name = self._policies.beneath(path, request.url_rule, request.method)
@@ -142,13 +142,13 @@ class Admission:
         return name is not None or not policy.public
 
     def _rejection(self, error: HTTPException) -> Response:
-        # Flask's own methods: an override of the app's class may be the very code that must not run.
+        # Flask's own methods, because an override in the app's class may be the code that must not run.
         rejected = error.response if isinstance(error, Completed) else Flask.handle_user_exception(self._app, error)
         return Flask.process_response(self._app, self._app.make_response(rejected))
 
 
 class OuterMiddleware:
-    """Rejects every request until the configuration names everything that wraps the app.
+    """Rejects every request until the configuration names all middleware that wraps the app.
 
     :param named: ``SECURE_ML_OUTER_MIDDLEWARE``.
     """
@@ -160,14 +160,14 @@ class OuterMiddleware:
         self._problem: str | None = None
 
     def check(self) -> None:
-        """Let a request pass if nothing unknown wraps the app.
+        """Check that no unknown middleware wraps the app.
 
-        :raises InternalError: something does.
+        :raises InternalError: there is some.
         """
         outermost = self._app.wsgi_app
         if outermost is not self._seen:
             self._problem = next(outer_problems(self._app, self._named), None)
-            # Two threads may both see it for the first time; the log then has it twice.
+            # Two threads may see it for the first time; then it is logged twice.
             self._seen = outermost
             if self._problem is not None:
                 log.critical("every request gets 500: %s", self._problem)
@@ -183,7 +183,7 @@ def outer_problems(app: Flask, named: Collection[str]) -> Iterator[str]:
             yield _PROXY_FIX
         elif name not in named:
             yield (
-                f"{name} wraps the app and can respond without the guards, as it was added after init_app: add it "
+                f"{name} wraps the app and can bypass the guards, because it was added after init_app: add it "
                 f"before, or name it in SECURE_ML_OUTER_MIDDLEWARE"
             )
 
@@ -192,19 +192,19 @@ def opaque_layers(below: Beneath, mounts: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each layer beneath the guards whose own paths are unknown."""
     for name in () if mounts else below.opaque:
         yield (
-            f"{name} stands beneath the guards and may respond itself at paths of public routes: "
-            f"name its paths in SECURE_ML_MOUNTS"
+            f"{name} runs inside the guards and may respond itself at paths of public routes: "
+            f"list its paths in SECURE_ML_MOUNTS"
         )
 
 
 def target_of(request: Request) -> tuple[str, str, str]:
-    """Return the target of a request, as WSGI names it: method, mount and path."""
+    """Return the target of a request in WSGI: method, mount and path."""
     environ = request.environ
     return request.method, environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
 
 
 class _GuardContext(RequestContext):
-    """A request context for the guards; of an admitted request, the app's teardown functions wait for Flask's own."""
+    """A request context for the guards; for an admitted request, it leaves the teardown functions to Flask's own."""
 
     goes_on = False
 
@@ -215,21 +215,21 @@ class _GuardContext(RequestContext):
 
 
 def _give_sockets(environ: WSGIEnvironment, sockets: Mapping[str, Any]) -> None:
-    """Put back what was withheld from the code beneath, except for a body that was read and replaced meanwhile."""
+    """Restore the keys that were hidden from the code beneath, except for a body that was replaced meanwhile."""
     replaced = not isinstance(environ["wsgi.input"], _Readable)
     environ.update({name: taken for name, taken in sockets.items() if not (replaced and name == "wsgi.input")})
 
 
 def _take_sockets(environ: WSGIEnvironment) -> dict[str, Any]:
     taken = {name: environ.pop(name) for name in SOCKETS if name in environ}
-    # gevent's own server has the socket inside of its input.
+    # gevent's own server exposes the socket in its input.
     taken["wsgi.input"] = environ["wsgi.input"]
     environ["wsgi.input"] = _Readable(environ["wsgi.input"])
     return taken
 
 
 class _Readable:
-    """The body of a request, and nothing else of what its stream can do."""
+    """The body of a request, without the other attributes of its stream."""
 
     def __init__(self, stream: Any) -> None:
         self.read = stream.read
@@ -249,5 +249,5 @@ def _close_websocket(environ: WSGIEnvironment) -> None:
                 # Its own close frame has no code.
                 websocket.send_frame(POLICY_VIOLATION.to_bytes(2), websocket.OPCODE_CLOSE)
             websocket.close(POLICY_VIOLATION)
-        except Exception as error:  # noqa: BLE001 - the client may be gone, and each library has errors of its own
+        except Exception as error:  # noqa: BLE001 - the client may be gone, and each library has its own errors
             log.info("a rejected WebSocket could not be closed: %s", type(error).__name__)

@@ -1,7 +1,7 @@
 """The response of one request, between the app and the server (PEP 3333).
 
-The status and headers of the app are withheld until its body is there. So nothing has been sent when a response must be
-replaced, and the recorders run before the first byte is sent.
+The status and headers of the app are held back until its body is available. A response can therefore be replaced before
+anything has been sent, and the recorders run before the first byte.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ log: logging.Logger = logging.getLogger(__name__)
 
 SWITCHING_PROTOCOLS = 101
 _SWITCHING = "101 Switching Protocols"
-_BYPASS = "the guards did not run: other code responded before them"
+_BYPASS = "the guards did not run, because other code responded first"
 _UNFILTERED = "the filters did not run"
 INTERNAL_SERVER_ERROR = 500
 
 FLASK_MARK = "X-Secure-ML-Flask"
-"""Marks the response of Flask for the layers beneath the guards, where no other response may leave."""
+"""Marks responses of Flask, if only Flask may respond."""
 
-# How WebSocket libraries end a request whose socket they took from the environ, by its key there.
+# The exceptions with which WebSocket libraries end a request after taking its socket, by the socket's environ key.
 _HANDED_OVER = (("gunicorn.socket", StopIteration), ("werkzeug.socket", ConnectionError))
-# RFC 9110 section 5.5. Servers raise for these when a part of the response is set already.
+# RFC 9110 section 5.5. Servers raise an error for these when a part of the response is already set.
 NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class Outgoing:
-    """Withholds one response until it may start.
+    """Holds back one response until it may start.
 
-    :param records: whether to run the recorders; an app beneath another protected app leaves that to it.
+    :param records: whether to run the recorders; an app beneath another protected app does not.
     """
 
     __slots__ = (
@@ -76,9 +76,9 @@ class Outgoing:
         exchange.completed = False
 
     def check_started(self) -> None:
-        """Check that the app called ``start_response``, unless it switched protocols.
+        """Check that the app called ``start_response`` or switched protocols.
 
-        :raises RuntimeError: it did not.
+        :raises RuntimeError: it did neither.
         """
         if self._head is None and _switched(self._environ):
             mark = [(FLASK_MARK, self._exchange.request_id)] if self._exchange.flask_only else []
@@ -87,9 +87,9 @@ class Outgoing:
             raise RuntimeError("the app returned a body without calling start_response")
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
-        """Take the status and the headers of the app's response (the ``start_response`` of PEP 3333).
+        """Receive the status and the headers of the app's response (the ``start_response`` of PEP 3333).
 
-        :raises RuntimeError: the app called it before, and passed no exception now.
+        :raises RuntimeError: the app called it before, and did not pass an exception now.
         """
         if exc_info is not None and self._write is not None:
             # The server raises the error again if it has sent the headers.
@@ -100,7 +100,7 @@ class Outgoing:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send a part of the body, for apps that do not return it; dropped when the response is replaced."""
+        """Send a part of the body, for apps that do not return it; dropped if the response is replaced."""
         write = self._write
         if write is None:
             write = self._send_head()
@@ -114,7 +114,7 @@ class Outgoing:
         self._body = body
         if self._write is None and self._head is None:
             return _Late(self, body)
-        # Otherwise the head was sent with the first write, and with it the whole of a replacement.
+        # Otherwise the head was sent with the first write(), together with the complete replacement, if any.
         replaced: Iterable[bytes] = ()
         if self._write is None:
             self._send_head()
@@ -127,8 +127,8 @@ class Outgoing:
     def fail(self, error: Exception) -> Iterable[bytes]:
         """Return the body for an app that raised an exception.
 
-        :raises Exception: the same one, where exceptions propagate, a part of the response was sent, or the connection
-            is no longer HTTP.
+        :raises Exception: the same exception, if exceptions propagate, a part of the response was sent, or the
+            connection is no longer HTTP.
         """
         self._close_body()
         if self._write is not None:
@@ -169,13 +169,11 @@ class Outgoing:
         if self._replacement is None and (forbidding := self._forbidden()) is not None:
             self._replacement = self._site.error_response(exchange, forbidding)
         status, headers = self._final_head()
-        exchange.status = int(status[:3])
         if (unrecorded := self._commit()) is not None:
             self._replacement = self._site.error_response(exchange, unrecorded)
             status, headers = self._final_head()
-            exchange.status = int(status[:3])
         write = self._server_start(status, headers, error)
-        # A server sends nothing before the first part of the body. If it raises, there was no response to record.
+        # A server sends no bytes before the first part of the body. If it raises, there is no response to record.
         self._record()
         self._write = write
         return write
@@ -185,18 +183,21 @@ class Outgoing:
         exchange = self._exchange
         if self._replacement is not None:
             replacement = self._replacement
-            headers = replacement.get_wsgi_headers(self._environ).to_wsgi_list()
-            status, headers = replacement.status, self._finished_replacement(headers)
+            status = replacement.status
+            exchange.status = int(status[:3])
+            headers = self._finished_replacement(replacement.get_wsgi_headers(self._environ).to_wsgi_list())
         else:
             status, headers = self._head or ("", [])
             if NOT_IN_HEADERS.search("".join((status, *chain.from_iterable(headers)))):
-                raise ValueError("the status or a header has a character that HTTP forbids")
+                raise ValueError("the status or a header has an invalid character")
+            # The completion of the headers depends on it.
+            exchange.status = int(status[:3])
             if exchange.flask_only:
                 headers = [header for header in headers if header[0] != FLASK_MARK]
             if exchange.streamed is None:
                 headers = self._site.finish_headers(exchange, headers, of_flask=False)
             elif exchange.completed is not exchange.guarded:
-                # Otherwise an app that is mounted in this one has completed what its Flask responded.
+                # Otherwise a mounted app has completed the headers of its own Flask's response.
                 exchange.completed = exchange.guarded
                 headers = self._site.finish_headers(exchange, headers, of_flask=True)
         return status, headers
@@ -210,16 +211,16 @@ class Outgoing:
             return headers
 
     def _forbidden(self) -> SecureMLError | None:
-        """Return the error that replaces the response of the app, or None if it may leave."""
+        """Return the error that replaces the response of the app, or None to send it."""
         exchange, (status, headers) = self._exchange, self._head or ("", [])
-        # Middleware that tries one app after another may respond when Flask has, for a public route, with 404.
+        # Middleware that tries several apps may respond after Flask has responded to a public route with 404.
         is_foreign = exchange.flask_only and self._head is not None and (FLASK_MARK, exchange.request_id) not in headers
         if is_foreign or not exchange.answerable:
             log.critical("request %s: %s", exchange.request_id, _BYPASS)
             return InternalError(_BYPASS)
         if exchange.guarded is None or exchange.streamed is not None or status.startswith(_SWITCHING):
             return None
-        # A function of the app that runs after the view failed, so the filters did not run. Flask has logged it.
+        # An after_request function of the app failed, so the filters did not run. Flask has logged it.
         fault = exchange.fault
         if fault is None:
             return InternalError(_UNFILTERED)
@@ -260,7 +261,7 @@ class Outgoing:
 
     def _is_stream(self, body: Iterable[bytes]) -> bool:
         if self._environ.get("REQUEST_METHOD") == "HEAD":
-            # It has no body, whatever Flask made of it.
+            # The response has no body, even if Flask returned an iterator.
             return False
         if self._exchange.streamed is not None:
             # A server sends a file in its own wrapper faster than an iterator of ours.
@@ -284,7 +285,7 @@ class Outgoing:
         call_each(self._site.complete(exchange))
 
     def _with_afterwards(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return the body; what is left to do is done when the server closes it."""
+        """Return the body; the functions to call afterwards run when the server closes it."""
         afterwards, self._afterwards = self._afterwards, ()
         if not afterwards:
             return body

@@ -1,4 +1,4 @@
-"""Probes for an orchestrator: whether this process runs, and whether it can serve requests."""
+"""Probes for an orchestrator: liveness and readiness of this process."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ READY = "secure_ml_ready"
 DETAILS = "secure_ml_ready_details"
 
 PROBES = frozenset({LIVE, READY})
-"""The endpoints that no limit holds for: others can share a network with the kubelet, and a probe that fails ends the
-process."""
+"""The endpoints without limits: other clients may share a network with the kubelet, which ends the process if a probe
+fails."""
 
 SCOPE = "metrics"
 """The scope for the details."""
 
 CACHED = 1.0
-"""Seconds for which the last outcome is returned, so that probes cause at most this much work."""
+"""Seconds for which the last result is cached, to limit the work that probes cause."""
 
 START = "start"
-"""The part that is not ready while the first outcome is being found out."""
+"""The name that is reported as not ready until there is a first result."""
 
 Part = Callable[[], object]
-"""Raises an error while requests that need this part would be rejected."""
+"""A check that raises an error while requests that need a part would be rejected."""
 
 
 class Monotonic(Protocol):
     """A clock that measures ages."""
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
+        """Return the seconds of a clock that never goes backwards."""
 
 
 class Readiness:
     """Finds the parts that cannot serve requests now.
 
-    :param parts: by name; each does what a request would do, so it is bounded and pauses as that is.
+    :param parts: checks by name; each does what a request would do, so it has the same timeouts and pauses.
     """
 
     def __init__(self, parts: Mapping[str, Part], clock: Monotonic) -> None:
@@ -65,12 +65,15 @@ class Readiness:
         return tuple(name for name, _, _ in self._parts)
 
     def problems(self) -> tuple[str, ...]:
-        """Return the name of each part that is not ready; at most a second old unless a part takes longer."""
+        """Return the name of each part that is not ready.
+
+        The result is at most a second old unless a part takes longer.
+        """
         last = self._last
         if last is not None and self._is_fresh(last):
             return last[1]
         lock = self._lock.get()
-        # While another thread finds out, nobody waits: anyone may probe, and there are only so many threads.
+        # Do not wait while another thread checks: anyone may probe, and the number of threads is limited.
         if not lock.acquire(blocking=False):
             return last[1] if last else (START,)
         try:
@@ -85,7 +88,7 @@ class Readiness:
         for name, part, outage in self._parts:
             try:
                 part()
-            except Exception as error:  # noqa: BLE001  whatever it is, a request would meet it too
+            except Exception as error:  # noqa: BLE001  any error that a request would get too
                 outage.failed(error.reason if isinstance(error, SecureMLError) else type(error).__name__)
                 yield name
             else:
@@ -96,9 +99,11 @@ class Readiness:
 
 
 def add_probes(app: Flask, options: ProbeOptions, readiness: Readiness) -> None:
-    """Serve the probes to everyone, and which parts are not ready to callers with the scope ``metrics``.
+    """Add the routes of the probes.
 
-    :raises ConfigError: the app has a route of its own at one of the URLs.
+    The probes are public. Callers with the scope ``metrics`` also get the names of the parts that are not ready.
+
+    :raises ConfigError: the app has its own route at one of the URLs.
     """
 
     def live() -> Response:
@@ -119,14 +124,14 @@ def add_probes(app: Flask, options: ProbeOptions, readiness: Readiness) -> None:
     routes.append((DETAILS, f"{options.ready}/details", details, scraper))
     taken = sorted({path for _, path, _, _ in routes} & {rule.rule.rstrip("/") for rule in app.url_map.iter_rules()})
     if taken:
-        raise ConfigError([f"SECURE_ML_PROBES needs {taken[0]}, where this app has a route of its own"])
+        raise ConfigError([f"SECURE_ML_PROBES uses {taken[0]}, but this app already has a route there"])
     for endpoint, path, view, policy in routes:
         setattr(view, MARK, policy)
         app.add_url_rule(path, endpoint, view, methods=["GET"])
 
 
 def _response(app: Flask, problems: Sequence[str], more: Mapping[str, object] | None = None) -> Response:
-    """Return a response that says no more than whether there are problems."""
+    """Return a response that shows only whether there are problems, and ``more``."""
     response = app.json.response({"status": "unavailable" if problems else "ok", **(more or {})})
     response.headers["Cache-Control"] = "no-store"
     if problems:

@@ -1,7 +1,7 @@
 """The proxy middleware: decides whose forwarded headers are trusted, and opens the exchange.
 
 This is WSGI middleware because the decision must be made before Flask builds the request: routing, URL building and
-other extensions read the same environ. It is the outermost layer of the app, so every response passes it.
+other extensions read the same environ. It is the outermost layer of the app, so all responses pass through it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ IPAddress = IPv4Address | IPv6Address
 
 
 class Admission(Protocol):
-    """Decides whether what stands beneath is called."""
+    """Decides whether the layers beneath are called."""
 
     def admit(self, environ: WSGIEnvironment, exchange: Exchange) -> WSGIApplication | None:
-        """Return the response that rejects the request, or None to call what stands beneath.
+        """Return the response that rejects the request, or None to call the layers beneath.
 
         :raises Exception: the request must not be served; the client gets 500.
         """
@@ -49,8 +49,8 @@ class ProxyMiddleware:
     :param app: the app whose outermost layer this is.
     :param wsgi_app: the WSGI app beneath.
     :param opener: creates the exchange of a request.
-    :param admission: decides whether what stands beneath is called.
-    :param site: what the app does with its responses.
+    :param admission: decides whether the layers beneath are called.
+    :param site: completes, replaces and records the responses of the app.
     :param clock: measures how long a client may take to end its request.
     """
 
@@ -78,8 +78,8 @@ class ProxyMiddleware:
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to one request.
 
-        An app that is mounted in another protected app uses the exchange that exists. A request that a view makes with
-        the environ of its own request gets a new exchange, because it has its own policy, cost and record.
+        An app that is mounted in another protected app uses the existing exchange. A request that a view makes with the
+        environ of its own request gets a new exchange, because it has its own policy, cost and record.
         """
         outer: Exchange | None = environ.get(EXCHANGE_KEY)
         if outer is None:
@@ -95,6 +95,8 @@ class ProxyMiddleware:
         self, environ: WSGIEnvironment, start_response: StartResponse, exchange: Exchange, *, records: bool = True
     ) -> Iterable[bytes]:
         outgoing = Outgoing(environ, start_response, exchange, self._site, records=records)
+        if records:
+            self._site.begin(exchange)
         try:
             rejection = self._admission.admit(environ, exchange)
             wsgi_app = self._wsgi_app if rejection is None else rejection
@@ -107,10 +109,10 @@ class ProxyMiddleware:
 
 
 class ExchangeOpener:
-    """Creates the exchange of a request from its environ, and removes the headers of proxies from that.
+    """Creates the exchange of a request from its environ, and removes forwarded headers from the environ.
 
     :param trusted: the networks whose headers are trusted.
-    :param certificate_header: the header of a trusted proxy with the client's certificate; None for none.
+    :param certificate_header: the header in which trusted proxies send the client's certificate, or None.
     """
 
     def __init__(self, trusted: Networks, clock: Clock, certificate_header: str | None = None) -> None:
@@ -119,7 +121,7 @@ class ExchangeOpener:
         self._certificates = CertificateSource(certificate_header)
 
     def open(self, environ: WSGIEnvironment) -> Exchange:
-        """Return the exchange of a request, which is in its environ from now on."""
+        """Create the exchange of a request, and put it into the environ."""
         peer = environ.get("REMOTE_ADDR") or ""
         if peer[:1] == ":":
             peer = _unmapped(peer)
@@ -146,7 +148,7 @@ class ExchangeOpener:
             environ.get("wsgi.url_scheme") == "https",
             certificate,
             sockets=NOTHING,
-            # The guards replace them with what Flask reads; a request that ends before the guards is recorded too.
+            # The guards replace these with what Flask reads; a request that ends before the guards is recorded too.
             method=environ.get("REQUEST_METHOD") or "",
             path=environ.get("PATH_INFO") or "",
             format_options=NOTHING,
@@ -156,7 +158,7 @@ class ExchangeOpener:
         return exchange
 
     def open_within(self, outer: Exchange, environ: WSGIEnvironment) -> Exchange:
-        """Return the exchange of a request that is made while another is served."""
+        """Create the exchange of a request that is made while serving another."""
         exchange = outer.within(
             time=self._clock.now(),
             started=self._clock.monotonic(),
@@ -179,7 +181,7 @@ class ExchangeOpener:
         environ["REMOTE_ADDR"] = environ["HTTP_X_FORWARDED_FOR"] = client
         scheme = _last(forwarded.get("HTTP_X_FORWARDED_PROTO", "")).lower()
         if scheme:
-            # Anything but "https" counts as clear text: a garbled value must not pass for TLS.
+            # Any value except "https" counts as clear text, so that a malformed one is not taken for TLS.
             scheme = "https" if scheme == "https" else "http"
             environ["wsgi.url_scheme"] = environ["HTTP_X_FORWARDED_PROTO"] = scheme
         host = _last(forwarded.get("HTTP_X_FORWARDED_HOST", ""))
@@ -187,7 +189,7 @@ class ExchangeOpener:
             environ["HTTP_HOST"] = environ["HTTP_X_FORWARDED_HOST"] = host
 
     def _client(self, peer: str, chain: str) -> str:
-        """Return the first IP address, from our side of the chain, that is no trusted proxy."""
+        """Return the first IP address, from our end of the chain, that is not a trusted proxy."""
         client = peer
         for hop in reversed([entry.strip() for entry in chain.split(",") if entry.strip()]):
             address = _address(hop)
@@ -203,7 +205,7 @@ def _take_hop_headers(environ: WSGIEnvironment) -> Mapping[str, str]:
     if "HTTP_X_REQUEST_ID" in environ:
         forwarded = {"HTTP_X_REQUEST_ID": environ.pop("HTTP_X_REQUEST_ID")}
     elif HOP_HEADERS.isdisjoint(environ) and not _FAMILIES.search("\n".join(environ)):
-        # Most requests have none: one search through all names takes less than a look at each.
+        # Most requests have none: one search in all names takes less time than checking each.
         return _NONE
     else:
         forwarded = {}
@@ -217,12 +219,12 @@ def _request_id(given: str) -> str:
 
 
 def _random_id() -> str:
-    # An id, no secret: the standard generator is 50 times faster, and is seeded again in forked workers.
+    # An id, not a secret: the standard generator is 50 times faster, and is seeded again in forked workers.
     return f"{random.getrandbits(128):032x}"
 
 
 def _unmapped(address: str) -> str:
-    """Return an IPv4 address that a dual-stack socket maps into IPv6 as the IPv4 address."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address; return any other address unchanged."""
     return str(_address(address)) if address.startswith("::ffff:") else address
 
 
@@ -231,7 +233,7 @@ def _last(values: str) -> str:
 
 
 def _address(value: str) -> IPAddress | None:
-    """Return an IP address, which may have a port; an IPv4 address mapped into IPv6 becomes the IPv4 one."""
+    """Parse an IP address with or without a port, or return None; IPv4-mapped addresses become IPv4 addresses."""
     host = value.strip().partition("%")[0]
     if host.startswith("["):
         host = host[1:].partition("]")[0]

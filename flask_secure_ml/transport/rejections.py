@@ -1,8 +1,8 @@
-"""Keeps rejections what they are, whatever error handlers and hooks of the app made of them.
+"""Preserves rejections, regardless of how error handlers and hooks of the app change them.
 
-``app.errorhandler(401)`` and its like may write the body of a rejection. Its status, its code and its protocol headers
-are the contract with the client, so a handler that responds to it with 200 or a redirect changes none of these. What a
-rejection says in members of its own, such as the ``errors`` of a 422, stays in every JSON object.
+``app.errorhandler(401)`` and similar handlers may write the body of a rejection. But its status, code and protocol
+headers are the contract with the client, so a handler cannot change these by responding with 200 or a redirect. Extra
+members of a rejection, such as the ``errors`` of a 422, are added to the body if that is a JSON object.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _INTERNAL_SERVER_ERROR = 500
 
 
 class RejectionFilter:
-    """Restores the status, the code and the headers of an error that the app's own handlers responded to.
+    """Restores the status, the code and the headers of an error to which the app's own handlers responded.
 
-    The status of a rejected request never changes. An error of Flask itself (an unknown URL, a wrong method, an
-    exception that nothing handled) and one that the app raised have their code and their headers, if the app left them
-    their status.
+    The status of a rejected request is always restored. For an error of Flask itself (an unknown URL, a wrong method,
+    an unhandled exception) and one that the app raised, the code and the headers are restored if the app has kept the
+    status.
 
     :param replace: replace the body that the app wrote for a rejection or an error of Flask with the problem document.
     """
@@ -35,7 +35,7 @@ class RejectionFilter:
         self._replace = replace
 
     def apply(self, response: Response, exchange: Exchange) -> None:
-        """Restore them in place."""
+        """Restore the response in place."""
         rejection = exchange.rejected
         if rejection is not None:
             _restore(response, exchange, rejection)
@@ -65,7 +65,7 @@ class RejectionFilter:
 def _restore(response: Response, exchange: Exchange, rejection: SecureMLError) -> None:
     if response.status_code != rejection.code:
         if response.mimetype == PROBLEM_JSON:
-            # The document of another error, such as the one that a handler of the app raised.
+            # The document is that of another error, such as one that a handler of the app raised.
             response.set_data(exchange.problem(rejection).get_data())
         else:
             exchange.reject(rejection)
@@ -87,7 +87,7 @@ def _rewrite(response: Response, exchange: Exchange, error: HTTPException) -> No
 
 
 def _add_members(response: Response, members: Mapping[str, Any]) -> None:
-    """Add the members that a JSON object lacks; any other body stays."""
+    """Add missing members to a JSON object; leave any other body unchanged."""
     if not response.is_json or response.is_streamed or response.direct_passthrough:
         return
     try:
@@ -99,7 +99,7 @@ def _add_members(response: Response, members: Mapping[str, Any]) -> None:
 
 
 def _error_of_flask(exchange: Exchange) -> HTTPException | None:
-    # The request that Flask guarded last; nothing is there if it was rejected before.
+    # The request that was last guarded in Flask; None if it was rejected before.
     request: Any = exchange.guarded
     found = getattr(request, "routing_exception", None)
     if found is None and exchange.fault is not None and not isinstance(exchange.fault, HTTPException):
@@ -109,8 +109,8 @@ def _error_of_flask(exchange: Exchange) -> HTTPException | None:
 
 
 def _error_of_app(exchange: Exchange, status: int) -> HTTPException | None:
-    """Return the HTTP error that a handler of the app responded to; for any other exception, one of that status."""
-    # A framework that was put in front of our error handling still reports what it handles.
+    """Return the HTTP error to which a handler of the app responded; for any other exception, one with that status."""
+    # A framework that overrides our error handling still reports the exceptions that it handles.
     found = exchange.handled or exchange.fault
     if found is None or isinstance(found, HTTPException):
         return found

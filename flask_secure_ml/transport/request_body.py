@@ -1,4 +1,4 @@
-"""The body of a request, and whether it was read to its end."""
+"""The body of a request, which records whether it was read to its end."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 
+from werkzeug.exceptions import ClientDisconnected
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 SMALL_BODY = 64 * 1024
-"""The most bytes that :meth:`RequestBody.has_arrived` reads."""
+"""The maximum number of bytes that :meth:`RequestBody.has_arrived` reads."""
 
 _SMALL_CHUNKED = 1024
-# More digits than the length of any body; int() has a limit for long strings.
+# More digits than any length of a body needs; int() has a limit for long strings.
 _LENGTH_DIGITS = 18
 _ENDLESS = 10**_LENGTH_DIGITS
 
@@ -27,6 +29,13 @@ class Timeout(Protocol):
 
     def settimeout(self, value: float | None, /) -> None:
         """Set the timeout."""
+
+
+class BrokenBody(ClientDisconnected, OSError):
+    """The client closed the connection, stopped sending, or sent malformed chunks.
+
+    The status is 400, even in a view. Servers raise different errors for each of these, which are set as the cause.
+    """
 
 
 class RequestBody:
@@ -70,10 +79,13 @@ class RequestBody:
         return iter(self.readline, b"")
 
     def _attempt(self, read: Callable[[int | None], Any], size: int | None) -> Any:
+        # After an error, the next read of a chunked body returns b"", as if the body had ended.
         try:
             return read(size)
+        except Exception as error:
+            self._failed = True
+            raise BrokenBody from error
         except BaseException:
-            # The next read of a chunked body returns b"" in the middle of it, which only looks like its end.
             self._failed = True
             raise
 
@@ -86,12 +98,12 @@ class RequestBody:
         return data
 
     def abandon(self) -> None:
-        """Mark the body as failed for gunicorn, so that it serves nothing else from this connection."""
+        """Mark the body as failed for gunicorn, so that it does not serve other requests of this connection."""
         with suppress(AttributeError):
             self._of_server.failed = True
 
     def has_arrived(self, connection: Timeout) -> bool:
-        """Return True if the rest is small and has arrived. Reads it, and never waits for it."""
+        """Return True if the rest is small and has arrived; it is read without waiting."""
         if self.ended or self._failed:
             return self.ended
         rest = _SMALL_CHUNKED if self.remaining is None else self.remaining
@@ -101,7 +113,7 @@ class RequestBody:
         try:
             connection.settimeout(0.0)
             data: bytes = self._stream.read(rest)
-        except Exception:  # noqa: BLE001 - servers raise errors of their own for what is incomplete or malformed
+        except Exception:  # noqa: BLE001 - servers raise their own errors for incomplete or malformed bodies
             return False
         finally:
             with suppress(OSError):

@@ -26,10 +26,10 @@ class Resumed:
 
 
 class Stream:
-    """The body of a stream. Its end is recorded, with the reason if it came too early.
+    """The body of a stream.
 
-    A body that ends is closed and recorded before the server knows it, so before the client does: the next request of a
-    client that sends one after another finds the lease of this one released.
+    Its end is recorded, with the reason if it ended too early. When a body ends, it is closed and recorded before the
+    server and the client notice the end, so that the lease is released before the next request of a sequential client.
 
     :param record_end: runs the recorders for the end of the body.
     """
@@ -73,12 +73,12 @@ class Stream:
     def _close_early(self) -> None:
         try:
             self.close()
-        except Exception as error:  # noqa: BLE001 - the response is complete; the server learns of it when it closes
+        except Exception as error:  # noqa: BLE001 - the response is complete; the server gets it from close()
             self._failure = error
 
 
 class Closing:
-    """The iterable of a response whose ``close()`` closes it and then calls a function."""
+    """The iterable of a response; ``close()`` closes it and then calls a function."""
 
     def __init__(self, iterable: Iterable[bytes], after: Callable[[], None]) -> None:
         self._iterable = iterable
@@ -104,13 +104,13 @@ def call_each(functions: Iterable[Callable[[], None]]) -> None:
 
 
 def record_broken(exchange: Exchange, error: BaseException, record_end: Callable[[Exchange], None]) -> None:
-    """Record the end of a response that broke after it had started."""
+    """Record the end of a response that failed after it had started."""
     exchange.stream_error = unhandled(error)
     record_end(exchange)
 
 
 def unhandled(error: BaseException) -> str:
-    """Return the reason that is logged for an exception: its type, because its message may quote the payload."""
+    """Return the reason to log for an exception: its type, because its message may quote the payload."""
     return f"unhandled {type(error).__name__}"
 
 

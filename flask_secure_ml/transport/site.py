@@ -1,4 +1,4 @@
-"""What the outgoing response needs of the app: error responses, headers, records, and the end of a request."""
+"""The interface that the outgoing response needs: error responses, headers, records, and the end of a request."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ Headers = list[tuple[str, str]]
 
 
 class Site(Protocol):
-    """What the app does with its responses."""
+    """Completes, replaces and records the responses of an app."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """Count a request that begins."""
 
     @property
     def propagates(self) -> bool:
         """Whether exceptions are raised to the server, as in tests and under a debugger."""
 
     def error_response(self, exchange: Exchange, error: BaseException) -> Response:
-        """Return the response that replaces one that must not leave.
+        """Return the response that replaces one that must not be sent.
 
-        :param error: the exception of the app, or the reason why its response must not leave.
+        :param error: the exception of the app, or the reason why its response must not be sent.
         """
 
     def finish_headers(self, exchange: Exchange, headers: Headers, *, of_flask: bool) -> Headers:
-        """Return the headers of a response, completed.
+        """Return the completed headers of a response.
 
-        :param of_flask: whether it comes from Flask, or replaces one that must not leave.
+        :param of_flask: whether it comes from Flask, or replaces a response that must not be sent.
         """
 
     def commit(self, exchange: Exchange) -> SecureMLError | None:
         """Write the audit record of a response that is about to start.
 
-        :returns: the error that replaces the response, where it must not leave without its record.
+        :returns: the error that replaces the response if it must not be sent without its record.
         """
 
     def record(self, exchange: Exchange) -> None:
@@ -45,7 +48,7 @@ class Site(Protocol):
         """Run the recorders for the end of a stream."""
 
     def complete(self, exchange: Exchange) -> Sequence[Callable[[], None]]:
-        """Settle what the request was charged: the response is complete, or the stream has ended.
+        """Settle the charges of the request, after the response is complete or the stream has ended.
 
-        :returns: functions to be called when the response was sent.
+        :returns: functions to be called after the response was sent.
         """

@@ -1,7 +1,7 @@
-"""Wires one app: reads its settings, builds its parts, and puts the hooks of a request into it.
+"""Wires one app: reads its settings, builds its parts, and installs the request hooks.
 
-Importing this package imports what every protected app needs. What only some apps use (authentication methods, stores,
-formats, limit stores, the OpenAPI description) is imported by the function that builds it.
+Importing this package imports only modules that every protected app needs. Optional modules (authentication methods,
+stores, formats, limit stores, the OpenAPI description) are imported by the function that builds the part.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from flask import Flask, request
 from ..authentication.resource_metadata import add_resource_metadata
 from ..config import Settings
 from ..config.cross_checks import session_cookie
+from ..describing import is_described_only
 from ..errors import ConfigError
 from ..exchange import exchange_or_none
 from ..state import EXTENSION, state_of
@@ -22,17 +23,17 @@ from .build import build_state
 from .hooks import Hooks
 
 if TYPE_CHECKING:
-    from ..extension import Parts
+    from ..state import Parts
 
 
 def protect_app(app: Flask, parts: Parts) -> None:
-    """Read the configuration of an app, build its parts and put the hooks into it.
+    """Read the configuration of an app, build its parts and install the hooks.
 
-    :raises ConfigError: the configuration is not safe; the error lists every problem.
-    :raises RuntimeError: the app is protected already.
+    :raises ConfigError: the configuration is invalid or unsafe; the error lists all problems.
+    :raises RuntimeError: the app is already protected.
     """
     if EXTENSION in app.extensions:
-        raise RuntimeError(f"{app.name!r} is protected already; init_app was called twice")
+        raise RuntimeError(f"{app.name!r} is already protected; init_app was called twice")
     settings = Settings.load(app.config, own_limiter="limiter" in app.extensions)
     state = build_state(app, settings, parts)
     app.extensions[EXTENSION] = state
@@ -41,14 +42,14 @@ def protect_app(app: Flask, parts: Parts) -> None:
     add_resource_metadata(app, state)
     if settings.probes is not None:
         add_probes(app, settings.probes, state.readiness)
-    if settings.sentry_dsn is not None:
+    if settings.sentry_dsn is not None and not is_described_only():
         from ..observe.sentry import add_sentry
 
         add_sentry(settings.sentry_dsn.read()[0].decode(), exchange_or_none)
     if settings.metrics is not None and state.metrics is not None:
         from ..observe.metrics import add_metrics
 
-        add_metrics(app, settings.metrics, state.metrics, state.readiness)
+        add_metrics(app, settings.metrics, state.metrics.exposition, lambda: request)
     if settings.openapi != "off":
         from ..openapi.page import add_openapi
 
@@ -58,7 +59,7 @@ def protect_app(app: Flask, parts: Parts) -> None:
 def check_app(app: Flask) -> None:
     """Check the configured policies of an app against its routes, and log warnings.
 
-    :raises ConfigError: a policy does not fit the routes, or unknown middleware wraps the app.
+    :raises ConfigError: a policy does not match the routes, or unknown middleware wraps the app.
     """
     from ..inputs.unseen_changes import unseen_changes
 
@@ -72,7 +73,7 @@ def check_app(app: Flask) -> None:
 
 
 def _secure_cookies(app: Flask, settings: Settings) -> None:
-    """Keep session cookies off clear text, unless the app is served in clear text."""
+    """Make session cookies ``Secure``, unless the app accepts clear text."""
     login = settings.session_login
     remember = login is not None and login.of_flask_login
     for key, value in session_cookie(app.config, require_tls=settings.require_tls, remember=remember).items():

@@ -1,17 +1,18 @@
-"""Building the parts of one app from its settings: guards, filters, recorders and what they share."""
+"""Builds the parts of one app from its settings: guards, filters, recorders and shared state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flask import Flask, session
 
 from ..authentication.setup import Authentication, build_authentication
 from ..authorization import AuthorizationGuard
-from ..config import Settings
-from ..config.audit import OFF
+from ..config import PREFIX, Settings
+from ..describing import is_described_only
 from ..errors import ConfigError
 from ..inputs.guard import build_input_guard
 from ..limits.engine import Limiter
@@ -23,34 +24,36 @@ from ..observe.request_log import RequestLog, ResponseSize, open_log
 from ..outputs import ConditionGuard, OutputFilter, ResponseRules
 from ..pipeline import Filter, Guard, Pipeline, Recorder
 from ..policy.matching import PolicyTable
-from ..signals import limit_store_changed
+from ..refresh import sentence_of
+from ..signals import audit_log_changed, limit_store_changed
 from ..state import AppState
 from ..stores import open_store
 from ..transport.beneath import Beneath, beneath
 from ..transport.guards import TargetGuard, TlsGuard
 from ..transport.headers import FlaskHeaders, ForeignHeaders, HeaderCompletion, HeaderTables
-from ..transport.probes import PROBES, Part, Readiness
+from ..transport.probes import PROBES, Readiness
 from ..transport.rejections import RejectionFilter
 from .anomalies import build_scoring, reporter
+from .audit import audit_part, build_audit
+from .metrics import build_metrics, key_set_counter, metrics_state
 
 if TYPE_CHECKING:
     from ..authentication.guard import Authenticator
-    from ..extension import Parts
     from ..observe.alerts import Alerts
-    from ..observe.audit.log import AuditLog
     from ..observe.metrics import Metrics
     from ..principal import Clock
+    from ..state import Parts
     from ..stores import SharedStore
 
 
 def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     """Return the frozen state of one app.
 
-    :raises ConfigError: a part cannot work with its settings.
+    :raises ConfigError: a part cannot be built from its settings.
     """
     below = beneath(app, app.wsgi_app)
-    metrics = _metrics(app, settings)
-    audit, digest = _audit(app, settings, parts.clock)
+    metrics = build_metrics(app, settings)
+    audit, digest = build_audit(app, settings, parts.clock, metrics)
     log = _request_log(settings, parts, metrics)
     store = open_store(settings.store_uri, settings.store_password, parts.clock)
     limiter = build_limiter(
@@ -62,10 +65,18 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
     )
     throttle = FailureThrottle(limiter, settings.failed_auth_limits, settings.failed_key_limits, parts.clock, store)
     login = _session_login(app, settings)
-    authentication = build_authentication(settings, parts.clock, store, parts.authenticators, throttle, login)
+    authentication = build_authentication(
+        settings,
+        parts.clock,
+        store,
+        parts.authenticators,
+        throttle,
+        login,
+        key_set_counter(settings, parts.clock, metrics),
+    )
     responses = ResponseRules(settings.plans["default"])
     browser = tuple(_browser_headers(settings))
-    # Flask-Talisman computes them, which takes about a millisecond a preset: once for both kinds of response.
+    # Flask-Talisman computes them, which takes about a millisecond per preset: once for both kinds of response.
     tables = HeaderTables(settings.hsts_max_age, subdomains=settings.hsts_include_subdomains)
     policies = PolicyTable(
         app,
@@ -76,7 +87,7 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         plain=below.plain,
     )
     alerts = tuple(_alerts(app, settings, parts.clock, store, throttle, metrics))
-    scoring = build_scoring(settings, parts.clock, metrics, reporter(app, audit, alerts), _probes(settings))
+    scoring = build_scoring(settings, parts.clock, store, metrics, reporter(app, audit, alerts), _probes(settings))
     pipeline = Pipeline.build(
         [
             *_transport(app, settings, policies, below),
@@ -92,7 +103,9 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
             *parts.recorders,
         ],
     )
+    readiness = Readiness({**authentication.parts, "limit store": limiter.ready, **audit_part(audit)}, parts.clock)
     return AppState(
+        configuration=MappingProxyType({key: each for key, each in app.config.items() if key.startswith(PREFIX)}),
         settings=settings,
         pipeline=pipeline,
         policies=policies,
@@ -106,24 +119,11 @@ def build_state(app: Flask, settings: Settings, parts: Parts) -> AppState:
         flask_headers=(_flask_headers(settings, tables), *browser),
         foreign_headers=(ForeignHeaders(tables), *browser),
         limiter=limiter,
-        metrics=metrics,
-        readiness=Readiness({**authentication.parts, "limit store": limiter.ready, **_audit_part(audit)}, parts.clock),
+        metrics=metrics_state(settings, parts.clock, metrics, readiness, authentication.keys, scoring.anomalies),
+        readiness=readiness,
         audit=audit,
+        anomalies=scoring.anomalies,
     )
-
-
-def _audit(app: Flask, settings: Settings, clock: Clock) -> tuple[AuditLog | None, Callable[[bytes], str] | None]:
-    """Return the audit log, and what digests inputs for it."""
-    if settings.audit_log == OFF:
-        return None, None
-    from ..observe.audit.log import open_audit_log
-
-    audit, keys = open_audit_log(settings, clock, app.config)
-    return audit, keys.digest_of if settings.audit_input_digest else None
-
-
-def _audit_part(audit: AuditLog | None) -> dict[str, Part]:
-    return {"audit log": audit.ready} if audit is not None and audit.required else {}
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
@@ -155,7 +155,7 @@ def _transport(app: Flask, settings: Settings, policies: PolicyTable, below: Ben
         from ..transport.cors import AnnouncedPolicies, CorsGuard
 
         mounts = (*below.mounts, *settings.mounts)
-        yield CorsGuard(AnnouncedPolicies(app, policies, plain=below.plain, mounts=mounts))
+        yield CorsGuard(AnnouncedPolicies(app, policies, plain=below.plain, mounts=mounts), settings.cors)
     yield TargetGuard()
 
 
@@ -184,7 +184,7 @@ def _probes(settings: Settings) -> frozenset[str]:
 
 
 def _filters(settings: Settings, responses: ResponseRules, log: RequestLog | None) -> Iterator[Filter]:
-    # Before the rules of responses, which depend on the status.
+    # Before the response rules, which depend on the status.
     yield RejectionFilter(replace=settings.error_body == "ours")
     yield OutputFilter(responses)
     if _is_traced():
@@ -196,7 +196,7 @@ def _filters(settings: Settings, responses: ResponseRules, log: RequestLog | Non
 
 
 def _flask_headers(settings: Settings, tables: HeaderTables) -> FlaskHeaders:
-    # A client in a browser needs these headers for its next request (RFC 9449 section 8.2).
+    # Browser clients need these headers for their next request (RFC 9449 section 8.2).
     exposed = () if settings.dpop == "off" else ("WWW-Authenticate", "DPoP-Nonce")
     return FlaskHeaders(tables, settings.headers, exposed, limit_headers if settings.limit_headers else None)
 
@@ -217,19 +217,6 @@ def _is_traced() -> bool:
         return find_spec("opentelemetry.trace") is not None
     except ModuleNotFoundError:
         return False
-
-
-def _metrics(app: Flask, settings: Settings) -> Metrics | None:
-    if settings.metrics is None:
-        return None
-    from ..observe.metrics import Metrics
-
-    metrics = Metrics()
-    if settings.model is not None:
-        metrics.set_model(settings.model.name, settings.model.version or "")
-    # Signals hold their receivers weakly; the app keeps the metrics.
-    limit_store_changed.connect(metrics.limit_store_changed, app)
-    return metrics
 
 
 def _alerts(
@@ -259,12 +246,15 @@ def _alerts(
         block_after=0 if backoff is None else backoff.block_after,
         count=(lambda _result: None) if metrics is None else metrics.alert,
     )
-    # The pipeline keeps the receiver, which the signal holds weakly.
+    # The pipeline keeps a reference to the receiver, because a signal only holds a weak one.
     limit_store_changed.connect(alerts.limit_store_changed, app)
+    audit_log_changed.connect(alerts.audit_log_changed, app)
     yield alerts
 
 
 def _request_log(settings: Settings, parts: Parts, metrics: Metrics | None) -> RequestLog | None:
+    if is_described_only():
+        return None
     try:
         return open_log(
             settings.request_log,
@@ -275,7 +265,7 @@ def _request_log(settings: Settings, parts: Parts, metrics: Metrics | None) -> R
             metrics,
         )
     except OSError as error:
-        raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {error}"]) from None
+        raise ConfigError([f"SECURE_ML_REQUEST_LOG cannot be opened: {sentence_of(error)}"]) from None
 
 
 def _recorders(log: RequestLog | None, metrics: Metrics | None) -> Iterator[Recorder]:

@@ -1,4 +1,4 @@
-"""The user of Flask-Login, loaded for each request, so that one who was deleted or deactivated is out at once."""
+"""Loads the user of Flask-Login for each request, so that deleted and inactive users are rejected immediately."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class FlaskLoginUsers:
-    """The users of the ``LoginManager`` of an app, where it has one.
+    """The users of an app's ``LoginManager``, if it has one.
 
-    Flask-Login does what it does for its own pages: its session protection holds, and it restores a session from its
-    remember-me cookie. It may be set up after this extension, so it is looked up for each request.
+    Flask-Login works as it does for its own pages: it enforces session protection, and restores a session from its
+    remember-me cookie. It may be initialized after this extension, so it is looked up for each request.
 
     :param app: the app with the ``LoginManager``.
     """
@@ -24,23 +24,23 @@ class FlaskLoginUsers:
         self._app = app
 
     def remembers(self, request: Request) -> bool:
-        """Return True if there is a remember-me cookie, authentic or not."""
+        """Return True if the request has a remember-me cookie, valid or not."""
         cookie = request.cookies.get(self._app.config.get("REMEMBER_COOKIE_NAME", "remember_token"))
-        # Flask-Login raises a TypeError for others.
+        # Flask-Login raises a TypeError for other types.
         return self._is_set_up() and cookie is not None and cookie.isascii()
 
     def load(self) -> str | None:
-        """Load the user of the session or of the remember-me cookie by the ``user_loader``, and return its id.
+        """Load the user of the session or remember-me cookie with the ``user_loader``, and return its id.
 
         :returns: None if the app has no ``LoginManager``.
-        :raises UnusableCredential: there is no such user, it is not active, or session protection ended the session.
+        :raises UnusableCredential: the user does not exist or is not active, or session protection ended the session.
         :raises DependencyUnavailable: the ``user_loader`` failed.
         """
         if not self._is_set_up():
             return None
         from flask_login import current_user
 
-        # Two requests inside one outer app context share it on Flask 3.1; a user of the other one is not loaded again.
+        # On Flask 3.1, two requests inside one outer app context share it, so remove the user of the other request.
         g.pop("_login_user", None)
         try:
             user_id, is_active = current_user.get_id(), current_user.is_active

@@ -1,4 +1,4 @@
-"""The hooks of a request: those in Flask, and those that the proxy middleware calls."""
+"""The request hooks that Flask and the proxy middleware call."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as AnyResponse
 from werkzeug.wrappers import Response as BaseResponse
 
+from ..describing import is_described_only
 from ..errors import Completed, DependencyUnavailable, InternalError, SecureMLError, own_text, problem_response
 from ..exchange import EXCHANGE_KEY, Exchange, exchange_of
 from ..limits.guard import settle
@@ -27,20 +28,21 @@ from ..transport.proxy import ExchangeOpener, ProxyMiddleware
 
 
 class Hooks:
-    """The hooks of one app: Flask's, and those of the proxy middleware (``transport.site.Site``)."""
+    """The request hooks of one app, for Flask and for the proxy middleware (``transport.site.Site``)."""
 
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
+        self._described = is_described_only()
         self._admission = Admission(app, state.policies, state.pipeline, state.beneath, state.settings, self._guard)
 
     def install(self) -> None:
-        """Put the hooks into the app, each where it cannot be bypassed."""
+        """Install the hooks where they cannot be bypassed."""
         app, settings, clock = self._app, self._state.settings, self._state.clock
-        # First in line: the preprocessors of URL values run before the hooks of before_request, at the first of which
-        # that returns a response Flask stops. Without this one no response leaves, see Outgoing.
+        # First: URL value preprocessors run before the before_request hooks, where Flask stops at the first hook that
+        # returns a response. Without this hook, no response is sent, see Outgoing.
         app.url_value_preprocessors.setdefault(None, []).insert(0, self._before)
-        # Flask walks these lists backwards, so the first entry has the last word.
+        # Flask iterates over these lists in reverse, so the first entry runs last.
         app.after_request_funcs.setdefault(None, []).insert(0, self._after)
         app.teardown_request_funcs.setdefault(None, []).insert(0, self._teardown)
         if HTTPException not in app.error_handler_spec[None][None]:
@@ -56,8 +58,8 @@ class Hooks:
         )
 
     def _before(self, _endpoint: object, _values: object) -> None:
-        """Guard the request, before any other code of the app runs."""
-        # The request itself: each access through the proxy costs as much as a small guard.
+        """Run the guards before any other code of the app."""
+        # Use the request itself: each access through the context proxy costs as much as a small guard.
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         exchange: Exchange | None = current.environ.get(EXCHANGE_KEY)
         if exchange is None:
@@ -66,9 +68,9 @@ class Hooks:
         self._admission.enter(current, exchange)
 
     def _guard(self, current: Request, exchange: Exchange, policy: Policy, endpoint: str | None) -> None:
-        """Run the guards for a request under a policy.
+        """Run the guards for a request with a policy.
 
-        :param endpoint: the endpoint of Flask, or the configured path of what is mounted.
+        :param endpoint: the endpoint of Flask, or the configured path of mounted middleware.
         :raises SecureMLError: the request is rejected.
         """
         exchange.method = current.method
@@ -77,6 +79,9 @@ class Hooks:
         exchange.policy = policy
         known = not request_authenticated.receivers or exchange.principal is not None
         try:
+            if self._described:
+                # Its secrets were not checked, and it has no audit log, even if one is required.
+                raise DependencyUnavailable("this app was loaded for its description only")
             self._state.pipeline.check(current, exchange)
         except SecureMLError as error:
             request_rejected.send(self._app, exchange=exchange, error=error)
@@ -85,7 +90,7 @@ class Hooks:
             request_authenticated.send(self._app, exchange=exchange)
 
     def _respond(self, value: Any, write: Writer) -> AnyResponse:
-        """Return the response for the value that a view returned."""
+        """Return the response for the return value of a view."""
         try:
             current: Request = request._get_current_object()  # type: ignore[attr-defined]
         except RuntimeError:
@@ -95,30 +100,30 @@ class Hooks:
         return write(value) if exchange is None else self._state.responses.respond(value, write, current, exchange)
 
     def _problem(self, error: HTTPException) -> BaseResponse:
-        """Return the problem document for an HTTP error, also for one of another extension."""
+        """Return the problem document for an HTTP error, including errors of other extensions."""
         exchange = exchange_of(request.environ)
         if error.response is not None:
-            # Without a status it is no error, and is here only if the app traps HTTP exceptions.
+            # Without a status it is not an error, and only gets here if the app traps HTTP exceptions.
             if exchange is not None and error.code is not None:
                 exchange.reject(error)
             return cast("BaseResponse", error.response)
         everything = self._app.error_handler_spec[None][None].get(Exception)
         if everything is not None and not isinstance(error, SecureMLError):
-            # Without this handler, Flask would have called the app's one for all exceptions.
+            # Without this handler, Flask would have called the app's handler for all exceptions.
             written = self._app.ensure_sync(everything)(error)
-            # Many pass on what is no failure: "if isinstance(error, HTTPException): return error".
+            # Many handlers return HTTP errors unchanged: "if isinstance(error, HTTPException): return error".
             if written is not error:
                 return self._app.make_response(written)
         response = problem_response(error) if exchange is None else exchange.problem(error)
         if own_text(error) is None:
-            # A text of the app may say what the rules of the route withhold.
+            # A message of the app may contain data that the response rules of the route remove.
             mark_checked(response)
         return response
 
     def _ensuring(self, ensure_sync: Callable[..., Any]) -> Any:
-        """Return Flask's own ``ensure_sync``, which need not inspect what is known to be no coroutine function.
+        """Return Flask's ``ensure_sync`` with a shortcut for functions that are known to be synchronous.
 
-        That are the hooks of this object and the views that a decorator of ours has wrapped.
+        These are the hooks of this object and the views that our decorator has wrapped.
         """
 
         def ensured(function: Callable[..., Any]) -> Any:
@@ -131,11 +136,11 @@ class Hooks:
         return ensured
 
     def _noting(self, handle: Callable[[Exception], Any]) -> Any:
-        """Return Flask's own error handling; each exception is recorded on the exchange first."""
+        """Return Flask's error handling, which first records each exception on the exchange."""
 
         def noted(error: Exception) -> Any:
             if isinstance(error, Completed):
-                # Flask would make a stream of it, which no filter can read.
+                # Flask would turn it into a stream, which filters cannot read.
                 return error.response
             exchange = exchange_of(request.environ)
             if exchange is not None:
@@ -165,17 +170,24 @@ class Hooks:
         if exchange is not None and error is not None:
             exchange.fail(error)
 
+    def begin(self, exchange: Exchange) -> None:
+        """Count a request that begins."""
+        metrics = self._state.metrics
+        if metrics is not None:
+            metrics.counters.request_began(exchange)
+            exchange.counted = True
+
     @property
     def propagates(self) -> bool:
-        """Whether the app raises errors that nothing handles, as Flask decides."""
+        """Whether Flask propagates unhandled exceptions of the app."""
         configured = self._app.config["PROPAGATE_EXCEPTIONS"]
         return bool(self._app.testing or self._app.debug) if configured is None else bool(configured)
 
     def error_response(self, exchange: Exchange, error: BaseException) -> BaseResponse:
-        """Return the response to an error that left Flask."""
+        """Return the response for an exception that propagated out of Flask."""
         if not isinstance(error, SecureMLError):
             self._app.logger.error("request %s failed", exchange.request_id, exc_info=error)
-            # A handler of the app that fails on a rejection leaves it a rejection.
+            # If a handler of the app fails for a rejection, the response is still the rejection.
             error = exchange.rejected or InternalError(f"unhandled {type(error).__name__}")
         response = cast("Response", self._app.response_class.force_type(exchange.problem(error)))
         mark_checked(response)
@@ -189,13 +201,13 @@ class Hooks:
     def finish_headers(
         self, exchange: Exchange, headers: list[tuple[str, str]], *, of_flask: bool
     ) -> list[tuple[str, str]]:
-        """Return the headers of a response, completed."""
+        """Return the complete headers of a response."""
         for each in self._state.flask_headers if of_flask else self._state.foreign_headers:
             headers = each.completed(exchange, headers)
         return headers
 
     def commit(self, exchange: Exchange) -> SecureMLError | None:
-        """Write the audit record of a response, and return what replaces it if that cannot be done and is required."""
+        """Write the audit record of a response; return the error that replaces it if a required record fails."""
         audit = self._state.audit
         if audit is None:
             return None
@@ -207,7 +219,7 @@ class Hooks:
         return DependencyUnavailable(reason) if audit.required else None
 
     def record(self, exchange: Exchange) -> None:
-        """Record the response, before its first byte is sent."""
+        """Record the response before its first byte is sent."""
         exchange.finished = self._state.clock.monotonic()
         self._state.pipeline.record(exchange)
 
@@ -219,5 +231,10 @@ class Hooks:
         self._state.pipeline.record_stream_end(exchange)
 
     def complete(self, exchange: Exchange) -> list[Callable[[], None]]:
-        """Settle what the request was charged, and return what is left to do when the response was sent."""
+        """Settle the charges of the request, and return the callbacks to run after the response was sent."""
+        metrics = self._state.metrics
+        if metrics is not None and exchange.counted:
+            # A response that the server cannot send is completed twice.
+            exchange.counted = False
+            metrics.counters.request_ended(exchange)
         return settle(exchange) if exchange.charges else []

@@ -39,7 +39,7 @@ AUDIENCE = "https://api.example"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the guard decided."""
+    """The decision of the guard."""
 
     status: int
     challenges: tuple[str, ...]
@@ -138,7 +138,7 @@ def jwt(tmp_path: Path, signing_keys: Mapping[str, Key], other_key: Key, clock: 
 
 
 class Counting:
-    """A throttle that only notes what it is told."""
+    """A throttle that only records calls."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []

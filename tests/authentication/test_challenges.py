@@ -23,7 +23,7 @@ def lines(challenges: Challenges, used: str = "", error: str = "") -> list[str]:
 
 
 def test_no_credential_names_every_scheme_and_no_error() -> None:
-    """BT-3, DP-15: nobody is told of an error who presented nothing; each scheme is offered once."""
+    """BT-3, DP-15: without a credential the challenge has no error; each scheme is offered once."""
     assert lines(BOTH) == [BEARER, DPOP, KEY]
 
 
@@ -38,7 +38,7 @@ def test_no_credential_names_every_scheme_and_no_error() -> None:
     ],
 )
 def test_error_goes_to_the_used_scheme(used: str, error: str, expected: list[str]) -> None:
-    """The error code stands in the challenge of the scheme that was used, which comes first."""
+    """The error code is in the challenge of the used scheme, which comes first."""
     assert lines(BOTH, used, error) == expected
 
 
@@ -77,7 +77,7 @@ def test_there_is_always_a_challenge(schemes: list[str]) -> None:
     ],
 )
 def test_custom_challenge(challenge: str, expected: str) -> None:
-    """RFC 9110 section 11.2: each parameter occurs once; what the authenticator says counts."""
+    """RFC 9110 section 11.2: each parameter occurs once; those of the authenticator take precedence."""
     made = Challenges("model", [challenge, "ApiKey"], {"DPoP": ['algs="ES256"']})
     assert lines(made, challenge) == [expected, KEY]
     assert lines(made, "ApiKey") == [KEY, expected]

@@ -1,4 +1,4 @@
-"""The guard: which credential counts, and what a rejection tells."""
+"""The authentication guard: which credential is used, and what a rejection reveals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Request
+from werkzeug.test import EnvironBuilder
 
 from flask_secure_ml.authentication.api_keys.authenticator import ApiKeyAuthenticator
 from flask_secure_ml.authentication.guard import AuthenticationGuard
@@ -30,7 +31,7 @@ MakeGuard = Callable[..., AuthenticationGuard]
 
 
 class Scripted:
-    """An authenticator that does what it is told."""
+    """An authenticator with a prepared outcome."""
 
     name = "scripted"
 
@@ -48,7 +49,7 @@ class Scripted:
 
 
 def test_public_route_does_not_look_at_credentials(ask: Ask, failures: list[str]) -> None:
-    """A broken credential on a public route is neither rejected nor counted."""
+    """An invalid credential on a public route is neither rejected nor counted."""
     response = ask({"Authorization": "Bearer a b", "X-API-Key": "x"}, public=True)
     assert (response.status, response.principal, failures) == (200, None, [])
 
@@ -94,7 +95,7 @@ def test_a_plan_that_is_not_configured(ask_with: Ask) -> None:
 
 
 def test_used_scheme_comes_first(ask: Ask) -> None:
-    """The challenge of the scheme that was used stands before the others, and ApiKey has no error code."""
+    """The challenge of the used scheme comes first, and ApiKey has no error code."""
     assert ask({"X-API-Key": "wrong"}).challenges == ('ApiKey realm="model"', 'Bearer realm="model"')
 
 
@@ -111,7 +112,7 @@ def test_used_scheme_comes_first(ask: Ask) -> None:
     ],
 )
 def test_outcomes_of_verify(ask_with: Ask, outcome: object, status: int, reason: str) -> None:
-    """Whatever verify does, nothing but a Principal lets the request pass, and nothing becomes a 500."""
+    """Whatever verify does, only a Principal is accepted, and the result is never a 500."""
     response = ask_with(Scripted(outcome))
     assert (response.status, response.reason, response.principal) == (status, reason, None)
 
@@ -135,19 +136,19 @@ def test_unforeseen_error_is_logged(ask_with: Ask, caplog: pytest.LogCaptureFixt
     ],
 )
 def test_failures_are_counted(ask_with: Ask, failures: list[str], outcome: object, counted: int) -> None:
-    """Only a credential that proved nothing counts against its sender, and so does one whose failure says no more."""
+    """Only an unproven credential counts against its sender, including failures without that information."""
     ask_with(Scripted(outcome))
     assert len(failures) == counted
 
 
 def test_missing_credential_is_not_counted(ask: Ask, failures: list[str]) -> None:
-    """A request without a credential guesses nothing."""
+    """A request without a credential is not a guess."""
     ask({})
     assert failures == []
 
 
 def test_one_body_for_every_reason(ask: Ask, token: Callable[..., str]) -> None:
-    """The 401 of an expired, a forged and a missing credential cannot be told apart by the body."""
+    """The 401 responses for expired, forged and missing credentials have the same body."""
     headers = [
         {},
         {"Authorization": "Bearer x"},
@@ -158,7 +159,7 @@ def test_one_body_for_every_reason(ask: Ask, token: Callable[..., str]) -> None:
 
 
 def test_claimed_key_is_told(ask_with: Ask, failures: list[str]) -> None:
-    """Whose secret was guessed at is known to the throttle, and not to the caller."""
+    """The throttle learns which key was guessed at; the caller does not."""
     error = NotAuthenticated("wrong secret")
     error.claimed = "abc"
     response = ask_with(Scripted(error))
@@ -169,7 +170,7 @@ def test_claimed_key_is_told(ask_with: Ask, failures: list[str]) -> None:
 def test_throttle_may_response(
     make_guard: MakeGuard, request_with: Ask, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the throttle raises for a failure is the response."""
+    """An error raised by the throttle for a failure is the response."""
 
     def reject(*_: object) -> None:
         raise RateLimited("too often")
@@ -192,21 +193,21 @@ def test_revoked_principal(ask_with: Ask, revocations: Revocations, failures: li
 
 
 class Brittle(Scripted):
-    """An authenticator that cannot take what was sent."""
+    """An authenticator that raises an error on its input."""
 
     def find(self, request: Request, exchange: Exchange) -> object | None:
         raise ValueError("invalid literal for int()")
 
 
 def test_outcome_of_a_failing_find(ask_with: Ask, caplog: pytest.LogCaptureFixture) -> None:
-    """What find raises unforeseen is about the request: 400, and the trace in the log only."""
+    """An unexpected error in find is caused by the request: 400, with the traceback only in the log."""
     response = ask_with(Brittle(None))
     assert (response.status, response.reason) == (400, "scripted raised ValueError")
     assert caplog.records[0].exc_info is not None
 
 
 class Connection(Scripted):
-    """An authenticator for what comes with the connection."""
+    """An authenticator for credentials of the connection."""
 
     name = "connection"
 
@@ -234,7 +235,7 @@ def test_ambient_credential(
     status: int,
     kind: str | None,
 ) -> None:
-    """What comes with the connection counts only when the request itself carries no credential."""
+    """A credential of the connection is used only if the request itself carries none."""
     exchange.certificate = certificate
     guard = make_guard(api_keys, ambient=[Connection(Principal("mtls", "trainer"), challenge="")])
     if status == 200:
@@ -247,7 +248,7 @@ def test_ambient_credential(
 
 
 def test_the_first_ambient_credential(make_guard: MakeGuard, request_with: Ask, exchange: Exchange) -> None:
-    """Clients send these by themselves, so two are no error; one that fails is final all the same."""
+    """Clients send these automatically, so two are not an error; if the first fails, the result is final."""
     exchange.certificate = b"der"
     session, certificate = Scripted(Principal("session", "7"), ""), Connection(Principal("mtls", "trainer"), "")
     make_guard(ambient=[session, certificate]).check(request_with(), exchange)
@@ -256,3 +257,50 @@ def test_the_first_ambient_credential(make_guard: MakeGuard, request_with: Ask, 
         make_guard(ambient=[Scripted(UnusableCredential("revoked"), ""), certificate]).check(
             request_with(), Exchange("r", 0.0, 0.0, "", "", secure=True, certificate=b"der")
         )
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "reason"),
+    [
+        pytest.param({}, "", "no credential", id="nothing"),
+        pytest.param({}, "version=2", "no credential", id="another query"),
+        pytest.param(
+            {"Authorization": "Bearer sml_x"},
+            "",
+            "no credential; ignored: Authorization with the scheme bearer",
+            id="another scheme",
+        ),
+        pytest.param(
+            {"Authorization": "sml_secret"},
+            "",
+            "no credential; ignored: Authorization with another scheme",
+            id="a key without its scheme",
+        ),
+        pytest.param({"X-API-Key": "sml_x"}, "", "no credential; ignored: X-API-Key", id="header"),
+        pytest.param({}, "API_KEY=secret", "no credential; ignored: a credential in the query", id="query"),
+        pytest.param(
+            {"Authorization": "Basic c2VjcmV0", "X-API-Key": "sml_x"},
+            "access_token=x",
+            "no credential; ignored: Authorization with the scheme basic, X-API-Key, a credential in the query",
+            id="all",
+        ),
+    ],
+)
+def test_the_reason_without_a_credential(
+    make_guard: MakeGuard, exchange: Exchange, headers: dict[str, str], query: str, reason: str
+) -> None:
+    """It names ignored credentials without their values: a key may be sent without a scheme."""
+    request = Request(EnvironBuilder("/", headers=[*headers.items()], query_string=query).get_environ())
+    with pytest.raises(NotAuthenticated) as caught:
+        make_guard(Nothing()).check(request, exchange)
+    assert caught.value.reason == reason
+
+
+class Nothing(Scripted):
+    """An authenticator whose credential no request has."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def find(self, request: Request, exchange: Exchange) -> None:
+        return None

@@ -89,7 +89,7 @@ def test_the_principal(ca_file: Path, clock: FakeClock, root: Issued) -> None:
 
 
 def test_finding(clock: FakeClock) -> None:
-    """The credential is what the transport wrote; it has no scheme in HTTP."""
+    """The credential comes from the transport; it has no HTTP scheme."""
     authenticator = MtlsAuthenticator((), None, clock)
     exchange = Exchange("r1", NOW, 0.0, "192.0.2.1", "192.0.2.1", secure=True)
     request: Any = WerkzeugRequest(EnvironBuilder().get_environ())
@@ -143,13 +143,13 @@ def test_each_name(ca_file: Path, clock: FakeClock, root: Issued, name: dict[str
 def test_names_that_are_only_similar(
     ca_file: Path, clock: FakeClock, root: Issued, name: dict[str, str], subject: str, names: list[x509.GeneralName]
 ) -> None:
-    """A certificate of our authority names nobody unless its name is exactly that of a client."""
+    """A certificate of a trusted authority is accepted only if its name is exactly that of a client."""
     reason = Door(ca_file, clock, entry(**name)).rejects(issue(subject, root, names=names, now=NOW))
-    assert reason.startswith("no client has the certificate")
+    assert reason.startswith("no client matches the certificate")
 
 
 def test_a_certificate_by_its_fingerprint(clock: FakeClock) -> None:
-    """RFC 8705 section 2.2: self-signed, without any authority; its twin with another key is nobody."""
+    """RFC 8705 section 2.2: self-signed, without an authority; one with the same name and another key is rejected."""
     mine, twin = issue(SUBJECT, now=NOW), issue(SUBJECT, now=NOW)
     door = Door(None, clock, entry(sha256=mine.fingerprint))
     assert door.show(mine).subject == "trainer"
@@ -160,7 +160,7 @@ def test_a_certificate_by_its_fingerprint(clock: FakeClock) -> None:
 @pytest.mark.parametrize("known", [pytest.param(True, id="seen before"), pytest.param(False, id="new")])
 @pytest.mark.parametrize("by", ["sha256", "subject_dn"])
 def test_the_period_of_validity(ca_file: Path, root: Issued, by: str, known: bool, offset: float) -> None:
-    """Outside of it nothing names a client: no fingerprint, and not that it was let in before."""
+    """Outside of it a client is never accepted, by fingerprint or from the cache."""
     clock = FakeClock(NOW)
     mine = issue(SUBJECT, root, now=NOW)
     door = Door(ca_file, clock, entry(**{by: mine.fingerprint if by == "sha256" else SUBJECT}))
@@ -187,7 +187,7 @@ def test_the_period_of_validity(ca_file: Path, root: Issued, by: str, known: boo
 def test_certificates_that_are_not_for_clients(
     ca_file: Path, clock: FakeClock, root: Issued, options: dict[str, Any]
 ) -> None:
-    """MT-3: our authority signed it, and still it is no client's."""
+    """MT-3: a certificate of a trusted authority that is not for client authentication is rejected."""
     mine = issue(SUBJECT, root, now=NOW, **options)
     assert "no valid chain" in Door(ca_file, clock, entry(subject_dn=SUBJECT)).rejects(mine)
 
@@ -218,13 +218,13 @@ def test_weak_keys(ca_file: Path, clock: FakeClock, root: Issued, by: str, key: 
     ],
 )
 def test_certificates_that_are_plain(ca_file: Path, clock: FakeClock, root: Issued, options: dict[str, Any]) -> None:
-    """What simple authorities issue is accepted."""
+    """Certificates as issued by simple authorities are accepted."""
     mine = issue(SUBJECT, root, now=NOW, **options)
     assert Door(ca_file, clock, entry(subject_dn=SUBJECT)).show(mine).subject == "trainer"
 
 
 def test_intermediate_authorities(ca_file: Path, clock: FakeClock, root: Issued) -> None:
-    """MT-3: they stand in the file; what a client could issue by itself counts for nothing."""
+    """MT-3: they must be in the file; certificates that a client could issue itself are not trusted."""
     middle = authority("Middle CA", root, now=NOW)
     mine = issue(SUBJECT, middle, now=NOW)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
@@ -259,15 +259,15 @@ def test_the_key_usage_of_an_authority(ca_file: Path, clock: FakeClock, signs: b
 
 
 def test_a_certificate_that_names_two_clients(ca_file: Path, clock: FakeClock, root: Issued) -> None:
-    """Nobody can choose who to be."""
+    """A caller cannot choose its identity."""
     door = Door(ca_file, clock, entry("a", san_dns="a.example"), entry("b", san_dns="b.example"))
     both = issue("CN=x", root, names=[x509.DNSName("a.example"), x509.DNSName("b.example")], now=NOW)
-    assert door.rejects(both) == "one certificate names several clients: a, b"
+    assert door.rejects(both) == "the certificate matches several clients: a, b"
     assert door.show(issue("CN=x", root, names=[x509.DNSName("b.example")], now=NOW)).subject == "b"
 
 
 def test_a_fingerprint_beside_a_name(ca_file: Path, clock: FakeClock) -> None:
-    """Whoever is known by fingerprint cannot borrow the name of another client."""
+    """A client that is known by fingerprint cannot use the name of another client."""
     mine = issue("CN=x", names=[x509.DNSName("a.example")], now=NOW)
     door = Door(ca_file, clock, entry("a", san_dns="a.example"), entry("b", sha256=mine.fingerprint))
     assert "several clients" in door.rejects(mine)
@@ -281,7 +281,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def test_other_authorities_take_hold_at_once(ca_file: Path, clock: FakeClock, root: Issued) -> None:
-    """A certificate that was let in is nobody's as soon as its authority is out of the file."""
+    """An accepted certificate is rejected as soon as its authority is removed from the file."""
     mine = issue(SUBJECT, root, now=NOW)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
     door.show(mine)
@@ -297,11 +297,9 @@ BROKEN = [
     pytest.param(
         b"-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n", "is damaged", id="no certificate"
     ),
-    pytest.param(issue(SUBJECT, now=NOW).pem, "not an authority", id="a client's certificate"),
-    pytest.param(issue(SUBJECT, now=NOW, extensions=()).pem, "no basic constraints", id="old certificate"),
-    pytest.param(
-        authority(now=NOW, key=Ed25519PrivateKey.generate()).pem, "elliptic curve of NIST", id="Ed25519 authority"
-    ),
+    pytest.param(issue(SUBJECT, now=NOW).pem, "not a CA certificate", id="a client's certificate"),
+    pytest.param(issue(SUBJECT, now=NOW, extensions=()).pem, "without basic constraints", id="old certificate"),
+    pytest.param(authority(now=NOW, key=Ed25519PrivateKey.generate()).pem, "NIST curve", id="Ed25519 authority"),
 ]
 
 
@@ -309,7 +307,7 @@ BROKEN = [
 def test_a_broken_file_of_authorities(
     ca_file: Path, clock: FakeClock, root: Issued, content: bytes | None, reason: str
 ) -> None:
-    """At run time 503, also for who was let in before; at start-up an error; fingerprints need no file."""
+    """At run time it is 503, also for known clients; at start an error; fingerprints need no file."""
     mine, self_signed = issue(SUBJECT, root, now=NOW), issue("CN=self", now=NOW)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT), entry("self", sha256=self_signed.fingerprint))
     door.authenticator.check()
@@ -328,10 +326,10 @@ def test_a_broken_file_of_authorities(
 
 
 def test_no_authorities_at_all(clock: FakeClock, root: Issued) -> None:
-    """Without a file no chain is good, and the check at start-up has nothing to look at."""
+    """Without a file no chain is valid, and the check at start-up is skipped."""
     door = Door(None, clock, entry(subject_dn=SUBJECT))
     door.authenticator.check()
-    assert "without SECURE_ML_MTLS_CA_FILE" in door.rejects(issue(SUBJECT, root, now=NOW))
+    assert "cannot be verified without SECURE_ML_MTLS_CA_FILE" in door.rejects(issue(SUBJECT, root, now=NOW))
 
 
 def test_a_known_certificate_is_not_examined_again(
@@ -388,7 +386,7 @@ def test_every_rejection_costs_a_chain(
 def test_what_is_remembered_is_bounded(
     ca_file: Path, clock: FakeClock, root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest is forgotten first, and what is rejected is never kept."""
+    """The oldest entry is evicted first, and rejected certificates are never cached."""
     monkeypatch.setattr(mtls, "MAX_CACHED", 2)
     door = Door(ca_file, clock, entry(subject_dn=SUBJECT))
     shown = [issue(SUBJECT, root, now=NOW) for _ in range(3)]
@@ -429,7 +427,7 @@ def test_strange_bytes(ca_file: Path, clock: FakeClock, der: bytes) -> None:
 def test_any_change_of_a_certificate(
     ca_file: Path, clock: FakeClock, root: Issued, any_names: Issued, fifth: int, data: st.DataObject
 ) -> None:
-    """A certificate with bytes changed, put in or taken out is rejected: never let in, never another error."""
+    """A certificate with changed, added or removed bytes is rejected, without other errors."""
     whole = any_names.der
     # Five times as many examples as other properties get, each in a part of its own.
     first, last = (len(whole) * each // 5 for each in (fifth, fifth + 1))

@@ -1,4 +1,4 @@
-"""An app behind an identity provider: what its policies make of the tokens that a preset accepts."""
+"""An app with an identity provider: policies applied to the tokens that a preset accepts."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_document_is_truthful(settings: dict[str, Any], expected: dict[str, Any]
 
 
 def test_host_header_is_not_repeated() -> None:
-    """PR-2: the identifier comes from the configuration, whoever asks by whatever name."""
+    """PR-2: the identifier comes from the configuration, whatever the Host header is."""
     assert fetch(make_app(), headers={"Host": "evil.example"}).json["resource"] == RESOURCE
 
 
@@ -88,14 +88,14 @@ def test_not_over_clear_text() -> None:
 
 
 def test_challenge_points_to_it() -> None:
-    """PR-5: a 401 says where the document is, for Bearer and DPoP."""
+    """PR-5: a 401 has the URL of the document, for Bearer and DPoP."""
     challenges = fetch(make_app(DPOP="accept"), "/predict").headers.getlist("WWW-Authenticate")
     where = f'resource_metadata="https://models.example.com{WELL_KNOWN}/v1"'
     assert [where in each for each in challenges] == [True, True]
 
 
 def test_without_the_setting_there_is_no_route() -> None:
-    """Nobody is told of metadata that do not exist."""
+    """Challenges do not refer to metadata that do not exist."""
     app = make_app(RESOURCE_URI=None)
     assert fetch(app).status_code == 401
     assert "resource_metadata" not in fetch(app, "/predict").headers["WWW-Authenticate"]

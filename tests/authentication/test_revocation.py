@@ -38,7 +38,7 @@ OWN = Principal("own", "bob")
 
 
 class Failing(MemoryStore):
-    """A store that can be down, and counts how often it is asked for changes."""
+    """A store that can be down, and counts polls for changes."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
@@ -86,7 +86,7 @@ def passes(revocations: Revocations, principal: Principal) -> bool:
 
 
 def test_nothing_is_revoked_at_first(revoked: Revocations) -> None:
-    """Whoever was verified passes."""
+    """All verified callers are accepted."""
     assert all(passes(revoked, each) for each in (TOKEN, KEY, OWN))
 
 
@@ -127,7 +127,7 @@ def test_principal(revoked: Revocations, principal: Principal) -> None:
     ],
 )
 def test_before(revoked: Revocations, options: dict[str, str], instant: float, rejected: set[str]) -> None:
-    """What was issued at the instant or earlier is rejected, and what comes later passes."""
+    """Credentials issued at this instant or earlier are rejected; later ones are accepted."""
     revoked.revoke_before(instant, **options)
     assert {each.kind for each in (TOKEN, KEY, OWN) if not passes(revoked, each)} == rejected
 
@@ -141,7 +141,7 @@ def test_undo(revoked: Revocations) -> None:
 
 
 def test_token_revocation_ends(revoked: Revocations, store: MemoryStore, clock: FakeClock) -> None:
-    """It is kept for as long as was asked for; that of a caller for ever."""
+    """It is kept for the requested time; that of a caller for ever."""
     revoked.revoke_token(ISSUER, "t1", seconds=3600)
     revoked.revoke_principal(KEY.id)
     clock.advance(3601)
@@ -157,7 +157,7 @@ def test_list_is_in_the_order_of_time(revoked: Revocations, clock: FakeClock) ->
 
 
 def test_other_processes_see_it_within_a_second(tmp_path: Path, clock: FakeClock) -> None:
-    """What one process revokes, another rejects at most half a second later."""
+    """A revocation by one process applies in another at most half a second later."""
     one, other = (Revocations(SqliteStore(tmp_path / "s.db", clock), clock) for _ in range(2))
     assert passes(other, TOKEN)
     one.revoke_token(ISSUER, "t1")
@@ -173,13 +173,13 @@ def test_other_processes_see_it_within_a_second(tmp_path: Path, clock: FakeClock
         pytest.param(lambda each: each.revoke_token(ISSUER, ""), "1 to", id="no jti"),
         pytest.param(lambda each: each.revoke_token(ISSUER, "a\nb"), "printable", id="line break"),
         pytest.param(lambda each: each.revoke_token(ISSUER, "\ud800"), "printable", id="half a character"),
-        pytest.param(lambda each: each.revoke_token(ISSUER, "t", seconds=0), "some time", id="no time"),
+        pytest.param(lambda each: each.revoke_token(ISSUER, "t", seconds=0), "finite number", id="no time"),
         pytest.param(
-            lambda each: each.revoke_token(ISSUER, "t", seconds=math.nan), "some time", id="time that is none"
+            lambda each: each.revoke_token(ISSUER, "t", seconds=math.nan), "finite number", id="time that is none"
         ),
-        pytest.param(lambda each: each.revoke_token(ISSUER, "t", seconds=math.inf), "some time", id="endless time"),
+        pytest.param(lambda each: each.revoke_token(ISSUER, "t", seconds=math.inf), "finite number", id="endless time"),
         pytest.param(
-            lambda each: each.revoke_token(ISSUER, "t", seconds=1e12), "not one", id="time beyond the year 9999"
+            lambda each: each.revoke_token(ISSUER, "t", seconds=1e12), "an invalid time", id="time beyond the year 9999"
         ),
         pytest.param(lambda each: each.revoke_principal("x:" * 3000), "1 to", id="too long"),
         pytest.param(lambda each: each.revoke_principal("alice"), "not a principal", id="subject without issuer"),
@@ -194,7 +194,7 @@ def test_other_processes_see_it_within_a_second(tmp_path: Path, clock: FakeClock
     ],
 )
 def test_wrong_arguments(revoked: Revocations, revoke: Callable[[Revocations], object], words: str) -> None:
-    """A revocation that could not hold, or would hold against everyone, is rejected, and nothing is stored."""
+    """A revocation that could not apply, or would apply to everyone, is rejected and not stored."""
     with pytest.raises(ValueError, match=words):
         revoke(revoked)
     assert revoked.list() == ()
@@ -207,7 +207,7 @@ def test_clock_of_the_issuer_may_be_ahead(revoked: Revocations) -> None:
 
 
 def test_before_never_goes_back(revoked: Revocations) -> None:
-    """A second, earlier instant would let in what the first keeps out; that takes an undo."""
+    """A second, earlier instant would accept tokens that the first rejects; this requires an undo."""
     key = revoked.revoke_before(NOW).key
     with pytest.raises(ValueError, match=f"undo {key} first"):
         revoked.revoke_before(NOW - 2000)
@@ -220,7 +220,7 @@ def test_before_never_goes_back(revoked: Revocations) -> None:
 
 
 def test_reason_says_which_revocation(revoked: Revocations) -> None:
-    """The log leads to what to undo; the client reads what it reads for every bad credential."""
+    """The log identifies the revocation to undo; the client gets the response for any invalid credential."""
     for record, principal in (
         (revoked.revoke_token(ISSUER, "t1"), TOKEN),
         (revoked.revoke_principal(KEY.id), KEY),
@@ -233,7 +233,7 @@ def test_reason_says_which_revocation(revoked: Revocations) -> None:
 
 
 def test_outage_of_the_store(clock: FakeClock) -> None:
-    """What was known last holds for a minute; then nobody passes, because a revocation could be missed."""
+    """The last known state is used for a minute; then all are rejected, because a revocation could be missed."""
     store = Failing(clock)
     revoked = Revocations(store, clock)
     revoked.revoke_token(ISSUER, "t1")
@@ -251,7 +251,7 @@ def test_outage_of_the_store(clock: FakeClock) -> None:
 
 
 def test_store_that_was_never_reached(clock: FakeClock) -> None:
-    """Nobody passes, and nothing can be revoked, listed or undone."""
+    """All credentials are rejected, and revocations cannot be added, listed or undone."""
     store = Failing(clock)
     store.down = True
     revoked = Revocations(store, clock)
@@ -269,7 +269,7 @@ def test_store_that_was_never_reached(clock: FakeClock) -> None:
 
 
 def test_request_costs_no_look_into_the_store(clock: FakeClock) -> None:
-    """The store is asked twice a second, however many requests there are."""
+    """The store is polled twice a second, however many requests there are."""
     store = Failing(clock)
     revoked = Revocations(store, clock)
     revoked.revoke_principal(KEY.id)
@@ -310,7 +310,7 @@ def test_record_of_another_form(changes: dict[str, Any], revoked: Revocations, s
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b"{", b"\xff"], ids=repr)
 def test_record_that_is_none(raw: bytes, revoked: Revocations, store: MemoryStore) -> None:
-    """The same for bytes that are no record at all."""
+    """The same for bytes that are not a record."""
     check_damage(revoked, store, raw)
 
 
@@ -327,7 +327,7 @@ def check_damage(revoked: Revocations, store: MemoryStore, raw: bytes) -> None:
 
 
 def test_record_survives_the_store(revoked: Revocations, clock: FakeClock) -> None:
-    """What is listed is what was revoked."""
+    """The listed records are those that were revoked."""
     made = [
         revoked.revoke_token(ISSUER, "t1", seconds=60),
         revoked.revoke_principal("https://issuer.example#ada"),
@@ -338,7 +338,7 @@ def test_record_survives_the_store(revoked: Revocations, clock: FakeClock) -> No
 
 
 def test_names_of_records_do_not_meet() -> None:
-    """Each part counts where it stands; when it was revoked does not."""
+    """Each part of the name is significant; the time of the revocation is not."""
     records = [
         Revocation("token", "a", "b"),
         Revocation("token", "ab", ""),
@@ -382,7 +382,7 @@ def test_said_again_for_a_shorter_time(clock: FakeClock) -> None:
 
 
 class Counted:
-    """Counts what is parsed."""
+    """Counts parses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.records = 0
@@ -438,7 +438,7 @@ KINDS: list[tuple[str, str, str]] = [
 
 @given(steps=st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(["revoke", "undo", "wait"])), max_size=40))
 def test_index_follows_its_records(steps: list[tuple[tuple[str, str, str], str]]) -> None:
-    """After any changes it rejects whom one that is built from all records rejects."""
+    """After any changes it rejects the same tokens as one built from all records."""
     clock = FakeClock(NOW)
     store = MemoryStore(clock)
     old = Revocations(store, clock)
@@ -500,7 +500,7 @@ def test_renewed_revocation_never_lets_in(store: MemoryStore, clock: FakeClock) 
 def test_record_that_names_too_much_or_too_little(
     changes: dict[str, str], revoked: Revocations, store: MemoryStore
 ) -> None:
-    """It could mean one of several things, and nobody knows which."""
+    """It would be ambiguous."""
     check_damage(revoked, store, json.dumps(json.loads(dump_revocation(SOUND)) | changes).encode())
 
 

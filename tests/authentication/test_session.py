@@ -1,4 +1,4 @@
-"""The cookie session as a credential: who is taken for its user, and which requests it counts for."""
+"""The session cookie as a credential: its user, and the requests for which it is accepted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flask.sessions import SecureCookieSessionInterface, SessionInterface, Sessi
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
+from doctored import found_in
 from flask_secure_ml import ConfigError, current_principal, protect, public
-from flask_secure_ml.cli.check import findings
 from flask_secure_ml.config import Settings
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import MemorySink
@@ -120,7 +120,7 @@ def test_a_header_credential_is_of_no_origin(serve: Serve, case: dict[str, Any])
 
 
 def test_the_origin_that_a_trusted_proxy_reports(protected: MakeApp) -> None:
-    """Behind a proxy, the app has another host and scheme than what the browser sees."""
+    """Behind a proxy, host and scheme of the app differ from those of the browser."""
     served = Served(protected, mounting=False, TRUSTED_PROXIES=["127.0.0.1/32"])
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "models.example.com"}
     client = served.app.test_client(use_cookies=False)
@@ -168,7 +168,7 @@ def test_hosts(serve: Serve, host: str) -> None:
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 403)])
 def test_a_method_that_middleware_changes(protected: MakeApp, method: str, status: int) -> None:
-    """A link of another site leads to a page, but not to what only a form may do."""
+    """A link on another site can open a page, but not perform the action of a form."""
 
     def rewriting(wsgi_app: Any) -> Any:
         def call(environ: Any, start_response: Any) -> Any:
@@ -208,7 +208,7 @@ def test_cors_of_a_policy(protected: MakeApp) -> None:
 
 
 def test_an_unknown_url(serve: Serve) -> None:
-    """It cannot be told apart from one that exists, by another site."""
+    """Another site cannot distinguish it from an existing one."""
     served = serve()
     responses = [served.send("POST", path, Origin=EVIL) for path in ("/nowhere", "/predict")]
     assert [response.status_code for response in responses] == [403, 403]
@@ -242,7 +242,7 @@ def test_sessions_of_nobody(serve: Serve, values: dict[str, Any]) -> None:
 
 
 def test_cookies_that_are_not_authentic(serve: Serve) -> None:
-    """Forged, tampered or truncated ones are no session, and never a 500."""
+    """Forged, tampered or truncated cookies are not a session, and never a 500."""
     served = serve()
     other = Flask("other")
     other.secret_key = "another secret of this test"
@@ -276,7 +276,7 @@ def test_an_expired_session(serve: Serve) -> None:
 
 
 def test_a_guess_is_not_counted(serve: Serve) -> None:
-    """A cookie is no guess that a throttle could bound: a browser repeats an expired one with every request."""
+    """An invalid cookie does not count as a guess: browsers repeat an expired one with every request."""
     served = serve(FAILED_AUTH_LIMITS=["1/minute"])
     assert {served.send(cookie=served.cookie({"user_id": True})).status_code for _ in range(5)} == {401}
 
@@ -292,7 +292,7 @@ def test_a_guess_is_not_counted(serve: Serve) -> None:
     ],
 )
 def test_a_header_credential_is_final(serve: Serve, headers: dict[str, str], status: int) -> None:
-    """Beside it, the session is ignored: a valid one wins, and an invalid one has no second chance."""
+    """With it, the session is ignored: a valid one takes precedence, and an invalid one is rejected."""
     served = serve()
     assert served.send("POST", **(OWN | headers)).status_code == status
     assert served.calls == (["test:ada"] if status == 200 else [])
@@ -302,7 +302,7 @@ def test_a_header_credential_is_final(serve: Serve, headers: dict[str, str], sta
 
 
 def test_off_by_default(serve: Serve) -> None:
-    """Without the setting, a session proves nothing, and nothing is sent about cookies."""
+    """Without the setting, a session is not a credential, and no cookie headers are sent."""
     served = serve(SESSION_LOGIN=None)
     response = served.send("POST", **OWN)
     assert (response.status_code, served.calls) == (401, [])
@@ -363,7 +363,7 @@ VARY = [(None, {"Cookie"}), ("Accept", {"Accept, Cookie", "Cookie"}), ("*", {"*"
 
 @pytest.mark.parametrize(("vary", "expected"), VARY)
 def test_vary(serve: Serve, vary: str | None, expected: set[str]) -> None:
-    """No cache serves one user what is for another, or for nobody."""
+    """A cache never serves a user the response for another user or for anonymous callers."""
     served = serve()
     served.app.after_request(lambda response: response if vary is None else _with_vary(response, vary))
     for cookie in ("", None):
@@ -388,7 +388,7 @@ class Damaged(Stored):
 
 
 class Stores(SessionInterface):
-    """Opens one session for everybody."""
+    """A store with the same session for every cookie."""
 
     def __init__(self, opened: Stored) -> None:
         self.opened = opened
@@ -397,7 +397,7 @@ class Stores(SessionInterface):
         return self.opened
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Save nothing."""
+        """Do nothing."""
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ class Stores(SessionInterface):
     [(Stored(user_id="ada"), 200, ["session:ada"]), (Stored(), 401, []), (Damaged(user_id="ada"), 400, [])],
 )
 def test_a_session_of_another_interface(protected: MakeApp, opened: Stored, status: int, calls: list[str]) -> None:
-    """The session is what the app's own interface opens; one that fails when it is read is no 500."""
+    """The session is opened by the app's own interface; a failure to read it is not a 500."""
     served = Served(protected, mounting=False)
     served.app.session_interface = Stores(opened)
     assert served.send().status_code == status
@@ -430,10 +430,10 @@ def test_the_description_of_the_api(protected: MakeApp) -> None:
     ("given", "problem"),
     [
         (True, ': must be an object such as {"user": "user_id", "scopes": ["predict"]}, not True'),
-        ({}, ".user: is missing; it must be a string that is not empty"),
-        ({"user": ""}, ".user: must be a string that is not empty, not ''"),
-        ({"user": "u", "scopes": "read"}, ".scopes: must be a list, not one string; write ['read']"),
-        ({"user": "u", "scopes_from": ["read"]}, ".scopes_from: must be a string that is not empty, not a list"),
+        ({}, ".user: is missing; it must be a non-empty string"),
+        ({"user": ""}, ".user: must be a non-empty string, not ''"),
+        ({"user": "u", "scopes": "read"}, '.scopes: must be a list, not one string; write ["read"]'),
+        ({"user": "u", "scopes_from": ["read"]}, ".scopes_from: must be a non-empty string, not a list"),
         ({"user": "u", "plan": "gold"}, ".plan: 'gold' is not in SECURE_ML_PLANS, which has default"),
         ({"user": "u", "scope_from": "s"}, ".scope_from: is not known; did you mean scopes_from?"),
     ],
@@ -447,7 +447,7 @@ def test_mistakes(given: Any, problem: str) -> None:
 
 def test_no_secret_key(protected: MakeApp) -> None:
     """Without one there are no sessions; an interface of the app's own may need none."""
-    with pytest.raises(ConfigError, match="SECURE_ML_SESSION_LOGIN: needs SECRET_KEY"):
+    with pytest.raises(ConfigError, match="SECURE_ML_SESSION_LOGIN: requires SECRET_KEY"):
         protected(SESSION_LOGIN=LOGIN)
 
     app = Flask("model_app")
@@ -458,29 +458,29 @@ def test_no_secret_key(protected: MakeApp) -> None:
 @pytest.mark.parametrize(
     ("changes", "finding"),
     [
-        ({"SECRET_KEY": "fifteen bytes.."}, "SECRET_KEY or one of its fallbacks has less than 16 bytes"),
-        ({"SECRET_KEY": b"dev"}, "SECRET_KEY or one of its fallbacks has less than 16 bytes"),
-        ({"SECRET_KEY_FALLBACKS": ["old"]}, "SECRET_KEY or one of its fallbacks has less than 16 bytes"),
+        ({"SECRET_KEY": "fifteen bytes.."}, "SECRET_KEY or one of its fallbacks is shorter than 16 bytes"),
+        ({"SECRET_KEY": b"dev"}, "SECRET_KEY or one of its fallbacks is shorter than 16 bytes"),
+        ({"SECRET_KEY_FALLBACKS": ["old"]}, "SECRET_KEY or one of its fallbacks is shorter than 16 bytes"),
         ({"SESSION_COOKIE_SAMESITE": "None"}, "SESSION_COOKIE_SAMESITE is None"),
         ({"SESSION_COOKIE_HTTPONLY": False}, "SESSION_COOKIE_HTTPONLY is off"),
         ({"SESSION_COOKIE_DOMAIN": "example.com"}, "SESSION_COOKIE_DOMAIN is set"),
     ],
 )
 def test_findings(protected: MakeApp, changes: dict[str, Any], finding: str) -> None:
-    """The doctor warns of what weakens the session, where it is a credential."""
+    """The checks warn of settings that weaken the session, if it is a credential."""
 
     def found(**settings: Any) -> list[str]:
         app = Flask("model_app")
         app.secret_key = RANDOM_SECRET
         app.config.update(changes)
         protected(app, **settings)
-        return [each for each in findings(app, state_of(app)) if each.startswith(finding)]
+        return [each for each in found_in(app) if each.startswith(finding)]
 
     assert (len(found(SESSION_LOGIN=LOGIN)), found()) == (1, [])
 
 
 def test_a_sound_session(protected: MakeApp) -> None:
-    """There is nothing to warn of, and an authentication method is configured."""
+    """There are no warnings, and an authentication method is configured."""
     app = Served(protected, mounting=False).app
-    assert not [each for each in findings(app, state_of(app)) if "SECRET_KEY" in each or "SESSION" in each]
-    assert not [each for each in findings(app, state_of(app)) if each.startswith("no API keys")]
+    assert not [each for each in found_in(app) if each.startswith(("SECRET_KEY", "SESSION"))]
+    assert not [each for each in found_in(app) if each.startswith("no API keys")]

@@ -1,39 +1,32 @@
-"""Forms in a real Chromium: of the app itself, and of another origin, whose requests come with the session too."""
+"""Forms in a real Chromium: from the app itself, and from another origin, with the session cookie."""
 
 from __future__ import annotations
 
 import json
 import os
-import ssl
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from browsers import PATIENCE, chromium
 from certificates import Certificate, make_certificate
+from http_servers import QuietHandler, in_thread
 from servers import Served, gunicorn
 from support import RANDOM_SECRET
 
 FETCH = "([url, options]) => fetch(url, options).then(() => 'read', (error) => error.message)"
 
 
-class Evil(BaseHTTPRequestHandler):
+class Evil(QuietHandler):
     """A page with a form and a link to the URL in its query. It is of this machine, and of another origin."""
 
     def do_GET(self) -> None:
         url = self.path.partition("?")[2]
         page = f'<form method=post action="{url}"><button>Win</button></form><a href="{url}">link</a>'
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(page.encode())
-
-    def log_message(self, *args: object) -> None:
-        """Write nothing."""
+        self.respond(200, page.encode(), {"Content-Type": "text/html"})
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +37,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture(scope="module")
 def evil(certificate: Certificate) -> Iterator[str]:
     """Serve another port of the same host: browsers send cookies there and back, whatever their SameSite."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Evil)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.certificate, certificate.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield f"https://localhost:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Evil), certificate) as server:
+        yield f"https://localhost:{server.server_port}/"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +73,7 @@ def url(site: Served, path: str) -> str:
 
 
 def send(page: Any) -> tuple[int, str]:
-    """Submit the form of the page; return the status and the body of what comes back."""
+    """Submit the form of the page; return the status and the body of the response."""
     with page.expect_navigation() as caught:
         page.get_by_role("button").click()
     return caught.value.status, caught.value.text()
@@ -133,7 +120,7 @@ def rejected(site: Served) -> int:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_script_of_another_origin(page: Any, site: Served, evil: str, method: str) -> None:
-    """It reads nothing, and the view does not run."""
+    """It cannot read the response, and the view does not run."""
     page.goto(evil)
     before = rejected(site)
     options = {"method": method, "mode": "no-cors", "credentials": "include"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -76,7 +77,7 @@ PARTS = {
 def test_parts_that_are_off_are_not_imported(
     settings: dict[str, object], expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An app pays at start for what it uses."""
+    """An app loads only the parts that it uses."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     given = {f"SECURE_ML_{name}": value for name, value in settings.items()} | {"TESTING": True}
     done = subprocess.run(
@@ -123,3 +124,18 @@ def test_keys_and_revocations_are_read_for_any_request(clock: FakeClock, monkeyp
     clock.advance(POLLED)
     client.get("/open", base_url=HTTPS)
     assert len(store.reads) == 4
+
+
+def test_a_key_file_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that starts logs it, instead of the first request with a key."""
+    monkeypatch.setenv("PEPPER", RANDOM_SECRET)
+    app = Flask("model_app")
+    path = tmp_path / "mistyped.json"
+    app.config |= {"SECURE_ML_API_KEYS": str(path), "SECURE_ML_API_KEY_PEPPER": "env:PEPPER"}
+    SecureML(app)
+    assert caplog.messages == []
+    SecureML.load(app)
+    (message,) = caplog.messages
+    assert message.startswith(f"the API key file {path} cannot be used: the API key file does not exist")

@@ -1,4 +1,4 @@
-"""``flask secure-ml keys``: what an operator types, and what comes back."""
+"""``flask secure-ml keys``: commands and their output."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from click.testing import Result
 from flask import Flask
 
 from flask_secure_ml import SecureML, protect
-from flask_secure_ml.authentication.api_keys.key import key_id
+from flask_secure_ml.authentication.api_keys.key import key_id, new_key
 from flask_secure_ml.cli import secure_ml
 from flask_secure_ml.testing import FakeClock, MemorySink
 from support import RANDOM_SECRET
 
 Run = Callable[..., Result]
 NOW = 1_800_000_000
+LEAKED = new_key()
 COMMANDS = [
     ["create", "--client", "x"],
     ["list"],
@@ -104,8 +105,8 @@ def test_unknown_names_are_named(run: Run) -> None:
     assert result.exit_code == 0
     assert key_id(result.stdout.strip())
     assert [line for line in result.stderr.splitlines() if line.startswith("Warning")] == [
-        "Warning: no route needs the scope 'predct'; the scopes of the routes are metrics, predict",
-        "Warning: the app has neither an endpoint nor a URL rule '/predct'; see: flask secure-ml routes",
+        "Warning: no route requires the scope 'predct'; the routes require metrics, predict",
+        "Warning: the app has no endpoint or URL rule '/predct'; see: flask secure-ml routes",
     ]
 
 
@@ -116,7 +117,7 @@ def test_known_names_are_not_named(run: Run) -> None:
 
 
 def test_list_is_a_table_without_secrets(run: Run, clock: FakeClock) -> None:
-    """The list shows who has which key, in columns, and never the key."""
+    """The list has clients and key ids in columns, and never a key."""
     key = run("create", "--client", "ada", "--scope", "predict", "--expires-days", "1").stdout.strip()
     run("create", "--client", "a longer name")
     clock.advance(86_400)
@@ -138,6 +139,15 @@ def test_list_is_a_table_without_secrets(run: Run, clock: FakeClock) -> None:
     assert key[17:] not in output
 
 
+def test_list_before_the_first_key(run: Run, tmp_path: Path) -> None:
+    """The message names the file, whose path may be wrong."""
+    path = tmp_path / "keys.json"
+    assert run("list").stdout == f"No API keys in {path}, which does not exist.\n"
+    path.write_text('{"version": 1, "keys": []}')
+    path.chmod(0o600)
+    assert run("list").stdout == f"No API keys in {path}.\n"
+
+
 def test_list_as_json(run: Run) -> None:
     """--json prints a list of records without hashes."""
     assert json.loads(run("list", "--json").stdout) == []
@@ -157,7 +167,7 @@ def test_revoked_key_is_rejected_at_the_next_request(run: Run, configured: Flask
 
 
 def test_disabled_key_comes_back(run: Run, configured: Flask) -> None:
-    """Disabling is for a time; each command prints what it did, as JSON too."""
+    """Disabling is temporary; each command prints its result, as JSON too."""
     key = run("create", "--client", "ada").stdout.strip()
     assert run("disable", key[4:16]).stdout == f"{key[4:16]} is disabled\n"
     assert status(configured, key) == 401
@@ -171,7 +181,7 @@ def test_rotate(run: Run, configured: Flask, clock: FakeClock) -> None:
     result = run("rotate", old[4:16])
     new = result.stdout.strip()
     assert key_id(new) == new[4:16] != old[4:16]
-    assert "accepted for 24 more hours" in result.stderr
+    assert "accepted for at most 24 more hours" in result.stderr
     assert "cannot be printed again" in result.stderr
     clock.advance(86_399)
     assert [status(configured, key) for key in (old, new)] == [200, 200]
@@ -224,7 +234,9 @@ def test_show_a_key_for_every_endpoint(run: Run) -> None:
     ("arguments", "printed"),
     [
         pytest.param(
-            ["create", "--client", "ada", "--plan", "golden"], "no plan 'golden'; it has default, gold", id="plan"
+            ["create", "--client", "ada", "--plan", "golden"],
+            "'golden'; SECURE_ML_PLANS has default, gold",
+            id="plan",
         ),
         pytest.param(["create", "--client", "a\nb"], "client name", id="client"),
         pytest.param(["create", "--client", "ada", "--scope", "a b"], "scope", id="scope"),
@@ -232,11 +244,12 @@ def test_show_a_key_for_every_endpoint(run: Run) -> None:
         pytest.param(["create", "--client", "ada", "--expires-days", "0"], "expires-days", id="no days"),
         pytest.param(["create", "--client", "ada", "--expires-days", "9999999"], "year 10000", id="too many days"),
         pytest.param(["create", "--client", "ada", "--endpoint", ""], "endpoints", id="endpoint"),
-        pytest.param(["revoke", "nobody"], "no key with the id 'nobody'", id="revoke unknown"),
-        pytest.param(["disable", "nobody"], "no key with the id 'nobody'", id="disable unknown"),
-        pytest.param(["enable", "nobody"], "no key with the id 'nobody'", id="enable unknown"),
-        pytest.param(["rotate", "nobody"], "no key with the id 'nobody'", id="rotate unknown"),
-        pytest.param(["show", "nobody"], "no key with the id 'nobody'", id="show unknown"),
+        pytest.param(["revoke", "nobody"], "unknown key id 'nobody'", id="revoke unknown"),
+        pytest.param(["disable", "nobody"], "unknown key id 'nobody'", id="disable unknown"),
+        pytest.param(["enable", "nobody"], "unknown key id 'nobody'", id="enable unknown"),
+        pytest.param(["rotate", "nobody"], "unknown key id 'nobody'", id="rotate unknown"),
+        pytest.param(["show", "nobody"], "unknown key id 'nobody'", id="show unknown"),
+        pytest.param(["show", "api_key:nobody"], "use the key id, nobody", id="show a principal"),
         pytest.param(["rotate", "nobody", "--overlap-hours", "-1"], "overlap-hours", id="negative overlap"),
         pytest.param(["rotate", "nobody", "--overlap-hours", "nan"], "overlap-hours", id="no number of hours"),
     ],
@@ -266,7 +279,7 @@ def test_revoked_key_is_not_changed(run: Run, configured: Flask, change: list[st
 
 
 def test_not_protected(run: Run) -> None:
-    """The message names what to call."""
+    """The message names the missing call."""
     result = run("list", app=Flask("bare"))
     assert (result.exit_code, "init_app" in result.stderr) == (1, True)
 
@@ -278,3 +291,17 @@ def test_damaged_file(run: Run, command: list[str], configured: Flask) -> None:
     path.write_text("{")
     result: Any = run(*command)
     assert (result.exit_code, "damaged" in result.stderr, path.read_text()) == (1, True, "{")
+
+
+@pytest.mark.parametrize("command", ["show", "rotate", "revoke", "disable", "enable"])
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        pytest.param(LEAKED, f"that is a key; use its id, {key_id(LEAKED)}\n", id="key"),
+        pytest.param(LEAKED[:-1], "that is not a key id\n", id="part of a key"),
+    ],
+)
+def test_a_key_in_the_place_of_its_id(run: Run, command: str, typed: str, answer: str) -> None:
+    """A leaked key may be pasted as an id. The message has its id, but never repeats the secret."""
+    result = run(command, typed)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {answer}")

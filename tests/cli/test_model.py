@@ -29,13 +29,13 @@ def model(tmp_path: Path) -> Path:
 
 @needs("sha256sum")
 def test_file(protected: MakeApp, model: Path) -> None:
-    """The output is what ``sha256sum`` prints."""
+    """The output is the same as that of ``sha256sum``."""
     done = subprocess.run(["sha256sum", model.name], cwd=model.parent, capture_output=True, text=True, check=True)
     assert run(protected, model) == (0, done.stdout, "")
 
 
 def test_output_is_a_digest_file(protected: MakeApp, model: Path) -> None:
-    """The output, written to a file, is what load_verified reads."""
+    """The output, written to a file, can be used by load_verified."""
     sums = model.with_name("model.npz.sha256")
     sums.write_text(run(protected, model)[1])
     with load_verified(model, loader=np.load, sha256=sums) as archive:
@@ -53,11 +53,11 @@ def test_directory(protected: MakeApp, tmp_path: Path) -> None:
 
 
 def test_warning(protected: MakeApp, tmp_path: Path) -> None:
-    """What runs code is named, beside the digest."""
+    """A warning names formats that run code, in addition to the digest."""
     (tmp_path / "model.bin").write_bytes(sample("torch: torch"))
     code, output, warning = run(protected, tmp_path / "model.bin")
     assert (code, output.split()[1]) == (0, "model.bin")
-    assert "Warning: model.bin is an archive with a pickle in it" in warning
+    assert "Warning: model.bin is an archive with a pickle, as written by torch.save" in warning
 
 
 def test_too_large(protected: MakeApp, model: Path) -> None:
@@ -76,7 +76,18 @@ def test_warning_of_other_files(protected: MakeApp, tmp_path: Path) -> None:
     warning = "Warning: model.onnx is a model with parts in other files"
     for path in (model, model.parent):
         assert warning in run(protected, path)[2]
-        assert "loading it can read files that nobody verified" in run(protected, path)[2]
+        assert "loading it can read unverified files" in run(protected, path)[2]
     (model.parent / "weights.bin").write_bytes(bytes(4))
     assert warning in run(protected, model)[2]
     assert run(protected, model.parent)[2] == ""
+
+
+def test_a_hostile_name(protected: MakeApp, tmp_path: Path) -> None:
+    """A file name with control characters is escaped and printed in one line."""
+    path = tmp_path / "m\x1b[2J\n0000  other.onnx"
+    path.write_bytes(sample("torch: torch"))
+    status, output, errors = run(protected, path)
+    assert status == 0
+    assert len(output.splitlines()) == 1
+    assert "\x1b" not in output + errors
+    assert all(line.startswith("Warning: ") for line in errors.splitlines())

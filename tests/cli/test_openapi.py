@@ -23,7 +23,7 @@ def test_it_prints_the_description(protected: MakeApp) -> None:
 
 
 def test_it_writes_a_file(protected: MakeApp, tmp_path: Path) -> None:
-    """With --output the same document goes to a file, whose old content is gone, and nothing is printed."""
+    """With --output the same document replaces the content of a file, and nothing is printed."""
     app = add_routes(protected())
     file = tmp_path / "openapi.json"
     file.write_text("x" * 1_000_000)
@@ -40,7 +40,7 @@ def test_a_file_that_cannot_be_written(protected: MakeApp, tmp_path: Path) -> No
 
 
 def test_the_package_is_missing(protected: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message has what to install, and a file that is there stays as it is."""
+    """The message has the install command, and an existing file is not changed."""
     app = protected()
     file = tmp_path / "openapi.json"
     file.write_text("old")

@@ -36,7 +36,7 @@ def test_fit_prints(protected: MakeApp, data: Path) -> None:
 
 
 def test_fit_writes(protected: MakeApp, data: Path) -> None:
-    """What is written is what a field loads, without the target."""
+    """The written profile, without the target column, is loaded by a field."""
     path = data.with_name("profile.json")
     assert run(protected, "profile", "fit", data, "-o", path, "--target", "label", "--quantiles", "0.1,0.5,0.9") == (
         0,
@@ -59,7 +59,7 @@ def test_fit_target_by_number(protected: MakeApp, tmp_path: Path) -> None:
     ids=str,
 )
 def test_fit_fails_in_a_sentence(protected: MakeApp, data: Path, arguments: list[str]) -> None:
-    """Nothing is written, and no traceback is printed."""
+    """No file is written, and no traceback is printed."""
     code, output, error = run(protected, "profile", "fit", data, *arguments)
     assert (code, output) == (1, "")
     assert error.startswith("Error: ")
@@ -84,7 +84,7 @@ def test_schema_of_an_mlflow_model(protected: MakeApp, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none.onnx", "none", "none:model", "json:none", "json:", ":loads", "json:loads"])
 def test_schema_fails_in_a_sentence(protected: MakeApp, name: str) -> None:
-    """What is no model is named."""
+    """The message names the file that is not a model."""
     pytest.importorskip("onnx")
     code, output, error = run(protected, "model", "schema", name)
     assert (code, output) == (1, "")
@@ -94,7 +94,7 @@ def test_schema_fails_in_a_sentence(protected: MakeApp, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.joblib"])
 def test_schema_never_loads_pickles(protected: MakeApp, tmp_path: Path, name: str) -> None:
-    """A file of scikit-learn is rejected with what to do instead; loading it would end the test."""
+    """A scikit-learn file is rejected with an alternative; loading it would end the test."""
     (tmp_path / name).write_bytes(pickle.dumps(pytest.fail))
     code, _, error = run(protected, "model", "schema", tmp_path / name)
     assert code == 1

@@ -1,4 +1,4 @@
-"""``flask secure-ml revocations``: what an operator types, and what comes back."""
+"""``flask secure-ml revocations``: commands and their output."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from servers import free_port
 from support import HTTPS, MakeApp, caller
 
 ISSUER = "https://issuer.example"
+KNOWN = f"SECURE_ML_TOKEN_ISSUERS has {ISSUER}"
 NOW = 1_800_000_000
 Run = Callable[..., Result]
 COMMANDS = [
@@ -62,10 +63,15 @@ def test_token(run: Run, configured: Flask) -> None:
     """A token is named by its jti and its issuer; the message has the command to undo it."""
     done = run("token", "t1", "--issuer", ISSUER)
     assert done.exit_code == 0
-    assert done.stdout == f"Revoked: token t1 of {ISSUER}; every worker knows within a second.\n"
+    assert done.stdout == f"Revoked: token t1 of {ISSUER}; all workers apply this within a second.\n"
     assert re.fullmatch(r"To undo it: flask secure-ml revocations undo [0-9a-f]{24}\n", done.stderr)
     assert rejected(configured, Principal("jwt", "a", ISSUER, token_id="t1"))
     assert not rejected(configured, Principal("jwt", "a", ISSUER, token_id="t2"))
+
+
+def test_no_revocations(run: Run) -> None:
+    """No table without rows."""
+    assert run("list").stdout == "No revocations.\n"
 
 
 def test_days(run: Run, clock: FakeClock) -> None:
@@ -86,7 +92,7 @@ def test_app_rejects_the_caller(run: Run, configured: Flask) -> None:
 
     key = last_word(run("principal", "test:ada"))
     assert status() == 401
-    assert run("undo", key).stdout == f"Revocation {key} is removed; every worker applies this within a second.\n"
+    assert run("undo", key).stdout == f"Removed: {key}; all workers apply this within a second.\n"
     assert status() == 404
     again = run("undo", key)
     assert (again.exit_code, "flask secure-ml revocations list" in again.stderr) == (1, True)
@@ -104,7 +110,7 @@ def test_app_rejects_the_caller(run: Run, configured: Flask) -> None:
     ],
 )
 def test_before(run: Run, configured: Flask, instant: str, hit: bool) -> None:
-    """What was issued at that time or earlier."""
+    """Credentials issued at that time or earlier."""
     assert run("before", instant).exit_code == 0
     assert rejected(configured, Principal("jwt", "a", ISSUER, issued=NOW)) is hit
     assert not rejected(configured, Principal("jwt", "a", ISSUER, issued=NOW + 1))
@@ -126,7 +132,7 @@ def test_before_of_some(run: Run, configured: Flask, words: list[str], hit: list
 
 
 def test_list_is_a_table(run: Run, clock: FakeClock) -> None:
-    """Oldest first: what is revoked, since when, until when, and the id to undo it by."""
+    """Oldest first: what is revoked, since when, until when, and the id for undo."""
     for words in (
         ["token", "t1", "--issuer", ISSUER, "--days", "1"],
         ["principal", f"{ISSUER}#ada"],
@@ -139,7 +145,7 @@ def test_list_is_a_table(run: Run, clock: FakeClock) -> None:
         ["Revoked", "Created", "Expires"],
         [f"token t1 of {ISSUER}", "2027-01-15 08:00", "2027-01-16 08:00"],
         [f"principal {ISSUER}#ada", "2027-01-15 08:01", "never"],
-        ["what was issued to anyone until 2027-01-15 08:02:00 UTC", "2027-01-15 08:02", "never"],
+        ["credentials issued to anyone until 2027-01-15 08:02:00 UTC", "2027-01-15 08:02", "never"],
     ]
     assert run("undo", rows[1][0]).exit_code == 0
 
@@ -166,21 +172,31 @@ def test_json(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param(["token", "t1", "--issuer", ISSUER + "/"], f"no issuer '{ISSUER}/'; it has {ISSUER}", id="issuer"),
-        pytest.param(["before", "now", "--issuer", "x"], f"no issuer 'x'; it has {ISSUER}", id="issuer of before"),
+        pytest.param(
+            ["token", "t1", "--issuer", ISSUER + "/"],
+            f"unknown issuer '{ISSUER}/'; SECURE_ML_TOKEN_ISSUERS has {ISSUER}",
+            id="issuer",
+        ),
+        pytest.param(
+            ["before", "now", "--issuer", "x"],
+            f"unknown issuer 'x'; SECURE_ML_TOKEN_ISSUERS has {ISSUER}",
+            id="issuer of before",
+        ),
         pytest.param(["token", "t1"], "--issuer", id="no issuer"),
         pytest.param(["token", "", "--issuer", ISSUER], "1 to", id="no jti"),
         pytest.param(["token", "t1", "--issuer", ISSUER, "--days", "0"], "--days", id="no days"),
         pytest.param(["principal", "ada"], "'ada' is not a principal", id="subject alone"),
-        pytest.param(["before", "yesterday"], "not a time such as", id="no time"),
+        pytest.param(["before", "yesterday"], "neither a time such as", id="no time"),
         pytest.param(["before", "2027-01-16"], "in the future", id="in the future"),
         pytest.param(["before", "1969-12-31"], "since the epoch", id="before the epoch"),
         pytest.param(["before", "now", "--issuer", ISSUER, "--principal", "x:y"], "not both", id="both"),
-        pytest.param(["undo", "nothing"], "no revocation 'nothing'; see: flask secure-ml revocations list", id="undo"),
+        pytest.param(
+            ["undo", "nothing"], "unknown revocation 'nothing'; see: flask secure-ml revocations list", id="undo"
+        ),
     ],
 )
 def test_mistakes(run: Run, words: list[str], message: str) -> None:
-    """A mistake is one sentence and a failing exit code; nothing is revoked."""
+    """A mistake is one message and a nonzero exit code; nothing is revoked."""
     done = run(*words)
     assert done.exit_code in {1, 2}
     assert message in done.stderr
@@ -188,21 +204,21 @@ def test_mistakes(run: Run, words: list[str], message: str) -> None:
 
 
 def test_going_back_takes_an_undo(run: Run) -> None:
-    """An earlier instant would let in what is kept out; the message has what to do first."""
+    """An earlier instant would accept rejected tokens; the message has the command to run first."""
     key = last_word(run("before", "now"))
     done = run("before", "2027-01-14")
     assert (done.exit_code, f"undo {key} first" in done.stderr) == (1, True)
 
 
 def test_no_issuers(run: Run, protected: MakeApp, tmp_path: Path) -> None:
-    """The message names what is configured."""
+    """The message lists the configured methods."""
     app = protected(STORE_URI=f"sqlite:{tmp_path}/other.db")
-    assert "SECURE_ML_TOKEN_ISSUERS has no issuer" in run(*COMMANDS[0], app=app).stderr
+    assert "SECURE_ML_TOKEN_ISSUERS is empty" in run(*COMMANDS[0], app=app).stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda words: words[0])
 def test_memory_cannot_be_reached(run: Run, protected: MakeApp, command: list[str]) -> None:
-    """A command is a process of its own: it names what to set instead of doing nothing."""
+    """A command is a separate process: it names the setting to change instead of having no effect."""
     done = run(*command, app=protected())
     assert (done.exit_code, done.stdout) == (1, "")
     assert "SECURE_ML_STORE_URI is memory:" in done.stderr
@@ -211,12 +227,14 @@ def test_memory_cannot_be_reached(run: Run, protected: MakeApp, command: list[st
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda words: words[0])
 def test_store_that_is_down(run: Run, protected: MakeApp, command: list[str]) -> None:
-    """The message has what is known, without a traceback and without the password."""
-    app = protected(STORE_URI=f"redis://:hunter2@127.0.0.1:{free_port()}")
+    """The message has the reason, without a traceback and without the password."""
+    port = free_port()
+    app = protected(STORE_URI=f"redis://:hunter2@127.0.0.1:{port}")
     done = run(*command, app=app)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "the shared store failed: ConnectionError" in done.stderr
-    assert "flask secure-ml revocations list" in done.stderr
+    assert f"the shared store failed: ConnectionError at 127.0.0.1:{port}" in done.stderr
+    # Only a change may be half done.
+    assert ("flask secure-ml revocations list" in done.stderr) == (command != ["list"])
     assert "hunter2" not in done.stderr
 
 

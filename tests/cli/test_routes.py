@@ -1,15 +1,18 @@
-"""``flask secure-ml routes`` and ``check``: every option of a policy, and an owner hook that is missing."""
+"""``flask secure-ml routes``: every route and option of a policy, and ``check`` for a missing owner hook."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from flask import Flask
+from marshmallow import Schema
 
 from authorization_hooks import owns_job
-from flask_secure_ml import protect
+from flask_secure_ml import protect, public
 from flask_secure_ml.cli import secure_ml
+from flask_secure_ml.inputs import Tensor
 from support import MakeApp
 
 
@@ -40,7 +43,7 @@ class Weekdays:
 )
 @pytest.mark.parametrize("where", ["code", "configured"])
 def test_every_option_is_listed(options: dict[str, Any], cell: str, where: str, protected: MakeApp) -> None:
-    """The column Access reads as what is enforced."""
+    """The column Access describes what is enforced."""
     app = protected(**({"POLICIES": {"job": options}} if where == "configured" else {}))
     view = protect(**options)(lambda: "ok") if where == "code" else lambda: "ok"
     app.add_url_rule("/jobs", endpoint="job", view_func=view)
@@ -51,14 +54,46 @@ def test_every_option_is_listed(options: dict[str, Any], cell: str, where: str, 
 
 @pytest.mark.parametrize(("owner", "code"), [(None, 1), (owns_job, 0)])
 def test_a_missing_owner_hook(owner: Any, code: int, protected: MakeApp) -> None:
-    """``check`` names each route that nobody could call, once."""
+    """``check`` lists each route that no caller could use, once."""
     app = protected(parts={"owner": owner})
     app.add_url_rule("/jobs/<job_id>", endpoint="job", view_func=protect(owner=True)(lambda job_id: "ok"))
     found, output = run(app, "check")
     assert found == code
-    assert output.count("'job' has a policy with owner=True, which needs SecureML(owner=...)") == code
+    assert output.count("'job' has a policy with owner=True, which requires SecureML(owner=...)") == code
 
 
 def run(app: Flask, *arguments: str) -> tuple[int, str]:
     result = app.test_cli_runner().invoke(secure_ml, list(arguments))
     return result.exit_code, result.output
+
+
+class Row(Schema):
+    x = Tensor((1,))
+
+
+def test_routes(app: Flask) -> None:
+    """A line for each rule and policy, and an object for each with ``--json``."""
+    app.add_url_rule("/healthz", endpoint="healthz", view_func=public(lambda: "ok"))
+    marked = protect(scopes=["predict", "explain"], limits=["5/minute"])(lambda: "ok")
+    app.add_url_rule("/predict", endpoint="predict", view_func=marked, methods=["POST"])
+    app.add_url_rule("/rows", endpoint="rows", view_func=protect(body=Row)(lambda payload: "ok"), methods=["POST"])
+    result = app.test_cli_runner().invoke(secure_ml, ["routes"])
+    lines = [line.split("  ") for line in result.output.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert result.exit_code == 0
+    assert ["GET,HEAD,OPTIONS", "/healthz", "public", "-", "-", "code"] in cells
+    assert ["OPTIONS,POST", "/predict", "explain predict", "5 per 1 minute", "-", "code"] in cells
+    assert ["POST", "/rows", "any principal", "-", "Row", "code"] in cells
+    assert ["OPTIONS", "/rows", "any principal", "-", "-", "code"] in cells
+    assert ["GET,HEAD,OPTIONS", "/static/<path:filename>", "any principal", "-", "-", "default"] in cells
+    listed = json.loads(app.test_cli_runner().invoke(secure_ml, ["routes", "--json"]).output)
+    methods = "GET,HEAD,OPTIONS"
+    healthz = {"methods": methods, "rule": "/healthz", "access": "public", "limits": "-", "body": "-", "policy": "code"}
+    assert healthz in listed
+
+
+def test_an_app_without_protection(bare_app: Flask) -> None:
+    """The message names the missing call."""
+    result = bare_app.test_cli_runner().invoke(secure_ml, ["routes"])
+    assert result.exit_code == 1
+    assert "SecureML().init_app(app)" in result.output

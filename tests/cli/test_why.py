@@ -1,4 +1,4 @@
-"""``flask secure-ml why``: what happened to one request, in words."""
+"""``flask secure-ml why``: the explanation of one request."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def told(result: Result) -> dict[str, str]:
 
 
 def test_a_rejected_body(logged: Flask, run: Run) -> None:
-    """Who, what, why, where, and what the client saw."""
+    """The caller, the request, the reason, its location and the response."""
     for _ in range(3):
         call(logged, "GET", "/own/text")
     request_id = call(logged, "POST", "/predict", json={"instances": [[1, "c4n4ry"]]})
@@ -85,7 +85,7 @@ def test_a_rejected_body(logged: Flask, run: Run) -> None:
     assert found["Why"] == "the schema found 1 error"
     assert found["Where"] == "/instances/0/1"
     assert found["Client"].startswith('saw 422 validation_failed: "')
-    assert found["Client"].endswith('" and where the body is wrong')
+    assert found["Client"].endswith('" and the invalid fields of the body')
     assert "c4n4ry" not in result.output
 
 
@@ -120,11 +120,11 @@ def test_a_stream(logged: Flask, run: Run) -> None:
         result = run(call(logged, "GET", "/own/stream", environ_overrides=place))
         if result.exit_code == 0:
             break
-    assert told(result)["Stream"].strip().startswith("ended as it should, ")
+    assert told(result)["Stream"].strip().startswith("ended normally, ")
 
 
 def test_rotated_files(logged: Flask, run: Run, log: Path) -> None:
-    """What logrotate moved and compressed is read too; --log names another file."""
+    """Files rotated and compressed by logrotate are read too; --log selects another file."""
     request_id = call(logged, "POST", "/predict", json={})
     data = log.read_bytes()
     log.write_bytes(b"")
@@ -140,11 +140,12 @@ def test_rotated_files(logged: Flask, run: Run, log: Path) -> None:
 
 
 def test_json(logged: Flask, run: Run) -> None:
-    """The records as they are, and what the client saw."""
+    """The records as they are, and the client's response."""
     request_id = call(logged, "POST", "/predict", json={})
     found = json.loads(run(request_id, "--json").output)
-    assert (found["request_id"], found["records"][0]["status"]) == (request_id, 422)
-    assert found["client_saw"].startswith("422 validation_failed")
+    (request,) = found["requests"]
+    assert (found["request_id"], request["log"]["status"], request["audit"]) == (request_id, 422, None)
+    assert request["client_saw"].startswith("422 validation_failed")
 
 
 def test_a_message_of_the_request(logged: Flask, run: Run, log: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_message_of_the_request(logged: Flask, run: Run, log: Path) -> None:
 
 
 def test_not_found(logged: Flask, run: Run, log: Path) -> None:
-    """Exit code 1 and a sentence; a part of an id is no id."""
+    """Exit code 1 and a message; a part of an id does not match."""
     request_id = call(logged, "POST", "/predict", json={})
     log.with_name(log.name + ".1").write_bytes(b"")
     log.with_name(log.name + ".2.gz").write_bytes(gzip.compress(b"x" * 1000)[:-9])
@@ -166,16 +167,14 @@ def test_not_found(logged: Flask, run: Run, log: Path) -> None:
     assert f"request {request_id[:-1]} is not in {log} and 1 older file; only 0.5 of the 2xx" in result.output
     assert f"{log}.2.gz could not be read (its compression is damaged" in result.output
     result = run("\x1b[31m", "--log", "-", input=b"{}")
-    assert (result.exit_code, result.output) == (
-        1,
-        "Error: request \\x1b[31m is not in what was read from standard input\n",
-    )
-    assert run("x", "--log", "/no/such/log").output == "Error: there is no log file /no/such/log that can be read\n"
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: request \\x1b[31m is not in standard input; only 0.5 of ")
+    assert run("x", "--log", "/no/such/log").output == "Error: the log file /no/such/log cannot be read\n"
 
 
 @pytest.mark.parametrize("where", ["stderr", "logging:x"])
 def test_a_log_that_is_no_file(protected: MakeApp, where: str) -> None:
-    """The command says what to do."""
+    """The message has a remedy."""
     result = protected(REQUEST_LOG=where).test_cli_runner().invoke(secure_ml, ["why", "x"])
     assert (result.exit_code, "--log FILE" in result.output) == (1, True)
 
@@ -204,3 +203,13 @@ def test_a_line_that_is_no_object(logged: Flask, run: Run, log: Path) -> None:
     ]
     log.write_text("\n".join([*lines, data]))
     assert "422" in told(run(request_id))["Result"]
+
+
+@pytest.mark.parametrize("member", ["ms", "status", "duration_us"])
+def test_a_number_that_no_machine_holds(run: Run, log: Path, member: str) -> None:
+    """Its line is none of a log."""
+    line = {"request_id": "big", "status": 200, "time": "2027-01-15T08:00:00+00:00", "x": float("nan")}
+    log.write_text(json.dumps(line | {member: 10**400}) + "\n" + json.dumps(line | {"event": "stream_end"}) + "\n")
+    done = run("big", "--log", str(log))
+    assert isinstance(done.exception, SystemExit)
+    assert "request big is not in" in done.output

@@ -54,14 +54,14 @@ def test_a_url(protected: MakeApp, url: str, *, private: bool) -> None:
 
 def test_one_without_the_other(protected: MakeApp) -> None:
     """No alert without a signature, and no secret that signs nothing."""
-    with pytest.raises(ConfigError, match="SECURE_ML_ALERT_WEBHOOK_SECRET: is needed"):
+    with pytest.raises(ConfigError, match="SECURE_ML_ALERT_WEBHOOK_SECRET: is required"):
         protected(ALERT_WEBHOOK="https://a.example/x")
-    with pytest.raises(ConfigError, match="SECURE_ML_ALERT_WEBHOOK: is needed"):
+    with pytest.raises(ConfigError, match="SECURE_ML_ALERT_WEBHOOK: is required"):
         protected(ALERT_WEBHOOK_SECRET="env:ALERT_SECRET")
 
 
 def test_a_secret_for_two_purposes(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever verifies alerts must not be able to hash API keys."""
+    """The receiver of alerts must not be able to hash API keys."""
     with pytest.raises(ConfigError, match="is the same secret"):
         protected(
             ALERT_WEBHOOK="https://a.example/x",
@@ -71,5 +71,5 @@ def test_a_secret_for_two_purposes(protected: MakeApp, monkeypatch: pytest.Monke
 
 
 def test_off_by_default(protected: MakeApp) -> None:
-    """Nothing records alerts."""
+    """No alerts are recorded."""
     assert not any(isinstance(each, Alerts) for each in protected().extensions["secure_ml"].pipeline.recorders)

@@ -1,4 +1,4 @@
-"""SECURE_ML_MTLS_CLIENTS: what is accepted, and in which form names are compared."""
+"""SECURE_ML_MTLS_CLIENTS: valid values, and the normal form in which names are compared."""
 
 from __future__ import annotations
 
@@ -72,10 +72,12 @@ def test_the_form_of_comparison(name: str, value: str, compared: Any) -> None:
         pytest.param([{"sha256": DIGITS}], "[0].client: is missing", id="no client"),
         pytest.param([{"client": "a", "sha1": "x"}], "[0].sha1: is not known", id="unknown member"),
         pytest.param([{"client": "a", "sha265": "x"}], "[0].sha265: is not known; did you mean sha256?", id="unknown"),
-        pytest.param([{"client": "", "sha256": DIGITS}], "[0].client: must be a string that is not", id="empty client"),
-        pytest.param([{"client": 5, "sha256": DIGITS}], "[0].client: must be a string", id="client is a number"),
-        pytest.param([{"client": "a"}], "[0]: needs exactly one of", id="no name"),
-        pytest.param([{"client": "a", "san_dns": "a", "san_uri": "a:b"}], "[0]: needs exactly one", id="two names"),
+        pytest.param([{"client": "", "sha256": DIGITS}], "[0].client: must be a non-empty string", id="empty client"),
+        pytest.param(
+            [{"client": 5, "sha256": DIGITS}], "[0].client: must be a non-empty string", id="client is a number"
+        ),
+        pytest.param([{"client": "a"}], "[0]: requires exactly one of", id="no name"),
+        pytest.param([{"client": "a", "san_dns": "a", "san_uri": "a:b"}], "[0]: requires exactly one", id="two names"),
         pytest.param(
             [{"client": "a", "sha256": DIGITS, "scopes": "predict"}], "[0].scopes: must be a list", id="scopes a string"
         ),
@@ -99,22 +101,22 @@ def test_the_form_of_comparison(name: str, value: str, compared: Any) -> None:
         pytest.param([{"client": "a", "san_email": "a@b@c"}], "email", id="two at signs"),
         pytest.param(
             [{"client": "a", "sha256": DIGITS}, {"client": "a", "san_dns": "a"}],
-            "[1].client: is also that of entry 0; name every client and certificate once",
+            "[1].client: is the same as in entry 0; name each client and certificate once",
             id="one client twice",
         ),
         pytest.param(
             [{"client": "a", "san_dns": "a.b"}, {"client": "b", "san_dns": "A.B"}],
-            "[1].san_dns: is also that of entry 0",
+            "[1].san_dns: is the same as in entry 0",
             id="one name twice",
         ),
         pytest.param(
             [{"client": "a", "sha256": "ab" * 32}, {"client": "b", "sha256": ":".join(["AB"] * 32)}],
-            "[1].sha256: is also that of entry 0",
+            "[1].sha256: is the same as in entry 0",
             id="one fingerprint twice",
         ),
         pytest.param(
             [{"client": "a", "sha256": DIGITS}, 5, {"client": "a", "san_dns": "a"}],
-            "[2].client: is also that of entry 0",
+            "[2].client: is the same as in entry 0",
             id="twice beside a wrong one",
         ),
     ],

@@ -10,8 +10,8 @@ import flask_limiter
 import pytest
 from flask import Flask
 
+from doctored import found_in
 from flask_secure_ml import ConfigError, SecureML
-from flask_secure_ml.cli.check import findings
 from flask_secure_ml.config import Settings
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import MemorySink
@@ -36,26 +36,28 @@ def problems(config: dict[str, Any], **values: Any) -> list[str]:
     ("values", "problem"),
     [
         pytest.param(
-            {"API_KEYS": "store", "STORE_URI": "sqlite:/x"}, "SECURE_ML_API_KEY_PEPPER: is needed", id="no pepper"
+            {"API_KEYS": "store", "STORE_URI": "sqlite:/x"}, "SECURE_ML_API_KEY_PEPPER: is required", id="no pepper"
         ),
         pytest.param({"API_KEYS": "store"}, "SECURE_ML_STORE_URI: must not be memory:", id="keys in memory"),
         pytest.param(
-            {"MTLS_CLIENTS": [{"client": "a", "san_dns": "b"}]}, "SECURE_ML_MTLS_CA_FILE: is needed", id="MT-3 no CA"
+            {"MTLS_CLIENTS": [{"client": "a", "san_dns": "b"}]}, "SECURE_ML_MTLS_CA_FILE: is required", id="MT-3 no CA"
         ),
         pytest.param(
             {"MTLS_CLIENTS": [{"client": "a", "sha256": "0" * 64, "plan": "x"}]},
             "SECURE_ML_MTLS_CLIENTS[0].plan: 'x' is not in SECURE_ML_PLANS, which has default",
             id="unknown plan",
         ),
-        pytest.param({"DPOP": "accept"}, "SECURE_ML_DPOP: needs SECURE_ML_TOKEN_ISSUERS", id="proofs without tokens"),
+        pytest.param(
+            {"DPOP": "accept"}, "SECURE_ML_DPOP: requires SECURE_ML_TOKEN_ISSUERS", id="proofs without tokens"
+        ),
         pytest.param(
             {"DPOP": "accept", "TOKEN_ISSUERS": [ISSUER]},
-            "SECURE_ML_RESOURCE_URI: is needed with SECURE_ML_DPOP",
+            "SECURE_ML_RESOURCE_URI: is required with SECURE_ML_DPOP",
             id="DP-6 Host is believed",
         ),
         pytest.param(
             {"REALM": 5, "DPOP": "accept", "TOKEN_ISSUERS": [ISSUER]},
-            "SECURE_ML_RESOURCE_URI: is needed with SECURE_ML_DPOP",
+            "SECURE_ML_RESOURCE_URI: is required with SECURE_ML_DPOP",
             id="beside a wrong setting",
         ),
     ],
@@ -88,14 +90,17 @@ def test_one_mistake_is_one_problem(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["API_KEY_PEPPER", "DPOP_NONCE_SECRET"])
 def test_one_secret_for_two_purposes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JB-10: a secret that signs tokens is no pepper, and two issuers do not share one."""
+    """JB-10: a secret that signs tokens must not be a pepper, and two issuers must not share one."""
     monkeypatch.setenv("ONE", RANDOM_SECRET)
     shared = {**HMAC, "secret": "env:ONE"}
     assert problems({}, **{name: "env:ONE", "TOKEN_ISSUERS": [shared]}) == [
-        f"SECURE_ML_TOKEN_ISSUERS[0].secret: is the same secret as SECURE_ML_{name}; generate one for each"
+        f"SECURE_ML_TOKEN_ISSUERS[0].secret: is the same secret as SECURE_ML_{name}; generate one for each purpose"
     ]
     assert problems({}, TOKEN_ISSUERS=[shared, shared | {"issuer": "https://b"}]) == [
-        "SECURE_ML_TOKEN_ISSUERS[1].secret: is the same secret as SECURE_ML_TOKEN_ISSUERS[0]; generate one for each"
+        (
+            "SECURE_ML_TOKEN_ISSUERS[1].secret: is the same secret as SECURE_ML_TOKEN_ISSUERS[0]; "
+            "generate one for each purpose"
+        )
     ]
 
 
@@ -114,34 +119,34 @@ def test_literal_secrets_are_for_debug_and_testing(flag: str) -> None:
         (
             {"STORE_URI": "redis://a"},
             "redis",
-            "STORE_URI: needs the package redis: pip install 'flask-secure-ml[redis]'",
+            "STORE_URI: requires the package redis: pip install 'flask-secure-ml[redis]'",
         ),
         (
             {"WIRE_FORMATS": ["msgpack"]},
             "msgpack",
-            "WIRE_FORMATS: needs the package msgpack: pip install 'flask-secure-ml[msgpack]'",
+            "WIRE_FORMATS: requires the package msgpack: pip install 'flask-secure-ml[msgpack]'",
         ),
         (
             {"OPENAPI": "public"},
             "apispec",
-            "OPENAPI: needs the package apispec: pip install 'flask-secure-ml[openapi]'",
+            "OPENAPI: requires the package apispec: pip install 'flask-secure-ml[openapi]'",
         ),
         pytest.param(
             {"CONTENT_ENCODINGS": ["zstd"]},
             "backports.zstd",
-            "CONTENT_ENCODINGS: needs the package backports.zstd: pip install 'flask-secure-ml[zstd]'",
+            "CONTENT_ENCODINGS: requires the package backports.zstd: pip install 'flask-secure-ml[zstd]'",
             marks=pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python has it"),
         ),
         (
             {"API_KEY_PEPPER": "vault:secret/model#pepper"},
             "hvac",
-            "API_KEY_PEPPER: vault:secret/model#pepper needs the package hvac: pip install 'flask-secure-ml[vault]'",
+            "API_KEY_PEPPER: vault:secret/model#pepper requires the package hvac: pip install 'flask-secure-ml[vault]'",
         ),
     ],
     ids=["redis", "msgpack", "openapi", "zstd", "vault"],
 )
 def test_missing_packages(values: Any, module: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line to install is in the message, beside every other problem."""
+    """The message has the install command, with all other problems."""
     monkeypatch.setitem(sys.modules, module, None)
     assert f"SECURE_ML_{line}" in problems({}, REALM=5, **values)
 
@@ -149,19 +154,22 @@ def test_missing_packages(values: Any, module: str, line: str, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("key", "instead"),
     [
-        ("RATELIMIT_DEFAULT", "write these limits as requests of a plan in SECURE_ML_PLANS; remove it"),
-        ("RATELIMIT_APPLICATION_PER_METHOD", "write these limits as requests of a plan in SECURE_ML_PLANS; remove it"),
-        ("RATELIMIT_SWALLOW_ERRORS", "SECURE_ML_LIMIT_OUTAGE is the policy for a storage that is down; remove it"),
-        ("RATELIMIT_IN_MEMORY_FALLBACK_ENABLED", "SECURE_ML_LIMIT_OUTAGE is the policy"),
-        ("RATELIMIT_KEY_FUNC", "limits count for each caller; remove it"),
+        ("RATELIMIT_DEFAULT", "set these limits as requests of a plan in SECURE_ML_PLANS; remove it"),
+        ("RATELIMIT_APPLICATION_PER_METHOD", "set these limits as requests of a plan in SECURE_ML_PLANS; remove it"),
+        (
+            "RATELIMIT_SWALLOW_ERRORS",
+            "set SECURE_ML_LIMIT_OUTAGE to the policy during an outage of the storage; remove it",
+        ),
+        ("RATELIMIT_IN_MEMORY_FALLBACK_ENABLED", "set SECURE_ML_LIMIT_OUTAGE to the policy"),
+        ("RATELIMIT_KEY_FUNC", "limits are counted per caller; remove it"),
         ("RATELIMIT_KEY_PREFIX", "remove it"),
         ("RATELIMIT_HEADERS_ENABLED", "SECURE_ML_LIMIT_HEADERS sends RateLimit and RateLimit-Policy; remove it"),
-        ("RATELIMIT_STORAGE_OPTIONS", "write options into the URI; SECURE_ML_STORE_TIMEOUT is the time to wait"),
+        ("RATELIMIT_STORAGE_OPTIONS", "set options in the URI, and the timeout in SECURE_ML_STORE_TIMEOUT"),
         ("RATELIMIT_STORAGE_URL", "remove it"),
     ],
 )
 def test_keys_of_flask_limiter_without_effect(key: str, instead: str) -> None:
-    """What would be ignored is an error with what to do."""
+    """Keys that would be ignored are an error with a remedy."""
     (line,) = problems({key: "x"})
     assert line.startswith(f"{key}: has no effect; {instead}")
 
@@ -181,7 +189,7 @@ def test_every_key_of_flask_limiter_works_or_is_an_error() -> None:
 def test_limits_cannot_be_disabled(value: object) -> None:
     """RATELIMIT_ENABLED is true, or an error with the other ways to lift limits."""
     (line,) = problems({"RATELIMIT_ENABLED": value})
-    assert line == "RATELIMIT_ENABLED: must be true; to lift limits, leave them out of plans and policies"
+    assert line == "RATELIMIT_ENABLED: must be true; to disable limits, remove them from plans and policies"
 
 
 def test_a_limiter_of_the_apps_own() -> None:
@@ -197,8 +205,7 @@ def test_the_session_cookie(caplog: pytest.LogCaptureFixture) -> None:
     """Where TLS is required, Secure is set, and that is logged."""
     app = Flask("cookie")
     app.config["SESSION_COOKIE_SECURE"] = False
-    app.logger.setLevel(logging.INFO)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=app.logger.name):
         SecureML(app, sink=MemorySink())
     assert app.config["SESSION_COOKIE_SECURE"] is True
     assert [record.getMessage() for record in caplog.records if "SESSION" in record.getMessage()] == [
@@ -213,7 +220,7 @@ def test_the_session_cookie_in_clear_text() -> None:
     app.config |= {"SECURE_ML_REQUIRE_TLS": False, "SESSION_COOKIE_SAMESITE": "Strict"}
     SecureML(app, sink=MemorySink())
     assert (app.config["SESSION_COOKIE_SECURE"], app.config["SESSION_COOKIE_SAMESITE"]) == (False, "Strict")
-    assert any("SESSION_COOKIE_SECURE is off" in line for line in findings(app, state_of(app)))
+    assert any("SESSION_COOKIE_SECURE is off" in line for line in found_in(app))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +234,7 @@ def test_hsts_of_subdomains(protected: MakeApp, subdomains: bool, header: str) -
 
 
 def test_a_wrong_setting_hides_no_problem_of_another() -> None:
-    """A check that is about several settings goes on with those that are right."""
+    """A check of several settings still runs for the valid ones."""
     found = problems(
         {},
         API_KEY_PEPPER=5,

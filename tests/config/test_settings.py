@@ -1,4 +1,4 @@
-"""Settings: every problem at once, each with its place and what to do."""
+"""Settings: all problems are reported at once, each with its location and a remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPAQUE = {
     "client_secret": "client-secret-of-the-api",
 }
 TOO_BROAD = "is too broad; name the networks of your proxies"
-NO_LIMIT = "'often' is not a limit; write '10/minute', '100/15 minutes' or '10000/day'"
+NO_LIMIT = "'often' is not a limit such as '10/minute', '100/15 minutes' or '10000/day'"
 LITERAL = 'must be a reference such as "env:NAME" or "file:/path", never the secret itself'
 
 
@@ -49,7 +49,7 @@ def problems(*, testing: bool = False, **values: Any) -> list[str]:
 
 
 def test_defaults_are_safe() -> None:
-    """Nothing configured: TLS is required, nobody is trusted, no way to authenticate is on."""
+    """Without configuration, TLS is required, no proxy is trusted, and no authentication method is on."""
     settings = load()
     assert settings.require_tls is True
     assert settings.trusted_proxies.networks == ()
@@ -65,8 +65,8 @@ def test_every_problem_at_once() -> None:
         "SECURE_ML_TOKEN_LEEWAY: must be a whole number of seconds from 0 to 300, not 301",
         "SECURE_ML_PLANS.default: is missing; there must be one named 'default'",
         (
-            'SECURE_ML_API_KEY_PEPPER: is needed for API keys; set it to "env:API_KEY_PEPPER", a secret made with '
-            "python -c 'import secrets; print(secrets.token_hex(32))'"
+            'SECURE_ML_API_KEY_PEPPER: is required for API keys; set it to "env:API_KEY_PEPPER", a secret '
+            "generated with python -c 'import secrets; print(secrets.token_hex(32))'"
         ),
     ]
 
@@ -85,24 +85,24 @@ def test_every_problem_inside_structured_settings() -> None:
         TOKEN_ISSUERS=[{"issuer": "https://as.example", "algorithm": "RS256", "max_age": 0}, "x"],
     )
     assert found == [
-        "SECURE_ML_TOKEN_ISSUERS[0].audience: is missing; it must be a string that is not empty, or a list of them",
+        "SECURE_ML_TOKEN_ISSUERS[0].audience: is missing; it must be a non-empty string, or a list of them",
         "SECURE_ML_TOKEN_ISSUERS[0].max_age: must be a whole number of seconds from 1 to 2592000, not 0",
         "SECURE_ML_TOKEN_ISSUERS[0].algorithm: is not known; did you mean algorithms?",
         (
-            "SECURE_ML_TOKEN_ISSUERS[0]: needs exactly one of jwks_uri, jwks_file, jwks, secret, discover, or "
+            "SECURE_ML_TOKEN_ISSUERS[0]: requires exactly one of jwks_uri, jwks_file, jwks, secret, discover, or "
             "introspection_uri"
         ),
         "SECURE_ML_TOKEN_ISSUERS[1]: must be an object, not a string (or it is JSON with a mistake in it)",
         f"SECURE_ML_PLANS.default.requests[0]: {NO_LIMIT}",
-        "SECURE_ML_PLANS.default.rate: is not known; known are requests, quotas, in_flight, batch, scores",
-        "SECURE_ML_PLANS.gold.quotas: must be a list, not one string; write ['9/day']",
+        "SECURE_ML_PLANS.default.rate: is not known; choose from requests, quotas, in_flight, batch, scores",
+        'SECURE_ML_PLANS.gold.quotas: must be a list, not one string; write ["9/day"]',
         "SECURE_ML_PLANS.gold.scores.top: is not known; did you mean top_k?",
-        "SECURE_ML_POLICIES[\"/a\"].limits: must be a list, not one string; write ['5/minute']",
+        'SECURE_ML_POLICIES["/a"].limits: must be a list, not one string; write ["5/minute"]',
         'SECURE_ML_POLICIES["/a"].caps.max_bytes: is not known; did you mean max_body_bytes?',
         'SECURE_ML_POLICIES["/a"].scope: is not known; did you mean scopes?',
         (
-            "SECURE_ML_POLICIES.b.public: is for a route without a caller, so the policy can have no access options "
-            "and no cost"
+            "SECURE_ML_POLICIES.b.public: is for routes without authentication, so the policy cannot have access "
+            "options and a cost"
         ),
     ]
 
@@ -116,7 +116,19 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param("REQUIRE_TLS", "off", "must be true or false, not 'off'", id="word for a boolean"),
         pytest.param("REQUIRE_TLS", None, "must be true or false, not None", id="null for a boolean"),
         pytest.param(
-            "TRUSTED_PROXIES", "10.0.0.0/8", "must be a list, not one string; write ['10.0.0.0/8']", id="string"
+            "TRUSTED_PROXIES", "10.0.0.0/8", 'must be a list, not one string; write ["10.0.0.0/8"]', id="string"
+        ),
+        pytest.param(
+            "TRUSTED_PROXIES",
+            "['10.0.0.0/8']",
+            "must be a list, not one string (or it is JSON with a mistake in it)",
+            id="Python instead of JSON",
+        ),
+        pytest.param(
+            "SERVE_CERTIFICATE",
+            "/x.pem",
+            "is read by gunicorn, from the environment variable of this name without FLASK_",
+            id="a variable of gunicorn",
         ),
         pytest.param(
             "TRUSTED_PROXIES", {"10.0.0.0/8"}, 'must be a list of networks such as ["10.0.3.0/24"], not a set', id="set"
@@ -173,11 +185,11 @@ def test_every_problem_inside_structured_settings() -> None:
         ),
         pytest.param("REQUEST_LOG_SAMPLE", 1.5, "must be a number from 0 to 1, not 1.5", id="more than all responses"),
         pytest.param(
-            "API_KEY_PEPPER", "hunter2", f"{LITERAL}; a literal one must have at least 32 bytes", id="short literal"
+            "API_KEY_PEPPER", "hunter2", f"{LITERAL}; a literal secret must have at least 32 bytes", id="short literal"
         ),
         pytest.param("API_KEY_PEPPER", "hunter2" * 9, f"{LITERAL}; this one does not look random", id="typed literal"),
         pytest.param(
-            "API_KEY_PEPPER", RANDOM_SECRET, f"{LITERAL}; a literal is for debug and testing only", id="literal"
+            "API_KEY_PEPPER", RANDOM_SECRET, f"{LITERAL}; literal secrets are for debug and testing only", id="literal"
         ),
         pytest.param(
             "API_KEY_PEPPER", "env:NO_SUCH_VARIABLE", "environment variable NO_SUCH_VARIABLE is not set", id="unset"
@@ -195,7 +207,10 @@ def test_every_problem_inside_structured_settings() -> None:
             id="number for a secret",
         ),
         pytest.param(
-            "STORE_PASSWORD", "hunter2", f"{LITERAL}; a literal one must have at least 16 bytes", id="literal password"
+            "STORE_PASSWORD",
+            "hunter2",
+            f"{LITERAL}; a literal secret must have at least 16 bytes",
+            id="literal password",
         ),
         pytest.param(
             "STORE_URI",
@@ -232,17 +247,21 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param(
             "DPOP_ALGORITHMS", ["HS256"], "[0]: 'HS256' is not known; did you mean 'RS256'?", id="DP-4 symmetric proofs"
         ),
-        pytest.param("DPOP_ALGORITHMS", [], "is empty; leave it out, or name at least one", id="DP-4 no algorithm"),
+        pytest.param("DPOP_ALGORITHMS", [], "is empty; omit it, or name at least one", id="DP-4 no algorithm"),
         pytest.param(
             "DPOP_MAX_AGE", 601, "must be a whole number of seconds from 5 to 600, not 601", id="DP-8 too long"
         ),
         pytest.param(
-            "DPOP_NONCE_SECRET", "short", f"{LITERAL}; a literal one must have at least 32 bytes", id="guessable nonces"
+            "DPOP_NONCE_SECRET",
+            "short",
+            f"{LITERAL}; a literal secret must have at least 32 bytes",
+            id="guessable nonces",
         ),
         pytest.param(
             "CLIENT_CERTIFICATE_HEADER",
             "X-Cert",
-            "must be one of 'Client-Cert', 'X-SSL-Client-Cert', 'X-Forwarded-Client-Cert', not 'X-Cert'",
+            "must be one of 'Client-Cert', 'X-SSL-Client-Cert', 'X-Forwarded-Client-Cert', "
+            "'X-Amzn-Mtls-Clientcert-Leaf', not 'X-Cert'",
             id="MT-4 unknown header",
         ),
         pytest.param(
@@ -311,7 +330,7 @@ def test_every_problem_inside_structured_settings() -> None:
         pytest.param(
             "PLANS",
             {"default": {"rate": []}},
-            ".default.rate: is not known; known are requests, quotas, in_flight, batch, scores",
+            ".default.rate: is not known; choose from requests, quotas, in_flight, batch, scores",
             id="unknown member of a plan",
         ),
         pytest.param(
@@ -342,26 +361,26 @@ def test_every_problem_inside_structured_settings() -> None:
             id="policy as string",
         ),
         pytest.param(
-            "POLICIES", {"x": {"scopes": "a"}}, ".x.scopes: must be a list, not one string; write ['a']", id="one scope"
+            "POLICIES", {"x": {"scopes": "a"}}, '.x.scopes: must be a list, not one string; write ["a"]', id="one scope"
         ),
         pytest.param("POLICIES", {"x": None}, ".x: must be an object, not None", id="policy null"),
         pytest.param("WIRE_FORMATS", ["jsno"], "[0]: 'jsno' is not known; did you mean 'json'?", id="format"),
         pytest.param(
             "MOUNTS",
             ["/metrics/"],
-            "[0]: '/metrics/' is not a path such as '/metrics', without a slash or star at its end",
+            "[0]: '/metrics/' is not a path such as '/metrics', without a trailing slash or asterisk",
             id="mount with a slash",
         ),
         pytest.param(
             "OUTER_MIDDLEWARE",
             ["werkzeug.middleware.proxy_fix:ProxyFix"],
-            "[0]: must not name ProxyFix, which trusts every peer there; use SECURE_ML_TRUSTED_PROXIES",
+            "[0]: must not name ProxyFix, which would trust every peer; use SECURE_ML_TRUSTED_PROXIES",
             id="ProxyFix",
         ),
     ],
 )
 def test_wrong_values(name: str, value: Any, problem: str) -> None:
-    """One line has the key, the place in the value, and what would be right."""
+    """One line has the key, the position in the value, and valid values."""
     between = "" if problem[0] in ".[" else ": "
     assert problems(**{name: value}) == [f"SECURE_ML_{name}{between}{problem}"]
 
@@ -378,15 +397,17 @@ def test_the_whole_of_ipv4_in_two_halves() -> None:
     ("issuer", "path", "problem"),
     [
         pytest.param({}, "audience", "is missing", id="no audience"),
-        pytest.param(ISSUER | {"leeway": 3}, "leeway", "is not known; known are", id="unknown option"),
-        pytest.param(ISSUER | {"issuer": 5}, "issuer", "must be a string that is not empty, not 5", id="number"),
+        pytest.param(ISSUER | {"leeway": 3}, "leeway", "is not known; choose from", id="unknown option"),
+        pytest.param(ISSUER | {"issuer": 5}, "issuer", "must be a non-empty string, not 5", id="number"),
         pytest.param(ISSUER | {"algorithms": []}, "algorithms", "is empty", id="empty allow-list"),
         pytest.param(ISSUER | {"algorithms": ["none"]}, "algorithms[0]", "'none' is not known", id="none"),
         pytest.param(ISSUER | {"algorithms": ["RS265"]}, "algorithms[0]", "did you mean 'RS256'?", id="misspelt"),
-        pytest.param(ISSUER | {"algorithms": ["HS256"]}, "algorithms", "does not fit jwks_uri", id="HMAC over JWKS"),
-        pytest.param(ISSUER | {"algorithms": "RS256"}, "algorithms", "write ['RS256']", id="algorithms as string"),
         pytest.param(
-            ISSUER | {"algorithms": ["RS256", "HS256"]}, "algorithms", "does not fit", id="JB-1 both families"
+            ISSUER | {"algorithms": ["HS256"]}, "algorithms", "is incompatible with jwks_uri", id="HMAC over JWKS"
+        ),
+        pytest.param(ISSUER | {"algorithms": "RS256"}, "algorithms", 'write ["RS256"]', id="algorithms as string"),
+        pytest.param(
+            ISSUER | {"algorithms": ["RS256", "HS256"]}, "algorithms", "is incompatible", id="JB-1 both families"
         ),
         pytest.param(
             {name: ISSUER[name] for name in ("issuer", "audience", "jwks_uri")},
@@ -395,7 +416,7 @@ def test_the_whole_of_ipv4_in_two_halves() -> None:
             id="none given",
         ),
         pytest.param(ISSUER | {"jwks_file": "x"}, "", "exactly one of jwks_uri, jwks_file", id="two sources"),
-        pytest.param(BARE, "", "needs exactly one of", id="no source of keys"),
+        pytest.param(BARE, "", "requires exactly one of", id="no source of keys"),
         pytest.param(ISSUER | {"jwks_uri": "http://as.example/"}, "jwks_uri", "https:", id="clear-text keys"),
         pytest.param(
             ISSUER | {"jwks_uri": "http://as.example/", "insecure_http": True}, "jwks_uri", "https:", id="other machine"
@@ -406,7 +427,9 @@ def test_the_whole_of_ipv4_in_two_halves() -> None:
         pytest.param(ISSUER | {"issuer": "https://a#b"}, "issuer", "fragment", id="issuer with a fragment"),
         pytest.param(BARE | {"discover": "yes"}, "discover", "must be true or false, not 'yes'", id="switch as string"),
         pytest.param(BARE | {"jwks": []}, "jwks", "JWK Set", id="keys as list"),
-        pytest.param(BARE | {"secret": RANDOM_SECRET}, "algorithms", "does not fit secret", id="RS256 with a secret"),
+        pytest.param(
+            BARE | {"secret": RANDOM_SECRET}, "algorithms", "is incompatible with secret", id="RS256 with a secret"
+        ),
         pytest.param(HMAC | {"secret": "s3cret"}, "secret", LITERAL, id="A7 short HMAC secret"),
         pytest.param(HMAC | {"secret": "secret" * 10}, "secret", LITERAL, id="A7 typed HMAC secret"),
         pytest.param(HMAC | {"algorithms": ["HS512"]}, "secret", "at least 64 bytes", id="JB-8 shorter than the hash"),
@@ -416,27 +439,33 @@ def test_the_whole_of_ipv4_in_two_halves() -> None:
         pytest.param(
             ISSUER | {"header_types": ["application/Logout+JWT"]}, "header_types[0]", "another kind", id="JB-16 logout"
         ),
-        pytest.param(ISSUER | {"header_types": "JWT"}, "header_types", "write ['JWT']", id="types as string"),
-        pytest.param(ISSUER | {"token_types": ["x"]}, "token_types", "is for introspection", id="no introspection"),
+        pytest.param(ISSUER | {"header_types": "JWT"}, "header_types", 'write ["JWT"]', id="types as string"),
+        pytest.param(
+            ISSUER | {"token_types": ["x"]}, "token_types", "is only for introspection", id="no introspection"
+        ),
         pytest.param(OPAQUE | {"token_types": ["Refresh"]}, "token_types[0]", "another kind", id="refresh tokens"),
-        pytest.param(ISSUER | {"omits": ["aud"]}, "omits", "for introspection only", id="JB-12 JWT without audience"),
-        pytest.param(ISSUER | {"id_token_claims": ["nonce"]}, "id_token_claims", "needs required", id="C6 ID tokens"),
+        pytest.param(ISSUER | {"omits": ["aud"]}, "omits", "only for introspection", id="JB-12 JWT without audience"),
+        pytest.param(
+            ISSUER | {"id_token_claims": ["nonce"]}, "id_token_claims", "requires required", id="C6 ID tokens"
+        ),
         pytest.param(
             ISSUER | {"id_token_claims": ["nonce"], "required_claims": {"tenant": "a"}},
             "id_token_claims",
-            "needs required_claims",
+            "requires required_claims",
             id="C6 ID tokens of a tenant",
         ),
         pytest.param(ISSUER | {"id_token_claims": ["events"]}, "id_token_claims[0]", "not known", id="JB-16 events"),
         pytest.param(ISSUER | {"required_claims": {}}, "required_claims", "is empty", id="nothing required"),
         pytest.param(ISSUER | {"required_claims": {"a": []}}, "required_claims.a", "no value", id="no value"),
-        pytest.param(ISSUER | {"scope_claims": "scp"}, "scope_claims", "write ['scp']", id="claims as string"),
+        pytest.param(ISSUER | {"scope_claims": "scp"}, "scope_claims", 'write ["scp"]', id="claims as string"),
         pytest.param(ISSUER | {"scope_claims": []}, "scope_claims", "is empty", id="no claims"),
-        pytest.param(ISSUER | {"role_claims": ["a..b"]}, "role_claims[0]", "names with dots", id="path with a gap"),
-        pytest.param(ISSUER | {"user_claims": ["."]}, "user_claims[0]", "names with dots", id="path of a dot"),
+        pytest.param(
+            ISSUER | {"role_claims": ["a..b"]}, "role_claims[0]", "names separated by dots", id="path with a gap"
+        ),
+        pytest.param(ISSUER | {"user_claims": ["."]}, "user_claims[0]", "names separated by dots", id="path of a dot"),
         pytest.param(ISSUER | {"max_token_bytes": 65_537}, "max_token_bytes", "to 65536", id="T5 token too long"),
-        pytest.param(ISSUER | {"plan_claim": "tier"}, "plan_claim", "needs plans", id="plan without plans"),
-        pytest.param(ISSUER | {"plan_claim": ""}, "plan_claim", "a string that is", id="plan of no claim"),
+        pytest.param(ISSUER | {"plan_claim": "tier"}, "plan_claim", "requires plans", id="plan without plans"),
+        pytest.param(ISSUER | {"plan_claim": ""}, "plan_claim", "a non-empty string", id="plan of no claim"),
         pytest.param(ISSUER | {"plans": {}}, "plans", "an object such as", id="no plans"),
         pytest.param(ISSUER | {"plans": {"a": 1}}, "plans", "an object such as", id="plan that is no name"),
         pytest.param(ISSUER | {"plans": {"batch": "lost"}}, "plans.batch", "is not in SECURE_ML_PLANS", id="no plan"),
@@ -450,7 +479,7 @@ def test_the_whole_of_ipv4_in_two_halves() -> None:
         pytest.param(
             OPAQUE | {"introspection_uri": "http://as.example/i"}, "introspection_uri", "https:", id="IN-1 clear text"
         ),
-        pytest.param(OPAQUE | {"algorithms": ["RS256"]}, "algorithms", "only for keys", id="algorithms without keys"),
+        pytest.param(OPAQUE | {"algorithms": ["RS256"]}, "algorithms", "requires keys", id="algorithms without keys"),
         pytest.param(BARE | {"discover": True, "issuer": "http://a"}, "issuer", "discover", id="AS-2 discovery"),
     ],
 )
@@ -464,13 +493,15 @@ def test_wrong_issuers(issuer: Any, path: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("issuers", "problem"),
     [
-        pytest.param([ISSUER, ISSUER], "[1].issuer: is also that of entry 0; name every issuer once", id="twice"),
+        pytest.param([ISSUER, ISSUER], "[1].issuer: is the same as in entry 0; name each issuer once", id="twice"),
         pytest.param(
             [OPAQUE, OPAQUE | {"issuer": "https://b"}],
             "[1].introspection_uri: is already set for entry 0; only one issuer can introspect, because an opaque",
             id="two that introspect",
         ),
-        pytest.param([ISSUER, {"max_age": 0}, ISSUER], "[2].issuer: is also that of entry 0", id="beside a wrong one"),
+        pytest.param(
+            [ISSUER, {"max_age": 0}, ISSUER], "[2].issuer: is the same as in entry 0", id="beside a wrong one"
+        ),
     ],
 )
 def test_issuers_that_do_not_go_together(issuers: Any, problem: str) -> None:
@@ -508,12 +539,12 @@ def test_stores_on_servers(scheme: str, rest: str) -> None:
 
 
 def test_password_in_a_url_is_not_shown() -> None:
-    """What a debugger prints of the settings holds no password."""
+    """The repr of the settings contains no password."""
     assert "hunter2" not in repr(load(STORE_URI="redis://:hunter2@stores.example"))
 
 
 def test_from_prefixed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``FLASK_SECURE_ML_*`` variables hold JSON."""
+    """``FLASK_SECURE_ML_*`` variables contain JSON."""
     monkeypatch.setenv("FLASK_SECURE_ML_MAX_BODY_BYTES", "100")
     monkeypatch.setenv("FLASK_SECURE_ML_TRUSTED_PROXIES", '["10.0.0.0/8"]')
     app = Flask("environment")

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,7 @@ from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores.memory import MemoryStore
 from monitoring import DEPLOY
-from servers import PATIENCE, accepts, free_port, wait_until
+from servers import PATIENCE, accepts, free_port, started, wait_until
 from support import OLDER_SECRET, RANDOM_SECRET
 
 SECRET = RANDOM_SECRET.encode()
@@ -32,17 +34,12 @@ def chat() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def port(chat: Receiver) -> Iterator[int]:
+def port(chat: Receiver, tmp_path: Path) -> Iterator[int]:
     number = free_port()
     environ = dict(os.environ) | {"ALERT_SECRET": RANDOM_SECRET, "CHAT_WEBHOOK": chat.url, "no_proxy": "127.0.0.1"}
     command = [sys.executable, str(DEPLOY / "webhook" / "receiver.py"), "127.0.0.1", str(number)]
-    process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: accepts(number), "the receiver does not listen")
+    with started(command, partial(accepts, number), tmp_path / "receiver.log", env=environ):
         yield number
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 def post(port: int, body: bytes, secret: bytes = SECRET, shift: int = 0, headers: dict[str, str] | None = None) -> int:
@@ -74,7 +71,7 @@ def test_from_the_app_to_the_chat(port: int, chat: Receiver, monkeypatch: pytest
     alerts.limit_store_changed(None, up=False)
     (found,) = chat.wait(1)
     assert found["text"].startswith("[!] model on ")
-    assert found["text"].endswith(": The store of the limits is down.")
+    assert found["text"].endswith(": The limit store is down.")
     wait_until(lambda: results == ["sent"], "the result")
 
 
@@ -97,7 +94,7 @@ def test_a_replay(port: int, chat: Receiver) -> None:
 
 
 def test_a_chat_that_is_down(port: int, chat: Receiver) -> None:
-    """Is a 502, so that the app posts again, which is no replay."""
+    """It is a 502, so that the app sends the alert again, which does not count as a replay."""
     chat.statuses = [500]
     assert [post(port, alert()), post(port, alert())] == [502, 204]
 
@@ -106,3 +103,28 @@ def test_names_are_escaped(port: int, chat: Receiver) -> None:
     """A caller cannot make links or mentions of its name."""
     post(port, alert(summary="<!channel> & <http://evil.example|click>"))
     assert chat.alerts[0]["text"].endswith("&lt;!channel&gt; &amp; &lt;http://evil.example|click&gt;")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unset", "message"),
+    [
+        pytest.param([], [], "usage: python receiver.py HOST PORT", id="no arguments"),
+        pytest.param(["127.0.0.1", "http"], [], "usage: python receiver.py HOST PORT", id="no number"),
+        pytest.param(["127.0.0.1", "99999"], [], "127.0.0.1:99999 cannot be used", id="no port"),
+        pytest.param(
+            ["127.0.0.1", "0"],
+            ["ALERT_SECRET", "CHAT_WEBHOOK"],
+            "set the environment variable ALERT_SECRET and CHAT_WEBHOOK",
+            id="no secret",
+        ),
+    ],
+)
+def test_what_is_missing_at_the_start(arguments: list[str], unset: list[str], message: str) -> None:
+    """It is one sentence, and the receiver does not start."""
+    environ = dict(os.environ) | {"ALERT_SECRET": RANDOM_SECRET, "CHAT_WEBHOOK": "https://chat.example.com/"}
+    for name in unset:
+        del environ[name]
+    command = [sys.executable, str(DEPLOY / "webhook" / "receiver.py"), *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from flask_secure_ml.observe.metrics import Metrics
+from flask_secure_ml.observe.metrics.facts import FAMILIES
 from monitoring import METRICS_PAGE
 
 
@@ -17,7 +18,7 @@ def documented() -> dict[str, tuple[str, ...]]:
 
 def defined() -> dict[str, tuple[str, ...]]:
     """Return the labels of each metric of an app."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {each.name: (each.label,) if each.label else () for each in FAMILIES}
     for collector in Metrics().registry._collector_to_names:
         (family,) = collector.describe() if hasattr(collector, "describe") else collector.collect()
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -32,11 +32,13 @@ def test_the_first_prediction(tmp_path: Path) -> None:
     _, _, rest = text.partition("Create a key")
     start, _, call = rest.partition("In the same shell")
     port = str(free_port())
+    # Not the function: its process would outlive the shell that runs it.
+    run = f'"{sys.executable}" -m flask run --port {port} --cert adhoc >server.log 2>&1 &'
     script = [
         "set -e",
         f'flask() {{ "{sys.executable}" -m flask "$@"; }}',
         f'python() {{ "{sys.executable}" "$@"; }}',
-        commands(start).replace("flask run --cert adhoc", f"flask run --port {port} --cert adhoc >server.log 2>&1 &"),
+        commands(start).replace("flask run --cert adhoc", run),
         "trap 'kill %1' EXIT",
         f"for _ in $(seq {PATIENCE * 10:.0f}); do grep -q Running server.log && break; sleep 0.1; done",
         commands(call).replace(":5000/", f":{port}/"),

@@ -1,4 +1,4 @@
-"""The Python in the README and the documentation runs, and what it shows is closed to strangers."""
+"""The Python examples in the README and the documentation run, and their routes reject anonymous requests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_python_parses(page: Path) -> None:
 
 @pytest.mark.parametrize("page", pages_with(":class: complete"))
 def test_complete_example_is_closed_to_strangers(page: Path) -> None:
-    """A complete example starts, its policies fit its routes, and what is not public is a 401."""
+    """A complete example starts, its policies match its routes, and routes that are not public respond with 401."""
     app = run(page)
     SecureML.check(app)
     client = app.test_client()

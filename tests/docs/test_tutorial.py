@@ -98,6 +98,6 @@ def test_strangers_are_rejected(app: Flask) -> None:
 
 
 def test_commands_show_what_is_enforced(app: Flask, tmp_path: Path) -> None:
-    """The two commands that the tutorial runs succeed; the first names the memory counters, as the text says."""
+    """The two commands of the tutorial succeed; the first mentions the memory counters, as the text states."""
     assert "memory" in flask(tmp_path, "secure-ml check")
     assert "/v1/predict" in flask(tmp_path, "secure-ml routes")

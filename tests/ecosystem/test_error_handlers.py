@@ -65,7 +65,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
 @pytest.mark.parametrize("replaced", [False, True], ids=["app", "ours"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_errors(serving: Callable[..., Flask], sink: MemorySink, case: Any, replaced: bool) -> None:
-    """Status, code, id and protocol headers arrive; the log has a reason; the body is whose the setting says."""
+    """Status, code, id and protocol headers are kept; the log has a reason; the setting selects the body."""
     method, path, request, status, code, header = case
     app = serving(**({"ERROR_BODY": "ours"} if replaced else {}))
     response = ask(app, method, path, **request)

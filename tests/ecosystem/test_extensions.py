@@ -1,4 +1,4 @@
-"""Extensions that stand beside this one: CORS, forms, limits, metrics, logins and the JSON of flask-restx."""
+"""Other extensions in the same app: CORS, forms, limits, metrics, logins and the JSON of flask-restx."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ORIGIN = "https://app.example.com"
 
 
 def test_flask_cors_is_named(protected: MakeApp) -> None:
-    """Its responses to preflights never leave, and the command says so."""
+    """Its responses to preflights are never sent, and the command reports this."""
     app = Flask("with_cors")
     CORS(app, origins=[ORIGIN])
     app.add_url_rule("/rows", "rows", lambda: "rows")
@@ -41,7 +41,7 @@ def test_flask_cors_is_named(protected: MakeApp) -> None:
     )
     assert preflight.status_code == 401
     assert client.get("/rows", base_url=HTTPS, headers=caller()).status_code == 200
-    assert "flask-cors gets no preflight" in app.test_cli_runner().invoke(secure_ml, ["check"]).output
+    assert "flask-cors is used, but the guards reject" in app.test_cli_runner().invoke(secure_ml, ["check"]).output
 
 
 def test_cors_instead(protected: MakeApp) -> None:
@@ -103,7 +103,7 @@ def test_a_forged_form(protected: MakeApp) -> None:
 
 
 def test_a_limiter_of_the_app(protected: MakeApp) -> None:
-    """RATELIMIT_* is its own; rejected callers are not counted by it, and its 429 says when to try again."""
+    """It uses RATELIMIT_*; it does not count rejected callers, and its 429 has Retry-After."""
     app = Flask("with_limiter")
     app.config |= {"RATELIMIT_DEFAULT": "2/hour", "RATELIMIT_HEADERS_ENABLED": True}
     Limiter(get_remote_address, app=app, storage_uri="memory://")

@@ -134,12 +134,12 @@ def test_a_user_who_is_gone(
     change(database)
     response = mine(client)
     assert (response.status_code, response.headers["X-Error-Code"]) == (401, "not_authenticated")
-    assert any(word in sink.records[-1]["reason"] for word in ("no user", "not active", "another one"))
+    assert any(word in sink.records[-1]["reason"] for word in ("no user", "not active", "differs from the user"))
     assert response.json == mine(app.test_client()).json | {"request_id": response.headers["X-Request-ID"]}  # type: ignore[operator]
 
 
 def test_a_database_that_is_down(app: Flask, database: Database) -> None:
-    """It is a 503, not a user who is out, and its error stays here."""
+    """It is a 503 and not a logged-out user, and its error is not revealed."""
     client = log_in(app)
     database.is_down = True
     response = mine(client)
@@ -151,7 +151,7 @@ def test_a_database_that_is_down(app: Flask, database: Database) -> None:
 
 
 def test_two_requests_in_one_context(app: Flask, database: Database) -> None:
-    """What one loaded is not what the other sees."""
+    """A user loaded by one request is not visible to the other."""
     with app.app_context():
         client = log_in(app)
         assert mine(client).status_code == 200
@@ -189,7 +189,7 @@ FORGED = [
 
 @pytest.mark.parametrize("value", FORGED)
 def test_forged_remember_cookies(app: Flask, database: Database, value: str) -> None:
-    """They are a 401, and load nobody."""
+    """They get 401, and no user is loaded."""
     client = app.test_client(use_cookies=False)
     environ = {"HTTP_COOKIE": f"remember_token={value}".encode().decode("latin-1")}
     response = client.get("/mine", base_url=HTTPS, environ_overrides=environ)
@@ -235,7 +235,7 @@ def test_an_address_that_the_client_claims(protected: MakeApp, database: Databas
 
 
 def test_an_app_without_flask_login(protected: MakeApp) -> None:
-    """The session alone counts, and a cookie with the name of the remember-me cookie is nothing."""
+    """Only the session counts; a cookie with the name of the remember-me cookie is ignored."""
     app = Flask("without_login")
     app.secret_key = RANDOM_SECRET
     app.add_url_rule("/mine", "mine", lambda: current_principal.id)

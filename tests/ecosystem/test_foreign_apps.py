@@ -89,13 +89,13 @@ def test_a_labelling_key_never_trains(label_studio: tuple[Served, Path]) -> None
 @pytest.mark.parametrize("password", [None, "admin", "sml_" + "0" * 40])
 @pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook", "/nowhere"])
 def test_strangers_of_label_studio(label_studio: tuple[Served, Path], path: str, password: str | None) -> None:
-    """They get 401, by whatever password."""
+    """They get 401, with any password."""
     status, problem = as_label_studio(label_studio[0], path, TASKS, password)
     assert (status, problem["code"]) == (401, "not_authenticated")
 
 
 def test_all_else_of_label_studio(label_studio: tuple[Served, Path]) -> None:
-    """What no line opens is closed."""
+    """Routes without a policy require a credential."""
     assert label_studio[0].call("GET", "/metrics")[0] == 401
 
 
@@ -199,7 +199,7 @@ STARTS = {
 
 @pytest.mark.parametrize(("module", "file", "source"), STARTS.values(), ids=STARTS)
 def test_how_apps_start(tmp_path: Path, module: str, file: str, source: str) -> None:
-    """Gunicorn serves the protected app, and nothing else listens."""
+    """Gunicorn serves the protected app, and no other port is open."""
     port = free_port()
     (tmp_path / file).write_text(source.replace("{port}", str(port)), encoding="utf-8")
     write_file(PAGE, f"{module}.py", tmp_path)

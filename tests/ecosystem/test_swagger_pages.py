@@ -66,7 +66,7 @@ def browser() -> Iterator[Any]:
 
 
 class Visit:
-    """One page of an app in the browser: every request of it goes to the app, and none elsewhere."""
+    """One page of an app in the browser; all its requests go to the app."""
 
     def __init__(self, app: Flask, browser: Any, path: str) -> None:
         self._client = app.test_client()

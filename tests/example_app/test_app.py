@@ -1,4 +1,4 @@
-"""The example app: its three endpoints, and who may call them."""
+"""The example app: its three endpoints and their access rules."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_predicts_real_digits(client: FlaskClient, key: KeyFactory) -> None:
 
 
 def test_prediction_needs_a_key(client: FlaskClient) -> None:
-    """Without a credential nothing is predicted."""
+    """Without a credential there is no prediction."""
     assert client.post("/v1/predict", base_url=BASE, json={"instances": [[0] * 64]}).status_code == 401
 
 
@@ -87,7 +87,7 @@ def test_prediction_needs_its_scope(client: FlaskClient, key: KeyFactory) -> Non
 
 
 def test_options_needs_a_key_and_no_images(client: FlaskClient, key: KeyFactory) -> None:
-    """Whoever may predict may ask for the methods; Flask responds without the model."""
+    """A caller that may predict may request OPTIONS; Flask responds without the model."""
     assert client.options("/v1/predict", base_url=BASE).status_code == 401
     response = client.options("/v1/predict", base_url=BASE, headers=key("predict"))
     assert (response.status_code, response.allow) == (200, {"OPTIONS", "POST"})
@@ -113,7 +113,7 @@ def test_prediction_needs_tls(client: FlaskClient, key: KeyFactory) -> None:
     ],
 )
 def test_wrong_images(client: FlaskClient, key: KeyFactory, body: object) -> None:
-    """What is not a list of images gets 422."""
+    """A body that is not a list of images gets 422."""
     assert client.post("/v1/predict", base_url=BASE, headers=key("predict"), json=body).status_code == 422
 
 
@@ -146,5 +146,5 @@ def test_changed_model_stops_the_start(state: Path) -> None:
     """An app whose model was changed does not start."""
     path = state / "model.npz"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(ModelError, match="not the file that was trained"):
+    with pytest.raises(ModelError, match="not the trained model"):
         create_app()

@@ -82,7 +82,7 @@ def claims_of(server: AuthServer, token: str) -> jwt.Token:
 
 @pytest.mark.parametrize("case", cases())
 def test_rejected(server: AuthServer, case: Case) -> None:
-    """A wrong request is responded to with the error of its RFC, without a trace, and cached by nobody."""
+    """An invalid request gets the error of its RFC, without a traceback, and is not cached."""
     hashes = {"hash of demo": hashlib.sha256(server.secrets["demo"].encode()).hexdigest()}
     known = {**server.secrets, **hashes}
     headers = dict(FORM) | ({"Content-Type": case["type"]} if "type" in case else {})
@@ -99,7 +99,7 @@ def test_rejected(server: AuthServer, case: Case) -> None:
 
 
 def test_names_cannot_be_tried_out(server: AuthServer) -> None:
-    """The response for an unknown client is that for a wrong secret, byte by byte; Authlib tells them apart."""
+    """The response for an unknown client is the same as for a wrong secret; Authlib's differ."""
     form = "grant_type=client_credentials"
     known, unknown = (server.call("POST", "/token", form, FORM | basic(name, "x")) for name in ("demo", "nobody"))
     assert (known.status, known.body) == (unknown.status, unknown.body)
@@ -149,7 +149,7 @@ def test_signed_token(server: AuthServer) -> None:
 
 
 def test_opaque_token(server: AuthServer) -> None:
-    """The other client gets a text that says nothing, and never the same one twice."""
+    """The other client gets a random string, a different one each time."""
     first, second = server.token("demo-opaque"), server.token("demo-opaque")
     assert "." not in first
     assert len(first) >= 43
@@ -187,7 +187,7 @@ def test_resource(server: AuthServer) -> None:
 
 @pytest.mark.parametrize("client", ["demo", "demo-opaque"])
 def test_introspection(server: AuthServer, client: str) -> None:
-    """RFC 7662 section 2.2: the resource server learns what a token of either kind is."""
+    """RFC 7662 section 2.2: the resource server gets the data of a token of either kind."""
     response = server.introspect(server.token(client, scope="metrics"))
     assert response.pop("exp") - response.pop("iat") == LIFETIME
     assert response.pop("jti")
@@ -217,13 +217,13 @@ def test_introspection_is_for_the_resource_server(server: AuthServer, client: st
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "\x00", "\u20ac", "a" * 5000])
 def test_introspection_of_what_is_no_token(server: AuthServer, token: str) -> None:
-    """RFC 7662 section 2.2: an unknown token is not active, whatever it looks like, and nothing more is said."""
+    """RFC 7662 section 2.2: an unknown token is not active, without further information."""
     assert server.introspect(token) == {"active": False}
 
 
 @pytest.mark.parametrize("client", ["demo", "demo-opaque"])
 def test_revocation(server: AuthServer, client: str) -> None:
-    """RFC 7009: a revoked token of either kind is not active; others stay. Again is no error."""
+    """RFC 7009: a revoked token of either kind is not active; others stay valid. A repetition is no error."""
     token, other = server.token(client), server.token(client)
     assert (server.revoke(token, client), server.revoke(token, client)) == (200, 200)
     assert server.introspect(token) == {"active": False}
@@ -266,7 +266,7 @@ def test_few_keys_are_published(tmp_path: Path) -> None:
 
 
 def test_state_is_private(server: AuthServer) -> None:
-    """Nobody but the owner reads the state, and no secret and no token is in it."""
+    """Only the owner can read the state, and it contains no secrets or tokens."""
     token = server.token("demo-opaque")
     assert server.state.stat().st_mode & 0o777 == 0o700
     for path in server.state.iterdir():
@@ -275,7 +275,7 @@ def test_state_is_private(server: AuthServer) -> None:
 
 
 def test_log_is_quiet(server: AuthServer) -> None:
-    """Nothing went wrong inside the server, whatever the tests before sent, and whatever clients do on its port."""
+    """No errors were logged, whatever the previous tests sent and clients do on its port."""
     with socket.create_connection(("127.0.0.1", urlsplit(server.issuer).port or 0), 10) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         # The server ends a connection that does not begin with TLS.
@@ -286,7 +286,7 @@ def test_log_is_quiet(server: AuthServer) -> None:
 
 
 def test_complaints(tmp_path: Path) -> None:
-    """Of a log, only warnings of what a client did are left out."""
+    """Only warnings about the behaviour of clients are removed from a log."""
     start = "[2026-11-29 09:00:00 +0000] [7]"
     others = [
         f"{start} [ERROR] Error handling request /token",
@@ -319,7 +319,7 @@ def test_expired_tokens_are_forgotten(post: Post, clock: FakeClock, config: Conf
 
 
 def test_clear_text(post: Post) -> None:
-    """Without TLS there is no token; Authlib itself takes clear text from loopback."""
+    """Without TLS no token is issued; Authlib itself accepts clear text on loopback."""
     response = post("/token", "demo", base_url="http://127.0.0.1:9443", grant_type="client_credentials")
     assert (response.status_code, response.get_json()["error"]) == (400, "invalid_request")
 
@@ -365,10 +365,10 @@ def test_encoded_credentials(environ: dict[str, str], config: Config) -> None:
 def test_unusable_state(
     environ: dict[str, str], config: Config, secrets: object, file: str, content: str | None, error: type[Exception]
 ) -> None:
-    """A server whose state is missing or damaged does not start, and says which file it is and what to do."""
+    """A server with missing or damaged state does not start, and reports the file and a remedy."""
     path = config.state / file
     path.write_text(content) if content is not None else path.unlink()
-    with pytest.raises(error, match=rf"{file}.*(auth_setup makes it|delete it)"):
+    with pytest.raises(error, match=rf"{file}.*(auth_setup creates it|delete it)"):
         create_app(environ)
 
 
@@ -395,6 +395,6 @@ def test_setup_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_setup_command_without_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """There is nothing to rotate before the first start; one line says so."""
+    """Before the first start there is no key to rotate; one line reports this."""
     assert main([str(tmp_path), "--rotate"]) == 1
     assert "auth_keys.json: No such file" in capsys.readouterr().err

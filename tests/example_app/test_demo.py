@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -11,10 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -22,87 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from demo_process import PATIENCE, Demo, client_context, demo_environ, get, started
 from example_app.demo import THREE, curl_command
 from example_app.server import Address
 from example_app.training import split
 from flask_secure_ml.observe.audit.reading import records_of
 from programs import needs
-from servers import Served
-from slow_clients import slow_clients
-
-PATIENCE = 90.0
-OWN = {"DEMO_STATE", "HOST", "PORT"}
-
-
-@dataclass
-class Demo:
-    """A running demo: what it said, and the command that it printed."""
-
-    process: subprocess.Popen[str]
-    said: list[str]
-    log: Path
-
-    @property
-    def curl(self) -> list[str]:
-        return shlex.split(next(line for line in self.said if line.startswith("curl ")))
-
-    @property
-    def port(self) -> int:
-        return int(self.curl[-1].split(":")[2].split("/")[0])
-
-    @property
-    def authority(self) -> Path:
-        return Path(self.curl[self.curl.index("--cacert") + 1])
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return dict(word.split(": ", 1) for flag, word in zip(self.curl, self.curl[1:], strict=False) if flag == "-H")
-
-    def stop(self, number: int) -> int:
-        """Send a signal as a terminal or a service manager does, and return the exit status."""
-        self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=PATIENCE)
-        self.said += rest.splitlines()
-        return self.process.returncode
-
-
-def _environ(**changes: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in OWN and not name.startswith("FLASK_")}
-    return {**kept, **changes}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _read_until_curl(process: subprocess.Popen[str]) -> list[str]:
-    """Read what the demo says until its command is there, or it ends."""
-    lines: list[str] = []
-    for line in process.stdout or ():
-        lines.append(line.rstrip("\n"))
-        if line.startswith("The request log"):
-            break
-    return lines
-
-
-@contextmanager
-def _started(state: Path, **changes: str) -> Iterator[Demo]:
-    log = state.with_name(state.name + ".log")
-    environ = _environ(DEMO_STATE=str(state), PORT=str(_free_port()), **changes)
-    command = [sys.executable, "-m", "example_app.demo"]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield Demo(process, _read_until_curl(process), log)
-        finally:
-            watchdog.cancel()
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -112,51 +33,14 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(state: Path) -> Iterator[Demo]:
-    with _started(state) as running:
+    with started(state) as running:
         assert running.process.poll() is None, running.log.read_text()
         yield running
 
 
-def _context(demo: Demo, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(demo.authority))
-    context.minimum_version = minimum
-    return context
-
-
-def _get(demo: Demo, path: str, headers: dict[str, str], minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> int:
-    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=_context(demo, minimum))
-    try:
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
-SLOW_KINDS = [
-    pytest.param("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "a", id="half a header"),
-    pytest.param(
-        "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
-        "Content-Length: 20000\r\n\r\n",
-        " ",
-        id="half a body",
-    ),
-    pytest.param("", "", id="TLS, then silence"),
-]
-
-
-@pytest.mark.parametrize(("head", "drip"), SLOW_KINDS)
-def test_sixty_slow_clients(demo: Demo, head: str, drip: str) -> None:
-    """Others get their responses meanwhile, without a proxy in front."""
-    served = Served(demo.port, None, demo.log)
-    served.context = _context(demo)
-    with slow_clients(served, head.format(key=demo.headers["X-API-Key"]), drip, count=60):
-        assert [_get(demo, "/healthz", {}) for _ in range(5)] == [200] * 5
-        assert _get(demo, "/metrics", {}) == 401
-
-
 def _predictions(demo: Demo) -> Any:
     """Send the request of the printed command, without curl."""
-    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=_context(demo))
+    connection = HTTPSConnection("127.0.0.1", demo.port, timeout=10, context=client_context(demo))
     try:
         connection.request("POST", "/v1/predict", demo.curl[demo.curl.index("-d") + 1], demo.headers)
         return json.loads(connection.getresponse().read())["predictions"]
@@ -184,9 +68,9 @@ def test_request_of_the_printed_command(demo: Demo) -> None:
 
 
 def test_the_api_can_be_read(demo: Demo) -> None:
-    """The address that is printed shows the page, and the description beside it is open."""
+    """The printed URL shows the page, and the OpenAPI document is public."""
     assert f"https://127.0.0.1:{demo.port}/docs" in " ".join(demo.said)
-    assert [_get(demo, path, {}) for path in ("/docs", "/openapi.json")] == [200, 200]
+    assert [get(demo, path, {}) for path in ("/docs", "/openapi.json")] == [200, 200]
 
 
 def test_image_is_a_real_one_that_training_did_not_see() -> None:
@@ -204,23 +88,23 @@ def test_says_what_it_does(demo: Demo) -> None:
 
 def test_key_can_read_the_model_card(demo: Demo) -> None:
     """The printed key is good for the other endpoints too."""
-    assert _get(demo, "/v1/model", demo.headers) == 200
+    assert get(demo, "/v1/model", demo.headers) == 200
 
 
 def test_without_a_key(demo: Demo) -> None:
     """A caller without the key is rejected by the real server."""
-    assert _get(demo, "/v1/model", {}) == 401
+    assert get(demo, "/v1/model", {}) == 401
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_modern_tls(demo: Demo, version: ssl.TLSVersion) -> None:
     """TLS 1.2 and 1.3 are spoken."""
-    assert _get(demo, "/healthz", {}, version) == 200
+    assert get(demo, "/healthz", {}, version) == 200
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 def test_old_tls_is_rejected(demo: Demo) -> None:
-    """A client that speaks nothing newer than TLS 1.1 gets an alert."""
+    """A client that supports at most TLS 1.1 gets an alert."""
     context = ssl.create_default_context(cafile=str(demo.authority))
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -242,7 +126,7 @@ def test_clear_text_gets_nothing(demo: Demo) -> None:
 def test_forwarded_headers_are_not_believed(demo: Demo) -> None:
     """A client that claims another address and scheme is logged under its own address, and responded to over TLS."""
     forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example"}
-    assert _get(demo, "/healthz", forged) == 200
+    assert get(demo, "/healthz", forged) == 200
     assert "203.0.113.9" not in demo.log.read_text()
 
 
@@ -258,8 +142,8 @@ def test_audit_log(demo: Demo, state: Path) -> None:
     assert _predictions(demo) == [3]
     command = next(line for line in demo.said if "secure-ml audit verify" in line)
     done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "ok: nothing was changed"), done.stdout
-    assert "Outside checkpoints cover" in done.stdout
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "ok: the log is intact"), done.stdout
+    assert "External checkpoints cover" in done.stdout
     served = [
         each for each in records_of(state / "audit") if (each.get("endpoint"), each.get("status")) == ("predict", 200)
     ]
@@ -267,9 +151,9 @@ def test_audit_log(demo: Demo, state: Path) -> None:
 
 
 def test_secrets_are_private(demo: Demo, state: Path) -> None:
-    """Nobody but the owner reads the state, and the key itself is not in it."""
+    """Only the owner can read the state, and the key itself is not in it."""
     assert state.stat().st_mode & 0o777 == 0o700
-    for name in ("server.key", "pepper", "api_keys.json", "audit/keys.json", "audit-verification.key"):
+    for name in ("server.key", "ca.key", "pepper", "api_keys.json", "audit/keys.json", "audit-verification.key"):
         assert (state / name).stat().st_mode & 0o777 == 0o600
     assert not any(
         demo.headers["X-API-Key"].encode() in path.read_bytes() for path in state.rglob("*") if path.is_file()
@@ -277,8 +161,8 @@ def test_secrets_are_private(demo: Demo, state: Path) -> None:
 
 
 def test_busy_port(demo: Demo, tmp_path: Path) -> None:
-    """A second demo on the same port says so in one line, before it makes anything."""
-    environ = _environ(DEMO_STATE=str(tmp_path / "state"), PORT=str(demo.port))
+    """A second demo on the same port reports this in one line, before it creates any files."""
+    environ = demo_environ(DEMO_STATE=str(tmp_path / "state"), PORT=str(demo.port))
     second = subprocess.run(
         [sys.executable, "-m", "example_app.demo"], env=environ, capture_output=True, text=True, check=False, timeout=30
     )
@@ -294,9 +178,9 @@ def test_stopped_and_started_again(demo: Demo, state: Path, number: signal.Signa
     copy = tmp_path / "state"
     shutil.copytree(state, copy)
     authority = (copy / "ca.pem").read_bytes()
-    with _started(copy) as again:
+    with started(copy) as again:
         assert _predictions(again) == [3]
-        assert _get(again, "/v1/model", demo.headers) == 401
+        assert get(again, "/v1/model", demo.headers) == 401
         assert again.stop(number) == 0
     assert again.authority.read_bytes() == authority
     assert "Training" not in "\n".join(again.said)
@@ -308,7 +192,7 @@ def test_stopped_and_started_again(demo: Demo, state: Path, number: signal.Signa
 
 def test_server_that_cannot_start(tmp_path: Path) -> None:
     """When gunicorn ends, its error is shown and the demo ends with status 1."""
-    with _started(tmp_path / "state", FLASK_SECURE_ML_REALMM="typo") as broken:
+    with started(tmp_path / "state", FLASK_SECURE_ML_REALMM="typo") as broken:
         assert broken.process.wait(PATIENCE) == 1
     assert "SECURE_ML_REALMM: is not known" in broken.log.read_text()
     assert "demo: gunicorn ended with status" in broken.log.read_text()

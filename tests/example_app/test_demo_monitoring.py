@@ -1,4 +1,4 @@
-"""The demo under attack, with a real Prometheus, as ``make demo-monitoring`` runs it."""
+"""The demo under attack with a real Prometheus, as run by ``make demo-monitoring``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from programs import needs
 from servers import free_port
 
 PATIENCE = 180
-# Minutes are seconds there, so a busy machine can cause these.
-WHEN_BUSY = {"SecureMLDown", "SecureMLSlow", "SecureMLStoreDown", "SecureMLStoreUnstable"}
+# Minutes are seconds there, so a busy machine can cause these. The last one waits longest: the attack may end before.
+WHEN_BUSY = {"SecureMLDown", "SecureMLSlow", "SecureMLStoreDown", "SecureMLStoreUnstable", "SecureMLLimitNearlyUsed"}
 
 
 def run(state: Path, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def run(state: Path, **changes: str) -> subprocess.CompletedProcess[str]:
 
 @needs("prometheus")
 def test_the_attacks_raise_alerts(tmp_path: Path) -> None:
-    """Those that are expected, and none about the app itself; honest requests pass, and nothing is left running."""
+    """The expected ones fire, none about the app; legitimate requests succeed, and all processes end."""
     state, port, watch = tmp_path / "it's a state", free_port(), free_port()
     done = run(state, PORT=str(port), PROMETHEUS_PORT=str(watch))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -46,7 +46,7 @@ def test_the_attacks_raise_alerts(tmp_path: Path) -> None:
 
 
 def test_without_prometheus(tmp_path: Path) -> None:
-    """One line says how to install it, before anything is made."""
+    """One line has the install command, before any file is created."""
     state = tmp_path / "state"
     done = run(state, PATH=str(tmp_path))
     assert done.returncode == 1

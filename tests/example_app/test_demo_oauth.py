@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from example_app.server import Address
 from flask_secure_ml.config import Settings
 from plain_http import Answer
 from programs import needs
-from servers import accepts, free_port, wait_until
+from servers import accepts, free_port, started
 
 PATIENCE = 90.0
 OWN = {"DEMO_STATE", "HOST", "PORT", "AUTH_PORT", "RESOURCE"}
@@ -42,7 +43,7 @@ FLOWER = '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 
 @dataclass
 class Demo:
-    """A running demo: what it said, and the servers that it runs."""
+    """A running demo: its output, and its servers."""
 
     process: subprocess.Popen[str]
     said: list[str]
@@ -58,7 +59,7 @@ class Demo:
 
     @property
     def auth(self) -> AuthServer:
-        """The authorization server, with the secrets that the commands hold."""
+        """The authorization server, with the secrets from the commands."""
         words = [shlex.split(line.partition("$(")[2] or line) for line in self.commands]
         pairs = (each[each.index("-u") + 1].split(":") for each in words if "-u" in each)
         url = f"https://127.0.0.1:{self.auth_port}"
@@ -113,7 +114,7 @@ def _started(state: Path) -> Iterator[Demo]:
 
 
 def _read(process: subprocess.Popen[str]) -> list[str]:
-    """Read what the demo says until it has said everything, or ends."""
+    """Read the complete output of the demo, or up to its end."""
     lines: list[str] = []
     for line in process.stdout or ():
         lines.append(line.rstrip("\n"))
@@ -187,7 +188,7 @@ def test_token_for_another_api(demo: Demo, client: str) -> None:
 
 
 def test_token_of_nobody(demo: Demo) -> None:
-    """An invented token is rejected with the same response as none, and the challenge says where tokens come from."""
+    """An invented token gets the same response as none, and the challenge names the authorization server."""
     response = demo.ask("invented")
     assert response.status == 401
     assert f"https://127.0.0.1:{demo.port}/.well-known/oauth-protected-resource" in response.headers["WWW-Authenticate"]
@@ -202,13 +203,13 @@ def test_revoked_token(demo: Demo) -> None:
 
 
 def test_metadata(demo: Demo) -> None:
-    """RFC 9728: the API says publicly which authorization server it trusts."""
+    """RFC 9728: the API publishes the authorization server that it trusts."""
     response = demo.call("GET", "/.well-known/oauth-protected-resource", "", {}, demo.port)
     assert response.json["authorization_servers"] == [demo.auth.issuer]
 
 
 def test_secrets_are_private(demo: Demo) -> None:
-    """Nobody but the owner reads the state; the secrets of the callers are not in it at all."""
+    """Only the owner can read the state; it does not contain the secrets of the callers."""
     assert demo.state.stat().st_mode & 0o777 == 0o700
     for name in ("auth_clients.json", "auth_keys.json", "auth_tokens.db", "introspection_secret", "server.key"):
         assert (demo.state / name).stat().st_mode & 0o777 == 0o600
@@ -260,7 +261,7 @@ def test_stopped(demo: Demo, tmp_path: Path, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("which", [0, 1], ids=["authorization-server", "api"])
 def test_one_server_ends(demo: Demo, tmp_path: Path, which: int) -> None:
-    """When one of the two ends by itself, the other is ended and the demo says so."""
+    """If one of the two servers ends by itself, the demo stops the other and reports it."""
     with _started(_copied(demo.state, tmp_path)) as broken:
         os.kill(_children(broken.process.pid)[which], signal.SIGTERM)
         assert broken.process.wait(PATIENCE) == 1
@@ -270,7 +271,7 @@ def test_one_server_ends(demo: Demo, tmp_path: Path, which: int) -> None:
 
 
 def test_damaged_state(tmp_path: Path) -> None:
-    """A signing key that cannot be read is named, with what to do."""
+    """The message names the unreadable signing key, with a remedy."""
     state = tmp_path / "state"
     state.mkdir()
     (state / "auth_keys.json").write_text("{")
@@ -280,13 +281,13 @@ def test_damaged_state(tmp_path: Path) -> None:
 
 
 def test_settings_are_those_of_the_package(tmp_path: Path) -> None:
-    """What the demo tells the API passes the package's own checks."""
+    """The settings that the demo passes to the API pass the package's own checks."""
     api = Api(tmp_path, tmp_path / "ca.pem", "key", {}, {})
     told = oauth_settings(api, Config("https://127.0.0.1:9443", ("https://127.0.0.1:8443",), tmp_path), "ab" * 32)
     assert told.pop("SSL_CERT_FILE") == str(tmp_path / "ca.pem")
     config: dict[str, Any] = {name.removeprefix("FLASK_"): value for name, value in told.items()}
-    config["SECURE_ML_TOKEN_ISSUERS"] = json.loads(config["SECURE_ML_TOKEN_ISSUERS"])
-    config["SECURE_ML_INTROSPECTION_CACHE_SECONDS"] = json.loads(config["SECURE_ML_INTROSPECTION_CACHE_SECONDS"])
+    for name in ("TOKEN_ISSUERS", "INTROSPECTION_CACHE_SECONDS", "CHECK_IGNORE"):
+        config[f"SECURE_ML_{name}"] = json.loads(config[f"SECURE_ML_{name}"])
     settings = Settings.load(config)
     assert settings.introspection_cache_seconds == 0
     assert settings.resource_uri == settings.token_issuers[0].audience == "https://127.0.0.1:8443"
@@ -315,7 +316,7 @@ def test_commands_survive_the_shell(tmp_path: Path) -> None:
 
 @pytest.fixture
 def iris(demo: Demo, tmp_path: Path) -> Iterator[str]:
-    """Serve the app of the tutorial as it says, on free ports, and return what it logs to."""
+    """Serve the app of the tutorial as described, on free ports, and return its log."""
     # The block ends at the first line that is not indented.
     lines = re.split(r"\n(?=\S)", TUTORIAL.read_text().partition(":class: complete\n\n")[2])[0]
     ports = {"7443": str(demo.third_port), "9443": str(demo.auth_port)}
@@ -324,22 +325,14 @@ def iris(demo: Demo, tmp_path: Path) -> Iterator[str]:
     files = ["--certfile", str(demo.state / "server.pem"), "--keyfile", str(demo.state / "server.key")]
     command = [sys.executable, "-m", "gunicorn", "--chdir", str(tmp_path), "--bind", f"127.0.0.1:{demo.third_port}"]
     log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, *files, "--no-control-socket", "app:create_app()"],
-            env=_environ(SSL_CERT_FILE=str(demo.state / "ca.pem")),
-            stderr=output,
-        )
-        try:
-            wait_until(lambda: accepts(demo.third_port) or process.poll() is not None, "the app does not listen")
-            yield str(log)
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
+    command += [*files, "--no-control-socket", "app:create_app()"]
+    environ = _environ(SSL_CERT_FILE=str(demo.state / "ca.pem"))
+    with started(command, partial(accepts, demo.third_port), log, env=environ):
+        yield str(log)
 
 
 def test_tutorial(demo: Demo, iris: str) -> None:
-    """The app of the tutorial takes tokens for itself, rejects those for the other API, and says so in its log."""
+    """The app of the tutorial accepts its own tokens, rejects those for the other API, and logs the reason."""
     other = demo.ask(demo.auth.token(scope="predict"), FLOWER, demo.third_port)
     assert other.status == 401
     assert "the token is for another audience" in Path(iris).read_text()

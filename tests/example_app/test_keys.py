@@ -12,7 +12,7 @@ from support import RANDOM_SECRET
 
 
 def test_keys_of_others_stay(tmp_path: Path) -> None:
-    """Only the demo's own earlier key goes; one that was made by hand for another client stays."""
+    """Only the demo's own earlier key is removed; keys of other clients are kept."""
     pepper = tmp_path / "pepper"
     pepper.write_text(RANDOM_SECRET)
     _, path = fresh_key(tmp_path, pepper)
@@ -24,7 +24,7 @@ def test_keys_of_others_stay(tmp_path: Path) -> None:
 
 
 def test_damaged_key_file(tmp_path: Path) -> None:
-    """A key file that cannot be read is named, with what to do."""
+    """The message names the unreadable key file, with a remedy."""
     (tmp_path / "pepper").write_text(RANDOM_SECRET)
     (tmp_path / "api_keys.json").write_text("{")
     with pytest.raises(KeysError, match=r"api_keys\.json.*delete it"):

@@ -67,7 +67,7 @@ def _cut_short() -> bytes:
 
 
 def test_accuracy_on_images_held_out(model: DigitsModel) -> None:
-    """The model is right on more than 93 % of the images that training did not see, and says how many."""
+    """The accuracy on the test images is above 93 % and matches the stored one."""
     _, unseen, _, digits = split()
     right = float(np.mean(model.predict(unseen)[0] == digits))
     assert right > 0.93
@@ -114,11 +114,11 @@ def test_digest_beside_the_model(saved: Path) -> None:
 
 @pytest.mark.parametrize("position", [0, 1000, -1], ids=["first", "middle", "last"])
 def test_one_changed_byte_is_rejected(saved: Path, position: int) -> None:
-    """A model of which one byte was changed is not loaded, and the error says what to do."""
+    """A model with one changed byte is not loaded, and the error has a remedy."""
     digest, data = trained_digest(saved), bytearray(saved.read_bytes())
     data[position] ^= 1
     saved.write_bytes(data)
-    with pytest.raises(ModelError, match=r"not the file that was trained.*python -m example_app\.training"):
+    with pytest.raises(ModelError, match=r"not the trained model.*python -m example_app\.training"):
         load(saved, digest)
 
 
@@ -136,7 +136,7 @@ def test_wrong_digest_parses_nothing(saved: Path, monkeypatch: pytest.MonkeyPatc
     ids=["pickle", "array-of-objects", "single-array", "wrong-shapes", "unknown-names", "cut-short", "empty"],
 )
 def test_other_formats_are_rejected(tmp_path: Path, make: Callable[[], bytes]) -> None:
-    """What is not a model is rejected, also with the right digest; a pickle is never run."""
+    """A file that is not a model is rejected, even with the right digest; a pickle is never executed."""
     path, data = tmp_path / "model.npz", make()
     path.write_bytes(data)
     with pytest.raises(ModelError, match="Train again"):

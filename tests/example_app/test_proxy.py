@@ -168,7 +168,7 @@ def test_targets_that_are_not_forwarded(site: Site, target: str) -> None:
 
 @pytest.mark.parametrize(("text", "status"), REQUESTS.values(), ids=REQUESTS)
 def test_request_smuggling(site: Site, text: str, status: str) -> None:
-    """A request whose end is unclear is rejected, and nothing behind it is served."""
+    """A request with an ambiguous end is rejected, and the data after it is not served."""
     answer = site.raw(text)
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert answer.split(b" ", 2)[1].decode() == status
@@ -257,7 +257,7 @@ def test_a_short_broken_response(site: Site) -> None:
 
 
 def test_scores_are_masked(site: Site) -> None:
-    """What the policy says of a response holds for the upstream's."""
+    """The response options of the policy apply to responses of the upstream."""
     status, _, body = site.ask("GET", "/scores")
     assert (status, json.loads(body)) == (200, {"scores": [0.12, 0.88]})
 
@@ -314,7 +314,7 @@ def test_classes_of_workers(
 
 
 def test_an_upstream_that_is_down(tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a 503 that says when to try again, for those who may call; the others get 401."""
+    """It is a 503 with Retry-After for authorized callers; others get 401."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     key = key_in_file(str(tmp_path / "keys.json"))
     with proxy(tmp_path, certificate, UPSTREAM=f"http://127.0.0.1:{free_port()}") as served:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from bodies import CHUNKED, JSON, TERMINATED, a_chunked_request, a_guard, a_request, an_exchange
+from flask_secure_ml import protect, public
 from flask_secure_ml.errors import (
     MalformedRequest,
     PayloadTooLarge,
@@ -22,6 +23,8 @@ from flask_secure_ml.errors import (
     ValidationFailed,
 )
 from flask_secure_ml.inputs import Tensor
+from flask_secure_ml.testing import MemorySink
+from support import HTTPS, MakeApp, caller
 
 CAP = 1_000
 guard = a_guard(max_bytes=CAP, max_depth=5)
@@ -40,7 +43,7 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Request]:
 
 
 class Broken:
-    """A body of which the server delivers a part and then fails."""
+    """A body that fails after a part was delivered."""
 
     def __init__(self, error: Exception) -> None:
         self._parts = [b'{"a":']
@@ -53,7 +56,7 @@ class Broken:
 
 
 class Endless:
-    """A body without end, which counts what is read of it."""
+    """A body without an end, which counts the bytes read."""
 
     taken = 0
 
@@ -82,14 +85,14 @@ HANDSHAKE: dict[str, str | bool] = {"REQUEST_METHOD": "GET", "HTTP_UPGRADE": "we
     ],
 )
 def test_the_connection_is_no_body(media_type: str | None, environ: dict[str, str | bool]) -> None:
-    """What a server shows as the input of a request to upgrade has no end, for the guard and for the view."""
+    """The input of an upgrade request is the connection, which has no end for the guard and the view."""
     found = a_request(None, media_type, Untouchable(), **environ)
     guard.check(found, an_exchange())
     assert found.get_data() == b""
 
 
 def test_a_declared_body_beside_an_upgrade() -> None:
-    """It ends where it says, and one that is chunked is nothing that anybody decodes there."""
+    """A body with a length ends as declared; a chunked one is not decoded by any server there."""
     unterminated: dict[str, str | bool] = {"wsgi.input_terminated": False, "HTTP_CONNECTION": "upgrade"}
     found = a_request(None, "text/plain", BytesIO(b"text and frames"), **(unterminated | {"CONTENT_LENGTH": "4"}))
     guard.check(found, an_exchange())
@@ -108,7 +111,7 @@ def test_a_schema_fills_the_payload(make: Callable[..., Request]) -> None:
 
 
 def test_the_body_can_be_read_again(make: Callable[..., Request]) -> None:
-    """A view of an older app reads the whole body as if nobody had, also through another request object."""
+    """A view of an existing app reads the whole body again, also through another request object."""
     body = b'{"a": [1, 2]}'
     request = make(body)
     guard.check(request, an_exchange())
@@ -128,7 +131,7 @@ def test_the_cap_itself_passes_and_one_more_is_rejected(make: Callable[..., Requ
 
 @pytest.mark.parametrize("length", [str(CAP + 1), "9" * 18, "9" * 5_000])
 def test_a_declared_length_over_the_cap_is_rejected_unread(length: str) -> None:
-    """What is too large by its own word is not read."""
+    """A body whose declared length is too large is not read."""
     request = a_request(stream=Untouchable(), CONTENT_LENGTH=length)
     with pytest.raises(PayloadTooLarge):
         guard.check(request, an_exchange())
@@ -146,7 +149,7 @@ def test_an_endless_body_is_read_to_the_cap_only() -> None:
     ("own", "app_wide", "effective"), [(5, None, 5), (2_000, None, 2_000), (0, None, 0), (50, 7, 7)]
 )
 def test_a_policy_and_the_app_have_caps_of_their_own(own: int, app_wide: int | None, effective: int) -> None:
-    """A policy's cap comes before the guard's, smaller or larger; Flask's own setting still holds."""
+    """A policy's limit overrides the guard's, smaller or larger; Flask's own setting still applies."""
 
     class Limited(Request):
         max_content_length = app_wide
@@ -158,7 +161,7 @@ def test_a_policy_and_the_app_have_caps_of_their_own(own: int, app_wide: int | N
 
 
 def test_an_upload_of_known_length_stays_in_its_stream() -> None:
-    """A file is not read into memory when nothing here parses it."""
+    """A file is not read into memory if it is not parsed here."""
     exchange = an_exchange()
     guard.check(a_request(media_type="image/png", stream=Untouchable(), CONTENT_LENGTH="9"), exchange)
     assert exchange.received_bytes == 9
@@ -166,7 +169,7 @@ def test_an_upload_of_known_length_stays_in_its_stream() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "identity, gzip", "made-up"])
 def test_content_encodings_are_rejected_unread(encoding: str) -> None:
-    """A compressed body is never decompressed; the response says what is accepted."""
+    """A compressed body is never decompressed; the response lists the accepted encodings."""
     request = a_request(gzip.compress(b"{}"), stream=Untouchable(), HTTP_CONTENT_ENCODING=encoding)
     with pytest.raises(UnsupportedMediaType) as caught:
         guard.check(request, an_exchange())
@@ -175,7 +178,7 @@ def test_content_encodings_are_rejected_unread(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
 def test_identity_is_no_encoding(encoding: str) -> None:
-    """Identity means that there is no encoding."""
+    """Identity means no encoding."""
     guard.check(a_request(b"{}", HTTP_CONTENT_ENCODING=encoding), an_exchange())
 
 
@@ -183,7 +186,7 @@ def test_identity_is_no_encoding(encoding: str) -> None:
     "media_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/ld+json", "a\x00b", ";;="]
 )
 def test_a_schema_needs_json(media_type: str | None) -> None:
-    """On a route with a schema any other media type, or none, is 415 with what is accepted."""
+    """On a route with a schema any other media type, or none, is 415 with the accepted ones."""
     with pytest.raises(UnsupportedMediaType) as caught:
         guard.check(a_request(b'{"instances": [[1, 2]]}', media_type), an_exchange(body=Predict))
     assert ("Accept", JSON) in caught.value.extra_headers
@@ -199,7 +202,7 @@ def test_json_is_utf8(charset: str, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("media_type", [JSON, "Application/JSON", f"{JSON}; charset=utf-8", f'{JSON};charset="UTF-8"'])
 def test_ways_to_write_the_media_type(media_type: str) -> None:
-    """The media type is read as HTTP says: any case, with the charset named or not."""
+    """The media type is parsed according to HTTP: any case, with or without the charset."""
     guard.check(a_request(b'{"instances": [[1, 2]]}', media_type), an_exchange(body=Predict))
 
 
@@ -250,7 +253,7 @@ def test_ambiguous_transfer_codings_are_malformed(environ: dict[str, Any]) -> No
 
 
 def test_a_body_that_ends_early_is_malformed() -> None:
-    """``12`` of ``123`` is valid JSON and not what was sent."""
+    """``12`` of ``123`` is valid JSON, but not the body that was sent."""
     with pytest.raises(MalformedRequest, match="400") as caught:
         guard.check(a_request(b"12", JSON, None, **(TERMINATED | {"CONTENT_LENGTH": "3"})), an_exchange())
     assert caught.value.reason == "the body ends after 2 of 3 bytes"
@@ -265,7 +268,7 @@ def test_what_follows_the_declared_length_is_not_read() -> None:
 
 @pytest.mark.parametrize("error", [OSError("reset"), ValueError("closed"), TimeoutError(), RuntimeError("bad trailer")])
 def test_a_read_that_fails_is_malformed(make: Callable[..., Request], error: Exception) -> None:
-    """Lost connections and broken chunks are the client's fault, whatever the server raises for them."""
+    """Lost connections and invalid chunks are client errors, whatever the server raises."""
     with pytest.raises(MalformedRequest, match="400") as caught:
         guard.check(make(b'{"a":1}', stream=Broken(error)), an_exchange())
     assert caught.value.reason == f"the body could not be read: {type(error).__name__}"
@@ -379,7 +382,7 @@ def test_many_objects() -> None:
     chunked=st.booleans(),
 )
 def test_no_input_is_a_fault(body: bytes, media_type: str, encoding: str, length: str | None, chunked: bool) -> None:
-    """Whatever comes, the guard lets it pass or rejects it with an error of its own."""
+    """The guard accepts any request or rejects it with one of its own errors."""
     make = a_chunked_request if chunked else a_request
     own_length = {} if length is None else {"CONTENT_LENGTH": length}
     request = make(body, media_type, None, HTTP_CONTENT_ENCODING=encoding, **own_length)
@@ -409,3 +412,114 @@ def test_in_an_app_without_schema() -> None:
     assert client.post("/", data={"a": "b"}).json == {"json": None, "form": {"a": "b"}, "file": None}
     upload = client.post("/", data={"a": "b", "file": (BytesIO(b"content"), "name")})
     assert upload.json == {"json": None, "form": {"a": "b"}, "file": "content"}
+
+
+# --- the errors of a malformed body ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schema", "media_type", "body", "message"),
+    [
+        pytest.param(
+            schema,
+            "application/json",
+            b'{"rows": [1,]}',
+            "The body is not strict JSON: trailing comma is not allowed at character 11.",
+            id=f"json, {schema}",
+        )
+        for schema in (True, False)
+    ]
+    + [
+        pytest.param(
+            True,
+            "text/csv",
+            b"1,2\n1,x\n",
+            "Row 2 of the table contains a value that is not a number.",
+            id="csv, letter",
+        ),
+        pytest.param(
+            True,
+            "text/csv",
+            b"1,2\n1,2\n1,\n",
+            "Row 3 of the table contains a value that is not a number.",
+            id="csv, gap",
+        ),
+        pytest.param(
+            True,
+            "text/csv; header=present",
+            b'a,b\n"1",2\n',
+            "Row 1 of the table contains a value that is not a number.",
+            id="csv, quotation marks",
+        ),
+        pytest.param(True, "application/x-npy", b"x", "", id="npy"),
+    ],
+)
+def test_a_caller_learns_where_a_body_is_wrong(
+    protected: MakeApp, sink: MemorySink, schema: bool, media_type: str, body: bytes, message: str
+) -> None:
+    """An authenticated caller gets the rule and the position in one error; the log has them as the reason."""
+
+    class Body(Schema):
+        rows = Tensor(shape=(None, 2))
+
+    if not schema and media_type != "application/json":
+        pytest.skip("only JSON is read for a route without a schema")
+    app = Flask("model_app")
+    policy = protect(body=Body) if schema else protect()
+    app.add_url_rule("/rows", "rows", policy(lambda **_payload: "ok"), methods=["POST"])
+    app.add_url_rule("/open", "open", public(lambda: "ok"), methods=["POST"])
+    client = protected(app, WIRE_FORMATS=["json", "csv", "npy"]).test_client()
+    options: dict[str, Any] = {"base_url": HTTPS, "data": body, "content_type": media_type}
+    response = client.post("/rows", headers=caller("ada"), **options)
+    document = response.get_json()
+    assert (response.status_code, document["code"]) == (400, "malformed_request")
+    (error,) = document["errors"]
+    assert error["pointer"] == ""
+    assert error["message"] == message or not message
+    assert document["detail"] == "The request is malformed."
+    logged = sink.records[-1]
+    assert "pointers" not in logged
+    assert f"{logged['reason']}.".lower() == error["message"].lower()
+    if media_type == "application/json":
+        assert "errors" not in client.post("/open", **options).get_json()
+
+
+@pytest.mark.parametrize(
+    ("media_type", "environ", "message"),
+    [
+        ("application/msgpack", {}, "The body cannot be read as MessagePack."),
+        (
+            "application/json",
+            {"wsgi.input": Broken(ConnectionError("x")), "CONTENT_LENGTH": "9"},
+            "The body could not be read.",
+        ),
+        (
+            "application/json",
+            {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""},
+            "A chunked body is not accepted.",
+        ),
+    ],
+    ids=["MessagePack", "stream", "chunked"],
+)
+def test_a_caller_learns_nothing_about_the_server(
+    protected: MakeApp, sink: MemorySink, media_type: str, environ: dict[str, Any], message: str
+) -> None:
+    """Names of exceptions and servers are in the log only."""
+
+    class Body(Schema):
+        rows = Tensor(shape=(None, 2))
+
+    app = Flask("model_app")
+    app.add_url_rule("/rows", "rows", protect(body=Body)(lambda **_payload: "ok"), methods=["POST"])
+    client = protected(app, WIRE_FORMATS=["json", "msgpack"]).test_client()
+    response = client.post(
+        "/rows",
+        base_url=HTTPS,
+        headers=caller("ada"),
+        data=b"\xc1",
+        content_type=media_type,
+        environ_overrides=environ,
+    )
+    assert (response.status_code, response.get_json()["errors"][0]["message"]) == (400, message)
+    reason = str(sink.records[-1]["reason"])
+    assert len(reason) > len(message)

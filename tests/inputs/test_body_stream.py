@@ -1,4 +1,4 @@
-"""How a body is read: what is asked of the server's stream, and what is left for the next reader."""
+"""Reading a body: reads from the server's stream, and restoring it for the next reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1_048_576
 
 
 class Recording(BytesIO):
-    """A stream that gives at most some bytes at once, and records what is asked of it."""
+    """A stream that returns at most some bytes per read, and records the reads."""
 
     def __init__(self, body: bytes, most: int) -> None:
         super().__init__(body)
@@ -32,7 +32,7 @@ def read_from(stream: Recording, length: int | None, limit: int = 100 * MIB) -> 
 
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_short_reads_are_continued(most: int) -> None:
-    """A server may give less than is asked, for a declared length and for a chunked body."""
+    """A server may return less than requested, for a declared length and for a chunked body."""
     body = bytes(range(50))
     assert read_from(Recording(body, most), 50) == body
     assert read_from(Recording(body, most), None) == body
@@ -46,7 +46,7 @@ def test_a_declared_body_is_one_read() -> None:
 
 
 def test_larger_bodies_are_read_in_blocks() -> None:
-    """A server that makes room for what is asked makes little."""
+    """A server that allocates the requested size allocates little."""
     stream = Recording(bytes(5 * MIB), 10 * MIB)
     assert len(read_from(stream, 5 * MIB)) == 5 * MIB
     assert max(stream.asked) <= MIB

@@ -1,4 +1,4 @@
-"""Caps on what a body has: the limit passes, one more is rejected, and counting comes before parsing."""
+"""Limits on the content of bodies: the limit is accepted, one more is rejected, and counting precedes parsing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PADDING = b" " * 5_000
 
 @pytest.fixture(params=[b"", PADDING], ids=["small", "large"])
 def padding(request: pytest.FixtureRequest) -> bytes:
-    """White space that changes nothing but the way in which the rules are checked."""
+    """White space that only changes how the limits are checked."""
     return bytes(request.param)
 
 
@@ -59,7 +59,7 @@ def padding(request: pytest.FixtureRequest) -> bytes:
     ],
 )
 def test_values_are_counted(raw: bytes, values: int, padding: bytes) -> None:
-    """The larger of both counts: values that hold no other, and arrays and objects."""
+    """The larger of two numbers counts: values without inner values, and arrays and objects."""
     raw += padding
     assert strictjson.loads(raw, max_elements=values) == json.loads(raw)
     if values > 1:
@@ -123,7 +123,7 @@ _VALUES = st.recursive(
 
 @given(value=_VALUES, most=st.integers(1, 30))
 def test_fuzz_counting_agrees_with_walking(value: Any, most: int) -> None:
-    """What is counted in the bytes is what is there."""
+    """Counting bytes gives the same numbers as walking the document."""
     raw = json.dumps(value).encode()
     if max(_leaves(value), _containers(value)) > most:
         with pytest.raises(strictjson.TooLargeError):
@@ -157,7 +157,7 @@ def test_what_is_over_a_cap_is_not_parsed(body: bytes, monkeypatch: pytest.Monke
 
 
 def test_a_plain_body_is_not_even_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that is too short to have too many values pays nothing for the limits."""
+    """The limits cost nothing for a body that is too short to exceed them."""
     monkeypatch.setattr(strictjson, "_has_more_than", lambda *_: pytest.fail("it was counted"))
     monkeypatch.setattr(strictjson, "_has_string_over", lambda *_: pytest.fail("it was measured"))
     a_guard().check(a_request(b"[" + b"10," * 300 + b"0]"), an_exchange())
@@ -234,7 +234,7 @@ def test_20_megabytes_need_at_most_6_times_their_size() -> None:
 
 
 def test_media_types_with_a_suffix_are_json_too() -> None:
-    """The limits hold for whatever Flask's ``get_json`` would read."""
+    """The limits apply to every body that Flask's ``get_json`` would read."""
     with pytest.raises(PayloadTooLarge):
         a_guard().check(a_request(b"[" * 20_001, "application/vnd.model+json"), an_exchange())
 

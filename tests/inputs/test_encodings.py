@@ -1,4 +1,4 @@
-"""Content encodings: undone within the limit, and nothing broken, cut off or appended passes."""
+"""Content decoding within the limit; corrupt, truncated and extended bodies are rejected."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_body_is_read_as_it_was_before(name: str) -> None:
-    """The schema and the view see what was compressed; the size on the wire is what was received."""
+    """The schema and the view get the decoded body; the received size is that on the wire."""
     raw = COMPRESS[name](BODY)
     request, exchange = a_request(raw, HTTP_CONTENT_ENCODING=name), an_exchange(body=Predict)
     GUARD.check(request, exchange)
@@ -58,7 +58,7 @@ def test_a_body_is_read_as_it_was_before(name: str) -> None:
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "image/png"])
 @pytest.mark.parametrize("environ", [{}, CHUNKED], ids=["declared", "chunked"])
 def test_a_body_without_schema_is_read_too(name: str, media_type: str, environ: dict[str, str | bool]) -> None:
-    """A view that knows nothing of encodings gets what it can read."""
+    """A view without support for content encodings gets the decoded body."""
     raw = COMPRESS[name](BODY)
     request = a_request(None if environ else raw, media_type, BytesIO(raw), HTTP_CONTENT_ENCODING=name, **environ)
     GUARD.check(request, an_exchange())
@@ -66,7 +66,7 @@ def test_a_body_without_schema_is_read_too(name: str, media_type: str, environ: 
 
 
 def test_a_body_that_was_read_before(name: str) -> None:
-    """Whoever read the compressed bytes first does not keep the view from the others."""
+    """Code that reads the compressed bytes first does not prevent the view from reading the decoded body."""
     request = a_request(COMPRESS[name](BODY), HTTP_CONTENT_ENCODING=name)
     request.get_data()
     GUARD.check(request, an_exchange())
@@ -89,7 +89,7 @@ def test_others_are_rejected_with_what_is_accepted(encoding: str) -> None:
 
 @pytest.mark.parametrize("names", [["identity"], ["gzip"]], ids=["identity", "gzip"])
 def test_what_is_off_is_rejected(names: list[str]) -> None:
-    """Nothing is undone that is not configured; identity is nothing to undo."""
+    """Only configured encodings are decoded; identity needs no decoding."""
     guard = a_guard(encodings=names)
     with pytest.raises(UnsupportedMediaType):
         guard.check(a_request(zstd.compress(BODY), HTTP_CONTENT_ENCODING="zstd"), an_exchange(body=Predict))
@@ -162,7 +162,7 @@ def test_a_bomb_costs_no_more_than_the_cap(name: str) -> None:
 
 
 def test_the_compressed_body_has_the_same_cap() -> None:
-    """What is too large already is not read, and a policy's own cap holds for both sizes."""
+    """A compressed body that is too large is not read, and a policy's own limit applies to both sizes."""
     raw = gzip.compress(os.urandom(2_000))
     for options, size in (({}, 1_000), ({"caps": {"max_body_bytes": 30}}, 30)):
         with pytest.raises(PayloadTooLarge, match="413") as caught:
@@ -175,17 +175,17 @@ def test_the_compressed_body_has_the_same_cap() -> None:
 
 
 def test_a_missing_package_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """zstd that cannot be undone is a fault of the setup; without it in the setting nothing is needed."""
+    """zstd without its package is an error at start; without zstd in the setting none is needed."""
     for module in ("compression.zstd", "backports.zstd"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=r"SECURE_ML_CONTENT_ENCODINGS has zstd.*\[zstd\]"):
+    with pytest.raises(ConfigError, match=r"SECURE_ML_CONTENT_ENCODINGS: zstd.*\[zstd\]"):
         Encodings(["zstd"])
     assert Encodings(["gzip"]).decode("gzip", gzip.compress(b"a"), 1) == b"a"
 
 
 @given(data=st.data(), encoding=st.sampled_from(sorted(COMPRESS)), cap=st.integers(0, 2_000))
 def test_fuzz_only_rejects(data: st.DataObject, encoding: str, cap: int) -> None:
-    """Whatever comes, the result is within the limit, or the body is rejected."""
+    """For any input, the result is within the limit, or the body is rejected."""
     raw = data.draw(mutated([COMPRESS[encoding](original) for original in (b"", BODY, bytes(100_000))]))
     with suppress(MalformedRequest, PayloadTooLarge):
         assert len(ENCODINGS.decode(encoding, raw, cap)) <= cap

@@ -1,4 +1,4 @@
-"""What the shortcut accepts is what the loader loads; what it does not know, the loader decides."""
+"""Bodies accepted by the fast path are loaded as by the loader; all others are left to it."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_errors_are_those_of_the_loader() -> None:
 
 @pytest.mark.parametrize("formats", [("json",), ("json", "oip"), ("oip",)], ids="+".join)
 def test_formats_of_json(formats: tuple[str, ...]) -> None:
-    """An inference request is none that the shortcut accepts, whatever the schema has."""
+    """The fast path never accepts an inference request, whatever the schema."""
     inference = b'{"inputs":[{"name":"instances","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
     guard = a_guard(formats)
     if "oip" in formats:

@@ -113,7 +113,7 @@ def test_schemas_that_can_do_more_have_no_plan(schema: Callable[[], Schema]) -> 
 
 
 def test_processors_of_fields_have_no_plan() -> None:
-    """marshmallow 4 lets a field change a value before and after it is loaded."""
+    """In marshmallow 4 a field can change a value before and after loading."""
     for name in ("pre_load", "post_load"):
         field = Tensor((None,))
         setattr(field, name, [lambda value: value])
@@ -153,7 +153,7 @@ BODY = SCHEMAS[Floats][0]
 
 
 def changes() -> Iterator[Any]:
-    """Yield changes to a schema after its first use, each with what the loader makes of the body then."""
+    """Yield changes to a schema after its first use, each with the loader's result for the body."""
 
     def change(name: str, value: Any) -> Callable[[Schema, Any], None]:
         return lambda _, field: setattr(field, name, value)
@@ -177,7 +177,7 @@ def changes() -> Iterator[Any]:
 
 @pytest.mark.parametrize("change", list(changes()))
 def test_a_changed_schema_gets_another_plan(change: Callable[[Schema, Any], None]) -> None:
-    """Whatever is changed behind its back, the shortcut loads what the loader loads, or nothing."""
+    """After any change, the fast path returns the loader's result, or None."""
     # Of a class of its own, because the schemas of one class share the lists of its fields.
     schema = Schema.from_dict({"instances": Tensor((None, 4), "float32", minimum=-1e6, maximum=1e6)})()
     acceptor = Acceptor(schema, None)

@@ -1,4 +1,4 @@
-"""Names of a tensor's features: where they come from, and that ranges and columns are matched by them."""
+"""Feature names of tensors: their sources, and matching of ranges and columns by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def a_profile(*names: str) -> Profile:
 
 
 def a_model(*names: str) -> Any:
-    """Return what a fitted estimator says of itself."""
+    """Return the description of a fitted estimator."""
     return SimpleNamespace(n_features_in_=len(names), feature_names_in_=np.array(names, object))
 
 
@@ -64,7 +64,7 @@ def test_a_profile_is_matched_to_the_model() -> None:
 
 
 def test_a_profile_without_names_goes_by_position() -> None:
-    """There is nothing to match, or the author says that there is not."""
+    """There are no names to match, or they are ignored explicitly."""
     model = a_model("income", "age")
     assert bounds(Tensor.for_model(model, profile=a_profile())) == AGE_FIRST
     assert bounds(Tensor.for_model(model, profile=a_profile("age", "income"), features=())) == AGE_FIRST
@@ -94,7 +94,7 @@ def test_a_profile_of_other_features(names: tuple[str, ...], reason: str) -> Non
         pytest.param({"features": ["a", "b", "c"]}, "one name for each", id="too many"),
         pytest.param({"features": ["a", "b"], "shape": (2, None)}, "one name for each", id="any number"),
         pytest.param({"features": ["a", "b"], "shape": (2, "n")}, "one name for each", id="named dimension"),
-        pytest.param({"features": ["a", "a"]}, "different names", id="repeated"),
+        pytest.param({"features": ["a", "a"]}, "must be unique", id="repeated"),
     ],
 )
 def test_wrong_names(options: dict[str, Any], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Loading with a schema: twenty errors are enough, and nothing is examined for more."""
+"""Loading with a schema stops after twenty errors, without examining the rest."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_places_are_those_in_the_whole_list() -> None:
 
 
 def test_good_values_are_loaded_as_ever() -> None:
-    """Steps change nothing of what is loaded, whatever the length."""
+    """Loading in steps gives the same result for any length."""
     for length in (0, 1, 99, 100, 101, 350):
         numbers = list(range(length))
         value = {"numbers": numbers, "rows": [{"values": numbers}] * 3, "many": [{"values": numbers}] * length}
@@ -112,7 +112,7 @@ def test_what_is_no_list(value: Any) -> None:
 
 
 def test_validators_see_the_whole_list() -> None:
-    """A validator of the list is asked once, with everything."""
+    """A validator of the list is called once, with all items."""
     assert pointers(SCHEMA, {"numbers": [1.0] * 5_001}) == ["/numbers"]
     assert len(load(SCHEMA, {"numbers": [1.0] * 5_000})["numbers"]) == 5_000
 
@@ -139,7 +139,7 @@ class Short(Schema):
     ],
 )
 def test_the_length_is_checked_before_the_items(value: Any) -> None:
-    """A list of the wrong length costs nothing but its length, and has the error that marshmallow gives."""
+    """The items of a list of the wrong length are not loaded, and its error is marshmallow's."""
     with pytest.raises(ValidationError) as expected:
         Short().load(value)
     looked_at = Counting.seen
@@ -150,7 +150,7 @@ def test_the_length_is_checked_before_the_items(value: Any) -> None:
 
 
 def test_lists_of_the_right_length_are_loaded() -> None:
-    """The early look at the length rejects nothing else, and the other validators still see what was loaded."""
+    """The early length check rejects nothing else, and other validators still get the loaded value."""
     value = {"numbers": [1.0] * 4, "exact": [1, 2], "both": [1], "rows": [{}] * 2, "named": {"a": 1, "b": 2}}
     assert load(Short(), value) == Short().load(value)
     assert pointers(Short(), {"both": [2]}) == ["/both"]
@@ -158,7 +158,7 @@ def test_lists_of_the_right_length_are_loaded() -> None:
 
 
 def test_a_hook_may_change_how_many_objects_there_are() -> None:
-    """Where a hook takes the collection, the length is that of what it returns."""
+    """If a hook takes the collection, the length of its result is checked."""
     schema = Schema.from_dict({"rows": fields.Nested(First, many=True, validate=validate.Length(max=1))})
     assert load(schema(), {"rows": [{"value": 1}] * 3}) == {"rows": [{"value": 1}]}
 
@@ -203,7 +203,7 @@ class First(Schema):
 
 @pytest.mark.parametrize("schema", [Whole, Totalled])
 def test_hooks_of_the_whole_collection_get_it_whole(schema: type[Schema]) -> None:
-    """A rule about all objects is not asked about a part of them."""
+    """A rule about all objects is not applied to a part of them."""
     value = [{"value": 1}] * 250
     assert load(schema(many=True), value) == schema(many=True).load(value)
     outer = Schema.from_dict({"all": fields.Nested(schema, many=True)})
@@ -216,7 +216,7 @@ class Unindexed(Row):
 
 
 def test_errors_without_an_index() -> None:
-    """A schema that does not tell which object is wrong does not get positions made up for it."""
+    """No positions are invented for a schema without index_errors."""
     assert pointers(Unindexed(many=True), [{"values": [1.0]}] * 150 + [{"values": ["x"]}]) == ["/values/0"]
 
 
@@ -269,7 +269,7 @@ def test_the_schema_itself_is_left_as_it_is() -> None:
 
 
 def snapshot(schema: Schema) -> Any:
-    """Return each field of a schema and of what is in it, with its class and its attributes."""
+    """Return all fields of a schema, nested ones included, with class and attributes."""
     found: list[Any] = [vars(schema).copy()]
     for field in schema.load_fields.values():
         for each in (field, *inner_fields(field)):
@@ -280,13 +280,13 @@ def snapshot(schema: Schema) -> Any:
 
 
 def test_a_schema_without_lists_needs_no_copy() -> None:
-    """Nothing of it can have many items, so it is used as it is."""
+    """None of its fields can have many items, so it is used directly."""
     schema = Schema.from_dict({"instances": Tensor((None,)), "name": fields.String()})()
     assert Loader(schema)._schema is schema
 
 
 def test_what_a_hook_keeps_on_its_schema() -> None:
-    """A hook of the schema reads what its author put there, also after the first load."""
+    """A hook can read attributes of its schema, also after the first load."""
 
     class Scaled(Schema):
         numbers = fields.List(Counting())

@@ -1,4 +1,4 @@
-"""What this package relies on inside marshmallow, on whichever release is installed."""
+"""Internals of marshmallow on which this package relies, for the installed release."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_hooks_by_tag(decorator: Any, tag: str) -> None:
 
 @pytest.mark.parametrize("decorator", [pre_load, post_load, validates_schema, post_dump])
 def test_hooks_that_take_the_collection(decorator: Any) -> None:
-    """They are distinguished from hooks of one object, whatever the release calls the option."""
+    """They are distinguished from hooks of one object, whatever the release names the option."""
     assert has_collection_hook(hooked(decorator(**COLLECTION)))
     assert not has_collection_hook(hooked(decorator))
 
 
 @pytest.mark.skipif(IS_THREE, reason="fields have hooks from marshmallow 4 on")
 def test_hooks_of_a_field() -> None:
-    """marshmallow 4 lets a field change its value first."""
+    """In marshmallow 4 a field can change its value first."""
     hooks: Any = {"pre_load": str.strip}
     assert has_pre_load(fields.String(**hooks))
     assert not has_pre_load(fields.String())
@@ -114,7 +114,7 @@ def test_a_copy_of_another_class() -> None:
 
 
 def test_a_schema_with_other_fields() -> None:
-    """It loads with them; what it is copied from, and what it dumps, stays."""
+    """It loads with them; the original and the dumped fields are not changed."""
 
     class Scaled(Schema):
         value = fields.Integer()

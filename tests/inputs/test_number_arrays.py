@@ -1,4 +1,4 @@
-"""Documents that are read without Python objects: the numbers that were sent, or nothing."""
+"""Parsing without Python objects: the exact numbers, or None."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_scalars_are_read_beside_arrays(value: Any) -> None:
     ],
 )
 def test_nothing_else_is_read(body: bytes) -> None:
-    """What orjson, or the schema, would reject or read in another way is left to them."""
+    """Documents that orjson or the schema would reject or read differently are left to them."""
     assert read(body) is None
 
 
@@ -255,7 +255,7 @@ def test_rows_are_not_held_at_once() -> None:
 def test_an_app_reads_large_bodies_with_it(
     protected: MakeApp, monkeypatch: pytest.MonkeyPatch, encoding: str | None
 ) -> None:
-    """Nothing has to be set, and without the package the view gets the same."""
+    """No setting is needed, and without the package the view gets the same values."""
     schema = Schema.from_dict({"instances": Tensor((None, 20), "float32")})
     rows = np.random.default_rng(1).normal(size=(100, 20)).tolist()
     read: list[Any] = []

@@ -1,4 +1,4 @@
-"""What a schema changes in a body, as the check of configured policies tells it."""
+"""Changes by a schema that have no effect, as reported by the check of configured policies."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ STRIPS = [f'text ({term}="strip")' for term in ("control", "bidi", "invisible")]
     ],
 )
 def test_changes(schema: Schema, expected: list[str]) -> None:
-    """Each term that makes other values is reported by its position, once however a schema holds itself."""
+    """Each option that changes values is reported with its position, once even for recursive schemas."""
     assert list(changes(schema)) == expected
 
 
 def test_policies_are_named() -> None:
-    """One sentence for each policy that has something to tell."""
+    """One sentence for each policy with such changes."""
     policies = {"/a": Policy(), "/b": Policy(body=Schema.from_dict({})()), "/c": Policy(body=Hooked())}
     (found,) = unseen_changes(policies)
     assert "'/c'" in found

@@ -1,4 +1,4 @@
-"""A blocked network: who passes, who gets 401, who gets 429, and what ten thousand guesses cause (STANDARDS K3, K4)."""
+"""A blocked network: who is accepted, who gets 401 or 429, and the effects of 10,000 guesses (STANDARDS K3, K4)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GUESSES = 10_000
 
 
 class World:
-    """An app with every kind of credential, and counters of what requests cause outside of it."""
+    """An app with every kind of credential, and counters of outgoing calls caused by requests."""
 
     def __init__(self, app: Flask, clock: FakeClock, key: Key, caused: Counter[str]) -> None:
         self.app = app
@@ -93,7 +93,7 @@ class World:
         return int(self.ask(headers, address).status_code)
 
     def block(self, address: str = ATTACKER) -> None:
-        """Have a network blocked for a minute, and forget what that caused."""
+        """Block a network for a minute, and reset the counters."""
         while self.status({"X-API-Key": "x"}, address) == 401:
             pass
         self.caused.clear()
@@ -171,7 +171,7 @@ def world(
 
 
 def test_the_valid_pass(world: World) -> None:
-    """Through a block, whatever their kind, and whoever made the network blocked."""
+    """Valid credentials of any kind are accepted during a block, whoever caused it."""
     valid = [{"X-API-Key": world.good}, world.token(), bearer("good"), {"X-Test-Caller": "ada"}]
     assert [world.status(each) for each in valid] == [200] * 4
     world.block()
@@ -191,7 +191,7 @@ def test_the_authentic_are_never_counted(world: World) -> None:
 
 
 def test_each_unproven_one_is_counted(world: World) -> None:
-    """Whatever is wrong with it, the 31st of a minute begins a block; an old date in a forgery changes nothing."""
+    """Whatever its error, the 31st within a minute starts a block; an old date in a forgery has no effect."""
     for number, (name, headers) in enumerate(world.unproven.items()):
         network = f"198.51.100.{number}"
         assert [world.status(headers, network) for _ in range(32)] == [401] * 30 + [429] * 2, name
@@ -225,7 +225,7 @@ def said(response: Any) -> tuple[int, str, str | None]:
 
 
 def test_verification_is_the_same_in_a_block(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """K1: the same calls in the same order for each credential, so that their time tells nothing about a block."""
+    """K1: the same calls in the same order for each credential, so timing does not reveal a block."""
     steps: list[str] = []
     verified = guard._verified
 
@@ -259,6 +259,7 @@ def test_verification_is_the_same_in_a_block(world: World, monkeypatch: pytest.M
     assert steps_of({"X-API-Key": world.good}) == steps_of(world.unusable["expired key"]) == expected[:2]
 
 
+@pytest.mark.slow
 def test_ten_thousand_guesses_in_a_block(world: World) -> None:
     """J1: they cause no fetch, one introspection a second, no access of a store, and no longer block."""
     world.status(world.token(), OTHER)
@@ -297,7 +298,7 @@ def status_in(app: Flask, headers: Mapping[str, str]) -> int:
 
 
 def test_opaque_tokens_of_a_blocked_network(world: World) -> None:
-    """One that is not cached has its turn once a second; those that wait are told so, and other networks do not."""
+    """One uncached token per second is checked; the others get 429, and other networks are not affected."""
     world.block()
     first, second = world.ask(bearer("good1")), world.ask(bearer("good2"))
     assert (first.status_code, second.status_code, second.headers["Retry-After"]) == (200, 429, "1")

@@ -20,7 +20,7 @@ def limited(protected: MakeApp) -> Flask:
 
 
 def test_by_principal(protected: MakeApp) -> None:
-    """Each caller has a count of its own, from whatever address."""
+    """Each caller has its own count, from any address."""
     client = limited(protected).test_client()
     found = [
         client.get("/x", base_url=HTTPS, headers=caller(name)).status_code for name in ("ada", "ada", "ada", "bob")
@@ -40,7 +40,7 @@ def test_by_network(protected: MakeApp) -> None:
 
 
 def test_settings_of_another_store(protected: MakeApp) -> None:
-    """Its RATELIMIT_* may name what this package cannot use; limits are then counted with the other shared state."""
+    """RATELIMIT_* may name an unsupported storage; limits are then counted with the other shared state."""
     app = Flask("with_other_store")
     app.config |= {"RATELIMIT_STORAGE_URI": "memory://", "RATELIMIT_STRATEGY": "moving-window"}
     Limiter(who_is_charged, app=app)

@@ -1,4 +1,4 @@
-"""What a request is charged, when, and what it gets back: one evaluation for all its limits."""
+"""Charging and refunding of requests: one evaluation for all limits."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_caller_who_is_over_is_not_parsed(protected: MakeApp, clock: FakeClock
 
 
 def test_a_large_batch_does_not_lock_out_small_ones(protected: MakeApp) -> None:
-    """What is known of a rejection for rows holds for rows only."""
+    """A cached rejection for rows applies to rows only."""
     post = client_of(app_of(protected, {"requests": ["50/minute"], "quotas": ["10/day"]}))
     assert [post(rows).status_code for rows in (6, 6, 6, 4, 1)] == [200, 429, 429, 200, 429]
 
@@ -123,7 +123,7 @@ class Free(Schema):
     ],
 )
 def test_prices(protected: MakeApp, options: dict[str, Any], body: Any, price: int) -> None:
-    """Rows, elements, a number, or what a function returns."""
+    """Rows, elements, a number, or the result of a function."""
     app = app_of(protected, {"quotas": ["100/day"]}, body=Free, **options)
     headers = client_of(app)(body=body).headers
     assert dict(_items(headers["RateLimit"]))["rows-86400s"]["r"] == 100 - price
@@ -137,7 +137,7 @@ def test_elements_of_an_array(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize("price", [-1, True, 1.0, None, "3"])
 def test_a_function_that_returns_no_price(protected: MakeApp, price: Any) -> None:
-    """The request is not served for nothing."""
+    """The request is not served without a charge."""
     app = app_of(protected, {"quotas": ["100/day"]}, cost=lambda _: price)
     assert client_of(app)().status_code == 500
 
@@ -145,7 +145,7 @@ def test_a_function_that_returns_no_price(protected: MakeApp, price: Any) -> Non
 @pytest.mark.parametrize(
     "options",
     [
-        {"cost": lambda _: 1, "body": None},
+        pytest.param({"cost": lambda _: 1, "body": None}, id="a function without a body"),
         {"cost": 3, "cost_unit": "elements"},
         {"cost": -1},
         {"cost": True},
@@ -177,7 +177,7 @@ def test_batch(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize(("report", "left"), [(0, 99), (3, 96), (20, 79), (300, 0), (None, 89)])
 def test_the_price_is_corrected(protected: MakeApp, report: int | None, left: int) -> None:
-    """exchange.charge() says what was used, which may be more than was reserved and than is left."""
+    """exchange.charge() reports the actual cost, which may exceed the reserved and the remaining amount."""
 
     def view(payload: Any) -> str:
         if report is not None and len(payload["instances"]) == 10:
@@ -231,7 +231,7 @@ def test_an_exception_gives_back(protected: MakeApp) -> None:
 
 
 def test_a_stream_is_settled_at_its_end(protected: MakeApp) -> None:
-    """What the generator reports counts."""
+    """The cost reported by the generator is charged."""
 
     def view(payload: Any) -> Response:
         exchange = current_exchange._get_current_object()  # type: ignore[attr-defined]
@@ -255,7 +255,7 @@ def test_a_stream_is_settled_at_its_end(protected: MakeApp) -> None:
 
 
 class Gate:
-    """A view that holds its requests until it is told."""
+    """A view that blocks its requests until the test releases them."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -357,7 +357,7 @@ def test_routes_that_count_together(protected: MakeApp) -> None:
 
 
 def test_a_limit_of_its_own_strategy(protected: MakeApp, clock: FakeClock) -> None:
-    """GCRA lets a burst through and then a steady rate."""
+    """GCRA accepts a burst and then a steady rate."""
     smooth = {"limit": "60/minute", "strategy": "gcra", "burst": 3}
     post = client_of(app_of(protected, {"requests": [smooth]}))
     assert [post().status_code for _ in range(4)] == [200, 200, 200, 429]

@@ -1,4 +1,4 @@
-"""What every store of counts does: in memory, in a file or on a server."""
+"""The contract of all counter stores: in memory, in a file and on a server."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def one(kind: Kind, amount: int = 10, seconds: float = 60.0, **options: Any) -> 
 
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_window(store: Store, kind: Kind) -> None:
-    """As much as the limit, then nothing until time has passed; another key has its own."""
+    """The limit is accepted, then nothing until time has passed; another key has a separate count."""
     rules = one(kind)
     assert store.allowed(rules, 20, 1) == 10
     assert store.allowed(rules, 5, 1) == 0
@@ -95,7 +95,7 @@ def test_window(store: Store, kind: Kind) -> None:
 @pytest.mark.parametrize("price", [1, 3, 10])
 @pytest.mark.parametrize("later", [0.0, 20.0, 59.0, 70.0])
 def test_price_fits_after_the_wait(store: Store, kind: Kind, price: int, later: float) -> None:
-    """Not a millisecond before it, whatever was used and when."""
+    """Not a millisecond earlier, for any earlier usage."""
     rules = one(kind)
     assert store.charge(rules, 6).allowed
     store.clock.advance(later)
@@ -120,7 +120,7 @@ def test_fixed_window_begins_with_its_first_request(store: Store) -> None:
 
 
 def test_burst_at_the_boundary_of_sliding_windows(store: Store) -> None:
-    """What was used a moment ago counts in the next window, with a weight that becomes less."""
+    """Recent usage counts in the next window, with a decreasing weight."""
     rules = one(Kind.SLIDING)
     assert store.allowed(rules, 1, 1) == 1
     store.clock.advance(59.9)
@@ -151,7 +151,7 @@ def test_price_above_the_limit(store: Store, kind: Kind) -> None:
 
 
 def test_price_of_nothing(store: Store) -> None:
-    """The rule is reported, and rejects nothing."""
+    """The rule is reported, and does not reject."""
     rules = one(Kind.FIXED)
     store.charge(rules, 10)
     verdict = store.charge(rules, 0)
@@ -162,7 +162,7 @@ def test_price_of_nothing(store: Store) -> None:
 
 
 def test_all_rules_or_none(store: Store) -> None:
-    """A charge that one rule rejects leaves all others as they are, and tells of each."""
+    """A charge rejected by one rule does not change the others, and reports each."""
     rules = RuleSet(
         [
             Rule("second", Kind.SLIDING, 100, 1.0),
@@ -180,7 +180,7 @@ def test_all_rules_or_none(store: Store) -> None:
 
 
 def test_all_keys_or_none(store: Store) -> None:
-    """What another key rejects is given back, its leases too."""
+    """If another key rejects, the charge is returned, including its leases."""
     flight = Rule("flight", Kind.LEASES, 5, 0.0, unit="concurrent-requests")
     caller = RuleSet([Rule("minute", Kind.FIXED, 10, 60.0), Rule("rate", Kind.GCRA, 10, 60.0), flight])
     route = one(Kind.SLIDING, 2)
@@ -198,7 +198,7 @@ def test_all_keys_or_none(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_settlement(store: Store, kind: Kind) -> None:
-    """What was charged too much can be used, and what was charged too little cannot."""
+    """An excess charge can be used again, and a missing charge is deducted."""
     rules = one(kind)
     start = store.charge(rules, 8).counts[0].start
     store.counters.settle([Settlement(KEY, rules, (-3,), (start,))])
@@ -220,7 +220,7 @@ def test_settlement_in_the_next_window(store: Store, kind: Kind, used: int) -> N
 
 
 def test_settlement_of_more_than_was_charged(store: Store) -> None:
-    """Nobody gets more than the limit."""
+    """No caller gets more than the limit."""
     rules = one(Kind.FIXED)
     start = store.charge(rules, 1).counts[0].start
     store.counters.settle([Settlement(KEY, rules, (-5,), (start,))])
@@ -247,7 +247,7 @@ def test_leases(store: Store) -> None:
 
 
 def test_penalty(store: Store) -> None:
-    """Whoever goes on beyond a limit waits longer each time, is blocked in the end, and is forgiven later."""
+    """A caller that continues beyond a limit waits longer each time, is finally blocked, and is released later."""
     rules = RuleSet([Rule("limit", Kind.FIXED, 1, 100.0)], backs_off=True)
     assert store.charge(rules, 1).allowed
     penalties = []
@@ -268,7 +268,7 @@ def test_penalty(store: Store) -> None:
 
 
 def test_requests_in_flight_are_no_fault(store: Store) -> None:
-    """A client cannot know when its requests end, so that it waits no longer for having tried; a penalty goes on."""
+    """A client cannot know when its requests end, so trying is not penalized; an existing penalty continues."""
     flight = Rule("flight", Kind.LEASES, 1, 0.0, unit="concurrent-requests")
     rules = RuleSet([Rule("limit", Kind.FIXED, 2, 1000.0), flight], backs_off=True)
     assert store.charge(rules, 1, 1, lease=b"lease--1").allowed
@@ -292,7 +292,7 @@ def test_requests_in_flight_are_no_fault(store: Store) -> None:
 
 
 def test_peek(store: Store) -> None:
-    """It charges nothing, and says with prices how long they would wait."""
+    """It charges nothing, and returns the wait for given prices."""
     rules = one(Kind.FIXED)
     store.charge(rules, 8)
     for _ in range(3):
@@ -316,7 +316,7 @@ def test_clear(store: Store) -> None:
 
 
 def test_threads_race(store: Store) -> None:
-    """Eight threads get exactly what the limits allow, at any prices."""
+    """Eight threads get exactly the limits, at any prices."""
     rules = RuleSet([Rule("requests", Kind.SLIDING, 300, 3600.0), Rule("rows", Kind.GCRA, 1000, 1e9, unit="rows")])
 
     def spend(number: int) -> list[int]:

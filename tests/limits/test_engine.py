@@ -1,4 +1,4 @@
-"""The limiter when its store is down: what holds meanwhile, and what the log has of it."""
+"""The limiter while its store is down: the limits that apply, and log messages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from flask import Flask
 
 from flask_secure_ml import protect
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable
+from flask_secure_ml.limits import engine
 from flask_secure_ml.limits.counters import Backoff, Charge, Verdict
-from flask_secure_ml.limits.engine import Limiter
+from flask_secure_ml.limits.engine import Limiter, Outcome
 from flask_secure_ml.limits.memory import MemoryCounters
 from flask_secure_ml.limits.plans import Tariffs
 from flask_secure_ml.limits.rules import STRATEGIES, Kind, Rule, RuleSet
@@ -76,7 +77,7 @@ def test_degrade(remote: Remote, clock: FakeClock, workers: int, share: int) -> 
 
 
 def test_a_limit_of_fewer_than_the_workers(remote: Remote, clock: FakeClock) -> None:
-    """One in a longer window: nobody is locked out, and the rate holds."""
+    """One in a longer window: no caller is locked out, and the rate is kept."""
     limiter, remote.down = limiter_over(remote, clock, 4), True
     two = rules(amount=2)
     passed = 0
@@ -98,8 +99,41 @@ def test_closed_and_open(remote: Remote, clock: FakeClock) -> None:
     assert allowed(limiter, both, 20) == 8
 
 
+@pytest.mark.parametrize("outage", ["degrade", "closed"])
+def test_a_block_during_an_outage(
+    remote: Remote, clock: FakeClock, caplog: pytest.LogCaptureFixture, outage: str
+) -> None:
+    """Is logged once by each process, and again for the next block."""
+    limiter = Limiter(remote, clock, Tariffs("fixed-window", outage), backoff=Backoff(block_after=2))
+    remote.down = True
+    charge = Charge(b"a", rules(), (1,))
+
+    def note(strikes: int) -> int:
+        limiter.note_blocks("test:eve", Outcome([charge], [Verdict(False, (), 50.0, strikes)], local=True))
+        return len([each for each in caplog.messages if each.startswith("'test:eve' blocked for 50 seconds: ")])
+
+    assert [note(strikes) for strikes in (1, 2, 2)] == [0, 1, 1]
+    clock.advance(49)
+    assert note(2) == 1
+    clock.advance(51)
+    assert note(2) == 2
+
+
+def test_the_noted_blocks_are_bounded(
+    remote: Remote, clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the maximum, the store still prevents a second message."""
+    monkeypatch.setattr(engine, "MAX_RECENT", 3)
+    limiter = limiter_over(remote, clock, backoff=Backoff(block_after=2))
+    for number in (*range(5), 0):
+        charge = Charge(bytes([number]), rules(), (1,))
+        limiter.note_blocks(f"test:{number}", Outcome([charge], [Verdict(False, (), 50.0, 2)]))
+    assert len(limiter._blocked) <= 3
+    assert len([each for each in caplog.messages if " blocked for " in each]) == 5
+
+
 def test_what_was_used_up_stays_so(remote: Remote, clock: FakeClock) -> None:
-    """The store's counts hold again after the outage."""
+    """The store's counts apply again after the outage."""
     limiter = limiter_over(remote, clock)
     assert allowed(limiter, rules(), 20) == 8
     remote.down = True
@@ -127,7 +161,7 @@ def test_an_outage_has_two_lines_and_two_events(
 
 
 def test_counters_of_the_throttle(clock: FakeClock) -> None:
-    """It starts again some seconds after its first use, and says when."""
+    """It restarts some seconds after its first use, and reports when."""
     limiter = limiter_of(clock)
     assert [limiter.count("k", 60), limiter.count("k", 60, 5), limiter.counted("k", 60)] == [1, 6, 6]
     clock.advance(59.5)
@@ -169,13 +203,13 @@ def test_ready(remote: Remote, clock: FakeClock, outage: str, *, ready: bool) ->
 
 @pytest.mark.parametrize(("settings", "workers"), [({}, 3), ({"LIMIT_WORKERS": 5}, 5)])
 def test_workers(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, settings: dict[str, Any], workers: int) -> None:
-    """SECURE_ML_LIMIT_WORKERS, or what gunicorn reads too."""
+    """SECURE_ML_LIMIT_WORKERS, or the variable that gunicorn reads."""
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
     assert limiter_of(clock, **settings)._workers == workers
 
 
 def test_settings_reach_the_counters(clock: FakeClock) -> None:
-    """Of a server, and of what stands in for one that is down."""
+    """Those of a server, and of the fallback while it is down."""
     counters: Any = limiter_of(clock, MEMORY_MAX_KEYS=1234).counters
     assert counters._entries._maximum == 1234
     limiter: Any = limiter_of(clock, uri="redis://127.0.0.1:1", MEMORY_MAX_KEYS=1234, STORE_TIMEOUT=0.75, USAGE_DAYS=7)
@@ -214,7 +248,7 @@ def test_strategy_of_all_limits(clock: FakeClock, strategy: str, kind: Kind) -> 
 
 
 def test_where_limits_are_counted(protected: MakeApp) -> None:
-    """With the other shared state, unless RATELIMIT_STORAGE_URI says otherwise."""
+    """With the other shared state, unless RATELIMIT_STORAGE_URI is set."""
     app = protected(STORE_URI="memory:")
     assert isinstance(state_of(app).limiter.counters, MemoryCounters)
 

@@ -58,7 +58,7 @@ def admitted(throttle: FailureThrottle, client: str = ATTACKER) -> int:
 
 
 def failed(throttle: FailureThrottle, client: str = ATTACKER, claimed: str = "") -> int:
-    """Let a credential fail; return 0 where the response stays 401, else the Retry-After of a 429."""
+    """Send an invalid credential; return 0 for a 401, or the Retry-After of a 429."""
     error = NotAuthenticated("wrong")
     error.claimed = claimed
     return _wait(lambda: throttle.failed(exchange_from(client), error))
@@ -141,7 +141,7 @@ class SteppedClock(FakeClock):
 
 @pytest.mark.parametrize("step", [-DAY, -1, 1, DAY])
 def test_time_of_day_that_is_set(step: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block lasts as long as it said, neither longer nor shorter."""
+    """A block lasts exactly as long as reported."""
     clock = SteppedClock()
     monkeypatch.setattr(time, "time", clock.now)
     limiter, limits = limiter_of(clock), LimitList().deserialize(["1/day"])
@@ -168,7 +168,7 @@ def test_a_block_is_never_longer_than_it_was(throttle_of: MakeThrottle, clock: F
 
 
 def test_ipv6_is_blocked_by_network(throttle_of: MakeThrottle) -> None:
-    """Who has a /64 has all of its addresses."""
+    """A client with a /64 controls all of its addresses."""
     throttle = throttle_of("1/day")
     assert [failed(throttle, f"2001:db8::{number}") for number in (1, 2)] == [0, 60]
     assert admitted(throttle, "2001:db8::3") == 60
@@ -184,7 +184,7 @@ def test_every_limit_counts(throttle_of: MakeThrottle, clock: FakeClock) -> None
 
 @pytest.mark.parametrize("claimed", ["", "k1"])
 def test_a_throttle_that_is_off(throttle_of: MakeThrottle, claimed: str) -> None:
-    """Empty lists count nothing."""
+    """With empty lists, failures are not counted."""
     throttle = throttle_of("", "")
     assert {failed(throttle, claimed=claimed) for _ in range(40)} == {0}
     assert admitted(throttle) == 0
@@ -260,7 +260,7 @@ def test_one_attacker_is_blocked_and_the_owner_is_not(protected: MakeApp) -> Non
 def test_every_block_is_logged_once(
     throttle_of: MakeThrottle, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the address, how often, how long and the limit; the attempts that follow say no more."""
+    """With address, count, duration and limit; later attempts are not logged."""
     throttle = throttle_of("1/day")
     for _ in range(2):
         for _ in range(5):
@@ -268,7 +268,7 @@ def test_every_block_is_logged_once(
             admitted(throttle)
         clock.advance(60)
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.WARNING, f"network {ATTACKER} blocked for {seconds} seconds, time {number} within a day: {rest}")
+        (logging.WARNING, f"network {ATTACKER} blocked for {seconds} seconds (block {number} within a day): {rest}")
         for seconds, number, rest in [
             (60, 1, "more invalid credentials than 1 per 1 day"),
             (120, 2, "more invalid credentials than 1 per 1 day"),
@@ -383,7 +383,7 @@ class Left:
 
 
 def test_workers_share_blocks(throttle_of: MakeThrottle, storage_uri: str, clock: FakeClock) -> None:
-    """What one worker counted and blocked, the others know; the server measures how long."""
+    """Counts and blocks of one worker apply in the others; the server measures the time."""
     first, second = throttle_of(uri=storage_uri), throttle_of(uri=storage_uri)
     left = Left(60)
     assert [failed(first), failed(second), failed(first), failed(second)] == [0, 0, 0, 60]
@@ -400,7 +400,7 @@ def test_workers_share_blocks(throttle_of: MakeThrottle, storage_uri: str, clock
 def test_a_block_that_outlasts_its_limit(
     throttle_of: MakeThrottle, storage_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that did not begin it counts nothing during a block, although the window of the limit is over."""
+    """A worker that did not start it does not count during a block, although the window is over."""
     began, other = throttle_of("1/second", uri=storage_uri), throttle_of("1000/second", uri=storage_uri)
     while not failed(began):
         pass

@@ -88,7 +88,7 @@ def log_in(ask: Callable[..., Any]) -> Callable[..., int]:
 
 
 def test_a_blocked_network_cannot_try(log_in: Callable[..., int], passwords: Passwords) -> None:
-    """The right password is not tried either; what nobody can guess passes as ever."""
+    """Even the right password is not checked; credentials that cannot be guessed are accepted as before."""
     assert [log_in("ada:wrong") for _ in range(7)] == [401] * 5 + [429] * 2
     assert log_in("ada:right") == log_in("bob:right") == log_in("") == 429
     assert len(passwords.tried) == 6
@@ -110,7 +110,7 @@ def test_a_blocked_identity_cannot_be_tried(ask: Callable[..., Any], passwords: 
 
 
 def test_the_owner_passes_where_it_was_before(log_in: Callable[..., int], clock: FakeClock) -> None:
-    """Nobody else can lock it out there within a day, neither its network nor its name."""
+    """Others cannot lock it out there within a day, neither its network nor its name."""
     assert log_in("ada:right") == 200
     for number in range(12):
         log_in(f"ada:{number}", EVERYWHERE[number])
@@ -137,7 +137,7 @@ def test_an_account_that_expired_is_no_guess(log_in: Callable[..., int]) -> None
 
 
 def test_who_claims_to_be_nobody(ask: Callable[..., Any], log_in: Callable[..., int]) -> None:
-    """Counts by network alone; what the claim cannot be read from is malformed."""
+    """It counts by network only; a claim that cannot be parsed is malformed."""
     assert [log_in(":x", each) for each in EVERYWHERE[:20]] == [401] * 20
     broken = ask("broken")
     assert (broken.status_code, broken.headers["WWW-Authenticate"]) == (400, 'Test realm="model"')
@@ -145,7 +145,7 @@ def test_who_claims_to_be_nobody(ask: Callable[..., Any], log_in: Callable[..., 
 
 
 def test_the_log_has_no_name(log_in: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever types the password into the field of the name finds it in no log."""
+    """A password that is typed into the name field is not logged."""
     for each in EVERYWHERE[:20]:
         log_in("hunter2:x", each)
     assert "more wrong secrets than 10 per 1 hour" in caplog.text
@@ -158,7 +158,7 @@ def test_a_guessable_one_must_say_whose_it_is() -> None:
     class Nameless(NameAuthenticator):
         guessable = True
 
-    with pytest.raises(ConfigError, match="the authenticator test is guessable and has no method identity"):
+    with pytest.raises(ConfigError, match="the authenticator test is guessable but has no method identity"):
         SecureML(authenticators=[Nameless()]).init_app(Flask("x"))
 
 
@@ -241,7 +241,7 @@ def test_it_is_written_once_an_hour(store: MemoryStore, clock: FakeClock, monkey
 
 
 def test_a_store_that_is_down(store: MemoryStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner passes where this process knows it, and is nobody where it does not."""
+    """The owner is accepted where this process knows it, and treated as unknown elsewhere."""
 
     def down(*_: object, **__: object) -> None:
         raise DependencyUnavailable("down")

@@ -1,4 +1,4 @@
-"""What is in flight ends with its request, whatever happens to that, and no honest client waits for its own leases."""
+"""Requests in flight are released when they end, however they end; a client never waits for its own leases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support import HTTPS, MakeApp, caller
 
 
 class Killed(BaseException):
-    """What gevent raises in a greenlet that is killed."""
+    """The exception that gevent raises in a killed greenlet."""
 
 
 class Fails:
@@ -46,7 +46,7 @@ class Fails:
 def test_whatever_is_raised_releases(
     protected: MakeApp, error: type[BaseException], times: int, kind: str, route: bool
 ) -> None:
-    """Of the app, a filter, a recorder or a body, however often."""
+    """Errors of the app, a filter, a recorder or a body, however often."""
     fails = Fails(error, times)
     parts = {kind: [fails]} if kind in {"filters", "recorders"} else {}
     app = protected(PLANS={"default": {"in_flight": 1}}, parts=parts)
@@ -95,7 +95,7 @@ class Refuses:
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_a_server_that_refuses_to_start_a_response(protected: MakeApp, times: int) -> None:
-    """Nothing stays in flight, although nobody got a response."""
+    """No lease is left, although no response was sent."""
     app = protected(PLANS={"default": {"in_flight": 1}})
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.add_url_rule("/x", "x", protect()(lambda: "ok"), methods=["POST"])
@@ -108,7 +108,7 @@ def test_a_server_that_refuses_to_start_a_response(protected: MakeApp, times: in
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_methods_that_have_no_body(protected: MakeApp, method: str) -> None:
-    """Each counts, and holds nothing."""
+    """Each counts, and holds no lease afterwards."""
     app = protected(PLANS={"default": {"requests": ["3/minute"], "in_flight": 1}})
     app.add_url_rule("/x", "x", protect()(lambda: Response(iter(["a", "b"]))))
     client = app.test_client()
@@ -123,7 +123,7 @@ def test_methods_that_have_no_body(protected: MakeApp, method: str) -> None:
 @pytest.mark.parametrize("cost", [None, 1])
 @pytest.mark.parametrize("itself", [False, True])
 def test_a_request_that_a_view_makes(protected: MakeApp, tmp_path: Path, cost: int | None, itself: bool) -> None:
-    """It is in flight with the request of which it is a part, not beside it, and does not end that one's lease."""
+    """It is part of the outer request in flight, is not counted separately, and does not release its lease."""
     options = {"PLANS": {"default": {"in_flight": 1}}, "STORE_URI": f"sqlite:{tmp_path}/s.db"}
     app = protected(Flask("outer"), **options)
     inner = app if itself else protected(Flask("inner"), **options)

@@ -1,4 +1,4 @@
-"""The leases that one process holds: renewed while requests run, whatever the store and the machine do."""
+"""Leases of one process are renewed while requests run, despite failures of the store and the machine."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_charge_that_was_not_confirmed(clock: FakeClock, address: str, monkeyp
 
 
 def test_the_thread_releases_what_was_not_confirmed(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside its renewals, and not what has ended by itself."""
+    """In addition to renewals, but not leases that have expired."""
     monkeypatch.setattr(module, "RENEWED_EVERY", 0.002)
     freed: SimpleQueue[Sequence[Lease]] = SimpleQueue()
     held = Leases(clock, lambda _: None, freed.put)
@@ -86,7 +86,7 @@ def test_the_thread_releases_what_was_not_confirmed(clock: FakeClock, monkeypatc
 
 
 def test_a_machine_without_threads(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request goes on, and the next one starts the thread that renews."""
+    """The request continues, and the next one starts the renewal thread."""
     renewed = threading.Event()
     held = Leases(clock, lambda _: renewed.set())
     monkeypatch.setattr(module, "RENEWED_EVERY", 0.002)

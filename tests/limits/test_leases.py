@@ -1,4 +1,4 @@
-"""Leases of this process: how many are held, and that those of long requests are renewed."""
+"""Leases of this process: their number, and renewal for long requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def charge(lease: bytes, key: bytes = b"a") -> Charge:
 
 
 def test_counts(clock: FakeClock) -> None:
-    """By key; a release that is repeated changes nothing."""
+    """By key; a repeated release has no effect."""
     held = Leases(clock, None)
     held.take(charge(b"1"))
     held.take(charge(b"2"))
@@ -59,7 +59,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fast")
 def test_the_thread(clock: FakeClock) -> None:
-    """It starts with the first lease, goes on after an outage of the store, and ends when there is none."""
+    """It starts with the first lease, continues after an outage of the store, and ends without leases."""
     calls: list[Any] = []
     twice = threading.Event()
 

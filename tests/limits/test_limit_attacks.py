@@ -83,7 +83,7 @@ def faulty_price(_payload: Any) -> int:
     ],
 )
 def test_code_of_the_app_that_fails(protected: MakeApp, options: dict[str, Any], body: Body, status: int) -> None:
-    """Whoever finds an input that it fails for does not get requests for nothing."""
+    """An input that makes the app fail does not give a caller free requests."""
     app = protected(PLANS={"default": {"requests": ["3/minute"]}})
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.add_url_rule("/x", "x", protect(**options)(lambda payload: "ok"), methods=["POST"])
@@ -96,7 +96,7 @@ def test_code_of_the_app_that_fails(protected: MakeApp, options: dict[str, Any],
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
 @pytest.mark.parametrize("plan", [{"quotas": ["100/day"]}, {"requests": ["9/minute"]}, {"batch": 9}], ids=str)
 def test_huge_prices(protected: MakeApp, tmp_path: Path, store: str, plan: dict[str, Any]) -> None:
-    """413, whatever the plan says, and a request is charged."""
+    """413, whatever the plan, and the request is charged."""
     uri = f"sqlite:{tmp_path}/s.db" if store == "sqlite" else store
     app = protected(PLANS={"default": plan}, STORE_URI=uri, USAGE_DAYS=9 if store == "sqlite" else 0)
     view = protect(body=Prompt, cost=lambda payload: 10 ** payload["size"])(lambda payload: "ok")
@@ -106,7 +106,7 @@ def test_huge_prices(protected: MakeApp, tmp_path: Path, store: str, plan: dict[
 
 
 def test_a_view_that_reports_no_price(protected: MakeApp) -> None:
-    """It is told, before anything is counted."""
+    """An error is raised before the request is counted."""
     app = protected(PLANS={"default": {"quotas": ["100/day"], "in_flight": 1}})
     found: list[str] = []
 
@@ -165,7 +165,7 @@ def test_a_price_that_is_given_back_after_a_second_policy(protected: MakeApp) ->
 
 
 def test_the_stricter_of_two_limits_with_one_counter(protected: MakeApp) -> None:
-    """A group of limits whose amounts differ by policy: each holds for requests that come to it in any way."""
+    """Amounts of a group of limits differ by policy: each applies to requests under its policy."""
     app = rewritten(
         protected,
         {"limits": ["50/minute"], "limit_group": "g"},
@@ -186,7 +186,7 @@ def test_the_stricter_of_two_limits_with_one_counter(protected: MakeApp) -> None
 def test_the_bill_of_a_request_that_is_guarded_twice(
     protected: MakeApp, tmp_path: Path, reported: int | None, first: tuple[int, ...], second: tuple[int, ...]
 ) -> None:
-    """One request at the higher of two prices, corrected where it was counted and never below nothing."""
+    """One request at the higher of two prices, corrected where it was counted, never below zero."""
 
     def view(payload: Any) -> str:
         if reported is not None:

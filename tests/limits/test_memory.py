@@ -29,7 +29,7 @@ def hit(counters: MemoryCounters, key: bytes, rules: RuleSet = MINUTE) -> bool:
 
 
 def test_a_million_addresses(clock: FakeClock) -> None:
-    """Memory stays bounded; a caller who is over its limit stays so, and one who goes on calling is not evicted."""
+    """Memory is bounded; a caller over its limit stays so, and an active one is not evicted."""
     counters = MemoryCounters(clock, max_keys=2000)
     greedy, steady = key_of("greedy"), key_of("steady")
     rules = RuleSet([Rule("h", Kind.SLIDING, 3000, 3600.0)])

@@ -90,7 +90,7 @@ def test_exactly_the_limit_under_threads(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize("strategy", ["fixed-window", "sliding-window-counter", "gcra"])
 def test_quota_in_rows(protected: MakeApp, strategy: str) -> None:
-    """cost= charges the rows of one field; what does not fit costs nothing; what never fits is no matter of time."""
+    """cost= charges the rows of one field; a rejected body costs nothing; one above the quota never fits."""
     app = protected(PLANS={"default": {"quotas": ["10/day"]}}, RATELIMIT_STRATEGY=strategy)
 
     @app.post("/predict")
@@ -165,7 +165,7 @@ def test_the_price_cannot_be_lost(protected: MakeApp, schema: type[Schema], stat
 
 
 def test_failed_authentication_throttle(protected: MakeApp) -> None:
-    """After so many invalid credentials an address gets 429 for more of them; a valid one and public routes go on."""
+    """After too many invalid credentials an address gets 429 for more; valid ones and public routes still work."""
     app = protected(FAILED_AUTH_LIMITS=["3/minute"])
     app.add_url_rule("/x", view_func=lambda: "ok", endpoint="x")
     app.add_url_rule("/open", view_func=public(lambda: "ok"), endpoint="open")
@@ -178,7 +178,7 @@ def test_failed_authentication_throttle(protected: MakeApp) -> None:
 
 
 def test_a_missing_credential_is_no_failure(protected: MakeApp) -> None:
-    """Whoever sends nothing guesses nothing."""
+    """A request without a credential is not a guess."""
     app = protected(FAILED_AUTH_LIMITS=["1/minute"])
     client = app.test_client()
     assert [client.get("/x", base_url=HTTPS).status_code for _ in range(3)] == [401, 401, 401]

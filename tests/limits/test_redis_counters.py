@@ -1,4 +1,4 @@
-"""Counters on a server: processes that race, round trips, what lies there, and a server that fails."""
+"""Counters on a server: concurrent processes, round trips, stored data, and a failing server."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_any_name_of_a_rule(counters: RedisCounters, name: str) -> None:
 
 
 def test_rule_of_another_kind(counters: RedisCounters) -> None:
-    """What a limit of the same name left behind is no error when its kind changes."""
+    """The state of a limit with the same name but another kind causes no error."""
     for kind in (Kind.LEASES, Kind.FIXED, Kind.LEASES):
         rules = RuleSet([Rule("limit", kind, 2, 100.0)])
         assert [charge(counters, rules).allowed for _ in range(3)] == [True, True, False]
@@ -214,7 +214,7 @@ def test_many_callers(counters: RedisCounters) -> None:
 
 
 def test_user_of_the_server(address: str, admin: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the documentation lists is enough."""
+    """The documented permissions are sufficient."""
     page = (Path(__file__).parents[2] / "docs" / "howto" / "shared_state.rst").read_text()
     words = page.partition("Limits on a server\n")[2].partition("resetchannels -@all\n")[2].partition("\n\n")[0].split()
     admin.acl_setuser(
@@ -295,7 +295,7 @@ def test_round_trips(proxy: Proxy, clock: FakeClock) -> None:
 
 
 def test_settlement_without_waiting(proxy: Proxy, clock: FakeClock) -> None:
-    """It is on its way when the call returns; its connection serves nobody else until the replies are read."""
+    """It is sent when the call returns; its connection is not reused until the replies are read."""
     counters = RedisCounters(proxy.address, None, clock, connect_timeout=HANG)
     charge(counters)
     start = charge(counters).counts[0].start

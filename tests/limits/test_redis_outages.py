@@ -121,7 +121,7 @@ def test_server_that_restarts_between_two_requests(tmp_path: Path, clock: FakeCl
 
 
 def test_server_that_is_full(counters: RedisCounters, admin: Any, clock: FakeClock) -> None:
-    """Nothing is half charged; what needs no room still works."""
+    """No charge is applied partially; operations that need no memory still work."""
     charge(counters, FOUR)
     before = admin.hgetall(NAME)
     admin.config_set("maxmemory", 1)

@@ -74,7 +74,7 @@ def servers(nodes: ClusterOf) -> ClusterOf:
 
 @pytest.fixture
 def uri(servers: ClusterOf) -> str:
-    """The first seed is nobody."""
+    """The first seed does not respond."""
     seeds = ",".join(f"127.0.0.1:{port}" for port in (free_port(), servers.primaries[2].port))
     return f"valkey+cluster://{seeds}?socket_timeout={HANG}"
 
@@ -182,7 +182,7 @@ def test_store_of_shared_state(uri: str, clock: FakeClock) -> None:
 
 
 def test_node_that_dies(servers: ClusterOf, counters: RedisCounters, clock: FakeClock) -> None:
-    """Its keys fail, without waiting after the first; all others go on; then its replica has the counts."""
+    """Its keys fail, without waiting after the first; others still work; then its replica has the counts."""
     lost, (kept,) = keys_of(servers.primaries[0], 2), keys_of(servers.primaries[1], 1)
     assert [used(counters, key) for key in (*lost, kept)] == [1, 1, 1]
     with client(servers.primaries[0]) as admin:

@@ -97,7 +97,7 @@ def _endless(app: Flask) -> Iterator[TestResponse]:
 @pytest.mark.parametrize("limit", ["1/minute", "3/minute", "10/minute", "2/second", "1/day"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_limit(strategy: str, limit: str) -> None:
-    """Whoever used it up gets in after one wait, again and again."""
+    """A caller that has used it up is accepted after one wait, repeatedly."""
     clock = FakeClock(START + 17.25)
     app = limited(strategy, clock, PLANS={"default": {"requests": [limit]}})
     for _ in range(20):

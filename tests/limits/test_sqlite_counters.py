@@ -1,4 +1,4 @@
-"""Counting in a file: what is charged, how large the file becomes, and time that goes on over restarts."""
+"""Counters in a file: charges, the size of the file, and time across restarts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def counters(path: Path, clock: FakeClock) -> SqliteCounters:
 
 
 def test_all_or_nothing(counters: SqliteCounters) -> None:
-    """Of several keys, none is charged when one price does not fit; each verdict reports its own rules."""
+    """If one price does not fit, none of the keys is charged; each verdict reports its own rules."""
     small = RuleSet([Rule("small", Kind.GCRA, 2, 60.0), Rule("in-flight", Kind.LEASES, 9, 0)])
     other = key_of("route")
     charges = [Charge(KEY, HOURLY, (3,)), Charge(other, small, (1, 1), lease(1))]
@@ -109,14 +109,14 @@ def test_leases(counters: SqliteCounters, clock: FakeClock) -> None:
 
 
 def test_lease_without_a_name(counters: SqliteCounters) -> None:
-    """It would be one lease for all requests, so it is an error."""
+    """It would be the same lease for all requests, so it is an error."""
     with pytest.raises(ValueError, match="8 bytes"):
         charge(counters, 1, IN_FLIGHT)
     assert used(counters, IN_FLIGHT) == [0]
 
 
 def test_peek(counters: SqliteCounters) -> None:
-    """It charges nothing, says with prices how long they would wait, and does not wait for whoever charges."""
+    """It charges nothing, returns the wait for given prices, and does not wait for charges."""
     charge(counters, 8)
     other = SqliteCounters(counters._file._counts.path, FakeClock())
     with counters._file.transaction():
@@ -139,7 +139,7 @@ def test_settlement(counters: SqliteCounters, clock: FakeClock, kind: Kind) -> N
 
 
 def test_backoff(path: Path, clock: FakeClock) -> None:
-    """Who goes on beyond a limit is rejected for longer than the window, until it is cleared; others are not."""
+    """A caller that continues beyond a limit is rejected for longer than the window, until cleared; others are not."""
     backoff = Backoff(tolerance=2, base=100.0, jitter=0.0)
     counters = SqliteCounters(path, clock, backoff)
     rules = RuleSet([Rule("minute", Kind.FIXED, 1, 60.0)], backs_off=True)
@@ -173,7 +173,7 @@ def test_rejection_of_one_is_no_strike_for_another(path: Path, clock: FakeClock)
 
 
 def test_clear_and_callers(counters: SqliteCounters, clock: FakeClock, path: Path) -> None:
-    """Callers are found by name, page by page, until nothing is left of them."""
+    """Callers are found by name, page by page, until all are cleared."""
     names = {key_of(str(number)): f"caller {number}" for number in range(1100)}
     for key, name in names.items():
         charge(counters, key=key, name=name)
@@ -219,7 +219,7 @@ def test_flood_of_keys_that_are_used_up(path: Path, clock: FakeClock) -> None:
 
 
 def test_old_rows_are_deleted(counters: SqliteCounters, clock: FakeClock, path: Path) -> None:
-    """A few at a time, also when nobody new comes."""
+    """A few at a time, also without new callers."""
     for number in range(300):
         charge(counters, key=key_of(str(number)))
     clock.advance(3600)
@@ -252,7 +252,7 @@ def test_time_of_day_that_is_set(path: Path, step: float) -> None:
 @pytest.mark.parametrize("boots", [("one", "two"), ("unknown", "unknown")], ids=["boot ids", "no boot ids"])
 @pytest.mark.parametrize(("wall", "wait"), [(900.0, 2700.0), (-DAY, 3000.0)], ids=["right", "set back"])
 def test_restart_of_the_machine(path: Path, boots: tuple[str, str], wall: float, wait: float) -> None:
-    """Time goes on from the time of day, or from the last known time if that is later."""
+    """Time continues from the time of day, or from the last known time if that is later."""
     machine = Machine()
     charge(SqliteCounters(path, machine, boot=boots[0]), 10)
     machine.advance(600)

@@ -1,4 +1,4 @@
-"""The file in which workers count, when it is not what it was."""
+"""The shared counter file after it was replaced or damaged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counters(path: Path, clock: FakeClock) -> SqliteCounters:
 
 
 def test_only_the_owner_can_read_it(path: Path, clock: FakeClock) -> None:
-    """The file and what SQLite puts beside it, whatever the mask of the process."""
+    """The file and the additional files of SQLite, for any umask."""
     mask = os.umask(0)
     try:
         counters = SqliteCounters(path, clock)
@@ -40,7 +40,7 @@ def test_only_the_owner_can_read_it(path: Path, clock: FakeClock) -> None:
 
 
 def test_counts_survive_the_workers(path: Path, clock: FakeClock) -> None:
-    """A quota goes on when all of them are new."""
+    """A quota continues after all workers were replaced."""
     counters = SqliteCounters(path, clock)
     charge(counters, 7)
     del counters
@@ -51,13 +51,13 @@ def test_counts_survive_the_workers(path: Path, clock: FakeClock) -> None:
 def test_file_that_was_removed(
     counters: SqliteCounters, path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The limits begin with nothing, for all workers together, and one of them logs it."""
+    """The limits start from zero, for all workers together, and one of them logs it."""
     other = SqliteCounters(path, clock)
     for each in (counters, other):
         charge(each, 5)
     path.unlink()
     assert [charge(each).counts[0].used for each in (counters, other, counters)] == [1, 2, 3]
-    assert [each.getMessage() for each in caplog.records] == [f"{path} was removed: its limits are counted from zero"]
+    assert [each.getMessage() for each in caplog.records] == [f"{path} was removed: limits are counted from zero again"]
 
 
 def test_file_that_was_replaced(counters: SqliteCounters, path: Path, clock: FakeClock) -> None:
@@ -74,7 +74,7 @@ def test_file_that_was_replaced(counters: SqliteCounters, path: Path, clock: Fak
 
 @pytest.mark.parametrize("content", [b"not a database" * 1000, b"SQLite format 3\x00" + b"\xff" * 8176])
 def test_damaged_file(path: Path, counters: SqliteCounters, content: bytes) -> None:
-    """503 for as long as it is damaged, and counting goes on when it is mended."""
+    """503 while it is damaged; counting continues when it is repaired."""
     charge(counters, 3)
     with opened(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -128,7 +128,7 @@ def test_empty_file(path: Path, counters: SqliteCounters) -> None:
 
 
 def test_file_that_another_worker_creates(path: Path, clock: FakeClock) -> None:
-    """Whoever comes meanwhile waits for a moment, and counts when it is done."""
+    """Other workers wait briefly, and count when it is created."""
     counters = SqliteCounters(path, clock, timeout=0.05)
     path.unlink()
     folder = os.open(path.parent, os.O_RDONLY)

@@ -94,7 +94,7 @@ assert sums[5] == 2
 
 @pytest.mark.parametrize("processes", [2, 4] if MANY == 1 else [2, 4, 8])
 def test_exact_for_all_processes_and_threads(path: Path, processes: int) -> None:
-    """Never one more than a limit allows, and never one less, whatever is charged."""
+    """Exactly the limit is accepted, for any prices."""
     run(EXACT, path, processes)
 
 
@@ -134,12 +134,12 @@ assert sqlite3.connect(sys.argv[1]).execute("PRAGMA integrity_check").fetchall()
 
 @pytest.mark.parametrize("seed", range(1, MANY + 1))
 def test_workers_that_are_killed(path: Path, seed: int) -> None:
-    """A charge is made whole or not at all, and the next worker goes on at once."""
+    """A charge is applied completely or not at all, and the next worker continues at once."""
     run(KILLED, path, seed)
 
 
 def test_leases_of_a_killed_worker(path: Path) -> None:
-    """They are free when nobody has renewed them for long enough."""
+    """They expire when they are not renewed."""
     clock = FakeClock()
     counters = SqliteCounters(path, clock)
     with worker(
@@ -154,7 +154,7 @@ def test_leases_of_a_killed_worker(path: Path) -> None:
 
 
 def test_worker_that_is_stopped_in_a_charge(path: Path) -> None:
-    """The others get 503 after a bounded time, and go on when it does."""
+    """The others get 503 after a bounded time, and continue when it does."""
     counters = SqliteCounters(path, FakeClock(), timeout=0.05)
     with worker("with counters._file.transaction(): say(); hear()", path) as process:
         process.hear()
@@ -219,7 +219,7 @@ assert counters.peek(KEY, HOURLY).counts[0].used == made[0] + 10
 
 
 def test_fork_while_a_thread_charges(path: Path) -> None:
-    """Parent and child go on with connections of their own, and no lock is left behind."""
+    """Parent and child continue with separate connections, and no lock remains."""
     run(FORKED, path)
 
 
@@ -318,6 +318,6 @@ assert counters.charge([Charge(KEY, HOURLY, (1,))])[0].counts[0].used == 81
 
 
 def test_greenlets(path: Path) -> None:
-    """gevent may patch the worker later, others run while one waits, and one that is killed leaves nothing behind."""
+    """gevent may patch the worker later, others run while one waits, and a killed one leaves no lock."""
     pytest.importorskip("gevent")
     run(GEVENT, path)

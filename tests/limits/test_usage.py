@@ -1,4 +1,4 @@
-"""What callers used, for a bill: each charged request once, whatever happens to workers, at the price of its end."""
+"""Usage for billing: each charged request once, despite failing workers, at its final price."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_settlement_belongs_to_the_day_of_the_charge(counters: Counters, clock: 
 
 
 def test_settlement_of_what_is_gone(counters: Counters) -> None:
-    """It is dropped: nobody owes less than nothing."""
+    """It is dropped: usage is never negative."""
     counters.settle([Settlement(KEY, RULES, (0, -3), (0.0, 0.0), b"", usage().corrected(-3))])
     charge(counters, usage())
     counters.settle([Settlement(KEY, RULES, (0, -3), (0.0, 0.0), b"", usage(route="gone").corrected(-3))])
@@ -146,14 +146,14 @@ def test_many_callers(counters: Counters) -> None:
 
 
 def test_clearing_the_limits_of_a_caller_keeps_the_bill(counters: Counters) -> None:
-    """What was used was used."""
+    """Recorded usage is not changed."""
     charge(counters, usage())
     assert counters.clear(KEY)
     assert len(found(counters)) == 1
 
 
 def test_off(open_counters: CountedIn) -> None:
-    """Nothing is counted, and a settlement finds nothing."""
+    """Usage is not counted, and a settlement has no effect."""
     counters = open_counters(0)
     charge(counters, usage())
     counters.settle([Settlement(KEY, RULES, (0, -3), (0.0, 0.0), b"", usage().corrected(-3))])
@@ -161,7 +161,7 @@ def test_off(open_counters: CountedIn) -> None:
 
 
 def test_expires_in_a_file(tmp_path: Path, clock: FakeClock) -> None:
-    """So many days after the day it was used, the oldest first; what the caller uses later is kept."""
+    """A number of days after the day of use, oldest first; later usage of the caller is kept."""
     counters = SqliteCounters(tmp_path / "s.db", clock, usage_days=3)
     for day in range(10):
         charge(counters, usage(day=TODAY + day), key=KEY if day % 2 else OTHER)
@@ -213,7 +213,7 @@ def test_exact_between_processes_and_with_settlements(where: str, open_counters:
 
 
 def test_a_worker_that_is_killed_loses_nothing(where: str) -> None:
-    """What was charged was counted, and nothing else: kill -9 comes at any instant."""
+    """Exactly the charged requests are counted, with kill -9 at any instant."""
     spawn = get_context("spawn")
     told = 0
     for _ in range(3 * MANY):
@@ -298,7 +298,7 @@ def billed(app: Flask) -> dict[tuple[str, str, str], tuple[int, ...]]:
 
 @pytest.mark.parametrize("plan", ["gold", "narrow"])
 def test_costs(app: Flask, plan: str) -> None:
-    """Reserved rows and what was given back or added, also under a plan without any limit; rejected bodies count."""
+    """Reserved rows and corrections, also under a plan without limits; rejected bodies count."""
     sent = {0: 422, 3: 200, 7: 500, 8: 200, 9: 200}
     for rows, status in sent.items():
         assert post(app, rows, plan=plan) == status
@@ -335,7 +335,7 @@ def test_day_of_the_request(app: Flask, clock: FakeClock) -> None:
 
 def test_memory_is_a_mistake(protected: MakeApp) -> None:
     """A bill that nobody can read is not counted in silence."""
-    with pytest.raises(ConfigError, match="SECURE_ML_USAGE_DAYS needs a store"):
+    with pytest.raises(ConfigError, match="SECURE_ML_USAGE_DAYS requires a persistent store"):
         protected(USAGE_DAYS=1)
 
 

@@ -41,7 +41,7 @@ class Window:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_much_as_the_amount(kind: Kind) -> None:
-    """Then nothing, until the wait is over."""
+    """Then none, until the wait is over."""
     window = Window(rule_of(kind))
     assert [window.charge(START) for _ in range(11)] == [True] * 10 + [False]
     wait = window.wait(START)
@@ -52,7 +52,7 @@ def test_as_much_as_the_amount(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prices(kind: Kind) -> None:
-    """What does not fit charges nothing; what can never fit waits for ever; a price of 0 always fits."""
+    """A price that does not fit is not charged; one that can never fit waits for ever; 0 always fits."""
     window = Window(rule_of(kind))
     assert [window.charge(START, price) for price in (6, 5, 4, 0, 1)] == [True, False, True, True, False]
     assert window.wait(START, 11) == math.inf
@@ -61,7 +61,7 @@ def test_prices(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_a_minute(kind: Kind) -> None:
-    """The smallest limit lets one request pass each minute, and not only every other one."""
+    """The smallest limit accepts one request each minute, not only every second minute."""
     window = Window(rule_of(kind, amount=1))
     assert [window.charge(START + 60 * minute) for minute in range(10)] == [True] * 10
 
@@ -81,7 +81,7 @@ STEPS = st.lists(st.tuples(st.floats(0, 90), st.integers(0, 12)), max_size=40)
 @pytest.mark.parametrize("kind", KINDS)
 @given(steps=STEPS)
 def test_the_wait_is_true(kind: Kind, steps: list[tuple[float, int]]) -> None:
-    """Whoever waits as long as that gets in, and half of it is too early."""
+    """After the reported wait a charge succeeds, and after half of it, it does not."""
     window, now = Window(rule_of(kind)), START
     for seconds, price in steps:
         now += seconds
@@ -122,7 +122,7 @@ def test_a_sliding_window_is_at_most_half_too_much(steps: list[tuple[float, int]
 
 @given(steps=STEPS)
 def test_gcra_never_allows_more_than_the_rate(steps: list[tuple[float, int]]) -> None:
-    """At most a burst, and what came back since."""
+    """At most a burst, plus the rate since."""
     window, now, total = Window(rule_of(Kind.GCRA)), START, 0
     for seconds, price in steps:
         now += seconds
@@ -134,7 +134,7 @@ def test_gcra_never_allows_more_than_the_rate(steps: list[tuple[float, int]]) ->
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("step", [-86_400.0, -30.0])
 def test_a_clock_that_is_set_back(kind: Kind, step: float) -> None:
-    """It lifts no limit, and extends one by no more than a window."""
+    """It does not lift a limit, and extends one by at most a window."""
     window = Window(rule_of(kind))
     assert [window.charge(START) for _ in range(10)] == [True] * 10
     assert not window.charge(START + step)
@@ -144,7 +144,7 @@ def test_a_clock_that_is_set_back(kind: Kind, step: float) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settlement(kind: Kind) -> None:
-    """What was charged too much comes back, and what was too little is added, beyond the limit too."""
+    """An excess charge is returned, and a missing one is added, also beyond the limit."""
     rule = rule_of(kind)
     state = charged(rule, (START, 0.0, 0.0), 8)
     assert counted(rule, settled(rule, state, -5, START), START, 0).used == pytest.approx(3)
@@ -153,7 +153,7 @@ def test_settlement(kind: Kind) -> None:
 
 
 def test_settlement_in_the_next_window() -> None:
-    """It corrects the window that was charged, and drops what belongs to one that is over."""
+    """It corrects the charged window, and drops the part of a past one."""
     sliding, fixed = rule_of(Kind.SLIDING), rule_of(Kind.FIXED)
     later = rolled(sliding, (START, 8.0, 0.0), START + 61)
     assert later == (START + 60, 0.0, 8.0)
@@ -165,7 +165,7 @@ def test_settlement_in_the_next_window() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left_at_the_end(kind: Kind) -> None:
-    """A store may drop a state when it says so."""
+    """A store may drop a state from the reported time."""
     rule = rule_of(kind)
     state = charged(rule, (START, 0.0, 0.0), 10)
     ends = expires(rule, state)

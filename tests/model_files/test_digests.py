@@ -106,7 +106,7 @@ def test_fuzz_digest_files(tmp_path_factory: pytest.TempPathFactory, data: bytes
 @pytest.mark.parametrize(
     ("expected", "words"),
     [
-        pytest.param(B, f"digest is {A}, and {B} is expected", id="other"),
+        pytest.param(B, f"digest is {A} instead of {B}", id="other"),
         pytest.param("", "not a SHA-256 digest", id="empty"),
         pytest.param("model.sha256", "not a SHA-256 digest.*pathlib.Path", id="path as text"),
         pytest.param(f"sha256:{A}", "not a SHA-256 digest", id="prefix"),
@@ -116,7 +116,7 @@ def test_fuzz_digest_files(tmp_path_factory: pytest.TempPathFactory, data: bytes
     ],
 )
 def test_wrong_digest(expected: str, words: str) -> None:
-    """What is not a digest is distinguished from a digest of something else."""
+    """An invalid digest is distinguished from the digest of another file."""
     with pytest.raises(UnverifiedModel, match=words):
         check_digest(Path("model"), A, expected)
 
@@ -137,7 +137,7 @@ def test_digests_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) 
 
 @needs("sha256sum")
 def test_directory_digest_in_the_shell(tmp_path: Path) -> None:
-    """The digest of a directory is what the shell commands in its documentation print."""
+    """The documented shell commands print the digest of a directory."""
     files = {
         "saved_model.pb": b"1",
         "variables/b": b"2",

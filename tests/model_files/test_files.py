@@ -33,7 +33,7 @@ def test_file_above_the_cap(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 1 << 40)
     tracemalloc.start()
-    with pytest.raises(UnreadableModel, match=f"it has {1 << 40} bytes, and max_bytes leaves {MANY}"):
+    with pytest.raises(UnreadableModel, match=f"it has {1 << 40} bytes, but only {MANY}"):
         read_file(path, MANY)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -51,10 +51,10 @@ def test_file_above_the_cap(tmp_path: Path) -> None:
     ],
 )
 def test_no_plain_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    """Anything but a plain file is rejected, and nothing is waited for."""
+    """Other than regular files are rejected without blocking."""
     make(tmp_path / "model")
     before = open_descriptors()
-    with pytest.raises(UnreadableModel, match=r"model: it (is not a plain file|cannot be read)"):
+    with pytest.raises(UnreadableModel, match=r"model: it (is not a regular file|cannot be read)"):
         read_file(tmp_path / "model", MANY)
     assert open_descriptors() == before
 
@@ -109,7 +109,7 @@ def test_directory(tmp_path: Path) -> None:
             "'variables/x' in it is a symbolic",
             id="link below",
         ),
-        pytest.param(lambda path: os.mkfifo(path / "x"), "x: it is not a plain file", id="pipe"),
+        pytest.param(lambda path: os.mkfifo(path / "x"), "x: it is not a regular file", id="pipe"),
         pytest.param(lambda path: (path / "a\nb").touch(), "control character", id="newline in a name"),
         pytest.param(lambda path: (path / "a\\b").touch(), "backslash", id="backslash in a name"),
         pytest.param(lambda path: Path(os.fsdecode(bytes(path) + b"/\xff")).touch(), "not UTF-8", id="no UTF-8"),
@@ -141,7 +141,7 @@ def test_folder_swapped_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, Path], ids=["empty", "file", "missing"])
 def test_no_directory(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    """A directory without files, a file, and nothing are no model directory."""
+    """A directory without files, a file and a missing path are not model directories."""
     make(tmp_path / "model")
     with pytest.raises(UnreadableModel, match=r"not a directory with files|cannot be read"):
         read_directory(tmp_path / "model", MANY)
@@ -155,7 +155,7 @@ def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_verified_copy() -> None:
-    """The copy has the verified files, nobody else can enter it, and it is gone after the block."""
+    """The copy has the verified files, is private, and is deleted after the block."""
     with verified_copy({"a": b"1", "b/c": b"2"}) as path:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
         assert read_directory(path, MANY) == {"a": b"1", "b/c": b"2"}

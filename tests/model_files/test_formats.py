@@ -1,4 +1,4 @@
-"""What runs code when it is loaded is found by its content, and nothing else is."""
+"""Files that run code when loaded are detected by their content; others are not reported."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def test_every_kind_has_samples() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        pytest.param("pickle: gzip", "also compressed (in 'gzip')", id="compressed"),
+        pytest.param("pickle: gzip", "possibly compressed (in 'gzip')", id="compressed"),
         pytest.param("torch: torch", "(in 'archive/data.pkl')", id="member"),
         pytest.param("torch: tar.gz", "(in 'gzip > a/b.pkl')", id="member of something compressed"),
         pytest.param("opaque: LZ4", "it is compressed with LZ4", id="compression that is not known"),
         pytest.param("opaque: encrypted member", "(in 'x'): it is encrypted", id="encrypted"),
-        pytest.param("opaque: five times gzip", "it is nested too deep", id="nested"),
+        pytest.param("opaque: five times gzip", "it is nested too deeply", id="nested"),
         pytest.param("opaque: npz cut short", "it is damaged", id="damaged"),
     ],
 )
 def test_finding_says_where_and_why(name: str, text: str) -> None:
-    """A finding as text says what was found, where, and why it could not be looked into."""
+    """A finding as a string has the kind, the location, and why it could not be examined."""
     assert text in str(next(find_code(sample(name), LIMIT)))
 
 
@@ -100,7 +100,7 @@ def test_pickle_of_every_protocol(protocol: int, wrap: Callable[[bytes], bytes])
 
 @given(value=VALUES, protocol=st.sampled_from(PROTOCOLS), harmful=st.booleans(), wrap=st.sampled_from(WRAPPERS))
 def test_fuzz_pickles_are_found(value: Any, protocol: int, harmful: bool, wrap: Callable[[bytes], bytes]) -> None:
-    """Whatever is pickled, in whatever protocol and compression, is found to be a pickle."""
+    """Any pickled object, in any protocol and compression, is detected as a pickle."""
     data = pickle.dumps([value, Harmful(value)] if harmful else value, protocol)
     assert "pickle" in kinds(wrap(data))
 
@@ -118,7 +118,7 @@ def test_fuzz_damage_after_the_call_hides_nothing(value: Any, protocol: int, jun
     cut=st.booleans(),
 )
 def test_fuzz_damaged_samples(name: str, place: float, change: bytes, cut: bool) -> None:
-    """Any damage to any sample has findings or none; nothing else is raised, and nothing is run."""
+    """Any damage to a sample gives findings or none, without other errors or running code."""
     data = sample(name)
     position = int(place * len(data))
     damaged = data[:position] + change + (b"" if cut else data[position + len(change) :])
@@ -137,7 +137,7 @@ def test_fuzz_arrays_are_data(shape: list[int], code: str) -> None:
 
 
 def test_objects_of_current_packages() -> None:
-    """What joblib and cloudpickle write today is found."""
+    """Files written by current joblib and cloudpickle are detected."""
     joblib, cloudpickle = pytest.importorskip("joblib"), pytest.importorskip("cloudpickle")
     for compress in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)):
         stream = io.BytesIO()
@@ -148,7 +148,7 @@ def test_objects_of_current_packages() -> None:
 
 @pytest.mark.parametrize("wrap", WRAPPERS[1:], ids=["gzip", "bzip2", "xz", "zlib"])
 def test_expansion_is_capped(wrap: Callable[[bytes], bytes]) -> None:
-    """An archive in something compressed is expanded to the limit at most; what is larger is opaque."""
+    """A compressed archive is expanded up to the limit; a larger one is opaque."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("a", bytes(10_000_000))
@@ -162,7 +162,7 @@ def test_expansion_is_capped(wrap: Callable[[bytes], bytes]) -> None:
 
 
 def test_argument_of_exabytes() -> None:
-    """A pickle that declares a string of exabytes allocates nothing for it."""
+    """No memory is allocated for a pickle that declares a string of exabytes."""
     tracemalloc.start()
     assert kinds(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x0fabc") == set()
     peak = tracemalloc.get_traced_memory()[1]
@@ -203,12 +203,12 @@ def lzma_with(dictionary: int, **options: int) -> bytes:
     ],
 )
 def test_calls_are_found_behind_what_an_unpickler_passes_over(data: bytes) -> None:
-    """What does nothing, or takes long, hides nothing."""
+    """Opcodes without effect, or that take long, do not hide a call."""
     assert kinds(data) == {"pickle"}
 
 
 class _Looks:
-    """Notes that an unpickler looked something up that is there, or called what it looked up."""
+    """Records that an unpickler looked up an existing object, or called it."""
 
     def __init__(self) -> None:
         self.called = False
@@ -266,7 +266,7 @@ class _PythonRecorder(_Looks, pickle._Unpickler):
     ).map(b"".join)
 )
 def test_fuzz_no_call_is_missed(data: bytes) -> None:
-    """Whatever a real unpickler imports or calls, the walk says so before."""
+    """Every import or call of a real unpickler is detected beforehand."""
     for reader in (_Recorder(data), _PythonRecorder(data)):
         with contextlib.suppress(Exception):
             reader.load()
@@ -275,7 +275,7 @@ def test_fuzz_no_call_is_missed(data: bytes) -> None:
 
 
 def test_archive_that_is_a_pickle_too() -> None:
-    """What a zip archive begins with is a persistent id, which some loaders know; the call behind it is found."""
+    """A zip archive begins with a persistent id, which some loaders accept; the call after it is detected."""
     archive = io.BytesIO(b"")
     with zipfile.ZipFile(archive, "w") as opened:
         # Of a fixed time: that of now may hold a line break, which ends the persistent id.
@@ -291,7 +291,7 @@ def test_modules_are_not_imported_to_find_them() -> None:
 
 @pytest.mark.parametrize("name", ["lass", "nobody_has_it"])
 def test_verdict_does_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A module that lies in the path, and one that was imported, change nothing about a table that names it."""
+    """Installed and imported modules do not change the result for a table that names them."""
     table = f"c{name}\nsetosa\n0\n1\n".encode()
     assert kinds(table) == set()
     (tmp_path / f"{name}.py").write_text("raise SystemExit")
@@ -310,7 +310,7 @@ def test_import_of_a_module_that_may_be_missing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["nobody_has_it", "nobody-has-it", "2nobody", "nobody.has_it"])
 def test_call_of_a_module_that_may_be_missing(name: str) -> None:
-    """What calls an import is a pickle, whatever module it names."""
+    """A call of an import is a pickle, whatever the module."""
     assert kinds(f"c{name}\nx\n)R".encode()) == {"pickle"}
 
 

@@ -81,12 +81,12 @@ def test_what_reads_another_file(tmp_path: Path, layout: Any, many: int, reads: 
     with h5py_or_skip().File(tmp_path / "made.h5") as file:
         assert file["before/x"][...].tolist() == SECRET.tolist()
     assert kinds(data) == {"external"}
-    with pytest.raises(UnsafeModel, match=r"read files that nobody verified.*pass allow=\['external'\]"):
+    with pytest.raises(UnsafeModel, match=r"read unverified files.*pass allow=\['external'\]"):
         load_verified(tmp_path / "made.h5", loader=never, sha256=file_digest(data))
 
 
 def everything(file: Any) -> None:
-    """Write what packages that save models write, and more."""
+    """Write the structures of packages that save models, and more."""
     h5py = h5py_or_skip()
     file["a/b/c/x"] = np.arange(10.0)
     file["hard"], file["soft"] = file["a/b/c/x"], h5py.SoftLink("/a/b/c/x")
@@ -112,7 +112,7 @@ def everything(file: Any) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("options", [{}, {"userblock_size": 1024}, {"track_order": True}], ids=str)
 def test_what_is_whole_in_itself(tmp_path: Path, layout: Any, options: dict[str, Any]) -> None:
-    """Whatever else h5py writes is data."""
+    """Everything else that h5py writes is data."""
     assert kinds(file_of(tmp_path, everything, libver=layout, **options)) == set()
 
 
@@ -131,7 +131,7 @@ def test_attributes_too_large_for_a_header(tmp_path: Path, layout: Any) -> None:
 
 
 def test_dataset_of_terabytes() -> None:
-    """A file of kilobytes that declares terabytes is opaque, and nothing of that size is allocated to find it."""
+    """A file of kilobytes that declares terabytes is opaque, without allocating memory of that size."""
     data = sample("opaque: HDF5 of terabytes in chunks")
     tracemalloc.start()
     (finding,) = find_code(data, LIMIT)
@@ -160,7 +160,7 @@ OLD, NEW = "external: HDF5 with external storage, oldest", "external: HDF5 with 
 
 
 def test_root_that_says_it_is_a_link() -> None:
-    """The root group is walked whatever the entry of it says; h5py reads the other file through each of these."""
+    """The root group is examined whatever its entry says; h5py reads the other file through each of these."""
     data = sample(OLD)
     for kind in (0, 1, 2):
         assert "external" in kinds(data[:72] + bytes([kind, 0, 0, 0]) + data[76:])
@@ -182,13 +182,13 @@ def test_base_address_that_is_not_where_the_file_begins() -> None:
     ],
 )
 def test_what_is_not_understood(name: str, changes: list[tuple[bytes, bytes]]) -> None:
-    """What the walk does not understand is opaque."""
+    """Unknown structures are opaque."""
     assert kinds(patched(name, *changes)) == {"opaque"}
 
 
 @pytest.mark.parametrize("message", [9, 0x0F, 0x14, 0x18, 0x19, 0x40, 0xFF])
 def test_message_that_is_not_known(message: int) -> None:
-    """Shared messages, drivers of several files, images of metadata and what is new are not walked over."""
+    """Shared messages, multi-file drivers, metadata cache images and new messages are not accepted."""
     data = sample(NEW)
     position = data.index(b"\x07", data.index(b"OHDR", data.index(b"OHDR") + 4))
     while data[position + 1 : position + 3] == b"\0\0":
@@ -198,7 +198,7 @@ def test_message_that_is_not_known(message: int) -> None:
 
 
 def test_compressed_links() -> None:
-    """Links and attributes that are compressed could hide what they name from a search for it."""
+    """Compressed links and attributes could hide names from a search."""
     data = sample("external: HDF5 with an external link among many, newest")
     heap = data.index(b"FRHP")
     assert kinds(data[: heap + 7] + b"\x08" + data[heap + 8 :]) == {"opaque"}
@@ -302,7 +302,7 @@ NEW_CHUNKS = b"\4\2\0\2\4" + b"\0\0\0\1\x08\0\0\0" + b"\1"
     ],
 )
 def test_messages(messages: list[tuple[int, bytes]], expected: set[str]) -> None:
-    """Each message is judged by what the specification says of it, and what it does not say is opaque."""
+    """Each message is handled according to the specification, and unspecified ones are opaque."""
     assert kinds(built(*messages)) == expected
 
 
@@ -317,7 +317,7 @@ def test_messages(messages: list[tuple[int, bytes]], expected: set[str]) -> None
     ],
 )
 def test_shared_datatype(content: bytes, expected: set[str]) -> None:
-    """A datatype may be an object of the file, and nothing else may be shared."""
+    """Only datatypes may be shared objects of the file."""
     assert kinds(built((3, content), flags=2)) == expected
     assert kinds(built((1, content), flags=2)) == {"opaque"}
 

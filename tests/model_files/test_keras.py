@@ -1,4 +1,4 @@
-"""Keras models: what calculates is let through, and everything else of a configuration counts as code."""
+"""Keras models: computing classes are accepted, and every other name in a configuration counts as code."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_what_calculates(config: Any) -> None:
 )
 @pytest.mark.parametrize("place", [0, 100, (1 << 20) - 12], ids=["at once", "later", "across a block"])
 def test_hdf5(text: bytes, place: int) -> None:
-    """The name is found wherever it stands, and a letter of ASCII that is escaped hides one."""
+    """The name is found at any position, and an escaped ASCII letter counts as hiding one."""
     assert holds_code(io.BytesIO(HDF5 + b"\0" * place + text + b"\0" * 100))
     assert [each.kind for each in find_code(HDF5 + b"\0" * place + text, 1 << 24)] == ["keras-lambda"]
 
 
 def test_hdf5_without_code() -> None:
-    """Names that are not of ASCII are escaped by everyone."""
+    """All writers escape names that are not ASCII."""
     assert not holds_code(io.BytesIO(HDF5 + rb'{"class_name": "Dense", "name": "gr\u00f6\u00dfe"}' + bytes(1 << 20)))
 
 

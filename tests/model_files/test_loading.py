@@ -40,7 +40,7 @@ def written(folder: Path, data: bytes, name: str = "model") -> tuple[Path, str]:
 
 @pytest.mark.parametrize(("kind", "data"), cases())
 def test_what_runs_code_is_loaded_only_when_allowed(tmp_path: Path, kind: str, data: bytes) -> None:
-    """With the right digest, data is loaded; what runs code only when its kind is allowed, and no other kind helps."""
+    """With the right digest, data is loaded; code only if exactly its kind is allowed."""
     path, digest = written(tmp_path, data)
     if kind != DATA:
         others = [name for name in KINDS if name != kind]
@@ -61,7 +61,7 @@ def test_what_runs_code_is_loaded_only_when_allowed(tmp_path: Path, kind: str, d
 def test_unverified_model_is_not_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], words: str
 ) -> None:
-    """Without the right digest nothing of the file is parsed, neither by the loader nor to find out its format."""
+    """Without the right digest the file is not parsed, neither by the loader nor for its format."""
     monkeypatch.setattr(loading, "find_code", never)
     path, _ = written(tmp_path, b"model")
     with pytest.raises(UnverifiedModel, match=words) as caught:
@@ -81,7 +81,9 @@ def test_unverified_model_is_not_looked_at(
 @pytest.mark.parametrize("load", [load_verified, load_verified_directory])
 def test_contradicting_arguments(load: Callable[..., object], arguments: dict[str, Any]) -> None:
     """Arguments that contradict each other are a mistake in the program, whatever the file is."""
-    with pytest.raises(ValueError, match=r"signature and signed_by go together|allow is a list of names among"):
+    with pytest.raises(
+        ValueError, match=r"signature and signed_by must be used together|allow must be a list of these names"
+    ):
         load("missing", loader=never, **arguments)
 
 
@@ -92,12 +94,12 @@ def test_digest_file(tmp_path: Path) -> None:
     sums.write_text(f"{digest}  model\n")
     assert load_verified(path, loader=json.load, sha256=sums) == [1]
     path.write_bytes(b"[2]")
-    with pytest.raises(UnverifiedModel, match="is expected"):
+    with pytest.raises(UnverifiedModel, match="instead of"):
         load_verified(path, loader=never, sha256=sums)
 
 
 def test_digest_file_is_never_looked_for(tmp_path: Path) -> None:
-    """A digest file beside the model means nothing unless it is named: whoever swaps the one can swap the other."""
+    """A digest file is read only if it is named: an attacker who can replace the model can replace it too."""
     path, digest = written(tmp_path, b"[1]")
     (tmp_path / "model.sha256").write_text(f"{digest}  model\n")
     with pytest.raises(UnverifiedModel, match="no expected digest"):
@@ -105,7 +107,7 @@ def test_digest_file_is_never_looked_for(tmp_path: Path) -> None:
 
 
 def test_file_swapped_after_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader gets the bytes that were verified, and not what has taken their position since."""
+    """The loader gets the verified bytes, not those of a later file."""
     path, digest = written(tmp_path, b"[1]")
     look = find_code
 
@@ -120,7 +122,7 @@ def test_file_swapped_after_the_check(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_link_swapped(tmp_path: Path) -> None:
-    """A link is as good as what it leads to, and no better."""
+    """The target of a link is verified like any other file."""
     first, digest = written(tmp_path, b"[1]", "first")
     second, _ = written(tmp_path, b"[2]", "second")
     link = tmp_path / "model"
@@ -140,14 +142,14 @@ def test_cap(tmp_path: Path) -> None:
 
 
 def test_expansion_above_the_cap(tmp_path: Path) -> None:
-    """What expands to more than max_bytes is rejected."""
+    """A file that expands to more than max_bytes is rejected."""
     path, digest = written(tmp_path, sample("torch: zip in gzip"))
     with pytest.raises(UnsafeModel, match="expands to more than max_bytes"):
         load_verified(path, loader=never, sha256=digest, max_bytes=path.stat().st_size + 1)
 
 
 def test_what_a_loader_raises_is_not_caught(tmp_path: Path) -> None:
-    """The error of a loader says best what it did not like."""
+    """The exception of a loader describes its problem best."""
     path, digest = written(tmp_path, b"[1")
     with pytest.raises(json.JSONDecodeError):
         load_verified(path, loader=json.load, sha256=digest)

@@ -1,4 +1,4 @@
-"""ONNX models that name other files are found without the package onnx, and loaded only beside verified files."""
+"""ONNX models with other files are detected without the package onnx, and loaded only with verified files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def weights(value: float) -> bytes:
 
 
 def predict(model: Any) -> float:
-    """Return what a session of onnxruntime makes of zero; it takes bytes, or a path."""
+    """Return the result of an onnxruntime session for zero; the model is bytes or a path."""
     onnxruntime: Any = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(model)
     (response,) = session.run(None, {"x": np.zeros(400, np.float32)})
@@ -80,7 +80,7 @@ def test_weights_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.Mo
     assert predict((folder / "model.onnx").read_bytes()) == 400
     (folder / "weights.bin").write_bytes(weights(-2800))
     assert predict((folder / "model.onnx").read_bytes()) == -2800
-    with pytest.raises(UnsafeModel, match=r"ONNX names 'weights.bin', and loading that can read files that nobody"):
+    with pytest.raises(UnsafeModel, match=r"ONNX refers to 'weights.bin', and loading it can read unverified files"):
         load_verified(folder / "model.onnx", loader=never, sha256=digest)
 
 
@@ -92,7 +92,7 @@ def test_bytes_of_a_directory(tmp_path: Path) -> None:
 
 
 def test_copy_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights of the verified directory are read from the private copy, whatever has become of the directory."""
+    """Weights are read from the private copy, even if the directory has changed."""
     folder = written(tmp_path / "model", model_onnx=external(), weights_bin=weights(400))
     digest = digest_of(folder)
     elsewhere = written(tmp_path / "elsewhere", weights_bin=weights(-2800))
@@ -139,14 +139,14 @@ def test_location_elsewhere(tmp_path: Path, location: str) -> None:
     """A location that is not a verified file, by its plain relative path, is rejected."""
     folder = written(tmp_path / "model", model_onnx=external(location), weights_bin=bytes(4), sub__x=b"[1]")
     (tmp_path / "weights.bin").write_bytes(bytes(4))
-    with pytest.raises(UnsafeModel, match="read files that nobody verified"):
+    with pytest.raises(UnsafeModel, match="read unverified files"):
         load_verified_copy(folder, loader=never, sha256=digest_of(folder))
     assert load_verified_copy(folder, loader=Path.is_dir, sha256=digest_of(folder), allow=["external"])
 
 
 @pytest.mark.parametrize("kind", ["a directory", "a copy"])
 def test_code_beside_a_model(tmp_path: Path, kind: str) -> None:
-    """What runs code is rejected in a directory whichever way it is loaded."""
+    """Files that run code are rejected in a directory, however it is loaded."""
     folder = written(tmp_path, a_pkl=sample("pickle: None"), config_json=b'{"class_name": "Lambda"}')
     load: Any = load_verified_copy if kind == "a copy" else load_verified_directory
     for allow in ([], ["pickle"], ["keras-lambda"]):
@@ -156,7 +156,7 @@ def test_code_beside_a_model(tmp_path: Path, kind: str) -> None:
 
 
 def test_archive_in_a_directory(tmp_path: Path) -> None:
-    """A model in an archive has its files beside it nowhere."""
+    """A model in an archive has no other files next to it."""
     folder = written(tmp_path, m_gz=sample("external: ONNX gzip"), weights_bin=bytes(4))
     with pytest.raises(UnsafeModel, match="gzip"):
         load_verified_copy(folder, loader=never, sha256=digest_of(folder))
@@ -175,13 +175,13 @@ def test_archive_in_a_directory(tmp_path: Path) -> None:
     ],
 )
 def test_entries(entries: bytes, files: set[str]) -> None:
-    """Every value that a reader may take for the location is one, and what nobody knows is not a verified file."""
+    """Every value that a reader may use as the location counts, and an unknown one is not a verified file."""
     tensor = field(13, entries) + b"\x70\x01"
     assert onnx_files.other_files(b"\x08\x08" + field(7, field(5, tensor))) == frozenset(files)
 
 
 def test_offset_and_length_name_nothing() -> None:
-    """A range in the file, and a folder that is empty, are no further file."""
+    """A range in the file, and an empty location, do not refer to another file."""
     keys = [field(13, field(1, key) + field(2, b"4")) for key in (b"offset", b"length", b"checksum")]
     keys += [field(13, field(1, b"basepath") + field(2, b"")), field(13, field(1, b"location") + field(2, b"w"))]
     assert onnx_files.other_files(field(7, field(5, b"".join(keys) + b"\x70\x01"))) == frozenset({"w"})
@@ -198,7 +198,7 @@ def test_numbers_of_a_field_each_are_passed_over_quickly() -> None:
 
 @pytest.mark.parametrize("name", sorted(ONNX))
 def test_cut_anywhere(name: str) -> None:
-    """A model that is cut short is not a model, and raises nothing."""
+    """A truncated model is not a model, and raises no error."""
     for end in range(0, len(ONNX[name]), max(1, len(ONNX[name]) // 50)):
         list(find_code(ONNX[name][:end], LIMIT))
 
@@ -222,7 +222,7 @@ def _uses_other_files(onnx: Any, model: Any) -> bool:
     insert=st.booleans(),
 )
 def test_fuzz_no_other_file_is_missed(name: str, places: list[tuple[float, bytes]], insert: bool) -> None:
-    """Whatever the package onnx reads a tensor from another file of, the walk says so."""
+    """Every external file that the package onnx would read is detected."""
     onnx: Any = pytest.importorskip("onnx")
     data = ONNX[name]
     for place, change in places[:3]:

@@ -28,7 +28,7 @@ from model_samples import sample
 
 
 def bundle(*names: str, predicate: str = PREDICATE, method: str = "files") -> str:
-    """Return what a bundle looks like, without any signature."""
+    """Return an unsigned bundle."""
     members = {"serialization": {"method": method}, "resources": [{"name": name} for name in names]}
     statement = json.dumps({"predicateType": predicate, "predicate": members})
     return json.dumps({"dsseEnvelope": {"payload": base64.b64encode(statement.encode()).decode()}})
@@ -36,7 +36,7 @@ def bundle(*names: str, predicate: str = PREDICATE, method: str = "files") -> st
 
 @dataclass
 class Verifier:
-    """Says what it is told to say, and notes what it was shown."""
+    """A verifier with a prepared outcome, which records its calls."""
 
     error: Exception | None = None
     shown: bytes = b""
@@ -99,7 +99,7 @@ def test_whatever_a_verifier_raises_rejects(model: Path, signature: Path, error:
     ],
 )
 def test_signature_that_names_nothing(model: Path, signature: Path, text: str) -> None:
-    """What cannot be read as a statement of version 1.0 is not a signature."""
+    """A bundle without a statement of version 1.0 is not a signature."""
     signature.write_text(text or " ")
     with pytest.raises(UnverifiedModel, match="not a valid signature"):
         load_verified(model, loader=never, signature=signature, signed_by=Verifier())
@@ -107,12 +107,12 @@ def test_signature_that_names_nothing(model: Path, signature: Path, text: str) -
 
 def test_signature_and_digest_must_both_hold(model: Path, signature: Path) -> None:
     """A signature does not make up for a wrong digest."""
-    with pytest.raises(UnverifiedModel, match="is expected"):
+    with pytest.raises(UnverifiedModel, match="instead of"):
         load_verified(model, loader=never, sha256="0" * 64, signature=signature, signed_by=Verifier())
 
 
 def test_signed_pickle_is_rejected(model: Path, signature: Path) -> None:
-    """A signature says who made a pickle, not what it does."""
+    """A signature proves who made a pickle, not what it does."""
     model.write_bytes(sample("pickle: protocol 4 that calls"))
     with pytest.raises(UnsafeModel, match="is a pickle"):
         load_verified(model, loader=never, signature=signature, signed_by=Verifier())
@@ -147,7 +147,7 @@ def test_files_that_were_not_signed(tmp_path: Path, text: str, names: list[str])
 
 
 def test_weights_that_were_not_signed(tmp_path: Path) -> None:
-    """An ONNX model whose weights the signature does not cover is rejected, although they lie beside it."""
+    """An ONNX model whose weights are not signed is rejected, although they are in its directory."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.onnx").write_bytes(sample("external: ONNX initializer"))
     (tmp_path / "model" / "weights.bin").write_bytes(bytes(4))
@@ -155,7 +155,7 @@ def test_weights_that_were_not_signed(tmp_path: Path) -> None:
         (tmp_path / "model.sig").write_text(bundle(*names))
         arguments: Any = {"signature": tmp_path / "model.sig", "signed_by": Verifier()}
         if error:
-            with pytest.raises(error, match="read files that nobody verified"):
+            with pytest.raises(error, match="read unverified files"):
                 load_verified_copy(tmp_path / "model", loader=never, **arguments)
         else:
             assert load_verified_copy(tmp_path / "model", loader=Path.is_dir, **arguments)
@@ -209,7 +209,7 @@ def test_real_signature(tmp_path: Path, model: Path, sign: Callable[..., Path], 
 
 
 def test_real_signature_with_another_payload(tmp_path: Path, model: Path, sign: Callable[..., Path]) -> None:
-    """What the statement says is part of what was signed."""
+    """The statement is part of the signed data."""
     private, public = key_pair(tmp_path, ec.SECP256R1())
     signature = sign(model, private)
     members = json.loads(signature.read_text())
@@ -222,7 +222,7 @@ def test_real_signature_with_another_payload(tmp_path: Path, model: Path, sign: 
 
 @pytest.mark.parametrize("curve", [None, ec.SECP256K1()], ids=["no key", "curve that is not used"])
 def test_unusable_key(tmp_path: Path, model: Path, signature: Path, curve: ec.EllipticCurve | None) -> None:
-    """A key file that holds no usable key is named."""
+    """The message names a key file without a usable key."""
     pytest.importorskip("model_signing.verifying")
     public = key_pair(tmp_path, curve)[1] if curve else tmp_path / "gone.pub"
     with pytest.raises(UnverifiedModel, match=r"\.pub is not a public key"):
@@ -230,7 +230,7 @@ def test_unusable_key(tmp_path: Path, model: Path, signature: Path, curve: ec.El
 
 
 def test_real_signature_of_a_directory(tmp_path: Path, sign: Callable[..., Path]) -> None:
-    """A directory is loaded without what its signer ignored, and rejected with one file more."""
+    """A directory is loaded without files ignored by its signer, and rejected with an additional file."""
     private, public = key_pair(tmp_path, ec.SECP256R1())
     path = tmp_path / "saved"
     (path / "variables").mkdir(parents=True)
@@ -245,7 +245,7 @@ def test_real_signature_of_a_directory(tmp_path: Path, sign: Callable[..., Path]
 
 
 def test_configured_verifier(tmp_path: Path, model: Path, sign: Callable[..., Path]) -> None:
-    """A configuration of model-signing serves for what a key alone does not say, such as files hashed in shards."""
+    """A model-signing configuration supports more than a key, such as sharded hashes."""
     verifying = pytest.importorskip("model_signing.verifying")
     hashing = pytest.importorskip("model_signing.hashing")
     private, public = key_pair(tmp_path, ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""Alerts that the receiver does not take: what is tried again, lost, logged and counted, and who waits."""
+"""Alerts that the receiver does not accept: retries, losses, logging, counting, and no waiting requests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from flask import Flask
 
 from alert_receiver import Receiver, counted, no_thread, receiving, sender
 from flask_secure_ml.config.alerts import WebhookAddress
+from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.fetch import FetchError
-from flask_secure_ml.observe import alerts as module
-from flask_secure_ml.observe.alerts import MAX_WAITING, Webhook
+from flask_secure_ml.observe.alerts import MAX_BLOCKS_WAITING, MAX_WAITING, Webhook, webhook
+from flask_secure_ml.observe.alerts import sender as sending
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.signals import limit_store_changed
 from flask_secure_ml.testing import FakeClock
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("alert_secret")
     ],
 )
 def test_statuses(clock: FakeClock, statuses: tuple[int, ...], results: list[str], posts: int) -> None:
-    """What may pass is tried again, twice; a redirect is not followed."""
+    """Temporary failures are retried twice; a redirect is not followed."""
     found: list[str] = []
     pauses: list[float] = []
     with receiving(*statuses) as receiver:
@@ -43,7 +44,7 @@ def test_statuses(clock: FakeClock, statuses: tuple[int, ...], results: list[str
         wait_until(lambda: found == results and no_thread(), "the result")
         assert len(receiver.posts) == posts
         assert len({alert["id"] for alert in receiver.alerts}) == 1
-    assert pauses == list(module.PAUSES[: posts - 1])
+    assert pauses == list(sending.PAUSES[: posts - 1])
 
 
 def test_nobody_listens(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,7 +78,7 @@ def test_a_receiver_that_comes_back(clock: FakeClock, caplog: pytest.LogCaptureF
 
 
 def test_a_process_ends_while_alerts_wait() -> None:
-    """Nobody waits for a receiver that hangs: this script has half a minute, and to post all would take longer."""
+    """It does not wait for a hanging receiver: the script has half a minute, sending all would take longer."""
     run_forking(
         """
 import sys
@@ -85,6 +86,7 @@ sys.path.insert(0, "tests/shared")
 os.environ["ALERT_SECRET"] = "9c1f5ae07b42d86e3f9d0b7c5a1846e2f3d97b60c8a5e412"
 from alert_receiver import receiving
 from flask_secure_ml.config.alerts import WebhookAddress
+from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.observe.alerts import Alerts, Webhook
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing
@@ -104,7 +106,7 @@ assert receiver.arrived.acquire(timeout=10)
 
 
 def test_a_receiver_that_hangs(alerting: Flask, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    """Requests are served meanwhile, by one thread no more, and what does not fit into the queue is dropped."""
+    """Requests are served meanwhile, one thread is used, and alerts beyond the queue are dropped."""
     receiver.answers.clear()
     limit_store_changed.send(alerting, up=False)
     assert receiver.arrived.acquire(timeout=10)
@@ -119,13 +121,31 @@ def test_a_receiver_that_hangs(alerting: Flask, receiver: Receiver, caplog: pyte
     wait_until(no_thread, "the thread to end")
 
 
+def test_strangers_leave_space(receiver: Receiver, clock: FakeClock) -> None:
+    """However many networks are blocked while the receiver hangs, an outage is posted after them."""
+    results: list[str] = []
+    alerts = sender(receiver.url, clock, results.append)
+    receiver.answers.clear()
+    alerts.limit_store_changed(None, up=False)
+    assert receiver.arrived.acquire(timeout=10)
+    for number in range(MAX_WAITING + 3):
+        stranger = f"10.0.{number}.1"
+        alerts.record(Exchange("id", 0.0, 0.0, stranger, stranger, True, code="rate_limited"))
+    assert results.count("dropped") == MAX_WAITING + 3 - MAX_BLOCKS_WAITING
+    alerts.limit_store_changed(None, up=True)
+    receiver.answers.set()
+    wait_until(no_thread, "the thread to end")
+    assert results.count("dropped") == MAX_WAITING + 3 - MAX_BLOCKS_WAITING
+    assert results.count("sent") == MAX_BLOCKS_WAITING + 2
+
+
 def test_an_address_that_may_not_be_connected_to(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that resolves to a private IP address is not connected to, unless the setting says that it may be."""
+    """A name that resolves to a private IP address is not connected to, unless the setting allows it."""
     asked: list[bool] = []
 
     def send(url: str, *, private_network: bool, **options: Any) -> Any:
         asked.append(private_network)
-        raise FetchError("its host has no IP address that may be connected to")
+        raise FetchError("its host has no allowed IP address")
 
     with receiving() as receiver:
         found: list[str] = []
@@ -133,7 +153,7 @@ def test_an_address_that_may_not_be_connected_to(clock: FakeClock, monkeypatch: 
         sender(https, clock, found.append).limit_store_changed(None, up=False)
         wait_until(lambda: found == ["failed"], "the result")
         assert not receiver.arrived.acquire(blocking=False)
-    monkeypatch.setattr(module, "send", send)
+    monkeypatch.setattr(webhook, "send", send)
     ring = SecretRing(Secret("env:ALERT_SECRET"))
     for private in (True, False):
         with pytest.raises(FetchError):
@@ -142,7 +162,7 @@ def test_an_address_that_may_not_be_connected_to(clock: FakeClock, monkeypatch: 
 
 
 def test_a_secret_that_is_gone(clock: FakeClock, monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
-    """Nothing is posted unsigned."""
+    """No alert is sent unsigned."""
     found: list[str] = []
     alerts = sender(receiver.url, clock, found.append)
     monkeypatch.delenv("ALERT_SECRET")
@@ -154,7 +174,7 @@ def test_a_secret_that_is_gone(clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 def test_no_thread_can_be_started(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The request does not notice; what waits is posted with the next alert."""
+    """The request is not affected; waiting alerts are sent with the next one."""
     alerts = sender(receiver.url, clock)
 
     def full(_thread: object) -> None:
@@ -170,7 +190,7 @@ def test_no_thread_can_be_started(
 
 def test_what_is_noted_is_bounded(clock: FakeClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many networks are blocked."""
-    monkeypatch.setattr(module, "MAX_NOTED", 10)
+    monkeypatch.setattr(sending, "MAX_NOTED", 10)
     alerts = sender(receiver.url, clock)
     for number in range(50):
         alerts._note(str(number), clock.now() + 60)
@@ -178,7 +198,7 @@ def test_what_is_noted_is_bounded(clock: FakeClock, receiver: Receiver, monkeypa
 
 
 def test_a_fork_while_one_is_posted() -> None:
-    """The child has a queue of its own, and posts what happens there, not what waits in its parent."""
+    """The child has its own queue, and sends its own alerts, not those of its parent."""
     run_forking(
         """
 import sys
@@ -186,6 +206,7 @@ sys.path.insert(0, "tests/shared")
 os.environ["ALERT_SECRET"] = "9c1f5ae07b42d86e3f9d0b7c5a1846e2f3d97b60c8a5e412"
 from alert_receiver import receiving
 from flask_secure_ml.config.alerts import WebhookAddress
+from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.observe.alerts import Alerts, Webhook
 from flask_secure_ml.principal import SystemClock
 from flask_secure_ml.secrets import Secret, SecretRing

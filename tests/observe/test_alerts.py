@@ -1,18 +1,21 @@
-"""Alerts: what is posted, once, and how it is signed."""
+"""Alerts: their content, sending once, and signatures."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from alert_receiver import Receiver, counted, no_thread, sender
+from audited_app import Audited
 from flask_secure_ml.config.alerts import WebhookAddress
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.observe.alerts import Alerts, Webhook, signature_of, verify_alert
+from flask_secure_ml.observe.audit.stream import Stream
 from flask_secure_ml.secrets import Secret, SecretRing
-from flask_secure_ml.signals import limit_store_changed
+from flask_secure_ml.signals import audit_log_changed, limit_store_changed
 from flask_secure_ml.stores.memory import MemoryStore
 from flask_secure_ml.testing import FakeClock
 from servers import wait_until
@@ -50,7 +53,7 @@ def test_a_blocked_network(alerting: Flask, receiver: Receiver, address: str, ne
 
 
 def test_the_next_block(alerting: Flask, receiver: Receiver, clock: FakeClock) -> None:
-    """A network that goes on when its block has ended, at once, is blocked again, and posted again."""
+    """A network that continues at once when its block has ended is blocked again, with a new alert."""
     for _ in range(5):
         get(alerting, "bad")
     receiver.wait(1)
@@ -124,6 +127,85 @@ def test_an_outage_of_the_store(alerting: Flask, receiver: Receiver) -> None:
     wait_until(lambda: counted(alerting)["sent"] == 2, "the count")
 
 
+def test_an_audit_log_that_cannot_be_written(
+    tmp_path: Path, clock: FakeClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beginning of the outage and its end, not each missing record."""
+    settings = {"ALERT_WEBHOOK": receiver.url, "ALERT_WEBHOOK_SECRET": "env:ALERT_SECRET"}
+    audited = Audited(tmp_path, clock, **settings, AUDIT_CHECKPOINT_SECONDS=86_400)
+    audited.log.start()
+    write = Stream._write_line
+
+    def full(stream: Stream, line: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Stream, "_write_line", full)
+    assert [audited.client.get("/open", base_url=HTTPS).status_code for _ in range(3)] == [200] * 3
+    monkeypatch.setattr(Stream, "_write_line", write)
+    audited.client.get("/open", base_url=HTTPS)
+    assert [(each["event"], each["summary"]) for each in receiver.wait(2)] == [
+        ("audit_degraded", "The audit log cannot be written: No space left on device."),
+        ("audit_restored", "The audit log is written again."),
+    ]
+    wait_until(no_thread, "the thread to end")
+    assert len(receiver.posts) == 2
+
+
+def test_audit_checkpoints_that_cannot_be_sent(tmp_path: Path, clock: FakeClock, receiver: Receiver) -> None:
+    """To the index or to a sink."""
+    sink = tmp_path / "mount" / "checkpoints"
+    settings = {"ALERT_WEBHOOK": receiver.url, "ALERT_WEBHOOK_SECRET": "env:ALERT_SECRET"}
+    audited = Audited(tmp_path, clock, **settings, AUDIT_CHECKPOINT_SINKS=[f"file:{sink}"])
+    audited.log.start()
+    receiver.wait(1)
+    sink.parent.mkdir()
+    audited.log.checkpoint()
+    assert [(each["event"], each["summary"]) for each in receiver.wait(2)] == [
+        ("audit_degraded", "The sink file of audit checkpoints is down: No such file or directory."),
+        ("audit_restored", "The sink file of audit checkpoints works again."),
+    ]
+    audited.log.close()
+    index = audited.folder / "index.jsonl"
+    index.unlink()
+    index.mkdir()
+    Audited(tmp_path, clock, **settings).log.start()
+    assert receiver.wait(3)[2]["summary"] == "The audit log has no new checkpoints: Is a directory."
+
+
+def test_workers_of_one_machine(receiver: Receiver, clock: FakeClock) -> None:
+    """Post a change of the audit log once together, each other change separately, and the next outage again."""
+    store = MemoryStore(clock)
+    workers = [sender(receiver.url, clock, store=store) for _ in range(2)]
+    for message in ("the audit log cannot be written: a", "the audit log cannot be written: b"):
+        for worker in workers:
+            worker.audit_log_changed(None, up=False, message=message)
+            wait_until(no_thread, "the thread to end")
+    clock.advance(60)
+    workers[1].audit_log_changed(None, up=False, message="the audit log cannot be written: a")
+    wait_until(no_thread, "the thread to end")
+    summaries = [each["summary"] for each in receiver.alerts]
+    assert summaries == [f"The audit log cannot be written: {reason}." for reason in "aba"]
+
+
+def test_a_receiver_of_the_signal_that_fails(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails no request."""
+    audited = Audited(tmp_path, clock, AUDIT_CHECKPOINT_SECONDS=86_400)
+    audited.log.start()
+
+    def broken(_app: object, *, up: bool, message: str) -> None:
+        raise RuntimeError("broken")
+
+    def full(stream: Stream, line: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Stream, "_write_line", full)
+    with audit_log_changed.connected_to(broken, audited.app):
+        assert audited.client.get("/open", base_url=HTTPS).status_code == 200
+    assert "a receiver of audit_log_changed failed" in caplog.messages
+
+
 def test_another_app(alerting: Flask, receiver: Receiver) -> None:
     """The signal of another app is not posted."""
     limit_store_changed.send(Flask("other"), up=False)
@@ -193,7 +275,7 @@ BODY = b'{"event": "limit_store_up"}'
     ],
 )
 def test_verify(timestamp: str, signature: str | None, *, valid: bool) -> None:
-    """What is old, from the future, forged or no number is rejected."""
+    """Signatures that are old, from the future, forged or malformed are rejected."""
     if signature is None:
         signature = f"v1={signature_of(SECRET, timestamp.encode('ascii', 'replace').decode(), BODY)}"
     headers = {"x-secure-ml-timestamp": timestamp, "X-SECURE-ML-SIGNATURE": signature}

@@ -38,7 +38,7 @@ def test_the_line() -> None:
     ["a\r\nb", "\x1b[31mred\x7f", "\u2028\u202e", "\udcff", "\N{GRINNING FACE}" * 3_000, '{"time":"0","status":200}'],
 )
 def test_nothing_breaks_the_line(message: str) -> None:
-    """One line of ASCII whatever a message quotes, and a message cannot pose as a line of the request log."""
+    """One line of ASCII for any message, which cannot imitate a line of the request log."""
     line = JsonFormatter().format(record(message))
     assert line.isascii()
     assert line.isprintable()
@@ -56,6 +56,23 @@ def test_an_exception() -> None:
     assert found["exception.type"] == "ValueError"
     assert found["exception.stacktrace"].endswith(": '[redacted] [redacted]'")
     assert "c4n4ry" not in line
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "\N{GRINNING FACE}", "\udcff"])
+def test_a_long_trace(character: str) -> None:
+    """As much of its end as fits into the line."""
+    error = ValueError(character * 5_000 + "the end")
+    line = JsonFormatter().format(record("failed", exc_info=(ValueError, error, None)))
+    assert json.loads(line)["exception.stacktrace"].endswith(character * 100 + "the end")
+    assert LONGEST_LINE - 24 <= len(line) <= LONGEST_LINE
+
+
+def test_a_long_message_with_a_trace() -> None:
+    """That leaves no space for it."""
+    message = "\N{GRINNING FACE}" * 3_000
+    line = JsonFormatter().format(record(message, exc_info=(ValueError, ValueError("failed"), None)))
+    assert len(line) <= LONGEST_LINE
+    assert json.loads(line)["exception.type"] == "ValueError"
 
 
 def test_the_request_of_a_message(app: Flask) -> None:

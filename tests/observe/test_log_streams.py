@@ -1,4 +1,4 @@
-"""Sinks of the request log: none of them makes a request wait, and each lost line is counted."""
+"""Sinks of the request log never delay requests, and every lost line is counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask import Flask
 from flask_secure_ml import SecureML, public
 from flask_secure_ml.observe.request_log import RequestLog, open_log, open_sink
 from flask_secure_ml.observe.request_log.drops import Drops
-from flask_secure_ml.observe.request_log.streams import Sink, StreamSink, standard_stream
+from flask_secure_ml.observe.request_log.streams import Sink, StreamSink, _take_back, standard_stream
 from flask_secure_ml.testing import FakeClock
 from forks import run_forking
 from support import HTTPS, MakeApp
@@ -134,7 +134,7 @@ def test_streams_are_followed(stream: Any, clock: FakeClock, tmp_path: Path) -> 
 
 
 def test_a_stream_that_is_closed(stream: Any, clock: FakeClock, tmp_path: Path) -> None:
-    """Its number may be that of another file by now, which gets nothing."""
+    """Its descriptor may belong to another file, which must not be written to."""
     descriptor = os.open(tmp_path / "1", os.O_WRONLY | os.O_CREAT)
     sink = stream(descriptor)
     sink.write("1")
@@ -187,7 +187,7 @@ assert os.read(reader, 1000) == b"of the parent\\nof the child\\n"
 
 
 def test_a_fork_in_the_middle_of_a_line() -> None:
-    """The child is not blocked by the lock of the log, and repeats nothing."""
+    """The lock of the log does not block the child, which repeats no data."""
     run_forking(FORK)
 
 
@@ -221,15 +221,15 @@ full = open(path, "rb").read().count(b"http.route")
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 client.get("/x", base_url="https://localhost")
 lines = open(path, "rb").read().split()
-dropped = app.extensions["secure_ml"].metrics.registry.get_sample_value("secure_ml_log_dropped_lines_total")
+dropped = app.extensions["secure_ml"].metrics.counters.registry.get_sample_value("secure_ml_log_dropped_lines_total")
 print(json.dumps([sorted(statuses), full, len([json.loads(line) for line in lines]), dropped]))
 """
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """Requests go on without a traceback; one message says when it began and one how many lines were lost.
+    """Requests continue without a traceback; one message has the start and one the number of lost lines.
 
-    The line that was torn is whole again once there is space.
+    No part of a line that did not fit is left in the file, where another process would write behind it.
     """
     (tmp_path / "log").touch()
     command = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(tmp_path / "log")]
@@ -239,8 +239,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert 1 < full < 50
     assert dropped == 50 + 1 - whole > 0
     assert done.stderr.splitlines() == [
-        "the request log drops lines: OSError: File too large",
-        f"the request log is written again; lines dropped: {dropped:.0f}",
+        "the request log is dropping lines: OSError: File too large",
+        f"the request log works again; dropped lines: {dropped:.0f}",
     ]
 
 
@@ -295,12 +295,12 @@ def test_drops_are_reported_twice(clock: FakeClock, caplog: pytest.LogCaptureFix
     clock.advance(60)
     gets(1, works=False)
     gets(1, works=True)
-    begins = "the request log drops lines: ValueError"
+    begins = "the request log is dropping lines: ValueError"
     assert [record.getMessage() for record in caplog.records] == [
         begins,
-        "the request log is written again; lines dropped: 3",
+        "the request log works again; dropped lines: 3",
         begins,
-        "the request log is written again; lines dropped: 5",
+        "the request log works again; dropped lines: 5",
     ]
 
 
@@ -327,7 +327,7 @@ def test_a_message_does_not_wait_for_the_stream_that_is_full(clock: FakeClock, m
         drain(reader)
         app.test_client().get("/x", base_url=HTTPS)
         end = drain(reader).decode().splitlines()
-    assert end[1:] == ["the request log is written again; lines dropped: 3"]
+    assert end[1:] == ["the request log works again; dropped lines: 3"]
     assert json.loads(end[0])["status"] == 200
     os.close(reader)
 
@@ -336,7 +336,7 @@ def test_dropped_lines_are_a_metric(protected: MakeApp) -> None:
     """``secure_ml_log_dropped_lines_total``, for any sink."""
     app = protected(METRICS="/metrics", parts={"sink": Failing()})
     app.test_client().get("/x", base_url=HTTPS)
-    registry = app.extensions["secure_ml"].metrics.registry
+    registry = app.extensions["secure_ml"].metrics.counters.registry
     assert registry.get_sample_value("secure_ml_log_dropped_lines_total") == 1
 
 
@@ -344,3 +344,49 @@ def test_the_mode_of_a_log_file(tmp_path: Path, clock: FakeClock) -> None:
     """Others cannot read it."""
     open_sink(str(tmp_path / "log"), clock)
     assert stat.S_IMODE((tmp_path / "log").stat().st_mode) & 0o007 == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "own", "left"),
+    [(b"", True, b"before\n"), (b"other\n", True, b"before\nmineother\n"), (b"", False, b"before\nmine")],
+    ids=["the end", "behind which another process wrote", "of the parent"],
+)
+def test_a_part_of_a_line_in_a_file(tmp_path: Path, after: bytes, own: bool, left: bytes) -> None:
+    """It is removed if it is at the end and of this process; lines of others are never cut."""
+    path = tmp_path / "log"
+    path.write_bytes(b"before\n")
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.write(descriptor, b"mine")
+    with path.open("ab") as other:
+        other.write(after)
+    assert _take_back(descriptor, os.getpid() if own else os.getppid(), 4) is (left == b"before\n")
+    os.close(descriptor)
+    assert path.read_bytes() == left
+
+
+FILE_OF_A_CHILD = """
+import sys, tempfile
+from pathlib import Path
+from flask_secure_ml.observe.request_log.streams import StreamSink, file_of
+from flask_secure_ml.testing import FakeClock
+
+clock, path = FakeClock(), Path(tempfile.mkdtemp()) / "log"
+sink = StreamSink(file_of(str(path)), clock, at_once=True)
+sink.write("parent")
+clock.advance(1)
+
+def work():
+    sink.write("child")
+    # With a position of its own, the child knows whose end that of the file is.
+    assert sink._open[0].take_back(len("child\\n"))
+    sink.write("child")
+
+ended(fork(work))
+sink.write("parent")
+assert path.read_text() == "parent\\nchild\\nparent\\n", path.read_text()
+"""
+
+
+def test_a_child_opens_the_file_again() -> None:
+    """The inherited descriptor shares its position with the parent."""
+    run_forking(FILE_OF_A_CHILD)

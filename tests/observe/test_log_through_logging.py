@@ -1,4 +1,4 @@
-"""``SECURE_ML_REQUEST_LOG="logging:NAME"``: what dictConfig sets up gets the lines, and no handler holds a request."""
+"""``SECURE_ML_REQUEST_LOG="logging:NAME"``: handlers of dictConfig get the lines, and none delays a request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
 
 
 class Collecting(logging.Handler):
-    """Keeps what it formats; it waits, or fails, where a test says so."""
+    """Keeps formatted records; it blocks or fails when a test requires it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def logged_app(protected: MakeApp, logger: logging.Logger) -> Flask:
 
 
 def dropped(app: Flask) -> float:
-    value = app.extensions["secure_ml"].metrics.registry.get_sample_value("secure_ml_log_dropped_lines_total")
+    value = app.extensions["secure_ml"].metrics.counters.registry.get_sample_value("secure_ml_log_dropped_lines_total")
     assert value is not None
     return float(value)
 
@@ -112,7 +112,7 @@ def test_the_thread_exists_only_when_it_is_needed(protected: MakeApp, logger: lo
 
 
 def test_a_handler_that_blocks(clock: FakeClock, logger: logging.Logger) -> None:
-    """The queue fills, further lines are rejected at once, and what is in it arrives when the handler goes on."""
+    """The queue fills, further lines are dropped at once, and queued lines arrive when it continues."""
     handler = Collecting()
     logger.addHandler(handler)
     handler.open.clear()
@@ -147,16 +147,16 @@ def test_a_handler_that_fails(
     clock.advance(PAUSE)
     get(app)
     wait_until(lambda: len(handler.lines) == 1, "the line")
-    wait_until(lambda: "written again" in caplog.text, "the message of the end")
+    wait_until(lambda: "works again" in caplog.text, "the message of the end")
     assert capsys.readouterr().err.count("Traceback") == 1
     assert [record.getMessage() for record in caplog.records if record.name.endswith("drops")] == [
-        "the request log drops lines: KeyError",
-        "the request log is written again; lines dropped: 5",
+        "the request log is dropping lines: KeyError",
+        "the request log works again; dropped lines: 5",
     ]
 
 
 def test_a_filter_that_raises(protected: MakeApp, logger: logging.Logger) -> None:
-    """What logging does not catch ends neither the thread nor a request."""
+    """An exception that logging does not catch ends neither the thread nor a request."""
     handler = Collecting()
     logger.addHandler(handler)
 
@@ -174,7 +174,7 @@ def test_a_filter_that_raises(protected: MakeApp, logger: logging.Logger) -> Non
 def test_a_logger_that_takes_no_line(
     protected: MakeApp, logger: logging.Logger, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One without a handler, or with a level above INFO: lines are dropped, which a message says."""
+    """Without a handler, or with a level above INFO, lines are dropped and a message reports it."""
     logger.setLevel(level)
     logger.handlers.clear()  # pytest adds its own
     if level == logging.WARNING:
@@ -255,7 +255,7 @@ for number in range(50):
 
 @pytest.mark.parametrize(("kind", "patience", "lines"), [("slow", 30, 50), ("blocked", 0.2, 0)])
 def test_the_end_of_a_process(kind: str, patience: float, lines: int) -> None:
-    """What is in the queue is written, within a bound: a handler that blocks for ever does not keep the process.
+    """Queued lines are written, within a time limit: a handler that blocks for ever does not keep the process.
 
     What other handlers buffer is written in both cases.
     """

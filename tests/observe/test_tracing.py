@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from flask_secure_ml.testing import MemorySink
+from flask_secure_ml.testing import FakeClock, MemorySink
 from support import HTTPS, MakeApp, caller
 
 
@@ -30,7 +30,7 @@ def only(exporter: InMemorySpanExporter) -> ReadableSpan:
 
 
 def test_a_span_of_our_own(exporter: InMemorySpanExporter, protected: MakeApp) -> None:
-    """With the times of the request, who called by a digest, and why it was rejected."""
+    """With the times of the request, a digest of the caller, and the reason of a rejection."""
     app = protected()
     app.add_url_rule("/x", "x", lambda: "ok")
     response = app.test_client().get("/x", base_url=HTTPS, headers=caller("ada"))
@@ -47,14 +47,14 @@ def test_a_span_of_our_own(exporter: InMemorySpanExporter, protected: MakeApp) -
 
 
 def test_a_rejection(exporter: InMemorySpanExporter, protected: MakeApp) -> None:
-    """The code, and nobody."""
+    """The code, without a principal."""
     protected().test_client().get("/x", base_url=HTTPS)
     assert dict(only(exporter).attributes or {})["secure_ml.code"] == "not_authenticated"
     assert "enduser.id" not in (only(exporter).attributes or {})
 
 
 def test_the_span_of_an_instrumented_app(exporter: InMemorySpanExporter, protected: MakeApp, sink: MemorySink) -> None:
-    """It gets the attributes, and there is no second one."""
+    """It gets the attributes, and no second span is created."""
     app: Flask = protected()
     app.add_url_rule("/x", "x", lambda: "ok")
     with trace.get_tracer("instrumentation").start_as_current_span("GET /x"):
@@ -64,5 +64,23 @@ def test_the_span_of_an_instrumented_app(exporter: InMemorySpanExporter, protect
 
 
 def test_nobody_listens(protected: MakeApp) -> None:
-    """Without an SDK nothing is exported, and requests are served."""
+    """Without an SDK no span is exported, and requests are served."""
     assert protected().test_client().get("/x", base_url=HTTPS, headers=caller()).status_code == 404
+
+
+def test_a_provider_that_comes_late(protected: MakeApp, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one no span is made; one that is set up later is found within a second."""
+    client = protected().test_client()
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    assert client.get("/x", base_url=HTTPS).status_code == 401
+    # What set_tracer_provider() does, which can be called once in a process.
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    clock.advance(0.5)
+    assert client.get("/x", base_url=HTTPS).status_code == 401
+    assert exporter.get_finished_spans() == ()
+    clock.advance(0.5)
+    assert client.get("/x", base_url=HTTPS).status_code == 401
+    assert client.get("/x", base_url=HTTPS).status_code == 401
+    assert len(exporter.get_finished_spans()) == 2
+    provider.shutdown()

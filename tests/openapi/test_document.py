@@ -1,4 +1,4 @@
-"""The description says what is enforced: each statement is checked against what the app really returns."""
+"""The OpenAPI document describes what is enforced: each statement is checked against real responses."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def example_of(operation: dict[str, Any], media_type: str) -> Any:
 
 
 def test_it_is_valid_and_always_the_same(app: Flask, document: dict[str, Any]) -> None:
-    """It is what OpenAPI 3.1 allows, strict JSON, and two builds are equal byte for byte."""
+    """It is valid OpenAPI 3.1 and strict JSON, and two builds are equal byte for byte."""
     OpenAPIV31SpecValidator(document).validate()
     text = json.dumps(document, allow_nan=False)
     assert json.dumps(build_document(app), allow_nan=False) == text
 
 
 def test_every_route_is_there_once(document: dict[str, Any]) -> None:
-    """All routes of the app, none of this extension's, and what OpenAPI cannot tell apart is named."""
+    """All routes of the app, none of this extension; routes that OpenAPI cannot distinguish are listed."""
     found = {(path, method) for path, method, _ in operations(document)}
     assert ("/v1/predict", "POST") in found
     assert ("/jobs/{number}", "DELETE") in found
@@ -128,7 +128,7 @@ def test_rejections_are_described(
 
 
 def test_too_much_is_described(app: Flask, document: dict[str, Any]) -> None:
-    """Limits stand in words, and both codes of 429 where a quota is charged."""
+    """Limits are described in words, and both codes of 429 if a quota is charged."""
     operation = document["paths"]["/v1/predict"]["post"]
     assert operation["x-rate-limits"] == [
         "600 requests per minute for each caller",
@@ -143,7 +143,7 @@ def test_too_much_is_described(app: Flask, document: dict[str, Any]) -> None:
 
 
 def test_formats_are_those_that_are_taken(app: Flask, document: dict[str, Any]) -> None:
-    """All that a 415 lists is there, none that is there gets a 415, and every example is accepted as it stands."""
+    """Exactly the media types of a 415 are listed, and every example is accepted."""
     for path, method, operation in operations(document):
         if "requestBody" not in operation:
             continue
@@ -193,7 +193,7 @@ def test_words_come_from_docstrings(document: dict[str, Any]) -> None:
 
 
 def test_parts_of_addresses(document: dict[str, Any]) -> None:
-    """What a converter takes is what the parameter says."""
+    """The parameter describes the values that its converter accepts."""
 
     def schema(path: str) -> dict[str, Any]:
         found: dict[str, Any] = document["paths"][path]["get"]["parameters"][0]["schema"]
@@ -212,14 +212,14 @@ def test_nothing_private_is_told(document: dict[str, Any]) -> None:
 
 
 def test_no_way_in_is_not_open(bare_app: Flask) -> None:
-    """Where no credential is configured, a closed route still says that it asks for one."""
+    """Without a configured credential, a protected route still requires one."""
     SecureML(bare_app)
     bare_app.add_url_rule("/closed", view_func=lambda: "x", endpoint="closed")
     assert build_document(bare_app)["paths"]["/closed"]["get"]["security"] == [{"Bearer": []}]
 
 
 def test_apispec_is_missing(bare_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting without its package is a start-up error that says what to install; off needs nothing."""
+    """The setting without its package is a start-up error with the install command; off needs no package."""
     monkeypatch.setitem(sys.modules, "apispec.ext.marshmallow", None)
     SecureML(Flask("off"))
     bare_app.config["SECURE_ML_OPENAPI"] = "public"
@@ -236,7 +236,7 @@ def test_schemas_of_one_name(protected: MakeApp) -> None:
 
 
 def test_it_is_served_as_it_is_built(app: Flask) -> None:
-    """The address has what the command prints; options for responses of the model do not touch its numbers."""
+    """The route serves the output of the command; score options do not change its numbers."""
     served = app.test_client().get("/openapi.json", base_url=HTTPS, headers=caller("ada"))
     assert served.mimetype == "application/json"
     assert served.json == json.loads(json.dumps(build_document(app)))

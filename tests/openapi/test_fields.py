@@ -1,4 +1,4 @@
-"""Fields as JSON Schema: what the schema takes is what the field takes."""
+"""Fields as JSON Schema: the schema accepts exactly the values that the field accepts."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_fuzz_the_schema_takes_what_the_field_takes(field: Any, value: Any) -> N
 
 @pytest.mark.parametrize("field", [each for name, each in FIELDS.items() if name != "nothing finite"])
 def test_some_value_is_taken(field: Any) -> None:
-    """The comparison above says something: each field takes a value of those that are tried."""
+    """The comparison above is meaningful: each field accepts one of the tried values."""
     tried = [[[0, 1]], [1, 1], [[1, 1]], [1], [True, False], [[[1], [1]]], "a", "ab"]
     assert any(is_taken(field, value) for value in tried)
 
 
 def test_what_json_schema_has_no_word_for() -> None:
-    """Shape with names, dtype, sums and bounds that do not reject stand beside it."""
+    """Extensions have the named shape, dtype, sums and bounds that do not reject."""
     field = Tensor(
         ("rows", 3), "float64", total=(0, 1), minimum=[0, 0, float("-inf")], outside="report", max_elements=30
     )
@@ -121,7 +121,7 @@ SENT = st.fixed_dictionaries(
 
 @given(value=SENT)
 def test_fuzz_base64_takes_no_more_than_it_says(value: dict[str, Any]) -> None:
-    """What the field takes, the schema takes; the number of bytes is what it cannot say."""
+    """Values that the field accepts match the schema, which cannot express the number of bytes."""
     field = Base64Tensor((2,), "float32")
     fits = Draft202012Validator(field_schema(field) or {}).is_valid(value)
     assert fits or not is_taken(field, value)
@@ -131,7 +131,7 @@ def test_fuzz_base64_takes_no_more_than_it_says(value: dict[str, Any]) -> None:
 
 
 def test_other_fields() -> None:
-    """Pictures, addresses and tensors in base64 say their form and their limits."""
+    """Images, URLs and tensors in base64 have their format and limits."""
     picture = field_schema(Image(max_bytes=300)) or {}
     assert (picture["contentEncoding"], picture["maxLength"]) == ("base64", 400)
     address = field_schema(Url(["a.example"])) or {}

@@ -79,7 +79,7 @@ def test_where_the_app_stands(protected: MakeApp) -> None:
     ],
 )
 def test_bytes_of_a_body(protected: MakeApp, terms: dict[str, Any], settings: dict[str, int], cap: int) -> None:
-    """The cap that is reported is the one that holds: as much passes, and one byte more is a 413."""
+    """The described limit is enforced: a body of this size is accepted, and one byte more is a 413."""
     app = protected(MAX_BODY_BYTES=900)
     app.config.update(settings)
     app.add_url_rule("/x", "x", protect(body=Rows, **terms)(takes_rows), methods=["POST"])
@@ -147,7 +147,7 @@ def response(number: int) -> dict[str, Any]:
 
 
 def test_words_of_odd_views(protected: MakeApp) -> None:
-    """A view that is not a function has the words of what it was made from, never those of Python itself."""
+    """A view that is not a function has the docstring of its source, never one of Python itself."""
     app = protected()
     app.add_url_rule("/object", "object", Answering())
     app.add_url_rule("/partial", "partial", partial(response, 1))

@@ -1,4 +1,4 @@
-"""The routes of the page: what is open, what is not, and under which header policy."""
+"""The routes of the documentation page: access and header policies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = sorted(each.name for each in STATIC.iterdir() if each.is_file() and each
     ],
 )
 def test_modes(protected: MakeApp, mode: str, description: int, page: int) -> None:
-    """Off has no route at all; protected keeps the description for callers, and shows everyone a page that asks."""
+    """Off has no routes; protected serves the document to callers, and a page asking for a credential to everyone."""
     client = protected(OPENAPI=mode).test_client()
     known = caller("ada")
     assert client.get("/openapi.json", base_url=HTTPS, headers=known).status_code == description
@@ -50,7 +50,7 @@ def test_modes(protected: MakeApp, mode: str, description: int, page: int) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_the_page(app: Flask, name: str) -> None:
-    """Each is served as what it is, unchanged, to everyone, and nothing of the app is in it."""
+    """Each is served with its type, unchanged, to everyone, and contains nothing about the app."""
     response = app.test_client().get(f"/docs/{name}", base_url=HTTPS)
     assert response.status_code == 200
     assert response.data == (STATIC / name).read_bytes()
@@ -69,7 +69,7 @@ def test_nothing_else_is_served(app: Flask, path: str) -> None:
 
 
 def test_header_policy(app: Flask) -> None:
-    """The page may run its own files only; every other response keeps the policy that allows nothing."""
+    """The page may run only its own files; other responses keep the strict policy."""
     client = app.test_client()
     assert client.get("/docs", base_url=HTTPS).headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert "unsafe" not in CONTENT_SECURITY_POLICY
@@ -97,7 +97,7 @@ def test_options_of_plans_leave_it_alone(protected: MakeApp) -> None:
 
 
 def test_mounted_below_a_prefix(app: Flask) -> None:
-    """The description says where the app is; the page finds its files beside it."""
+    """The document has the URL of the app; the page finds its assets relative to it."""
     document = app.test_client().get("/openapi.json", base_url=f"{HTTPS}/models/iris", headers=caller()).get_json()
     assert document["servers"] == [{"url": "/models/iris"}]
     page = app.test_client().get("/docs", base_url=f"{HTTPS}/models/iris").text
@@ -115,7 +115,7 @@ def test_an_address_that_is_taken(bare_app: Flask, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["/docs", "/docs/", "/openapi.json"])
 def test_an_address_that_is_taken_later(bare_app: Flask, rule: str) -> None:
-    """A route that is added later would never be called: the check names it, and nothing is served."""
+    """A route that is added later would never be called: the check reports it, and no request is served."""
     bare_app.config["SECURE_ML_OPENAPI"] = "public"
     secure_ml = SecureML(bare_app)
     secure_ml.check(bare_app)
@@ -127,7 +127,7 @@ def test_an_address_that_is_taken_later(bare_app: Flask, rule: str) -> None:
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/page.js"])
 def test_what_a_client_has_is_not_sent_again(protected: MakeApp, path: str) -> None:
-    """A response has a tag; who knows it gets 304 without a body, under the same header policy."""
+    """A response has an entity tag; a matching request gets 304 without a body, with the same header policy."""
     client = protected(OPENAPI="public").test_client()
     first = client.get(path, base_url=HTTPS)
     assert first.headers["Cache-Control"] == "no-cache"
@@ -139,7 +139,7 @@ def test_what_a_client_has_is_not_sent_again(protected: MakeApp, path: str) -> N
 
 
 def test_a_protected_description_is_not_kept(app: Flask) -> None:
-    """No cache may have it, and its tag is no way around the credential."""
+    """Caches must not store it, and its entity tag does not bypass the credential."""
     client = app.test_client()
     first = client.get("/openapi.json", base_url=HTTPS, headers=caller())
     assert first.headers["Cache-Control"] == "no-store"
@@ -193,7 +193,7 @@ def test_serialized_once_for_each_root(protected: MakeApp, monkeypatch: pytest.M
 
 
 def test_a_description_that_cannot_be_made(protected: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why is not said to the client, and the next request tries again."""
+    """The client does not get the reason, and the next request tries again."""
 
     def fail(_app: Flask) -> dict[str, Any]:
         raise ValueError("a secret detail")
@@ -208,7 +208,7 @@ def test_a_description_that_cannot_be_made(protected: MakeApp, monkeypatch: pyte
 
 
 def test_url_defaults_of_the_app(app: Flask) -> None:
-    """What an app adds to the addresses that it makes does not change where it says it is."""
+    """URL defaults of the app do not change the described server URL."""
     app.url_defaults(lambda _endpoint, values: values.setdefault("lang", "en"))
     client = app.test_client()
     assert "servers" not in client.get("/openapi.json", base_url=HTTPS, headers=caller()).get_json()
@@ -225,7 +225,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_contrast(scheme: int) -> None:
-    """Every colour of text has a contrast of 4.5 or more to every ground that it stands on (WCAG 2.2, 1.4.3)."""
+    """Every text colour has a contrast of at least 4.5 to each of its backgrounds (WCAG 2.2, 1.4.3)."""
     root = re.findall(r":root \{([^}]*)\}", (STATIC / "page.css").read_text(encoding="utf-8"))[scheme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", root))
     inks = ["text", "soft", "accent", "good", "bad", "get", "post", "put", "delete"]
@@ -240,7 +240,7 @@ def test_the_page_is_small() -> None:
 
 
 def test_the_files_are_in_the_package() -> None:
-    """What the page needs is installed with the package, and its extra is declared."""
+    """The assets of the page are installed with the package, and its extra is declared."""
     top = Path(__file__).parents[2]
     setup = ConfigParser()
     setup.read(top / "setup.cfg", encoding="utf-8")

@@ -19,7 +19,7 @@ from support import RANDOM_SECRET
 
 @dataclass
 class Site:
-    """A served app, a key for it, and what the browser complained of."""
+    """A served app, a key for it, and the browser's errors."""
 
     served: Served
     api_key: str
@@ -68,7 +68,7 @@ def protected_site(tmp_path_factory: pytest.TempPathFactory, certificate: Certif
 
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open the page, and write down what the browser complains of and what it asks other origins."""
+    """Open the page, and record errors of the browser and requests to other origins."""
     contexts = []
 
     def open_page(site: Site, path: str = "/docs", **options: Any) -> Any:
@@ -94,7 +94,7 @@ def enter(page: Any, secret: str) -> None:
 
 
 def test_every_operation_without_a_complaint(opened: Callable[..., Any], public_site: Site) -> None:
-    """Each route is a card with its tensor in words; nothing is blocked, and nothing asked of another origin."""
+    """Each route is a card with its tensor in words; nothing is blocked or requested from other origins."""
     page = opened(public_site)
     page.locator("article").first.wait_for()
     assert page.locator("article").count() == 6
@@ -121,7 +121,7 @@ def test_a_prediction(opened: Callable[..., Any], public_site: Site) -> None:
 
 
 def test_a_wrong_body_and_a_missing_key(opened: Callable[..., Any], public_site: Site) -> None:
-    """What the server rejects is shown with its code; an error response is not a fault of the page."""
+    """A rejection is shown with its code; an error response is not an error of the page."""
     page = opened(public_site)
     card = page.locator("article", has_text="/predict")
     card.get_by_role("button", name="Send").click()
@@ -163,12 +163,12 @@ def test_nothing_is_kept(opened: Callable[..., Any], public_site: Site) -> None:
 
 
 def test_a_protected_description(opened: Callable[..., Any], protected_site: Site) -> None:
-    """The page asks first: nothing of the app is there before a valid key, and all of it after."""
+    """The page asks for a key first: nothing about the app is shown before a valid one, and everything after."""
     page = opened(protected_site)
     page.get_by_text("is for callers with a credential").wait_for()
     assert "predict" not in page.content()
     enter(page, "sml_wrong")
-    page.get_by_text("not valid here").wait_for()
+    page.get_by_text("rejected this credential").wait_for()
     enter(page, protected_site.api_key)
     page.locator("article").first.wait_for()
     assert page.locator("article").count() == 6
@@ -259,11 +259,11 @@ def test_keyboard_and_small_screens(opened: Callable[..., Any], public_site: Sit
 
 
 def test_the_filter(opened: Callable[..., Any], public_site: Site) -> None:
-    """A word leaves the operations that have it, and says so when none has."""
+    """A word selects the operations that contain it; a message is shown if there are none."""
     page = opened(public_site)
     page.locator("article").first.wait_for()
     page.get_by_label("Filter").fill("predict")
     assert page.locator("article:visible").count() == 1
     page.get_by_label("Filter").fill("nothing at all")
     assert page.locator("article:visible").count() == 0
-    assert page.get_by_text("Nothing has this word.").is_visible()
+    assert page.get_by_text("No operation matches.").is_visible()

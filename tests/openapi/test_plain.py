@@ -1,4 +1,4 @@
-"""Whatever authors write into fields, the description is strict JSON and repeats nothing of the server."""
+"""With any values in fields, the document is strict JSON and reveals no server data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ODD = [
 
 
 def member(protected: MakeApp, field: Any) -> Any:
-    """Return what is said of a field in the body of a route, of a description that is valid and strict JSON."""
+    """Return the description of a field in a route's body, after checking that the document is valid strict JSON."""
     app = protected()
 
     @app.post("/x")
@@ -58,7 +58,7 @@ def member(protected: MakeApp, field: Any) -> Any:
 
 @pytest.mark.parametrize(("field", "expected"), ODD)
 def test_odd_values_of_fields(protected: MakeApp, field: Any, expected: dict[str, Any]) -> None:
-    """A value that JSON has no word for is left out, and others become what JSON has."""
+    """A value that JSON cannot represent is omitted, and others are converted."""
     assert member(protected, field) == expected
 
 
@@ -72,7 +72,7 @@ def test_odd_values_of_fields(protected: MakeApp, field: Any, expected: dict[str
     ],
 )
 def test_private_defaults(protected: MakeApp, field: Any, private: str) -> None:
-    """A default would say which host is accepted, or what lies on the disk."""
+    """A default would reveal an accepted host or a file."""
     assert private not in json.dumps(member(protected, field))
 
 

@@ -1,4 +1,4 @@
-"""Responses as they are described: every error response that comes, and a schema that real responses fit."""
+"""Described responses: all error responses that occur, and schemas that real responses match."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ OPTIONS = [
 @pytest.mark.parametrize("by_plan", [False, True], ids=["by route", "by plan"])
 @pytest.mark.parametrize("outputs", OPTIONS)
 def test_responses_fit_their_schema(outputs: dict[str, Any], by_plan: bool) -> None:
-    """Whatever the options take away or change, the response is what its schema says."""
+    """With any options, the response matches its schema."""
     settings = {"PLANS": {"default": {"scores": outputs}}} if by_plan and outputs else {}
     options = {"response": Answer} | ({"scores": outputs} if outputs and not by_plan else {})
     odd = {"chance": float("nan")} if "nan" in outputs else {}
@@ -127,7 +127,7 @@ def test_fuzz_shaped_arrays_fit(numbers: list[float], outputs: dict[str, int]) -
 
 
 def test_the_schema_says_something() -> None:
-    """It rejects what the view cannot return: too many members, another type, and scores where only labels leave."""
+    """It rejects values that the view cannot return: extra members, other types, and scores with label_only."""
     app = app_of({}, {"response": Answer, "scores": {"label_only": True}}, value())
     check = described(build_document(app))
     good = asked(app).json
@@ -149,7 +149,7 @@ def test_null_for_what_is_no_number() -> None:
 
 
 def test_a_schema_of_its_own_for_each_options() -> None:
-    """Two routes with one schema and different options do not share what the options made; bodies stay as they are."""
+    """Two routes with one schema and different options have separate response schemas; body schemas are unchanged."""
     app = app_of({}, {"response": Row, "scores": {"round": 3}, "body": Row}, {})
 
     @app.post("/y")
@@ -164,7 +164,7 @@ def test_a_schema_of_its_own_for_each_options() -> None:
 
 
 def test_options_that_do_not_apply() -> None:
-    """A route that is not the model's has its responses as declared, whatever the plan says."""
+    """Responses of a route without scores are as declared, whatever the plan."""
     plans = {"default": {"scores": {"label_only": True}}}
     app = app_of({"PLANS": plans}, {"response": Row, "scores": False}, {"label": "a", "chance": 0.5})
     document = build_document(app)
@@ -217,7 +217,7 @@ def test_npy_where_it_is_written(field: Any, response: Any, is_array: bool) -> N
     ],
 )
 def test_rejections_where_no_body_is_asked_for(protected: MakeApp, options: dict[str, Any], status: int) -> None:
-    """A route without a schema, also one to read from, can reject what comes with a request."""
+    """A route without a schema can also reject a body, even for GET."""
     app = protected(MAX_BODY_BYTES=100)
 
     @app.get("/x")

@@ -1,4 +1,4 @@
-"""Schemas of marshmallow as components: each variant of a class is its own, and none takes the place of another."""
+"""marshmallow schemas as components: each variant of a class is separate, and names do not clash."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def loads(schema: Schema, value: Any) -> bool:
 
 @pytest.mark.parametrize("value", BODIES, ids=str)
 def test_variants_of_a_class(protected: MakeApp, value: Any) -> None:
-    """Each nested use of a class takes what marshmallow loads there, whichever use came first."""
+    """Each nested use of a class accepts the same as marshmallow there, in any order of uses."""
     assert body(described(protected, Outer)).is_valid(value) == loads(Outer(), value)
 
 
@@ -107,7 +107,7 @@ def test_variants_of_a_class(protected: MakeApp, value: Any) -> None:
     ],
 )
 def test_variants_as_bodies(protected: MakeApp, variant: Schema) -> None:
-    """A body is described by the instance that loads it, also beside another of its class."""
+    """A body is described by its own schema instance, also with another one of its class."""
     document = described(protected, Inner, variant, InnerSchema)
     for value in (WHOLE, [WHOLE], {}, {"x": 1}, {"y": "a"}, {"y": "a", "z": 1}, {"x": "a"}, WHOLE | {"z": 1}):
         assert body(document, 1).is_valid(value) == loads(variant, value), value

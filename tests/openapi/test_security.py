@@ -84,7 +84,7 @@ def proof(clock: FakeClock, text: str) -> str:
 
 
 def headers_for(requirement: dict[str, Any], described: dict[str, Any], app: Flask, clock: FakeClock) -> dict[str, str]:
-    """Return what a client sends that reads nothing but the description."""
+    """Return the headers of a client that knows only the document."""
     bound = "DPoP" in requirement
     credential = token(clock, bound=bound) if bound or "Bearer" in requirement else api_key(app, clock)
     found = {}
@@ -107,7 +107,7 @@ def headers_for(requirement: dict[str, Any], described: dict[str, Any], app: Fla
     ],
 )
 def test_every_way_opens(settings: dict[str, Any], clock: FakeClock, dpop: str, ways: set[str]) -> None:
-    """A client that does what one alternative says gets in, and one that does nothing gets 401."""
+    """A client that follows any alternative is accepted, and one without a credential gets 401."""
     app = made(settings | {"DPOP": dpop}, clock)
     document = build_document(app)
     described = schemes(app)
@@ -120,7 +120,7 @@ def test_every_way_opens(settings: dict[str, Any], clock: FakeClock, dpop: str, 
 
 
 def test_a_way_that_is_off_is_not_described(settings: dict[str, Any], clock: FakeClock) -> None:
-    """Without API keys there is no scheme for them, and a key opens nothing."""
+    """Without API keys there is no scheme for them, and a key is not accepted."""
     own = {name: settings[name] for name in ("TOKEN_ISSUERS", "RESOURCE_URI")}
     app = made(own, clock)
     assert set(schemes(app)) == {"Bearer"}
@@ -133,14 +133,14 @@ def test_a_way_that_is_off_is_not_described(settings: dict[str, Any], clock: Fak
 
 
 def test_scopes_of_alternatives(settings: dict[str, Any], clock: FakeClock) -> None:
-    """What is always needed stands in each alternative, what one of several does in its own."""
+    """Required scopes are in each alternative, each of several sufficient ones in its own."""
     asked = build_document(made(settings, clock))["paths"]["/either"]["post"]["security"]
     bearer = sorted(each["Bearer"] for each in asked if "Bearer" in each)
     assert bearer == [["admin", "predict"], ["batch", "predict"]]
 
 
 def test_open_routes_ask_nothing(settings: dict[str, Any], clock: FakeClock) -> None:
-    """An empty list, which is not the same as no list: no scheme of the document holds there."""
+    """An empty list, which differs from no list: no scheme of the document applies there."""
     app = made(settings, clock)
     operation = build_document(app)["paths"]["/open"]["post"]
     assert operation["security"] == []
@@ -149,7 +149,7 @@ def test_open_routes_ask_nothing(settings: dict[str, Any], clock: FakeClock) -> 
 
 
 def test_a_nonce_is_described_where_it_is_sent(settings: dict[str, Any], clock: FakeClock) -> None:
-    """The header of a 401 stands at it with the setting, and nowhere without it."""
+    """The header of a 401 is described only with the setting."""
     own = settings | {"DPOP": "require"}
     app = made(own | {"DPOP_NONCE_SECRET": OLDER_SECRET}, clock)
     text = token(clock, bound=True)
@@ -190,12 +190,12 @@ class Silent(NameAuthenticator):
     ],
 )
 def test_own_authenticators(clock: FakeClock, make: Callable[[], Any], expected: dict[str, Any]) -> None:
-    """An authenticator of the app is described by what it says of itself, under a name that OpenAPI allows."""
+    """A custom authenticator is described by its own declaration, under a valid name."""
     assert schemes(made({}, clock, make())) == expected
 
 
 def test_one_that_says_nothing_is_not_open(clock: FakeClock) -> None:
-    """Where nothing is known of the authentication method, the route still does not read as open."""
+    """With an unknown authentication method, the route still does not count as public."""
     operation = build_document(made({}, clock, Silent()))["paths"]["/predict"]["post"]
     assert operation["security"] != []
     assert "401" in operation["responses"]

@@ -1,4 +1,4 @@
-"""An app with one route that returns what a test wants, its options given in one of two ways."""
+"""An app with one route that returns a value of the test, with options set in one of two ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import HTTPS, MakeApp, caller
 
 @pytest.fixture(params=["decorator", "configuration"])
 def place(request: pytest.FixtureRequest) -> str:
-    """Return where the options of the route are said."""
+    """Return where the options of the route are set."""
     return str(request.param)
 
 

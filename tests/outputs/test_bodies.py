@@ -46,7 +46,7 @@ def same(value: Any) -> Any:
     ],
 )
 def test_reading_and_writing(body: bytes, expected: Any) -> None:
-    """Nothing is changed, also not an integer beyond 64 bits."""
+    """Values are not changed, not even an integer beyond 64 bits."""
     found = read_json(body, allow_nan=False)
     assert repr(found) == repr(expected)
     assert repr(json.loads(write_json(found, allow_nan=False))) == repr(expected)
@@ -116,7 +116,7 @@ def test_fuzz_reading(body: bytes) -> None:
      ("text/html", False), ("application/jsonp", False), ("application/x-ndjson", False), ("", False)],
 )  # fmt: skip
 def test_media_types(mimetype: str, json_like: bool) -> None:
-    """JSON, and what is written as JSON."""
+    """JSON, and media types with the syntax of JSON."""
     assert is_json(Response(b"1", content_type=mimetype)) is json_like
 
 
@@ -153,13 +153,13 @@ def test_npy() -> None:
     ids=["stream", "file", "encoded"],
 )
 def test_what_cannot_be_read(response: Response) -> None:
-    """The reason says so."""
+    """The reason is reported."""
     with pytest.raises(MaskingError, match="a stream, a file or an encoded body"):
         rewrite(response, same, NO_SCORE_OPTIONS)
 
 
 def test_an_empty_body() -> None:
-    """There is nothing to shape in it, whatever its media type."""
+    """There is nothing to mask in it, whatever its media type."""
     response = Response(b"", mimetype="text/html")
     rewrite(response, same, ScoreOptions(round=1))
     assert response.get_data() == b""
@@ -223,16 +223,18 @@ CHANGES: list[Any] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_body_loses_the_mark(change: Callable[[Response], None]) -> None:
-    """Whatever the app does to a body, it does not stay marked as checked."""
+    """Any change of a body by the app removes the mark."""
     response = checked()
     assert meets(response)
     change(response)
     assert not meets(response)
 
 
-@pytest.mark.parametrize("body", [[bytearray(b"1")], [b"1", b""], [], (b"1",), iter([b"1"])], ids=repr)
+@pytest.mark.parametrize(
+    "body", [[bytearray(b"1")], [b"1", b""], [], (b"1",), iter([b"1"])], ids=lambda body: type(body).__name__
+)
 def test_only_one_piece_of_bytes_is_marked(body: Any) -> None:
-    """What can still change, or is in several pieces, is checked when it leaves."""
+    """A body that can still change, or is in several pieces, is checked when it is sent."""
     response = Response()
     response.response = body
     mark_checked(response, POLICY, MASKED)

@@ -1,4 +1,4 @@
-"""What becomes of responses that are no plain success: errors, streams, files, redirects, empty ones."""
+"""Filtering of responses other than plain successes: errors, streams, files, redirects, empty ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREDICTION = {"response": "answer_schemas:Prediction"}
 
 
 class Rows:
-    """A stream that holds something open."""
+    """A stream that holds a resource."""
 
     def __init__(self) -> None:
         self.sent = self.closed = 0
@@ -39,7 +39,7 @@ class Rows:
 
 @pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
 def test_streams_are_withheld_and_closed(options: dict[str, Any], serve: Serve) -> None:
-    """What is not known before it is sent cannot be masked; what it held open is let go."""
+    """A body that is not known before it is sent cannot be masked; its resources are released."""
     rows = Rows()
     assert_withheld(serve(lambda: Response(rows, mimetype="application/json"), **options))
     assert (rows.sent, rows.closed) == (0, 1)
@@ -63,7 +63,7 @@ def test_streams_and_files_without_options(serve: Serve) -> None:
 @pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize("status", [301, 303, 307, 308])
 def test_a_redirect_keeps_its_address_only(options: dict[str, Any], status: int, serve: Serve) -> None:
-    """Its body is for people without a browser, and could hold anything."""
+    """Its body is for people without a browser, and could contain anything."""
     response = serve(lambda: redirect("/elsewhere", status), **options)
     assert (response.status_code, response.headers["Location"], response.data) == (status, "/elsewhere", b"")
     assert serve(lambda: redirect("/elsewhere", status)).data != b""
@@ -72,7 +72,7 @@ def test_a_redirect_keeps_its_address_only(options: dict[str, Any], status: int,
 @pytest.mark.parametrize("options", [ROUND, PREDICTION], ids=["scores", "response"])
 @pytest.mark.parametrize("status", [200, 204])
 def test_empty_responses(options: dict[str, Any], status: int, serve: Serve) -> None:
-    """There is nothing in them, so they leave."""
+    """They have no content, so they are sent."""
     response = serve(lambda: Response(status=status), **options)
     assert (response.status_code, response.data, response.headers.get("Content-Length")) == (
         status, b"", "0" if status == 200 else None,
@@ -103,7 +103,7 @@ def test_errors_that_cannot_be_shaped(options: dict[str, Any], view: Any, serve:
 
 
 def test_errors_that_can_be_shaped(serve: Serve) -> None:
-    """They leave masked: what the app says of an error is its own."""
+    """They are sent masked, because the app chooses the content of its errors."""
     for view in (
         lambda: ({"fault": "x", "y": SCORE}, 409),
         lambda: Response(json.dumps({"fault": "x", "y": SCORE}), 409, mimetype="application/json"),
@@ -149,7 +149,7 @@ def test_error_handlers_of_the_app(options: dict[str, Any], protected: MakeApp) 
 
 
 def test_unhandled_errors_stay_problems(serve: Serve) -> None:
-    """A view that fails is reported as ever."""
+    """An error of a view is reported as usual."""
     for options in (ROUND, PREDICTION):
         assert_withheld(serve(lambda: 1 / 0 and "", **options))
 
@@ -168,7 +168,7 @@ def test_a_hook_that_fails_after_the_view(protected: MakeApp) -> None:
 
 
 def test_what_stays_of_a_withheld_response(serve: Serve, sink: MemorySink) -> None:
-    """Headers that say nothing of the body: for caches, for other origins; the log has the status that was sent."""
+    """Headers not about the body are kept, for caches and CORS; the log has the status that was sent."""
     headers = {
         "Vary": "Origin",
         "Access-Control-Allow-Origin": "https://example.com",
@@ -212,7 +212,7 @@ def test_what_filters_of_the_user_add_is_shaped(protected: MakeApp) -> None:
 
 
 def test_an_empty_response_says_nothing_of_another_one(serve: Serve) -> None:
-    """The tag of the exact body would let a client try guesses of it."""
+    """The entity tag of the exact body would let a client test guesses of it."""
     response = serve(lambda: Response(b"", headers={"ETag": '"tag"', "Last-Modified": "x", "Digest": "y"}), **ROUND)
     assert response.status_code == 200
     assert not {"ETag", "Last-Modified", "Digest"} & set(response.headers.keys())

@@ -50,7 +50,7 @@ def written(provider: Any, *args: Any, **kwargs: Any) -> bytes:
 
 
 def answer(app: Flask, value: Any) -> Any:
-    """Return what a client reads, and hold it to strict JSON."""
+    """Return the response as parsed by a client, after checking that it is strict JSON."""
     raw = written(app.json, value)
     return json.loads(raw, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
@@ -132,7 +132,7 @@ ARRAYS = [
 @pytest.mark.parametrize(("value", "expected"), ARRAYS)
 @pytest.mark.parametrize("large", [{}, {"large": 2**64}], ids=["orjson", "json"])
 def test_arrays_and_scalars(app: Flask, value: Any, expected: Any, large: dict[str, Any]) -> None:
-    """Arrays of every kind are lists, anywhere in a response, whoever writes it."""
+    """Arrays of every kind are written as lists, anywhere in a response, by both writers."""
     found = answer(app, {"deep": [{"value": value}], "pair": (value, 1)} | large)
     assert found == {"deep": [{"value": expected}], "pair": [expected, 1]} | large
     assert answer(app, value) == expected
@@ -140,7 +140,7 @@ def test_arrays_and_scalars(app: Flask, value: Any, expected: Any, large: dict[s
 
 @pytest.mark.parametrize(("value", "expected"), ARRAYS)
 def test_dumps_knows_arrays(app: Flask, value: Any, expected: Any) -> None:
-    """Text for templates and streams holds arrays too."""
+    """JSON for templates and streams may contain arrays too."""
     assert json.loads(app.json.dumps({"value": value})) == {"value": expected}
 
 
@@ -165,7 +165,7 @@ NOT_FINITE = [
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("large", [False, True], ids=["orjson", "json"])
 def test_numbers_that_json_has_not_are_rejected(app: Flask, value: Any, large: bool) -> None:
-    """NaN and Infinity are rejected by whoever writes, not changed into something else."""
+    """NaN and Infinity are rejected by both writers, and not converted."""
     with pytest.raises((InternalError, TypeError)) as raised:
         app.json.response([2**64, value] if large else value)
     # An enumeration is not JSON for json.
@@ -173,14 +173,14 @@ def test_numbers_that_json_has_not_are_rejected(app: Flask, value: Any, large: b
 
 
 def test_json_text_is_strict(app: Flask) -> None:
-    """Text for templates and streams is rejected NaN too, unless it is asked for."""
+    """JSON for templates and streams rejects NaN too, unless it is allowed."""
     with pytest.raises(ValueError, match="Out of range"):
         app.json.dumps([NAN])
     assert app.json.dumps([NAN], allow_nan=True) == "[NaN]"
 
 
 def test_null_where_it_is_allowed(app: Flask) -> None:
-    """Whoever allows NaN gets null, as JSON has no such number; :mod:`json` rejects it all the same."""
+    """With NaN allowed, null is written, as JSON has no such number; :mod:`json` still rejects it."""
     provider = ArrayJSONProvider(app)
     value = [np.array([np.nan, np.inf]), NAN, np.float32("-inf")]
     body = provider.write(value, allow_nan=True).get_data()  # type: ignore[attr-defined]
@@ -248,7 +248,7 @@ def test_arguments_of_jsonify(app: Flask) -> None:
     [(None, False, False), (None, True, True), (True, True, False), (False, False, True)],
 )
 def test_pretty_responses(compact: bool | None, debug: bool, pretty: bool) -> None:
-    """Responses are indented in debug mode, or as ``compact`` says, in the very form of Flask."""
+    """Responses are indented in debug mode, or according to ``compact``, exactly as by Flask."""
     app = Flask(__name__)
     app.debug = debug
     app.json = provider = ArrayJSONProvider(app)
@@ -260,7 +260,7 @@ def test_pretty_responses(compact: bool | None, debug: bool, pretty: bool) -> No
 
 
 def test_order_of_members(app: Flask) -> None:
-    """Members are sorted unless ``sort_keys`` says no."""
+    """Members are sorted unless ``sort_keys`` is false."""
     assert written(app.json, {"b": 1, "a": 2}) == b'{"a":2,"b":1}\n'
     provider = ArrayJSONProvider(app)
     provider.sort_keys = False

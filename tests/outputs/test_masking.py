@@ -27,7 +27,7 @@ class Level(enum.Enum):
 
 
 def shaped(value: Any, options: ScoreOptions) -> Any:
-    """Return what a client reads."""
+    """Return the response as parsed by a client."""
     return read(mask_scores(value, options))
 
 
@@ -107,7 +107,7 @@ def test_every_form_of_response(value: Any, rounded: Any, largest: Any, labels: 
 )
 @pytest.mark.parametrize("options", [ROUND, TOP, LABEL], ids=["round", "top_k", "label_only"])
 def test_labels_stay(value: Any, options: ScoreOptions) -> None:
-    """Integers, strings, booleans and null are no scores."""
+    """Integers, strings, booleans and null are not scores."""
     assert mask_scores(value, options) == value
 
 
@@ -147,7 +147,7 @@ def test_tensors_of_the_open_inference_protocol(data: Any, shape: list[int], exp
     ids=str,
 )
 def test_tensors_of_labels_stay(data: Any, datatype: str) -> None:
-    """Their data are no scores. Nor is what is not there: binary data follow the JSON."""
+    """Their data are not scores; neither are missing data, because binary data follow the JSON."""
     value = tensor(data, [2], datatype)
     assert mask_scores(value, TOP) == value
 
@@ -171,12 +171,12 @@ def test_tensors_that_contradict_themselves(data: Any, shape: Any, datatype: str
 
 
 def test_scores_that_lie_about_their_datatype() -> None:
-    """Floats are scores whatever they are called."""
+    """Floats are scores, whatever their datatype."""
     assert shaped(tensor([0.12, 0.88], [2], "INT64"), ROUND) == tensor([0.1, 0.9], [2], "INT64")
 
 
 def test_options_together() -> None:
-    """Ranking comes before rounding: what is kept is the largest of the exact scores."""
+    """Ranking precedes rounding: the largest of the exact scores are kept."""
     options = ScoreOptions(round=1, top_k=1)
     assert shaped({"y": [0.141, 0.142, 0.14]}, options) == {"y": [0, 0.1, 0]}
 
@@ -200,7 +200,7 @@ def floats_in(value: Any) -> list[float]:
 
 
 def attempt(value: Any, options: ScoreOptions) -> Any:
-    """Return what a client reads, or the error response."""
+    """Return the response as parsed by a client, or the error response."""
     try:
         return shaped(value, options)
     except MaskingError:
@@ -209,7 +209,7 @@ def attempt(value: Any, options: ScoreOptions) -> Any:
 
 @given(_responses, _options)
 def test_fuzz_every_response(value: Any, options: ScoreOptions) -> None:
-    """A response is masked or rejected, holds the options then, and is not changed by them again."""
+    """A response is masked or rejected, meets the options, and is not changed by masking it again."""
     found = attempt(value, options)
     if found is MaskingError:
         return
@@ -254,10 +254,10 @@ UNRANKED = [
 
 @pytest.mark.parametrize("value", UNRANKED, ids=str)
 def test_scores_that_are_ranked_with_nothing(value: Any) -> None:
-    """More of them than k are rejected wherever they are; as many as k tell no more than k."""
+    """More than k of them are rejected anywhere; up to k reveal no more than k."""
     for k in range(1, 4):
         if unranked(value) > k:
-            with pytest.raises(MaskingError, match="elsewhere"):
+            with pytest.raises(MaskingError, match="outside of arrays"):
                 mask_scores(value, ScoreOptions(top_k=k))
         else:
             mask_scores(value, ScoreOptions(top_k=k))
@@ -281,7 +281,7 @@ def test_a_last_dimension_of_one_ranks_nothing(value: Any, expected: Any) -> Non
 
 
 def test_bytes_of_unknown_numbers() -> None:
-    """Only what is surely no float may leave in base64."""
+    """Only data that is certainly not floats may be sent in base64."""
     for dtype in ("float32", "<f4", "f8", "bfloat16", "complex64", "O", "no dtype", None, 7, "(2,)f4"):
         with pytest.raises(MaskingError, match="base64"):
             mask_scores({"b64": "AACAPw==", "dtype": dtype}, ROUND)

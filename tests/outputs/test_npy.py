@@ -36,7 +36,7 @@ GRID = np.arange(6.0).reshape(2, 3)
     ],
 )
 def test_single_arrays(value: Any, found: bool) -> None:
-    """A response that is one array, or an object of one, can be a file; what would be pickled cannot."""
+    """A response that is one array, or an object with one, can be a file, unless it would be pickled."""
     assert single_array(value) is (GRID if found else None)
 
 
@@ -81,7 +81,7 @@ def test_what_is_no_file_of_one_array(raw: bytes) -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_fuzz_reading(noise: bytes, place: int) -> None:
-    """Whatever a view wrote, it is an array or rejected."""
+    """Any body of a view is an array or rejected."""
     raw = write_npy(GRID)
     with suppress(MaskingError):
         assert isinstance(read_npy(raw[:place] + noise), np.ndarray)

@@ -63,7 +63,7 @@ REJECTED = [
 def test_what_is_rejected_does_not_leave_as_text(
     value: Any, options: dict[str, Any], make: Callable[[Any], Any], serve: Serve
 ) -> None:
-    """A response that cannot be masked is no more so when its decimals are strings."""
+    """A response that cannot be masked is also rejected if its decimals are strings."""
     assert_withheld(serve(lambda: jsonify(value) if value is EXACT else make(value), scores=options))
 
 
@@ -99,5 +99,5 @@ class Label(Schema):
 
 
 def test_a_text_that_turns_into_another_one(serve: Serve) -> None:
-    """What was examined is what leaves: its characters, not what it says of itself."""
+    """The examined characters are sent, not the object's own string conversion."""
     assert serve(lambda: {"label": Sly("cat")}, response=Label).json == {"label": "cat"}

@@ -52,7 +52,7 @@ def test_outputs(value: Any, expected: Any) -> None:
 
 
 def test_names() -> None:
-    """The view may tell model and version; an array alone has a name too."""
+    """The view may return model and version; a single array has a name too."""
     value = {"y": np.zeros(1), "model_name": "mnist", "model_version": "3"}
     document = oip_document(value, {}, "digits")
     assert (document["model_name"], document["model_version"], len(document["outputs"])) == ("mnist", "3", 1)
@@ -88,7 +88,7 @@ def test_wanted_outputs() -> None:
     ids=str,
 )
 def test_what_stays_as_it_is(value: Any) -> None:
-    """Responses in this form already, errors, and what has no form in it."""
+    """Responses already in this format, errors, and values that it cannot represent."""
     assert oip_document(value, {"id": "7"}, "digits") is value
 
 

@@ -1,4 +1,4 @@
-"""Only declared fields leave, as what they are declared to be."""
+"""Only declared fields are sent, with their declared types."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_what_leaves(value: Any, expected: Any) -> None:
     ],
 )  # fmt: skip
 def test_what_is_rejected(value: Any, place: str) -> None:
-    """A value that is not what its field declares is rejected; the reason has its position, and nothing of it."""
+    """A value of another type than declared is rejected; the reason has its position, but not the value."""
     with pytest.raises(UndeclaredError) as raised:
         dump_declared(Answer(), value)
     assert place in str(raised.value) or "cannot be dumped" in str(raised.value)
@@ -150,14 +150,14 @@ def test_what_is_rejected(value: Any, place: str) -> None:
 
 
 def test_required_fields() -> None:
-    """One that is missing is reported by its position; marshmallow's dump says nothing of it."""
+    """A missing one is reported with its position; marshmallow's dump does not report it."""
     assert Item().dump({"name": "a"}) == {"name": "a"}
     with pytest.raises(UndeclaredError, match="/score: missing"):
         dump_declared(Item(), {"name": "a"})
 
 
 def test_many() -> None:
-    """A schema of many takes a list, and nothing else."""
+    """A schema with ``many`` accepts only a list."""
     schema = Item(many=True)
     assert dump_declared(schema, [{"name": "a", "score": 1, "x": 1}]) == [{"name": "a", "score": 1.0}]
     assert dump_declared(schema, []) == []
@@ -184,7 +184,7 @@ def test_hooks() -> None:
 
 
 def test_a_hook_that_hides_everything() -> None:
-    """What is not an object after the hooks does not leave."""
+    """A value that is not an object after the hooks is not sent."""
 
     class Wrapped(Schema):
         label = fields.String()
@@ -198,7 +198,7 @@ def test_a_hook_that_hides_everything() -> None:
 
 
 def test_plucked_fields_are_not_supported() -> None:
-    """Their values cannot be distinguished from what was given, so they are rejected rather than let through."""
+    """Their values cannot be distinguished from the input, so they are rejected."""
 
     class Plucked(Schema):
         name = fields.Pluck(Item, "name")
@@ -218,7 +218,7 @@ def test_other_fields_for_arrays() -> None:
 
 
 def test_validators_that_fail_in_their_own_way() -> None:
-    """Whatever a validator raises, the response is rejected."""
+    """After any exception of a validator, the response is rejected."""
 
     def broken(_value: Any) -> None:
         raise KeyError("secret")

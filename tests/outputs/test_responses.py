@@ -66,7 +66,7 @@ VIEWS = [in_flask, by_jsonify, ready, in_pieces]
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(("options", "scores"), OPTIONS)
 def test_options_of_the_route(view: Any, options: dict[str, Any], scores: Any, serve: Serve) -> None:
-    """Scores are as the route says, whoever wrote them; without options they are exact."""
+    """Scores follow the options of the route, whatever wrote them; without options they are exact."""
     assert serve(view, scores=options).json == {"labels": [1, 0], "probabilities": scores, "model": "digits"}
     assert scores_of(serve(view)) == SCORES.tolist()
 
@@ -74,7 +74,7 @@ def test_options_of_the_route(view: Any, options: dict[str, Any], scores: Any, s
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(("options", "scores"), OPTIONS)
 def test_options_of_the_plan(view: Any, options: dict[str, Any], scores: Any, serve: Serve) -> None:
-    """A plan says it for all routes."""
+    """A plan applies to all routes."""
     assert scores_of(serve(view, plan=options)) == scores
 
 
@@ -100,7 +100,7 @@ def test_a_route_whose_responses_are_not_the_models(view: Any, serve: Serve) -> 
 
 
 def test_each_caller_has_the_options_of_its_plan(protected: MakeApp) -> None:
-    """Two callers of one route see what their plans allow; an anonymous one has ``default``."""
+    """Two callers of one route get the options of their plans; an anonymous one has ``default``."""
     plans = {"default": {"scores": {"label_only": True}}, "gold": {}, "free": {"scores": {"round": 1}}}
     seen = {}
     for plan in plans:
@@ -116,7 +116,7 @@ def test_each_caller_has_the_options_of_its_plan(protected: MakeApp) -> None:
 
 
 class Counting:
-    """A stand-in for a function that counts its calls."""
+    """A wrapper that counts the calls of a function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.calls = 0
@@ -131,7 +131,7 @@ class Counting:
 def test_what_flask_writes_is_not_read_again(
     value: Any, parsed: int, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masking comes before writing, but for what only the writer knows."""
+    """Values are masked before writing, except for those that only the writer can convert."""
     counted = Counting(orjson.loads)
     monkeypatch.setattr("flask_secure_ml.outputs.bodies.orjson.loads", counted)
     response = serve(value, scores={"round": 1})
@@ -153,7 +153,7 @@ def test_what_only_the_writer_knows(value: Any, serve: Serve) -> None:
 
 
 def test_a_response_beside_a_shaped_one(serve: Serve) -> None:
-    """That something was masked says nothing of another body."""
+    """A masked body does not imply anything about another body."""
 
     def view() -> Response:
         jsonify(members())
@@ -188,7 +188,7 @@ def test_hooks_of_the_app_that_add_scores(protected: MakeApp) -> None:
 
 
 def test_a_json_provider_of_the_users(protected: MakeApp) -> None:
-    """Options hold without our writer too."""
+    """Options apply without our writer too."""
     app = Flask("model_app")
 
     class Own(ArrayJSONProvider):
@@ -206,7 +206,7 @@ PREDICTION = "answer_schemas:Prediction"
 
 
 def test_only_declared_fields_leave(serve: Serve) -> None:
-    """Of a value and of a ready body alike, and beside other options."""
+    """Of a value and of a ready body alike, also with other options."""
     value = {"label": "cat", "score": 0.123, "shown": 3, "secret": "x"}
     expected = {"label": "cat", "score": 0.123, "shown": 3}
     for view in (lambda: value, lambda: Response(json.dumps(value), mimetype="application/json")):
@@ -238,7 +238,7 @@ def test_what_is_not_as_declared(value: Any, serve: Serve) -> None:
 
 
 class OpenInference:
-    """Says what a guard that reads the Open Inference Protocol says."""
+    """Sets the exchange like a guard that reads the Open Inference Protocol."""
 
     name = "oip"
     stage = Stage.INPUT
@@ -267,7 +267,7 @@ def output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[
 
 
 def test_the_open_inference_protocol(infer: Callable[..., Any]) -> None:
-    """Who asks in it gets a response in it, with the options of the route."""
+    """A request in this protocol gets a response in it, with the options of the route."""
     response = infer(lambda: {"y": SCORES, "n": LABELS}, "id=42", scores={"top_k": 1})
     assert response.json == {
         "model_name": "digits",
@@ -315,7 +315,7 @@ def test_a_view_that_writes_the_protocol_itself(infer: Callable[..., Any], serve
 
 
 def test_npy(serve: Serve) -> None:
-    """Whoever accepts it gets the one array of a response as a file, with the options of the route."""
+    """A client that accepts npy gets the only array of a response as a file, with the options of the route."""
     for view in (lambda: {"y": SCORES}, lambda: {"y": SCORES.tolist()}):
         response = serve(view, headers={"Accept": NPY}, scores={"round": 1})
         assert (response.status_code, response.mimetype) == (200, NPY)
@@ -350,12 +350,20 @@ def test_a_ready_npy_file(serve: Serve) -> None:
 
 @pytest.mark.parametrize("accept", ["text/html", "application/x-npy", "application/json;q=0"])
 def test_what_the_client_does_not_accept(accept: str, serve: Serve) -> None:
-    """None of the formats that the response can have: 406, and the log says why."""
+    """If no possible format is accepted: 406, and the log has the reason."""
     assert_withheld(serve(in_flask, headers={"Accept": accept}), 406, "not_acceptable")
 
 
+@pytest.mark.parametrize("accept", [None, "application/json", NPY, "text/html"])
+def test_a_cache_knows_that_the_format_is_chosen(accept: str | None, serve: Serve) -> None:
+    """Both formats of an array have ``Vary: Accept``; a response with one format does not."""
+    headers = {} if accept is None else {"Accept": accept}
+    assert "Accept" in serve(lambda: {"y": SCORES}, headers=headers).headers["Vary"]
+    assert "Accept" not in serve(lambda: {"y": 1, "z": 2}, headers=headers).headers.get("Vary", "")
+
+
 def test_accept_is_for_responses_only(serve: Serve) -> None:
-    """An error is reported in whatever form, and a body that the view wrote itself is its own choice."""
+    """An error ignores Accept, and the view chooses the format of a body that it wrote itself."""
     headers = {"Accept": "text/html"}
     assert serve(lambda: ({"fault": "x"}, 409), headers=headers).json == {"fault": "x"}
     assert serve(ready, headers=headers).status_code == 200
@@ -390,7 +398,7 @@ def test_nan(view: Any, serve: Serve) -> None:
 
 
 def test_nan_in_npy(serve: Serve) -> None:
-    """A file can hold it; it is rejected all the same."""
+    """A file can contain it, but it is rejected."""
     view, headers = (lambda: {"y": np.array([np.nan])}), {"Accept": NPY}
     assert_withheld(serve(view, headers=headers))
     response = serve(view, headers=headers, scores={"nan": "null"})

@@ -29,7 +29,7 @@ FLOATS = ["float16", "float32", "float64", ">f4"]
     ],
 )
 def test_rounding(value: list[float], decimals: int, expected: list[float]) -> None:
-    """As numpy rounds, but for what overflows in it."""
+    """As by numpy, except for values that overflow in it."""
     assert repr(rounded(np.array(value), decimals).tolist()) == repr(expected)
 
 
@@ -52,7 +52,7 @@ _arrays = st.sampled_from(FLOATS).flatmap(
 
 @given(_arrays, st.integers(0, 15))
 def test_fuzz_rounding(array: Any, decimals: int) -> None:
-    """Shape and dtype stay, what is finite stays finite and near, and rounding again changes nothing."""
+    """Shape and dtype are kept, finite values stay finite and near, and rounding again has no effect."""
     found = rounded(array, decimals)
     assert (found.shape, found.dtype) == (array.shape, array.dtype)
     assert np.isfinite(found).all()
@@ -99,7 +99,7 @@ def test_fuzz_fewer_decimals_tell_less(scores: Any, one: int, other: int) -> Non
     ],
 )
 def test_the_largest_are_kept(value: Any, k: int, expected: Any) -> None:
-    """The others are 0, or below what is kept where that is negative: the index of the largest can be read."""
+    """The others are 0, or lower than negative kept ones, so that the index of the largest is correct."""
     assert top_k(np.array(value, "f8"), k).tolist() == expected
 
 
@@ -112,7 +112,7 @@ def test_what_has_no_rank(value: float) -> None:
 
 @given(_arrays, st.integers(1, 6))
 def test_fuzz_top_k(array: Any, k: int) -> None:
-    """Of each row at most k values are told, they are its largest, the largest stays so, and again changes nothing."""
+    """At most the k largest values of each row are kept, the largest remains, and repeating changes nothing."""
     found = top_k(array, k)
     assert (found.shape, found.dtype) == (array.shape, array.dtype)
     assert np.isfinite(found).all()

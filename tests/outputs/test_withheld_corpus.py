@@ -1,4 +1,4 @@
-"""Responses that must not leave: each gets 500 and nothing of it, in the body, the headers or the log."""
+"""Responses that must not be sent: each becomes a 500 without their content in body, headers or log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flask_secure_ml.testing import MemorySink
 
 
 def view(case: dict[str, Any]) -> Callable[[], Response]:
-    """Return a view that returns what the case says, with a body that it wrote itself."""
+    """Return a view that returns the value of the case in a body of its own."""
     deep = case.get("deep", 0)
     body = ("[" * deep + case["body"] + "]" * deep).encode()
 
@@ -35,14 +35,14 @@ def assert_nothing_leaks(response: Any, sink: MemorySink, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("case", cases("scores"))
 def test_scores(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be masked is replaced by an error response, and the log says why without a value of it."""
+    """Scores that cannot be masked are replaced by an error response, and the log has the reason without a value."""
     options = {"scores": case["scores"]} if "scores" in case else {}
     assert_nothing_leaks(serve(view(case), **options), sink, caplog)
 
 
 @pytest.mark.parametrize("case", cases("fields"))
 def test_fields(case: dict[str, Any], serve: Serve, sink: MemorySink, caplog: pytest.LogCaptureFixture) -> None:
-    """What is not as declared is replaced by an error response."""
+    """A response that does not match its schema is replaced by an error response."""
     assert_nothing_leaks(serve(view(case), response="answer_schemas:Prediction"), sink, caplog)
 
 

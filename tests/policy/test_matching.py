@@ -74,7 +74,7 @@ def open_as(app: Flask, method: str, **given: Any) -> TestResponse:
     ],
 )
 def test_automatic_options_needs_no_payload(protected: MakeApp, view: Any, options: dict[str, Any]) -> None:
-    """Flask responds without the view, so nothing is loaded and nothing is charged."""
+    """Flask responds without the view, so no body is loaded and nothing is charged."""
     app = protected(PLANS=PLANS)
     app.add_url_rule("/predict", endpoint="predict", view_func=view, **options)
     responses = [open_as(app, "OPTIONS") for _ in range(5)]
@@ -87,7 +87,7 @@ def test_automatic_options_needs_no_payload(protected: MakeApp, view: Any, optio
 
 
 def test_automatic_options_of_a_configured_policy(protected: MakeApp) -> None:
-    """A policy from the configuration is no different: its schema is for the requests that reach the view."""
+    """For a policy in the configuration too, the schema applies only to requests that reach the view."""
     app = protected(POLICIES={"/predict": {"body": f"{__name__}:Rows", "cost": "instances"}}, PLANS=PLANS)
     app.add_url_rule("/predict", methods=["POST"], view_func=lambda: "ok")
     SecureML.check(app)
@@ -96,7 +96,7 @@ def test_automatic_options_of_a_configured_policy(protected: MakeApp) -> None:
 
 
 def test_automatic_options_keeps_access_and_limits(protected: MakeApp) -> None:
-    """Only the payload is not required: scopes, limits of the route and the limits on a body hold."""
+    """Only the payload is optional: scopes, limits of the route and limits on a body apply."""
     app = protected()
     app.add_url_rule(
         "/predict",
@@ -119,7 +119,7 @@ def test_automatic_options_of_a_public_route(app: Flask) -> None:
 
 
 def test_a_hook_that_responds_to_options_keeps_the_options_of_the_response(app: Flask) -> None:
-    """What a hook responds with in place of Flask is masked as a response of the view would be."""
+    """The response of a hook in place of Flask's is masked like a response of the view."""
 
     @app.before_request
     def cached() -> dict[str, float]:
@@ -150,7 +150,7 @@ def test_a_method_view_with_an_options_method_of_its_own(app: Flask) -> None:
 
 
 def test_head_of_a_route_with_a_body(protected: MakeApp) -> None:
-    """The view runs for HEAD, so it takes and pays what GET does; where it does not run, HEAD is a wrong method."""
+    """If the view runs for HEAD, it needs and pays the same as GET; otherwise HEAD is not allowed."""
     app = protected(PLANS=PLANS)
     app.add_url_rule("/predict", view_func=protect(**PREDICTION)(function))
     got, head = open_as(app, "GET", json=ROWS), open_as(app, "HEAD", json=ROWS)

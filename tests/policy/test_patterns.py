@@ -74,7 +74,7 @@ def test_the_most_specific_name_counts(protected: MakeApp, method: str, path: st
 
 
 def test_what_is_public(protected: MakeApp) -> None:
-    """The named method is, and no other of the same URL; nor is an unknown URL, whatever ``*`` says."""
+    """Only the named method, not others of the same URL or an unknown URL, whatever ``*`` is."""
     client = protected(tracking_server(), POLICIES=POLICIES).test_client()
     found = {
         (method, path): client.open(path, method=method, base_url=HTTPS).status_code
@@ -109,14 +109,19 @@ def test_an_unknown_url_has_the_policy_of_every_request(protected: MakeApp) -> N
 @pytest.mark.parametrize(
     ("policies", "problem"),
     [
-        ({"PUT /health": READ}, "'PUT /health', and no route there takes PUT"),
-        ({"GET,PUT health": READ}, "'GET,PUT health', and no route there takes PUT"),
-        ({"DELETE blueprint:api": READ, "PATCH *": READ}, "'PATCH *', and no route there takes PATCH"),
-        ({"blueprint:apis": READ}, "'blueprint:apis', which is not a blueprint of this app with a route"),
+        ({"PUT /health": READ}, "'PUT /health', but no route there accepts PUT, only "),
+        ({"/heatlh": READ}, "nor a path below a mount; did you mean '/health'?"),
+        ({"helth": READ}, "nor a path below a mount; did you mean 'health'?"),
+        ({"GET,PUT health": READ}, "'GET,PUT health', but no route there accepts PUT"),
+        ({"DELETE blueprint:api": READ, "PATCH *": READ}, "'PATCH *', but no route there accepts PATCH"),
+        (
+            {"blueprint:apis": READ},
+            "a blueprint of this app with a route; did you mean 'blueprint:api'?",
+        ),
         ({"/model/*": READ}, "'/model/*', which is a path without a route of this app"),
         ({"get /health": READ}, "'get /health', which is neither an endpoint nor a URL rule"),
-        ({"*": {"public": True}}, "opens every request with '*'; name what is public"),
-        ({"GET *": {"public": True}}, "opens every request with 'GET *'; name what is public"),
+        ({"*": {"public": True}}, "makes all requests public with '*'"),
+        ({"GET *": {"public": True}}, "makes all requests public with 'GET *'"),
         ({"GET /health": READ, "GET,HEAD /health": READ}, "'GET /health' and 'GET,HEAD /health' for the same requests"),
     ],
 )
@@ -138,7 +143,7 @@ def test_a_policy_in_code_for_one_method(protected: MakeApp) -> None:
 
 
 def test_a_public_tree_opens_no_other_spelling(protected: MakeApp) -> None:
-    """A path with dot segments has the default policy, also where a wider name says something else."""
+    """A path with dot segments has the default policy, even if a wider name has another one."""
     client = protected(tracking_server(), POLICIES={"/ajax-api/*": {"public": True}}).test_client()
     statuses = [
         client.get(path, base_url=HTTPS).status_code for path in ("/ajax-api/x", "/ajax-api/a/../x", "/ajax-api/./x")
@@ -151,7 +156,7 @@ class Rows(Schema):
 
 
 def test_automatic_options_of_a_wide_name_with_a_body(protected: MakeApp) -> None:
-    """No view runs, so there is no body to check: access stays."""
+    """No view runs, so there is no body to check; access is still checked."""
     app = protected(tracking_server(), POLICIES={"/ajax-api/*": WRITE | {"body": f"{__name__}:Rows"}})
     client, able = app.test_client(), caller("ada", "write")
     assert client.options("/ajax-api/x", base_url=HTTPS, headers=caller()).status_code == 403

@@ -34,24 +34,24 @@ class Body(Schema):
 
 LIST = "must be a list, not one string; write"
 FUNCTION = "must be a function that is not async"
-NO_CALLER = "public: is for a route without a caller, so the policy can have no access options and no cost"
+NO_CALLER = "public: is for routes without authentication, so the policy cannot have access options and a cost"
 FAULTS = [
-    pytest.param({"scopes": "predict"}, f"scopes: {LIST} ['predict']", id="scopes as one string"),
+    pytest.param({"scopes": "predict"}, f'scopes: {LIST} ["predict"]', id="scopes as one string"),
     pytest.param(
         {"scopes": {"predict": 1}},
         'scopes: must be a list of strings such as ["predict"], not an object',
         id="scopes as an object",
     ),
     pytest.param({"scopes": ["a", 1]}, "scopes[1]: must be a string, not 1", id="scope that is a number"),
-    pytest.param({"limits": "600/minute"}, f"limits: {LIST} ['600/minute']", id="limits as one string"),
+    pytest.param({"limits": "600/minute"}, f'limits: {LIST} ["600/minute"]', id="limits as one string"),
     pytest.param({"limits": {"1/day"}}, "limits: must be a list of limits such as", id="limits as a set"),
     pytest.param({"scopes": ["a b"]}, "scopes[0]: 'a b' has a space, a quote", id="scope with a space"),
     pytest.param({"scopes": ['a"b']}, "scopes[0]: 'a\"b' has a space, a quote", id="scope with a quote"),
     pytest.param({"scopes": [""]}, "RFC 6749", id="empty scope"),
     pytest.param({"any_scopes": "predict"}, f"any_scopes: {LIST}", id="any_scopes as one string"),
     pytest.param({"any_scopes": ["a b"]}, "any_scopes[0]: 'a b'", id="any_scopes with a space"),
-    pytest.param({"any_scopes": []}, "any_scopes: is empty; leave it out, or", id="no scope would do"),
-    pytest.param({"roles": "admin"}, f"roles: {LIST} ['admin']", id="roles as one string"),
+    pytest.param({"any_scopes": []}, "any_scopes: is empty; omit it, or", id="no scope would do"),
+    pytest.param({"roles": "admin"}, f'roles: {LIST} ["admin"]', id="roles as one string"),
     pytest.param({"roles": 5}, "roles: must be a list of strings", id="roles as a number"),
     pytest.param({"roles": []}, "roles: is empty", id="no role would do"),
     pytest.param({"roles": [" "]}, "roles[0]: must not be empty", id="empty role"),
@@ -60,7 +60,7 @@ FAULTS = [
     pytest.param({"claims": ["tenant"]}, "claims: must be an object", id="claims as a list"),
     pytest.param({"claims": {1: "a"}}, "claims: must be an object", id="claim name that is a number"),
     pytest.param({"claims": {}}, "claims: is empty", id="no claims"),
-    pytest.param({"claims": {"tenant": []}}, "claims.tenant: has no value, so nobody", id="claim without a value"),
+    pytest.param({"claims": {"tenant": []}}, "claims.tenant: has no value, so no caller", id="claim without a value"),
     pytest.param({"claims": {"tenant": None}}, "claims.tenant: must be a string, a number", id="claim null"),
     pytest.param({"claims": {"tenant": {"a": 1}}}, "claims.tenant: must be a string", id="claim an object"),
     pytest.param({"claims": {"tenant": [["a"]]}}, "claims.tenant: must be a string", id="claim a list of lists"),
@@ -89,8 +89,8 @@ FAULTS = [
     pytest.param({"max_auth_age": 1.5}, "max_auth_age: must be", id="fractional age"),
     pytest.param({"max_auth_age": "300"}, "max_auth_age: must be", id="age as a string"),
     pytest.param({"scope": ["a"]}, "scope: is not known; did you mean scopes?", id="an unknown option"),
-    pytest.param({"returns": Body}, "returns: is not known; known are public, scopes,", id="a foreign option"),
-    pytest.param({"limits": ["many"]}, "limits[0]: 'many' is not a limit; write '10/minute'", id="unreadable limit"),
+    pytest.param({"returns": Body}, "returns: is not known; choose from public, scopes,", id="a foreign option"),
+    pytest.param({"limits": ["many"]}, "limits[0]: 'many' is not a limit such as '10/minute'", id="unreadable limit"),
     pytest.param({"public": True, "scopes": ["a"]}, NO_CALLER, id="public with scopes"),
     pytest.param({"public": True, "any_scopes": ["a"]}, NO_CALLER, id="public with any_scopes"),
     pytest.param({"public": True, "roles": ["a"]}, NO_CALLER, id="public with roles"),
@@ -104,20 +104,29 @@ FAULTS = [
     pytest.param({"cost": "rows", "body": Body}, "cost: names the field 'rows', which", id="cost of an unknown field"),
     pytest.param({"cost": "instances"}, "cost: names the field 'instances', which", id="cost without body"),
     pytest.param(
-        {"cost": "instances", "body": Body(many=True)}, "cost: needs a body schema of one", id="cost of a list"
+        {"cost": "instances", "body": Body(many=True)}, "cost: requires a body schema of one", id="cost of a list"
     ),
-    pytest.param({"tls": "optional"}, "tls: can be optional only where the policy is public", id="tls with a caller"),
+    pytest.param({"tls": "optional"}, "tls: can be optional only if the policy is public", id="tls with a caller"),
     pytest.param({"public": True, "tls": "off"}, "tls: must be one of 'required', 'optional'", id="tls off"),
     pytest.param({"public": True, "tls": False}, "tls: must be one of 'required', 'optional'", id="tls false"),
     pytest.param({"public": "false"}, "public: must be true or false, not 'false'", id="public as a string"),
     pytest.param({"body": dict}, "body: must be a marshmallow Schema", id="body that is no schema"),
-    pytest.param({"body": "no_such_module:Body"}, "body: cannot import 'no_such_module:Body'", id="missing module"),
+    pytest.param(
+        {"body": "no_such_module:Body"},
+        "body: cannot import 'no_such_module:Body': No module named 'no_such_module'",
+        id="missing module",
+    ),
+    pytest.param(
+        {"body": "Rows"},
+        "body: cannot import 'Rows': No module named 'Rows'; write it as 'package.module:Schema'",
+        id="no module",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("options", "fault"), FAULTS)
 def test_mistakes_are_rejected_where_they_are_written(options: dict[str, Any], fault: str) -> None:
-    """The decorator line itself fails, with the path and what to do."""
+    """The decorator raises the error, with the path and a remedy."""
     with pytest.raises(ConfigError) as caught:
         protect(**options)
     (problem,) = caught.value.problems
@@ -132,7 +141,7 @@ def test_every_mistake_at_once() -> None:
 
 
 def test_a_public_route_has_the_options_that_need_no_caller(protected: MakeApp) -> None:
-    """A body is checked against its schema and limits whoever sends it; a public policy has no access options."""
+    """Bodies of all callers are checked against schema and limits; a public policy has no access options."""
     app = protected()
     app.add_url_rule(
         "/open",
@@ -159,7 +168,7 @@ def test_mistakes_in_the_configuration(options: dict[str, Any], fault: str) -> N
 
 
 def test_the_typed_arguments_are_those_of_the_schema() -> None:
-    """What a type checker accepts is what the schema knows, option by option."""
+    """The options of the type annotations and of the schema are the same."""
     known = schema_of(Policy).fields.keys()
     assert get_type_hints(BuildArguments).keys() == known
     assert get_type_hints(PolicyArguments).keys() == known - {"public"}
@@ -190,7 +199,7 @@ def test_scopes_have_no_order(kind: Any) -> None:
 
 
 def test_a_policy_names_its_scopes() -> None:
-    """Those that are needed and those of which one would do."""
+    """The required scopes, and the scopes of which any one is sufficient."""
     assert Policy.build(scopes=["a"], any_scopes=["b", "c"]).scopes == {"a", "b", "c"}
 
 
@@ -200,9 +209,9 @@ def test_one_value_of_a_claim_needs_no_list() -> None:
 
 
 def test_two_marks_on_one_view_are_rejected() -> None:
-    """It would be unclear which one holds."""
+    """It would be ambiguous which one applies."""
     for target in (lambda: "ok", Blueprint("pages", "pages"), type("Pages", (MethodView,), {})):
-        with pytest.raises(TypeError, match="has a policy already"):
+        with pytest.raises(TypeError, match="already has a policy"):
             public(protect(target))
 
 
@@ -234,7 +243,7 @@ def test_body_belongs_to_the_view() -> None:
 
 
 def test_the_payload_reaches_functions_and_methods(app: Flask) -> None:
-    """The loaded value is the keyword argument ``payload``, beside the arguments of the URL."""
+    """The loaded value is the keyword argument ``payload``, with the arguments of the URL."""
 
     class Model(MethodView):
         @protect(body=Body)
@@ -278,7 +287,7 @@ def test_a_rule_leaves_no_alias_open(protected: MakeApp) -> None:
 
 
 def test_a_rule_of_several_hosts(protected: MakeApp) -> None:
-    """A URL rule does not name the host, so it may not be what two hosts share."""
+    """A URL rule does not contain the host, so it must not be shared by two hosts."""
     app = protected(Flask("hosts", host_matching=True, static_host="a.example"), POLICIES={"/m": {"public": True}})
     for host in ("a.example", "b.example"):
         app.add_url_rule("/m", endpoint=host, view_func=_view, host=host)
@@ -287,7 +296,7 @@ def test_a_rule_of_several_hosts(protected: MakeApp) -> None:
 
 
 def test_a_configured_policy_beats_the_blueprints(protected: MakeApp) -> None:
-    """The operator can close or open one route of somebody else's blueprint."""
+    """The operator can close or open one route of a third-party blueprint."""
     app = protected(POLICIES={"pages.index": {"public": True}})
     pages = protect(scopes=["pages"])(Blueprint("pages", "pages"))
     pages.add_url_rule("/", endpoint="index", view_func=_view)
@@ -297,7 +306,7 @@ def test_a_configured_policy_beats_the_blueprints(protected: MakeApp) -> None:
 
 
 def test_routes_name_their_policies(app: Flask) -> None:
-    """Every rule and method is listed with what is enforced."""
+    """Every rule and method is listed with its policy."""
     app.add_url_rule("/open", endpoint="open", view_func=public(lambda: "ok"))
     policies = app.extensions["secure_ml"].policies
     found = {(rule.rule, method): policy.public for rule, method, policy in policies.routes()}

@@ -44,7 +44,7 @@ WHOLE = "must be a whole number"
         ("round", ": must be an object"),
         (True, ": must be an object"),
         ({"rounds": 3}, ".rounds: is not known; did you mean round?"),
-        ({1: 3}, "[1]: is not known; known are round, top_k, label_only, nan"),
+        ({1: 3}, "[1]: is not known; choose from round, top_k, label_only, nan"),
         ({"round": -1}, f".round: {WHOLE} from 0 to 15, not -1"),
         ({"round": 16}, f".round: {WHOLE} from 0 to 15, not 16"),
         ({"round": 2.0}, f".round: {WHOLE}"),
@@ -60,7 +60,7 @@ WHOLE = "must be a whole number"
     ids=str,
 )
 def test_mistakes_are_rejected(written: Any, fault: str) -> None:
-    """An option that means nothing is an error where it is written, never one that masks nothing."""
+    """An option without effect is an error at once, never one that masks nothing."""
     with pytest.raises(ConfigError) as caught:
         Policy.build(scores=written)
     assert [each.startswith(f"scores{fault}") for each in caught.value.problems] == [True]
@@ -101,7 +101,7 @@ def test_the_stricter_wins_option_by_option(one: ScoreOptions, other: ScoreOptio
 
 
 def test_what_the_options_do() -> None:
-    """NaN may pass where it is allowed and nothing is ranked; each of three options masks."""
+    """NaN is allowed only without ranking; each of three options masks."""
     assert [ScoreOptions(nan=nan).allows_nan for nan in (None, "reject", "null")] == [False, False, True]
     assert not ScoreOptions(nan="null", top_k=1).allows_nan
     assert [each.masks for each in (ScoreOptions(round=0), ScoreOptions(top_k=1), ScoreOptions(label_only=True))] == [
@@ -121,7 +121,7 @@ _options = st.builds(
 
 @given(_options, _options, _options)
 def test_fuzz_strictness_is_a_join(one: ScoreOptions, two: ScoreOptions, three: ScoreOptions) -> None:
-    """Order and repetition change nothing, and adding options never makes any weaker."""
+    """Order and repetition have no effect, and adding options never weakens the result."""
     both = one.stricter(two)
     assert both == two.stricter(one)
     assert one.stricter(one) == one

@@ -77,7 +77,7 @@ CASES = [
 def test_strangers(
     protected: MakeApp, routes: Flask, sink: MemorySink, mounted: bool, method: str, path: str, status: int
 ) -> None:
-    """The redirect goes to the same path with a slash; no other path becomes known by it."""
+    """The redirect goes to the same path with a slash, and reveals no other path."""
     if mounted:
         routes.wsgi_app = DispatcherMiddleware(routes.wsgi_app, {"/mount": _wsgi})  # type: ignore[method-assign]
     app = protected(routes, POLICIES={"configured": {"public": True}})

@@ -1,4 +1,4 @@
-"""Views that could never respond are found by ``check`` and at the first request, with what to change."""
+"""Views that could never respond are reported by ``check`` and at the first request, with a remedy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def taking_away(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def found(app: Flask) -> list[str]:
-    """Return what check finds, and that the first request finds the same."""
+    """Return the findings of the check, after comparing them with those at the first request."""
     try:
         SecureML.check(app)
     except ConfigError as error:
@@ -108,7 +108,7 @@ def test_a_wrapped_class_view(app: Flask) -> None:
 
 
 def test_one_policy_in_both_positions(app: Flask) -> None:
-    """The same policy is cleared for both, and a mark on the class wraps nothing."""
+    """The same policy is accepted in both, and a mark on the class has no wrapper."""
     reading = protect(scopes=["a"])
 
     class Same(MethodView):
@@ -197,11 +197,11 @@ class Dispatched(View):
 def test_a_view_that_takes_no_payload(app: Flask, view: Any, names: str) -> None:
     """It would fail at each request with a body."""
     app.add_url_rule("/v", endpoint="v", view_func=view, methods=None if hasattr(view, "view_class") else ["POST"])
-    assert found(app) == [f"{names} ('v') has body= in its policy, but takes no argument named payload"]
+    assert found(app) == [f"{names} ('v') has body= in its policy, but no argument named payload; add it"]
 
 
 class Own(MethodView):
-    """Another dispatch_request may do with the payload what it likes."""
+    """A custom dispatch_request may handle the payload in any way."""
 
     @protect(body=Body)
     def dispatch_request(self, payload: dict[str, Any]) -> Any:  # type: ignore[override]
@@ -224,7 +224,7 @@ class Own(MethodView):
     ],
 )
 def test_views_that_take_their_payload(app: Flask, view: Any) -> None:
-    """No honest view is reported, whatever is between the policy and it."""
+    """No correct view is reported, with any decorators between it and the policy."""
     app.add_url_rule("/v", endpoint="v", view_func=view, methods=["POST"])
     assert found(app) == []
     assert app.test_client().post("/v", base_url=HTTPS, headers=caller(), json={"x": 1}).json == {"x": 1}

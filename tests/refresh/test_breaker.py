@@ -1,4 +1,4 @@
-"""A circuit breaker: who may call a source that failed, and what the log has of it."""
+"""A circuit breaker: calls to a failed source, and log messages."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def make(clock: FakeClock, **options: Any) -> Breaker:
 
 
 def test_source_that_works(clock: FakeClock) -> None:
-    """Nobody waits."""
+    """Calls are not delayed."""
     breaker = make(clock)
     breaker.succeeded()
     assert breaker.wait() == 0
 
 
 def test_pause(clock: FakeClock) -> None:
-    """After a failure nobody calls for the pause, give or take a fifth; then one does, and then all do."""
+    """After a failure no call is made for the pause, with a jitter of a fifth; then one, and then all."""
     breaker = make(clock)
     breaker.failed("no route")
     assert breaker.wait() == 12
@@ -43,7 +43,7 @@ def test_pause(clock: FakeClock) -> None:
 
 
 def test_caller_that_never_reports(clock: FakeClock) -> None:
-    """A thread that dies while it tries leaves a pause behind, and nothing else."""
+    """A thread that dies during its attempt only causes a pause."""
     breaker = make(clock)
     breaker.failed("no route")
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_caller_that_never_reports(clock: FakeClock) -> None:
 
 
 def test_one_of_many_threads_tries(clock: FakeClock) -> None:
-    """The others are not held up while it finds out."""
+    """The others do not wait for its result."""
     breaker = make(clock)
     breaker.failed("no route")
     clock.advance(12)

@@ -1,4 +1,4 @@
-"""The parsed content of a file: which changes are seen, and what a call costs."""
+"""The cached content of a file: detected changes, and the cost of a call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def settle(path: Path) -> None:
-    """Wait until the file is no longer so new that its next change could have the same time."""
+    """Wait until the file is old enough that its next change has a different time."""
     wait_until(lambda: time.time_ns() - path.stat().st_ctime_ns > SETTLED_NS, "an old file")
 
 
@@ -83,7 +83,7 @@ def test_file_with_a_clock_is_looked_at_now_and_then(path: Path) -> None:
 
 
 def test_change_while_another_thread_reads(path: Path) -> None:
-    """What was read before forget() is not returned after it."""
+    """Content read before forget() is not returned after it."""
     path.write_text("7")
     clock = FakeClock()
 
@@ -147,7 +147,7 @@ def test_damaged_file(path: Path) -> None:
 
 
 def test_missing_file(path: Path) -> None:
-    """Nothing old is returned."""
+    """Old content is not returned."""
     path.write_text("7")
     file = WatchedFile(path, Parser())
     assert file.read() == 7
@@ -157,7 +157,7 @@ def test_missing_file(path: Path) -> None:
 
 
 def test_one_thread_parses(path: Path) -> None:
-    """The others wait for it, and none is given what was there before."""
+    """The others wait for it, and none gets the old content."""
     path.write_text("7")
     settle(path)
     begun, go = threading.Event(), threading.Event()

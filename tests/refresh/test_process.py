@@ -57,7 +57,7 @@ def test_lock_that_a_thread_of_the_parent_holds() -> None:
 
 
 def test_locks_are_made_for_each_process() -> None:
-    """No module makes a lock itself; those of the drain and of the audit log are in an object for each process."""
+    """No module makes a lock itself; those that do have them in an object for each process."""
     kinds = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"}
     found = {
         path.relative_to(PACKAGE).as_posix()
@@ -65,14 +65,20 @@ def test_locks_are_made_for_each_process() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in kinds
     }
-    assert found == {"observe/alerts.py", "observe/audit/writer.py", "refresh/process.py", "transport/drain.py"}
+    assert found == {
+        "observe/alerts/sender.py",
+        "observe/anomalies/recorder.py",
+        "observe/audit/writer.py",
+        "refresh/process.py",
+        "transport/drain.py",
+    }
 
 
 # --- one flight ------------------------------------------------------------------------------------------
 
 
 class Calls:
-    """Counts calls, each of which caches a value, and holds them until a test lets them go."""
+    """Counts calls, each of which caches a value, and blocks them until the test releases them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -119,7 +125,7 @@ def test_keys_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.parametrize("fault", [ValueError("no"), KeyboardInterrupt(), GeneratorExit()], ids=repr)
 def test_error_reaches_the_caller_that_fetched(fault: BaseException) -> None:
-    """The next one fetches again; nobody waits for a call that is over."""
+    """The next one fetches again; callers do not wait for a call that has ended."""
     calls, flights = Calls(), SingleFlight()
     calls.fault = fault
     calls.go.set()
@@ -187,6 +193,6 @@ assert [job.value for job in jobs] == [1] * 20 and len(found) == 1
 
 
 def test_gevent_that_comes_later() -> None:
-    """Greenlets of a process that was patched after the first use wait for each other and not for ever."""
+    """Greenlets of a process that was patched after the first use wait for each other without a deadlock."""
     pytest.importorskip("gevent")
     run(GEVENT)

@@ -1,4 +1,4 @@
-"""A value that one caller refreshes: who fetches, who waits, for how long, and what nobody may be given."""
+"""A value that one caller refreshes: who fetches, who waits and for how long, and stale values."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make(source: Source, **changes: Any) -> Refreshed[int]:
 
 
 class Landed:
-    """The event of an attempt, whose waits take no time: they end when it is set, or when the test lets them."""
+    """The event of an attempt, whose waits take no time: they end when it is set, or when the test ends them."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
@@ -93,7 +93,7 @@ class Landed:
             self._changed.notify_all()
 
     def time_out(self, callers: int, first: Callable[[], object]) -> None:
-        """Let the waits of so many callers end, after something else happened."""
+        """Let the waits of this many callers end, after another event."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._waiting == callers, 10)
             first()
@@ -117,7 +117,7 @@ def run(code: str) -> None:
 
 
 def test_fresh_value_costs_nothing(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """The source is asked when the value is due and not before; the fetch is given the last value."""
+    """The source is called only when the value is due; the fetch gets the last value."""
     assert [refreshed.get() for _ in range(100)] == [1] * 100
     source.value = 2
     clock.advance(0.499)
@@ -128,7 +128,7 @@ def test_fresh_value_costs_nothing(source: Source, refreshed: Refreshed[int], cl
 
 
 def test_age_counts_from_the_start_of_the_fetch(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """What changed while it ran may be missing in it."""
+    """A change during the fetch may be missing in the value."""
     source.seconds = 0.2
     refreshed.get()
     clock.advance(0.3)
@@ -181,7 +181,7 @@ def test_source_that_is_down(source: Source, refreshed: Refreshed[int], clock: F
 
 
 def test_source_that_was_never_up(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """Nothing is returned, and not every caller asks."""
+    """No value is returned, and not every caller fetches."""
     source.fault = DependencyUnavailable("no route")
     for _ in range(9):
         with pytest.raises(DependencyUnavailable):
@@ -238,7 +238,7 @@ def make_due(clock: FakeClock) -> None:
 
 
 def test_error_of_its_own(source: Source) -> None:
-    """Whoever uses it says what a failure is, and what to raise."""
+    """The user of the value defines which errors are failures, and what to raise."""
     source.fault = OSError("gone")
     refreshed = make(source, errors=(OSError,), unavailable=LookupError)
     with pytest.raises(LookupError, match="values"):
@@ -247,7 +247,7 @@ def test_error_of_its_own(source: Source) -> None:
 
 @pytest.mark.parametrize("fault", [KeyError("bug"), KeyboardInterrupt(), SystemExit(1), GeneratorExit()], ids=repr)
 def test_whatever_is_raised_ends_the_attempt(source: Source, refreshed: Refreshed[int], fault: BaseException) -> None:
-    """It reaches the caller that fetched; the next one fetches again, and nobody waits for an attempt that is over."""
+    """It reaches the caller that fetched; the next one fetches again, and no caller waits for the old attempt."""
     source.fault = fault
     for count in (1, 2):
         with pytest.raises(type(fault)):
@@ -259,7 +259,7 @@ def test_whatever_is_raised_ends_the_attempt(source: Source, refreshed: Refreshe
 
 @pytest.mark.parametrize("seconds", [-3600, -0.001])
 def test_clock_that_is_set_back(source: Source, refreshed: Refreshed[int], clock: FakeClock, seconds: float) -> None:
-    """Nothing is known of an age that is below zero, or of a pause that is yet to begin."""
+    """A negative age, or a pause in the future, is unknown."""
     refreshed.get()
     source.value = 2
     clock.advance(seconds)
@@ -276,7 +276,7 @@ def test_clock_that_is_set_back(source: Source, refreshed: Refreshed[int], clock
 
 
 def test_source_that_is_slower_than_promised(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """What is too old when it arrives is fetched again, a few times; then the source counts as down."""
+    """A value that is too old on arrival is fetched again a few times; then the source counts as down."""
     source.seconds = 1.0
     assert refreshed.get() == 1
     assert source.fetches == 3
@@ -307,7 +307,7 @@ def test_own_change_is_seen_at_once(source: Source, refreshed: Refreshed[int]) -
 
 
 def test_caller_that_needs_a_younger_value(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """It makes a fetch happen earlier than usual, and no more often than the value is as old as it says."""
+    """It causes an earlier fetch, but not more often than the requested age."""
     refreshed.get()
     clock.advance(0.125)
     assert [refreshed.get(max_age=0.25), source.fetches] == [1, 1]
@@ -322,7 +322,7 @@ def test_caller_that_needs_a_younger_value(source: Source, refreshed: Refreshed[
 
 
 def test_younger_value_of_a_source_that_is_down(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """The last good value serves such a caller too, and the pause holds."""
+    """The last good value serves such a caller too, and the pause applies."""
     refreshed.get()
     source.fault = DependencyUnavailable("no route")
     clock.advance(0.25)
@@ -331,7 +331,7 @@ def test_younger_value_of_a_source_that_is_down(source: Source, refreshed: Refre
 
 
 def test_poll(source: Source, refreshed: Refreshed[int], clock: FakeClock) -> None:
-    """It keeps the value current for others, and costs nothing while it is young enough."""
+    """It keeps the value current for others, and does not fetch while it is young enough."""
     for _ in range(3):
         refreshed.poll(10)
     assert source.fetches == 1
@@ -357,7 +357,7 @@ def test_poll_raises_nothing(
 
 
 def test_poll_waits_for_nobody(source: Source, refreshed: Refreshed[int]) -> None:
-    """While another caller fetches there is nothing to do."""
+    """While another caller fetches, it returns at once."""
     source.hang()
     fetching = started(refreshed.get)
     assert source.asked.wait(10)
@@ -393,7 +393,7 @@ def test_value_that_takes_several_reads(clock: FakeClock) -> None:
 
 
 def test_others_wait_while_the_reads_go_on(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first content may take longer than one read; who needs it has it in the end."""
+    """The first content may take longer than one read; callers that need it get it in the end."""
     landed = Landed()
     monkeypatch.setattr("flask_secure_ml.refresh.value.threading", SimpleNamespace(Event=lambda: landed))
 
@@ -415,7 +415,7 @@ def test_others_wait_while_the_reads_go_on(clock: FakeClock, monkeypatch: pytest
 
 @pytest.mark.parametrize("quiet", [5, 40, 61])
 def test_burst_after_a_quiet_time(source: Source, refreshed: Refreshed[int], clock: FakeClock, quiet: float) -> None:
-    """Nobody is given what was there before it, and one fetches for all."""
+    """No caller gets the old value, and one fetches for all."""
     refreshed.get()
     with ThreadPoolExecutor(THREADS) as pool:
         for number in range(2, 22):
@@ -497,7 +497,7 @@ def test_nobody_waits_long_for_a_fetch_that_hangs(source: Source, clock: FakeClo
 def test_fetch_that_hangs_is_logged(
     source: Source, refreshed: Refreshed[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, by those who do not wait for it any longer, as it cannot do so itself; and when it ends."""
+    """Once, by callers that stop waiting for it, as it cannot log itself; and when it ends."""
     source.hang()
     fetching = started(refreshed.get)
     assert source.asked.wait(10)
@@ -515,7 +515,7 @@ def test_fetch_that_hangs_is_logged(
 
 
 def test_own_change_ends_a_pause(source: Source, refreshed: Refreshed[int]) -> None:
-    """The source was reached for the change, so it is asked at once."""
+    """The change has reached the source, so it is called at once."""
     refreshed.get()
     refreshed.invalidate()
     source.fault = DependencyUnavailable("no route")
@@ -527,7 +527,7 @@ def test_own_change_ends_a_pause(source: Source, refreshed: Refreshed[int]) -> N
 
 
 def test_failure_reaches_those_who_wait(source: Source, refreshed: Refreshed[int]) -> None:
-    """Nobody asks again after it."""
+    """They do not fetch again."""
     source.hang()
     source.fault = DependencyUnavailable("no route")
     with ThreadPoolExecutor(THREADS) as pool:
@@ -539,7 +539,7 @@ def test_failure_reaches_those_who_wait(source: Source, refreshed: Refreshed[int
 
 
 def test_thread_that_is_interrupted(source: Source, refreshed: Refreshed[int]) -> None:
-    """Whoever waits for it fetches."""
+    """A waiting caller fetches instead."""
     import ctypes
 
     source.hang()
@@ -681,7 +681,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_promise(steps: list[tuple[str, float]]) -> None:
-    """Whatever happens: never older than promised while the source works, never older than ``keep``, and not idle."""
+    """Never older than promised while the source works, never older than ``keep``, and without idling."""
     clock = FakeClock(1000.0)
     source = Source(clock)
     history = [(clock.monotonic(), source.value)]

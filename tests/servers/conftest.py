@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from joserfc.jwk import Key
 
 from certificates import Certificate, make_certificate
 from flask_secure_ml.testing import make_key_set, make_signing_key
+from published_keys import published
 from servers import WORKERS, Served, gunicorn
 from site_under_test import AUDIENCE, ISSUER, Site
 from stored_keys import key_in_file
@@ -34,22 +33,8 @@ def signing_key() -> Key:
 
 @pytest.fixture(scope="session")
 def jwks_uri(signing_key: Key) -> Iterator[str]:
-    document = make_key_set(signing_key).encode()
-
-    class KeySet(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(document)
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), KeySet) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/jwks"
-        server.shutdown()
+    with published(make_key_set(signing_key)) as found:
+        yield found.uri
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from alert_receiver import receiving
 from certificates import Certificate
 from flask_secure_ml.observe.alerts import verify_alert
+from flask_secure_ml.observe.audit.keys import make_keys
 from servers import WORKERS, Served, free_port, gunicorn, valkey, wait_until
 from stored_keys import key_in_file
 from support import OLDER_SECRET
@@ -30,7 +32,7 @@ def _add(served: Served, workers: set[int]) -> set[int]:
 def test_a_block(
     tmp_path: Path, certificate: Certificate, environ: dict[str, str], worker: str, options: tuple[str, ...]
 ) -> None:
-    """Of a network, noticed by three workers, is posted once; nobody waits for the receiver."""
+    """One alert is sent for a network blocked by three workers; requests do not wait for the receiver."""
     settings = {
         "FLASK_SECURE_ML_ALERT_WEBHOOK_SECRET": "env:ALERT_SECRET",
         "ALERT_SECRET": OLDER_SECRET,
@@ -63,7 +65,7 @@ def test_a_receiver_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
     worker: str,
 ) -> None:
-    """The worker serves others meanwhile, and ends when it is told to."""
+    """The worker serves others meanwhile, and ends on a signal."""
     monkeypatch.setenv("PEPPER", environ["PEPPER"])
     key = key_in_file(environ["FLASK_SECURE_ML_API_KEYS"])
     settings = {
@@ -74,7 +76,9 @@ def test_a_receiver_that_hangs(
     with receiving() as receiver:
         settings["FLASK_SECURE_ML_ALERT_WEBHOOK"] = receiver.url
         receiver.answers.clear()
-        with gunicorn(tmp_path, certificate, environ | settings, *WORKERS[worker]) as served:
+        with gunicorn(
+            tmp_path, certificate, environ | settings, *WORKERS[worker], stop=subprocess.Popen.terminate
+        ) as served:
             for _ in range(10):
                 served.call("GET", "/whoami", headers=INVALID)
             assert receiver.arrived.acquire(timeout=30)
@@ -109,3 +113,41 @@ def test_an_outage(tmp_path: Path, certificate: Certificate, environ: dict[str, 
                 wait_until(lambda: found(2), "its end")
     # A busy machine can have more than one.
     assert [each["event"] for each in receiver.alerts[:2]] == ["limit_store_down", "limit_store_up"]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_degraded_audit_log(tmp_path: Path, certificate: Certificate, environ: dict[str, str], worker: str) -> None:
+    """Its beginning and its end are each posted once by two workers that share a store; requests are served."""
+    log = tmp_path / "audit"
+    make_keys(log, tmp_path / "verification.key", "tests/alerts")
+    settings = {
+        "FLASK_SECURE_ML_ALERT_WEBHOOK_SECRET": "env:ALERT_SECRET",
+        "ALERT_SECRET": OLDER_SECRET,
+        "FLASK_SECURE_ML_STORE_URI": f"sqlite:{tmp_path}/state.db",
+        "FLASK_SECURE_ML_AUDIT_LOG": str(log),
+        # So that each record needs a new file.
+        "FLASK_SECURE_ML_AUDIT_ROTATE_BYTES": "4096",
+        "FLASK_SECURE_ML_AUDIT_CHECKPOINT_SECONDS": "3600",
+    }
+    with receiving() as receiver:
+        settings["FLASK_SECURE_ML_ALERT_WEBHOOK"] = receiver.url
+        with gunicorn(tmp_path, certificate, environ | settings, "--workers", "2", *WORKERS[worker]) as served:
+            workers: set[int] = set()
+            wait_until(lambda: len(_add(served, workers)) == 2, "both workers")
+
+            def served_until(count: int) -> bool:
+                assert [served.call("GET", "/healthz")[0] for _ in range(10)] == [200] * 10
+                return len(receiver.posts) >= count
+
+            (log / "streams").rename(tmp_path / "moved")
+            wait_until(lambda: served_until(1), "the outage")
+            for _ in range(10):
+                served_until(1)
+            (tmp_path / "moved").rename(log / "streams")
+            wait_until(lambda: served_until(2), "its end")
+            for _ in range(10):
+                served_until(2)
+    assert [(each["event"], each["summary"]) for each in receiver.alerts] == [
+        ("audit_degraded", "The audit log cannot be written: No such file or directory."),
+        ("audit_restored", "The audit log is written again."),
+    ]

@@ -1,4 +1,4 @@
-"""Clients of many makes send a large body, and read the response that does not wait for it.
+"""Many kinds of clients send a large body, and read the response that does not wait for it.
 
 Every combination takes half a minute, with ``EVERY_CLIENT=1``. Without it, what one combination shares with another is
 tried once.

@@ -1,4 +1,4 @@
-"""gevent, whose workers are patched after the app was loaded."""
+"""gevent workers that patch after the app is loaded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def burst(served: Served, key: str) -> list[int]:
 
 
 def seemed_down(served: Served) -> bool:
-    """Return whether the worker said that the store did not respond in time, as it may seem on a busy machine."""
+    """Return True if the worker logged a timeout of the store, as can happen on a busy machine."""
     # Not said again for another outage within a minute.
     return re.search(r" (is down|are not up to date): ", served.log.read_text()) is not None
 
@@ -69,7 +69,7 @@ def first_bursts(served: Served, key: str) -> None:
 
 
 def is_rejected(served: Served, key: str) -> bool:
-    """Call after a revocation: whoever still passes does so because the store seems down; nobody gets 503."""
+    """Call after a revocation: a caller is accepted only if the store seems down; none gets 503."""
     found = set(burst(served, key))
     assert found == {401} or (found <= {200, 401} and seemed_down(served))
     return found == {401}
@@ -78,7 +78,7 @@ def is_rejected(served: Served, key: str) -> bool:
 def test_many_at_once(
     uri: str, tmp_path: Path, certificate: Certificate, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first callers of a worker wait for each other and not for ever, over TLS; who is revoked is out."""
+    """The first callers of a worker wait for each other without a deadlock, over TLS; a revoked one is rejected."""
     key = make_key(environ, monkeypatch)
     shared = environ | {"FLASK_SECURE_ML_STORE_URI": uri}
     with gunicorn(tmp_path, certificate, shared, *GEVENT) as served:
@@ -94,7 +94,7 @@ def test_many_at_once(
 def test_server_that_hangs(
     tmp_path: Path, certificate: Certificate, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that stops while greenlets wait for it holds none of them up for long."""
+    """A store that stops while greenlets wait for it does not block any of them for long."""
     key = make_key(environ, monkeypatch)
     with valkey(tmp_path) as server:
         shared = environ | {"FLASK_SECURE_ML_STORE_URI": f"valkey://127.0.0.1:{server.port}/0"}

@@ -1,4 +1,4 @@
-"""The whole way with nothing replaced: gunicorn, TLS, API keys, tokens, bad bytes on the wire."""
+"""End to end without test doubles: gunicorn, TLS, API keys, tokens, malformed bytes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_errors_leak_nothing(site: Site) -> None:
 
 
 def test_the_log_has_no_secret(site: Site) -> None:
-    """Neither the key nor the payload nor the pepper is anywhere in what the server wrote."""
+    """The output of the server contains neither the key nor the payload nor the pepper."""
     predict(site, {"instances": [[0.123456789, 0, 0, 0]]})
     predict(site, {"instances": [[9.87654321, "canary", 0, 0]]})
     text = site.served.log.read_text()
@@ -149,7 +149,7 @@ def test_forged_forwarded_headers_change_nothing(site: Site, proto: str) -> None
 
 
 def test_forged_https_over_clear_text(site: Site, tmp_path: Path) -> None:
-    """gunicorn itself believes X-Forwarded-Proto from loopback; the connection tells otherwise."""
+    """gunicorn itself trusts X-Forwarded-Proto from loopback; the connection is what counts here."""
     with gunicorn(tmp_path, None, site.environ) as served:
         connection = HTTPConnection("127.0.0.1", served.port, timeout=10)
         connection.request("GET", "/healthz", headers={"X-Forwarded-Proto": "https"})

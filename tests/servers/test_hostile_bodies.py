@@ -1,4 +1,4 @@
-"""Clients whose rejected bodies are lies, end early, or contain requests."""
+"""Rejected bodies with false lengths, early ends or embedded requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(served: Served) -> socket.socket:
 
 
 def read_to_the_end(connection: socket.socket) -> bytes:
-    """Return what the server sends until it ends the connection."""
+    """Return all bytes from the server until it closes the connection."""
     received = b""
     with suppress(OSError):
         while block := connection.recv(65_536):
@@ -71,7 +71,7 @@ ENDINGS: dict[str, tuple[bytes, Ending]] = {
 
 
 def is_read(served: Served) -> bool:
-    """Return True if the server reads a large body after the response: nobody keeps the share of the threads."""
+    """Return True if the server reads a large body after the response, so that no budget of the threads is kept."""
     with connect(served) as connection:
         connection.sendall(declared(3 * MEGABYTE))
         head = connection.recv(12)
@@ -82,7 +82,7 @@ def is_read(served: Served) -> bool:
 
 @pytest.mark.parametrize(("worker", "tls"), [("gthread", True), ("gthread", False), ("gevent", True)])
 def test_no_ending_keeps_the_share(serve: Serve, worker: str, tls: bool) -> None:
-    """Whatever ends a request, the next body is read, and nothing unforeseen is logged."""
+    """After any end of a request, the next body is read, and nothing unexpected is logged."""
     served = serve(worker, tls)
     for sent, end in list(ENDINGS.values()) * 2:
         with connect(served) as connection, suppress(OSError):
@@ -133,7 +133,7 @@ def test_no_request_within_a_rejected_body_is_served(serve: Serve, worker: str, 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_a_client_that_sends_small_records(serve: Serve, worker: str) -> None:
-    """Each of 20 bytes has as many of TLS; the client reads the response all the same."""
+    """Each record of 20 bytes has as much TLS overhead; the client still reads the response."""
     served = serve(worker, True)
     connection = http.client.HTTPSConnection("localhost", served.port, context=served.context, timeout=10)
     try:

@@ -1,4 +1,4 @@
-"""Limits that workers share, to the request: eight clients at four workers, and what holds when the store is gone."""
+"""Shared limits are exact: eight clients on four workers, and limits while the store is down."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def hammer(server: Served, key: str, requests: int, path: str = "/whoami", rows:
 def test_exactly_the_limit(
     tmp_path: Path, certificate: Certificate, environ: dict[str, str], store: str, key: str, strategy: str
 ) -> None:
-    """Requests: 120 of 180 pass. Nothing is counted twice, and nothing is lost between workers."""
+    """Requests: 120 of 180 are accepted, without double counts or losses between workers."""
     with served(tmp_path, certificate, environ, store, plan(strategy)) as server:
         assert hammer(server, key, 180) == {200: 120, 429: 60}
 
@@ -99,7 +99,7 @@ def test_exactly_the_quota(
 def test_a_store_that_is_gone_under_load(
     tmp_path: Path, certificate: Certificate, environ: dict[str, str], key: str, outage: str, stop: signal.Signals
 ) -> None:
-    """No 500; at most the limit beyond what was counted; unlimited only where the owner wrote open."""
+    """No 500; at most the limit beyond the counted requests; unlimited only with the outage mode open."""
     with (
         valkey(tmp_path) as database,
         served(
@@ -140,7 +140,7 @@ def test_a_client_that_sends_one_after_another(
 def test_the_bill_when_workers_are_killed(
     tmp_path: Path, certificate: Certificate, environ: dict[str, str], store: str, key: str
 ) -> None:
-    """What clients got is on it, what no client sent is not, and each request has its rows and their cost."""
+    """Usage has exactly the requests with a response, each with its rows and their cost."""
     # A request that was not counted in time is no 200.
     plans = json.dumps({"default": {"requests": [{"limit": "100000/hour", "outage": "closed"}]}})
     headers = {"X-API-Key": key, "Content-Type": "application/json"}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from certificates import Certificate
-from servers import gunicorn, wait_until
+from servers import Served, gunicorn, wait_until
 from stored_keys import key_in_file
+
+Read = Callable[[], dict[tuple[str, ...], float]]
 
 
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
@@ -42,6 +47,45 @@ def test_workers_are_added_up(
     assert found["secure_ml_requests_total", "whoami", "GET", "200"] == 40
     assert found["secure_ml_worker_starts_total",] == 3
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_directory_that_persists(
+    tmp_path: Path,
+    certificate: Certificate,
+    environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: signal.Signals,
+) -> None:
+    """The counters of an earlier server go on; its gauges, such as the number of workers, are gone."""
+    monkeypatch.setenv("PEPPER", environ["PEPPER"])
+    scraper = key_in_file(environ["FLASK_SECURE_ML_API_KEYS"], scopes=["metrics"])
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    environ = environ | {"FLASK_SECURE_ML_METRICS": "/metrics", "PROMETHEUS_MULTIPROC_DIR": str(directory)}
+    configuration = ("-c", "python:flask_secure_ml.deploy.gunicorn", "--workers", "2")
+    for expected in (2.0, 4.0):
+        with gunicorn(tmp_path, certificate, environ, *configuration) as served:
+
+            def read(served: Served = served) -> dict[tuple[str, ...], float]:
+                return _samples(served.call("GET", "/metrics", headers={"X-API-Key": scraper})[2])
+
+            def is_ready(read: Read = read, expected: float = expected) -> bool:
+                return read().get(("secure_ml_worker_starts_total",)) == expected
+
+            wait_until(is_ready, "two more workers")
+            assert read()["secure_ml_workers",] == 2
+            if ending == signal.SIGKILL:
+                _kill(next(directory.glob("gauge_livesum_*w1.db")).name.split("_")[2])
+
+
+def _kill(files: str) -> None:
+    """Kill a server and its workers, given the name of the files of its first worker."""
+    server = int(files.partition("w")[0])
+    os.kill(server, signal.SIGSTOP)
+    for child in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    os.kill(server, signal.SIGKILL)
 
 
 def _samples(body: bytes) -> dict[tuple[str, ...], float]:

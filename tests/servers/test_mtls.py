@@ -1,4 +1,4 @@
-"""Client certificates with nothing replaced: gunicorn asks for them in the TLS handshake, or a proxy passes them on."""
+"""Client certificates end to end: in the TLS handshake with gunicorn, or forwarded by a proxy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import base64
 import hashlib
 import json
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -22,6 +21,7 @@ from joserfc.jwk import Key
 
 from certificates import Certificate, Issued, authority, issue, key_usage
 from flask_secure_ml.testing import make_token
+from http_servers import QuietHandler, in_thread
 from servers import Served, gunicorn
 from site_under_test import AUDIENCE, ISSUER
 
@@ -98,23 +98,15 @@ def introspection(trainer: tuple[Issued, Certificate]) -> Iterator[str]:
         "cnf": {"x5t#S256": thumbprint(trainer[0])},
     }
 
-    class Introspection(BaseHTTPRequestHandler):
+    class Introspection(QuietHandler):
         def do_POST(self) -> None:
             sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
             now = int(time.time())
             known = {**response, "iat": now, "exp": now + 60} if sent["token"] == [OPAQUE] else {"active": False}
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(known).encode())
+            self.respond(200, json.dumps(known).encode(), {"Content-Type": "application/json"})
 
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Introspection) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Introspection)) as server:
         yield f"http://127.0.0.1:{server.server_port}/introspect"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +153,7 @@ def test_no_certificate(mutual: Mutual) -> None:
 
 
 def test_a_certificate_that_names_nobody(mutual: Mutual) -> None:
-    """Our authority signed it: the handshake succeeds, and the response tells no more than to anyone else."""
+    """It is signed by a trusted authority: the handshake succeeds, and the response is the same as without it."""
     status, problem = mutual.whoami(mutual.issue("CN=nobody")[1])
     without, expected = mutual.whoami()
     assert status == without == 401
@@ -186,7 +178,7 @@ def test_certificates_that_tls_rejects(mutual: Mutual, own: bool, options: dict[
 
 
 def test_a_token_beside_a_certificate(mutual: Mutual, trainer: tuple[Issued, Certificate]) -> None:
-    """A certificate comes with every request of a connection; the token is who is calling."""
+    """A certificate accompanies every request of a connection; the token identifies the caller."""
     token = make_token(mutual.key, issuer=ISSUER, audience=AUDIENCE, now=time.time(), scope="")
     status, found = mutual.whoami(trainer[1], token=token)
     assert (status, found["scopes"]) == (200, [])
@@ -203,7 +195,7 @@ def test_a_token_bound_to_a_certificate(mutual: Mutual, trainer: tuple[Issued, C
 
 
 def test_an_opaque_token_bound_to_a_certificate(mutual: Mutual, trainer: tuple[Issued, Certificate]) -> None:
-    """MT-2: the same for what introspection says of a token."""
+    """MT-2: the same for a token with introspection."""
     assert mutual.bearer(OPAQUE, trainer[1]) == 200
     assert mutual.bearer(OPAQUE) == 401
     assert mutual.bearer(OPAQUE, mutual.issue("CN=trainer")[1]) == 401
@@ -234,6 +226,7 @@ def test_a_header_from_a_client_is_not_believed(mutual: Mutual, trainer: tuple[I
         "Client-Cert": f":{base64.b64encode(trainer[0].der).decode()}:",
         "X-SSL-Client-Cert": known,
         "X-Forwarded-Client-Cert": f'Cert="{known}"',
+        "X-Amzn-Mtls-Clientcert-Leaf": known,
     }
     assert mutual.whoami(headers=forged)[0] == 401
     token = mutual.token({"x5t#S256": thumbprint(trainer[0])})
@@ -254,7 +247,7 @@ def test_authorities_change_under_running_workers(mutual: Mutual, trainer: tuple
 
 
 def test_the_log_names_the_client_and_no_certificate(mutual: Mutual, trainer: tuple[Issued, Certificate]) -> None:
-    """A line of the log says who it was; the certificate is not in it."""
+    """The log line has the client, but not the certificate."""
     mutual.whoami(trainer[1])
     text = mutual.served.log.read_text()
     assert "mtls:trainer" in text
@@ -262,7 +255,9 @@ def test_the_log_names_the_client_and_no_certificate(mutual: Mutual, trainer: tu
     assert base64.b64encode(trainer[0].der).decode()[:60] not in text
 
 
-@pytest.mark.parametrize("header", ["Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"])
+@pytest.mark.parametrize(
+    "header", ["Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert", "X-Amzn-Mtls-Clientcert-Leaf"]
+)
 def test_behind_a_proxy(
     header: str,
     tmp_path: Path,
@@ -272,7 +267,7 @@ def test_behind_a_proxy(
     signing_key: Key,
     trainer: tuple[Issued, Certificate],
 ) -> None:
-    """MT-4: the proxy's header is the client's certificate; the proxy's own one, on its connection, is nobody's."""
+    """MT-4: the header of the proxy has the client's certificate; that of the proxy's own connection is ignored."""
     environ = settings(mutual_environ, TRUSTED_PROXIES='["127.0.0.1/32"]', CLIENT_CERTIFICATE_HEADER=header)
     asks = ("--cert-reqs", str(int(ssl.CERT_OPTIONAL)), "--ca-certs", mutual_environ["FLASK_SECURE_ML_MTLS_CA_FILE"])
     escaped = quote(trainer[0].pem.decode(), safe="")
@@ -280,6 +275,7 @@ def test_behind_a_proxy(
         "Client-Cert": f":{base64.b64encode(trainer[0].der).decode()}:",
         "X-SSL-Client-Cert": escaped,
         "X-Forwarded-Client-Cert": f'Hash={trainer[0].fingerprint};Cert="{escaped}";Subject="CN=trainer"',
+        "X-Amzn-Mtls-Clientcert-Leaf": quote(trainer[0].pem.decode(), safe="+/="),
     }[header]
     with gunicorn(tmp_path, certificate, environ, *asks) as served:
         proxied = Mutual(served, root, tmp_path / "ca.pem", tmp_path, signing_key)

@@ -1,4 +1,4 @@
-"""Bodies of every format over TLS to a real gunicorn: the corpus says what each gets, and none gets a 500."""
+"""Bodies of every format over TLS to a real gunicorn: each gets the status in the corpus, never a 500."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def body_of(case: Mapping[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_every_body_gets_its_response(served: Served, site: Site, case: dict[str, Any]) -> None:
-    """Status and code are those of the corpus (STANDARDS P1 to P5), and no response repeats what was sent."""
+    """Status and code are those in the corpus (STANDARDS P1 to P5), and no response quotes the body."""
     body = body_of(case)
     sent: Any = iter([body]) if case.get("chunked") else body
     method = "POST" if case["path"] == "/predict" else "GET"
@@ -67,7 +67,7 @@ def test_every_body_gets_its_response(served: Served, site: Site, case: dict[str
 
 @pytest.mark.parametrize("path", TEXTS, ids=[f"{path.parent.name}/{path.stem}" for path in TEXTS])
 def test_json_is_strict_or_rejected(served: Served, site: Site, path: Path) -> None:
-    """A text of JSON reaches the view as it is, anything else is a 400; with a schema it is a 4xx all the same."""
+    """JSON reaches the view unchanged, anything else is a 400; with a schema it is always a 4xx."""
     body = path.read_bytes()
     status, _, text = served.call("POST", "/legacy", body, site.headers)
     if path.parent.name == "accept":

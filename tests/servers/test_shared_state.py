@@ -1,15 +1,13 @@
-"""State that real workers share: what one process revokes, all of them reject, over a file and over a server."""
+"""State shared by real workers: a revocation applies in all processes, with a file and with a server."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from http.client import HTTPSConnection
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Barrier
 
@@ -23,28 +21,9 @@ from flask_secure_ml.stores import open_store
 from flask_secure_ml.testing import make_token
 from servers import Served, gunicorn, valkey, wait_until
 from site_under_test import AUDIENCE, ISSUER
+from workers import Worker, all_workers
 
-WORKERS = 2
 WITHIN = 1.0
-
-
-class Worker:
-    """A connection that stays with one worker."""
-
-    def __init__(self, served: Served) -> None:
-        self._connection = HTTPSConnection("localhost", served.port, context=served.context, timeout=10)
-        self.number: int = json.loads(self._get("/healthz", {})[1])["worker"]
-
-    def status(self, token: str) -> int:
-        return self._get("/whoami", {"Authorization": f"Bearer {token}"})[0]
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _get(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
-        self._connection.request("GET", path, headers=headers)
-        response = self._connection.getresponse()
-        return response.status, response.read()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "valkey"])
@@ -65,7 +44,7 @@ def shared(
 def served(
     tmp_path_factory: pytest.TempPathFactory, certificate: Certificate, shared: dict[str, str]
 ) -> Iterator[Served]:
-    options = ["--workers", str(WORKERS), "--threads", "4", "--keep-alive", "60"]
+    options = ["--workers", "2", "--threads", "4", "--keep-alive", "60"]
     if "sqlite" in shared["FLASK_SECURE_ML_STORE_URI"]:
         # A file must not be open across the fork that this makes.
         options.append("--preload")
@@ -79,38 +58,22 @@ def workers(served: Served) -> Iterator[list[Worker]]:
         yield found
 
 
-@contextmanager
-def all_workers(served: Served) -> Iterator[list[Worker]]:
-    """Connect until each worker was met."""
-    met: dict[int, Worker] = {}
-
-    def meet() -> bool:
-        worker = Worker(served)
-        if met.setdefault(worker.number, worker) is not worker:
-            worker.close()
-        return len(met) == WORKERS
-
-    try:
-        wait_until(meet, "both workers answer")
-        yield list(met.values())
-    finally:
-        for each in met.values():
-            each.close()
-
-
 @pytest.fixture
-def token(signing_key: Key) -> Callable[..., str]:
-    def make(jti: str, subject: str = "ada", issued: float | None = None) -> str:
+def token(signing_key: Key) -> Callable[..., dict[str, str]]:
+    """Make a token; return the headers that present it."""
+
+    def make(jti: str, subject: str = "ada", issued: float | None = None) -> dict[str, str]:
         now = time.time() if issued is None else issued
         claims = {"jti": jti, "sub": subject}
-        return make_token(signing_key, issuer=ISSUER, audience=AUDIENCE, now=now, claims=claims)
+        token = make_token(signing_key, issuer=ISSUER, audience=AUDIENCE, now=now, claims=claims)
+        return {"Authorization": f"Bearer {token}"}
 
     return make
 
 
 @pytest.fixture
 def revoke(shared: dict[str, str]) -> Callable[..., str]:
-    """Run the command in a process of its own; return the last word that it says."""
+    """Run the command in a new process; return the last word of its output."""
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "flask", "--app", "served_app:create_app", "secure-ml", "revocations", *words]
@@ -122,7 +85,7 @@ def revoke(shared: dict[str, str]) -> Callable[..., str]:
     return run
 
 
-def seconds_until(workers: list[Worker], token: str, status: int) -> float:
+def seconds_until(workers: list[Worker], token: dict[str, str], status: int) -> float:
     """Ask every worker over and over until each gives that response; return how long any gave another."""
     began = last = time.monotonic()
     settled: set[int] = set()
@@ -142,10 +105,10 @@ def seconds_until(workers: list[Worker], token: str, status: int) -> float:
     return last - began
 
 
-def test_revoked_token(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
+def test_revoked_token(workers: list[Worker], token: Callable[..., dict[str, str]], revoke: Callable[..., str]) -> None:
     """C10: the command of another process is obeyed by every worker within a second, and its undoing too."""
     good, bad = token("t-good"), token("t-bad")
-    assert [each.status(text) for each in workers for text in (good, bad)] == [200] * 4
+    assert [each.status(token) for each in workers for token in (good, bad)] == [200] * 4
     key = revoke("token", "t-bad", "--issuer", ISSUER)
     assert seconds_until(workers, bad, 401) < WITHIN
     assert [each.status(good) for each in workers] == [200] * 2
@@ -153,7 +116,9 @@ def test_revoked_token(workers: list[Worker], token: Callable[..., str], revoke:
     assert seconds_until(workers, bad, 200) < WITHIN
 
 
-def test_revoked_principal(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
+def test_revoked_principal(
+    workers: list[Worker], token: Callable[..., dict[str, str]], revoke: Callable[..., str]
+) -> None:
     """Every token of a subject, also one that is issued later."""
     key = revoke("principal", f"{ISSUER}#eve")
     assert seconds_until(workers, token("t1", "eve"), 401) < WITHIN
@@ -162,8 +127,10 @@ def test_revoked_principal(workers: list[Worker], token: Callable[..., str], rev
     revoke("undo", key)
 
 
-def test_everything_before_now(workers: list[Worker], token: Callable[..., str], revoke: Callable[..., str]) -> None:
-    """What an issuer issued before the command is rejected; what it issues afterwards passes."""
+def test_everything_before_now(
+    workers: list[Worker], token: Callable[..., dict[str, str]], revoke: Callable[..., str]
+) -> None:
+    """Tokens issued before the command are rejected; later ones are accepted."""
     old = token("t-old", issued=time.time() - 60)
     assert [each.status(old) for each in workers] == [200] * 2
     key = revoke("before", "now", "--issuer", ISSUER)
@@ -175,9 +142,9 @@ def test_everything_before_now(workers: list[Worker], token: Callable[..., str],
 
 
 def test_burst_after_a_quiet_time(
-    served: Served, shared: dict[str, str], token: Callable[..., str], workers: list[Worker]
+    served: Served, shared: dict[str, str], token: Callable[..., dict[str, str]], workers: list[Worker]
 ) -> None:
-    """A second after a revocation, eight callers come at once to workers that nobody asked meanwhile: none passes."""
+    """A second after a revocation, eight simultaneous callers of idle workers are all rejected."""
     revocations = Revocations(open_store(shared["FLASK_SECURE_ML_STORE_URI"], None, SystemClock()), SystemClock())
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
         callers = [stack.enter_context(closing(Worker(served))) for _ in range(8)]
@@ -189,7 +156,7 @@ def test_burst_after_a_quiet_time(
             wait_until(lambda revoked=revoked: time.monotonic() > revoked + WITHIN, "a second")  # type: ignore[misc]
             start = Barrier(8)
 
-            def status(caller: Worker, bad: str = bad, start: Barrier = start) -> int:
+            def status(caller: Worker, bad: dict[str, str] = bad, start: Barrier = start) -> int:
                 start.wait()
                 return caller.status(bad)
 

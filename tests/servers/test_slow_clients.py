@@ -1,4 +1,4 @@
-"""Sixteen clients whose response is complete and that send on slowly, to a server of two workers."""
+"""Sixteen clients that got a complete response and keep sending slowly, to a server with two workers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def slowest(served: Served, seconds: float) -> float:
 
 
 def assert_quick(served: Served, head: str, drip: str, seconds: float = 0.5, **options: Any) -> None:
-    """Check that beside slow clients an honest GET takes at most 0.3 s more than it takes without them.
+    """Check that slow clients delay a legitimate GET by at most 0.3 s.
 
     Where they hold the threads, none does. A machine that does other things beside these tests gets three tries.
     """
@@ -64,7 +64,7 @@ def assert_quick(served: Served, head: str, drip: str, seconds: float = 0.5, **o
 
 @pytest.mark.parametrize(("head", "drip"), KINDS)
 def test_sixteen_slow_clients(serve: Serve, head: str, drip: str) -> None:
-    """Two workers with four threads: an honest GET beside them takes at most 0.3 s."""
+    """Two workers with four threads: a legitimate GET takes at most 0.3 s."""
     served = serve("gthread", True)
     assert_quick(served, head, drip)
 
@@ -84,7 +84,7 @@ def test_sixteen_records_that_do_not_end(serve: Serve, worker: str) -> None:
 
 
 def test_sixteen_malformed_bodies_that_a_view_reads(serve: Serve, site: Site) -> None:
-    """The connection is shut; gunicorn would wait for each client in the thread that accepts connections."""
+    """The connection is closed; gunicorn would wait for each client in the accepting thread."""
     served = serve("gthread", True)
     head = f"POST /legacy HTTP/1.1\r\nX-API-Key: {site.api_key}\r\n{CHUNKED}not hexadecimal\r\n"
     assert_quick(served, head, "1")
@@ -98,13 +98,13 @@ def test_sixteen_clients_that_send_as_fast_as_they_must(serve: Serve) -> None:
 
 @pytest.mark.parametrize("head", [f"GET /healthz HTTP/1.1\r\n{LINES}\r\nX-Slow: ", "GARBAGE\r\n\r\n"])
 def test_slow_requests_to_gevent(serve: Serve, head: str) -> None:
-    """What no application sees, gunicorn with gevent takes as well; with threads it needs a proxy in front."""
+    """gunicorn with gevent handles requests that never reach the app; with threads it needs a proxy."""
     served = serve("gevent", True)
     assert_quick(served, head, "a")
 
 
 def test_the_time_of_a_slow_client_is_not_that_of_its_request(serve: Serve) -> None:
-    """The record is written before what still comes is read, and the connection ends within the bounds."""
+    """The record is written before the rest is read, and the connection ends within the limits."""
     served = serve("gthread", True)
     with (
         socket.create_connection(("127.0.0.1", served.port), timeout=10) as plain,

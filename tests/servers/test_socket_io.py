@@ -87,7 +87,7 @@ def added(site: Site, *events: str) -> Iterator[None]:
 
 
 def emit(client: ClientConnection, value: int) -> list[int]:
-    """Connect to the default namespace, send an event, and return what its handler returned."""
+    """Connect to the default namespace, send an event, and return the result of its handler."""
     client.recv(10)
     client.send("40")
     client.recv(10)
@@ -102,7 +102,7 @@ def probe(client: ClientConnection) -> None:
 
 
 def test_polling(site: Site) -> None:
-    """A stranger gets 401 for each request, also with the session of somebody else."""
+    """An anonymous client gets 401 for each request, also with another client's session."""
     with added(site):
         assert site.served.call("GET", POLLING)[0] == 401
         assert site.served.call("GET", POLLING, headers=caller("bad"))[0] == 401
@@ -141,13 +141,13 @@ def test_a_rejected_websocket_says_why(site: Site) -> None:
 
 
 def test_a_rejected_handshake_ends_the_connection(site: Site) -> None:
-    """A client that waits for the end of it does not hold a thread; a close frame has the same effect."""
+    """A client that waits for its end does not occupy a thread; a close frame has the same effect."""
     response = site.served.raw(HANDSHAKE.encode()).lower()
     assert b"\r\nconnection: close\r\n" in response or b"\x88\x02\x03\xf0" in response
 
 
 def test_upgrading_the_session_of_somebody_else(site: Site) -> None:
-    """A session id is no credential."""
+    """A session id is not a credential."""
     body = site.served.call("GET", POLLING, headers=caller("ada"))[2]
     path = f"{WEBSOCKET}&sid={json.loads(body[1:])['sid']}"
     with added(site), pytest.raises(LOST), site.connected(path) as client:
@@ -162,12 +162,12 @@ def test_a_websocket_at_a_public_route(site: Site, path: str) -> None:
 
 
 def test_routes_beside_it(site: Site) -> None:
-    """Ordinary requests go on."""
+    """Ordinary requests still work."""
     assert json.loads(site.served.call("GET", "/page")[2]) == {"path": "page", "websocket": False}
 
 
 def test_requests_to_upgrade_without_a_websocket(site: Site) -> None:
-    """gevent's server then shows the bare connection as the body; nobody waits for its end."""
+    """gevent's server then passes the bare connection as the body; its end is not awaited."""
     for media_type in ("text/plain", "application/json"):
         headers = {"Connection": "upgrade", "Content-Type": media_type}
         assert site.served.call("GET", "/page", headers=headers)[0] == 200

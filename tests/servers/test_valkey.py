@@ -1,4 +1,4 @@
-"""Limits that several workers share, and what happens while the storage is away."""
+"""Limits shared by several workers, also while the storage is unavailable."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_storage_down_rejects_when_closed(protected: MakeApp) -> None:
 
 
 def test_the_storage_is_used_again_when_it_is_back(tmp_path: Path, protected: MakeApp, clock: FakeClock) -> None:
-    """After the longest pause (one second and a fifth) the shared count holds again."""
+    """After the longest pause (1.2 seconds) the shared count applies again."""
     port = free_port()
     app = protected(LIMIT_OUTAGE="closed", RATELIMIT_STORAGE_URI=uri(port))
     assert statuses(app, 1) == [503]
@@ -84,7 +84,7 @@ def test_the_storage_is_used_again_when_it_is_back(tmp_path: Path, protected: Ma
 
 
 def test_a_hanging_storage_is_given_up(storage: Any, protected: MakeApp) -> None:
-    """A stopped server does not hold requests for longer than the socket time-out; the next ones pay nothing."""
+    """A stopped server delays requests at most by the socket timeout; the next ones are not delayed."""
     app = protected(PLANS={"default": {"requests": ["9/hour"]}}, RATELIMIT_STORAGE_URI=uri(storage.port))
     assert statuses(app, 1) == [404]
     os.kill(storage._process.pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A receiver of alerts on loopback, which can also fail or hang."""
+"""A webhook receiver on loopback, which can also fail or hang."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from flask_secure_ml.observe.alerts import Alerts, Webhook
 from flask_secure_ml.principal import Clock
 from flask_secure_ml.secrets import Secret, SecretRing
 from flask_secure_ml.stores.memory import MemoryStore
+from http_servers import QuietHandler, in_thread
 from servers import wait_until
 from support import HTTPS, caller
 
 
 class Receiver:
-    """What was posted, and how it responds.
+    """The received alerts, and the statuses of the responses.
 
-    :param statuses: the status of each post; further ones get 204.
+    :param statuses: the status for each alert; further ones get 204.
     """
 
     def __init__(self, statuses: tuple[int, ...] = ()) -> None:
@@ -40,7 +41,7 @@ class Receiver:
         return [json.loads(body) for _, body in self.posts]
 
     def wait(self, count: int) -> list[dict[str, Any]]:
-        """Return the alerts when there are so many."""
+        """Wait until there are this many alerts, and return them."""
         wait_until(lambda: len(self.posts) >= count, f"{count} alerts, of which {len(self.posts)} came")
         return self.alerts
 
@@ -61,38 +62,29 @@ def receiving(*statuses: int) -> Iterator[Receiver]:
     """Serve a receiver on a free port."""
     receiver = Receiver(statuses)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             receiver.take(self)
 
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
     class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
         def handle_error(self, *args: object) -> None:
-            """A client that gave up is part of a test."""
+            """Ignore errors: disconnecting clients are part of a test."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
+    with in_thread(Server(("127.0.0.1", 0), Handler)) as server:
         receiver.url = f"http://127.0.0.1:{server.server_port}/alerts?team=ml"
         try:
             yield receiver
         finally:
             receiver.answers.set()
-            server.shutdown()
-            thread.join(10)
 
 
 def no_thread() -> bool:
-    """Return whether nothing waits to be posted."""
+    """Return True if no alert is waiting to be sent."""
     return not any(thread.name == "secure-ml-alerts" for thread in threading.enumerate())
 
 
 def sender(url: str, clock: Clock, count: Callable[[str], object] = lambda _: None, **options: Any) -> Alerts:
-    """Return what posts, signed with the secret in ``ALERT_SECRET``, without pauses."""
+    """Return a sender of alerts that signs with the secret in ``ALERT_SECRET`` and does not pause."""
     ring = SecretRing(Secret("env:ALERT_SECRET"))
     webhook = Webhook(WebhookAddress(url), ring, clock)
     store = options.pop("store", None) or MemoryStore(clock)

@@ -1,4 +1,4 @@
-"""What the tests of responses share."""
+"""Shared code of the tests of responses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from werkzeug.test import TestResponse
 
 Serve = Callable[..., TestResponse]
-"""Asks a view under options; see the fixture ``serve``."""
+"""Requests a view with options; see the fixture ``serve``."""
 
 LEAK = "987654321"
-"""Digits of the score or text that must not leave."""
+"""Digits of the score or text that must not be sent."""
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "outputs"
 
@@ -25,7 +25,7 @@ def cases(name: str) -> list[Any]:
 
 
 def assert_withheld(response: TestResponse, status: int = 500, code: str = "internal_error") -> None:
-    """Hold a response to be the problem document of a status, with nothing of what the view wrote."""
+    """Check that a response is the problem document of a status, without content of the view."""
     body: Any = response.get_json(force=True)
     assert (response.status_code, body["status"], body["code"]) == (status, status, code)
     assert response.content_type == "application/problem+json"

@@ -1,7 +1,7 @@
-"""Attacks on an audit log, each as a function; tests/corpus/audit has what a verification must find of them.
+"""Attacks on an audit log, one function each; tests/corpus/audit has the expected findings of a verification.
 
-An outsider can write every file and has no key. A keyholder has taken over the app: the keys of the app, and the key of
-the live stream, which is that of its next record.
+An outsider can write every file but has no key. A keyholder has compromised the app: it has the keys of the app, and
+the key of the live stream, which is that of its next record.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flask_secure_ml.observe.audit.tree import Tree
 from flask_secure_ml.observe.audit.writer import Writer
 
 OLD = 10
-"""The record that is attacked; the checkpoints that were sent cover 20 of each stream, and 30 are written."""
+"""The attacked record. Of 30 written records in each stream, the sent checkpoints cover 20."""
 
 
 class Scene:
-    """Two processes wrote 30 records each; checkpoints cover the first 20, and there is a backup of the first 5."""
+    """A log of two processes with 30 records each; checkpoints cover the first 20, a backup has the first 5."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -70,7 +70,7 @@ def changed(line: bytes, **members: object) -> bytes:
     return line_of(mac, canonical({**parse(record), **members}))
 
 
-# What an outsider can do.
+# Attacks of an outsider.
 
 
 def edit(scene: Scene) -> None:
@@ -120,7 +120,7 @@ def missing_stream(scene: Scene) -> None:
 
 
 def _segments(scene: Scene) -> None:
-    """Go on in two more files."""
+    """Continue the stream in two more files."""
     for _ in range(2):
         assert scene.one._stream is not None
         scene.one._stream._begin_segment({"action": "segment"})
@@ -194,7 +194,7 @@ def other_checkpoint(scene: Scene) -> None:
 
 
 def long_line(scene: Scene) -> None:
-    """More follows than a crash can leave."""
+    """Append more than a crash can leave behind."""
     path = scene.site.files(scene.one)[0]
     path.write_bytes(path.read_bytes() + b"x" * 70_000)
 
@@ -216,7 +216,22 @@ def cut_after_the_last_checkpoint(scene: Scene) -> None:
     scene.put(scene.one, scene.lines(scene.one)[:25])
 
 
-# What a keyholder can do besides.
+def postdated_retirement(scene: Scene) -> None:
+    """Delete a stream as if it had expired, in a month that has not passed; no checkpoint covers the new leaves."""
+    later = timestamp(scene.site.clock.now() + 31 * 86_400)
+    mac = split_line(scene.lines(scene.two)[19])[0]
+    end = {"adopted": True, "every": EVERY, "kind": "head", "time": later}
+    leaves: list[Members] = [
+        {"kind": "retired", "mac": mac, "segment": 0, "seq": 19, "stream": stream_of(scene.two), "time": later},
+        {**end, "mac": mac, "seq": 19, "stream": stream_of(scene.two)},
+        {**end, "mac": split_line(scene.lines(scene.one)[29])[0], "seq": 29, "stream": stream_of(scene.one)},
+    ]
+    with (scene.site.folder / INDEX).open("ab") as index:
+        index.writelines(canonical(leaf) + b"\n" for leaf in leaves)
+    missing_stream(scene)
+
+
+# Further attacks of a keyholder.
 
 
 def _live_key(writer: Writer) -> bytes:
@@ -225,7 +240,7 @@ def _live_key(writer: Writer) -> bytes:
 
 
 def _recomputed(lines: list[bytes], key: bytes, mac: str, start: int) -> list[bytes]:
-    """Number lines again and compute their codes, from the live key on."""
+    """Renumber lines and compute their codes, starting with the live key."""
     found = []
     for number, line in enumerate(lines, start):
         record = canonical({**parse(split_line(line)[1]), "seq": number, "prev": mac, "status": 200})
@@ -248,7 +263,7 @@ def delete_old_with_live_key(scene: Scene) -> None:
 
 
 def cut_and_go_on(scene: Scene) -> None:
-    """Cut the stream, and let the app write on behind the cut."""
+    """Truncate the stream, and let the app continue after the cut."""
     stream = scene.one._stream
     assert stream is not None
     lines = scene.lines(scene.one)[:OLD]
@@ -258,7 +273,7 @@ def cut_and_go_on(scene: Scene) -> None:
 
 
 def replace_a_stream(scene: Scene) -> None:
-    """Write a stream again from its beginning, with a signed key of one's own."""
+    """Rewrite a stream from its beginning, with a new signed key."""
     key, mac, lines = bytes(32), "0" * 64, []
     for number, line in enumerate(scene.lines(scene.one)):
         members = {**parse(split_line(line)[1]), "prev": mac}
@@ -287,7 +302,7 @@ def wrong_link(scene: Scene) -> None:
 
 
 def backdated_index(scene: Scene) -> None:
-    """A stream that is backdated, with its leaf."""
+    """Backdate a stream and its leaf."""
     scene.site.clock.advance(-3600)
     forged = scene.site.writer()
     append([forged], 3, scene.site.clock)
@@ -318,6 +333,16 @@ def backdated_stream(scene: Scene) -> None:
     forged.checkpoint()
 
 
+def long_interval(scene: Scene) -> None:
+    """Claim that checkpoints are decades apart, so that a backdated stream may be missing from the index."""
+    scene.add_leaf({**parse(scene.leaves()[-1]), "every": 10**9})
+    scene.site.clock.advance(-3600)
+    forged = scene.site.writer()
+    append([forged], 3, scene.site.clock)
+    scene.site.clock.advance(3600)
+    forged.checkpoint()
+
+
 def backdated_records(scene: Scene) -> None:
     append(scene.both, 1, scene.site.clock)
     for _ in range(20):
@@ -340,14 +365,14 @@ def added_after_the_end(scene: Scene) -> None:
 
 
 def silence(scene: Scene) -> None:
-    """No checkpoint for an hour, in which the app is used."""
+    """Send no checkpoint for an hour while the app is in use."""
     scene.site.clock.advance(3600)
     append(scene.both, 1, scene.site.clock)
     scene.checkpoint()
 
 
 def silent_process(scene: Scene) -> None:
-    """One process sends no more heads, while it runs."""
+    """Stop sending the heads of one process while it runs."""
     for _ in range(20):
         scene.site.clock.advance(EVERY)
         scene.one.checkpoint()
@@ -358,7 +383,7 @@ def silence_until_now(scene: Scene) -> None:
 
 
 def cut_silently(scene: Scene) -> None:
-    """Cut the stream, and make an index that never had more."""
+    """Truncate the stream, and write an index without the removed records."""
     scene.put(scene.one, scene.lines(scene.one)[:5])
     keep = [each for each in scene.leaves() if parse(each)["seq"] == 4 or parse(each)["stream"] != stream_of(scene.one)]
     scene.rewrite_index([*keep, keep[0]])
@@ -375,7 +400,7 @@ def replace_everything(scene: Scene) -> None:
     count = len(scene.leaves())
     everything_deleted(scene)
     forged = IdleWriter(scene.site.folder, scene.site.keys, scene.site.clock, scene.site.options)
-    # Nothing of it may reach the sink: that would be seen at once.
+    # Nothing may reach the sink, because that would be detected at once.
     forged._delivery._queues.clear()
     append([forged], 30, scene.site.clock)
     for _ in range(count):
@@ -387,5 +412,5 @@ def keyholder_rollback(scene: Scene) -> None:
 
 
 def snapshot(folder: Path) -> str:
-    """Return everything in a log, to see that an attack did something."""
+    """Return the whole content of a log, to check that an attack changed it."""
     return json.dumps({str(each): each.read_bytes().decode() for each in sorted(folder.rglob("*")) if each.is_file()})

@@ -1,4 +1,4 @@
-"""Audit logs for tests: two processes that write, checkpoints that someone else keeps, and a verification."""
+"""Audit logs for tests: two writing processes, checkpoints in a separate place, and a verification."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flask_secure_ml.config.audit import SinkAddress
+from flask_secure_ml.observe.audit.counts import Counts
 from flask_secure_ml.observe.audit.findings import Report
 from flask_secure_ml.observe.audit.keys import load_app_keys, load_verification_key, make_keys
 from flask_secure_ml.observe.audit.stream import STREAMS, StreamOptions
@@ -19,14 +20,14 @@ EVERY = 60
 
 
 class IdleWriter(Writer):
-    """A process whose checkpoints are made when a test asks for them."""
+    """A process that creates checkpoints only when a test requests them."""
 
     def _run(self) -> None:
         pass
 
 
 class Site:
-    """A log in a folder, and what is kept elsewhere."""
+    """A log in a directory, and the data that is kept elsewhere."""
 
     def __init__(self, base: Path, clock: FakeClock, **options: Any) -> None:
         self.folder = base / "log"
@@ -41,8 +42,8 @@ class Site:
             **options,
         )
 
-    def writer(self, folder: Path | None = None) -> Writer:
-        return IdleWriter(folder or self.folder, self.keys, self.clock, self.options)
+    def writer(self, folder: Path | None = None, counts: Counts | None = None) -> Writer:
+        return IdleWriter(folder or self.folder, self.keys, self.clock, self.options, counts)
 
     def files(self, writer: Writer) -> list[Path]:
         stream = stream_of(writer)
@@ -60,7 +61,7 @@ def stream_of(writer: Writer) -> str:
 
 
 def append(writers: Sequence[Writer], count: int, clock: FakeClock) -> None:
-    """Let each of some processes write so many records, a tenth of a second apart."""
+    """Let each process write ``count`` records, a tenth of a second apart."""
     for number in range(count):
         for writer in writers:
             writer.append({"action": "request", "request_id": f"r{number}", "status": 200})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ class Audited:
         if not self.key.exists():
             make_keys(self.folder, self.key, "tests/audit")
         self.outside = base / "outside"
+        self._clock = clock
         self.sink = MemorySink()
         self.app = Flask("audited")
         self.app.config.update({f"SECURE_ML_{name}": value for name, value in settings.items()})
@@ -59,7 +59,7 @@ class Audited:
 
     def assert_verifies(self) -> None:
         report = verify_log(
-            self.folder, load_verification_key(self.key), outside=self.outside.read_text(), now=time.time()
+            self.folder, load_verification_key(self.key), outside=self.outside.read_text(), now=self._clock.now()
         )
         assert report.ok, [str(each) for each in report.findings]
 

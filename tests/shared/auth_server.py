@@ -1,4 +1,4 @@
-"""The example authorization server as a process of its own, over HTTPS."""
+"""The example authorization server in a separate process, over HTTPS."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from urllib.parse import urlencode, urlsplit
 
 from certificates import Certificate, make_certificate
 from plain_http import Answer
-from servers import PATIENCE, accepts, free_port, wait_until
+from servers import PATIENCE, accepts, end_at_once, free_port, started
 
 ROOT = Path(__file__).parents[2]
 API = "https://models.test"
-"""The API that tokens are for, unless they are asked for another one."""
+"""The default audience of tokens."""
 
 OTHER_API = "https://elsewhere.test"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -54,7 +55,7 @@ class AuthServer:
             connection.close()
 
     def post(self, path: str, client: str, form: Mapping[str, str], secret: str | None = None) -> Answer:
-        """Send a form as a client, with its own secret unless another one is given."""
+        """Send a form as a client, with its own secret by default."""
         credentials = basic(client, self.secrets[client] if secret is None else secret)
         return self.call("POST", path, urlencode(form), FORM | credentials)
 
@@ -66,15 +67,15 @@ class AuthServer:
         return str(response.json["access_token"])
 
     def introspect(self, token: str) -> Any:
-        """Return what the server says about a token, as the resource server asks."""
+        """Introspect a token as the resource server, and return the response."""
         return self.post("/introspect", "models", {"token": token}).json
 
     def revoke(self, token: str, client: str = "demo") -> int:
-        """Give a token up, and return the status."""
+        """Revoke a token, and return the status."""
         return self.post("/revoke", client, {"token": token}).status
 
     def rotate(self) -> str:
-        """Sign with a new key from now on, and return its ``kid``."""
+        """Rotate the signing key, and return the ``kid`` of the new one."""
         return _setup(self.state, "--rotate").strip()
 
     def entry(self, audience: str = API) -> dict[str, Any]:
@@ -94,13 +95,13 @@ class AuthServer:
 
 
 def basic(name: str, secret: str) -> dict[str, str]:
-    """Return the header of HTTP Basic for two texts that need no encoding."""
+    """Return the header of HTTP Basic for two strings that need no encoding."""
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()}
 
 
 @contextmanager
 def auth_server(folder: Path) -> Iterator[AuthServer]:
-    """Run the server with everything that it makes in one folder."""
+    """Run the server with all its files in one directory."""
     certificate, state = make_certificate(folder), folder / "auth"
     secrets = json.loads(_setup(state))
     port = free_port()
@@ -114,30 +115,17 @@ def auth_server(folder: Path) -> Iterator[AuthServer]:
     }
     log = folder / "auth_server.log"
     command = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "example_app/gunicorn.conf.py")]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "example_app.auth_server:create_app()"],
-            cwd=ROOT,
-            env=environ,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            wait_until(lambda: accepts(port) or process.poll() is not None, "the authorization server does not listen")
-            if process.poll() is not None:
-                raise RuntimeError(log.read_text())
-            yield AuthServer(issuer, certificate.certificate, state, secrets, log)
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
+    command.append("example_app.auth_server:create_app()")
+    with started(command, partial(accepts, port), log, stop=end_at_once, cwd=ROOT, env=environ):
+        yield AuthServer(issuer, certificate.certificate, state, secrets, log)
 
 
 def _environ(certificate: Certificate) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AUTH_", "AUTHLIB_"))}
     return kept | {
         "PYTHONWARNINGS": "error::DeprecationWarning",
-        "TLS_CERTIFICATE": str(certificate.certificate),
-        "TLS_PRIVATE_KEY": str(certificate.key),
+        "SECURE_ML_SERVE_CERTIFICATE": str(certificate.certificate),
+        "SECURE_ML_SERVE_PRIVATE_KEY": str(certificate.key),
     }
 
 

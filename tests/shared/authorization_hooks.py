@@ -1,4 +1,4 @@
-"""Functions that policies of the tests name: whose a job is, and hooks that must not open anything."""
+"""Functions for the policies of tests: the owner of a job, and hooks that must not grant access."""
 
 from __future__ import annotations
 

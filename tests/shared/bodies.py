@@ -1,4 +1,4 @@
-"""What the tests of the input room share: guards, requests with a body, exchanges, and arrays in every format."""
+"""Shared code of the input tests: guards, requests with a body, exchanges, and arrays in every format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORMATS = ("json", "oip", "npy", "msgpack", "csv")
 def a_guard(
     formats: Collection[str] = ("json",), encodings: Collection[str] = ("identity",), **caps: int
 ) -> InputGuard:  # fmt: skip
-    """Return a guard; keywords change the caps."""
+    """Return a guard; keyword arguments change the limits."""
     found = replace(CAPS, **caps)
     return InputGuard(found, partial(build_formats, formats), Encodings(encodings), number_arrays())
 
@@ -49,7 +49,7 @@ def an_exchange(**options: Any) -> Exchange:
 def a_request(
     body: bytes | None = None, media_type: str | None = JSON, stream: Any = None, **environ: str | bool
 ) -> Request:
-    """Return a request as a server gives it when the client declares the length."""
+    """Return a request as a server passes it when the client declares the length."""
     given: dict[str, Any] = {"REQUEST_METHOD": "POST", "wsgi.input": stream or BytesIO(body or b"")}
     given |= {} if body is None else {"CONTENT_LENGTH": str(len(body))}
     given |= {} if media_type is None else {"CONTENT_TYPE": media_type}
@@ -61,14 +61,14 @@ def a_request(
 def a_chunked_request(
     body: bytes = b"", media_type: str | None = JSON, stream: Any = None, **environ: str | bool
 ) -> Request:
-    """Return a request as a server gives it that decodes chunked bodies."""
+    """Return a request as passed by a server that decodes chunked bodies."""
     return a_request(None, media_type, stream or BytesIO(body), **(CHUNKED | environ))
 
 
 def loaded(
     guard: InputGuard, schema: type[Schema], body: bytes, media_type: str | None = JSON, **environ: str | bool
 ) -> Exchange:
-    """Return the exchange of a request that passes."""
+    """Return the exchange of an accepted request."""
     exchange = an_exchange(body=schema)
     guard.check(a_request(body, media_type, **environ), exchange)
     return exchange
@@ -82,7 +82,7 @@ DTYPES = ("bool", *_INTEGERS, "float16", "float32", "float64")
 DATATYPES = {name: name.upper().replace("FLOAT", "FP") for name in DTYPES}
 _CLAIMS = (b"\xff" * 4, b"9" * 19, b"[" * 40, b"\xdd\xff\xff\xff\xff")
 Encoded = tuple[bytes, str, dict[str, str]]
-"""Body, media type, and what else stands in the environ of the request."""
+"""Body, media type, and further members of the WSGI environ."""
 
 
 def as_json(array: np.ndarray[Any, Any]) -> Encoded:
@@ -122,7 +122,7 @@ def as_binary_oip(array: np.ndarray[Any, Any]) -> Encoded:
 
 
 def as_csv(array: np.ndarray[Any, Any]) -> Encoded:
-    """Write an array of one or two dimensions, of numbers."""
+    """Encode an array of numbers with one or two dimensions."""
     rows = array.reshape(len(array), -1).tolist()
     return "\r\n".join(",".join(map(repr, row)) for row in rows).encode(), "text/csv", {}
 
@@ -141,7 +141,7 @@ ENCODERS: Sequence[Callable[[np.ndarray[Any, Any]], Encoded]] = (
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: Sequence[bytes]) -> bytes:
-    """Draw bytes that are almost one of the originals, or nothing like them."""
+    """Draw bytes that are similar to one of the originals, or arbitrary."""
     raw = bytearray(draw(st.sampled_from(originals) | st.binary(max_size=200)))
     for _ in range(draw(st.integers(0, 4))):
         start = draw(st.integers(0, len(raw)))
@@ -151,7 +151,7 @@ def mutated(draw: st.DrawFn, originals: Sequence[bytes]) -> bytes:
 
 
 def peak_of(call: Callable[[], object]) -> int:
-    """Return the most bytes that were allocated at once; errors of the package are no faults."""
+    """Return the peak of allocated memory in bytes during a call; errors of the package are ignored."""
     tracemalloc.start()
     try:
         call()

@@ -19,7 +19,7 @@ PATIENCE = 10_000.0  # milliseconds
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Start Chromium. Where there is none the tests are skipped, unless ``REQUIRE_PROGRAMS`` is set."""
+    """Start Chromium. If it is not installed, tests are skipped unless ``REQUIRE_PROGRAMS`` is set."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:

@@ -1,4 +1,4 @@
-"""Certificates for the tests: a server's own one, authorities, and the clients that they sign for."""
+"""Certificates for the tests: of a server, of authorities, and of clients that they sign."""
 
 from __future__ import annotations
 
@@ -69,13 +69,14 @@ def issue(
     extensions: Sequence[x509.ExtensionType] = (x509.BasicConstraints(ca=False, path_length=None),),
     key: CertificateIssuerPrivateKeyTypes | None = None,
 ) -> Issued:
-    """Return a certificate: of a client unless the extensions say otherwise, self-signed without an issuer.
+    """Return a certificate, of a client by default, self-signed if there is no issuer.
 
-    :param subject: as RFC 4514 writes it.
-    :param names: the alternative names; without any there is no such extension.
-    :param usages: the extended key usages; without any there is no such extension.
-    :param now: five minutes after its validity begins, in seconds since the epoch; the machine's time if None.
-    :param lifetime: seconds from then to its end.
+    :param subject: the subject in the notation of RFC 4514.
+    :param names: the subject alternative names; without any, the extension is omitted.
+    :param usages: the extended key usages; without any, the extension is omitted.
+    :param now: the current time in seconds since the epoch, by default that of the machine; validity begins five
+        minutes earlier.
+    :param lifetime: the validity from ``now``, in seconds.
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
     name = x509.Name.from_rfc4514_string(subject)
@@ -107,7 +108,7 @@ def authority(
     usage: x509.KeyUsage | None = None,
     key: CertificateIssuerPrivateKeyTypes | None = None,
 ) -> Issued:
-    """Return an authority, self-signed without an issuer; by default without a key usage, as ``openssl req`` does."""
+    """Return an authority, self-signed if there is no issuer; by default without a key usage, as by ``openssl req``."""
     extensions: list[x509.ExtensionType] = [x509.BasicConstraints(ca=True, path_length=None)]
     if usage is not None:
         extensions.append(usage)
@@ -115,7 +116,7 @@ def authority(
 
 
 def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """Return a key usage for signatures, and for certificates if they are wanted."""
+    """Return a key usage for signatures, and optionally for signing certificates."""
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -130,7 +131,7 @@ def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def make_certificate(folder: Path) -> Certificate:
-    """Write a certificate of a server at localhost that is valid for an hour, signed by itself."""
+    """Write a self-signed server certificate for localhost that is valid for an hour."""
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     itself = x509.BasicConstraints(ca=True, path_length=None)
     return issue("CN=localhost", names=names, usages=(), extensions=[itself]).write(folder, "server")

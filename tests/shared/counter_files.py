@@ -1,4 +1,4 @@
-"""Counters in a file for tests, and other processes that share it."""
+"""Counters in a file, and other processes that share the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def charge(price=1, rules=HOURLY, lease=b""):
 
 
 class Worker:
-    """Another process with counters, which takes turns with the test."""
+    """Another process with counters, which runs in alternation with the test."""
 
     def __init__(self, code: str, path: Path) -> None:
         command = [sys.executable, "-c", PRELUDE + WORKER + code, str(path)]

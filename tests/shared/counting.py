@@ -1,4 +1,4 @@
-"""The arithmetic of counters in plain Python, a server whose time is the test's, and callers in other processes."""
+"""A model of the counters in plain Python, servers with a controlled clock, and callers in other processes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _TESTED = "local now = tonumber(redis.call('GET', 'now'))\n"
 
 
 class Model:
-    """Counts as ``windows.py`` and ``backoff.py`` say, without bounds and expiry.
+    """Counts according to ``windows.py`` and ``backoff.py``, without bounds and expiry.
 
-    :param chance: what the jitter of a penalty gets.
+    :param chance: the random number for the jitter of penalties.
     """
 
     shared = True
@@ -108,7 +108,7 @@ class Model:
         if found is None:
             return (now, 0.0, 0.0)
         state = rolled(rule, found, now)
-        # A window that began after now belongs to a clock that was set back, which counts once.
+        # If a window begins after now, the clock was set back; store the corrected state once.
         if found[0] > now and state[0] < found[0]:
             self._states[key, rule.name] = state
         return state
@@ -169,7 +169,7 @@ class ServerClock(FakeClock):
         self.step(0)
 
     def step(self, seconds: float) -> None:
-        """Set the time of day, but not what measures ages."""
+        """Change the wall-clock time, but not the monotonic time."""
         self._offset += seconds
         self._admin.set("now", repr(self.now()))
 
@@ -178,7 +178,7 @@ class ServerClock(FakeClock):
 
 
 def on_time_of(counters: RedisCounters) -> RedisCounters:
-    """Let the scripts of counters read the time that a :class:`ServerClock` sets, and keep what they wrote."""
+    """Let the scripts of counters read the time of a :class:`ServerClock`, and keep what they write."""
     for name, code in (("_charge", CHARGE), ("_settle", SETTLE), ("_renew", RENEW)):
         assert NOW in code
         tested = code.replace(NOW, _TESTED).replace("redis.call('PEXPIRE', key, lasts)", "redis.call('PERSIST', key)")
@@ -187,9 +187,9 @@ def on_time_of(counters: RedisCounters) -> RedisCounters:
 
 
 def hammer(uri: str, key: bytes, rules: RuleSet, prices: Sequence[tuple[int, ...]], refund: int = 0) -> int:
-    """Charge a key in two threads of this process as often as there are prices; return what was granted.
+    """Charge a key once per price in two threads of this process; return the granted amount.
 
-    :param refund: what is given back of each charge.
+    :param refund: the amount that is refunded of each charge.
     """
     counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
 
@@ -207,7 +207,7 @@ def hammer(uri: str, key: bytes, rules: RuleSet, prices: Sequence[tuple[int, ...
 
 
 def in_flight(uri: str, key: bytes, rules: RuleSet, times: int) -> int:
-    """Take and release leases in two threads; return the most that all processes held at once, by a count beside."""
+    """Take and release leases in two threads; return the maximum held by all processes at once, counted separately."""
     counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
 
     def held(_number: int) -> int:
@@ -225,16 +225,16 @@ def in_flight(uri: str, key: bytes, rules: RuleSet, times: int) -> int:
 
 
 def die_in_flight(uri: str, key: bytes, rules: RuleSet, leases: int) -> None:
-    """Take leases, and be killed."""
+    """Take leases, and kill this process."""
     counters = RedisCounters(uri, None, SystemClock(), connect_timeout=HANG)
     counters.charge([Charge(key, rules, (1,), os.urandom(8)) for _ in range(leases)])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class CountedIn:
-    """Opens counters that count usage, of a file or a server.
+    """Opens counters with usage in a file or a server.
 
-    :param clock: of a file; a server has its own.
+    :param clock: the clock for a file; a server has its own.
     """
 
     def __init__(self, where: str, clock: Clock | None = None) -> None:
@@ -249,7 +249,7 @@ class CountedIn:
 
 
 def use(where: str, number: int, times: int) -> dict[tuple[str, str, str, int], int]:
-    """Charge in two threads, correct some of it, and return the sums of each plan, route, kind and day."""
+    """Charge in two threads, correct some charges, and return the sums by plan, route, kind and day."""
     counters = CountedIn(where)(400)
     rules = RuleSet([Rule("requests", Kind.FIXED, 10**9, 1e9), Rule("rows", Kind.GCRA, 10**9, 1e9, unit="rows")])
 

@@ -1,4 +1,4 @@
-"""An app with a route of every kind that a description has to tell of."""
+"""An app with a route of every kind that the OpenAPI document must describe."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rows_of_another_module() -> type[Schema]:
 
 
 def add_routes(app: Flask) -> Flask:
-    """Put a route of every kind on an app."""
+    """Add a route of every kind to an app."""
 
     @app.post("/v1/predict")
     @protect(

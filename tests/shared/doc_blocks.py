@@ -1,4 +1,4 @@
-"""The Python blocks of the README and of the documentation, as a reader copies them."""
+"""The Python code blocks of the README and the documentation, as a reader copies them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BLOCK = re.compile(
 
 
 def blocks(page: Path, marked: str = "") -> list[str]:
-    """Return the Python of a page; with ``marked``, only blocks whose options hold that text."""
+    """Return the Python blocks of a page; with ``marked``, only those whose options contain that text."""
     found = _BLOCK.finditer(page.read_text(encoding="utf-8") + "\n")
     return [textwrap.dedent(each["code"]) for each in found if marked in each["options"]]
 
 
 def write_file(page: Path, file: str, folder: Path) -> None:
-    """Write the block of a page that has the name of a file as its caption to that file.
+    """Write the block of a page whose caption is the name of a file to that file.
 
     :raises ValueError: the page has no such block, or several.
     """

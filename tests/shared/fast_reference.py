@@ -1,4 +1,4 @@
-"""What the shortcut for bodies is compared with: the schema, and what must be the same of two values."""
+"""The reference for the fast path for bodies: loading by the schema, and the comparison of values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def by_loader(schema: Schema, body: bytes, caps: Caps) -> Any:
 
 
 def trait(value: Any) -> Any:
-    """Return what must be the same of two values; -0.0 is not 0.0, and 1 is not 1.0."""
+    """Return the properties in which two values must agree; -0.0 is not 0.0, and 1 is not 1.0."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         flags = (value.flags.c_contiguous, value.flags.writeable, value.flags.aligned)
         return value.dtype.str, value.shape, flags, value.tobytes()

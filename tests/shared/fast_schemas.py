@@ -1,4 +1,4 @@
-"""Schemas with a plan for the shortcut, each with bodies that it accepts."""
+"""Schemas that the fast path supports, each with valid bodies."""
 
 from __future__ import annotations
 

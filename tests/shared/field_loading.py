@@ -1,4 +1,4 @@
-"""How the tests load one field: by a schema, as a request does."""
+"""Loading one field with a schema, as for a request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(field: Any, value: Any) -> Any:
 
 
 def errors(field: Any, value: Any) -> Any:
-    """Return the messages of the field for a value that is rejected."""
+    """Return the messages of the field for an invalid value."""
     with pytest.raises(ValidationError) as caught:
         load(field, value)
     messages = caught.value.messages
@@ -39,12 +39,12 @@ def errors(field: Any, value: Any) -> Any:
 
 
 def message(field: Any, value: Any) -> str:
-    """Return the one message about the whole value."""
+    """Return the only message, which must be about the whole value."""
     (found,) = errors(field, value)
     return str(found)
 
 
 def corpus(name: str) -> list[Any]:
-    """Return the cases of one file, each a parameter."""
+    """Return the cases of one file as test parameters."""
     cases = json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
     return [pytest.param(case, id=case["id"]) for case in cases]

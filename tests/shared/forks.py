@@ -1,4 +1,4 @@
-"""Scripts that fork while a thread of the parent holds a lock, as a preloaded app can under gunicorn."""
+"""Scripts that fork while a thread of the parent holds a lock, as can happen with a preloaded app under gunicorn."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def ended(pid):
 
 
 def run_forking(script: str) -> None:
-    """Run a script in a process of its own; ``fork(work)`` starts a child, ``ended(pid)`` checks that it could work.
+    """Run a script in a new process; ``fork(work)`` starts a child, ``ended(pid)`` checks that its work succeeded.
 
-    A child that is blocked is ended after ten seconds.
+    A blocked child is killed after ten seconds.
     """
     command = [sys.executable, "-W", "ignore", "-c", _PRELUDE + script]
     done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)

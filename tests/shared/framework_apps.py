@@ -1,4 +1,4 @@
-"""One small app for each framework, as its own quick start builds it."""
+"""One small app for each framework, as in its quick start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Hook = Callable[[Flask], object]
 
 
 def nothing(app: Flask) -> None:
-    """Leave the app as it is."""
+    """Do not change the app."""
 
 
 def by_restx(created: Hook = nothing) -> Flask:

@@ -1,4 +1,4 @@
-"""HTTP clients as users have them: each sends one POST and returns the status that it read, or its error."""
+"""Common HTTP clients: each sends one POST and returns the status that it read, or its error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An introspection endpoint without a network, and a verifier of opaque tokens before it."""
+"""An introspection endpoint without a network, and a verifier of opaque tokens that uses it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ USUAL: Mapping[str, Any] = {
 
 
 class Endpoint:
-    """Stands for the network: responses what it is told to, and notes what it was sent."""
+    """A fake transport that returns prepared responses and records requests."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -62,7 +62,7 @@ class Endpoint:
 def make_introspector(
     clock: Clock, endpoint: Any, *, leeway: float = 30, max_age: float = 60, **members: Any
 ) -> Introspector:
-    """Build an introspector; ``members`` are those of its issuer."""
+    """Return an introspector; ``members`` are members of its issuer."""
     usual: dict[str, Any] = {
         "introspection_uri": ISSUER + "/introspect",
         "client_id": "api",
@@ -73,7 +73,7 @@ def make_introspector(
 
 
 def status_of(introspector: Introspector, token: str = TOKEN) -> int:
-    """Return the status that the caller gets for a token."""
+    """Return the status of the response to a caller with this token."""
     try:
         introspector.verify(token)
     except SecureMLError as error:

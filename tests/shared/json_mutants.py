@@ -1,4 +1,4 @@
-"""Bodies of JSON that are almost those given: each with a few random changes, the same for the same seed."""
+"""Mutations of JSON bodies: each has a few random changes, which are the same for the same seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-# What parsers, doubles and dtypes treat differently.
+# Numbers that parsers, doubles and dtypes treat differently.
 NUMBERS: Sequence[bytes] = tuple(
     b"0 -0 1 -1 1.0 -0.0 0.1 00 01 -01 1. .5 +1 - 1e 1e5 1E+2 1e-2 1e400 -1e400 1e-400 -1e-400 5e-324 2.5e-324 "
     b"NaN Infinity -Infinity 0x10 1_0 127 128 -128 -129 255 256 32767 32768 65504 65519 65520 16777217 "
@@ -75,7 +75,7 @@ def _cut(body: bytes, chance: random.Random) -> bytes:
 
 
 def _token(body: bytes, chance: random.Random) -> bytes:
-    """Remove a token, write it twice, or put one in its place that is elsewhere."""
+    """Remove or repeat a token, or replace it by another token of the body."""
     match, other = _some(_TOKEN, body, chance), _some(_TOKEN, body, chance)
     if match is None or other is None:
         return body
@@ -88,7 +88,7 @@ def _space(body: bytes, chance: random.Random) -> bytes:
 
 
 def _member(body: bytes, chance: random.Random) -> bytes:
-    """Write a member twice, remove it, escape its name, add another or give it the value of another."""
+    """Repeat or remove a member, escape its name, add a member or assign the value of another one."""
     match, other = _some(_MEMBER, body, chance), _some(_MEMBER, body, chance)
     if match is None or other is None:
         return body
@@ -108,12 +108,12 @@ def _member(body: bytes, chance: random.Random) -> bytes:
         name.upper() + b":" + value,
     )
     found = _replace(body, match, chance.choice(by))
-    # Where a member was removed, so is its comma.
+    # Remove the comma of a removed member.
     return found.replace(b",,", b",").replace(b"{,", b"{").replace(b",}", b"}")
 
 
 def _row(body: bytes, chance: random.Random) -> bytes:
-    """Write the innermost list in another number, depth or length."""
+    """Change the number, depth or length of the innermost lists."""
     match = _some(_ROW, body, chance)
     if match is None:
         return body
@@ -124,7 +124,7 @@ def _row(body: bytes, chance: random.Random) -> bytes:
 
 
 def _whole(body: bytes, chance: random.Random) -> bytes:
-    """Change the document as a whole: its encoding, what is around it, its size."""
+    """Change the whole document: its encoding, its surroundings or its size."""
     text = body.decode("utf-8", "replace")
     return chance.choice(
         (

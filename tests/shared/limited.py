@@ -1,4 +1,4 @@
-"""Requests to an app with limits, and what it holds of them."""
+"""Requests to an app with limits, and the app's leases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def statuses(app: Flask, times: int, *arguments: Any, **options: Any) -> list[in
 
 
 def leases_of(app: Flask) -> tuple[Any, Any, Any]:
-    """Return what is in flight in this process and in the store, if that is its memory."""
+    """Return the requests in flight in this process and in the store, if the store is in memory."""
     limiter = state_of(app).limiter
     held = limiter.leases._local.get()
     return held.leases, held.counts, getattr(limiter.counters, "_leases", {})

@@ -1,4 +1,4 @@
-"""Limiters as an app would have them."""
+"""Limiters with the settings of an app."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flask_secure_ml.principal import Clock
 
 
 def limiter_of(clock: Clock, outage: str = "degrade", uri: str = "memory:", **settings: Any) -> Limiter:
-    """Return a limiter with settings, as ``SECURE_ML_*`` without the prefix or as ``RATELIMIT_*``."""
-    # A busy machine can be slow.
+    """Return a limiter; settings are ``SECURE_ML_*`` without the prefix, or ``RATELIMIT_*``."""
+    # A long timeout, because a busy machine can be slow.
     given = {"RATELIMIT_STORAGE_URI": uri, "LIMIT_OUTAGE": outage, "STORE_TIMEOUT": 2.0} | settings
     config = {name if name.startswith("RATELIMIT_") else f"SECURE_ML_{name}": each for name, each in given.items()}
     return build_limiter(config, Settings.load(config), clock)

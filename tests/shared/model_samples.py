@@ -18,7 +18,7 @@ Sample = tuple[str, bytes]
 
 
 def samples() -> dict[str, Sample]:
-    """Return every sample by the kind and the id."""
+    """Return all samples by kind and id."""
     return {
         f"{file.stem}: {entry['id']}": (file.stem, _content(entry))
         for file in sorted(CORPUS.glob("*.json"))
@@ -27,7 +27,7 @@ def samples() -> dict[str, Sample]:
 
 
 def cases() -> list[object]:
-    """Return the samples as parameters of a test."""
+    """Return the samples as test parameters."""
     return [pytest.param(*sample, id=name) for name, sample in samples().items()]
 
 

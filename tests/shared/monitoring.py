@@ -1,11 +1,10 @@
-"""The files for monitoring in deploy/, the names of the metrics, and a real Prometheus."""
+"""The monitoring files, the names of the metrics, and a real Prometheus."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -15,19 +14,24 @@ from urllib.request import ProxyHandler, build_opener
 
 import yaml
 
+from deployed_app import own_facts
+from flask_secure_ml.deploy.targets import targets
+from flask_secure_ml.deploy.templates import DIRECTORY as TEMPLATES
 from flask_secure_ml.observe.metrics import Metrics
-from servers import PATIENCE, free_port, wait_until
+from flask_secure_ml.observe.metrics.facts import FAMILIES
+from servers import free_port, started
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-ALERTS = DEPLOY / "prometheus" / "alerts.yml"
+ALERTS = TEMPLATES / "prometheus" / "alerts.yml"
+DASHBOARD = TEMPLATES / "grafana" / "dashboard.json"
 ALERTS_PAGE = ROOT / "docs" / "howto" / "alerts.rst"
 METRICS_PAGE = ROOT / "docs" / "howto" / "metrics.rst"
 
 
 def metric_names() -> set[str]:
     """Return the names of all series that the app can have."""
-    found = set()
+    found = {each.name for each in FAMILIES}
     for family in Metrics().registry.collect():
         if family.type == "counter":
             found.add(f"{family.name}_total")
@@ -60,23 +64,29 @@ class Prometheus:
             return False
 
     def get(self, path: str, **query: str) -> Any:
-        """Return the data of a response of the API.
+        """Return the data of an API response.
 
-        :raises HTTPError: the query is wrong.
+        :raises HTTPError: the query is invalid.
         """
         with self._opener.open(f"{self.url}/api/v1/{path}?{urlencode(query)}", timeout=10) as response:
             return json.loads(response.read())["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the samples of an expression now."""
+        """Return the current samples of an expression."""
         found: list[dict[str, Any]] = self.get("query", query=expression)["result"]
         return found
 
 
 @contextmanager
-def prometheus(folder: Path, targets: list[str], key: str, authority: Path) -> Iterator[Prometheus]:
-    """Run Prometheus with the configuration in deploy/, changed where a machine differs, and a short interval."""
-    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+def prometheus(
+    folder: Path, places: list[str], key: str, authority: Path, ports: Sequence[str] = ()
+) -> Iterator[Prometheus]:
+    """Run Prometheus with the generated configuration, adapted to this machine, and a short interval.
+
+    :param ports: ports that serve only metrics, which a job "port" scrapes with default settings.
+    """
+    facts = own_facts(upstream_ca="/etc/prometheus/ca.pem", upstream_name="localhost")
+    config = yaml.safe_load(targets()["prometheus"].make(facts)["prometheus.yml"])
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(ALERTS)]
     del config["alerting"]
@@ -85,20 +95,12 @@ def prometheus(folder: Path, targets: list[str], key: str, authority: Path) -> I
     job["authorization"]["credentials_file"] = str(folder / "key")
     job["tls_config"]["ca_file"] = str(authority)
     job["scrape_timeout"] = "1s"
-    job["static_configs"] = [{"targets": targets}]
+    job["static_configs"] = [{"targets": places}]
+    config["scrape_configs"].append({"job_name": "port", "static_configs": [{"targets": [*ports]}]})
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     port, log = free_port(), folder / "prometheus.log"
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=output, stderr=subprocess.STDOUT, cwd=folder
-        )
-        try:
-            found = Prometheus(port, log)
-            wait_until(lambda: found.is_ready() or process.poll() is not None, "Prometheus is not ready")
-            if process.poll() is not None:
-                raise RuntimeError(log.read_text())
-            yield found
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
+    command.append(f"--web.listen-address=127.0.0.1:{port}")
+    found = Prometheus(port, log)
+    with started(command, found.is_ready, log, cwd=folder):
+        yield found

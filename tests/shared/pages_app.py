@@ -1,4 +1,4 @@
-"""The served app with two pages that post a form to their own origin, under each preset of headers."""
+"""The served app with two pages that post a form to their own origin, with each preset of headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests in clear text to a server on loopback, one connection each."""
+"""Clear-text requests to a server on loopback, one connection each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """A response that was read to its end."""
+    """A response that was read completely."""
 
     status: int
     headers: Message
@@ -24,7 +24,7 @@ class Answer:
 
 
 def ask(port: int, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """Send one request. A body that is no bytes is sent as JSON."""
+    """Send one request. A body that is not bytes is sent as JSON."""
     sent = dict(headers or {})
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()

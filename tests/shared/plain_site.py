@@ -1,4 +1,4 @@
-"""The smallest protected app, for a server."""
+"""A minimal protected app, for servers."""
 
 from __future__ import annotations
 

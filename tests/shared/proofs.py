@@ -1,4 +1,4 @@
-"""What the tests of DPoP proofs share: requests as a server hands them on, and a store that tells what it was asked."""
+"""Shared code of the DPoP tests: requests as passed by a server, and a store that records calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW = 1_800_000_000
 
 
 class Seen:
-    """Remembers keys by a clock, and every call; it can do nothing else."""
+    """A store that only remembers keys by a clock, and records calls."""
 
     shared = True
 
@@ -51,9 +51,9 @@ class Seen:
 
 
 def request_of(proof: str | None, wanted: Mapping[str, Any] | None = None) -> Request:
-    """Return a request with a proof, its path decoded once and the rest as it came.
+    """Return a request with a proof; only its path is decoded, as by a server.
 
-    :param wanted: ``method``, ``base``, ``path``, ``query`` and ``headers`` where they are not the usual ones.
+    :param wanted: ``method``, ``base``, ``path``, ``query`` and ``headers``, if they differ from the defaults.
     """
     given = wanted or {}
     environ = EnvironBuilder(method=given.get("method", "POST"), headers=given.get("headers", {})).get_environ()

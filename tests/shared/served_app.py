@@ -24,6 +24,8 @@ def create_app() -> Flask:
     """Return the protected app."""
     app = Flask("served")
     app.config.from_prefixed_env()
+    if listen := os.environ.get("LISTEN_IN_CODE"):
+        app.config["SECURE_ML_METRICS_LISTEN"] = None if listen == "off" else listen
     SecureML(app)
 
     @app.post("/predict")
@@ -56,7 +58,7 @@ def create_app() -> Flask:
 
 
 def create_app_on_a_full_disk() -> Flask:
-    """Return the same app in a process that cannot write to files until its limit is raised."""
+    """Return the app in a process that cannot write to files until its limit is raised."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     return create_app()

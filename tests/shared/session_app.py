@@ -1,4 +1,4 @@
-"""The served app with a login that believes everyone, and forms under each preset of headers."""
+"""The served app with a login without a password, and forms with each preset of headers."""
 
 from __future__ import annotations
 

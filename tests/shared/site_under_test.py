@@ -1,4 +1,4 @@
-"""What the tests of real servers know of the app they call."""
+"""The app that the tests of real servers call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUDIENCE = "https://api.example"
 
 @dataclass(frozen=True)
 class Site:
-    """A served app and what a caller needs."""
+    """A served app, with the credentials of a caller."""
 
     served: Served
     api_key: str

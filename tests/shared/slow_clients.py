@@ -1,4 +1,4 @@
-"""Clients that begin a request and then send next to nothing, for as long as the server lets them."""
+"""Clients that begin a request and then send almost nothing, for as long as the server allows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RECORD = b"\x17\x03\x03\x40\x00"
 
 
 class SlowClient:
-    """A thread with one connection, which it opens again whenever the server ends it.
+    """A thread with one connection, which it reopens whenever the server closes it.
 
-    :param head: what is sent at once.
-    :param drip: what is sent again and again after it; nothing, to hold the connection only.
-    :param pace: seconds between two of these.
-    :param record: send what comes after the head beneath TLS, as one record that does not end.
+    :param head: the bytes that are sent at once.
+    :param drip: the bytes that are then sent repeatedly; empty to only keep the connection open.
+    :param pace: the interval between these in seconds.
+    :param record: send the bytes after the head below TLS, as one record that does not end.
     """
 
     def __init__(self, served: Served, head: bytes, drip: bytes, pace: float = PACE, *, record: bool = False) -> None:
@@ -63,9 +63,9 @@ class SlowClient:
 def slow_clients(
     served: Served, head: str, drip: str, pace: float = PACE, *, record: bool = False, count: int = 16
 ) -> Iterator[None]:
-    """Keep slow clients connected while the block runs, which begins when all have started.
+    """Keep slow clients connected for the duration of the block, which begins when all have started.
 
-    :raises TimeoutError: one cannot even start, because the others hold the server up.
+    :raises TimeoutError: a client cannot start, because the others block the server.
     """
     clients = [SlowClient(served, head.encode(), drip.encode(), pace, record=record) for _ in range(count)]
     for client in clients:

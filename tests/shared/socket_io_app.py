@@ -1,4 +1,4 @@
-"""The app with Flask-SocketIO that the tests serve with gunicorn; its handler notes each event in a file."""
+"""The app with Flask-SocketIO that tests serve with gunicorn; its handler writes each event to a file."""
 
 from __future__ import annotations
 

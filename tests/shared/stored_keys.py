@@ -1,4 +1,4 @@
-"""API keys for tests that have a key store and no app, such as those of servers, whose app runs in another process."""
+"""API keys for tests with a key store but no app, such as tests of servers whose app runs in another process."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ def stored_key(
     )[0]
 
 
-def key_in_file(path: str, *, scopes: Iterable[str] = ("predict",), plan: str = "default") -> str:
+def key_in_file(
+    path: str, *, scopes: Iterable[str] = ("predict",), plan: str = "default", lifetime: float | None = None
+) -> str:
     """Store a new key in a key file, with the pepper in the environment variable ``PEPPER``, and return it."""
-    return stored_key(FileKeyStore(path), SecretRing(Secret("env:PEPPER")), SystemClock(), scopes=scopes, plan=plan)
+    pepper = SecretRing(Secret("env:PEPPER"))
+    return stored_key(FileKeyStore(path), pepper, SystemClock(), scopes=scopes, plan=plan, lifetime=lifetime)

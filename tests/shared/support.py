@@ -1,4 +1,4 @@
-"""What the tests share: a caller that proves itself with one header."""
+"""Shared code of the tests: a caller that is authenticated by one header."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flask_secure_ml.stores import SharedStore
 
 HTTPS = "https://localhost"
 RANDOM_SECRET = "9c1f5ae07b42d86e3f9d0b7c5a1846e2f3d97b60c8a5e412"
-"""What a secret made at random looks like."""
+"""The form of a random secret."""
 
 OLDER_SECRET = "47d0e1b8a96c3f52708be4d19f6a2c05b3d8e7f1460a9c2d"
 MakeApp = Callable[..., Flask]
 
 
 class NameAuthenticator:
-    """Believes ``X-Test-Caller: name scope scope``; a name of ``bad`` is an invalid credential."""
+    """Accepts ``X-Test-Caller: name scope scope``; the name ``bad`` is an invalid credential."""
 
     name = "test"
     challenge = "Test"
@@ -43,5 +43,5 @@ def caller(name: str = "ada", *scopes: str) -> dict[str, str]:
 
 
 def version_of(store: SharedStore, space: str) -> str:
-    """Return which change of a space was the last."""
+    """Return the version of a space after its last change."""
     return store.changes(space, None).cursor.version

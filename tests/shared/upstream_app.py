@@ -1,4 +1,4 @@
-"""What stands behind a proxy: an app that reports what it received, and sends what its client asks for."""
+"""An app behind a proxy, which returns the received request, and responses that the client selects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 @app.route("/echo", methods=METHODS)
 @app.route("/files/<path:name>", methods=METHODS)
 def echo(name: str = "") -> Any:
-    """Return the request as it arrived."""
+    """Return the request as received."""
     body = request.get_data()
     return {
         "method": request.method,
@@ -43,7 +43,7 @@ def echo(name: str = "") -> Any:
 
 @app.get("/admin")
 def admin() -> str:
-    """Return what no client may see."""
+    """Return content that no client may get."""
     return "admin"
 
 
@@ -55,19 +55,19 @@ def status(code: int) -> Response:
 
 @app.get("/moved")
 def moved() -> Any:
-    """Redirect to where ``to`` says."""
+    """Redirect to the URL in ``to``."""
     return redirect(request.args["to"], 307)
 
 
 @app.get("/large")
 def large() -> Response:
-    """Return 50 megabytes without their length."""
+    """Return 50 megabytes without a length."""
     return Response(b"x" * 1_000_000 for _ in range(50))
 
 
 @app.get("/broken/<int:length>")
 def broken(length: int) -> Response:
-    """Announce more than is sent."""
+    """Declare a larger length than is sent."""
 
     def blocks() -> Iterator[bytes]:
         yield b"first"
@@ -84,6 +84,6 @@ def scores() -> Any:
 
 @app.get("/slow")
 def slow() -> str:
-    """Respond after more time than the proxy has."""
+    """Respond after the timeout of the proxy."""
     time.sleep(3)
     return "late"

@@ -1,4 +1,4 @@
-"""How long code is ready to wait, measured by the timeouts that it gives, and not by a watch on a busy machine."""
+"""Bounds on waiting, checked by the timeouts that code passes instead of elapsed time on a busy machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 HANG = 10.0
-"""Seconds after which a test says that something hangs, however busy the machine is."""
+"""The time in seconds after which a test reports a hang, even on a busy machine."""
 
 
 def assert_bounded(waits: Sequence[float | None], seconds: float) -> None:
-    """Check that each wait has what those before it left of so many seconds; 0 is not waiting, and None is for ever."""
+    """Check that each timeout is at most the rest of a budget of seconds; 0 does not wait, None waits for ever."""
     assert None not in waits
     found = [each for each in waits if each]
     assert found
     assert all(0 < each <= seconds for each in found)
-    # A connection is given a millisecond even when nothing is left.
+    # A connection gets a millisecond even if no time is left.
     assert all(later <= earlier + 0.001 for earlier, later in pairwise(found))

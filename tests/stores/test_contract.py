@@ -1,4 +1,4 @@
-"""What every store does, whichever it is: in memory, in a SQLite file, on a Valkey server."""
+"""The contract of all stores: in memory, in a SQLite file, on a Valkey server."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ STRANGE = [
 
 
 def test_add_once(store: SharedStore) -> None:
-    """A key is new once; another key and another space have nothing to do with it."""
+    """A key is new once; other keys and other spaces are independent."""
     added = [store.add(*where, 60) for where in (("a", "k"), ("a", "k"), ("a", "l"), ("b", "k"), ("b", "k"))]
     assert added == [True, False, True, True, False]
 
 
 def test_add_is_no_record(store: SharedStore) -> None:
-    """What is remembered and what is stored do not meet, and no version moves."""
+    """Remembered keys and stored records are separate, and no version changes."""
     version = version_of(store, "a")
     store.add("a", "k", 60)
     assert (store.get("a", "k"), store.items("a"), store.delete("a", "k")) == (None, {}, False)
@@ -70,7 +70,7 @@ def test_records(store: SharedStore) -> None:
 
 
 def test_new_record(store: SharedStore) -> None:
-    """Of two that want the same new key the first has it."""
+    """Of two concurrent creations of a key, the first succeeds."""
     assert store.put("a", "k", b"1", new=True)
     assert not store.put("a", "k", b"2", new=True)
     assert store.get("a", "k") == b"1"
@@ -90,7 +90,7 @@ def test_items_are_in_order(store: SharedStore) -> None:
 
 @pytest.mark.parametrize("key", STRANGE)
 def test_strange_keys(store: SharedStore, key: str) -> None:
-    """A key is text, whatever is in it."""
+    """A key may be any string."""
     value = b"0\n\x00\xff\r\n" + key.encode()
     assert store.put("a", key, value)
     assert (store.get("a", key), dict(store.items("a"))) == (value, {key: value})
@@ -113,7 +113,7 @@ def test_record_that_is_over(store: SharedStore, clock: FakeClock) -> None:
 
 
 def test_renewed_record(store: SharedStore, clock: FakeClock) -> None:
-    """The last put says how long."""
+    """The last put determines the expiry."""
     store.put("a", "k", b"1", seconds=10)
     store.put("a", "k", b"2", seconds=100)
     clock.advance(50)
@@ -157,7 +157,7 @@ def test_version(store: SharedStore) -> None:
 
 
 class Reader:
-    """Follows a space by what changed, as a worker does; notes how many records it was given."""
+    """Follows the changes of a space, like a worker; records how many records it got."""
 
     def __init__(self, store: SharedStore, space: str = "a") -> None:
         self._store = store
@@ -168,7 +168,7 @@ class Reader:
         self.began = 0
 
     def follow(self, steps: int = 1000) -> dict[str, bytes]:
-        """Read until there is no more, or for some steps."""
+        """Read pages to the end, or for some steps."""
         self.given = []
         for _ in range(steps):
             changes = self._store.changes(self._space, self._cursor)
@@ -212,7 +212,7 @@ def test_reader_is_given_what_changed(store: SharedStore) -> None:
 
 
 def test_reader_knows_how_long(store: SharedStore, clock: FakeClock) -> None:
-    """A record says how long it is good; one that is over is none."""
+    """A record has its expiry; an expired one does not exist."""
     store.put("a", "short", b"1", seconds=10)
     store.put("a", "long", b"2")
     clock.advance(4)
@@ -229,7 +229,7 @@ def test_reader_knows_how_long(store: SharedStore, clock: FakeClock) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_records_come_in_pages(store: SharedStore, uri: str) -> None:
-    """What changes while a reader reads them all is not missed, nor what was deleted kept."""
+    """Changes during a full read are not missed, and deleted records are not kept."""
     if uri == "memory:":
         pytest.skip("has one page")
     for number in range(10):
@@ -278,7 +278,7 @@ def test_reader_of_another_history(store: SharedStore) -> None:
 )
 @pytest.mark.usefixtures("small")
 def test_reader_has_what_the_store_has(steps: list[tuple[str, str]], uri: str) -> None:
-    """After any changes and reads in any order; what expires in between is for the reader to drop."""
+    """After any changes and reads in any order; the reader drops records that expire in between."""
     clock = FakeClock()
     store = open_store(uri, None, clock)
     space = f"space {secrets.token_hex(8)}"
@@ -340,7 +340,7 @@ def test_processes_race(uri: str) -> None:
 
 
 def test_what_others_see(uri: str, clock: FakeClock) -> None:
-    """``shared`` tells the truth: another store at the same address sees everything, or nothing."""
+    """``shared`` is correct: another store with the same URI has all data, or none."""
     one, other = (open_store(uri, None, clock) for _ in range(2))
     one.put("a", "k", b"1")
     one.add("a", "k", 60)

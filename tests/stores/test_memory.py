@@ -10,7 +10,7 @@ from flask_secure_ml.testing import FakeClock
 
 
 def test_full_memory_rejects(clock: FakeClock) -> None:
-    """DP-13: no room is 503, and what was seen stays seen; other spaces have room of their own."""
+    """DP-13: full memory is 503, and remembered keys are kept; other spaces have separate limits."""
     store = MemoryStore(clock, max_seen=3)
     assert all(store.add("a", str(number), 60) for number in range(3))
     with pytest.raises(DependencyUnavailable) as caught:
@@ -22,7 +22,7 @@ def test_full_memory_rejects(clock: FakeClock) -> None:
 
 
 def test_what_is_over_makes_room(clock: FakeClock) -> None:
-    """Whatever the order in which keys came and how long each is remembered."""
+    """For any order of keys and any lifetimes."""
     store = MemoryStore(clock, max_seen=3)
     for key, seconds in (("long", 90), ("short", 10), ("middle", 50)):
         store.add("a", key, seconds)
@@ -32,7 +32,7 @@ def test_what_is_over_makes_room(clock: FakeClock) -> None:
 
 
 def test_memory_does_not_grow_with_time(clock: FakeClock) -> None:
-    """Nothing that is over stays."""
+    """Expired entries are removed."""
     store = MemoryStore(clock)
     for number in range(1000):
         store.add("a", str(number), 5)

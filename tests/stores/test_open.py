@@ -23,7 +23,7 @@ def test_default_is_memory(protected: MakeApp) -> None:
 
 @pytest.mark.parametrize("slashes", ["", "//"], ids=["sqlite:/path", "sqlite:///path"])
 def test_file(protected: MakeApp, tmp_path: Path, slashes: str) -> None:
-    """SECURE_ML_STORE_URI names the file; it is there when the app has started, and beside it that of the limits."""
+    """SECURE_ML_STORE_URI names the file; it exists after the start, next to that of the limits."""
     app = protected(STORE_URI=f"sqlite:{slashes}{tmp_path}/state.db")
     assert isinstance(app.extensions["secure_ml"].store, SqliteStore)
     assert {each.name for each in tmp_path.iterdir()} == {"state.db", "state.db-limits"}
@@ -56,7 +56,7 @@ def test_server_need_not_response_yet(protected: MakeApp) -> None:
         pytest.param("sqlite:state.db", "absolute path", id="relative path"),
         pytest.param("sqlite://state.db", "absolute path", id="a host"),
         pytest.param("sqlite::memory:", "absolute path", id="a database in memory"),
-        pytest.param("sqlite:/no/such/folder/state.db", "No such file", id="no folder"),
+        pytest.param("sqlite:/no/such/folder/state.db", "the directory /no/such/folder does not exist", id="no folder"),
         pytest.param("sqlite:/", "SECURE_ML_STORE_URI", id="no file"),
         pytest.param("redis://:hunter2@host:port/0", "cannot be used (ValueError)", id="port that is no number"),
         pytest.param("redis://:hunter2#x@host/0", "cannot be used (ValueError)", id="password that is not escaped"),
@@ -75,7 +75,7 @@ def test_address_that_can_never_work(protected: MakeApp, uri: str, told: str) ->
 
 
 def test_file_that_is_something_else(clock: FakeClock, tmp_path: Path) -> None:
-    """Nothing is written into a file of another kind."""
+    """A file of another kind is not modified."""
     path = tmp_path / "notes.txt"
     path.write_bytes(b"something else" * 100)
     with pytest.raises(ConfigError, match="not a database"):
@@ -84,7 +84,7 @@ def test_file_that_is_something_else(clock: FakeClock, tmp_path: Path) -> None:
 
 
 def test_client_library_is_an_extra(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the app says what to install."""
+    """Without it the message has the install command."""
     for name in ("redis", "redis_client"):
         monkeypatch.delitem(sys.modules, f"flask_secure_ml.stores.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "redis", None)
@@ -96,6 +96,6 @@ def test_client_library_is_an_extra(clock: FakeClock, monkeypatch: pytest.Monkey
     "option", ["ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ciphers=NULL", "ssl_cert_reqs="]
 )
 def test_options_that_weaken_tls(option: str, clock: FakeClock) -> None:
-    """An address cannot turn off the check of who responds: the password goes there."""
+    """A URI cannot disable verification of the server, which gets the password."""
     with pytest.raises(ConfigError, match="SECURE_ML_STORE_URI cannot be used"):
         open_store(f"rediss://stores.example/0?{option}", None, clock)

@@ -85,7 +85,7 @@ def fails(store: Any) -> str:
 
 
 def test_server_forgets_by_itself(store: RedisStore, admin: Any) -> None:
-    """What was seen carries its time; after it the key is new again."""
+    """A remembered key has an expiry; after it the key is new again."""
     assert store.add("a", "k", 60)
     assert 59_000 < admin.pttl("flask-secure-ml:{a}:seen:k") <= 60_000
     admin.pexpire("flask-secure-ml:{a}:seen:k", 0)
@@ -159,7 +159,7 @@ def test_server_that_nobody_runs(action: Callable[[Any], object], caplog: pytest
 
 
 def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> None:
-    """For a second; then it is asked again."""
+    """For a second; then it is called again."""
     port = free_port()
     store = RedisStore(f"redis://127.0.0.1:{port}/0?socket_timeout={HANG}", None, clock)
     assert "ConnectionError" in fails(store)
@@ -170,7 +170,7 @@ def test_server_that_failed_is_left_alone(tmp_path: Path, clock: FakeClock) -> N
 
 
 def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """One when the server goes down and one when it is back, whoever asks, not one a second."""
+    """One when the server goes down and one when it is back, for any caller, not one a second."""
     port = free_port()
     store = RedisStore(f"redis://127.0.0.1:{port}/0?socket_timeout={HANG}", None, clock)
     snapshot = Snapshot(store, "a", int, clock, dict[str, int])
@@ -183,7 +183,7 @@ def test_outage_has_two_lines(tmp_path: Path, clock: FakeClock, caplog: pytest.L
         assert snapshot.read() == {}
         assert store.get("a", "k") is None
     assert [each.getMessage() for each in caplog.records] == [
-        "the shared store is down: ConnectionError",
+        f"the shared store is down: ConnectionError at 127.0.0.1:{port}",
         "the shared store is up again",
     ]
 
@@ -251,7 +251,7 @@ def stutter(connection: socket.socket) -> None:
 def test_time_out_is_for_the_whole_command(
     serve: Callable[[socket.socket], None], action: Callable[[Any], object], socket_waits: list[float | None]
 ) -> None:
-    """Whatever the server sends meanwhile, and however many commands it takes to connect."""
+    """Whatever the server sends meanwhile, and however many commands connecting takes."""
     with strange_server(serve) as address:
         store = RedisStore(f"redis://:secret@{address}/3", None, FakeClock())
         began = time.monotonic()
@@ -263,7 +263,7 @@ def test_time_out_is_for_the_whole_command(
 
 
 class Slow:
-    """A socket of which each operation takes some time, or all that it is given."""
+    """A socket whose operations each take some time, or the whole timeout."""
 
     def __init__(self, clock: FakeClock, seconds: float) -> None:
         self._clock = clock
@@ -284,7 +284,7 @@ class Slow:
 
 @pytest.mark.parametrize("operation", ["recv", "recv_into", "sendall"])
 def test_each_wait_has_what_is_left(clock: FakeClock, operation: str) -> None:
-    """A caller's own time is for all that it does; whoever says nothing has the usual time for each."""
+    """A caller's own timeout covers all operations; without one, each has the usual timeout."""
     deadline = Deadline(0.25, clock.monotonic)
     slow = Slow(clock, 0.04)
     channel = BoundedSocket(slow, deadline)
@@ -318,7 +318,7 @@ def test_deadline_inside_another(clock: FakeClock) -> None:
 
 
 def greet(connection: socket.socket) -> None:
-    """Begin a TLS handshake that takes for ever, a byte at a time."""
+    """Start a TLS handshake that never ends, one byte at a time."""
     with connection, suppress(OSError):
         connection.recv(4096)
         for byte in b"\x16\x03\x03\x10\x00\x02\x00\x0f\xfc\x03\x03" + b"a" * 4000:
@@ -327,7 +327,7 @@ def greet(connection: socket.socket) -> None:
 
 
 def test_time_out_of_tls(socket_waits: list[float | None]) -> None:
-    """A handshake that does not go on counts too."""
+    """A stalled handshake counts too."""
     with strange_server(greet) as address:
         began = time.monotonic()
         assert "TimeoutError" in fails(RedisStore(f"rediss://{address}", None, FakeClock()))
@@ -340,7 +340,7 @@ def test_time_out_of_tls(socket_waits: list[float | None]) -> None:
 def test_time_out_of_the_caller(
     serve: Callable[[socket.socket], None], scheme: str, socket_waits: list[float | None]
 ) -> None:
-    """Whoever has less time says so, and is not sent away because something else failed a moment ago."""
+    """A caller may pass a shorter timeout, and is not rejected because of another recent failure."""
     with strange_server(serve) as address:
         store = RedisStore(f"{scheme}://{address}", None, FakeClock())
         for _ in range(2):
@@ -355,7 +355,7 @@ def test_time_out_of_the_caller(
 
 
 def test_time_that_is_over(store: RedisStore) -> None:
-    """Nothing is begun without time, and the connection is as good as before."""
+    """No operation starts without time, and the connection remains usable."""
     assert store.changes("a", None, timeout=HANG).whole
     with pytest.raises(DependencyUnavailable):
         store.changes("a", None, timeout=0)
@@ -384,7 +384,7 @@ def test_usual_time_out(address: str, clock: FakeClock, socket_waits: list[float
 
 
 def test_large_responses(store: RedisStore) -> None:
-    """What is sent in many packets arrives whole."""
+    """A response in many packets arrives completely."""
     value = os.urandom(3_000_000)
     store.put("a", "k", value)
     assert store.get("a", "k") == value
@@ -407,7 +407,7 @@ def test_fork(address: str) -> None:
 
 
 def test_password_in_the_address(address: str, admin: Any, clock: FakeClock) -> None:
-    """It may stand there, escaped."""
+    """It may be in the URI, escaped."""
     set_password(admin, "a/b@c:d")
     assert open_store(address.replace("//", "//:a%2Fb%40c%3Ad@"), None, clock).add("a", "k", 60)
     assert "AuthenticationError" in fails(open_store(address.replace("//", "//:wrong@"), None, clock))
@@ -422,7 +422,7 @@ def test_password_of_the_setting(address: str, admin: Any, clock: FakeClock, rin
 
 
 def test_user_of_the_address(address: str, admin: Any, clock: FakeClock, ring: SecretRing) -> None:
-    """A user of the server's access control list, who needs to see nothing but our keys."""
+    """A user of the server's access control list, with access to our keys only."""
     commands = ["+set", "+hget", "+hmget", "+hset", "+hdel", "+zadd", "+zrem", "+zrangebylex", "+zrangebyscore"]
     commands += ["+xadd", "+xrange", "+xrevrange", "+eval", "+evalsha", "+script|load"]
     admin.acl_setuser("model", enabled=True, passwords=f"+{NEW}", keys=["flask-secure-ml:*"], commands=commands)
@@ -460,7 +460,7 @@ def test_password_that_changes_in_its_place(address: str, admin: Any, clock: Fak
 def test_wrong_passwords(
     address: str, admin: Any, clock: FakeClock, ring: SecretRing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """503 when none is taken; nothing shows one. The right one works after the pause."""
+    """503 if none is accepted; none is revealed. The right one works after the pause."""
     set_password(admin, "another-password-of-the-server")
     store = open_store(address, ring, clock)
     shown = fails(store) + fails(store) + repr(vars(store)) + repr(vars(store._client)) + caplog.text  # type: ignore[attr-defined]
@@ -475,7 +475,7 @@ def test_wrong_passwords(
 def test_password_that_cannot_be_read(
     address: str, clock: FakeClock, ring: SecretRing, monkeypatch: pytest.MonkeyPatch, admin: Any
 ) -> None:
-    """503 that names the reference; a connection is never used without having said who it is."""
+    """503 that names the reference; a connection is never used without authentication."""
     set_password(admin, NEW)
     store = open_store(address, ring, clock)
     monkeypatch.delenv("NEW")

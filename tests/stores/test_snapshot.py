@@ -1,4 +1,4 @@
-"""Records kept in memory: when the store is asked, and what counts while it does not respond."""
+"""Records cached in memory: when the store is queried, and stale records during an outage."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def snapshot(store: Watched, clock: FakeClock) -> Snapshot[dict[str, int]]:
 def test_change_is_seen_within_half_a_second(
     store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock
 ) -> None:
-    """In between, requests pay nothing; the content is the same object until it changes."""
+    """In between, requests cause no calls; the content is the same object until it changes."""
     store.put("s", "a", b"1")
     first = snapshot.read()
     store.put("s", "b", b"2")
@@ -69,7 +69,7 @@ def test_change_is_seen_within_half_a_second(
 
 
 def test_store_that_is_down_at_first(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
-    """Without any content nothing can be told; later it can."""
+    """Without any content no decision is possible; later it is."""
     store.down = True
     with pytest.raises(DependencyUnavailable):
         snapshot.read()
@@ -109,7 +109,7 @@ def test_damaged_record(store: Watched, snapshot: Snapshot[dict[str, int]], cloc
 def test_one_thread_asks_and_the_others_go_on(
     store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock
 ) -> None:
-    """A slow store holds up one request at a time."""
+    """A slow store delays one request at a time."""
     store.put("s", "a", b"1")
     snapshot.read()
     clock.advance(0.5)
@@ -137,7 +137,7 @@ def test_first_content_is_loaded_once(store: Watched, snapshot: Snapshot[dict[st
 
 
 def test_refresh(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
-    """Who changed something looks at once."""
+    """A caller that has changed a record polls at once."""
     snapshot.read()
     store.put("s", "a", b"1")
     assert snapshot.read() == {}
@@ -148,7 +148,7 @@ def test_refresh(store: Watched, snapshot: Snapshot[dict[str, int]]) -> None:
 def test_change_while_loading_is_not_missed(
     store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes while the records are read is found at the next look."""
+    """A change during the read is found at the next poll."""
     changes = store.changes
 
     def slow(space: str, cursor: Cursor | None, *, timeout: float | None = None) -> Changes:
@@ -181,11 +181,11 @@ def test_rejection_says_when_to_come_back(store: Watched, snapshot: Snapshot[dic
     with pytest.raises(DependencyUnavailable) as caught:
         snapshot.read()
     assert caught.value.extra_headers == (("Retry-After", "1"),)
-    assert "about s" in caught.value.reason
+    assert "its s are unknown" in caught.value.reason
 
 
 def test_quiet_time_makes_the_others_wait(clock: FakeClock) -> None:
-    """After a minute without requests the first ones all wait for the store: it is not down, only not asked yet."""
+    """After a minute without requests the first ones all wait for the store, which is not down but was not polled."""
 
     class Slow(MemoryStore):
         asked, go = threading.Event(), threading.Event()
@@ -234,7 +234,7 @@ def test_change_is_read_alone(store: Watched, clock: FakeClock) -> None:
 
 
 def test_what_expires_leaves_the_memory(store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock) -> None:
-    """At the next look after its time, and not before; the last put says when."""
+    """At the next poll after its expiry, which the last put determines."""
     for number in range(100):
         store.put("s", f"a{number}", b"1", seconds=100)
         store.put("s", f"b{number}", b"1", seconds=10)
@@ -283,7 +283,7 @@ def test_old_content_serves_until_the_new_one_is_complete(
 def test_pages_that_break_off(
     store: Watched, snapshot: Snapshot[dict[str, int]], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the records is never taken for all of them; the next try goes on, or begins again if the store does."""
+    """A partial read is never used as complete; the next attempt continues, or restarts if the store does."""
     asked: list[Cursor | None] = []
     responses: list[Changes | None] = [
         Changes({"a": Record(b"1")}, Cursor("v", "a"), more=True, whole=True),
@@ -372,7 +372,7 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("quiet", [5, 40])
 def test_burst_after_a_quiet_time(remote: str, quiet: float) -> None:
-    """Eight threads that come at once see what changed while none came: all of them, every time."""
+    """Eight simultaneous threads all get a change that was made while the worker was idle."""
     clock = Moved()
     store = open_store(remote, None, clock)
     snapshot = Snapshot(store, "s", int, clock, dict[str, int])
@@ -388,7 +388,7 @@ def test_burst_after_a_quiet_time(remote: str, quiet: float) -> None:
 
 
 def test_server_that_hangs(tmp_path: Path, socket_waits: list[float | None]) -> None:
-    """A stopped server holds up a burst for a moment, the last content serves for a minute, and then nothing does."""
+    """A stopped server delays a burst briefly; the last content is used for a minute, and then requests are 503."""
     clock = Moved()
     with valkey(tmp_path) as running:
         store = open_store(f"valkey://127.0.0.1:{running.port}", None, clock)
@@ -415,7 +415,7 @@ def test_server_that_hangs(tmp_path: Path, socket_waits: list[float | None]) -> 
 
 
 def test_all_records_of_a_large_space(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than one page is read, within the time of each page, and then only what changes."""
+    """Several pages are read, within the timeout of each page, and then only changes."""
     for module in (sqlite, redis):
         monkeypatch.setattr(module, "PAGE", 40)
     clock = SystemClock()

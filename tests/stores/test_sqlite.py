@@ -1,4 +1,4 @@
-"""The store in a file: private, safe over forks and crashes, and shut when the file is not what it was."""
+"""The store in a file: private, safe across forks and crashes, and closed when the file was replaced."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_only_the_owner_can_read_it(path: Path, clock: FakeClock) -> None:
-    """The file and what SQLite puts beside it, whatever the mask of the process."""
+    """The file and the additional files of SQLite, for any umask."""
     mask = os.umask(0)
     try:
         store = SqliteStore(path, clock)
@@ -101,13 +101,13 @@ def test_only_the_owner_can_read_it(path: Path, clock: FakeClock) -> None:
 
 
 def test_open_file_is_named(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Who can write it can undo revocations, so the log says how to close it."""
+    """A user who can write to it can undo revocations, so the log has the command that restricts it."""
     path.touch(0o600)
     SqliteStore(path, clock)
     assert caplog.text == ""
     path.chmod(0o644)
     SqliteStore(path, clock)
-    assert f"{path} can be read or written by others than its owner; chmod 600 it" in caplog.text
+    assert f"{path} can be read or written by users other than its owner; run chmod 600" in caplog.text
 
 
 def test_state_survives_the_process(path: Path, store: SqliteStore) -> None:
@@ -124,7 +124,7 @@ def test_what_a_child_writes_is_kept(path: Path, store: SqliteStore) -> None:
 
 
 def test_connection_ends_with_the_store(path: Path, clock: FakeClock) -> None:
-    """Nothing stays open, and what SQLite put beside the file is gone."""
+    """All connections are closed, and the additional files of SQLite are removed."""
     store = SqliteStore(path, clock)
     store.put("a", "k", b"1")
     del store
@@ -178,19 +178,19 @@ assert [each.levelname for each in lines] == ["ERROR", "WARNING"], lines
 
 @pytest.mark.parametrize("limit", [0, 8192], ids=["nothing fits", "the file fits"])
 def test_disk_that_is_full_at_start(path: Path, limit: int) -> None:
-    """The store opens, is unavailable until there is room, and logs both once: a worker that starts goes on."""
+    """The store opens, is unavailable until there is space, and logs both once; the worker starts."""
     assert run(FULL_DISK.replace("BYTES", str(limit)), path) == 0
 
 
 def test_disk_that_is_full_for_an_existing_file(path: Path) -> None:
-    """So it is when another worker created the file before."""
+    """The same if another worker created the file before."""
     SqliteStore(path, SystemClock()).put("b", "k", b"")
     assert run(FULL_DISK.replace("BYTES", "0"), path) == 0
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_file_that_is_gone(store: SqliteStore, path: Path, action: Callable[[Any], object]) -> None:
-    """It could have held a revocation: every response is 503, and no empty file takes its place."""
+    """It could have had a revocation: every response is 503, and no empty file replaces it."""
     store.put("a", "k", b"1")
     path.unlink()
     with pytest.raises(DependencyUnavailable) as caught:
@@ -225,7 +225,7 @@ def test_damaged_file(path: Path, clock: FakeClock, action: Callable[[Any], obje
 
 @pytest.fixture
 def busy_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds for which SQLite is told to wait for others, one after another."""
+    """The timeouts passed to SQLite for waiting on locks, in order."""
     noted: list[float] = []
     connect = sqlite3.connect
 
@@ -248,7 +248,7 @@ def busy_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_file_that_somebody_else_writes(
     busy_waits: list[float], store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request waits for a moment only, each as long as it says; reading goes on."""
+    """A request waits only for its own short timeout; reading still works."""
     assert store.add("a", "before", 60)
     monkeypatch.setattr(sqlite_connection, "BUSY", 0.05)
     with opened(path) as connection:
@@ -287,7 +287,7 @@ def failing(store: SqliteStore) -> None:
 
 
 def test_locked_file(busy_waits: list[float], store: SqliteStore, path: Path) -> None:
-    """A file that somebody keeps to himself is given up when the time of the caller is over, connection and all."""
+    """A file that is locked exclusively is given up at the caller's timeout, with its connection."""
     store.put("a", "k", b"1")
     store._writer._close()
     with opened(path) as connection:
@@ -333,7 +333,7 @@ def test_thread_that_takes_long(store: SqliteStore, monkeypatch: pytest.MonkeyPa
 
 
 def test_change_that_breaks_off_is_undone(store: SqliteStore) -> None:
-    """A record and its version change together or not at all; the next change finds nothing of it."""
+    """A record and its version change together or not at all, also for the next change."""
     version = version_of(store, "a")
 
     def interrupt() -> None:
@@ -351,7 +351,7 @@ def test_change_that_breaks_off_is_undone(store: SqliteStore) -> None:
 def test_file_does_not_grow_with_time(
     store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is over is deleted once a minute, records at the next change, and of changes the last are kept."""
+    """Expired entries are deleted once a minute, records at the next change, and only recent changes are kept."""
     monkeypatch.setattr(sqlite, "KEPT_CHANGES", 50)
     for number in range(300):
         store.add("a", str(number), 5)
@@ -369,7 +369,7 @@ def test_file_does_not_grow_with_time(
 def test_sweep_takes_little_at_once(
     store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No request deletes for all of them; the next ones go on."""
+    """One request does not delete all of them; the next ones continue."""
     monkeypatch.setattr(sqlite, "SWEEP_ROWS", 4)
     for number in range(10):
         store.add("a", str(number), 5)
@@ -400,7 +400,7 @@ def test_threads_share_one_connection(store: SqliteStore) -> None:
 
 
 def test_records_are_on_the_disk_before_anyone_is_told(store: SqliteStore) -> None:
-    """They survive a loss of power; what was seen is not worth the wait."""
+    """They survive a power failure; remembered keys are not synced."""
     with store._changing("a", 0.0) as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     with store._writer.use() as connection:

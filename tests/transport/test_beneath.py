@@ -1,4 +1,4 @@
-"""What stands beneath the proxy middleware and around the app, found from outside."""
+"""Detecting layers below the proxy middleware and around the app."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def holding_proxies(inner: Any, app: Any = current_app) -> Any:
     ],
 )
 def test_layers_beneath(bare_app: Flask, wrap: Wrap, layers: int, mounts: tuple[str, ...], opaque: int) -> None:
-    """Each layer down to Flask is found, whatever holds it, with the paths at which it responds itself."""
+    """Each layer down to Flask is found, however it is referenced, with the paths at which it responds itself."""
     found = beneath(bare_app, wrap(bare_app.wsgi_app))
     assert (len(found.layers), found.mounts, len(found.opaque), found.plain) == (layers, mounts, opaque, layers == 0)
 
@@ -145,7 +145,7 @@ def test_a_class_with_its_own_dispatch(name: str) -> None:
 
 
 def test_a_plain_subclass() -> None:
-    """A class that overrides nothing of the dispatch is plain."""
+    """A class that does not override the dispatch is plain."""
     app = type("Named", (Flask,), {"make_response": by_closure(Flask.make_response)})("model_app")
     assert beneath(app, app.wsgi_app).plain
 
@@ -162,7 +162,7 @@ class Instrumented:
 
 @pytest.mark.parametrize("name", ["__call__", "full_dispatch_request", "dispatch_request", "process_response"])
 def test_flask_that_is_instrumented(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A tool that wraps the methods of Flask itself overrides nothing: the app is plain, and nothing stands around."""
+    """A tool that wraps the methods of Flask itself is not an override: the app is plain, without outer layers."""
     monkeypatch.setattr(Flask, name, Instrumented(getattr(Flask, name)))
     for cls in (Flask, type("Named", (Flask,), {})):
         app = cls("model_app")
@@ -174,7 +174,7 @@ def test_flask_that_is_instrumented(monkeypatch: pytest.MonkeyPatch, name: str) 
 
 
 def test_layers_around(app: Flask) -> None:
-    """What was put around the proxy middleware is found, outermost first."""
+    """Layers around the proxy middleware are found, outermost first."""
     assert around(app) == ()
     inner = Slotted(app.wsgi_app)
     app.wsgi_app = by_closure(inner)  # type: ignore[method-assign]
@@ -197,7 +197,7 @@ def test_a_layer_that_hides_what_it_holds(app: Flask) -> None:
 
 
 def test_a_class_with_its_own_call() -> None:
-    """``__call__`` of the app's class comes before ``wsgi_app``, so it stands around the proxy middleware."""
+    """``__call__`` of the app's class runs before ``wsgi_app``, so it is outside of the proxy middleware."""
     app = type("Calling", (Flask,), {"__call__": by_closure(Flask.__call__)})("model_app")
     SecureML(app)
     assert around(app) == (app,)

@@ -1,4 +1,4 @@
-"""Where a client's certificate comes from, and from whom it is believed (RFC 8705 section 6.5, RFC 9440)."""
+"""Client certificates: their sources, and who may forward them (RFC 8705 section 6.5, RFC 9440)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def encoded(header: str, der: bytes = DER) -> str:
         "Client-Cert": f":{base64.b64encode(der).decode()}:",
         "X-SSL-Client-Cert": escaped(der),
         "X-Forwarded-Client-Cert": f'By=spiffe://gate;Hash=ab;Cert="{escaped(der)}"',
+        "X-Amzn-Mtls-Clientcert-Leaf": quote(pem(der), safe="+/="),
     }[header]
 
 
@@ -53,7 +54,7 @@ def test_the_setting_accepts_the_headers_that_are_read() -> None:
 
 
 class FakeTlsSocket(ssl.SSLSocket):
-    """A TLS socket whose handshake is over."""
+    """A TLS socket after its handshake."""
 
     def __init__(self, response: bytes | Exception | None) -> None:
         self.response = response
@@ -65,7 +66,7 @@ class FakeTlsSocket(ssl.SSLSocket):
         return self.response
 
     def __del__(self) -> None:
-        """Own nothing that could be closed."""
+        """Do not close anything."""
 
 
 def certificate_of(
@@ -135,12 +136,12 @@ def test_the_socket_of_a_trusted_proxy_names_nobody(header: str | None) -> None:
     ],
 )
 def test_sockets_without_a_certificate(connection: object) -> None:
-    """None of them is a certificate, and none an error."""
+    """None of them has a certificate or raises an error."""
     assert certificate_of(STRANGER, None, connection)[0] is None
 
 
 def test_a_malformed_header_is_logged_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever runs the proxy learns which header is wrong; the log does not repeat it."""
+    """The operator of the proxy learns which header is malformed; the log does not quote it."""
     with caplog.at_level(logging.WARNING):
         found, _ = certificate_of(PROXY, "Client-Cert", HTTP_CLIENT_CERT="canary")
     assert found is None
@@ -176,7 +177,7 @@ B64 = base64.b64encode(DER).decode()
     ],
 )
 def test_accepted_spellings(header: str, value: str) -> None:
-    """What the proxies may write."""
+    """The forms that proxies may send."""
     assert certificate_in(header, value) == DER
 
 
@@ -223,7 +224,7 @@ CHAIN = quote(pem() + pem(OTHER), safe="")
     ],
 )
 def test_malformed_headers(header: str, value: str) -> None:
-    """Anything else is no certificate."""
+    """Any other form is not a certificate."""
     with pytest.raises(ValueError):  # noqa: PT011  the door treats every kind alike
         certificate_in(header, value)
 
@@ -238,7 +239,7 @@ def test_a_real_certificate(header: str) -> None:
 @pytest.mark.parametrize("header", HEADERS)
 @given(data=st.data())
 def test_any_value(header: str, data: st.DataObject) -> None:
-    """No value is anything but a certificate or no certificate."""
+    """Any value is a certificate or none, without errors."""
     whole = encoded(header)
     at = data.draw(st.integers(0, len(whole)))
     value = whole[:at] + data.draw(st.text(st.characters(max_codepoint=255), max_size=4)) + whole[at:]

@@ -1,4 +1,4 @@
-"""The trusted proxies that docs/howto/proxies.rst has for Cloudflare: only what its edge says counts."""
+"""The trusted proxies for Cloudflare in docs/howto/proxies.rst: only its edge is trusted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import pytest
 from flask import Flask, request
 
 from doc_blocks import HOWTO
-from flask_secure_ml.cli.check import findings
-from flask_secure_ml.state import state_of
+from doctored import found_in
 from support import MakeApp, caller
 
 PAGE = (HOWTO / "proxies.rst").read_text(encoding="utf-8").partition("Behind Cloudflare\n")[2]
@@ -74,13 +73,13 @@ def from_edge(chain: str) -> dict[str, str]:
 
 
 def test_the_documented_networks(protected: MakeApp) -> None:
-    """Fifteen IPv4 networks that do not overlap; the check has nothing to say about them."""
+    """Fifteen IPv4 networks that do not overlap; the check has no finding for them."""
     networks = [ip_network(each) for each in documented()]
     assert len(networks) == 15
     assert {each.version for each in networks} == {4}
     assert not any(one.overlaps(other) for one in networks for other in networks if one != other)
     app = served(protected)
-    assert not [each for each in findings(app, state_of(app)) if "TRUSTED_PROXIES" in each]
+    assert not [each for each in found_in(app) if "all IP addresses of" in each]
 
 
 def test_the_command_that_fetches(tmp_path: Path) -> None:
@@ -112,19 +111,19 @@ CHAINS = {
 
 @pytest.mark.parametrize(("chain", "client"), CHAINS.values(), ids=CHAINS)
 def test_what_a_visitor_writes_into_the_chain(protected: MakeApp, chain: str, client: str) -> None:
-    """Cloudflare appends the address of whoever called it, and that is the client."""
+    """Cloudflare appends the address of its client, and that is the client."""
     assert ask(served(protected), EDGES[0], from_edge(chain)).json["client"] == client
 
 
 @pytest.mark.parametrize("peer", [STRANGER, WORKER, "127.0.0.1", "10.0.0.1", "104.28.0.1", "2606:4700::1"])
 def test_who_goes_around_cloudflare(protected: MakeApp, peer: str) -> None:
-    """Nothing that it claims counts or reaches the view."""
+    """Forwarded headers of clients that bypass it are not trusted and do not reach the view."""
     found = ask(served(protected), peer, CLAIMS).json
     assert found == {"client": peer, "host": "models.example.com", "scheme": "https", "claims": []}
 
 
 def test_clear_text_around_cloudflare(protected: MakeApp) -> None:
-    """It is rejected, whatever the headers say."""
+    """It is rejected, with any headers."""
     response = ask(served(protected), STRANGER, CLAIMS, "http://models.example.com")
     assert (response.status_code, response.headers["X-Error-Code"]) == (403, "tls_required")
 

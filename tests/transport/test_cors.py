@@ -74,7 +74,7 @@ def cors_headers(response: TestResponse) -> dict[str, str]:
 
 
 def distinguishing(response: TestResponse) -> tuple[int, bytes, list[tuple[str, str]]]:
-    """Return what a caller sees of a response, but for its id."""
+    """Return the visible parts of a response, except for its id."""
     headers = [(name, value) for name, value in response.headers if name != "X-Request-ID"]
     return response.status_code, response.data, headers
 
@@ -96,7 +96,7 @@ def test_origins_that_do_not_match(origin: str) -> None:
 
 @pytest.mark.parametrize("origin", CORPUS["rejected"].values(), ids=CORPUS["rejected"])
 def test_they_read_nothing(protected: MakeApp, origin: str) -> None:
-    """Neither a preflight nor a response has a header for them; the app serves them as if there were no CORS."""
+    """Preflights and responses have no CORS headers for them; the app serves them as without CORS."""
     app = protected(CORS={"origins": CORPUS["listed"]})
     app.add_url_rule("/open", "open", public(lambda: "open"))
     sent = {"Origin": origin.encode().decode("latin-1")}
@@ -109,13 +109,13 @@ def test_they_read_nothing(protected: MakeApp, origin: str) -> None:
 
 @pytest.mark.parametrize("entry", CORPUS["not_configurable"])
 def test_origins_that_cannot_be_configured(entry: str) -> None:
-    """What could never match, or looks like a pattern, is an error where it is written."""
+    """Values that could never match, or look like a pattern, are an error with their position."""
     (problem,) = problems(origins=[entry])
     assert problem.startswith(f"SECURE_ML_CORS.origins[0]: {entry!r} is not an origin; write it as")
 
 
 def test_an_origin_is_bounded() -> None:
-    """The longest host name fits; nothing longer is compared."""
+    """The longest host name is accepted; longer ones are not compared."""
     label = "a" * 63
     host = ".".join((label, label, label, "a" * 61))
     assert canonical_origin(f"https://{host}:8443") == f"https://{host}:8443"
@@ -139,9 +139,12 @@ def problems(**given: Any) -> tuple[str, ...]:
     ("given", "problem"),
     [
         ({}, "origins: is missing; it must be a list of strings"),
-        ({"origins": APP}, "origins: must be a list, not one string; write ['https://app.example.com']"),
-        ({"origins": ["*"], "credentials": True}, "credentials: needs exact origins: with '*', every site could act"),
-        ({"origins": ["*", APP]}, "origins: has '*', which is every origin, beside others"),
+        ({"origins": APP}, 'origins: must be a list, not one string; write ["https://app.example.com"]'),
+        (
+            {"origins": ["*"], "credentials": True},
+            "credentials: requires exact origins: with '*', every site could act",
+        ),
+        ({"origins": ["*", APP]}, "origins: has both '*', which means every origin, and other origins"),
         ({"origins": [APP], "credentials": "yes"}, "credentials: must be true or false, not 'yes'"),
         ({"origins": [APP], "methods": ["get"]}, "methods[0]: 'get' is not known"),
         ({"origins": [APP], "methods": ["*"]}, "methods[0]: '*' is not known"),
@@ -154,7 +157,7 @@ def problems(**given: Any) -> tuple[str, ...]:
     ],
 )
 def test_mistakes(given: dict[str, Any], problem: str) -> None:
-    """Each is an error at start-up, with what to do; in a policy too."""
+    """Each is an error at start-up, with a remedy; in a policy too."""
     (found,) = problems(**given)
     assert found.startswith(f"SECURE_ML_CORS.{problem}")
     with pytest.raises(ConfigError) as caught:
@@ -180,11 +183,13 @@ def test_a_policy_needs_the_setting(protected: MakeApp, where: str) -> None:
     app.config["PROPAGATE_EXCEPTIONS"] = False
     assert send(app, "GET", "/predict", headers=caller()).status_code == 500
     problem = next(app.extensions["secure_ml"].policies.problems())
-    assert problem.startswith(f"{'/static/*' if where == 'tree' else 'predict'!r} has cors in its policy, which needs")
+    assert problem.startswith(
+        f"{'/static/*' if where == 'tree' else 'predict'!r} has cors in its policy, which requires"
+    )
 
 
 def test_a_policy_that_allows_none_needs_no_setting(protected: MakeApp) -> None:
-    """There is nothing to be allowed."""
+    """There is nothing to allow."""
     app = protected()
     app.add_url_rule("/x", "x", protect(cors=False)(lambda: "ok"))
     assert send(app, "GET", "/x", headers=caller()).status_code == 200
@@ -224,7 +229,7 @@ def test_what_is_mounted(serve: Serve) -> None:
 
 
 def test_a_route_that_a_mount_shadows(serve: Serve, request: pytest.FixtureRequest) -> None:
-    """The policy of a view is not that of what is mounted over it."""
+    """The policy of a view does not apply to an app mounted over it."""
     app = serve()
     app.add_url_rule("/metrics", "metrics", protect(cors={"origins": [ADMIN]})(lambda: "view"))
     is_mounted = request.node.callspec.id == "mounting"
@@ -269,7 +274,7 @@ def test_clear_text_gets_no_preflight(serve: Serve) -> None:
 
 
 def test_no_code_of_the_app_runs_before(serve: Serve, sink: MemorySink) -> None:
-    """Neither hooks nor views that handle OPTIONS, nor error handlers; hooks after it cannot open it."""
+    """No hooks, views that handle OPTIONS or error handlers run; later hooks cannot relax it."""
     ran: list[str] = []
     app = Flask("model_app")
     app.url_value_preprocessor(lambda _endpoint, _values: ran.append("preprocessor"))
@@ -442,7 +447,7 @@ def test_a_hook_that_fails(serve: Serve) -> None:
     ],
 )
 def test_vary_is_merged(serve: Serve, own: list[str], expected: list[str]) -> None:
-    """What the app's responses vary by stays."""
+    """Values of Vary from the app are kept."""
     app = serve()
     app.add_url_rule("/own", "own", lambda: Response("own", headers=[("Vary", value) for value in own]))
     for origin in (APP, EVIL, None):
@@ -450,7 +455,7 @@ def test_vary_is_merged(serve: Serve, own: list[str], expected: list[str]) -> No
 
 
 def test_caches_keep_origins_apart(serve: Serve) -> None:
-    """What a cache may store has Vary whoever asks first, also a 304 and a response without an origin."""
+    """Every cacheable response has Vary, for any first client, also a 304 and one without an origin."""
     app = serve()
     view = public(lambda: Response("model", headers={"Cache-Control": "max-age=60", "ETag": '"1"'}))
     app.add_url_rule("/cached", "cached", view)
@@ -461,7 +466,7 @@ def test_caches_keep_origins_apart(serve: Serve) -> None:
 
 
 def test_every_origin(serve: Serve) -> None:
-    """The wildcard is the same for everyone, so nothing varies, and a request without an origin has it too."""
+    """The wildcard is the same for everyone, so there is no Vary, and a request without an origin has it too."""
     app = serve(CORS={"origins": ["*"], "expose": ["X-Model", "Retry-After"]})
     for origin in (APP, "null", None):
         response = send(app, "GET", "/open", origin)
@@ -491,7 +496,7 @@ def test_the_policy_decides_alone(serve: Serve) -> None:
 
 
 def test_no_origin_by_default(serve: Serve) -> None:
-    """With an empty list, preflights are responded to with nothing, and responses do not vary."""
+    """With an empty list, preflights get no CORS headers, and responses do not vary."""
     app = serve(CORS={"origins": []})
     response = preflight(app, "/predict")
     assert (response.status_code, cors_headers(response)) == (204, {})
@@ -500,7 +505,7 @@ def test_no_origin_by_default(serve: Serve) -> None:
 
 
 def test_dpop_headers_stay_exposed(protected: MakeApp) -> None:
-    """DP-16: once, whether CORS or DPoP asks for it."""
+    """DP-16: once, whether CORS or DPoP requires it."""
     issuer = {"issuer": "https://a", "audience": "b", "algorithms": ["RS256"], "jwks_uri": "https://a/jwks"}
     app = protected(TOKEN_ISSUERS=[issuer], DPOP="accept", RESOURCE_URI="https://a", CORS=CORS)
     assert send(app, "GET", "/").headers.getlist("Access-Control-Expose-Headers") == [EXPOSED]
@@ -508,7 +513,7 @@ def test_dpop_headers_stay_exposed(protected: MakeApp) -> None:
 
 
 def test_a_middleware_that_changes_the_path(protected: MakeApp) -> None:
-    """The policy of what responds decides, not that of the URL that was asked for first."""
+    """The policy of the served route applies, not that of the requested URL."""
     app = Flask("model_app")
     app.add_url_rule("/open", "open", public(lambda: "open"))
     app.add_url_rule("/closed", "closed", protect(cors=False)(lambda: "closed"))
@@ -527,3 +532,52 @@ def test_policies_compare_and_print() -> None:
     """The option is part of a policy like any other."""
     assert Policy.build(cors={"origins": [APP]}) == Policy.build(cors={"origins": ["HTTPS://APP.example.com:443"]})
     assert Policy.build(cors=None) == Policy.build() != Policy.build(cors=False)
+
+
+# --- the log --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "method", "headers", "reason"),
+    [
+        pytest.param(APP, "POST", "authorization, content-type", None, id="allowed"),
+        pytest.param(APP, "POST", "", None, id="no headers"),
+        pytest.param("http://localhost:3001", "POST", "", "CORS: the origin is not listed", id="origin"),
+        pytest.param("null", "GET", "", "CORS: the origin is not listed", id="null"),
+        pytest.param(APP, "PATCH", "", "CORS: the method is not listed", id="method"),
+        pytest.param(APP, "POST", "authorization,X-Trace", "CORS: a header is not listed", id="header"),
+    ],
+)
+def test_the_reason_of_a_preflight_in_vain(
+    protected: MakeApp, sink: MemorySink, origin: str, method: str, headers: str, reason: str | None
+) -> None:
+    """The log has the reason for a denied preflight; the response does not."""
+    app = protected(CORS=CORS)
+    preflight(app, "/nowhere", origin, method, **{"Access-Control-Request-Headers": headers})
+    assert (sink.records[-1]["status"], sink.records[-1]["reason"]) == (204, reason)
+
+
+def test_the_reason_of_a_preflight_under_a_policy(protected: MakeApp, sink: MemorySink) -> None:
+    app = Flask("model_app")
+    app.add_url_rule("/jobs", "jobs", protect(cors=False)(lambda: "ok"))
+    protected(app, CORS=CORS)
+    preflight(app, "/jobs", APP, "GET")
+    assert sink.records[-1]["reason"] == "CORS: the origin is not listed"
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        (
+            {"Access-Control-Request-Method": "POST"},
+            "no credential; this is a CORS preflight, but SECURE_ML_CORS is not set",
+        ),
+        ({}, "no credential"),
+    ],
+)
+def test_the_reason_of_a_preflight_without_cors(
+    protected: MakeApp, sink: MemorySink, headers: dict[str, str], reason: str
+) -> None:
+    """Without CORS, a preflight is an ordinary OPTIONS request, and gets 401."""
+    assert send(protected(), "OPTIONS", "/nowhere", headers=headers).status_code == 401
+    assert sink.records[-1]["reason"] == reason

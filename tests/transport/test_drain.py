@@ -32,7 +32,7 @@ App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class PacedSocket:
-    """A socket whose client sends some bytes after some seconds each time, on a clock that only this moves."""
+    """A socket whose client sends some bytes at intervals, on a clock that only this object advances."""
 
     def __init__(self, clock: FakeClock, sends: Iterable[tuple[float, int]], *, broken: bool = False) -> None:
         self.clock = clock
@@ -261,7 +261,7 @@ def test_no_error_keeps_the_share(at: str, error: type[BaseException] | None) ->
 
 
 def test_others_skip_while_the_share_is_taken() -> None:
-    """They read nothing."""
+    """They do not read."""
     share = Share(1)
     drain = Drain(lambda _environ, _start: [], FakeClock())
     late = PacedSocket(FakeClock(), [(0.0, 5)])
@@ -317,7 +317,7 @@ class Server:
         return not self.response.should_close()
 
     def received(self) -> bytes:
-        """Return what the client can read by now, to the end if the server has shut its side down."""
+        """Return the bytes that the client can read now, to the end if the server has shut down its side."""
         self.client.setblocking(False)
         blocks = []
         try:
@@ -444,7 +444,7 @@ def test_a_view_may_stream_what_it_reads() -> None:
 @pytest.mark.parametrize("visible", [True, False], ids=["response visible", "middleware before it"])
 @pytest.mark.parametrize("header", ["Connection: close", "Connection: keep-alive"])
 def test_without_a_body(header: str, visible: bool) -> None:
-    """A connection that the client asked to close is shut soon; gunicorn would wait two seconds for the client."""
+    """A connection that the client asked to close is closed soon; gunicorn would wait two seconds."""
     with connected(NEXT.replace(b"\r\n\r\n", f"\r\n{header}\r\n\r\n".encode())) as server:
         closes = header.endswith("close")
         assert server.serve(Drain(responding("200 OK"), SystemClock()), visible=visible) is not closes
@@ -452,7 +452,7 @@ def test_without_a_body(header: str, visible: bool) -> None:
 
 
 def test_middleware_that_hides_the_server() -> None:
-    """Where gunicorn's response object cannot be seen, what comes is read and the connection shut all the same."""
+    """If gunicorn's response object is hidden, the rest is read and the connection is closed as usual."""
     with connected(post(b"1" * 100_000)) as server:
         server.client.shutdown(socket.SHUT_WR)
         assert server.serve(Drain(responding("401 UNAUTHORIZED"), SystemClock()), visible=False)
@@ -468,7 +468,7 @@ def test_middleware_that_hides_the_server() -> None:
     ],
 )
 def test_servers_that_are_left_alone(environ: dict[str, Any]) -> None:
-    """Without a socket nothing is read; the socket of HTTP/2 is that of other requests too."""
+    """Without a socket nothing is read; an HTTP/2 socket is shared with other requests."""
     with connected(post(b"", 10)) as server:
         assert server.serve(Drain(responding("401 UNAUTHORIZED"), SystemClock()), environ)
         assert not server.received().endswith(b"<end>")
@@ -491,7 +491,7 @@ def test_a_protected_app_in_a_protected_app() -> None:
 
 
 def test_all_apps_of_a_worker_have_one_share() -> None:
-    """Four apps beside each other in a worker with four threads: one thread reads at once."""
+    """With four apps in a worker with four threads, one thread reads at a time."""
     late = PacedSocket(FakeClock(), [(0.0, 5)])
     with connected(post(b"", 100_000) + post(b"", 100_000)) as server:
 
@@ -510,7 +510,7 @@ def test_all_apps_of_a_worker_have_one_share() -> None:
 
 
 def test_the_response_is_recorded_before_the_rest_is_read() -> None:
-    """The response's own ``close()``, which writes the record, comes first; a failure of it changes nothing."""
+    """The response's own ``close()``, which writes the record, runs first; its failure has no effect."""
     connection = PacedSocket(FakeClock(), [(0.0, 5)])
     environ = {"wsgi.input": BytesIO(), "CONTENT_LENGTH": "100000", "gunicorn.socket": connection}
     environ |= {"SERVER_PROTOCOL": "HTTP/1.1", "wsgi.multithread": True}
@@ -529,7 +529,7 @@ def test_the_response_is_recorded_before_the_rest_is_read() -> None:
 
 @pytest.mark.parametrize("state", ["reset", "closed"])
 def test_a_client_that_is_gone(state: str) -> None:
-    """A broken connection is no error of the response."""
+    """A broken connection is not an error of the response."""
     with connected(post(b"", 100_000)) as server:
         if state == "closed":
             app = Drain(responding("401 UNAUTHORIZED"), SystemClock())
@@ -576,7 +576,7 @@ def test_files_are_still_sent_by_the_kernel() -> None:
     ],
 )
 def test_the_bounds_of_workers(multithread: bool, threads: int, seconds: float) -> None:
-    """A worker with one thread gives no grace: everybody waits for it."""
+    """A worker with one thread does not wait, because that would block all clients."""
     clock = FakeClock(0.0)
     slow = PacedSocket(clock, forever(0.2, 1))
     with connected(post(b"", 100_000)) as server:
@@ -641,7 +641,7 @@ def test_a_rejected_body_that_has_arrived_can_still_be_read() -> None:
 
 
 def test_a_body_that_has_not_arrived_is_not_waited_for() -> None:
-    """What has come of it is not lost."""
+    """The part that has arrived is not lost."""
     with connected(post(b"01234", 10)) as server:
         request = next(server.parser)
         body = RequestBody(request.body, 10)
@@ -696,7 +696,7 @@ BODIES: dict[str, tuple[bytes, Reading, list[str]]] = {
 def test_no_bytes_of_a_body_become_a_request(
     sent: bytes, read: Reading, paths: list[str], visible: bool, status: str
 ) -> None:
-    """What stands behind a body is served where the body has ended; otherwise nothing is served any more."""
+    """Data after a body is served if the body has ended; otherwise the connection is not used further."""
     seen: list[str] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -720,7 +720,7 @@ def test_no_bytes_of_a_body_become_a_request(
 
 
 def test_a_body_whose_reading_was_interrupted() -> None:
-    """A timeout of gevent is no ``Exception``, so gunicorn does not notice that it ended the reader of the chunks."""
+    """gevent's Timeout is not an ``Exception``, so gunicorn does not notice that it ended the chunk reader."""
 
     class Timeout(BaseException):
         pass
@@ -752,7 +752,7 @@ def test_a_body_whose_reading_was_interrupted() -> None:
 
 
 def framed(framing: str, pieces: list[bytes]) -> bytes:
-    """Return a request whose body consists of pieces, and ends as its framing says in two of the cases."""
+    """Return a request whose body consists of pieces, with or without its end depending on the case."""
     body = b"".join(pieces)
     if framing in {"declared", "too long"}:
         return post(body, len(body) + 10 * (framing == "too long"))

@@ -59,7 +59,7 @@ def serve(protected: MakeApp) -> Callable[..., Flask]:
     ],
 )
 def test_presets(serve: Callable[..., Flask], configured: dict[str, Any], expected: dict[str, str]) -> None:
-    """The setting is for routes whose policy has none."""
+    """The setting applies to routes whose policy has none."""
     app = serve(**configured)
     assert headers_of(app, "/default") == expected
     assert headers_of(app, "/api") == API
@@ -81,7 +81,7 @@ def test_values(serve: Callable[..., Flask]) -> None:
 
 
 def test_a_policy_replaces_the_setting(serve: Callable[..., Flask]) -> None:
-    """As a whole: what the setting adjusts does not hold for it."""
+    """Completely: adjustments of the setting do not apply to it."""
     app = serve(HEADERS={"values": {"Cache-Control": None}})
     values = {"Referrer-Policy": "strict-origin"}
     app.add_url_rule("/own", "own", public(headers={"values": values})(lambda: "own"))
@@ -90,7 +90,7 @@ def test_a_policy_replaces_the_setting(serve: Callable[..., Flask]) -> None:
 
 
 def test_the_view_wins(serve: Callable[..., Flask]) -> None:
-    """What it sets itself stays; no shared cache may store the response, as it needs a credential."""
+    """Headers set by the view are kept; shared caches must not store it, as it requires a credential."""
     app = serve()
     own = {"Content-Security-Policy": "default-src 'nonce-x'", "cache-control": "private, max-age=60"}
     app.add_url_rule("/own", "own", protect(headers="page")(lambda: ("own", own)))
@@ -115,7 +115,7 @@ def test_errors_of_a_page(serve: Callable[..., Flask]) -> None:
 
 
 def test_what_is_mounted(protected: MakeApp) -> None:
-    """It gets what breaks no page, or what the policy of its path names."""
+    """It gets headers that break no page, or those of its path's policy."""
     app = Flask("model_app")
     mounts: Any = {"/dash": Response("<p>dash"), "/metrics": Response("metrics")}
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, mounts)  # type: ignore[method-assign]
@@ -145,7 +145,7 @@ def test_what_is_mounted(protected: MakeApp) -> None:
     ],
 )
 def test_mistakes(given: Any, problem: str) -> None:
-    """Each is an error where it is written, with what to do."""
+    """Each is an error with its location and a remedy."""
     with pytest.raises(ConfigError) as caught:
         protect(headers=given)
     assert caught.value.problems[0].startswith(problem)

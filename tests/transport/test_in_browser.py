@@ -6,9 +6,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from browsers import PATIENCE, chromium
 from certificates import make_certificate
 from flask_secure_ml.testing import make_key_set, make_signing_key, make_token
+from http_servers import QuietHandler, in_thread
 from servers import Served, gunicorn
 from stored_keys import key_in_file
 from support import RANDOM_SECRET
@@ -34,29 +35,19 @@ CALL = """async ([url, options]) => {
 FAILED = "Failed to fetch"
 
 
-class Page(BaseHTTPRequestHandler):
+class Page(QuietHandler):
     """An empty page. It comes from this machine, as Chromium lets no page of another one call here."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<p>page")
-
-    def log_message(self, *args: object) -> None:
-        """Write nothing."""
+        self.respond(200, b"<p>page", {"Content-Type": "text/html"})
 
 
 @pytest.fixture(scope="module")
 def origins() -> Iterator[list[str]]:
     """Serve pages of two origins."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Page) for _ in range(2)]
-    for server in servers:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield [f"http://localhost:{server.server_port}" for server in servers]
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as running:
+        servers = [running.enter_context(in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Page))) for _ in range(2)]
+        yield [f"http://localhost:{server.server_port}" for server in servers]
 
 
 @dataclass
@@ -138,7 +129,7 @@ def test_an_allowed_page(call: Callable[..., Any], credential: dict[str, str]) -
 
 
 def test_any_other_page(call: Callable[..., Any], credential: dict[str, str]) -> None:
-    """It reads nothing, with a valid credential, without one, and where no preflight is sent."""
+    """It cannot read responses, with or without a valid credential, and without a preflight."""
     assert call(EVIL, "/predict", BODY, credential) == FAILED
     assert call(EVIL, "/predict", BODY) == FAILED
     assert call(EVIL, "/healthz") == FAILED

@@ -86,7 +86,7 @@ FORMS = {
 
 @pytest.fixture
 def around(clock: FakeClock, sink: MemorySink) -> Callable[[WsgiApp], Flask]:
-    """Make a protected Flask app whose WSGI application is another one."""
+    """Make a protected Flask app whose WSGI application is replaced."""
 
     def make(wsgi_app: WsgiApp, **parts: Any) -> Flask:
         app = Flask("model_app")
@@ -111,7 +111,7 @@ def call(app: Flask, method: str = "GET", **headers: str) -> tuple[int, dict[str
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_passes(around: Callable[[WsgiApp], Flask], sink: MemorySink, form: str) -> None:
-    """The response is the app's own, with what no page can break over, and it is recorded before it starts."""
+    """The response is the app's own with harmless headers, and it is recorded before it starts."""
     app = around(FORMS[form])
     status, headers, body = call(app)
     assert (status, body, headers["Content-Type"]) == (200, b"one two", "text/plain")
@@ -136,12 +136,12 @@ def test_no_form_runs_for_a_stranger(around: Callable[[WsgiApp], Flask], form: s
 
 
 def test_a_body_without_a_chunk(around: Callable[[WsgiApp], Flask]) -> None:
-    """A generator that yields nothing has started its response all the same."""
+    """A generator that yields nothing has still started its response."""
     assert call(around(generating_nothing))[::2] == (200, b"")
 
 
 def test_the_body_is_closed_once(around: Callable[[WsgiApp], Flask]) -> None:
-    """What the app returns is closed by the server, through whatever stands around it."""
+    """The server closes the iterable of the app, through all middleware."""
     body = Body(b"x")
     assert call(around(returning(body)))[2] == b"x"
     assert body.closed == 1
@@ -237,7 +237,7 @@ def test_an_app_that_fails_after_its_first_part(around: Callable[[WsgiApp], Flas
 
 
 def test_a_stream_after_a_written_part(around: Callable[[WsgiApp], Flask], sink: MemorySink) -> None:
-    """What is returned after a write is a stream like any other."""
+    """An iterable returned after a write is a normal stream."""
 
     def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
         start_response(*OK)(b"one")
@@ -252,7 +252,7 @@ def test_a_stream_after_a_written_part(around: Callable[[WsgiApp], Flask], sink:
 def test_the_body_of_a_replaced_response_is_closed(
     around: Callable[[WsgiApp], Flask], sink: MemorySink, form: str
 ) -> None:
-    """Whatever a body holds open is released, and an error of its own changes nothing."""
+    """Resources of the body are released, and its own error has no effect."""
     body = Body(b"secret")
 
     class Failing(Body):
@@ -295,7 +295,7 @@ def test_what_no_server_sends(around: Callable[[WsgiApp], Flask], sink: MemorySi
 
 
 def test_a_server_that_does_not_accept_a_response(around: Callable[[WsgiApp], Flask], sink: MemorySink) -> None:
-    """The replacement comes with ``exc_info``, as PEP 3333 asks, and only what was accepted is recorded."""
+    """The replacement has ``exc_info``, as PEP 3333 requires, and only the accepted response is recorded."""
     started: list[tuple[str, bool]] = []
 
     def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -334,7 +334,7 @@ def test_start_response_after_the_first_part(around: Callable[[WsgiApp], Flask])
 
 
 def test_server_names_are_hidden(around: Callable[[WsgiApp], Flask]) -> None:
-    """A mounted app tells no versions either, and its own choices stay."""
+    """Versions of a mounted app are hidden too, and its other headers are kept."""
 
     def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
         start_response("200 OK", [("Server", "x/1"), ("X-Powered-By", "y/2"), ("X-Content-Type-Options", "own")])
@@ -356,19 +356,19 @@ def test_a_response_before_the_guards_is_replaced(
     status, headers, body = call(app)
     assert (status, headers["Content-Type"]) == (500, "application/problem+json")
     assert b"one" not in body
-    assert "other code responded before" in caplog.text
+    assert "other code responded first" in caplog.text
     assert [record["code"] for record in sink.records] == ["internal_error"]
 
 
 def test_cleared_hooks(protected: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """An app whose hook lists were emptied serves nothing, errors of its own included."""
+    """An app whose hook lists were cleared serves nothing, including its errors."""
     app = protected()
     app.add_url_rule("/x", view_func=lambda: "secret")
     app.before_request_funcs.clear()
     app.url_value_preprocessors.clear()
     app.after_request_funcs.clear()
     assert call(app)[0] == 500
-    assert "other code responded before" in caplog.text
+    assert "other code responded first" in caplog.text
     assert call(app, "DELETE")[0] == 500
 
 

@@ -1,4 +1,4 @@
-"""Probes: what a stranger learns, what is down, how little a probe costs, and that no limit holds for it."""
+"""Probes: what they reveal, dependencies that are down, their cost, and exemption from limits."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def test_anyone_may_probe(protected: MakeApp, path: str, base: str, method: str)
     ("path", "method"), [("/livez", "POST"), ("/readyz/", "GET"), ("/readyz/details", "GET"), ("/livezz", "GET")]
 )
 def test_nothing_else_is_open_in_clear_text(protected: MakeApp, path: str, method: str) -> None:
-    """The exemption is for the two routes, not for what looks like them."""
+    """The exemption is for the two routes only, not for similar ones."""
     client = protected(PROBES={}).test_client()
     assert client.open(path, method=method, base_url=HTTP, headers=SCRAPER).status_code == 403
 
 
 def test_off_by_default(protected: MakeApp) -> None:
-    """Without the setting there are no such routes, and `ready` works nevertheless."""
+    """Without the setting there are no such routes, and `ready` still works."""
     app = protected()
     assert app.test_client().get("/livez", base_url=HTTPS).status_code == 401
     assert SecureML.ready(app) == []
 
 
 def test_what_is_down(keyed: Flask, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger learns that something is, a caller with the scope learns what; and it ends with the outage."""
+    """Anonymous callers learn that a part is down, a caller with the scope learns which; it ends with the outage."""
     client = keyed.test_client()
     assert (client.get("/readyz", base_url=HTTP).status_code, SecureML.ready(keyed)) == (200, [])
     (tmp_path / "keys.json").rename(tmp_path / "gone")
@@ -102,7 +102,7 @@ def test_details_need_the_scope(protected: MakeApp, headers: dict[str, str], sta
 
 @pytest.mark.parametrize(("outage", "expected"), [("closed", ["limit store"]), ("degrade", [])])
 def test_limit_storage(protected: MakeApp, outage: str, expected: list[str]) -> None:
-    """A storage that is down is a problem where requests are rejected for it, and not where they are counted here."""
+    """A storage that is down is a problem if requests are rejected for it, not if they are counted locally."""
     pytest.importorskip("redis")
     app = protected(PROBES={}, LIMIT_OUTAGE=outage, RATELIMIT_STORAGE_URI="redis://127.0.0.1:1")
     assert SecureML.ready(app) == expected
@@ -146,7 +146,7 @@ def test_keys_of_an_issuer(protected: MakeApp, clock: FakeClock, monkeypatch: py
 def test_a_known_key_set_is_not_fetched_for_probes(
     protected: MakeApp, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A probe names no key, and that is no reason to fetch the keys again."""
+    """A probe has no key, which is not a reason to fetch the keys again."""
     fetched: list[float] = []
     keys = parse_key_set(make_key_set(*(make_signing_key("ES256", kid) for kid in "ab")).encode(), ["ES256"])
 
@@ -163,7 +163,7 @@ def test_a_known_key_set_is_not_fetched_for_probes(
 
 
 def test_no_limit_holds_for_probes(protected: MakeApp) -> None:
-    """Whoever shares a network with the kubelet cannot end the process by filling its limit."""
+    """A client in the kubelet's network cannot end the process by using up its limit."""
     app = protected(PROBES={}, PLANS={"default": {"requests": ["2/minute"]}})
 
     @app.get("/open")
@@ -221,7 +221,7 @@ def test_a_route_of_the_app(protected: MakeApp) -> None:
     """One that exists already is an error at once, one that comes later is found by the check."""
     app = Flask("model_app")
     app.add_url_rule("/readyz/", "own", lambda: "")
-    with pytest.raises(ConfigError, match="SECURE_ML_PROBES needs /readyz"):
+    with pytest.raises(ConfigError, match="SECURE_ML_PROBES uses /readyz"):
         protected(app, PROBES={})
     app = protected(PROBES={})
     app.add_url_rule("/livez", "own", lambda: "")
@@ -230,7 +230,7 @@ def test_a_route_of_the_app(protected: MakeApp) -> None:
 
 
 def test_one_thread_finds_out(clock: FakeClock) -> None:
-    """While a part is slow, nobody waits for it: others get the last outcome, or at first that there is none."""
+    """While a check is slow, others do not wait: they get the last result, or none at first."""
     calls: list[int] = []
     gates: list[tuple[threading.Event, threading.Event]] = []
 

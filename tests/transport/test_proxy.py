@@ -1,4 +1,4 @@
-"""The proxy middleware: whose forwarded headers count."""
+"""The proxy middleware: which forwarded headers are trusted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def opened(peer: str | None, trusted: list[str] | None = None, /, **headers: str
     ],
 )
 def test_the_client_address(peer: str, chain: str, client: str) -> None:
-    """The first address from our side that is no trusted proxy, and never what a client wrote before it."""
+    """The first address from our side that is not a trusted proxy, never one that the client sent before it."""
     exchange, environ = opened(peer, x_forwarded_for=chain)
     assert (exchange.peer, exchange.client) == (peer.removeprefix("::ffff:"), client)
     assert environ["REMOTE_ADDR"] == client
@@ -79,7 +79,7 @@ def test_the_scheme(peer: str, proto: str, secure: bool) -> None:
 
 
 def test_the_host() -> None:
-    """A trusted proxy may name the host; anything that is no host name is dropped."""
+    """A trusted proxy may set the host; an invalid host name is dropped."""
     assert opened("10.0.0.1", x_forwarded_host="model.example:444")[1]["HTTP_HOST"] == "model.example:444"
     assert opened("10.0.0.1", x_forwarded_host="a/../b")[1]["HTTP_HOST"] == "api.example"
     assert opened("192.0.2.1", x_forwarded_host="evil.example")[1]["HTTP_HOST"] == "api.example"
@@ -88,7 +88,7 @@ def test_the_host() -> None:
 @pytest.mark.parametrize("name", sorted(HOP_HEADERS))
 @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1"])
 def test_other_hop_headers_are_removed(peer: str, name: str) -> None:
-    """Not even from a trusted proxy: this release does not use them, so nothing behind may either."""
+    """Even from a trusted proxy: this release does not use them, so inner code must not either."""
     assert name not in opened(peer, **{name.removeprefix("HTTP_"): "x"})[1]
 
 

@@ -23,7 +23,7 @@ PLANS = {"default": {"requests": ["2/hour"]}}
 
 
 def as_json(error: HTTPException) -> Any:
-    """Return what the documentation of Flask writes for errors as JSON."""
+    """Return the JSON error response of Flask's documentation."""
     response: Any = error.get_response()
     response.data = jsonify(code=error.code, name=error.name).data
     response.content_type = "application/json"
@@ -111,7 +111,7 @@ def test_a_hook_changes_no_rejection(serving: Callable[..., Flask]) -> None:
 
 
 def test_the_body_stays_the_apps(serving: Callable[..., Flask]) -> None:
-    """Its words are what a handler is for."""
+    """A handler exists for its own message."""
     app = serving()
     app.register_error_handler(401, lambda _: ({"error": "please log in"}, 200))
     response = ask(app)
@@ -133,7 +133,7 @@ def as_object(error: HTTPException) -> Any:
 
 @pytest.mark.parametrize("handler", [as_object, as_json])
 def test_what_was_wrong_with_a_body_stays(serving: Callable[..., Flask], handler: Callable[[Any], Any]) -> None:
-    """The errors of a 422 are in each JSON object that a handler wrote, beside its own members."""
+    """The errors of a 422 are in each JSON object that a handler wrote, with its own members."""
     app = serving(POLICIES={"/predict": {"body": f"{__name__}:Numbers"}})
     app.register_error_handler(HTTPException, handler)
     response = ask(app, caller(), **BAD)
@@ -147,7 +147,7 @@ def test_what_was_wrong_with_a_body_stays(serving: Callable[..., Flask], handler
     [["a list"], "a text", {"errors": "mine"}, Response("{", 422, mimetype="application/json"), Response(iter("{}"))],
 )
 def test_other_bodies_of_a_422_stay(serving: Callable[..., Flask], written: Any) -> None:
-    """What is no object, cannot be read or has the member already is as the handler wrote it."""
+    """A body that is not an object, cannot be read or already has the member is not changed."""
     app = serving(POLICIES={"/predict": {"body": f"{__name__}:Numbers"}})
     app.register_error_handler(422, lambda _: written)
     response = ask(app, caller(), **BAD)
@@ -193,7 +193,7 @@ def test_handlers_of_the_app_see_its_errors(serving: Callable[..., Flask], sink:
 
 
 def test_handlers_that_pass_http_errors_on(serving: Callable[..., Flask]) -> None:
-    """Where errorhandler(Exception) returns an HTTP error as it is, the client gets the problem document."""
+    """If errorhandler(Exception) returns an HTTP error unchanged, the client gets the problem document."""
     app = serving()
     app.add_url_rule("/own", "own", lambda: abort(409, "another run is active"))
     app.register_error_handler(Exception, lambda error: error)
@@ -204,7 +204,7 @@ def test_handlers_that_pass_http_errors_on(serving: Callable[..., Flask]) -> Non
 
 
 def test_an_exception_that_a_handler_took(serving: Callable[..., Flask], sink: MemorySink) -> None:
-    """It has the code of the status that the handler chose; the log has its type, and not its text."""
+    """It has the code of the handler's status; the log has its type, but not its message."""
     app = serving()
     app.add_url_rule("/own", "own", lambda: str({"a": 1}["secret"]))
     app.register_error_handler(KeyError, lambda _: ("no such row", 404))
@@ -280,7 +280,7 @@ def test_the_log_has_the_rejection(protected: MakeApp, sink: MemorySink) -> None
 
 @pytest.mark.parametrize("status", [200, 404, 422])
 def test_responses_of_views_stay(serving: Callable[..., Flask], status: int) -> None:
-    """What a view returns is no rejection."""
+    """A response of a view is not a rejection."""
     app = serving()
     app.add_url_rule("/own", "own", lambda: ("own", status))
     response = app.test_client().get("/own", base_url=HTTPS, headers=caller())
@@ -313,7 +313,7 @@ def test_filters_of_the_user_change_none(protected: MakeApp) -> None:
 
 
 def test_a_second_attempt_of_middleware(protected: MakeApp) -> None:
-    """Middleware beneath may try another path after a rejection; what was admitted then is no rejection."""
+    """Inner middleware may try another path after a rejection; an admitted request is not a rejection."""
     app = Flask("model_app")
     app.add_url_rule("/closed", "closed", lambda: "closed")
     app.add_url_rule("/open", "open", public(lambda: "open"))

@@ -9,6 +9,7 @@ from flask import Flask, Response, request, session
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_secure_ml import public
+from flask_secure_ml.testing import MemorySink
 from support import HTTPS, MakeApp, caller
 
 POLICY = {
@@ -66,28 +67,51 @@ def test_tls_is_optional_beneath_the_guards(bare_app: Flask, protected: MakeApp)
     assert statuses == [200, 403, 403, 403]
 
 
+@pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize(
-    ("debug", "address", "lines"),
+    ("address", "name", "near"),
     [
-        pytest.param(True, "127.0.0.1", 1, id="debug, here"),
-        pytest.param(True, "::1", 1, id="debug, here, IPv6"),
-        pytest.param(True, "192.0.2.7", 0, id="debug, another machine"),
-        pytest.param(True, "", 0, id="debug, a Unix socket"),
-        pytest.param(False, "127.0.0.1", 0, id="production, here"),
+        pytest.param("127.0.0.1", "127.0.0.1", True, id="here"),
+        pytest.param("::1", "::1", True, id="here, IPv6"),
+        pytest.param("172.18.0.3", "172.18.0.3", True, id="a container"),
+        pytest.param("", "a Unix socket", True, id="a Unix socket"),
+        pytest.param("8.8.8.8", "8.8.8.8", False, id="the internet"),
     ],
 )
-def test_a_developer_reads_what_to_do(
-    app: Flask, caplog: pytest.LogCaptureFixture, debug: bool, address: str, lines: int
+def test_what_to_do_is_logged(
+    app: Flask,
+    sink: MemorySink,
+    caplog: pytest.LogCaptureFixture,
+    debug: bool,
+    address: str,
+    name: str,
+    near: bool,
 ) -> None:
-    """One line for each process, with both remedies; the client learns no more than before."""
+    """For a local client, the reason names the setting; in debug mode, a warning has all fixes."""
     app.debug = debug
     client = app.test_client()
     responses = [client.get("/", environ_overrides={"REMOTE_ADDR": address}) for _ in range(3)]
     assert {each.status_code for each in responses} == {403}
     assert "adhoc" not in responses[0].text
+    advice = "; a proxy that terminates TLS must be in SECURE_ML_TRUSTED_PROXIES" if near else ""
+    assert sink.records[-1]["reason"] == f"insecure_transport: clear text from {name}{advice}"
     hints = [each.message for each in caplog.records if "tls_required" in each.message]
-    assert len(hints) == lines
-    assert all("flask run --cert adhoc" in each and "SECURE_ML_REQUIRE_TLS = False" in each for each in hints)
+    assert len(hints) == (near and debug)
+    for remedy in ("flask run --cert adhoc", "SECURE_ML_REQUIRE_TLS = False", "SECURE_ML_TRUSTED_PROXIES"):
+        assert all(remedy in each for each in hints)
+
+
+@pytest.mark.parametrize("scheme", [{}, {"X-Forwarded-Proto": "http"}])
+def test_the_reason_behind_a_trusted_proxy(
+    protected: MakeApp, sink: MemorySink, caplog: pytest.LogCaptureFixture, scheme: dict[str, str]
+) -> None:
+    """The reason names the trusted proxy whose header is missing or wrong; no hint is logged."""
+    client = protected(TRUSTED_PROXIES=["127.0.0.0/8"]).test_client()
+    headers = {"X-Forwarded-For": "10.1.2.3", **scheme}
+    assert client.get("/", headers=headers).status_code == 403
+    reason = "insecure_transport: clear text from 10.1.2.3, whose proxy 127.0.0.1 sends no X-Forwarded-Proto: https"
+    assert sink.records[-1]["reason"] == reason
+    assert not [each for each in caplog.records if "tls_required" in each.message]
 
 
 def test_clear_text_can_be_allowed(protected: MakeApp) -> None:
@@ -130,7 +154,7 @@ def test_the_view_may_allow_caching(app: Flask) -> None:
 
 
 def test_browsers_may_read_the_challenge(protected: MakeApp) -> None:
-    """DP-16: with DPoP, scripts of other origins may read what they need to respond; without it, nothing more."""
+    """DP-16: with DPoP, scripts of other origins may read the headers that they need; without it, no more."""
     issuer = {"issuer": "https://a", "audience": "b", "algorithms": ["RS256"], "jwks_uri": "https://a/jwks"}
     exposed = [
         protected(TOKEN_ISSUERS=[issuer], DPOP=mode, RESOURCE_URI="https://a")

@@ -93,7 +93,7 @@ def decorated_names_keep_their_types(app: Flask) -> None:
 
 
 def mistakes_are_found(app: Flask) -> None:
-    """Each ignore is itself checked: mypy reports one that hides nothing."""
+    """Each ignore is itself checked: mypy reports one without effect."""
     SecureML(app, guards=[Filter()])  # type: ignore[list-item]
     SecureML(authenticators=[Recorder()])  # type: ignore[list-item]
     protect(scope=["predict"])  # type: ignore[call-overload]

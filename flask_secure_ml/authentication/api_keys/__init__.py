@@ -1,1 +1,1 @@
-"""API keys: their form, their stores, and how they are issued, rotated and revoked."""
+"""API keys: their format, their stores, and their issue, rotation and revocation."""

@@ -22,28 +22,28 @@ from .lifecycle import Rarely
 log: logging.Logger = logging.getLogger(__name__)
 
 MOST_ACCEPTED = 10_000
-"""How many accepted keys one process knows."""
+"""The maximum number of accepted keys that one process caches."""
 
 
 class ApiKeyAuthenticator:
     """Accepts ``Authorization: ApiKey <key>`` or ``X-API-Key: <key>``, never a key in the URL.
 
     Every string costs one lookup and, for each secret of the pepper, one HMAC and one comparison of digests of fixed
-    length, whether it is a key or not and its id exists or not. Every rejection has the same response.
+    length, regardless of whether it is a key and whether its id exists. Every rejection has the same response.
 
     A key that was hashed under an older secret of the pepper is hashed again under the newest when it is used.
 
-    What is known of a key that was accepted is one digest, under a random key of this process: while its record has the
-    same hash and the pepper is the same, the HMAC need not be computed again. Everything else that its record says is
-    checked for each request. A store may have a method ``recent``, which returns the record of such a key as it was a
-    moment ago; any other string is looked up in its present content.
+    An accepted key is cached as a digest, keyed with a random key of this process. While the hash in its record and the
+    pepper are unchanged, the HMAC need not be computed again. The rest of the record is checked for each request. A
+    store may have a method ``recent``, which returns the record of a cached key as it was a moment ago; any other
+    string is looked up in the current content of the store.
 
-    :param store: the store of the records.
+    :param store: stores the records.
     :param pepper: the references to the secrets that key the hash, newest first.
     :param clock: decides whether a key has expired.
-    :param headers: which of the two are read: ``x-api-key``, ``apikey``.
-    :param reserved: the schemes of ``Authorization``, in lower case, that are credentials of this app; another one is
-        for the view, and may stand beside ``X-API-Key``.
+    :param headers: which of the two are accepted: ``x-api-key``, ``apikey``.
+    :param reserved: the schemes of ``Authorization``, in lower case, that carry credentials of this app; any other
+        scheme is left to the view, and may be sent together with ``X-API-Key``.
     """
 
     name = "api_key"
@@ -72,7 +72,7 @@ class ApiKeyAuthenticator:
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the key.
 
-        :raises MalformedRequest: a key in both headers, two in one, or a key beside another credential of this app.
+        :raises MalformedRequest: both headers have a key, one has two, or another credential of this app is sent too.
         """
         own: str = request.environ.get("HTTP_X_API_KEY", "") if self._own else ""
         standard = None
@@ -88,7 +88,7 @@ class ApiKeyAuthenticator:
         """Return the principal of the key.
 
         :raises UnusableCredential: the key is disabled, revoked or expired.
-        :raises NotAuthenticated: it is not known.
+        :raises NotAuthenticated: the key is unknown.
         :raises DependencyUnavailable: the store or the pepper cannot be read.
         """
         key = credential if has_form(credential) else NOBODY
@@ -110,7 +110,10 @@ class ApiKeyAuthenticator:
         return record.principal
 
     def _verified(self, key: str, digest: bytes, pepper: tuple[bytes, ...]) -> KeyRecord:
-        """Return the record of a key if the key is right."""
+        """Return the record of a key whose hash matches.
+
+        :raises NotAuthenticated: the key is unknown or wrong.
+        """
         record = self._record(key)
         hashes = self._hashes(key)
         expected = NO_HASH if record is None else record.hash
@@ -132,7 +135,7 @@ class ApiKeyAuthenticator:
         except DependencyUnavailable:
             if key != NOBODY:
                 raise
-            return None  # it is not a key, whatever the store contains
+            return None  # not a key, so the store is not needed
 
     def _hashes(self, key: str) -> list[str]:
         try:
@@ -141,7 +144,7 @@ class ApiKeyAuthenticator:
             raise _no_pepper(error) from None
 
     def _rehash(self, old: KeyRecord, newest: str, now: float) -> None:
-        """Store the hash under the newest secret, so that the older ones can be removed one day."""
+        """Store the hash under the newest secret, so that older secrets can be removed eventually."""
         if not self._rehashing.due(old.id, now):
             return
         try:
@@ -150,7 +153,7 @@ class ApiKeyAuthenticator:
             )
         except (OSError, ValueError, KeyError, DependencyUnavailable) as error:
             reason = error.reason if isinstance(error, DependencyUnavailable) else error
-            log.warning("the API key %s could not be hashed again: %s", old.id, reason)
+            log.warning("the API key %s could not be rehashed: %s", old.id, reason)
 
 
 def _no_pepper(error: ValueError) -> DependencyUnavailable:
@@ -160,15 +163,18 @@ def _no_pepper(error: ValueError) -> DependencyUnavailable:
 def _wrong(key: str, record: KeyRecord | None) -> NotAuthenticated:
     intact = checksum(key[:-6]) == key[-6:]
     if key == NOBODY:
-        return NotAuthenticated("not in the form of an API key")
+        return NotAuthenticated("not in the format of an API key")
     if record is None:
-        why = f"no API key has the id {id_part(key)}" if intact else "not in the form of an API key"
+        why = f"no API key has the id {id_part(key)}" if intact else "not in the format of an API key"
         return _invalid(why, id_part(key))
     return _invalid(f"wrong {'secret' if intact else 'checksum'} for the API key {record.id}", record.id)
 
 
 def _invalid(reason: str, claimed: str) -> NotAuthenticated:
-    """Return the error with the claimed id, whether it exists or not: a difference would reveal which ids do."""
+    """Return the error for a wrong key with the id that it claims.
+
+    The id is set even if it does not exist, so that clients cannot find out which ids exist.
+    """
     error = NotAuthenticated(reason)
     error.claimed = claimed
     return error

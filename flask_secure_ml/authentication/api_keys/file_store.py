@@ -1,8 +1,8 @@
-"""API keys in a file that running workers watch.
+"""API keys in a file; running workers pick up its changes.
 
-Changes are atomic: a lock beside the file (``flock``), a temporary file, ``fsync`` and a rename. A reader sees the old
-content or the new one, never a part of each. When keys were last used is in a second file, ``<file>.used``, so that
-requests never write the first. All three belong to the owner of the key file, whoever changes it.
+Changes are atomic: a lock file beside the key file (``flock``), a temporary file, ``fsync`` and a rename. A reader sees
+either the old content or the new one. The times of last use are in a second file, ``<file>.used``, so that requests
+never write the key file. All three files belong to the owner of the key file, even if another user changes them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import DependencyUnavailable
 from ...principal import Clock
-from ...refresh import Outage, WatchedFile
+from ...refresh import Outage, WatchedFile, replace_file
 from ...strictjson import loads
 from .key import REVOKED, VERSION, Change, KeyRecord, Records, from_members, is_version, to_members
 from .lifecycle import LastUse, Uses, merged, parse_uses
@@ -39,13 +39,13 @@ _RETRY_AFTER = (("Retry-After", "60"),)
 class FileKeyStore:
     """API keys in a JSON file, cached in memory.
 
-    A new key is accepted with the next request. What changes of one that was accepted takes effect within 100 ms, and
-    with the next request if this process changed it.
+    A new key is accepted from the next request on. A change of a key that was accepted before takes effect within
+    100 ms, or with the next request if this process made it.
 
-    A file that is missing or damaged rejects every key: it could have lost a revocation.
+    While the file is missing or damaged, every key is rejected, because a revocation may have been lost.
 
     :param path: the file, or a symbolic link to it; created with mode 0600 by the first :meth:`add`.
-    :param clock: measures these 100 ms; without one, everything takes effect with the next request.
+    :param clock: measures these 100 ms; without a clock, every change takes effect with the next request.
     """
 
     def __init__(self, path: str | Path, clock: Clock | None = None) -> None:
@@ -70,16 +70,23 @@ class FileKeyStore:
         return self._read(self._file.recent).get(key_id)
 
     def list(self) -> tuple[KeyRecord, ...]:
-        """Return every record in the order of creation; none if there is no file yet.
+        """Return every record, oldest first; none if the file does not exist yet.
 
         :raises DependencyUnavailable: the file is damaged.
         """
         return tuple(self._read(self._file.read).values()) if self.path.exists() else ()
 
+    def cached(self) -> Collection[KeyRecord]:
+        """Return every record as it was at most 100 ms ago.
+
+        :raises DependencyUnavailable: the file is missing or damaged.
+        """
+        return self._read(self._file.recent).values()
+
     def add(self, record: KeyRecord) -> None:
         """Store a new record.
 
-        :raises ValueError: the id is taken, or the record could not be parsed again.
+        :raises ValueError: the id is taken, or :func:`parse_records` would reject the record.
         :raises OSError: the file cannot be written.
         """
         with self._changing() as records:
@@ -88,7 +95,7 @@ class FileKeyStore:
             records[record.id] = record
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
-        """Replace a record with what ``change`` returns for it, and return that.
+        """Replace a record with the return value of ``change``, and return the new record.
 
         :raises KeyError: there is no such key.
         :raises OSError: the file cannot be written.
@@ -110,14 +117,17 @@ class FileKeyStore:
         self._last_use.used(key_id, when)
 
     def last_used(self) -> Uses:
-        """Return when each key was last used; nothing if the file of uses is missing or damaged."""
+        """Return when each key was last used.
+
+        It is empty if the file with these times is missing or damaged.
+        """
         path = _beside(self._target(), ".used")
         try:
             return _parse_uses(path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning("%s is ignored: %s", path, error)
+            log.warning("ignoring %s: %s", path, error)
             return {}
 
     def _write_uses(self, uses: Uses) -> None:
@@ -132,6 +142,8 @@ class FileKeyStore:
     def _read(self, read: Callable[[], Records]) -> Records:
         try:
             records = read()
+        except FileNotFoundError:
+            reason = "the API key file does not exist: create the first key, or restore the file"
         except OSError as error:
             reason = f"the API key file cannot be read: {error.strerror}"
         except ValueError as error:
@@ -145,7 +157,7 @@ class FileKeyStore:
     def _parse(self, raw: bytes) -> Records:
         if not self._warned and self.path.stat().st_mode & 0o077:
             self._warned = True
-            log.warning("%s can be read or written by others than its owner; chmod 600 it", self.path)
+            log.warning("%s can be read or written by users other than its owner; run chmod 600", self.path)
         return parse_records(raw)
 
     @contextmanager
@@ -158,21 +170,21 @@ class FileKeyStore:
             self._file.forget()
 
     def _target(self) -> Path:
-        """Return the file itself: a symbolic link stays one, and processes that use either name share the lock."""
+        """Return the path without symbolic links, so that links are preserved and share the lock of their target."""
         return Path(os.path.realpath(self.path))
 
 
 def parse_records(raw: bytes) -> Records:
     """Parse the content of a key file.
 
-    :raises ValueError: it is not version 1, has an id twice, or a record that is not complete.
+    :raises ValueError: it is not version 1, has a duplicate id, or a record is incomplete.
     """
     entries = _versioned(raw).get("keys")
     if not isinstance(entries, list):
         raise ValueError("its keys are not a list")
     records = {record.id: record for record in map(from_members, entries)}
     if len(records) < len(entries):
-        raise ValueError("it has an id twice")
+        raise ValueError("it has a duplicate id")
     return records
 
 
@@ -206,7 +218,9 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _lock(descriptor: int, seconds: float) -> None:
-    """Take the lock, or give up in time: a process that was stopped while it held it must not stop requests too.
+    """Acquire the lock, with a timeout.
+
+    A suspended process that holds the lock must not block requests.
 
     :raises BlockingIOError: another process holds it.
     """
@@ -222,7 +236,7 @@ def _lock(descriptor: int, seconds: float) -> None:
 
 @contextmanager
 def _locked(target: Path, *, wait: bool = True) -> Iterator[None]:
-    # Whoever can write the folder could put a link here, and root would create or change the file behind it.
+    # A user who can write to the directory could create a link here, and root would create or change its target.
     descriptor = os.open(_beside(target, ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         _give_to_owner_of(target, descriptor)
@@ -233,7 +247,7 @@ def _locked(target: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _give_to_owner_of(target: Path, descriptor: int) -> None:
-    """Let a file belong to the owner of the key file, or before there is one to the owner of its folder.
+    """Give a file to the owner of the key file, or of its directory if the key file does not exist yet.
 
     A change by root must take no file from the server that reads and writes them.
 
@@ -251,30 +265,5 @@ def _give_to_owner_of(target: Path, descriptor: int) -> None:
 
 
 def _write(path: Path, content: bytes, *, owner_of: Path, durable: bool = True) -> None:
-    """Replace the content of a file; ``mkstemp`` gives it mode 0600.
-
-    :param owner_of: the file whose owner it gets.
-    :param durable: wait for the disk; what may be lost in a crash of the machine need not.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            _give_to_owner_of(owner_of, stream.fileno())
-            stream.write(content)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
-    if durable:
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Replace the content of a file; the new file has mode 0600 and the owner of ``owner_of``."""
+    replace_file(path, content, prepare=partial(_give_to_owner_of, owner_of), durable=durable)

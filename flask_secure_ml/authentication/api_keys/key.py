@@ -1,4 +1,4 @@
-"""The form of an API key, its hash, and the record that a store has of it.
+"""The format of an API key, its hash, and its record in a store.
 
 A key reads ``sml_<id>_<secret><checksum>``: 12 characters of its id, 43 random ones (256 bits) and 6 with
 a CRC-32 of all before, so that a scanner for leaked secrets can distinguish a key from noise. All are base62. Only an
@@ -14,7 +14,7 @@ import re
 import secrets
 import string
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
@@ -26,10 +26,10 @@ from ...strictjson import loads
 
 ALPHABET = string.digits + string.ascii_letters
 PREFIX = "sml_"
-"""The beginning of every key; nothing else that is accepted as a key begins otherwise."""
+"""The prefix of every key; a string without it is never accepted as a key."""
 
 NOBODY = f"sml_{'-' * 12}_{'0' * 49}"
-"""Stands in for a string that is not a key, so that it costs as much as one; no key has such an id."""
+"""Verified in place of a string that is not a key, so that both cost the same; no key has such an id."""
 
 _FORM = re.compile(r"sml_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
 _SCHEME = "hmac-sha256:"
@@ -43,17 +43,20 @@ def new_key() -> str:
 
 
 def has_form(key: str) -> bool:
-    """Return True if a string has the length and the characters of a key; the checksum is not checked."""
+    """Return True if a string has the length and alphabet of a key.
+
+    The checksum is not verified.
+    """
     return _FORM.fullmatch(key) is not None
 
 
 def key_id(key: str) -> str | None:
-    """Return the id of a key, or None for a string that does not have the form of one or has a wrong checksum."""
+    """Return the id of a key, or None if the string has another format or a wrong checksum."""
     return id_part(key) if has_form(key) and checksum(key[:-6]) == key[-6:] else None
 
 
 def id_part(key: str) -> str:
-    """Return the id in a string that has the form of a key."""
+    """Return the id in a string that has the format of a key."""
     return key[4:16]
 
 
@@ -68,15 +71,15 @@ def checksum(body: str) -> str:
 
 
 def hash_key(key: str, pepper: bytes) -> str:
-    """Return the hash of a key, which is what is stored of it."""
+    """Return the hash of a key, in the form in which it is stored."""
     return _SCHEME + hmac.digest(pepper, key.encode(), "sha256").hex()
 
 
 class KeyHasher:
     """Hashes keys under every secret of a ring.
 
-    The secrets are read for every key, so that a changed file takes effect at once. The keyed HMACs are cached: keying
-    one is more than half of the work.
+    The secrets are read for every key, so that a changed file takes effect at once. The keyed HMACs are cached, because
+    keying one is more than half of the work.
 
     :param pepper: the secrets, newest first.
     """
@@ -87,7 +90,7 @@ class KeyHasher:
 
     @property
     def used(self) -> tuple[bytes, ...]:
-        """The secrets that the last hashes were made with."""
+        """The secrets that were used for the last hashes."""
         return self._keyed[0]
 
     def hashes(self, key: str) -> list[str]:
@@ -136,7 +139,7 @@ class KeyRecord:
     :param created: seconds since the epoch.
     :param expires: seconds since the epoch, or None for a key that does not expire.
     :param status: ``active``, ``disabled`` (until it is enabled again) or ``revoked`` (for good).
-    :param endpoints: the endpoints or URL rules that it is for; None for every one.
+    :param endpoints: the endpoints or URL rules that it is valid for; None for all.
     :param replaced_by: the id of its successor after a rotation.
     """
 
@@ -180,13 +183,23 @@ class KeyStore(Protocol):
     """Stores the records of API keys."""
 
     def get(self, key_id: str) -> KeyRecord | None:
-        """Return the record with this id, or None; called for every request, also with strings that are not an id.
+        """Return the record with this id, or None.
+
+        It is called for every request, also with strings that are not ids.
 
         :raises DependencyUnavailable: the store cannot be read.
         """
 
     def list(self) -> tuple[KeyRecord, ...]:
         """Return every record, oldest first.
+
+        :raises DependencyUnavailable: the store cannot be read.
+        """
+
+    def cached(self) -> Collection[KeyRecord]:
+        """Return every record from the cache of this process.
+
+        The records are at most a second old unless the store is down.
 
         :raises DependencyUnavailable: the store cannot be read.
         """
@@ -199,9 +212,9 @@ class KeyStore(Protocol):
         """
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
-        """Replace a record with what ``change`` returns for it, with no other change in between, and return that.
+        """Replace a record with the return value of ``change``, atomically, and return the new record.
 
-        Whatever ``change`` raises reaches the caller, and the record stays.
+        An exception of ``change`` propagates, and leaves the record unchanged.
 
         :raises KeyError: there is no such key.
         :raises DependencyUnavailable: the store cannot be changed.
@@ -215,13 +228,15 @@ class KeyStore(Protocol):
         """
 
     def used(self, key_id: str, when: float) -> None:
-        """Record that a key was used, in seconds since the epoch, to the minute; called for every request.
+        """Record that a key was used, in seconds since the epoch, to the minute.
 
-        It never raises: a use that cannot be recorded is logged.
+        It is called for every request. It never raises; failures are logged.
         """
 
     def last_used(self) -> Mapping[str, int]:
-        """Return when each key was last used, in seconds since the epoch; keys that never were are absent.
+        """Return when each key was last used, in seconds since the epoch.
+
+        Keys that were never used are absent.
 
         :raises DependencyUnavailable: the store cannot be read.
         """
@@ -236,7 +251,7 @@ def to_members(record: KeyRecord) -> dict[str, Any]:
 def from_members(entry: Any) -> KeyRecord:
     """Return the record from the members of a JSON object.
 
-    :raises ValueError: members are missing, unknown or have values that no record has.
+    :raises ValueError: members are missing, unknown or invalid.
     """
     names = {each.name for each in fields(KeyRecord)}
     if not isinstance(entry, dict) or entry.keys() != names or not _sound(entry):
@@ -273,7 +288,7 @@ def parse_record(raw: bytes) -> KeyRecord:
 
 
 def is_version(value: Any) -> bool:
-    """Return True if a value is the version of the format; true is not 1."""
+    """Return True if a value is the version of the format; JSON ``true`` does not count as 1."""
     return type(value) is int and value == VERSION
 
 
@@ -293,7 +308,7 @@ def _sound(entry: Mapping[str, Any]) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    # An unprintable character could forge a line of a log or of a table in a terminal.
+    # An unprintable character could forge a log line or a table row in a terminal.
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 

@@ -1,6 +1,6 @@
-"""The lifecycle of an API key: issued, disabled and enabled, replaced by rotation, revoked; and when it was last used.
+"""The lifecycle of an API key: issue, disable, enable, rotate, revoke; and the time of its last use.
 
-The last use is recorded to the minute, so that it costs a request one lookup in a dictionary.
+The last use is recorded to the minute, so that it costs most requests only a dictionary lookup.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def issue_key(
 
     :param now: seconds since the epoch.
     :param expires: seconds since the epoch, or None for a key that does not expire.
-    :param endpoints: the endpoints or URL rules that the key is for, or None for every one.
-    :raises ValueError: a client name, a scope or an endpoint with characters that are not allowed, no usable pepper,
-        or an expiry after the year 9999.
+    :param endpoints: the endpoints or URL rules that the key is valid for, or None for all.
+    :raises ValueError: a client name, a scope or an endpoint has characters that are not allowed, there is no usable
+        pepper, or the expiry is after the year 9999.
     :raises DependencyUnavailable: the store cannot be changed.
     """
     if not client.isprintable() or not client.strip() or len(client) > MAX_CLIENT:
@@ -62,12 +62,13 @@ def issue_key(
 def rotate_key(
     store: KeyStore, pepper: SecretRing, key_id: str, *, now: float, overlap: float
 ) -> tuple[str, KeyRecord]:
-    """Create a successor with the same client, scopes, plan, endpoints and lifetime; return it and its record.
+    """Create the successor of a key, store its record, and return both.
 
-    The old key is accepted for a while longer, never beyond its own expiry.
+    The successor has the same client, scopes, plan, endpoints and lifetime. The old key stays valid for ``overlap``
+    seconds, but never beyond its own expiry.
 
     :param now: seconds since the epoch.
-    :param overlap: seconds for which the old key is still accepted, a year at most; 0 expires it at once.
+    :param overlap: at most a year; 0 expires the old key at once.
     :raises KeyError: there is no such key.
     :raises ValueError: the key is disabled, revoked, expired or replaced already, or there is no usable pepper.
     :raises DependencyUnavailable: the store cannot be changed.
@@ -88,7 +89,7 @@ def rotate_key(
     try:
         store.update(key_id, lambda record: _replaced(_replaceable(record, now), successor.id, now + overlap))
     except Exception:
-        # It may have been revoked or rotated a moment ago; then nobody gets the new key, and it must not stay behind.
+        # The old key may have been revoked or rotated meanwhile. The new key is not returned, so revoke it.
         store.revoke(successor.id)
         raise
     return key, successor
@@ -124,14 +125,14 @@ def enable_key(store: KeyStore, key_id: str) -> KeyRecord:
 def _to(status: str) -> Callable[[KeyRecord], KeyRecord]:
     def change(record: KeyRecord) -> KeyRecord:
         if record.status == REVOKED:
-            raise ValueError(f"the key {record.id} is revoked, and stays so")
+            raise ValueError(f"the key {record.id} is revoked permanently")
         return replace(record, status=status)
 
     return change
 
 
 def _known(store: KeyStore, key_id: str) -> KeyRecord:
-    """Return a record as it is stored, not as this process cached it."""
+    """Return a record from the store, not from the cache of this process."""
     found = [record for record in store.list() if record.id == key_id]
     if not found:
         raise KeyError(key_id)
@@ -144,7 +145,7 @@ def _replaceable(record: KeyRecord, now: float) -> KeyRecord:
     if record.expired(now):
         raise ValueError(f"the key {record.id} has expired; create a new one instead")
     if record.replaced_by is not None:
-        raise ValueError(f"the key {record.id} was replaced by {record.replaced_by} already")
+        raise ValueError(f"the key {record.id} was already replaced by {record.replaced_by}")
     return record
 
 
@@ -163,12 +164,12 @@ def _scopes(scopes: Iterable[str]) -> frozenset[str]:
 def _endpoints(endpoints: Iterable[str]) -> frozenset[str]:
     found = _set_of(endpoints, "endpoints")
     if not found or not all(name.isprintable() and name.strip() for name in found):
-        raise ValueError("endpoints must be names of endpoints or URL rules, at least one; leave them out for all")
+        raise ValueError("endpoints must be at least one endpoint name or URL rule; omit them to allow all")
     return found
 
 
 def _set_of(values: Iterable[str], what: str) -> frozenset[str]:
-    # A single string is an iterable too: each of its letters would become a scope.
+    # A single string is iterable too: each of its characters would become a scope.
     if isinstance(values, str):
         raise ValueError(f"{what} must be a list of strings, not one string")
     return frozenset(values)
@@ -182,17 +183,20 @@ Uses = Mapping[str, int]
 
 
 class Rarely:
-    """Accepts one event of a kind each minute.
+    """Rate-limits events to one of each kind per minute.
 
-    The kinds are stored for ever, so they must be few: ids of keys that exist, never what a caller sends.
+    The kinds are never evicted, so there must be few of them: ids of existing keys, never values from requests.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
     def due(self, kind: str, now: float) -> bool:
-        """Return True, and count this event, if a minute has passed since the last one of this kind that was due."""
-        # The distance, because a clock that was set back must not suppress a kind for years.
+        """Return True, and record the event, if an event of this kind is due.
+
+        It is due a minute after the last one that was due.
+        """
+        # The absolute difference: a clock that was set back must not suppress a kind for years.
         if abs(now - self._last.get(kind, -math.inf)) < RESOLUTION:
             return False
         self._last[kind] = now
@@ -200,11 +204,11 @@ class Rarely:
 
 
 class LastUse:
-    """Collects the uses of keys in this process and writes them, at most once a second and all that wait together.
+    """Collects the uses of keys in this process, and writes them in batches at most once a second.
 
-    :param write: stores instants, in seconds since the epoch, by the id of the key. If it raises BlockingIOError,
-        another process is writing, and the uses wait for the next second; after another error they wait a minute. The
-        same error is logged once: a key file may be read-only on purpose.
+    :param write: stores times, in seconds since the epoch, by key id. If it raises BlockingIOError, because another
+        process is writing, it is retried after a second; after any other error, after a minute. The same error is
+        logged only once, since a key file may be read-only on purpose.
     """
 
     def __init__(self, write: Callable[[Uses], None]) -> None:
@@ -217,7 +221,7 @@ class LastUse:
         self._complaint = ""
 
     def used(self, key_id: str, when: float) -> None:
-        """Record one use. It raises no error."""
+        """Record one use; never raises."""
         due = self._rarely.due(key_id, when)
         if due or self._waiting:
             self._record({key_id: int(when)} if due else {}, when)
@@ -229,7 +233,7 @@ class LastUse:
                 return
             self._asked, self._pause = when, _BETWEEN_WRITES
             waiting, self._waiting = self._waiting, {}
-        # Outside the lock: other threads do not wait for a disk or a network.
+        # Outside the lock, so that other threads do not wait for the disk or the network.
         self._write_all(waiting)
 
     def _write_all(self, waiting: dict[str, int]) -> None:
@@ -254,15 +258,15 @@ class LastUse:
 
 
 def parse_uses(entries: Mapping[str, object]) -> dict[str, int]:
-    """Return instants by id that were read from a store, checked.
+    """Return times by id that were read from a store, validated.
 
-    :raises ValueError: one is not a whole number of seconds.
+    :raises ValueError: one of them is not a whole number of seconds.
     """
     if not all(type(when) is int and when >= 0 for when in entries.values()):
-        raise ValueError("an instant is not a whole number of seconds")
+        raise ValueError("a time of last use is not a whole number of seconds")
     return {key_id: when for key_id, when in entries.items() if isinstance(when, int)}
 
 
 def merged(known: Uses, new: Uses) -> dict[str, int]:
-    """Return the later instant of each key."""
+    """Return the later of the two times for each key."""
     return {**known, **{key_id: max(when, known.get(key_id, 0)) for key_id, when in new.items()}}

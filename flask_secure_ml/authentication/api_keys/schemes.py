@@ -1,6 +1,6 @@
-"""API keys in the headers that other clients send: ``Authorization: Bearer`` and ``Authorization: Basic``.
+"""API keys in the standard schemes that many clients send: ``Authorization: Bearer`` and ``Authorization: Basic``.
 
-Each is a separate authenticator over the same keys, and exists only if ``SECURE_ML_API_KEY_SCHEMES`` names it.
+Each is a separate authenticator for the same keys, and used only if ``SECURE_ML_API_KEY_SCHEMES`` names it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .authenticator import ApiKeyAuthenticator
 from .key import PREFIX
 
 MAX_BASIC = 1024
-"""The most characters after ``Basic``; a key and a long user name need about a third of it."""
+"""The maximum number of characters after ``Basic``; a key and a long user name need about a third of it."""
 
 _OWN_SITE = frozenset({"same-origin", "none"})
 
@@ -28,9 +28,9 @@ _OWN_SITE = frozenset({"same-origin", "none"})
 class BearerKeys:
     """Accepts ``Authorization: Bearer <key>``, as clients of the OpenAI API send it.
 
-    What begins like a key is a key, whether it is one or not: it never reaches a verifier of tokens.
+    A value with the prefix of a key, even an invalid one, is treated as a key and never passed to a token verifier.
 
-    :param alone: no other authenticator reads this scheme, so everything after it is taken for a key.
+    :param alone: no other authenticator uses this scheme, so every value is treated as a key.
     """
 
     name = "api_key_bearer"
@@ -43,7 +43,7 @@ class BearerKeys:
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the key.
 
-        :raises MalformedRequest: what follows ``Bearer`` is not one b64token.
+        :raises MalformedRequest: the value after ``Bearer`` is not one b64token.
         """
         value = token68(request, "bearer")
         return value if value is None or self._alone or value.startswith(PREFIX) else None
@@ -54,9 +54,9 @@ class BearerKeys:
 
 
 class BasicKeys:
-    """Accepts a key as the password of ``Authorization: Basic`` (RFC 7617); the user name has no meaning.
+    """Accepts a key as the password of ``Authorization: Basic`` (RFC 7617); the user name is ignored.
 
-    :param alone: no other authenticator reads this scheme, so every password is taken for a key.
+    :param alone: no other authenticator uses this scheme, so every password is treated as a key.
     """
 
     name = "api_key_basic"
@@ -69,7 +69,7 @@ class BasicKeys:
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the key.
 
-        :raises MalformedRequest: the value breaks the syntax, or a browser sent it for a page of another site.
+        :raises MalformedRequest: the value is malformed, or a browser sent it for a page of another site.
         """
         value = single_value(request, "basic")
         if value is None:
@@ -83,7 +83,7 @@ class BasicKeys:
         if not (self._alone or password.startswith(PREFIX)):
             return None
         if _is_of_another_site(request):
-            raise MalformedRequest("Basic credentials in a request that a page of another site made")
+            raise MalformedRequest("Basic credentials in a cross-site request of a browser")
         return password
 
     def verify(self, credential: str, exchange: Exchange) -> Principal:
@@ -92,9 +92,10 @@ class BasicKeys:
 
 
 def _is_of_another_site(request: Request) -> bool:
-    """Return True if a page of another site made a browser send the password that it keeps for this one.
+    """Return True if a browser sent its stored password in a request that a page of another site made.
 
-    Browsers without ``Sec-Fetch-Site``, which none sends in clear text, have ``Origin`` in what can change something.
+    Old browsers, and all browsers over clear text, do not send ``Sec-Fetch-Site``. They send ``Origin`` with requests
+    that can change state.
     """
     site, origin = request.environ.get("HTTP_SEC_FETCH_SITE"), request.environ.get("HTTP_ORIGIN")
     if site is not None:
@@ -103,10 +104,10 @@ def _is_of_another_site(request: Request) -> bool:
 
 
 def _password(value: str) -> str:
-    """Return the password in the credentials of Basic.
+    """Return the password in Basic credentials.
 
-    :raises MalformedRequest: they are too long, not base64 in its one canonical form, not UTF-8, have a control
-        character, or no colon.
+    :raises MalformedRequest: they are too long, not canonical base64 or not UTF-8, or have a control character or no
+        colon.
     """
     if len(value) > MAX_BASIC:
         raise MalformedRequest("the value after Basic is too long")
@@ -126,10 +127,10 @@ def _password(value: str) -> str:
 
 
 class KeysAreNoTokens:
-    """A verifier that rejects API keys where an access token belongs, before an issuer could be asked about one."""
+    """Rejects API keys that are sent as access tokens, so that they never reach an introspection endpoint."""
 
     def accepts(self, token: str) -> bool:
-        """Return True for a string that begins like an API key."""
+        """Return True if a string has the prefix of an API key."""
         return token.startswith(PREFIX)
 
     def verify(self, token: str, calls: Calls = UNLIMITED) -> NoReturn:

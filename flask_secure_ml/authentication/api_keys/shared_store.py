@@ -1,8 +1,8 @@
-"""API keys in a store that workers and machines share."""
+"""API keys in a store that is shared by workers and machines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -17,18 +17,19 @@ KEYS = "keys"
 USES = "keys-used"
 LOCKS = "keys-lock"
 HELD = 10.0
-"""Seconds after which the lock of a process that died while it changed a record is free again."""
+"""Seconds after which a lock expires, in case the process that holds it has died."""
 
 _RETRY_AFTER = (("Retry-After", "60"),)
 
 
 class SharedKeyStore:
-    """API keys in a shared store, cached in memory; a change takes effect in every worker within a second.
+    """API keys in a shared store, cached in memory.
 
-    While the store is down, the last content is used for another minute; after that every key is rejected.
+    A change takes effect in every worker within a second. While the store is down, the cached content is used for a
+    minute; after that every key is rejected.
 
-    :param store: has the records, each under its id.
-    :param clock: measures the age of the content.
+    :param store: stores the records, each under its id.
+    :param clock: measures the age of the cache.
     """
 
     def __init__(self, store: SharedStore, clock: Clock) -> None:
@@ -38,7 +39,7 @@ class SharedKeyStore:
         self._last_use = LastUse(self._write_uses)
 
     def poll(self) -> None:
-        """Read what changed if that was last done some time ago; raise nothing."""
+        """Refresh the cache if it is due; never raises."""
         self._snapshot.poll()
 
     def get(self, key_id: str) -> KeyRecord | None:
@@ -62,10 +63,19 @@ class SharedKeyStore:
             records = [_named(parse_record(raw), key_id) for key_id, raw in items]
         return tuple(sorted(records, key=lambda record: (record.created, record.id)))
 
+    def cached(self) -> Collection[KeyRecord]:
+        """Return every record, at most a second old unless the store is down.
+
+        :raises DependencyUnavailable: the store is down for longer than a minute, or damaged.
+        """
+        with _damage():
+            # A copy, because another thread may change them.
+            return [*self._snapshot.read().values()]
+
     def add(self, record: KeyRecord) -> None:
         """Store a new record.
 
-        :raises ValueError: the id is taken, or the record could not be parsed again.
+        :raises ValueError: the id is taken, or :func:`parse_record` would reject the record.
         :raises DependencyUnavailable: the store is down.
         """
         if not self._store.put(KEYS, record.id, dump_record(record), new=True):
@@ -73,7 +83,7 @@ class SharedKeyStore:
         self._snapshot.invalidate()
 
     def update(self, key_id: str, change: Change) -> KeyRecord:
-        """Replace a record with what ``change`` returns for it, and return that.
+        """Replace a record with the return value of ``change``, and return the new record.
 
         :raises KeyError: there is no such key.
         :raises DependencyUnavailable: the store is down or damaged, or another process is changing this record.
@@ -121,13 +131,13 @@ class SharedKeyStore:
 
     @contextmanager
     def _locked(self, key_id: str) -> Iterator[None]:
-        """Keep others from changing a record: a change that reads and writes could revert a revocation in between."""
+        """Lock a record: a concurrent read-modify-write could revert a revocation."""
         if not self._store.put(LOCKS, key_id, b"", seconds=HELD, new=True):
             raise DependencyUnavailable(f"the API key {key_id} is being changed by another process; try again")
         try:
             yield
         finally:
-            # If the store fails right now, the lock expires by itself.
+            # If the store fails now, the lock expires by itself.
             with suppress(DependencyUnavailable):
                 self._store.delete(LOCKS, key_id)
 

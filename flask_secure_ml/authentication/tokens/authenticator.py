@@ -1,7 +1,7 @@
 """The authenticators for access tokens: the schemes ``Bearer`` and ``DPoP``, for every kind of token.
 
-They choose the verifier of a token, and check that its sender may use it: a token that is bound to a key or a
-certificate is worthless without it (RFC 8705 section 3, RFC 9449 section 7).
+They select the verifier of a token, and check that its sender may use it: a token that is bound to a key or a
+certificate is accepted only with proof of possession (RFC 8705 section 3, RFC 9449 section 7).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ProofOfPossession(Protocol):
     ) -> str:
         """Return the thumbprint of the key that signed the proof (RFC 7638).
 
-        :param accept: raises an error for the thumbprint of another key than the token is bound to; called before the
-            proof is stored as used, so that nobody else's proof can fill the store.
+        :param accept: raises an error unless the token is bound to the key with this thumbprint; called before the
+            proof is stored as used, so that proofs with other keys cannot fill the store.
         :raises InvalidProof: it is missing or wrong.
         """
 
@@ -42,16 +42,16 @@ class ProofOfPossession(Protocol):
 class AccessTokens:
     """Passes a token to the first verifier that accepts its form.
 
-    :param verifiers: the more specific first.
+    :param verifiers: the most specific first.
     """
 
     def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
         self._verifiers = tuple(verifiers)
 
     def verify(self, token: str, calls: Calls = UNLIMITED) -> VerifiedToken:
-        """Return what the token proves.
+        """Verify a token.
 
-        :param calls: decides what the token may cause over the network.
+        :param calls: decides which network requests the token may cause.
         :raises NotAuthenticated: it is invalid, or no verifier accepts its form.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
@@ -64,7 +64,7 @@ class AccessTokens:
 class BearerAuthenticator:
     """Accepts ``Authorization: Bearer <token>`` (RFC 6750 section 2.1) for tokens that are not bound to a DPoP key.
 
-    :param keys: the beginning of the API keys that this scheme carries too; what begins so is not a token.
+    :param keys: the prefix of API keys if this scheme may carry them; a value with this prefix is not a token.
     """
 
     name = "bearer"
@@ -78,7 +78,7 @@ class BearerAuthenticator:
     def find(self, request: Request, exchange: Exchange) -> str | None:
         """Return the token.
 
-        :raises MalformedRequest: what follows ``Bearer`` is not one b64token.
+        :raises MalformedRequest: the value after ``Bearer`` is not one b64token.
         """
         token = token68(request, "bearer")
         return None if self._keys and token is not None and token.startswith(self._keys) else token
@@ -109,9 +109,9 @@ class DPoPAuthenticator:
         self._calls = calls
 
     def find(self, request: Request, exchange: Exchange) -> tuple[Request, str] | None:
-        """Return the request, which the proof is about, and the token.
+        """Return the request, which the proof must match, and the token.
 
-        :raises MalformedRequest: what follows ``DPoP`` is not one b64token.
+        :raises MalformedRequest: the value after ``DPoP`` is not one b64token.
         """
         token = token68(request, "dpop")
         return None if token is None else (request, token)
@@ -119,12 +119,12 @@ class DPoPAuthenticator:
     def verify(self, credential: tuple[Request, str], exchange: Exchange) -> Principal:
         """Return the principal of the token.
 
-        :raises NotAuthenticated: the token is invalid, or bound to another key or to none.
+        :raises NotAuthenticated: the token is invalid, or bound to another key or to no key.
         :raises InvalidProof: the proof is missing or wrong.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.
         """
         request, token = credential
-        # The token first: without a valid one nobody can fill the store of proofs.
+        # The token first, so that only clients with a valid token can add proofs to the store.
         verified = self._tokens.verify(token, self._calls(exchange))
 
         def accept(thumbprint: str) -> None:
@@ -140,11 +140,11 @@ T = TypeVar("T")
 class TokenCache(Generic[T]):
     """A bounded cache by the digest of a token; the token itself is not stored.
 
-    The caller checks whether a cached value is still valid. Only what was verified should be cached: then nobody
-    without a valid token can fill it.
+    The caller checks whether a cached value is still valid. Cache only verified tokens, so that clients without a valid
+    token cannot fill it.
 
-    :param size: the most tokens; the oldest is evicted first. 0 caches nothing. An entry for a usual JWT takes about
-        2 KB.
+    :param size: the maximum number of tokens; the oldest is evicted first. 0 disables the cache. An entry for a typical
+        JWT takes about 2 KB.
     """
 
     def __init__(self, size: int) -> None:
@@ -157,11 +157,11 @@ class TokenCache(Generic[T]):
 
     def get(self, token: str) -> T | None:
         """Return the cached value of a token, or None."""
-        # Most of the cost is the digest, which an empty cache does not need.
+        # The digest is most of the cost, and unnecessary if the cache is empty.
         return self._entries.get(_digest(token)) if self._entries else None
 
     def put(self, token: str, value: T) -> None:
-        """Cache a value for a token."""
+        """Cache the value of a token."""
         if not self._size:
             return
         with self._lock.get():
@@ -193,13 +193,13 @@ _KNOWN = frozenset({DPOP_KEY, CERTIFICATE})
 def check_binding(confirmation: Any, *, thumbprint: str | None, certificate: bytes | None) -> None:
     """Reject a token whose binding does not match the proof or the certificate of the request.
 
-    A plain bearer token, bound to nothing, passes if there is no proof. Every binding of a token must match.
+    A plain bearer token is accepted if there is no proof. If a token has several bindings, all must match.
 
-    :param confirmation: the claim ``cnf`` of the token, or the member of its introspection; None for an unbound token.
+    :param confirmation: ``cnf`` of the token or of its introspection response; None for an unbound token.
     :param thumbprint: of the key of the verified DPoP proof (RFC 7638); None for the scheme ``Bearer``.
     :param certificate: the client's certificate on this connection in DER, or None.
-    :raises NotAuthenticated: a binding does not match or is of an unknown kind, or the request has a proof and the
-        token is bound to no key (RFC 9449 section 7.1, RFC 8705 section 3).
+    :raises NotAuthenticated: a binding does not match or is of an unknown kind, or the request has a proof but the
+        token is not bound to a key (RFC 9449 section 7.1, RFC 8705 section 3).
     """
     bound = {} if confirmation is None else _bindings(confirmation)
     if thumbprint is not None and DPOP_KEY not in bound:
@@ -214,7 +214,7 @@ def _bindings(confirmation: Any) -> Mapping[str, str]:
     if not isinstance(confirmation, Mapping) or not confirmation:
         raise NotAuthenticated("cnf is not an object with members")
     if not confirmation.keys() <= _KNOWN:
-        # RFC 7800 section 3.1 allows to ignore these; a binding that is not understood cannot be checked.
+        # RFC 7800 section 3.1 allows ignoring unknown members, but an unknown binding cannot be checked.
         raise NotAuthenticated("cnf has a member that is neither jkt nor x5t#S256")
     if not all(isinstance(value, str) for value in confirmation.values()):
         raise NotAuthenticated("a member of cnf is not a string")
@@ -237,7 +237,7 @@ def _check_certificate(expected: str, certificate: bytes | None) -> None:
 
 
 def _same(expected: str, actual: str) -> bool:
-    # compare_digest takes ASCII strings only, which every digest is.
+    # compare_digest accepts ASCII strings only, and every digest is ASCII.
     return expected.isascii() and hmac.compare_digest(expected, actual)
 
 
@@ -248,8 +248,8 @@ class VerifiedToken:
     That alone does not authenticate its sender: binding and revocation are checked for every request.
 
     :param principal: the caller that it identifies.
-    :param expires: seconds since the epoch after which it must be verified again.
-    :param confirmation: its claim ``cnf`` (RFC 7800), of whatever type; None without one.
+    :param expires: when it must be verified again, in seconds since the epoch.
+    :param confirmation: its claim ``cnf`` (RFC 7800), not validated; None if it has none.
     """
 
     principal: Principal
@@ -261,12 +261,12 @@ class TokenVerifier(Protocol):
     """Verifies access tokens of one form."""
 
     def accepts(self, token: str) -> bool:
-        """Return True if a token has the form that this verifier is for."""
+        """Return True if a token has the form that this verifier handles."""
 
     def verify(self, token: str, calls: Calls) -> VerifiedToken:
-        """Return what the token proves.
+        """Verify a token.
 
-        :param calls: decides what the token may cause over the network.
+        :param calls: decides which network requests the token may cause.
         :raises UnusableCredential: it is authentic, but expired, not valid yet or for another audience.
         :raises NotAuthenticated: it is invalid; the reason is private.
         :raises DependencyUnavailable: a dependency that is needed to verify it is down.

@@ -9,23 +9,23 @@ from typing import Any, NoReturn
 from ...strictjson import loads
 
 Reject = Callable[[str], NoReturn]
-"""Raises the error of the caller, with a reason for the log."""
+"""Raises the caller's kind of error, with a reason for the log."""
 
 
 def decoded(part: str, what: str, reject: Reject) -> bytes:
-    """Return the bytes of one part, in the only spelling that they have."""
+    """Return the decoded bytes of one part, which must be canonical base64url."""
     try:
         value = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except ValueError:
         reject(f"the {what} is not base64url")
-    # Other last characters would decode to the same bytes, so that one token had several spellings.
+    # Other last characters decode to the same bytes, so one token would have several encodings.
     if base64.urlsafe_b64encode(value).rstrip(b"=") != part.encode():
         reject(f"the {what} is not canonical base64url")
     return value
 
 
 def json_object(part: str, what: str, reject: Reject, max_depth: int = 32) -> dict[str, Any]:
-    """Return the JSON object in one part, which has no duplicate member and nests no deeper than the maximum."""
+    """Return the JSON object in one part; reject duplicate members and deep nesting."""
     try:
         value = loads(decoded(part, what, reject), max_depth=max_depth)
     except ValueError as error:

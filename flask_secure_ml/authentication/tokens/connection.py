@@ -1,4 +1,4 @@
-"""Requests to the URLs of one issuer, as its options allow: which IP addresses, which authorities, which proxy."""
+"""Requests to the URLs of one issuer, with its options: allowed IP addresses, certificate authorities and proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ...refresh import Attempt, WatchedFile
 
 
 class IssuerConnection:
-    """Sends requests to an issuer; no option of one issuer changes the requests to another.
+    """Sends requests to one issuer.
+
+    The options of one issuer do not affect the requests to another.
 
     :param config: has ``private_network``, ``ca_file``, ``proxy`` and ``jwks_token``.
     """
@@ -30,7 +32,7 @@ class IssuerConnection:
         headers: Mapping[str, str] | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> Response:
-        """Send one GET request, or with a body one POST request.
+        """Send one GET request, or one POST request if there is a body.
 
         :raises FetchError: as :func:`~flask_secure_ml.fetch.send`, or the ``ca_file`` cannot be used.
         """
@@ -58,13 +60,13 @@ class IssuerConnection:
         try:
             return {"Authorization": f"Bearer {self._config.jwks_token.newest().decode('ascii')}"}
         except ValueError as error:
-            # The message of this error names the reference; that of a decoder would quote the secret.
+            # The ValueError names only the reference, but the message of a UnicodeError would quote the secret.
             reason = "it is not ASCII" if isinstance(error, UnicodeError) else str(error)
             raise FetchError(f"no jwks_token: {reason}") from None
 
 
 def _contexts(ca_file: str | None) -> Callable[[], ssl.SSLContext]:
-    """Return a function that returns the TLS context, created when it is first needed and when the file changes."""
+    """Return a function that returns the TLS context, created on first use and again when the file changes."""
     if ca_file is None:
         # Creating one takes longer than most endpoints take to respond.
         return cache(ssl.create_default_context)

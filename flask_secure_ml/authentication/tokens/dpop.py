@@ -1,7 +1,7 @@
 """DPoP proofs (RFC 9449): the sender of an access token also signs the request.
 
-All checks of section 4.3 are made, the cheap ones before the signature, and a proof is stored as used only after all
-of them. ``authenticator.check_binding`` checks whether the token is bound to the key of the proof.
+All checks of section 4.3 are made, the cheap ones before the signature. A proof is stored as used only after it has
+passed all of them. ``authenticator.check_binding`` checks whether the token is bound to the key of the proof.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 MAX_PROOF = 8192
-"""The longest proof in characters; servers limit a header line to about as many."""
+"""The maximum length of a proof in characters; servers limit a header line to about as many."""
 
 MAX_JTI = 512
-"""The longest ``jti`` in characters."""
+"""The maximum length of ``jti`` in characters."""
 
 FUTURE_SKEW = 5
 """Seconds by which a client's clock may be ahead (RFC 9449 section 11.1)."""
@@ -48,11 +48,11 @@ _MAX_JSON_DEPTH = 8
 _NONCE_HEADER = "DPoP-Nonce"
 _SPACE = "dpop"
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-# As for every JWT, RFC 7515 section 4.1.9: without a slash "application/" is implied, and case does not matter.
+# RFC 7515 section 4.1.9: without a slash "application/" is implied, and the comparison is case-insensitive.
 _TYPES = frozenset({"dpop+jwt", "application/dpop+jwt"})
 # Members that change how a proof is processed or contain a second key (RFC 8725bis sections 3.4, 3.10).
 _FORBIDDEN = frozenset({"crit", "b64", "zip", "cty", "enc", "jku", "x5u", "x5c"})
-# Base64url of 32 bits. The sender chooses the key, and with a long exponent one signature costs milliseconds.
+# Base64url of 32 bits. The sender chooses the key, and verification with a long exponent takes milliseconds.
 _MAX_EXPONENT = 6
 Claims = Mapping[str, Any]
 
@@ -70,9 +70,9 @@ class ProofChecker:
     :param algorithms: the algorithms that proofs may be signed with; asymmetric ones only.
     :param max_age: seconds for which a proof is valid.
     :param store: stores the used proofs, for all workers that share it.
-    :param nonces: with them, a proof must have a nonce of this server; without, a nonce in a proof is ignored.
+    :param nonces: if given, a proof must have a nonce of this server; otherwise, a nonce in a proof is ignored.
     :param leeway: seconds by which a client's clock may be ahead.
-    :param external: the URL of the app's root for clients; None for that of the request.
+    :param external: the URL of the app's root for clients; None to use that of the request.
     :raises ValueError: an algorithm is not asymmetric, or ``external`` is not an ``http`` or ``https`` URI.
     """
 
@@ -88,14 +88,14 @@ class ProofChecker:
         external: str | None = None,
     ) -> None:
         if not ASYMMETRIC.issuperset(algorithms):
-            raise ValueError("proofs are signed with asymmetric algorithms only")
+            raise ValueError("proofs must be signed with asymmetric algorithms")
         self._max_age = max_age
         self._clock = clock
         self._store = store
         self._nonces = nonces
         self._leeway = leeway
         self._uris = RequestUris(external)
-        # The proofs of a client have the same header, and importing a key costs as much as a signature.
+        # All proofs of a client have the same header, and importing a key costs as much as verifying a signature.
         self._key = lru_cache(_CACHED_KEYS)(partial(_proof_key, algorithms=tuple(algorithms)))
 
     def check(
@@ -103,12 +103,12 @@ class ProofChecker:
     ) -> str:
         """Return the thumbprint of the key that signed the proof of a request (RFC 7638, SHA-256).
 
-        With nonces, the response has the current one unless the proof has it.
+        If nonces are used, the response has the current one unless the proof already has it.
 
         :param token: the access token of the request.
-        :param accept: raises an error for a key that the token is not bound to, before the proof is stored.
-        :raises InvalidProof: the proof is missing, malformed, stale, used already, or not for this request and token.
-        :raises NonceRequired: it lacks a nonce of this server that is still valid.
+        :param accept: raises an error unless the token is bound to this key; called before the proof is stored.
+        :raises InvalidProof: the proof is missing, malformed, stale, already used, or not for this request and token.
+        :raises NonceRequired: it has no valid nonce of this server.
         :raises DependencyUnavailable: the store or the secret of the nonces cannot be reached.
         """
         nonce = self._offer_nonce(exchange)
@@ -137,7 +137,7 @@ class ProofChecker:
         try:
             uri = normal_uri(_string(claims, "htu", MAX_PROOF))
         except ValueError:
-            _reject("htu is not an absolute URI of http or https")
+            _reject("htu is not an absolute http or https URI")
         if uri != self._uris.of(request.environ):
             _reject("htu is not the URI of the request")
 
@@ -148,9 +148,9 @@ class ProofChecker:
             _reject("the proof is too old")
         if issued > now + self._leeway or ("nbf" in claims and _date(claims, "nbf") > now + self._leeway):
             _reject("the proof is from the future")
-        # RFC 9449 does not require these two; RFC 7519 section 4.1 requires to respect them.
+        # RFC 9449 does not require these two, but RFC 7519 section 4.1 requires honoring them.
         if "exp" in claims and _date(claims, "exp") <= now:
-            _reject("the proof has expired by its exp")
+            _reject("the proof has expired according to its exp")
 
     def _check_nonce(self, given: Any, current: str, exchange: Exchange) -> None:
         if self._nonces is None:
@@ -168,7 +168,7 @@ class ProofChecker:
 
 
 def _parts(proof: Any) -> tuple[str, str, str, bytes]:
-    """Return a proof, its header and payload as they were sent, and its signature."""
+    """Return a proof, its encoded header and payload, and its decoded signature."""
     if not proof:
         _reject("there is no DPoP header")
     if len(proof) > MAX_PROOF:
@@ -181,7 +181,7 @@ def _parts(proof: Any) -> tuple[str, str, str, bytes]:
 
 
 def _proof_key(part: str, *, algorithms: Sequence[str]) -> _ProofKey:
-    """Return the key in a header; ``kid`` is ignored, because it cannot select another one."""
+    """Return the key in a header; ``kid`` is ignored."""
     header = json_object(part, "header", _reject, _MAX_JSON_DEPTH)
     kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
@@ -189,7 +189,7 @@ def _proof_key(part: str, *, algorithms: Sequence[str]) -> _ProofKey:
     if forbidden := sorted(_FORBIDDEN & header.keys()):
         _reject(f"the header has {', '.join(forbidden)}")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
-        _reject("alg is not one that proofs may be signed with")
+        _reject("alg is not allowed for proofs")
     return _imported(jwk, algorithm) if isinstance(jwk, dict) else _reject("the header has no jwk")
 
 
@@ -199,7 +199,7 @@ def _imported(jwk: Mapping[str, Any], algorithm: str) -> _ProofKey:
     try:
         key = import_key(jwk, (algorithm,)).key
     except KeySetError as error:
-        _reject(f"jwk is not a key for proofs: {error}")
+        _reject(f"jwk cannot be used for proofs: {error}")
     except (JoseError, ValueError, TypeError) as error:
         _reject(f"jwk is not a public key: {type(error).__name__}")
     return _ProofKey(key, algorithm, key.thumbprint())
@@ -220,7 +220,7 @@ def _date(claims: Claims, name: str) -> float:
 
 
 def _check_token(claims: Claims, token: str) -> None:
-    # Nothing here is secret from the client, which sent both, so the comparison need not take constant time.
+    # The client sent both values, so the comparison need not take constant time.
     digest = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=")
     if claims.get("ath") != digest.decode():
         _reject("ath is not the digest of the access token")
@@ -240,7 +240,7 @@ def _reject(reason: str) -> NoReturn:
     raise InvalidProof(reason)
 
 
-# urlsplit() drops tabs and line ends and accepts anything else, so the characters are checked first.
+# urlsplit() drops tabs and newlines and accepts all other characters, so they are checked first.
 _URI = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -249,28 +249,28 @@ NormalUri = tuple[str, bytes]
 
 
 def normal_uri(uri: str) -> NormalUri:
-    """Return the normal form of an absolute URI; its query and fragment are ignored (RFC 9449 section 4.3).
+    """Return the normal form of an absolute URI, without query and fragment (RFC 9449 section 4.3).
 
-    Letter case of scheme and host, default port, percent-encoding, dot segments and an empty path make no difference
+    The case of scheme and host, the default port, percent-encoding, dot segments and an empty path are normalized
     (RFC 3986 sections 6.2.2 and 6.2.3).
 
-    :raises ValueError: it is not an ``http`` or ``https`` URI with a host and no user.
+    :raises ValueError: it is not an ``http`` or ``https`` URI with a host and without a user.
     """
     if not _URI.fullmatch(uri):
         raise ValueError("not a URI")
     parts = urlsplit(uri)
     if parts.scheme not in _DEFAULT_PORTS or not parts.netloc or "@" in parts.netloc:
-        raise ValueError("not an http or https URI with a host and no user")
+        raise ValueError("not an http or https URI with a host and without a user")
     path = parts.path.replace("%2e", ".").replace("%2E", ".") or "/"
     return _origin(parts.scheme, parts.netloc), unquote_to_bytes(_without_dots(path))
 
 
 class RequestUris:
-    """Computes the URI under which a client reached this app.
+    """Computes the URI that a client used to reach this app.
 
-    :param external: the URL of the app's root for clients, such as ``https://models.example.com/v1``. Then the ``Host``
-        header is ignored, and the path of the URL replaces the one at which the app is mounted. Without it, host and
-        scheme are those of the request.
+    :param external: the URL of the app's root for clients, such as ``https://models.example.com/v1``. Its scheme and
+        host replace those of the request, and its path replaces the one at which the app is mounted. None uses those
+        of the request.
     :raises ValueError: it is not an ``http`` or ``https`` URI.
     """
 

@@ -1,6 +1,6 @@
 """The caller of a token: subject, client, scopes, roles and plan, from the claims that the issuer's options name.
 
-Each raises ``NotAuthenticated`` with the name of the claim that is missing or wrong, never with its value.
+Each function raises ``NotAuthenticated`` with the name of the claim that is missing or wrong, never with its value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCOPES = re.compile(rf"{SCOPE_TOKEN.pattern}(?: {SCOPE_TOKEN.pattern})*")
 
 
 def scopes_of(claims: Claims, issuer: IssuerConfig) -> frozenset[str]:
-    """Return the scopes: those of ``scope``, one string (RFC 8693 section 4.2), or of every one of ``scope_claims``."""
+    """Return the scopes in ``scope`` (RFC 8693 section 4.2), or in all ``scope_claims`` of the issuer."""
     if not issuer.scope_claims:
         return frozenset(_split("scope", claims.get("scope", "")))
     found = ((path, find(claims, path)) for path in issuer.scope_claims)
@@ -42,7 +42,7 @@ def _listed(path: str, value: Any) -> list[str]:
 
 
 def roles_of(claims: Claims, issuer: IssuerConfig) -> frozenset[str]:
-    """Return the roles of every one of ``role_claims``; a string is one role (RFC 9068 section 2.2.3.1)."""
+    """Return the roles in all ``role_claims``; a string is one role (RFC 9068 section 2.2.3.1)."""
     found = ((path, find(claims, path)) for path in issuer.role_claims)
     return frozenset(role for path, value in found if value is not None for role in _roles(path, value))
 
@@ -55,9 +55,9 @@ def _roles(path: str, value: Any) -> list[str]:
 
 
 def client_of(claims: Claims, issuer: IssuerConfig) -> str:
-    """Return the client, or an empty string where it may be missing.
+    """Return the client, or an empty string if it is missing and the issuer may omit it.
 
-    By default it is ``client_id``, or else ``azp`` of OpenID Connect if ``client_id`` may be missing.
+    By default it is ``client_id``; if that may be missing, ``azp`` of OpenID Connect is the fallback.
     """
     optional = "client_id" in issuer.omits
     path, value = first(claims, issuer.client_claims or (("client_id", "azp") if optional else ("client_id",)))
@@ -67,22 +67,22 @@ def client_of(claims: Claims, issuer: IssuerConfig) -> str:
 
 
 def subject_of(claims: Claims, issuer: IssuerConfig, client: str) -> str:
-    """Return the subject, or for a client that acts on its own behalf its id (RFC 9068 section 2.2).
+    """Return the subject, or the client id if the client acts on its own behalf (RFC 9068 section 2.2).
 
-    Where clients may choose their ids, one could choose that of a user, so an issuer that omits ``sub`` must be
-    configured as such.
+    If clients can choose their ids, one could choose the id of a user. Therefore ``sub`` may be missing only if the
+    issuer's options allow it.
     """
     path, value = first(claims, issuer.user_claims)
     if path or "sub" not in issuer.omits:
         return check_string(path or " or ".join(issuer.user_claims), value)
     if "username" in claims:
-        # A name that may be given to another user is no identity, and the client is not the user.
+        # A reassignable user name is not an identity, and the client is not the user.
         raise NotAuthenticated("the token is for a user and has no sub")
     return client or check_string("sub or client_id", None)
 
 
 def plan_of(claims: Claims, issuer: IssuerConfig, client: str) -> str:
-    """Return the plan by ``plans``, from the client or the value of ``plan_claim``; else the default plan."""
+    """Return the plan for the client or the value of ``plan_claim``, or else the default plan."""
     if not issuer.plans:
         return DEFAULT_PLAN
     value = client if issuer.plan_claim is None else find(claims, issuer.plan_claim)

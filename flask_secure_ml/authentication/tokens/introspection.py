@@ -1,4 +1,4 @@
-"""Opaque access tokens: the authorization server that issued them is asked about each (RFC 7662)."""
+"""Opaque access tokens, verified by introspection at the authorization server that issued them (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from .identity import client_of, plan_of, roles_of, scopes_of, subject_of
 from .introspection_client import IntrospectionClient, Send, bounded, unavailable
 
 MAX_CACHED = 10_000
-"""How many responses of each kind one process caches."""
+"""The maximum number of responses of each kind that one process caches."""
 
 NEGATIVE_AGE = 5
-"""Seconds for which a rejected token is rejected again without a request."""
+"""Seconds for which the rejection of a token is cached."""
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _EXPIRED = (-math.inf, None)
@@ -44,17 +44,16 @@ _PATIENCE = 3 * TIMEOUT
 
 
 class Introspector:
-    """Verifies opaque tokens at the endpoint of the issuer that introspects.
+    """Verifies opaque tokens at the introspection endpoint of an issuer.
 
-    A response may be meant for another resource server, so everything in it is checked again. It is cached under the
-    SHA-256 of the token, never for longer than the token lives (RFC 7662 section 4).
+    A token may be meant for another resource server, so all members of a response are checked. A response is cached
+    under the SHA-256 of the token, never beyond the expiry of the token (RFC 7662 section 4).
 
     :param config: has ``introspection_uri``, ``client_id`` and ``client_secret``.
     :param leeway: seconds by which the clocks of issuer and server may differ.
-    :param max_age: seconds for which a response about a valid token is cached; 0 caches none, for rejected ones
-        neither.
+    :param max_age: seconds for which a response about a valid token is cached; 0 disables both caches.
     :param send: POSTs a body with headers to a URL and returns status and body.
-    :raises ValueError: the issuer does not introspect.
+    :raises ValueError: the issuer has no introspection endpoint.
     """
 
     def __init__(
@@ -65,33 +64,36 @@ class Introspector:
         self._leeway = leeway
         self._max_age = max_age
         self._client = IntrospectionClient(config, clock, send or bounded(config))
-        # Two caches, so that a flood of invented tokens cannot evict the valid ones.
+        # Two caches, so that a flood of made-up tokens cannot evict valid ones.
         self._valid: TokenCache[tuple[float, VerifiedToken]] = TokenCache(MAX_CACHED)
         self._rejected: TokenCache[tuple[float, str]] = TokenCache(MAX_CACHED)
         self._flights = SingleFlight()
 
     def accepts(self, token: str) -> bool:
-        """Return True if it has the form of a token (RFC 6750 section 2.1); an opaque one has no other."""
+        """Return True if a string is one b64token (RFC 6750 section 2.1), as any opaque token is."""
         return _B64TOKEN.fullmatch(token) is not None
 
     def verify(self, token: str, calls: Calls = UNLIMITED) -> VerifiedToken:
-        """Return what the token proves.
+        """Verify a token.
 
-        Whatever is wrong with it counts as unproven, also if the endpoint says that it is active: each of these
-        rejections may have cost a call, which is what a throttle limits.
+        Every rejection counts as a failed attempt, even if the endpoint reports that the token is active, because it
+        may have cost a network request, which a throttle limits.
 
         :param calls: decides whether a token that is not cached may be introspected.
         :raises NotAuthenticated: it is not active, or not for this app.
         :raises DependencyUnavailable: the endpoint cannot be reached, or rejects this app's credentials.
         """
         if len(token) > self._config.max_token_bytes or not self.accepts(token):
-            _reject("the token is too long or has characters that no token has")
+            _reject("the token is too long or has characters that are not allowed in a token")
         if not self._max_age:
             return self._introspect(token, calls)
         return self._cached(token) or self._in_one_flight(token, calls)
 
     def _cached(self, token: str) -> VerifiedToken | None:
-        """Return the cached result; the token ends at a time of day, the cache entry after seconds that passed."""
+        """Return the cached result, unless it is too old or the token has expired.
+
+        The age is measured by the monotonic clock, the expiry of the token by the system time.
+        """
         now = self._clock.monotonic()
         until, verified = self._valid.get(token) or _EXPIRED
         if verified is not None and now < until and self._clock.now() < verified.expires:
@@ -102,13 +104,13 @@ class Introspector:
         return None
 
     def _in_one_flight(self, token: str, calls: Calls) -> VerifiedToken:
-        """Let one thread ask about a token; the others find its result in the cache."""
+        """Introspect a token in one thread at a time; the other threads use its cached result."""
         try:
             return self._flights.run(
                 token, lambda: self._cached(token), lambda: self._introspect_and_cache(token, calls), _PATIENCE
             )
         except TimeoutError:
-            raise unavailable("the introspection endpoint does not respond in time") from None
+            raise unavailable("the introspection endpoint did not respond in time") from None
 
     def _introspect_and_cache(self, token: str, calls: Calls) -> VerifiedToken:
         try:
@@ -128,7 +130,7 @@ class Introspector:
 
 
 def _parse(status: int, body: bytes) -> Any:
-    """Return the JSON value of a response; without a sound one, no token is active (RFC 7662 section 2.2)."""
+    """Return the JSON value of a response; reject the token if it is malformed (RFC 7662 section 2.2)."""
     if status != HTTPStatus.OK:
         _reject(f"the introspection endpoint responded with status {status}")
     try:
@@ -145,10 +147,11 @@ _TOKEN_TYPES = frozenset({"bearer", "dpop"})
 
 
 def check_response(response: Any, config: IssuerConfig, *, now: float, leeway: float) -> VerifiedToken:
-    """Return what a response proves; each of its members is checked, because it may be about another service.
+    """Return the verified token that a response describes.
 
-    RFC 7662 requires ``active`` alone. Here one of ``sub`` and ``client_id`` is required too. ``exp``, ``aud`` and the
-    others may be missing: the server knows its client, and need not repeat them.
+    All members are checked, because the token may be for another service. RFC 7662 requires only ``active``; here,
+    ``sub`` or ``client_id`` is required too. ``exp``, ``aud`` and others may be missing: the server knows its client,
+    and need not repeat them.
 
     :param response: any JSON value.
     :param now: seconds since the epoch.
@@ -166,7 +169,7 @@ def check_response(response: Any, config: IssuerConfig, *, now: float, leeway: f
 
 
 def _kind(response: Claims, config: IssuerConfig) -> None:
-    """Reject what is not an access token: endpoints also introspect refresh tokens (RFC 7662 section 2.1)."""
+    """Reject tokens other than access tokens: endpoints also introspect refresh tokens (RFC 7662 section 2.1)."""
     kind = response.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES | config.token_types:
         _reject("token_type is neither Bearer nor DPoP")
@@ -175,7 +178,7 @@ def _kind(response: Claims, config: IssuerConfig) -> None:
     if "cnf" in response and not isinstance(response["cnf"], dict):
         _reject("the claim cnf is not an object")
     if kind.lower() == "dpop" and "cnf" not in response:
-        _reject("a DPoP token without the key that it is bound to")
+        _reject("a DPoP token is not bound to a key")
 
 
 def _origin(response: Claims, config: IssuerConfig) -> None:
@@ -189,7 +192,7 @@ def _origin(response: Claims, config: IssuerConfig) -> None:
 
 
 def _expiry(response: Claims, max_age: float, now: float, leeway: float) -> float:
-    """Return when the token expires; by default it counts as issued now, for ``max_age`` seconds."""
+    """Return when the token expires; by default, ``max_age`` seconds from now."""
     dated = {"iat": now, **response}
     dated.setdefault("exp", date_of(dated, "iat") + max_age)
     check_times(dated, max_age, now, leeway)
@@ -199,7 +202,7 @@ def _expiry(response: Claims, max_age: float, now: float, leeway: float) -> floa
 def _principal(response: Claims, config: IssuerConfig) -> Principal:
     for name in response.keys() & {"sub", "client_id", "jti"}:
         check_string(name, response[name])
-    # The server knows its client, and need not repeat who that is.
+    # The server knows its client, and need not repeat its id.
     client = client_of(response, config) if config.client_claims else str(response.get("client_id", ""))
     return Principal(
         "introspection",

@@ -1,4 +1,4 @@
-"""The client of an introspection endpoint (RFC 7662 section 2): Authlib's client over our own HTTP."""
+"""The client of an introspection endpoint (RFC 7662 section 2): Authlib's client with our own HTTP client."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ...secrets import SecretRing
 from .connection import IssuerConnection
 
 PAUSE = 5
-"""Seconds for which an endpoint that failed is not called, give or take a fifth."""
+"""Seconds for which a failed endpoint is not called, plus or minus 20 %."""
 
 MAX_RESPONSE = 65_536
-"""The largest response in bytes; what thousands of them prove is cached."""
+"""The maximum size of a response in bytes; thousands of verified responses are cached."""
 
 IN_A_ROW = 3
-"""How many responses in a row may say "not now" before the endpoint counts as down."""
+"""The number of consecutive responses with a temporary error after which the endpoint counts as down."""
 
-# A client that is not known concerns every token; the others one odd token can provoke, in a proxy or by a fault.
+# An unknown client affects every token; one malformed token can provoke the other statuses, from a proxy or a bug.
 _CONCERNS_ALL = frozenset({401})
 _MAY_CONCERN_ALL = frozenset({429, 502, 503, 504})
 _REJECTED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
@@ -40,14 +40,14 @@ Send = Callable[[str, bytes, Mapping[str, str]], Response]
 
 
 class IntrospectionClient:
-    """Introspects tokens at the endpoint of one issuer, as the client that this app is there.
+    """Introspects tokens at the endpoint of one issuer, as a client registered there.
 
-    Each call uses the newest client secret; if the endpoint does not accept it, the next older one is tried once, so
+    Each call uses the newest client secret. If the endpoint does not accept it, the second newest is tried once, so
     that a secret can be changed on one side first.
 
     :param config: has ``introspection_uri``, ``client_id`` and ``client_secret``.
-    :param send: sends the request; it follows no redirect and has a time limit.
-    :raises ValueError: the issuer does not introspect.
+    :param send: sends the request; it follows no redirects and has a timeout.
+    :raises ValueError: the issuer has no introspection endpoint.
     """
 
     def __init__(self, config: IssuerConfig, clock: Clock, send: Send) -> None:
@@ -63,9 +63,9 @@ class IntrospectionClient:
     def introspect(self, token: str) -> Response:
         """Return the response about a token.
 
-        :param token: one b64token; it goes into the body of the request and nowhere else.
-        :raises DependencyUnavailable: there is no response in time, it says "not now", or it rejects this app's
-            credentials.
+        :param token: one b64token; it is sent only in the body of the request.
+        :raises DependencyUnavailable: there is no response in time, or it is a temporary error, or a rejection of this
+            app's credentials.
         """
         seconds = self._breaker.wait()
         if seconds:
@@ -109,7 +109,7 @@ class IntrospectionClient:
         return response
 
     def _check(self, status: int) -> None:
-        """Reject a response that says nothing about the token (RFC 7662 section 2.3)."""
+        """Raise DependencyUnavailable for a status that is not about the token (RFC 7662 section 2.3)."""
         reason = f"the introspection endpoint responded with status {status}"
         if status in _CONCERNS_ALL:
             self._breaker.failed(reason)
@@ -128,14 +128,14 @@ class IntrospectionClient:
 
 def _endpoint(config: IssuerConfig) -> tuple[str, str, SecretRing]:
     if config.introspection_uri is None or config.client_id is None or config.client_secret is None:
-        raise ValueError("introspection needs introspection_uri, client_id and client_secret together")
+        raise ValueError("introspection requires introspection_uri, client_id and client_secret")
     return config.introspection_uri, config.client_id, config.client_secret
 
 
 def bounded(config: IssuerConfig, timeout: float = TIMEOUT) -> Send:
-    """Return a function that sends over the network, to such IP addresses as the issuer may have.
+    """Return a function that POSTs over the network, only to IP addresses that the issuer may have.
 
-    :param timeout: seconds for one exchange.
+    :param timeout: seconds for one request.
     """
     connection = IssuerConnection(config)
 
@@ -147,9 +147,9 @@ def bounded(config: IssuerConfig, timeout: float = TIMEOUT) -> Send:
 
 
 def unavailable(reason: str, seconds: float = PAUSE) -> DependencyUnavailable:
-    """Return the error that asks the client to retry.
+    """Return a DependencyUnavailable with ``Retry-After``.
 
-    :param seconds: after which a retry makes sense.
+    :param seconds: when to retry, rounded up to at least 1.
     """
     return DependencyUnavailable(reason, headers=[("Retry-After", str(max(1, math.ceil(seconds))))])
 
@@ -170,8 +170,8 @@ def client_secret_basic(
 ) -> tuple[str, dict[str, str], str]:
     """Authenticate with HTTP Basic.
 
-    RFC 6749 section 2.3.1 has both halves form-encoded first. Authlib's own method leaves that out, so that a colon in
-    the id, a percent sign, or a letter beyond Latin-1 would be misread or fail.
+    RFC 6749 section 2.3.1 requires form-encoding id and secret first. Authlib's own method does not, so a colon in the
+    id, a percent sign, or a character outside Latin-1 would be misread or fail.
     """
     pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")
@@ -179,8 +179,8 @@ def client_secret_basic(
 
 
 def _authlib(session: _Session) -> tuple[Any, Callable[..., Any]]:
-    """Return Authlib's client, and its class for a client's credentials."""
-    # Importing Authlib adds a filter for its own warnings to those of the process, in front of the user's.
+    """Return Authlib's client, and its class for client credentials."""
+    # Importing Authlib prepends a filter for its own warnings to those of the process.
     with warnings.catch_warnings():
         from authlib.oauth2.auth import ClientAuth
         from authlib.oauth2.client import OAuth2Client

@@ -1,4 +1,4 @@
-"""The public keys that an issuer publishes, cached, and the metadata that name their URL."""
+"""The published keys of an issuer, cached, and the metadata with their URL."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ from ..throttle import UNLIMITED, Calls
 from .key_set import KeySetError, PublishedKeys, VerificationKey, VerificationKeys, no_usable_keys, parse_key_set
 
 LAST_GOOD = 86_400
-"""Seconds for which the last good key set is used while its server is down."""
+"""Seconds for which the last valid key set is used while its server is down."""
 
 CURRENT = 1.0
-"""Seconds for which a fetched set is as current as it gets, so that an unknown ``kid`` causes no other fetch."""
+"""Seconds after a fetch during which an unknown ``kid`` does not cause another one."""
 
 _READS = 3
-"""Discovery takes up to three requests: two URLs for the metadata, then the key set."""
+"""Discovery needs up to three requests: two URLs for the metadata, then the key set."""
+
+_SHOWN = 200
+"""Maximum length of an unexpected issuer in a log message."""
 
 Get = Callable[[str, Attempt], bytes]
 """Returns the document at a URL within the time of an attempt; raises :class:`~flask_secure_ml.fetch.FetchError`."""
 
 
 class HttpKeys(PublishedKeys):
-    """Keys at a ``jwks_uri``, fetched when they are needed, and cached.
+    """Keys at a ``jwks_uri``, fetched on demand and cached.
 
     :param uri: ``https:``, or ``http:`` on loopback.
     :param algorithms: the algorithms that the issuer may sign with.
     :param max_age: seconds after which the set is fetched again.
-    :param cooldown: the fewest seconds between two fetches caused by an unknown ``kid``, or after a failure. The first
-        unknown ``kid`` after a regular fetch need not wait, so that a key that was just rotated is found at once.
+    :param cooldown: the minimum of seconds between two fetches caused by an unknown ``kid``, or after a failure. The
+        first unknown ``kid`` after a regular fetch need not wait, so that a rotated key is found at once.
     :param get: fetches the document.
+    :param refreshed: called after each fetch, with True if the set can be used.
     """
 
     def __init__(
@@ -47,15 +51,18 @@ class HttpKeys(PublishedKeys):
         max_age: float = 300,
         cooldown: float = 60,
         get: Get,
+        refreshed: Callable[[bool], object] = lambda _: None,
     ) -> None:
         self._uri = uri
         self._algorithms = tuple(algorithms)
         self._cooldown = cooldown
         self._get = get
+        self._refreshed = refreshed
         self._clock = clock
         self._lock = process_lock()
         self._fetched = -math.inf
-        # When an unknown kid caused a fetch.
+        self._raw = b""
+        # When an unknown kid last caused a fetch.
         self._caused = -math.inf
         promised = max_age + 2 * TIMEOUT
         self._keys: Refreshed[VerificationKeys] = Refreshed(
@@ -74,7 +81,7 @@ class HttpKeys(PublishedKeys):
         )
 
     def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
-        """Return the key, or None when the issuer has none with this name for this algorithm.
+        """Return the key, or None if the issuer has none with this ``kid`` for this algorithm.
 
         :param calls: decides whether an unknown ``kid`` may cause a fetch.
         :raises DependencyUnavailable: no set could be fetched in the last 24 hours, or it has no usable key.
@@ -85,12 +92,12 @@ class HttpKeys(PublishedKeys):
         return keys.find(kid, algorithm)
 
     def _is_due(self) -> bool:
-        """Return True if an unknown ``kid`` may cause a fetch; a clock that was set back allows it too."""
+        """Return True if an unknown ``kid`` may cause a fetch, or if the clock was set back."""
         now = self._clock.monotonic()
         return not (0 <= now - self._caused < self._cooldown or 0 <= now - self._fetched < CURRENT)
 
     def _claim(self) -> bool:
-        """Return True to one caller of those that find the cooldown over."""
+        """Return True to only one of the callers after the cooldown has ended."""
         with self._lock.get():
             due = self._is_due()
             if due:
@@ -102,10 +109,18 @@ class HttpKeys(PublishedKeys):
             raise no_usable_keys(self._uri, self._cooldown)
         return keys
 
-    def _fetch(self, _: VerificationKeys | None, attempt: Attempt) -> VerificationKeys:
-        raw = self._get(self._uri, attempt)
-        self._fetched = self._clock.monotonic()
-        return parse_key_set(raw, self._algorithms)
+    def _fetch(self, known: VerificationKeys | None, attempt: Attempt) -> VerificationKeys:
+        try:
+            raw = self._get(self._uri, attempt)
+            self._fetched = self._clock.monotonic()
+            # Keys that are ignored are logged once for each set, not for each fetch.
+            keys = known if known is not None and raw == self._raw else parse_key_set(raw, self._algorithms)
+            self._raw = raw
+        except (FetchError, KeySetError):
+            self._refreshed(False)
+            raise
+        self._refreshed(bool(keys))
+        return keys
 
 
 class Request(Protocol):
@@ -114,19 +129,19 @@ class Request(Protocol):
     def __call__(self, uri: str, *, timeout: float) -> Response:
         """Return the response.
 
-        :raises FetchError: there is none in time.
+        :raises FetchError: there is no response in time.
         """
 
 
 class Discovery:
-    """Fetches the key set that the metadata of an issuer name.
+    """Fetches the key set whose URL is in the metadata of an issuer.
 
-    Both are fetched again whenever the key set is due, so a moved key set is found as soon as a changed one.
+    The metadata are fetched again with each key set, so a new URL of the key set is found as soon as a new key.
 
-    :param issuer: exactly as configured; metadata that name another are not used (RFC 8414 section 3.3).
+    :param issuer: exactly as configured; metadata of another issuer are rejected (RFC 8414 section 3.3).
     :param request: sends a GET request.
-    :param clear_text: ``http:`` is allowed for the key set too; the issuer is on loopback then.
-    :raises ValueError: the issuer has a query, so no URL is defined for its metadata (RFC 8414 section 2).
+    :param clear_text: allow ``http:`` for the key set too, for an issuer on loopback.
+    :raises ValueError: the issuer has a query, so its metadata have no URL (RFC 8414 section 2).
     """
 
     def __init__(self, issuer: str, request: Request, *, clear_text: bool = False) -> None:
@@ -149,32 +164,37 @@ class Discovery:
             try:
                 return self._checked(self._fetched(uri, attempt))
             except FetchError as error:
-                # The fault at the standard URL says more than that at the second one.
+                # The error at the standard URL is more useful than that at the second one.
                 fault = fault or error
             finally:
                 attempt.read_on()
-        raise fault or FetchError("there are no metadata")
+        raise fault or FetchError("there is no metadata")
 
     def _fetched(self, uri: str, attempt: Attempt) -> Response:
         return require_ok(self._request(uri, timeout=attempt.remaining()))
 
     def _checked(self, response: Response) -> str:
         if response.media_type != "application/json":
-            raise FetchError("the metadata are not application/json")
+            raise FetchError("the metadata is not application/json")
         try:
             metadata: Any = loads(response.body)
         except StrictJSONError:
-            raise FetchError("the metadata are not strict JSON") from None
-        if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
-            raise FetchError("the metadata are not those of the configured issuer")
+            raise FetchError("the metadata is not strict JSON") from None
+        issuer = metadata.get("issuer") if isinstance(metadata, dict) else None
+        if issuer != self._issuer:
+            named = f"names the issuer {issuer[:_SHOWN]!a}" if isinstance(issuer, str) else "names no issuer"
+            raise FetchError(f"the metadata does not match the configured issuer: it {named}")
         uri = metadata.get("jwks_uri")
         if not isinstance(uri, str) or not _is_usable(uri, self._schemes):
-            raise FetchError("the metadata have no usable jwks_uri")
+            raise FetchError("the metadata has no usable jwks_uri")
         return uri
 
 
 def metadata_uris(issuer: str) -> Iterator[str]:
-    """Yield the URLs of an issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery section 4."""
+    """Yield the URLs of an issuer's metadata.
+
+    The first is that of RFC 8414 section 3.1, the second that of OpenID Connect Discovery section 4.
+    """
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     yield f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}"

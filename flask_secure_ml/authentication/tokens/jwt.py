@@ -1,4 +1,4 @@
-"""The verifier of signed access tokens (RFC 9068): one function checks form, signature and claims."""
+"""The verifier of signed access tokens (RFC 9068): it checks header, signature and claims."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .claims import check_claims, end_of, read_only, sound
 from .compact import decoded, json_object
 from .identity import client_of, plan_of, roles_of, scopes_of, subject_of
 from .key_set import MAX_KID, VerificationKey
-from .sources import KeySource, key_source
+from .sources import KeySource, Refreshes, key_source
 
 _HEADERS = 256
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 _DOTS = frozenset({2, 4})
 _TYPED, _UNTYPED = "at+jwt", frozenset({"", "jwt"})
-# Members that change how a token is processed, and a key (RFC 8725bis sections 3.4, 3.10). Certificates, and URLs of
-# keys, are ignored: nothing here reads them.
+# Members that change how a token is processed, and an embedded key (RFC 8725bis sections 3.4, 3.10). Certificates and
+# URLs of keys are ignored: this package never reads them.
 _FORBIDDEN = frozenset({"crit", "b64", "zip", "cty", "enc", "jwk"})
 
 
@@ -44,7 +44,7 @@ class TrustedIssuer:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The members of a sound header."""
+    """The members of a valid header."""
 
     algorithm: str
     kid: str | None
@@ -53,7 +53,7 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    """A verified token, and what its verification depended on."""
+    """A verified token, and the facts on which its verification depended."""
 
     verified: VerifiedToken
     begins: float
@@ -65,13 +65,13 @@ class _Cached:
 class JwtVerifier:
     """Verifies signed access tokens of the configured issuers.
 
-    A verified token is cached by its digest. Its times, and whether its issuer still has its key, are checked again
-    each time. Binding and revocation are not checked here, for cached tokens neither.
+    A verified token is cached by its digest. For each use of a cached token, its times are checked again, and that its
+    issuer still publishes its key. Binding and revocation are not checked here.
 
     :param issuers: the accepted issuers by name.
     :param clock: decides whether a token has expired.
     :param leeway: seconds by which the clocks of issuer and server may differ.
-    :param cache_size: how many tokens are cached; 0 for none.
+    :param cache_size: the maximum number of cached tokens; 0 disables the cache.
     """
 
     def __init__(
@@ -82,22 +82,25 @@ class JwtVerifier:
         self._clock = clock
         self._leeway = leeway
         self._cache: TokenCache[_Cached] = TokenCache(cache_size)
-        # The tokens of one issuer have the same header.
+        # All tokens of an issuer have the same header.
         self._header = lru_cache(_HEADERS)(_header)
-        # The issuer and the key of the last authentic token; nobody without one can choose them.
+        # The issuer and the key of the last authentic token, which clients without such a token cannot choose.
         self._last: tuple[TrustedIssuer, VerificationKey] | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, clock: Clock) -> JwtVerifier:
-        """Return the verifier for ``SECURE_ML_TOKEN_ISSUERS``; nothing is fetched before the first token.
+    def from_settings(
+        cls, settings: Settings, clock: Clock, refreshed: Refreshes = lambda _issuer, _usable: None
+    ) -> JwtVerifier:
+        """Return the verifier for ``SECURE_ML_TOKEN_ISSUERS``; no key set is fetched before the first token.
 
-        :raises ConfigError: keys in the configuration or in a file are not sound; names every issuer.
+        :param refreshed: called after each fetch of a key set.
+        :raises ConfigError: keys in the configuration or in a file are invalid; it lists every such issuer.
         """
         trusted, problems = {}, []
         for each in settings.token_issuers:
             try:
                 if each.key_sources:
-                    trusted[each.issuer] = TrustedIssuer(each, key_source(each, settings, clock))
+                    trusted[each.issuer] = TrustedIssuer(each, key_source(each, settings, clock, refreshed))
             except ValueError as error:
                 problems.append(f"SECURE_ML_TOKEN_ISSUERS: the keys of {each.issuer}: {error}")
         if problems:
@@ -107,19 +110,19 @@ class JwtVerifier:
     def parts(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """Yield each issuer, and a function that raises an error while its keys are not known.
 
-        It fetches them when they are due; without a ``kid`` there is no other reason.
+        The function fetches the keys only if they are due, because it looks up no ``kid``.
         """
         for name, issuer in self._issuers.items():
             yield name, partial(issuer.keys.candidates, None, issuer.config.algorithms[0])
 
     def accepts(self, token: str) -> bool:
-        """Return True for the three parts of a signed token, or the five of an encrypted one (RFC 7516)."""
+        """Return True if a token has the three parts of a JWS, or the five of a JWE (RFC 7516)."""
         return token.count(".") in _DOTS
 
     def verify(self, token: str, calls: Calls = UNLIMITED) -> VerifiedToken:
-        """Return what a token proves if form, signature and claims are valid (RFC 9068 section 4).
+        """Verify header, signature and claims of a token (RFC 9068 section 4).
 
-        :raises UnusableCredential: the signature is valid, the claims are not.
+        :raises UnusableCredential: the signature is valid, but the claims are not.
         :raises NotAuthenticated: anything else.
         :raises DependencyUnavailable: the keys of its issuer are not known.
         """
@@ -130,7 +133,7 @@ class JwtVerifier:
                 return cached.verified
             self._cache.evict(token)
         fresh = self._verify(token, calls)
-        # Within the leeway after its expiry it is valid, and verified every time.
+        # A token in its leeway after expiry is valid, but not cached.
         if self._clock.now() < fresh.verified.expires:
             self._cache.put(token, fresh)
         return fresh.verified
@@ -141,8 +144,8 @@ class JwtVerifier:
         return cached.key in cached.issuer.keys.candidates(cached.header.kid, cached.header.algorithm, calls)
 
     def _verify(self, token: str, calls: Calls) -> _Cached:
-        """Verify signature and claims; nothing else creates a verified token."""
-        parts = _COMPACT.fullmatch(token) or _reject("the token is not a signed one in compact form")
+        """Verify header, signature and claims; the only place that creates a verified token."""
+        parts = _COMPACT.fullmatch(token) or _reject("the token is not a JWS in compact serialization")
         signed, signature = f"{parts[1]}.{parts[2]}".encode(), decoded(parts[3], "signature", _reject)
         try:
             claims, header, issuer = self._parsed(token, parts)
@@ -161,15 +164,17 @@ class JwtVerifier:
         try:
             verified = self._claimed(claims, header, issuer.config)
         except NotAuthenticated as error:
-            # The issuer signed it, so it is no guess.
+            # The issuer signed it, so it is not a guess.
             raise UnusableCredential(error.reason) from None
         begins = max(claims["iat"], claims.get("nbf", 0)) - self._leeway
         return _Cached(verified, begins, issuer, header, key)
 
     def _in_vain(self, signed: bytes, signature: bytes, calls: Calls | None = None) -> None:
-        """Verify a signature, so that the time does not show which issuers, keys and algorithms are known.
+        """Verify a signature in vain.
 
-        :param calls: to look up a key too, which is never an unknown one.
+        Otherwise the timing would reveal which issuers, keys and algorithms are known.
+
+        :param calls: if given, look up a known key too.
         """
         if self._last is not None:
             issuer, key = self._last
@@ -179,7 +184,7 @@ class JwtVerifier:
             _signs(key, signed, signature)
 
     def _parsed(self, token: str, parts: re.Match[str]) -> tuple[dict[str, Any], _Header, TrustedIssuer]:
-        """Return the claims, unverified, the header, and the issuer that they name."""
+        """Return the unverified claims, the header, and the issuer in the claims."""
         header = self._header(parts[1])
         claims = json_object(parts[2], "payload", _reject)
         issuer = self._issuer(claims.get("iss"))
@@ -202,7 +207,7 @@ def _check_length(token: str, longest: int) -> None:
 
 
 def _header(part: str) -> _Header:
-    """Return the members of a header that is sound for any issuer."""
+    """Return the members of a header after the checks that apply to every issuer."""
     header = json_object(part, "header", _reject)
     kind, algorithm, kid = header.get("typ", ""), header.get("alg"), header.get("kid")
     if not isinstance(kind, str):
@@ -223,7 +228,7 @@ def _check_header(header: _Header, issuer: IssuerConfig) -> None:
         if "typ" not in issuer.omits:
             _reject("typ is not at+jwt")
     if header.algorithm not in issuer.algorithms:
-        _reject("alg is not one that the issuer may use")
+        _reject("alg is not allowed for this issuer")
 
 
 def _signs(key: VerificationKey, signed: bytes, signature: bytes) -> bool:
@@ -251,7 +256,7 @@ def _principal(claims: Mapping[str, Any], issuer: IssuerConfig) -> Principal:
 
 
 def _confirmation(claims: Mapping[str, Any]) -> Any:
-    """Return ``cnf`` unchecked; null is not the same as a missing claim, which means that the token is unbound."""
+    """Return ``cnf``, not validated; unlike a missing claim, null does not mean that the token is unbound."""
     return read_only(claims["cnf"]) or {} if "cnf" in claims else None
 
 

@@ -1,7 +1,7 @@
 """A JWK Set (RFC 7517) reduced to the keys that may verify a token of one issuer.
 
-An entry that is not a sound public signing key is skipped and logged; a fault that makes the whole document doubtful
-rejects it. Every key that is left is bound to exactly one algorithm (RFC 8725bis section 3.1).
+An entry that is not a valid public signing key is skipped and logged; an error of the document as a whole rejects it.
+Each remaining key is bound to exactly one algorithm (RFC 8725bis section 3.1).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..throttle import UNLIMITED, Calls
 log: logging.Logger = logging.getLogger(__name__)
 
 MAX_KEY_SET_BYTES = MAX_BYTES
-"""The largest key set in bytes; what limits its keys, as reading one costs less than a millisecond."""
+"""The maximum size of a key set in bytes; it also limits the number of keys, each parsed in less than a millisecond."""
 
 MAX_KID = 256
 MINIMUM_RSA_BITS, MAXIMUM_RSA_BITS = 2048, 8192
@@ -49,7 +49,7 @@ class VerificationKey:
 
 
 class VerificationKeys:
-    """The usable keys of one issuer, looked up by ``kid`` in memory and nowhere else."""
+    """The usable keys of one issuer in memory, looked up by ``kid``."""
 
     def __init__(self, keys: Sequence[VerificationKey]) -> None:
         self._all = tuple(keys)
@@ -62,21 +62,24 @@ class VerificationKeys:
         return len(self._all)
 
     def has(self, kid: str | None) -> bool:
-        """Return True if a current copy of the set could not have more about this ``kid``."""
+        """Return True if the set has this ``kid``, or it is None, so that a newer set could not help."""
         return kid is None or kid in self._by_kid
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key for a token; without a ``kid``, only if exactly one key fits the algorithm."""
+        """Return the key for a token, or None.
+
+        Without a ``kid``, a key is returned only if exactly one fits the algorithm.
+        """
         named = self._all if kid is None else self._by_kid.get(kid, ())
         fitting = [each for each in named if each.algorithm == algorithm]
         return fitting[0] if len(fitting) == 1 else None
 
 
 class PublishedKeys:
-    """A source of public keys, of which at most one fits a token."""
+    """A source of public keys with at most one key for a token."""
 
     def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
-        """Return the key, or None when there is none with this name for this algorithm."""
+        """Return the key, or None if there is none with this ``kid`` for this algorithm."""
         raise NotImplementedError
 
     def candidates(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> tuple[VerificationKey, ...]:
@@ -93,10 +96,10 @@ def no_usable_keys(source: str, retry_after: float) -> DependencyUnavailable:
 def parse_key_set(raw: bytes, algorithms: Sequence[str], *, strict: bool = False) -> VerificationKeys:
     """Parse a JWK Set.
 
-    :param algorithms: what this issuer may sign with; a key without ``alg`` gets the first that fits it.
-    :param strict: reject the whole set for a signing key that is secret, weak or damaged.
-    :raises KeySetError: not an object with a list of keys, too large, or a duplicate ``kid``; keys of two types may
-        share one (RFC 7517 section 4.5), because an algorithm fits one type.
+    :param algorithms: the algorithms that the issuer may sign with; a key without ``alg`` gets the first that fits it.
+    :param strict: reject the whole set if a signing key is secret, weak or damaged.
+    :raises KeySetError: it is not an object with a list of keys, is too large, or has a duplicate ``kid``. Keys of
+        different types may share one (RFC 7517 section 4.5), because an algorithm fits only one type.
     """
     entries = _entries(raw)
     kids = [(entry["kid"], str(entry.get("kty"))) for entry in entries if isinstance(entry.get("kid"), str)]
@@ -128,11 +131,11 @@ def _imported(entries: Sequence[Mapping[str, Any]], algorithms: Sequence[str]) -
         try:
             yield import_key(entry, algorithms)
         except (JoseError, ValueError, TypeError) as error:
-            log.warning("signing key %d of a JWK Set is ignored: %s", number, _why(error))
+            log.warning("ignoring signing key %d of a JWK Set: %s", number, _why(error))
 
 
 def _unsound(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a problem for each key that no issuer could use, whatever its algorithms."""
+    """Yield a problem for each key that is invalid for every algorithm."""
     for number, entry in enumerate(entries, start=1):
         try:
             import_key(entry, sorted(ASYMMETRIC))
@@ -145,11 +148,11 @@ def _why(error: Exception) -> str:
 
 
 def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> VerificationKey:
-    """Return the key of a public JWK (RFC 7517 section 4), built from the key material alone.
+    """Return the key of a public JWK (RFC 7517 section 4), built from the key material only.
 
-    :param algorithms: what it may verify; a key without ``alg`` gets the first that fits it.
+    :param algorithms: the algorithms that it may be used with; a key without ``alg`` gets the first that fits it.
     :raises KeySetError: it is secret, weak, not for verifying signatures, or fits none of the algorithms.
-    :raises JoseError: its members are no key; also a plain ``ValueError`` or ``TypeError``.
+    :raises JoseError: its members are not a valid key; ``ValueError`` and ``TypeError`` are possible too.
     """
     if _PRIVATE & entry.keys() or entry.get("kty") == "oct":
         raise KeySetError("it is secret, and a published key set must not contain secrets")
@@ -164,10 +167,10 @@ def import_key(entry: Mapping[str, Any], algorithms: Sequence[str]) -> Verificat
 
 
 def _algorithm(entry: Mapping[str, Any], algorithms: Collection[str]) -> str:
-    """Return the ``alg`` of a key, or without one the first allowed algorithm that fits its type and curve."""
+    """Return the ``alg`` of a key, or the first allowed algorithm that fits its type and curve."""
     fitting = [name for name in algorithms if _fits(name, entry) and entry.get("alg", name) == name]
     if not fitting:
-        raise KeySetError("no algorithm that this issuer may use fits its kty, crv and alg")
+        raise KeySetError("its kty, crv and alg match no allowed algorithm")
     return fitting[0]
 
 
@@ -179,7 +182,7 @@ def _fits(algorithm: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _members(entry: Mapping[str, Any], *names: str) -> dict[str, str | list[str]]:
-    """Return the key material only, so that no other member can change how the key is used."""
+    """Return only the key material, so that no other member can change how the key is used."""
     if not all(isinstance(entry.get(name), str) for name in names):
         raise KeySetError(f"it needs the strings {', '.join(names)}")
     return {name: entry[name] for name in names}
@@ -198,20 +201,20 @@ def _integer(encoded: str) -> int:
 def check_rsa(modulus: int, exponent: int) -> None:
     """Reject RSA keys that are weak or too expensive.
 
-    :raises KeySetError: under 2048 or over 8192 bits, an exponent that is even or under 65537, or a modulus of the
-        form that is easy to factor (CVE-2017-15361, ROCA).
+    :raises KeySetError: the modulus has less than 2048 or more than 8192 bits, or is easy to factor (CVE-2017-15361,
+        ROCA), or the exponent is even or less than 65537.
     """
     bits = modulus.bit_length()
     if not MINIMUM_RSA_BITS <= bits <= MAXIMUM_RSA_BITS:
         raise KeySetError(f"its modulus has {bits} bits, not {MINIMUM_RSA_BITS} to {MAXIMUM_RSA_BITS}")
     if exponent < MINIMUM_RSA_EXPONENT or exponent % 2 == 0:
-        raise KeySetError(f"its exponent is even or under {MINIMUM_RSA_EXPONENT}")
+        raise KeySetError(f"its exponent is even or less than {MINIMUM_RSA_EXPONENT}")
     if all(modulus % prime in _powers(prime) for prime in _ROCA_PRIMES):
         raise KeySetError("its modulus has the ROCA weakness (CVE-2017-15361)")
 
 
 def _powers(prime: int) -> set[int]:
-    # Moduli of that library are powers of 65537 modulo every small prime; of others, 1 in 2^27 is.
+    # Moduli of the vulnerable library are powers of 65537 modulo every small prime; of others, 1 in 2^27 is.
     return {pow(65_537, exponent, prime) for exponent in range(prime)}
 
 

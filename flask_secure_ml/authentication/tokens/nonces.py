@@ -1,4 +1,4 @@
-"""Nonces for DPoP proofs (RFC 9449 sections 8 and 9) that every worker can create and check without a store."""
+"""Nonces for DPoP proofs (RFC 9449 sections 8 and 9), created and checked without a store."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from ...secrets import SecretRing
 
 PERIOD = 300
 _LENGTH = 27
-"""Characters of a nonce: 162 bits that nobody can predict without the secret."""
+"""The length of a nonce in characters: 162 bits, unpredictable without the secret."""
 
 
 class Nonces:
-    """Derives a nonce from a secret and the time; it is valid in its own period and the next.
+    """Derives nonces from a secret and the time; each is valid in its own period and the next.
 
-    Nothing is stored, and all workers and machines with the same secret accept each other's nonces.
+    They need no store, and all workers and machines with the same secret accept each other's nonces.
 
-    :param secret: the newest creates nonces, those of every secret are accepted.
-    :param period: seconds after which there is a new nonce; each is valid for at least that long, and at most twice
-        as long.
+    :param secret: the newest secret creates nonces; nonces of every secret are accepted.
+    :param period: seconds between two nonces; each is valid for at least that long, and at most twice as long.
     """
 
     def __init__(self, secret: SecretRing, clock: Clock, period: int = PERIOD) -> None:
@@ -31,20 +30,20 @@ class Nonces:
         self._period = period
 
     def current(self) -> str:
-        """Return the current nonce for clients.
+        """Return the current nonce.
 
         :raises DependencyUnavailable: the secret cannot be read.
         """
         return _nonce(self._secrets()[0], self._window())
 
     def accepts(self, nonce: str) -> bool:
-        """Return True if a nonce is one of this server, of this period or the previous one.
+        """Return True if a nonce is from this server and from the current or the previous period.
 
         :raises DependencyUnavailable: the secret cannot be read.
         """
         window = self._window()
         valid = [_nonce(secret, number) for secret in self._secrets() for number in (window, window - 1)]
-        # compare_digest takes ASCII strings only, which every nonce of this server is.
+        # compare_digest accepts ASCII strings only, and every nonce of this server is ASCII.
         return nonce.isascii() and True in [hmac.compare_digest(nonce, each) for each in valid]
 
     def _window(self) -> int:

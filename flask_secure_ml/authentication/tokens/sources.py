@@ -15,6 +15,7 @@ from joserfc.jwk import OctKey
 
 from ...config import Settings
 from ...config.issuers import HMAC_BYTES, IssuerConfig
+from ...describing import is_described_only
 from ...errors import DependencyUnavailable
 from ...principal import Clock
 from ...refresh import Outage, WatchedFile
@@ -29,17 +30,24 @@ class KeySource(Protocol):
     """Finds the keys that may verify a token of one issuer."""
 
     def candidates(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> tuple[VerificationKey, ...]:
-        """Return the keys to try: at most one public key, or every HMAC secret; none when there is none.
+        """Return the keys to try: at most one public key, or every HMAC secret.
 
-        :param calls: decides whether a ``kid`` that is not known may cause a fetch.
+        :param calls: decides whether an unknown ``kid`` may cause a fetch.
         :raises DependencyUnavailable: the issuer's keys are not known.
         """
 
 
-def key_source(issuer: IssuerConfig, settings: Settings, clock: Clock) -> KeySource:
+Refreshes = Callable[[str, bool], object]
+"""Called after each attempt to fetch a key set, with the issuer, and True if the set can be used."""
+
+
+def key_source(
+    issuer: IssuerConfig, settings: Settings, clock: Clock, refreshed: Refreshes = lambda _issuer, _usable: None
+) -> KeySource:
     """Return the source of a configured issuer's keys.
 
-    :raises ValueError: keys in the configuration, in a file or in a secret are not sound.
+    :param refreshed: called after each fetch over HTTP.
+    :raises ValueError: keys in the configuration, in a file or in a secret are invalid.
     """
     if issuer.secret is not None:
         return SecretKeys(issuer.secret, issuer.algorithms)
@@ -47,12 +55,13 @@ def key_source(issuer: IssuerConfig, settings: Settings, clock: Clock) -> KeySou
         return InlineKeys(issuer.jwks, issuer.algorithms)
     if issuer.jwks_file is not None:
         keys = FileKeys(issuer.jwks_file, issuer.algorithms, clock)
-        keys.check()
+        if not is_described_only():
+            keys.check()
         return keys
-    return _http_keys(issuer, settings, clock)
+    return _http_keys(issuer, settings, clock, partial(refreshed, issuer.issuer))
 
 
-def _http_keys(issuer: IssuerConfig, settings: Settings, clock: Clock) -> HttpKeys:
+def _http_keys(issuer: IssuerConfig, settings: Settings, clock: Clock, refreshed: Callable[[bool], object]) -> HttpKeys:
     connection = IssuerConnection(issuer)
     return HttpKeys(
         issuer.jwks_uri or issuer.issuer,
@@ -63,13 +72,14 @@ def _http_keys(issuer: IssuerConfig, settings: Settings, clock: Clock) -> HttpKe
         get=Discovery(issuer.issuer, connection.send, clear_text=issuer.insecure_http).key_set
         if issuer.discover
         else connection.key_set,
+        refreshed=refreshed,
     )
 
 
 class InlineKeys(PublishedKeys):
     """Public keys in the configuration itself.
 
-    :raises ValueError: a key is secret, weak or damaged, or there is no usable one.
+    :raises ValueError: a key is secret, weak or damaged, or no key is usable.
     """
 
     def __init__(self, key_set: Mapping[str, Any], algorithms: Sequence[str]) -> None:
@@ -80,18 +90,20 @@ class InlineKeys(PublishedKeys):
         self._keys = _sound(raw, algorithms)
 
     def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
-        """Return the key, or None when there is none with this name for this algorithm."""
+        """Return the key, or None if there is none with this ``kid`` for this algorithm."""
         return self._keys.find(kid, algorithm)
 
 
 class SecretKeys:
-    """HMAC secrets, newest first, read again for every token, so that a changed file takes effect at once.
+    """HMAC secrets, newest first.
 
-    A token's ``kid`` is ignored: there are few secrets, and each is tried.
+    They are read again for every token, so that a changed file takes effect at once. The ``kid`` of a token is ignored:
+    there are few secrets, and each is tried.
 
     :param ring: the secrets.
-    :param algorithms: the one algorithm that they verify (RFC 8725bis section 3.1).
-    :raises ValueError: several algorithms, or a secret that is missing, too short for its algorithm or a public key.
+    :param algorithms: the one algorithm that they are used with (RFC 8725bis section 3.1).
+    :raises ValueError: there are several algorithms, or a secret is missing, too short for the algorithm, or a public
+        key.
     """
 
     def __init__(self, ring: SecretRing, algorithms: Sequence[str]) -> None:
@@ -100,9 +112,10 @@ class SecretKeys:
         self._ring = ring
         self._algorithm = algorithms[0]
         self._imported: tuple[tuple[bytes, ...], tuple[VerificationKey, ...]] = ((), ())
-        # While Vault is down at start-up, tokens are rejected until it responds.
-        with suppress(SecretUnavailable):
-            self._current()
+        if not is_described_only():
+            # If Vault is down at start-up, tokens are rejected until it responds.
+            with suppress(SecretUnavailable):
+                self._current()
 
     def candidates(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> tuple[VerificationKey, ...]:
         """Return the secrets as keys, newest first; none for another algorithm.
@@ -134,7 +147,7 @@ def _secret_key(secret: bytes, algorithm: str) -> VerificationKey:
 
 
 def _is_public(secret: bytes) -> bool:
-    """Return True for a public key or a certificate; joserfc only warns of one before its release 1.8."""
+    """Return True if a secret is a public key or a certificate; before 1.8, joserfc only warns about these."""
     if b"-----BEGIN " in secret:
         return True
     loaders: tuple[Callable[[bytes], object], ...] = (
@@ -159,9 +172,9 @@ def _sound(raw: bytes, algorithms: Sequence[str]) -> VerificationKeys:
 class FileKeys(PublishedKeys):
     """Keys in a file, which is read again when it changes.
 
-    :param path: a JWK Set.
+    :param path: the path of a JWK Set.
     :param algorithms: the algorithms that the issuer may sign with.
-    :param clock: measures the 100 ms within which a key that is gone is rejected; without one, it is at once.
+    :param clock: measures the 100 ms within which a removed key is rejected; without a clock, it is rejected at once.
     """
 
     def __init__(self, path: str, algorithms: Sequence[str], clock: Clock | None = None) -> None:
@@ -172,7 +185,7 @@ class FileKeys(PublishedKeys):
     def check(self) -> None:
         """Check the file at start-up as strictly as the configuration.
 
-        :raises ValueError: it cannot be read, a key in it is secret, weak or damaged, or there is no usable one.
+        :raises ValueError: it cannot be read, a key in it is secret, weak or damaged, or no key is usable.
         """
         try:
             _sound(self._file.path.read_bytes(), self._algorithms)
@@ -180,12 +193,12 @@ class FileKeys(PublishedKeys):
             raise ValueError(f"{self._file.path} cannot be read: {error.strerror}") from None
 
     def find(self, kid: str | None, algorithm: str, calls: Calls = UNLIMITED) -> VerificationKey | None:
-        """Return the key, or None when the file has none with this name for this algorithm.
+        """Return the key, or None if the file has none with this ``kid`` for this algorithm.
 
         :raises DependencyUnavailable: the file is missing, damaged or without a usable key.
         """
         found = self._find(self._file.recent, kid, algorithm)
-        # A token may be signed with a key that is new in the file.
+        # The token may be signed with a key that was just added to the file.
         return self._find(self._file.read, kid, algorithm) if found is None else found
 
     def _find(self, read: Callable[[], VerificationKeys], kid: str | None, algorithm: str) -> VerificationKey | None:

@@ -1,4 +1,4 @@
-"""Fields for schemas of request bodies. All are required by default, and check their options when they are made."""
+"""Fields for schemas of request bodies. They are required by default and validate their options when created."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AnyField", "checked_count", "is_count", "required_by_default"]
 
 
 def required_by_default(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a field that is required unless they say otherwise.
+    """Return field options with ``required=True`` as the default.
 
     A view that reads ``payload["instances"]`` must not fail on ``{}``.
     """
@@ -19,7 +19,7 @@ def required_by_default(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_count(name: str, value: int) -> int:
-    """Return an option that must be a whole number from 1.
+    """Return an option that must be a positive integer.
 
     :raises ValueError: it is not.
     """
@@ -29,5 +29,5 @@ def checked_count(name: str, value: int) -> int:
 
 
 def is_count(value: Any) -> bool:
-    """Return True for a whole number from 1."""
+    """Return True if a value is a positive integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

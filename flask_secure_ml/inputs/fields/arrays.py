@@ -1,4 +1,4 @@
-"""From numbers as they were sent to an array as the field declares it, without a Python call for each number."""
+"""Converting numbers as sent to the declared array, without a Python call per number."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .tensor_options import DimensionedField, checked_shape
 
 Array = NDArray[Any]
 _WIDEST_FLOAT = 8
-# The kinds of arrays that each kind of dtype takes, as it takes Python's types in lists.
+# The kinds of arrays that each kind of dtype accepts, matching the Python types that it accepts in lists.
 _TAKES = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 
 
 def of_leaves(leaves: list[Any], dtype: np.dtype[Any]) -> Array:
-    """Return the leaves as they were sent, before any cast; integers beyond 64 bits stay Python's own."""
+    """Return the leaves as an array, before any cast; integers beyond 64 bits stay Python integers."""
     if dtype.kind == "b":
         return np.array(leaves, dtype=dtype)
     try:
-        # Filling an array of the standard library takes half as long as numpy's own conversion.
+        # Filling an array.array takes half as long as numpy's conversion of a list.
         return np.asarray(array("d" if dtype.kind == "f" else "q", leaves))
     except OverflowError:
         if dtype.kind == "f":
@@ -35,7 +35,7 @@ def of_leaves(leaves: list[Any], dtype: np.dtype[Any]) -> Array:
 
 
 def _float(leaf: float) -> float:
-    """Return the leaf as a float; an integer too large for one is infinite, and rejected as such."""
+    """Return the leaf as a float; an integer that is too large becomes infinite, and is then rejected."""
     try:
         return float(leaf)
     except OverflowError:
@@ -43,17 +43,20 @@ def _float(leaf: float) -> float:
 
 
 def is_taken(sent: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
-    """Return True if an array of one dtype may fill a field of another: no string, object, record or long double."""
+    """Return True if a field of one dtype accepts arrays of another.
+
+    Strings, objects, structured dtypes and long doubles are never accepted.
+    """
     return sent.kind in _TAKES[dtype.kind] and not (sent.kind == "f" and sent.itemsize > _WIDEST_FLOAT)
 
 
 def has_odd_booleans(sent: Array) -> bool:
-    """Return True if an array of booleans, made of bytes, has others than 0 and 1."""
+    """Return True if an array of booleans that was read from bytes has values other than 0 and 1."""
     return sent.dtype.kind == "b" and bool((np.ascontiguousarray(sent).view(np.uint8) > 1).any())
 
 
 def of_array(sent: Array, dtype: np.dtype[Any]) -> Array:
-    """Return an array in native byte order; for floats in float64, or in ``dtype`` if it is of that."""
+    """Return an array in native byte order; for a float field, as float64 or ``dtype`` itself."""
     native = sent.astype(sent.dtype.newbyteorder("="), order="C", copy=False)
     if dtype.kind == "f" and native.dtype != dtype.newbyteorder("="):
         return native.astype(np.float64, copy=False)
@@ -61,12 +64,12 @@ def of_array(sent: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def own(cast: Array, dtype: np.dtype[Any]) -> Array:
-    """Return an array that a view may write to: C-contiguous, aligned, of the dtype; a copy only where it must be."""
+    """Return a writeable, C-contiguous, aligned array of the dtype, copying only if necessary."""
     return cast if cast.flags.carray and cast.dtype == dtype else cast.astype(dtype, order="C")
 
 
 _LIST = frozenset({list})
-# So many items are checked before the number of wrong ones is.
+# The number of items that are checked between two checks for enough errors.
 _STEP = 1_000
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "list": "Not a list.",
@@ -80,9 +83,9 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 
 
 class ArrayField(DimensionedField):
-    """The shape and the limits that :class:`Tensor` and :class:`Categorical` share.
+    """Base class of :class:`Tensor` and :class:`Categorical` with their shape and limits.
 
-    ``shape`` has the length of each dimension, None for any; ``dimensions`` has their names, None without one.
+    ``shape`` has the length of each dimension, or None for any length; ``dimensions`` has the names, or None.
     """
 
     default_error_messages = _MESSAGES
@@ -111,7 +114,7 @@ class ArrayField(DimensionedField):
             raise ValueError("max_elements must not be less than what shape needs")
 
     def _rows(self, value: Any) -> tuple[Shape, list[list[Any]]]:
-        """Return the shape and the innermost lists; nothing is copied before its size is known."""
+        """Return the shape and the innermost lists; sizes are checked before data is copied."""
         shape: Shape = ()
         level = [value]
         for expected in self.shape:
@@ -133,7 +136,7 @@ class ArrayField(DimensionedField):
     ) -> None:
         """Check the types of the leaves.
 
-        :param known: how many of the first are known to be right.
+        :param known: the number of leaves at the start that are known to be valid.
         """
         if wrong := _of_others(leaves, allowed, known):
             raise at(wrong, shape, self._message(key))
@@ -152,14 +155,14 @@ class ArrayField(DimensionedField):
         return length
 
     def _check_shape(self, shape: Shape) -> None:
-        """Check a shape that is known before the numbers are read, by arithmetic on unbounded integers."""
+        """Check a shape before the numbers are read; the arithmetic uses Python integers, so it cannot overflow."""
         if (key := self._fault(shape)) is not None:
             named = zip(self.shape, self.dimensions, strict=True)
             wanted = ", ".join(str(length or name or "any") for length, name in named)
             raise self.make_error(key, shape=wanted, max_items=self.max_items, max_elements=self.max_elements)
 
     def _fault(self, shape: Shape) -> str | None:
-        """Return the key of the message about what is wrong with a shape."""
+        """Return the message key for an invalid shape; None if it is valid."""
         if len(shape) != len(self.shape):
             return "shape"
         if not all(expected in (None, length) for expected, length in zip(self.shape, shape, strict=True)):
@@ -168,7 +171,7 @@ class ArrayField(DimensionedField):
             return "empty"
         if shape and self.max_items is not None and shape[0] > self.max_items:
             return "max_items"
-        # One by one first: a product of lengths with thousands of digits each would take long.
+        # Lengths are compared first: the product of lengths with thousands of digits would take long.
         if max(shape, default=1) > self.max_elements or prod(shape) > self.max_elements:
             return "max_elements"
         return None
@@ -182,7 +185,7 @@ class ArrayField(DimensionedField):
 
 
 def _of_others(items: list[Any], types: frozenset[type], first: int = 0) -> list[int]:
-    """Return the positions of the first items of other types; after enough of them, the rest is skipped."""
+    """Return the positions of the first items of other types; the search stops after enough of them."""
     found: list[int] = []
     for start in range(first, len(items), _STEP):
         kinds = list(map(type, items[start : start + _STEP]))

@@ -1,4 +1,4 @@
-"""The :class:`Base64Tensor` field: an array as the bytes that it has in memory, in base64."""
+"""The :class:`Base64Tensor` field: the bytes of an array in base64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .arrays import is_taken
 from .tensor import Tensor
 
 _NAMES = ("b64", "shape", "dtype")
-# By name only: numpy itself reads "O" as pointers and "(1000000,)f4" as an array at each position.
+# Only these names: numpy would read "O" as pointers, and "(1000000,)f4" as an array at each position.
 _DTYPES = {
     name: np.dtype(name).newbyteorder("<")
     for name in (
@@ -39,14 +39,13 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 
 
 class Base64Tensor(Tensor):
-    """A :class:`Tensor` that is sent as base64 of its bytes: little-endian, in C order, one item after the other.
+    """A :class:`Tensor` that is sent as the base64 encoding of its bytes: little-endian, in C order.
 
-    The value is the string itself, or an object such as ``{"b64": "AACAPw==", "shape": [1], "dtype": "float32"}``.
-    ``dtype`` may be left out for that of the field, and is otherwise one that a list for the field could have had
-    (integers for floats, not the other way round). ``shape`` may be left out where the field leaves at most one
-    length open. The number of characters must be exactly that of shape and dtype, which is found by arithmetic and
-    checked against the limits before anything is decoded. Only canonical base64 with padding is accepted (RFC 4648
-    sections 3.5 and 4). A :class:`numpy.ndarray` is taken as by :class:`Tensor`.
+    The value is a string, or an object such as ``{"b64": "AACAPw==", "shape": [1], "dtype": "float32"}``. ``dtype``
+    defaults to the dtype of the field, and accepts the same conversions as lists do (integers for floats, but not the
+    reverse). ``shape`` may be omitted if the field has at most one variable length. The length of the string must match
+    shape and dtype exactly; it is checked against the limits before decoding. Only canonical base64 with padding is
+    accepted (RFC 4648 sections 3.5 and 4). A :class:`numpy.ndarray` is loaded as by :class:`Tensor`.
 
     It has the parameters of :class:`Tensor`.
     """
@@ -66,7 +65,7 @@ class Base64Tensor(Tensor):
         return {"b64": b64encode(array.data).decode(), "shape": list(array.shape), "dtype": self.dtype.name}
 
     def claimed_shape(self, value: Any) -> Shape | None:
-        """Return the shape that the object names or the number of bytes means."""
+        """Return the shape that the object declares or that follows from the number of bytes."""
         if type(value) is np.ndarray:
             return tuple(value.shape)
         try:
@@ -83,7 +82,7 @@ class Base64Tensor(Tensor):
         return np.frombuffer(found, dtype).reshape(shape)
 
     def _read(self, value: Any) -> tuple[str, Shape, np.dtype[Any]]:
-        """Return string, shape and dtype, whose sizes fit together and are within the limits."""
+        """Return string, shape and dtype after checking that their sizes match and are within the limits."""
         envelope = self._envelope(value)
         encoded = envelope["b64"]
         if type(encoded) is not str:
@@ -127,7 +126,7 @@ class Base64Tensor(Tensor):
         return shape
 
     def _shape_of_size(self, encoded: str, value: Any, itemsize: int) -> Shape:
-        """Return the shape with its one open length filled in."""
+        """Return the shape with its variable length computed from the number of bytes."""
         if self.shape.count(None) > 1:
             raise self._error("shape", "shape_needed", value)
         size = decoded_size(encoded)
@@ -137,7 +136,7 @@ class Base64Tensor(Tensor):
         return tuple(length or size // step for length in self.shape)
 
     def _error(self, member: str, key: str, value: Any) -> ValidationError:
-        """Return an error at a member of the object, or at the field where its value is a string."""
+        """Return an error at a member of the object, or at the field if its value is a string."""
         error = self.make_error(key)
         return ValidationError({member: error.messages}) if type(value) is dict else error
 
@@ -148,16 +147,16 @@ def encoded_length(size: int) -> int:
 
 
 def decoded_size(encoded: str) -> int | None:
-    """Return the decoded size by length and padding, without decoding; None if the string is not base64."""
+    """Return the decoded size, from length and padding alone; None if the string is not base64."""
     padding = len(encoded[-2:]) - len(encoded[-2:].rstrip("="))
     return None if len(encoded) % 4 else len(encoded) // 4 * 3 - padding
 
 
 def decode(encoded: str) -> bytes:
-    """Return the bytes.
+    """Return the decoded bytes.
 
-    :raises ValueError: characters outside the alphabet, white space included, or padding that is missing, too much,
-        or has bits that the bytes do not have. The message repeats nothing of the value.
+    :raises ValueError: there are characters outside the alphabet (including white space), too little or too much
+        padding, or nonzero padding bits. The message does not quote the value.
     """
     try:
         data = a2b_base64(encoded, strict_mode=True)

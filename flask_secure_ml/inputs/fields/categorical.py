@@ -21,21 +21,21 @@ _WIDEST = np.iinfo(np.int64)
 class Categorical(ArrayField):
     """One of a few strings or integers, or nested lists of them.
 
-    Values are compared exactly: no other case, no other Unicode form, no boolean and no ``1.0`` for 1.
+    Values must match exactly: in case, in Unicode form and in type (``true`` and ``1.0`` do not match 1).
 
     :param choices: strings, or integers of up to 64 bits; not both.
-    :param shape: as of :class:`Tensor`; left out, the value is a single one.
-    :param codes: load each choice as its position in ``choices``, and dump it as the choice.
-    :param max_items: the greatest length of the first dimension.
-    :param max_elements: the greatest number of elements in all.
-    :raises TypeError, ValueError: when the definition itself is wrong.
+    :param shape: as for :class:`Tensor`; without it, the value is one choice.
+    :param codes: load each choice as its position in ``choices``, and dump the position as the choice.
+    :param max_items: the maximum length of the first dimension.
+    :param max_elements: the maximum number of elements in total.
+    :raises TypeError, ValueError: the definition is invalid.
 
-    A single value is loaded as the choice. With a shape, integers and codes are loaded as int64 and strings as Python's
-    own in an array of objects. An array as input is taken like the lists that it would be.
+    A single value is loaded as the choice. With a shape, integers and codes are loaded as an int64 array, and strings
+    as an object array of Python strings. An array as input is treated like the equivalent lists.
     """
 
     default_error_messages = _MESSAGES
-    # Of this class, not of subclasses: what is loaded depends on nothing else, unless dimensions have names.
+    # For this class, not for subclasses: the result depends only on the value, unless dimensions are named.
     loads_by_value_alone = True
 
     def __init__(
@@ -57,7 +57,7 @@ class Categorical(ArrayField):
 
     def _listed(self) -> str:
         more = ["\N{HORIZONTAL ELLIPSIS}"] if len(self.choices) > _MOST_LISTED else []
-        # Doubled, because the message is formatted again with every error.
+        # Braces are doubled, because the message is formatted again for each error.
         return ", ".join([*map(str, self.choices[:_MOST_LISTED]), *more]).replace("{", "{{").replace("}", "}}")
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The :class:`FilePath` field: a file within one folder, named by whoever calls.
+"""The :class:`FilePath` field: the path of a file within one folder, chosen by the client.
 
-Closes path traversal (CWE-22) and following of links out of the folder (CWE-59). A name that a command would read as an
-option, or a shell as something else, is rejected (CWE-88).
+It prevents path traversal (CWE-22), links out of the folder (CWE-59), and names that a command would parse as an option
+or that are special to a shell (CWE-88).
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 
 
 class FilePath(AnyField):
-    """The path of a file that exists within a folder, such as ``iris/v2.onnx``, relative to that folder.
+    """The path of an existing file, relative to a folder, such as ``iris/v2.onnx``.
 
-    Parts have letters of ASCII, digits, ``.``, ``_`` and ``-``, and begin with neither ``.`` nor ``-``. Links are
-    followed, but not out of the folder. What is missing, not a file, or outside gets the same error.
+    Path segments consist of ASCII letters, digits, ``.``, ``_`` and ``-``, and do not begin with ``.`` or ``-``. Links
+    are followed, but not out of the folder. A path that does not exist, is not a file, or is outside the folder gets
+    the same error.
 
     :param folder: the folder. It is resolved at each load, so it may be replaced as a whole.
-    :param suffixes: what the name must end with, such as ``[".onnx"]``; None for anything.
-    :param max_length: the most characters of the path.
-    :raises TypeError, ValueError: when the definition itself is wrong.
+    :param suffixes: the allowed endings of the name, such as ``[".onnx"]``; None allows any.
+    :param max_length: the maximum length of the path in characters.
+    :raises TypeError, ValueError: the definition is invalid.
 
     Loaded as the resolved :class:`pathlib.Path`. Required unless ``required=False`` or ``load_default`` is given.
-    Only trusted users may write to the folder: a file could become a link after it was checked.
+    Only trusted users may write to the folder: a file could be replaced by a link after the check.
     """
 
     default_error_messages = _MESSAGES
@@ -67,14 +68,14 @@ class FilePath(AnyField):
             found = (folder / value).resolve(strict=True)
             is_file = found.is_file()
         except (OSError, RuntimeError):
-            # A loop of links is a RuntimeError before Python 3.13.
+            # A symlink loop raises RuntimeError before Python 3.13.
             raise self.make_error("file") from None
         if not is_file or not found.is_relative_to(folder):
             raise self.make_error("file")
         return found
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_kwargs: Any) -> Any:
-        """Return the path as a client would name it, without the folder."""
+        """Return the path relative to the folder, as a client sends it."""
         return None if value is None else Path(value).relative_to(self.folder.resolve()).as_posix()
 
 

@@ -1,7 +1,7 @@
-"""The :class:`Image` field: PNG and JPEG files, without what a model has no use for (text, profiles, previews, frames).
+"""The :class:`Image` field: PNG and JPEG files, reduced to their pixels (no text, profiles, previews or frames).
 
-Only the parts that make the pixels reach the decoder, so nothing else can be unpacked, read wrongly or warned
-about (PNG third edition, sections 5 and 11; ITU-T T.81, annex B).
+Only the parts that define the pixels are passed to the decoder, so other parts cannot be decompressed, misread or
+cause warnings (PNG third edition, sections 5 and 11; ITU-T T.81, annex B).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _ANCILLARY = 0x20
-# JFIF and Adobe define the colours; no other APPn and no comment is kept.
+# JFIF and Adobe define the colours; other APPn segments and comments are removed.
 _JPEG_KEPT = frozenset({0xE0, 0xEE})
 _JPEG_DROPPED = frozenset({*range(0xE0, 0xF0), 0xFE}) - _JPEG_KEPT
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
 _START_OF_SCAN = 0xDA
 _EXIF, _SEVERAL = b"Exif\0\0", b"MPF\0"
-# Each scan of a progressive file goes over all pixels again; encoders write about ten.
+# Each scan of a progressive file processes all pixels again; encoders write about ten.
 _MAX_SCANS = 64
 _MAX_PARTS = 65_536
 
 
 class ImageError(ValueError):
-    """The file is rejected; ``key`` is that of the message."""
+    """The file is rejected; ``key`` is the key of the error message."""
 
     def __init__(self, key: str = "image") -> None:
         self.key = key
@@ -47,7 +47,7 @@ class ImageError(ValueError):
 
 @dataclass
 class Bare:
-    """What is left of a file, and its EXIF data (a TIFF file)."""
+    """The remaining parts of a file, and its EXIF data (a TIFF file)."""
 
     parts: list[bytes | memoryview] = field(default_factory=list)
     exif: bytes = b""
@@ -59,9 +59,9 @@ class Bare:
 
 
 def bare_png(data: bytes) -> Bare:
-    """Return a PNG file with its critical chunks and ``tRNS``.
+    """Return a PNG file with only its critical chunks and ``tRNS``.
 
-    :raises ImageError: cut short, with an unknown critical chunk, or with several frames.
+    :raises ImageError: the file is truncated, or has an unknown critical chunk or several frames.
     """
     bare = Bare([data[:8]])
     for kind, chunk in _chunks(data):
@@ -77,7 +77,7 @@ def bare_png(data: bytes) -> Bare:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield type and bytes of each chunk to the last; what follows it is ignored."""
+    """Yield the type and the bytes of each chunk; data after the last chunk is ignored."""
     view, start = memoryview(data), 8
     for _ in range(_MAX_PARTS):
         kind = data[start + 4 : start + 8]
@@ -94,7 +94,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 def bare_jpeg(data: bytes) -> Bare:
     """Return a JPEG file without comments and application data.
 
-    :raises ImageError: cut short, with several images, or with more scans than any encoder writes.
+    :raises ImageError: the file is truncated, or has several images or more scans than any encoder writes.
     """
     bare = Bare([data[:2]])
     for marker, segment in _segments(data):
@@ -105,19 +105,19 @@ def bare_jpeg(data: bytes) -> Bare:
             bare.exif = content[len(_EXIF) :]
         if marker not in _JPEG_DROPPED:
             bare.parts.append(segment)
-    # FF within coded data is followed by 0, so this finds the scans.
+    # In entropy-coded data, FF is followed by 0, so this counts scans.
     if data.count(b"\xff\xda", len(data) - len(bare.parts[-1])) > _MAX_SCANS:
         raise ImageError
     return bare
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
-    """Yield marker and bytes of each segment before the first scan, and then the rest of the file."""
+    """Yield the marker and the bytes of each segment before the first scan, then the rest of the file."""
     view, start = memoryview(data), 2
     for _ in range(_MAX_PARTS):
         marker, length = struct.unpack(">HH", data[start : start + 4].ljust(4, b"\0"))
         kind = marker & 0xFF
-        # With a length below 2, which would not even count itself, the next marker is not one.
+        # A length includes its own two bytes. After a smaller one, the next marker is invalid.
         if marker < 0xFF00 or kind in _ALONE:  # noqa: PLR2004  every marker begins with FF
             raise ImageError
         end = len(data) if kind == _START_OF_SCAN else start + 2 + length
@@ -131,7 +131,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
 
 
 def orientation(exif: bytes) -> int:
-    """Return how the picture was held, 1 to 8 (EXIF 2.32, tag 274); 1, upright, without a valid entry."""
+    """Return the EXIF orientation, 1 to 8 (EXIF 2.32, tag 274); 1 (upright) if there is no valid entry."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1
@@ -151,11 +151,11 @@ _SIGNATURES: Mapping[str, tuple[bytes, Callable[[bytes], Bare]]] = {
     "PNG": (b"\x89PNG\r\n\x1a\n", bare_png),
     "JPEG": (b"\xff\xd8\xff", bare_jpeg),
 }
-# Four pictures of the default size. A small file costs its opening, so there are 1,024 of them at most.
+# Four images of the default maximum. Small images have a minimum cost for opening, so there are at most 1,024 of them.
 _MAX_TOTAL = 16_777_216
 _LEAST_COUNTED = 16_384
 _MODES = ("L", "RGB", "RGBA")
-# Eight bits a channel; the others lose something on the way to them.
+# Modes with eight bits per channel; converting other modes loses precision.
 _SOURCES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 _UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
     1: lambda pixels: pixels,
@@ -170,6 +170,7 @@ _UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "string": "Not a base64 string.",
     "base64": "Not canonical base64.",
+    "data_url": "Must be the base64 alone, without the start of a data URL.",
     "max_bytes": "Must have at most {max_bytes} bytes.",
     "image": "Not a whole image of a format that is accepted here: {formats}.",
     "frames": "Must be a single image.",
@@ -183,22 +184,23 @@ class Image(AnyField):
     """A PNG or JPEG file in canonical base64, or as :class:`bytes` from a binary format.
 
     Loaded as an array of ``uint8``: (height, width) with mode L, (height, width, 3) with RGB, (height, width, 4) with
-    RGBA. Only the parts of the file that make its pixels reach the decoder, and only the decoders of the named formats
-    are used. The number of pixels is read from the header and checked before any is
-    decoded. Files that are cut short, animated or deeper than 8 bits a channel are rejected.
+    RGBA. Only the parts of the file that define its pixels are passed to the decoder, and only decoders of the named
+    formats are used. The number of pixels is read from the header and checked before decoding. Files that are
+    truncated, animated or deeper than 8 bits per channel are rejected.
 
-    :param mode: what the pixels are converted to; transparency is dropped by L and RGB.
+    :param mode: the mode to which pixels are converted; L and RGB drop transparency.
     :param formats: PNG, JPEG or both.
-    :param max_pixels: the most pixels, height times width.
-    :param max_total_pixels: the most pixels of all images of one request, those of other fields and of lists included,
-        counted before each is decoded; an image counts as 16,384 pixels at least. Without it 16,777,216, or
-        ``max_pixels`` if that is more. It applies to request bodies, not where a schema is loaded by hand.
-    :param max_bytes: the most bytes of the file.
-    :param upright: turn the picture by the orientation in its EXIF data.
+    :param max_pixels: the maximum number of pixels, height times width.
+    :param max_total_pixels: the maximum number of pixels of all images in one request, including those of other fields
+        and of lists, counted before each image is decoded. An image counts as at least 16,384 pixels. The default is
+        16,777,216, or ``max_pixels`` if that is more. It applies to request bodies, not when code loads a schema
+        directly.
+    :param max_bytes: the maximum size of the file in bytes.
+    :param upright: rotate the image by the orientation in its EXIF data.
     :raises ImportError: Pillow is not installed.
-    :raises TypeError, ValueError: when the definition itself is wrong.
+    :raises TypeError, ValueError: the definition is invalid.
 
-    Required unless ``required=False`` or ``load_default`` is given, and left out of what a schema dumps.
+    Required unless ``required=False`` or ``load_default`` is given. Images are not dumped.
     """
 
     default_error_messages = _MESSAGES
@@ -245,7 +247,9 @@ class Image(AnyField):
         try:
             return value if type(value) is bytes else decode(value)
         except ValueError:
-            raise self.make_error("base64") from None
+            # What FileReader.readAsDataURL of a browser returns.
+            of_browser = isinstance(value, str) and value.startswith("data:")
+            raise self.make_error("data_url" if of_browser else "base64") from None
 
     def _pixels(self, file: bytes) -> Pixels:
         kind = next((name for name in self.formats if file.startswith(_SIGNATURES[name][0])), None)
@@ -264,7 +268,7 @@ class Image(AnyField):
         except ImageError:
             raise
         except Exception as error:
-            # Pillow raises whatever its parsers meet.
+            # Pillow's parsers raise many kinds of exceptions for invalid files.
             raise ImageError from error
 
     def _check_header(self, image: ImageFile) -> None:
@@ -280,13 +284,13 @@ class Image(AnyField):
 
     def _converted(self, image: ImageFile) -> Pixels:
         image.load()
-        # Pillow warns when it has to drop the transparency of a palette.
+        # Avoids Pillow's warning about dropped palette transparency.
         whole = image.convert("RGBA") if image.mode == "P" else image
         return np.array(whole.convert(self.mode), dtype=np.uint8)
 
 
 def _opened(kind: str, data: bytes) -> ImageFile:
-    """Return an image whose header is read; by the class of its format, so that nothing is guessed or warned about."""
+    """Return an image after reading its header, using the class of its format to avoid detection and warnings."""
     from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:

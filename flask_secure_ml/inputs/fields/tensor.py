@@ -1,11 +1,11 @@
 """The :class:`Tensor` field: nested lists of numbers, or an array, loaded as an array.
 
-Lists of many numbers become an array through :mod:`marshal`, in a third of the time that the numbers one by one take.
-``marshal`` writes a list as ``[``, its length in four bytes and its items; a float as ``g`` and eight bytes; an
-integer of up to 32 bits as ``i`` and four. If the mark of one type is at every position where a number must begin, in
-rows that are known to be lists of one length, there is nothing but such numbers, and they are read from there.
-Otherwise the slower code runs, which also finds what is wrong. Nothing is ever loaded from this format; should it
-change, the marks are not found.
+Large lists of numbers are converted through :mod:`marshal`, in a third of the time that converting single numbers
+takes. ``marshal`` writes a list as ``[``, its length in four bytes and its items; a float as ``g`` and eight bytes; an
+integer of up to 32 bits as ``i`` and four bytes. The rows are known to be lists of equal length, so if every position
+at which a number must begin has the type code of one type, all items are such numbers, and their bytes are read from
+there. Otherwise slower code runs, which also reports errors. Data in this format is written but never loaded. If the
+format changes, the type codes are not found and the slower code runs.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ from .tensor_options import (
 if TYPE_CHECKING:
     from ..profiles import Bounds, Profile
 
-# The last version that writes every item in full; later ones refer to items written before.
+# The last version that writes every item in full; later versions write references to earlier items.
 _VERSION = 2
 _HEADER = 5
 _NUMBERS: Mapping[type, tuple[int, np.dtype[Any]]] = {
     float: (ord("g"), np.dtype("<f8")),
     int: (ord("i"), np.dtype("<i4")),
 }
-# For fewer numbers, the slower code is faster.
+# For fewer numbers, the other code is faster.
 _WORTH_IT = 100
 
 
 def packed(rows: list[list[Any]], types: frozenset[type]) -> tuple[NDArray[Any] | None, int]:
-    """Return the numbers of lists of one length, not empty, as a new array of one dimension.
+    """Return the numbers of nonempty lists of equal length as a new one-dimensional array.
 
-    :param types: the types that the numbers may have.
-    :returns: float64 or int32 in native byte order; None when there are few, or when they are not all floats or
-        all integers of up to 32 bits. And how many items, from the first on, are known to be of these types.
+    :param types: the allowed types of the numbers.
+    :returns: a float64 or int32 array in native byte order, or None if there are few numbers, or if they are not all
+        floats or all integers of up to 32 bits; and the number of items, from the first, that are known to be of an
+        allowed type.
     """
     if len(rows) * len(rows[0]) < _WORTH_IT:
         return None, 0
@@ -76,7 +77,7 @@ def _numbers(
 ) -> tuple[NDArray[Any] | None, int]:
     size = 1 + dtype.itemsize
     row = _HEADER + shape[1] * size
-    # After an item of another length, all that follow are elsewhere; those before it have their marks.
+    # After an item of another size, all positions are shifted; the items before it have their type codes.
     whole = min(shape[0], (len(written) - _HEADER) // row)
     start, steps = _HEADER + _HEADER, (row, size)
     others = np.ndarray((whole, shape[1]), np.uint8, written, start, steps) != mark
@@ -89,7 +90,7 @@ def _numbers(
 
 
 Array = NDArray[Any]
-# The Python types that each kind of dtype takes, and the message for others. A bool is an int to Python, not here.
+# The Python types that each kind of dtype accepts, and the message for others. A bool does not count as an int here.
 _LEAVES: Mapping[str, tuple[str, frozenset[type]]] = {
     "f": ("number", frozenset({float, int})),
     "i": ("integer", frozenset({int})),
@@ -113,39 +114,38 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 class Tensor(ArrayField):
     """Nested lists of numbers, or a :class:`numpy.ndarray`, loaded as a C-contiguous array.
 
-    Accepted are lists that all have the right length, without strings, null, booleans for numbers, floats for
-    integers (``1.0`` is a float), and infinite numbers, also after the cast to ``dtype``. A list may not be empty.
-    Errors have the positions of the first 20 wrong values, and never repeat a value.
+    Lists must have the declared lengths and must not be empty. Strings, null, booleans for numbers, floats for integers
+    (``1.0`` is a float) and numbers that are infinite, also after the cast to ``dtype``, are rejected. Errors have the
+    positions of the first 20 invalid values, and never quote a value.
 
-    An array, as binary formats provide it, is checked against the same rules. Its byte order is converted, and it is
-    copied unless it already is what the field declares, C-contiguous and writeable.
+    An array, as provided by binary formats, is checked against the same rules. Its byte order is converted. It is
+    copied unless it is already C-contiguous, writeable and of the declared dtype.
 
-    :param shape: the length of each dimension; None means any length from 1, and so does a name, which must have
-        the same length wherever it stands in the fields of one object. Needed unless there is a profile.
-    :param dtype: the dtype of the array: booleans, integers, or floats of up to 64 bits; ``float32`` without it.
-    :param features: the names of the last dimension's positions, by which columns that arrive with names are matched;
-        those of the profile or the model without it, and ``()`` for none.
-    :param profile: a profile, or the path of one that ``flask secure-ml profile fit`` wrote. It gives the shape
-        (rows, features), the dtype, and the name and the range of each feature; other arguments take precedence. Where
-        it and ``features`` have names, the ranges are matched by name.
-    :param bounds: of the profile, ``range`` for the least and greatest values of the data, ``quantiles`` for the outer
-        quantiles.
-    :param margin: how far values may go beyond the profile's bounds, as a share of the span between the two.
-    :param minimum: the least allowed value, or one for each position of the last dimension.
-    :param maximum: the greatest allowed value, given like ``minimum``.
-    :param outside: what happens to values beyond these two: ``reject``, ``clip`` changes them to the bound, and
-        ``report`` accepts them; the last two are reported, see
-        :func:`flask_secure_ml.inputs.collect_out_of_range`.
+    :param shape: the length of each dimension; None means any length from 1. A name also means any length, but the
+        same length wherever the name is used in the fields of one object. Required unless there is a profile.
+    :param dtype: the dtype of the array: booleans, integers, or floats of up to 64 bits. The default is ``float32``.
+    :param features: the names of the positions in the last dimension, by which named columns are matched. The default
+        is the names of the profile or the model; ``()`` means none.
+    :param profile: a profile, or the path of one written by ``flask secure-ml profile fit``. It provides the shape
+        (rows, features), the dtype, and the name and range of each feature; other arguments take precedence. If both
+        the profile and ``features`` have names, ranges are matched by name.
+    :param bounds: the bounds of the profile: ``range`` for the minimum and maximum of the data, ``quantiles`` for the
+        outer quantiles.
+    :param margin: how far values may exceed the profile's bounds, as a fraction of the distance between them.
+    :param minimum: the minimum value, or one for each position of the last dimension.
+    :param maximum: the maximum value, in the same forms as ``minimum``.
+    :param outside: the treatment of values beyond these bounds: ``reject``; ``clip`` changes them to the bound;
+        ``report`` accepts them. The last two are reported, see :func:`flask_secure_ml.inputs.collect_out_of_range`.
     :param allowed: the only values that a number may have.
-    :param total: the least and the greatest sum over the last dimension; of integers, exactly.
-    :param norm: the least and the greatest Euclidean norm over the last dimension.
-    :param max_items: the greatest length of the first dimension.
-    :param max_elements: the greatest number of elements in all.
-    :raises ProfileError: there is no such profile, or it is damaged.
-    :raises TypeError, ValueError: when the definition itself is wrong.
+    :param total: the minimum and maximum sum over the last dimension; sums of integers are exact.
+    :param norm: the minimum and maximum Euclidean norm over the last dimension.
+    :param max_items: the maximum length of the first dimension.
+    :param max_elements: the maximum number of elements in total.
+    :raises ProfileError: the profile does not exist or is invalid.
+    :raises TypeError, ValueError: the definition is invalid.
 
-    Takes the other arguments of a marshmallow field too. Unlike those it is required unless ``required=False`` or
-    ``load_default`` is given: a view that reads ``payload["instances"]`` must not fail on ``{}``.
+    All other arguments of a marshmallow field are accepted. Unlike marshmallow's fields, it is required unless
+    ``required=False`` or ``load_default`` is given: a view that reads ``payload["instances"]`` must not fail on ``{}``.
     """
 
     default_error_messages = _MESSAGES
@@ -192,10 +192,11 @@ class Tensor(ArrayField):
     def for_model(cls, model: Any, **options: Any) -> Self:
         """Return a field for the input of a model.
 
-        :param model: what :mod:`flask_secure_ml.inputs.model_inputs` lists, such as a fitted scikit-learn estimator.
+        :param model: a model of a type in :mod:`flask_secure_ml.inputs.model_inputs`, such as a fitted scikit-learn
+            estimator.
         :param options: other arguments of the field, which take precedence over the model's.
-        :raises ModelInputsError: the model does not describe its input, has several, or takes strings.
-        :raises ValueError: the definition itself is wrong.
+        :raises ModelInputsError: the model does not describe its input, has several inputs, or takes strings.
+        :raises ValueError: the definition is invalid.
         """
         from ..model_inputs import only_input_of
 
@@ -204,15 +205,15 @@ class Tensor(ArrayField):
     def _check_meaning(self, **rules: Any) -> None:
         given = [name for name, rule in rules.items() if rule is not None]
         if self.dtype.kind == "b" and given:
-            raise ValueError(f"{given[0]} has no meaning for booleans")
+            raise ValueError(f"{given[0]} does not apply to booleans")
 
     def _set_range(self, minimum: Any, maximum: Any, outside: str) -> None:
         given = {"minimum": minimum, "maximum": maximum}
         bounds = [Bound(name, bound, self.dtype, self.shape) for name, bound in given.items() if bound is not None]
         if crossed(bounds):
-            raise ValueError("minimum must not be greater than maximum, and a value of dtype be between them")
+            raise ValueError("minimum must not be greater than maximum, and dtype must have a value between them")
         if outside not in OUTSIDE or (outside != "reject" and not bounds):
-            raise ValueError("outside must be 'reject', or 'clip' or 'report' beside minimum or maximum")
+            raise ValueError("outside must be 'reject', or with minimum or maximum 'clip' or 'report'")
         self._bounds = bounds
         self.outside = outside
         self.minimum, self.maximum = (
@@ -224,7 +225,7 @@ class Tensor(ArrayField):
         if self.is_named:
             self._check_dimensions(exact.shape, data)
         cast = self._cast(exact)
-        # The cast may have changed a float, so the rules are about what was sent.
+        # The cast may have changed a float, so the rules are checked on the numbers as sent.
         sent = exact if self.dtype.kind == "f" else cast
         kept = self._within_range(sent, cast, attr)
         self._check_rules(sent if kept is cast else kept)
@@ -269,7 +270,7 @@ class Tensor(ArrayField):
         return cast
 
     def _within_range(self, sent: Array, cast: Array, attr: str | None) -> Array:
-        # Counting is quicker than any() for a request of one row.
+        # Counting is faster than any() for a single row.
         broken = [(bound, wrong) for bound in self._bounds if np.count_nonzero(wrong := bound.broken(sent))]
         if not broken:
             return cast
@@ -302,7 +303,7 @@ class Tensor(ArrayField):
 
 
 def _learned(profile: Any, bounds: Bounds, margin: float, names: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments that a profile gives; the module of profiles is imported only for a profile."""
+    """Return the arguments from a profile; the profiles module is imported only if there is one."""
     if profile is None and (bounds, margin) == ("range", 0.0):
         return {}
     from ..profiles import learned_options

@@ -1,8 +1,8 @@
 """The options of tensors: named dimensions, shapes, dtypes, bounds, sums and norms.
 
-A dimension with a name has one length wherever the name is used in the fields of one object. A field compares itself
-with the fields before it in its schema, by the shape that their values claim. That needs neither a hook in the schema
-nor state between fields, and a value that is not what it claims is rejected by its own field.
+A named dimension has the same length wherever the name is used in the fields of one object. A field compares its shape
+with the declared shapes of the fields before it in the schema. This needs neither a schema hook nor state between
+fields, and a value that does not match its declared shape is rejected by its own field.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class DimensionedField(AnyField):
 
     ``dimensions`` has a name or None for each dimension, and ``is_named`` is True if there is any name.
 
-    :raises TypeError: at the first use of the schema, when a name could not be compared: inside a ``List`` or
-        ``Dict``, or beside marshmallow's ``pre_load`` of a field, which changes the value first.
+    :raises TypeError: at the first use of the schema, if a name could not be compared: inside a ``List`` or ``Dict``,
+        or with marshmallow's ``pre_load`` of a field, which changes the value first.
     """
 
     default_error_messages = _MESSAGES
@@ -59,7 +59,7 @@ class DimensionedField(AnyField):
                 raise self.make_error("dimension", name=name, other=other)
 
     def _claimed_before(self, data: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-        """Yield field, dimension and length of every named dimension of the fields before this one."""
+        """Yield the field, name and length of every named dimension of the fields before this one."""
         siblings = self.parent.load_fields if isinstance(self.parent, Schema) else {}
         for attribute, field in siblings.items():
             if field is self:
@@ -71,7 +71,7 @@ class DimensionedField(AnyField):
 
 
 def shape_of_lists(value: Any, dimensions: int) -> Shape | None:
-    """Return the lengths of the first list of each level, or the shape of an array; None if a level is missing."""
+    """Return the shape of an array, or of nested lists by the first list of each level; None if a level is missing."""
     if type(value) is np.ndarray:
         return tuple(value.shape)
     lengths: list[int] = []
@@ -83,7 +83,7 @@ def shape_of_lists(value: Any, dimensions: int) -> Shape | None:
     return tuple(lengths)
 
 
-# What numpy can nest, in every release that is supported.
+# The maximum number of dimensions in every supported release of numpy.
 _MAX_DIMENSIONS = 32
 _WIDEST_FLOAT = 8
 KINDS = "fiub"
@@ -105,7 +105,7 @@ def _is_length(length: Any) -> bool:
 
 
 def checked_dimensions(shape: Sequence[int | str | None]) -> Sequence[int | str | None]:
-    """Return a shape that has dimensions.
+    """Return a shape that must have at least one dimension.
 
     :raises ValueError: it has none.
     """
@@ -115,7 +115,7 @@ def checked_dimensions(shape: Sequence[int | str | None]) -> Sequence[int | str 
 
 
 def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype if an array of it can be filled from JSON."""
+    """Return the dtype, which must be one that JSON can represent."""
     found = np.dtype(dtype)
     if found.kind not in KINDS or (found.kind == "f" and found.itemsize > _WIDEST_FLOAT):
         raise ValueError(f"dtype must be bool, an integer or a float of up to 64 bits, not {found.name}")
@@ -125,7 +125,7 @@ def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 def checked_bound(
     name: str, bound: float | Sequence[float] | NDArray[Any], shape: tuple[int | None, ...]
 ) -> NDArray[np.float64]:
-    """Return a bound as an array of no dimension, or of the last one of ``shape``."""
+    """Return a bound as a zero-dimensional array, or as an array over the last dimension of ``shape``."""
     found = np.asarray(bound, dtype=np.float64)
     if np.isnan(found).any():
         raise ValueError(f"{name} must be a number")
@@ -135,7 +135,7 @@ def checked_bound(
 
 
 def checked_span(name: str, span: tuple[float, float]) -> tuple[float, float]:
-    """Return the least and the greatest value of what is computed from a row; integers stay what they are."""
+    """Return the minimum and maximum of a sum or norm; integers stay integers."""
     if not isinstance(span, Sequence) or len(span) != 2 or not all(map(_is_number, span)):  # noqa: PLR2004  (low, high)
         raise ValueError(f"{name} must be two numbers such as (0.99, 1.01)")
     low, high = map(_plain, span)
@@ -169,11 +169,11 @@ def _is_number(value: Any) -> bool:
 
 Array = NDArray[Any]
 _LOW = 0xFFFF_FFFF
-# More than the sum of as many integers as fit into memory; its halves are integers of 64 bits.
+# More than the sum of all integers that fit into memory. Both of its halves fit into 64 bits.
 _BEYOND_SUMS = 1 << 94
 
 
-# What is outside of each bound, and which of two values is further inside and further outside.
+# For each bound: the comparison for values outside, and the functions that return the inner and outer of two values.
 _COMPARISONS = {
     "minimum": (np.less, np.maximum, np.minimum),
     "maximum": (np.greater, np.minimum, np.maximum),
@@ -181,10 +181,10 @@ _COMPARISONS = {
 
 
 class Bound:
-    """The least (``minimum``) or the greatest (``maximum``) value.
+    """The minimum or maximum value of a field.
 
-    ``declared`` is what the author wrote; ``native`` is the same in the dtype of the field, rounded inwards for
-    integers. ``for_all`` is the bound of numbers as they were sent; None where there is one for each position.
+    ``declared`` is the bound as given; ``native`` is the bound in the dtype of the field, rounded inwards for integers.
+    ``for_all`` is the bound for numbers as sent; None if there is one for each position.
 
     :raises ValueError: no value of the dtype is within the bound.
     """
@@ -201,12 +201,12 @@ class Bound:
         self.for_all: float | None = None if self.declared.shape else self._wide.item()
 
     def broken(self, sent: Array) -> NDArray[np.bool_]:
-        """Return where numbers are outside."""
+        """Return a mask of the numbers outside the bound."""
         wrong: NDArray[np.bool_] = self._outside(sent, self.native if sent.dtype == self._dtype else self._wide)
         return wrong
 
     def clipped(self, cast: Array) -> Array:
-        """Return the numbers, those outside changed to the bound."""
+        """Return the numbers, with those outside changed to the bound."""
         inside: Array = self._inner(cast, self.native)
         return inside
 
@@ -219,7 +219,7 @@ def _float_bounds(declared: NDArray[np.float64], dtype: np.dtype[Any], outer: An
 
 def _integer_bound(name: str, bound: Any, dtype: np.dtype[Any]) -> Array:
     limits = np.iinfo(dtype)
-    # As objects, so that integers beyond 2**53 stay what they are.
+    # As objects, so that integers beyond 2**53 stay exact.
     exact = np.asarray(bound, dtype=object)
     whole = [_whole(name, value, int(limits.min), int(limits.max)) for value in exact.ravel().tolist()]
     return np.array(whole, dtype=dtype).reshape(exact.shape)
@@ -229,18 +229,18 @@ def _whole(name: str, value: float, least: int, most: int) -> int:
     low = name == "minimum"
     found = value if math.isinf(value) else (math.ceil if low else math.floor)(value)
     if (low and found > most) or (not low and found < least):
-        raise ValueError(f"{name} leaves no value that the dtype has")
+        raise ValueError(f"{name} excludes every value of the dtype")
     return int(max(least, min(most, found)))
 
 
 def values_of(allowed: Sequence[float], dtype: np.dtype[Any]) -> Array:
-    """Return what a number may be: the allowed values, and what the dtype makes of them."""
+    """Return the allowed values, both exact and cast to the dtype."""
     native = np.array(allowed, dtype=dtype.newbyteorder("="))
     return np.union1d(native.astype(np.float64), np.array(allowed, dtype=np.float64)) if dtype.kind == "f" else native
 
 
 def off_total(sent: Array, span: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return where the sum over the last dimension is not within a span; exactly so for integers."""
+    """Return a mask of rows whose sum over the last dimension is outside a span; sums of integers are exact."""
     if sent.dtype.kind == "f":
         return beyond(sums(sent), span)
     sum_high, sum_low = _exact_sums(sent)
@@ -251,7 +251,7 @@ def off_total(sent: Array, span: tuple[float, float]) -> NDArray[np.bool_]:
 
 
 def _exact_sums(sent: Array) -> tuple[Array, Array]:
-    """Return the sums of integers over the last dimension, as multiples of 2**32 and what is left of them.
+    """Return the sums of integers over the last dimension, as multiples of 2**32 and remainders.
 
     Neither half overflows for rows of up to 2**31 integers of 64 bits.
     """
@@ -275,14 +275,14 @@ def sums(sent: Array) -> NDArray[np.float64]:
 
 
 def norms(sent: Array) -> NDArray[np.float64]:
-    """Return the Euclidean length over the last dimension."""
+    """Return the Euclidean norm over the last dimension."""
     with np.errstate(over="ignore"):
         found: NDArray[np.float64] = np.linalg.norm(sent.astype(np.float64), axis=-1)
     return found
 
 
 def beyond(computed: NDArray[np.float64], span: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return where a computed value is not within a span; a sum that overflows in both directions (NaN) is not."""
+    """Return a mask of computed values outside a span; NaN, a sum that overflows in both directions, is outside."""
     low, high = span
     return np.asarray(~((computed >= low) & (computed <= high)))
 

@@ -1,7 +1,8 @@
-"""The :class:`Text` field: strings in one Unicode form, without characters that hide or break others.
+"""The :class:`Text` field: strings in one Unicode normalisation form, without invisible or control characters.
 
-Lone surrogates and noncharacters (Unicode 16.0, sections 2.4 and 23.7) are always rejected, control characters
-(category Cc), the controls of writing direction (UAX 9, section 2) and other invisible characters as the options say.
+Lone surrogates and noncharacters (Unicode 16.0, sections 2.4 and 23.7) are always rejected. Control characters
+(category Cc), bidirectional formatting characters (UAX 9, section 2) and other invisible characters are handled
+according to the options.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(plane * 0x10000 + low) for plane in range(17) for low in (0xFFFE, 0xFFFF)) + "]"
 )
-# Sorting combining characters takes quadratic time, so their runs are bounded as in the stream-safe text format
-# (UAX 15, section 12). The five are no combining characters themselves, but decompose into such.
+# Sorting combining characters takes quadratic time, so runs of them are limited as in the Stream-Safe Text Format
+# (UAX 15, section 12). The five are not combining characters themselves, but decompose into some.
 _RUN = re.compile(rb"[^\0]{31}")
 _DECOMPOSE_TO_MARKS = dict.fromkeys((0x0F73, 0x0F75, 0x0F81, 0xFF9E, 0xFF9F), "\u0301")
-# The most characters that become one when composed; what is longer before cannot be short enough after.
+# The maximum number of characters that compose into one: a string more than this many times too long stays too long.
 _SHRINKS = 4
 _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "invalid": "Not a string.",
@@ -45,27 +46,28 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 class Text(fields.String):
     """A string in one Unicode form.
 
-    :param max_length: the most characters (code points), after normalisation.
-    :param min_length: the fewest characters.
-    :param max_bytes: the most bytes in UTF-8, after normalisation.
-    :param normalise: the form it is loaded in (UAX 15): NFC, NFKC, or None for as it was sent. With a form, more
-        than 30 combining characters in a row are rejected, because bringing them into order takes quadratic time.
+    :param max_length: the maximum length in characters (code points), after normalisation.
+    :param min_length: the minimum length in characters.
+    :param max_bytes: the maximum length in bytes of UTF-8, after normalisation.
+    :param normalise: the normalisation form (UAX 15): NFC, NFKC, or None to load the string as sent. With a form, more
+        than 30 combining characters in a row are rejected, because sorting them takes quadratic time.
     :param control: ``reject`` or ``strip`` control characters other than those in ``keep``.
     :param keep: control characters that are allowed.
-    :param bidi: ``reject``, ``strip`` or ``allow`` the controls of writing direction, which make a string look like
-        another one.
-    :param invisible: ``reject``, ``strip`` or ``allow`` other characters that a model reads and nobody sees, such as
-        tag characters and zero-width spaces, and the line and paragraph separators, which ``strip`` makes a newline
-        (a space if ``keep`` has none). Joiners, variation selectors and flags are allowed where scripts and emoji
-        need them, see :mod:`flask_secure_ml.inputs.fields.text`.
-    :param unassigned: ``reject`` or ``allow`` characters that this Python's Unicode does not know, such as new emoji.
-    :raises TypeError, ValueError: when the definition itself is wrong.
+    :param bidi: ``reject``, ``strip`` or ``allow`` bidirectional formatting characters, which can make a string look
+        like another one.
+    :param invisible: ``reject``, ``strip`` or ``allow`` other characters that a model reads but people do not see,
+        such as tag characters and zero-width spaces, and the line and paragraph separators, which ``strip`` replaces
+        by a newline (a space if ``keep`` has none). Joiners, variation selectors and flags are allowed where scripts
+        and emoji need them, see :mod:`flask_secure_ml.inputs.fields.text`.
+    :param unassigned: ``reject`` or ``allow`` characters that are unassigned in this Python's version of Unicode, such
+        as new emoji.
+    :raises TypeError, ValueError: the definition is invalid.
 
     Required unless ``required=False`` or ``load_default`` is given, and loaded as a :class:`str`.
     """
 
     default_error_messages = _MESSAGES
-    # Of this class, not of subclasses: what is loaded depends on nothing else.
+    # For this class, not for subclasses: the result depends only on the value.
     loads_by_value_alone = True
 
     def __init__(
@@ -148,7 +150,7 @@ class Text(fields.String):
 
 
 def _has_long_run(text: str) -> bool:
-    # In most strings, the set of characters already has no mark.
+    # In most strings, the set of distinct characters has no combining mark.
     if not any(map(combining, "".join(set(text)).translate(_DECOMPOSE_TO_MARKS))):
         return False
     return _RUN.search(bytes(map(combining, text.translate(_DECOMPOSE_TO_MARKS)))) is not None
@@ -184,7 +186,7 @@ _KINDS = re.compile(
     f"(?P<joiner>[{_JOINERS}])|(?P<selector>[{_SELECTORS}])|(?P<letter_selector>[{_LETTER_SELECTORS}])"
     f"|(?P<flag>{_FLAG})|(?P<never>[{_NEVER}])"
 )
-# Letters without case, marks, and symbols as emoji are.
+# Letters without case, marks, and symbols such as emoji.
 _JOINED = frozenset({"Lo", "Lm", "Mn", "Mc", "Me", "So", "Sk"})
 _SELECTABLE_ASCII = frozenset("0123456789#*")
 
@@ -195,9 +197,9 @@ def is_hiding(text: str) -> bool:
 
 
 def without(text: str, separator: str) -> str:
-    """Return a string without the invisible characters that it does not need.
+    """Return a string without unneeded invisible characters.
 
-    :param separator: the replacement of a line or paragraph separator.
+    :param separator: the replacement for line and paragraph separators.
     """
     if _SUSPECT.search(text) is None:
         return text
@@ -205,9 +207,10 @@ def without(text: str, separator: str) -> str:
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield a string in pieces, each with whether it is needed.
+    """Yield a string in pieces, each with a flag for needed ones.
 
-    The character before a piece is the last needed one, so that removing a piece does not change what is needed.
+    Whether a piece is needed depends on the last needed character before it, so removing pieces does not change the
+    result for others.
     """
     end, before = 0, ""
     for found in _KINDS.finditer(text):

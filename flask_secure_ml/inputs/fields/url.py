@@ -1,7 +1,7 @@
 """The :class:`Url` field: a URL that a model may fetch, with the IP addresses that its host resolved to.
 
-Closes API7 of the OWASP API Security Top 10 (2023), server-side request forgery. The host is resolved here and
-may resolve to something else a moment later, so the fetcher has to connect to the IP addresses of the loaded value.
+It prevents server-side request forgery, API7 of the OWASP API Security Top 10 (2023). The host is resolved here and
+could resolve to other IP addresses later, so the code that fetches must connect to the addresses of the loaded value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Resolver = Callable[[str, int], Iterable[str]]
 
 _PORTS = {"https": 443, "http": 80}
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-# A last label of digits, or of 0x and digits, makes any name an IPv4 address (WHATWG URL, section 3.5).
+# A name whose last label is a number, decimal or hexadecimal, is an IPv4 address (WHATWG URL, section 3.5).
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+(?!(?:[0-9]+|0x[0-9a-f]*)\Z){_LABEL}")
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z]+)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -41,13 +41,13 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class VettedUrl:
-    """A URL whose host was resolved.
+    """A URL with the IP addresses of its host.
 
-    :param url: the URL, scheme and host in lower case.
-    :param host: the name to ask for in TLS and in ``Host``.
+    :param url: the URL, with scheme and host in lower case.
+    :param host: the name for SNI and ``Host``.
     :param port: the port to connect to.
-    :param path: path and query, to ask for.
-    :param addresses: the public IP addresses to connect to, and no others.
+    :param path: the path and query to request.
+    :param addresses: the public IP addresses; connect only to these.
     """
 
     url: str
@@ -61,23 +61,23 @@ class VettedUrl:
 
 
 class Url(AnyField):
-    """The URL of something that a model may fetch.
+    """The URL of a resource that a model may fetch.
 
-    Hosts are names: IP addresses are rejected in every spelling, as are user info, fragments, backslashes,
-    characters outside ASCII (an internationalised name is written with ``xn--``) and a dot at the end.
+    Hosts are names: IP addresses are rejected in every notation, as are user info, fragments, backslashes, non-ASCII
+    characters (an internationalised name is written with ``xn--``) and a trailing dot.
 
-    :param hosts: the names that are allowed; one that begins with a dot allows all names that end with it.
-    :param schemes: ``https``, and ``http`` if you must.
-    :param ports: the ports that are allowed; None means the default one of the scheme.
-    :param max_length: the most characters.
-    :param max_lookups: the most hosts that are resolved for one request, for all its fields together; URLs after
-        that are rejected. It applies to request bodies, not where a schema is loaded by hand.
-    :param resolver: takes host and port and returns IP addresses; raises OSError when there are none. None means the
-        resolver of the system, whose time-outs hold.
-    :raises TypeError, ValueError: when the definition itself is wrong.
+    :param hosts: the allowed names; one that begins with a dot allows all names that end with it.
+    :param schemes: ``https``, and ``http`` if necessary.
+    :param ports: the allowed ports; None means the default port of the scheme.
+    :param max_length: the maximum length in characters.
+    :param max_lookups: the maximum number of hosts that are resolved for one request, over all its fields; further URLs
+        are rejected. It applies to request bodies, not when code loads a schema directly.
+    :param resolver: takes a host and a port and returns IP addresses; raises OSError if there are none. None means the
+        system resolver, with its timeouts.
+    :raises TypeError, ValueError: the definition is invalid.
 
-    Every IP address of the host must be public, see :mod:`flask_secure_ml.fetch`. Loaded as
-    :class:`VettedUrl`. Required unless ``required=False`` or ``load_default`` is given.
+    Every IP address of the host must be public, see :mod:`flask_secure_ml.fetch`. Loaded as a :class:`VettedUrl`.
+    Required unless ``required=False`` or ``load_default`` is given.
     """
 
     default_error_messages = _MESSAGES
@@ -134,7 +134,7 @@ class Url(AnyField):
         try:
             found = tuple(dict.fromkeys(self._resolver(host, port)))
         except (OSError, UnicodeError):
-            # The same message for a name that does not exist and an internal one, so that neither is revealed.
+            # Unknown and internal names get the same message, so that the client cannot tell them apart.
             raise self.make_error("address") from None
         if not found or not all(map(is_public, found)):
             raise self.make_error("address")
@@ -145,7 +145,7 @@ class Url(AnyField):
 
 
 def system_resolver(host: str, port: int) -> list[str]:
-    """Return the IP addresses that the system resolves a host to."""
+    """Return the IP addresses of a host, from the system resolver."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 

@@ -1,7 +1,7 @@
-"""The wire formats of request bodies, and which of them a route with a schema accepts.
+"""The wire formats of request bodies, and finding the format of a request.
 
-A format only decodes. The schema of the route loads what it returns, so the same rules apply to all of them: JSON
-returns nested lists, a binary or tabular format returns an array for the schema's one :class:`Tensor` field.
+A format only decodes. The schema of the route loads the decoded value, so the same rules apply to all formats. JSON is
+decoded to nested lists; binary and tabular formats to an array for the schema's one :class:`Tensor` field.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _UTF8 = frozenset({"utf-8"})
 class Decoded:
     """A decoded body.
 
-    :param value: what the schema loads.
-    :param format: the name of the format that was found.
-    :param options: what the request asks for in the response, in this format.
+    :param value: the value for the schema to load.
+    :param format: the name of the format of the body.
+    :param options: options of the request for the response, in this format.
     """
 
     value: Any
@@ -39,7 +39,7 @@ class Decoded:
 
 
 class Format(Protocol):
-    """Decodes bodies of some media types. One object serves all threads of an app."""
+    """Decodes bodies of some media types. Implementations are thread-safe."""
 
     @property
     def name(self) -> str:
@@ -47,18 +47,18 @@ class Format(Protocol):
 
     @property
     def media_types(self) -> tuple[str, ...]:
-        """The media types, in lower case; the first one is listed in a response with status 415."""
+        """The media types, in lower case; 415 responses list the first one."""
 
     def fits(self, schema: Schema) -> bool:
-        """Return True if a body of this format can have what the schema needs."""
+        """Return True if a body of this format can match the schema."""
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the decoded body.
 
         :raises MalformedRequest: 400, the body breaks its format.
-        :raises PayloadTooLarge: 413, it has more of something than a limit allows.
+        :raises PayloadTooLarge: 413, it exceeds a limit.
         :raises UnsupportedMediaType: 415, a parameter of the media type is not supported.
-        :raises ValidationFailed: 422, it is well formed, and contradicts itself.
+        :raises ValidationFailed: 422, it is well-formed, but inconsistent.
         """
 
 
@@ -71,9 +71,9 @@ _OTHERS: Mapping[str, tuple[str, str]] = {
 
 
 def build_formats(names: Collection[str], caps: Caps) -> Formats:
-    """Return the formats of these names: ``json``, ``oip``, ``npy``, ``msgpack`` and ``csv``.
+    """Return the formats with these names: ``json``, ``oip``, ``npy``, ``msgpack`` and ``csv``.
 
-    Their modules are imported here, so that an app pays for the formats that it accepts only.
+    Their modules are imported here, so an app loads only the formats that it accepts.
 
     :raises ConfigError: a format needs a package that is not installed.
     """
@@ -81,7 +81,7 @@ def build_formats(names: Collection[str], caps: Caps) -> Formats:
 
 
 def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
-    # Both are JSON, so one of them must distinguish them.
+    # Both are JSON, so the format oip must distinguish them.
     if "oip" in names:
         from .oip import OipFormat
 
@@ -96,23 +96,23 @@ def _formats(names: Collection[str], caps: Caps) -> Iterator[Format]:
 
 
 class Formats:
-    """The formats that an app accepts on routes with a schema. Each media type belongs to one of them."""
+    """The formats that an app accepts on routes with a schema. Each media type belongs to one format."""
 
     def __init__(self, formats: Collection[Format]) -> None:
         self._formats = tuple(formats)
         self._by_media_type = {name: each for each in self._formats for name in each.media_types}
 
     def fitting(self, schema: Schema) -> list[Format]:
-        """Return the formats that a schema can be filled from."""
+        """Return the formats that can represent a body for the schema."""
         return [each for each in self._formats if each.fits(schema)]
 
     def find(self, request: Request, schema: Schema) -> Format:
         """Return the format of a request.
 
         :raises UnsupportedMediaType: 415, with the media types that the route accepts in ``Accept`` (RFC 9110 section
-            15.5.16). A format that the schema cannot be filled from is not among them.
+            15.5.16), which are those of :meth:`fitting`.
         """
-        # Most requests name the media type alone, as it is listed.
+        # Most requests send the media type exactly as listed, without parameters.
         found = self._by_media_type.get(request.environ.get("CONTENT_TYPE", ""))
         if found is None:
             found = self._by_media_type.get(request.mimetype or _implied(request))
@@ -124,14 +124,14 @@ class Formats:
 
 
 def _implied(request: Request) -> str:
-    """Return the media type of a body that names none. Clients of Triton omit it when they send this header."""
+    """Return the media type of a body without one. Triton clients omit it when they send this header."""
     return "application/octet-stream" if _LENGTH in request.environ else ""
 
 
 def is_plain_json(found: Format, request: Request) -> bool:
-    """Return True if a body is in the format ``json``, if its JSON is an object without objects in it.
+    """Return True if a JSON object without nested objects is in the format ``json``.
 
-    With a header for the length of the JSON, or in a charset that is not accepted, it is not.
+    It is not if there is a header for the length of the JSON, or if the charset is not accepted.
     """
     if not getattr(found, "plain_json", False) or _LENGTH in request.environ:
         return False
@@ -140,7 +140,7 @@ def is_plain_json(found: Format, request: Request) -> bool:
 
 
 def check_charset(request: Request, media_type: str, charsets: Collection[str] = _UTF8) -> None:
-    """Reject a body in any other charset than these.
+    """Reject a body whose charset is not accepted.
 
     :raises UnsupportedMediaType: 415, with the media type in ``Accept``.
     """
@@ -153,7 +153,7 @@ def _is_in(request: Request, charsets: Collection[str]) -> bool:
 
 
 def single_tensor(schema: Schema) -> tuple[str, Tensor] | None:
-    """Return the one tensor field of a schema, with its name in a body; None if it has none, or several."""
+    """Return the only tensor field of a schema, with its name in a body; None if there are none or several."""
     found = [(name, each) for name, each in schema.load_fields.items() if isinstance(each, Tensor)]
     if schema.many or len(found) != 1:
         return None

@@ -1,8 +1,8 @@
 """Tables of numbers as ``text/csv`` (RFC 4180), for a schema's one tensor field.
 
-The numbers are those of JSON, so the table becomes a JSON array by changing its line breaks to commas, and the JSON
-parser reads it, without a Python call for each number. Only the characters of numbers are accepted, which excludes
-NaN, Infinity, hexadecimal digits, underscores, white space and quotation marks.
+Numbers have the syntax of JSON. Replacing line breaks by commas makes the table a JSON array, which the JSON parser
+reads without a Python call per number. Only characters of numbers are accepted, which excludes NaN, Infinity,
+hexadecimal digits, underscores, white space and quotation marks.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _ITEM_BYTES = 8
 
 
 class CsvFormat:
-    """A table of numbers, a row a line, ended by CR LF or LF; all as wide as the first.
+    """A table of numbers with one row per line, ended by CR LF or LF; all rows have the same length.
 
-    By the parameter ``header`` of the media type, the first line has names (``present``) or numbers (``absent``, the
-    default); the line itself decides nothing. There must be as many names as columns. Where the tensor names its
-    features, columns are matched by name; where it does not, names must differ, and columns keep their order.
+    The parameter ``header`` of the media type declares whether the first line has names (``present``) or numbers
+    (``absent``, the default); this is never guessed from the line. There must be as many names as columns. If the
+    tensor has feature names, columns are matched by name. Otherwise names must differ, and columns keep their order.
 
-    A table without a fraction or exponent has integers, any other one floats. For a tensor of one dimension the table
-    must have one column.
+    A table without fractions and exponents contains integers, any other table floats. For a one-dimensional tensor, the
+    table must have one column.
     """
 
     name = "csv"
@@ -57,10 +57,10 @@ class CsvFormat:
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the table under the name of the tensor field.
 
-        :raises MalformedRequest: 400, something that is not a number, not a name, or not a line.
-        :raises PayloadTooLarge: 413, more numbers than the limits allow.
-        :raises UnsupportedMediaType: 415, another charset or another value of ``header``.
-        :raises ValidationFailed: 422, lines of different lengths, or names that are not those of the features.
+        :raises MalformedRequest: 400, a number, name or line is malformed.
+        :raises PayloadTooLarge: 413, there are more numbers than the limits allow.
+        :raises UnsupportedMediaType: 415, the charset or the value of ``header`` is not supported.
+        :raises ValidationFailed: 422, lines have different lengths, or names do not match the features.
         """
         check_charset(request, CSV, _CHARSETS)
         key, tensor = single_tensor(schema) or ("", None)
@@ -78,25 +78,25 @@ class CsvFormat:
         return Decoded({key: table.ravel() if is_flat else table}, self.name)
 
     def _order(self, line: bytes, width: int, features: Sequence[str]) -> list[int] | None:
-        """Return the position of the column of each feature; None for columns that keep their order."""
+        """Return the position of the column of each feature; None if columns keep their order."""
         names = self._names(line)
         if len(names) != width:
-            raise MalformedRequest("the header of the table has another number of columns than its first row")
+            raise MalformedRequest("the header and the first row of the table have different numbers of columns")
         if features:
             return order_of(names, features)
         if len(set(names)) != len(names):
-            raise MalformedRequest("the header of the table has a name twice")
+            raise MalformedRequest("the header of the table has a duplicate name")
         return None
 
     def _widths(self, rows: bytes) -> NDArray[np.intp]:
-        """Return how many fields each line has, from what is between the numbers."""
+        """Return the number of fields in each line, by counting the separators."""
         separators = rows.translate(None, _OF_NUMBERS)
         size = len(separators) + 1
         if size > self._caps.max_elements:
             raise PayloadTooLarge(f"the table has more than {self._caps.max_elements} numbers")
         self._caps.check_declared((size,), _ITEM_BYTES)
-        if separators.strip(b",\n"):
-            raise MalformedRequest("the table has something that is not a number")
+        if foreign := separators.strip(b",\n")[:1]:
+            raise _not_a_number(rows, rows.find(foreign))
         ends = np.flatnonzero(np.frombuffer(separators, np.uint8) == _NEWLINE)
         return np.diff(ends, prepend=-1, append=len(separators))
 
@@ -111,7 +111,7 @@ class CsvFormat:
 
 
 def _split(body: bytes, request: Request) -> tuple[bytes | None, bytes]:
-    """Return the line of names, if there is one, and the rows: lines that end in LF, except for the last."""
+    """Return the header line, if any, and the rows: lines that end in LF, except for the last."""
     header = request.mimetype_params.get("header", "absent").lower()
     if header not in ("absent", "present"):
         raise UnsupportedMediaType(
@@ -132,14 +132,20 @@ def _check_widths(widths: NDArray[np.intp]) -> None:
         raise ValidationError({row: ["Must have as many fields as the first row."] for row in rows})
 
 
+def _not_a_number(rows: bytes, position: int) -> MalformedRequest:
+    row = rows.count(b"\n", 0, max(position, 0)) + 1
+    return MalformedRequest(f"row {row} of the table contains a value that is not a number")
+
+
 def _numbers(rows: bytes) -> NDArray[Any]:
     try:
         numbers = orjson.loads(b"[" + rows.replace(b"\n", b",") + b"]")
     except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"the table has something that is not a number, at character {error.pos}") from None
+        # The position includes the bracket before the rows.
+        raise _not_a_number(rows, error.pos - 1) from None
     if not numbers:
         raise MalformedRequest("the table has no numbers")
-    # Integers may be too large for one type; beyond the second, the parser returns floats.
+    # Integers may exceed the first type; beyond the second, the parser returns floats.
     for code in () if any(mark in rows for mark in (b".", b"e", b"E")) else ("q", "Q"):
         with suppress(OverflowError, TypeError):
             return np.asarray(array(code, numbers))

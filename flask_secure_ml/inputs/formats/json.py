@@ -1,4 +1,4 @@
-"""JSON bodies; for models usually ``{"instances": [...]}``, as TensorFlow Serving and KServe v1 write them."""
+"""JSON bodies, usually ``{"instances": [...]}`` as in TensorFlow Serving and KServe v1."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ JSON = "application/json"
 def parse_json(body: bytes, caps: Caps) -> Any:
     """Return the value of a body of strict JSON.
 
-    :raises MalformedRequest: 400, it is not strict, or nests too deep.
-    :raises PayloadTooLarge: 413, it has too many values or members, or too long a string.
+    :raises MalformedRequest: 400, it is not strict JSON, or nests too deep.
+    :raises PayloadTooLarge: 413, it has too many values or members, or a string that is too long.
     """
     try:
         return strictjson.loads(
@@ -49,22 +49,22 @@ class JsonFormat:
         self._caps = caps
 
     def fits(self, schema: Schema) -> bool:
-        """Return True: JSON has whatever a schema needs."""
+        """Return True: every schema can be loaded from JSON."""
         return True
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
-        """Return the value of the body; see :func:`parse_json` and :func:`check_structure` for what is rejected."""
+        """Return the value of the body; see :func:`parse_json` and :func:`check_structure` for errors."""
         check_charset(request, JSON)
         check_structure(body, schema)
         return Decoded(parse_json(body, self._caps), self.name)
 
 
-# In fewer bytes there cannot be enough of anything to matter.
+# Smaller bodies are not checked, because their cost is limited by their size.
 _SMALL = 65_536
-# A block and its intermediate results stay in the processor's cache.
+# A block and its intermediate results fit into the processor's cache.
 _BLOCK = 65_536
-# So many lists and objects are loaded anyway, so that their errors have positions. Names of fields may have brackets
-# too.
+# This many extra lists and objects are loaded, so that the client gets errors with positions. Names of fields may also
+# contain brackets.
 _FREE = 1_000
 _OPEN = ord("{")
 # Sets the one bit in which "[" differs from "{".
@@ -72,21 +72,21 @@ _BRACKETS_TO_BRACES = np.uint8(0x20)
 
 
 def check_structure(body: bytes, schema: Schema, spare: int = _FREE) -> None:
-    """Reject a body with more lists and objects than the schema accepts in any body.
+    """Reject a body with more lists and objects than any valid body for the schema has.
 
-    A small body is not counted, nor a body for a schema with any field but tensors, with unknown members, or with a
-    hook that may change what was sent.
+    Small bodies are not checked. Neither are schemas that have fields other than tensors, accept unknown members, or
+    have a hook that may change the input.
 
-    :param spare: how many lists and objects there may be in addition to those of the tensors.
-    :raises PayloadTooLarge: 413.
+    :param spare: the number of lists and objects that are allowed in addition to those of the tensors.
+    :raises PayloadTooLarge: 413, there are too many lists and objects.
     """
     if len(body) < _SMALL or not _is_plain(schema):
         return
-    # One is the object that has the fields.
+    # One is the object with the fields.
     lists = 1 + spare + sum(most_lists(field, len(body)) for field in schema.load_fields.values())
     codes = np.frombuffer(body, np.uint8)
     blocks = (codes[start : start + _BLOCK] for start in range(0, len(codes), _BLOCK))
-    # A bracket in a string counts too: such a schema accepts no strings.
+    # Brackets in strings also count: such a schema accepts no strings.
     if sum(int(np.count_nonzero(block | _BRACKETS_TO_BRACES == _OPEN)) for block in blocks) > lists:
         raise PayloadTooLarge("the JSON has more lists and objects than tensors in as many bytes can have")
 
@@ -101,9 +101,9 @@ def _is_plain(schema: Schema) -> bool:
 
 
 def most_lists(field: Any, size: int) -> int:
-    """Return the most lists that an array for a tensor can have in as many bytes."""
+    """Return the maximum number of lists that a tensor can have in a body of this size."""
     *outer, length = field.shape
     width = length or 1
-    # Two brackets, and a comma behind each number but the last.
+    # Two brackets, and a comma after each number but the last.
     rows: int = min(size // (2 * width + 1), field.max_elements // width)
     return 1 + len(outer) * rows

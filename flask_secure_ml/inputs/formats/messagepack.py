@@ -1,4 +1,4 @@
-"""MessagePack bodies: the same values as JSON, with the same rules. Needs the extra ``[msgpack]``."""
+"""MessagePack bodies: the same values and rules as for JSON. Needs the extra ``[msgpack]``."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ...errors import ConfigError, MalformedRequest, PayloadTooLarge
 from ..body_stream import Caps
 from . import Decoded
 
-# The first of them is registered; the others are older than that.
+# The first is registered; the others are older and still in use.
 _MEDIA_TYPES = ("application/vnd.msgpack", "application/msgpack", "application/x-msgpack")
-# Each array and map is counted by a call, which takes as long as some eight values.
+# Counting an array or map takes one call, which costs about as much as eight values.
 _PER_CONTAINER = 8
 _FREE_CONTAINERS = 1_000
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
-# The first bytes of bytes and of extension types; in a body without any of them, the types of values are not checked.
+# The first bytes of binary and extension types. In a body without any of these bytes, types of values are not checked.
 _OTHER_TYPES = b"\xc4\xc5\xc6\xc7\xc8\xc9\xd4\xd5\xd6\xd7\xd8"
 
 
 class MessagePackFormat:
-    """What JSON has, and nothing else: no bytes, no extension types, no time stamps, only strings as names.
+    """MessagePack with the types of JSON only: no binary, extension types or timestamps; names are strings.
 
-    Arrays and maps may be an eighth of the values that the limits allow (or a thousand, if that is more), because a
-    client needs only a byte for each of them.
+    The number of arrays and maps is limited to an eighth of the allowed number of values (or a thousand, if that is
+    more), because a client needs only one byte for each.
 
-    The structure is walked once without making anything: an array may claim four billion items in five bytes, and
-    arrays nest. Only what is complete is decoded.
+    The structure is checked first, without creating objects: an array can claim four billion items in five bytes, and
+    arrays can be nested. Only complete bodies are decoded.
 
     :raises ConfigError: the package ``msgpack`` is missing.
     """
@@ -44,30 +44,32 @@ class MessagePackFormat:
             msgpack: Any = import_module("msgpack")
         except ImportError:
             raise ConfigError(
-                ["SECURE_ML_WIRE_FORMATS has msgpack, which needs a package: pip install 'flask-secure-ml[msgpack]'"]
+                ["SECURE_ML_WIRE_FORMATS: msgpack requires a package: pip install 'flask-secure-ml[msgpack]'"]
             ) from None
         self._caps = caps
         self._unpacker: Any = msgpack.Unpacker
         self._unpack_error: type[Exception] = msgpack.UnpackException
 
     def fits(self, schema: Schema) -> bool:
-        """Return True: MessagePack has whatever a schema needs."""
+        """Return True: every schema can be loaded from MessagePack."""
         return True
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the value of the body.
 
-        :raises MalformedRequest: 400, it is broken, has what JSON does not have, a name twice, or nests too deep.
-        :raises PayloadTooLarge: 413, it has too many values or members, or too long a string.
+        :raises MalformedRequest: 400, it is malformed, has types that JSON does not have or duplicate names, or nests
+            too deep.
+        :raises PayloadTooLarge: 413, it has too many values or members, or a string that is too long.
         """
         try:
             self._check_structure(body)
             return Decoded(self._value(body), self.name)
-        # None of these is chained: some of them quote the body.
+        # Exceptions are not chained, because some of them quote the body.
         except (self._unpack_error, UnicodeDecodeError) as error:
-            raise MalformedRequest(f"the body is not MessagePack that is accepted: {type(error).__name__}") from None
+            rule = "the body cannot be read as MessagePack"
+            raise MalformedRequest(f"{rule}: {type(error).__name__}", rule=rule) from None
         except ValueError:
-            # Of what is complete and in UTF-8, only lengths are left to be wrong, and time stamps that nobody writes.
+            # For a complete body in UTF-8, the only remaining errors are lengths, and timestamps that nobody writes.
             raise PayloadTooLarge("MessagePack with too long an array, map or string") from None
 
     def _check_structure(self, body: bytes) -> None:
@@ -75,7 +77,7 @@ class MessagePackFormat:
         reader.feed(body)
         reader.skip()
         if reader.tell() != len(body):
-            raise MalformedRequest("something follows the MessagePack value")
+            raise MalformedRequest("trailing data after the MessagePack value")
 
     def _value(self, body: bytes) -> Any:
         found = _Containers(self._caps, may_have_others=any(each in body for each in _OTHER_TYPES))
@@ -87,7 +89,7 @@ class MessagePackFormat:
             max_array_len=self._caps.max_elements,
             max_map_len=self._caps.max_members,
             max_str_len=self._caps.max_string,
-            # What is not JSON is rejected by its type, whatever its length.
+            # Other types than those of JSON are rejected whatever their length.
             max_bin_len=len(body),
             max_ext_len=len(body),
             strict_map_key=False,
@@ -95,9 +97,9 @@ class MessagePackFormat:
         unpacker.feed(body)
         value = unpacker.unpack()
         if type(value) not in _JSON_TYPES:
-            raise MalformedRequest("MessagePack with a type that JSON does not have")
+            raise MalformedRequest("a MessagePack value has a type that JSON does not have")
         if _depth(value, found.containers, self._caps.max_depth) > self._caps.max_depth:
-            raise MalformedRequest(f"arrays and objects nest deeper than {self._caps.max_depth}")
+            raise MalformedRequest(f"arrays and objects are nested deeper than {self._caps.max_depth}")
         return value
 
 
@@ -125,12 +127,12 @@ class _Containers:
         return found
 
     def _count(self, values: Collection[Any]) -> None:
-        """Count an array or map, and its values; a container that has any is not an element itself."""
+        """Count an array or map and its values; a container that is not empty is not an element itself."""
         self.containers += 1
         if values:
             self._others += len(values) - 1
             if self._may_have_others and not _JSON_TYPES.issuperset(map(type, values)):
-                raise MalformedRequest("MessagePack with a type that JSON does not have")
+                raise MalformedRequest("a MessagePack value has a type that JSON does not have")
         if self.containers > self._most_containers:
             raise PayloadTooLarge(f"there are more than {self._most_containers} arrays and objects")
         if self._others >= self._most:
@@ -138,11 +140,11 @@ class _Containers:
 
 
 def _reject_extension(_code: int, _data: bytes) -> Any:
-    raise MalformedRequest("MessagePack with an extension type")
+    raise MalformedRequest("a MessagePack value has an extension type")
 
 
 def _depth(value: Any, containers: int, most: int) -> int:
-    """Return how deep containers nest, or one more than the most. It ends at the last one, before the numbers."""
+    """Return the depth of containers, or one more than the maximum. It stops at the last container."""
     depth = 0
     level = [value]
     while containers and depth <= most:

@@ -12,7 +12,7 @@ from ..body_stream import Caps
 from ..problems import validation_failed
 from . import Decoded, single_tensor
 
-# Sizes by kind; without strings, objects, records, complex numbers and long doubles.
+# Sizes by kind, without strings, objects, structured dtypes, complex numbers and long doubles.
 _SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}
 _DTYPES = {
     f"{order}{kind}{size}": np.dtype(f"{order}{kind}{size}")
@@ -38,10 +38,10 @@ class NpyFormat:
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
         """Return the array under the name of the tensor field; it is a view of the body.
 
-        :raises MalformedRequest: 400, it is not an npy file, has records, or has more or fewer bytes than its header
-            claims.
-        :raises PayloadTooLarge: 413, the array that the header claims is over the limit.
-        :raises ValidationFailed: 422, an array of another dtype.
+        :raises MalformedRequest: 400, it is not an npy file, has a structured dtype, or has more or fewer bytes than
+            its header declares.
+        :raises PayloadTooLarge: 413, the declared array is over the limit.
+        :raises ValidationFailed: 422, the array has another dtype.
         """
         key, _ = single_tensor(schema) or ("", None)
         try:
@@ -52,4 +52,4 @@ class NpyFormat:
             self._caps.check_declared(header.shape, dtype.itemsize)
             return Decoded({key: read_array(body, header, dtype)}, self.name)
         except NpyError as error:
-            raise MalformedRequest(f"the body is not an npy file that is accepted: {error}") from None
+            raise MalformedRequest(f"the body is not an accepted npy file: {error}") from None

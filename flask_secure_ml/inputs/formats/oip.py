@@ -1,8 +1,7 @@
 """Inference requests of the Open Inference Protocol, version 2, as KServe, Triton and MLServer accept them.
 
-Each input fills the field of its name. The binary extension is supported: the bytes of inputs follow the JSON, whose
-length is in the header ``Inference-Header-Content-Length``. The schema of a request, and the data of its tensors, come
-first.
+Each input is loaded by the field of its name. The binary extension is supported: the bytes of inputs follow the JSON,
+whose length is in the header ``Inference-Header-Content-Length``.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     },
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
 }
-"""The dtype of each datatype with numbers; they are little-endian where they are sent as bytes."""
+"""The dtype of each numeric datatype; binary data is little-endian."""
 
 BYTES = "BYTES"
 _MAX_DIMENSIONS = 32
 
 
 class _Lengths(AnyField):
-    """A shape. Not a List of Integers, which would load each of a million lengths."""
+    """A shape. A List of Integers would load every item, even of a list with a million lengths."""
 
     default_error_messages = {"invalid": "Not a list of at most 32 lengths."}  # noqa: RUF012 - as in marshmallow
 
@@ -67,7 +66,7 @@ class _Output(Schema):
 
 
 class InferenceRequest(Schema):
-    """An inference request; optional members may be null, as clients that write every member send them."""
+    """An inference request; optional members may be null, because some clients send every member."""
 
     model_name: fields.Field[Any] = fields.String(allow_none=True)
     model_version: fields.Field[Any] = fields.String(allow_none=True)
@@ -87,7 +86,7 @@ _TYPES: Mapping[str, frozenset[type]] = {
 
 
 class Binary:
-    """The bytes after the JSON of a request: those of the inputs that are sent in binary, one after the other."""
+    """The bytes after the JSON of a request: the concatenated data of the binary inputs."""
 
     def __init__(self, body: bytes, start: int) -> None:
         self.body = body
@@ -95,13 +94,13 @@ class Binary:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether every byte belonged to an input."""
+        """True if all bytes were assigned to an input."""
         return self._next == len(self.body)
 
     def take(self, size: int) -> int:
-        """Return the position of the next bytes.
+        """Return the position of the next bytes, and advance by their number.
 
-        :raises ValidationError: there are fewer.
+        :raises ValidationError: there are not enough bytes.
         """
         if size > len(self.body) - self._next:
             raise _wrong("parameters", "There is less binary data.")
@@ -113,8 +112,8 @@ def tensor_of(tensor: Mapping[str, Any], caps: Caps, binary: Binary | None) -> A
     """Return the data of an input: an array, or nested lists of strings.
 
     :param tensor: an input of :class:`InferenceRequest`.
-    :raises ValidationError: the data is missing, there twice, or not as shape and datatype say.
-    :raises PayloadTooLarge: the shape claims more than the limits allow.
+    :raises ValidationError: the data is missing, present twice, or does not match shape and datatype.
+    :raises PayloadTooLarge: the declared shape is over a limit.
     """
     dtype = DATATYPES.get(tensor["datatype"])
     caps.check_declared(tensor["shape"], _LENGTH_BYTES if dtype is None else dtype.itemsize)
@@ -149,7 +148,7 @@ def _of_json(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> 
 
 
 def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
-    """Return the items of a flat list, or of lists that are nested exactly as shape says."""
+    """Return the items of a flat list, or of lists that are nested exactly as in shape."""
     if type(data) is not list:
         raise _wrong("data", "Not a list.")
     if not data or type(data[0]) is not list:
@@ -171,16 +170,16 @@ def _numbers(flat: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         raise _wrong("data", "Must be within the range of its datatype.") from None
     if dtype.kind != "f" and found.size and (found.min() < np.iinfo(dtype).min or found.max() > np.iinfo(dtype).max):
         raise _wrong("data", "Must be within the range of its datatype.")
-    # The field rejects what is infinite after this.
+    # The field rejects numbers that become infinite here.
     with np.errstate(over="ignore"):
         return found.astype(dtype, copy=False)
 
 
 def _strings(body: bytes, start: int, size: int, count: int, caps: Caps) -> list[str]:
-    """Return strings, each after its length in four bytes.
+    """Return the strings of binary data, in which each is preceded by its length in four bytes.
 
-    :raises ValidationError: they do not fill their bytes exactly, or are not UTF-8.
-    :raises PayloadTooLarge: one is too long.
+    :raises ValidationError: the strings do not fill the data exactly, or are not UTF-8.
+    :raises PayloadTooLarge: a string is too long.
     """
     end = start + size
     found: list[str] = []
@@ -203,7 +202,7 @@ def _string(raw: bytes) -> str:
 
 
 def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
-    """Return the items in lists that are nested as shape says; the one item itself for no dimensions."""
+    """Return the items as lists nested as in shape; the single item itself if shape has no dimensions."""
     level = flat
     for length in reversed(shape):
         level = [level[start : start + length] for start in range(0, len(level), length)] if length else []
@@ -212,17 +211,17 @@ def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 OCTETS = "application/octet-stream"
-# The object of a requested output, its name, and some parameters.
+# The cost of a requested output: the object, its name, and some parameters.
 _PER_OUTPUT = 4
 
 
 class OipFormat:
-    """Inference requests in JSON, or in JSON and binary.
+    """Inference requests in JSON, or in JSON with binary data.
 
-    :param plain_json: accept JSON that is not an inference request as the format ``json``.
+    :param plain_json: treat JSON that is not an inference request as the format ``json``.
 
-    JSON is an inference request when the first of its ``inputs`` is an object, and either has a ``datatype``, or the
-    schema has no field ``inputs``. Without ``plain_json`` it must be one.
+    JSON is an inference request if the first of its ``inputs`` is an object, and this object has a ``datatype`` or the
+    schema has no field ``inputs``. Without ``plain_json``, the body must be an inference request.
     """
 
     name = "oip"
@@ -234,16 +233,16 @@ class OipFormat:
         self._form = Loader(InferenceRequest())
 
     def fits(self, schema: Schema) -> bool:
-        """Return True if the schema is of one object."""
+        """Return True if the schema is for a single object."""
         return self.plain_json or not schema.many
 
     def decode(self, body: bytes, request: Request, schema: Schema) -> Decoded:
-        """Return the inputs by name: arrays for fields that accept one, otherwise lists, or the single value in them.
+        """Return the inputs by name: arrays for fields that accept them, otherwise lists or single values.
 
-        The options are ``id`` and ``outputs``, the names of the requested outputs, where the request has them.
+        The options are ``id`` and ``outputs``, the names of the requested outputs, if the request has them.
 
-        :raises MalformedRequest: 400, the JSON is not strict, or does not fit the header or the binary data.
-        :raises PayloadTooLarge: 413, more of something than the limits allow, or the schema accepts.
+        :raises MalformedRequest: 400, the JSON is not strict, or does not match the header or the binary data.
+        :raises PayloadTooLarge: 413, it exceeds a limit, or has more values than the schema accepts.
         :raises ValidationFailed: 422, the request does not follow the protocol.
         """
         check_charset(request, JSON)
@@ -258,11 +257,11 @@ class OipFormat:
         binary = None if length is None else Binary(body, length)
         value = dict(self._inputs(inference["inputs"], schema, binary))
         if binary is not None and not binary.is_used_up:
-            raise MalformedRequest("the binary data is longer than all inputs")
+            raise MalformedRequest("the binary data is longer than the inputs declare")
         return Decoded(value, self.name, _options(inference))
 
     def _check_counts(self, document: Any) -> None:
-        """Limit inputs and outputs by the number of members: each costs more than a number."""
+        """Limit the number of inputs and outputs by ``max_members``, because each costs more than a number."""
         lists = [document.get(name) for name in ("inputs", "outputs")] if type(document) is dict else []
         if any(type(each) is list and len(each) > self._caps.max_members for each in lists):
             raise PayloadTooLarge(f"there are more than {self._caps.max_members} inputs or outputs")
@@ -281,7 +280,7 @@ class OipFormat:
             yield name, self._fitting(value, field_of(schema, name))
 
     def _fitting(self, value: Any, field: Any) -> Any:
-        """Return a tensor as its field accepts it: its single value where neither an array nor a list is expected."""
+        """Return a tensor in the form that its field accepts: array, lists, or its single value."""
         if field is None or (isinstance(field, ArrayField) and field.shape):
             return value
         if isinstance(value, np.ndarray):
@@ -297,7 +296,7 @@ def _at(number: int, messages: Any) -> Exception:
 
 
 def _json_length(request: Request, size: int) -> int | None:
-    """Return how many bytes of the body are JSON; None without the header, when all of them are."""
+    """Return the length of the JSON in bytes; None without the header, when the whole body is JSON."""
     value = request.headers.get(LENGTH_HEADER)
     if value is None:
         if request.mimetype == OCTETS:
@@ -305,7 +304,7 @@ def _json_length(request: Request, size: int) -> int | None:
         return None
     length = whole_number(value)
     if length is None or length > size:
-        raise MalformedRequest(f"{LENGTH_HEADER} is not a number, or more than the body has")
+        raise MalformedRequest(f"{LENGTH_HEADER} is not a number, or is larger than the body")
     return length
 
 

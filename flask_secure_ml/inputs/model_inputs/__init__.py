@@ -7,8 +7,8 @@ an ``onnxruntime.InferenceSession``     its inputs
 the directory of an MLflow model        the signature in its ``MLmodel``; ``mlflow`` is not needed
 =====================================  ========================================================================
 
-No file is unpickled, and no code of a model runs. Names of a model come from a file: in the Python source of a schema,
-which is to be pasted into an app, they are ASCII, quoted and escaped.
+No file is unpickled, and no code of a model runs. Names of a model come from a file, so they are written as escaped
+ASCII strings in the Python source of a schema, which is meant to be pasted into an app.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from marshmallow import Schema
 
-# As in Tensor; a model that needs more in one row gets it.
+# The default of Tensor. A model that needs more for one row gets a higher limit.
 _MAX_ELEMENTS = 1_000_000
 
 
@@ -34,13 +34,13 @@ class ModelInputsError(ValueError):
 class ModelInput:
     """One input of a model.
 
-    :param name: None if the model has no name for it.
+    :param name: the name of the input; None if it has none.
     :param shape: the length of each dimension; a name or None for any length.
-    :param dtype: the name of the dtype, booleans, integers or floats of up to 64 bits.
-    :param features: the names of the last dimension's positions, empty if the model does not know them.
-    :param minimum: the least value that the model accepts, if it says so.
-    :param maximum: the greatest value of each feature, if it says so.
-    :param note: a sentence for the author of the schema, empty for none.
+    :param dtype: the name of the dtype: booleans, integers or floats of up to 64 bits.
+    :param features: the names of the positions in the last dimension; empty if the model does not have them.
+    :param minimum: the minimum value, if the model declares it.
+    :param maximum: the maximum value of each feature, if the model declares it.
+    :param note: a sentence for the author of the schema, or an empty string.
     """
 
     name: str | None
@@ -63,8 +63,8 @@ class ModelInput:
 def inputs_of(model: Any) -> tuple[ModelInput, ...]:
     """Return the inputs of a model, at least one.
 
-    :param model: see above.
-    :raises ModelInputsError: it is none of these, is not fitted, has no signature, is damaged, or has inputs of
+    :param model: a model of one of the types listed above.
+    :raises ModelInputsError: the model is of another type, not fitted or corrupt, has no signature, or has inputs of
         strings, objects, sequences or unknown dimensions.
     """
     from . import onnx, sklearn
@@ -79,9 +79,9 @@ def inputs_of(model: Any) -> tuple[ModelInput, ...]:
 
 
 def only_input_of(model: Any) -> ModelInput:
-    """Return the input of a model that has one.
+    """Return the only input of a model.
 
-    :raises ModelInputsError: as :func:`inputs_of` does, or it has several.
+    :raises ModelInputsError: as for :func:`inputs_of`, or the model has several inputs.
     """
     first, *others = inputs_of(model)
     if others:
@@ -131,7 +131,7 @@ def schema_source(inputs: Sequence[ModelInput]) -> str:
 
 
 def _attribute(name: str | None, position: int, names: Sequence[str | None]) -> str:
-    """Return the name of the attribute: the input's own, unless Python or a schema uses it for something else."""
+    """Return the attribute name for an input: its own name, unless that is reserved by Python or the schema."""
     if name is None:
         return _UNNAMED
     if name.isascii() and name.isidentifier() and not _is_used(name):
@@ -143,7 +143,7 @@ def _attribute(name: str | None, position: int, names: Sequence[str | None]) -> 
 
 
 def _is_used(name: str) -> bool:
-    # Marshmallow 4 has no attribute ``context``, marshmallow 3 has.
+    # marshmallow 3 has an attribute ``context``, which marshmallow 4 does not have.
     return keyword.iskeyword(name) or name in (*_IMPORTED, "context") or name[0] == "_" or hasattr(Schema(), name)
 
 

@@ -1,6 +1,6 @@
-"""The input that an MLflow model describes: the signature in its ``MLmodel`` file, which is JSON inside of YAML.
+"""The inputs of an MLflow model, from the signature in its ``MLmodel`` file, which is JSON inside YAML.
 
-The YAML is parsed into nodes and never into objects, so it cannot construct anything.
+The YAML is parsed into nodes only, so it cannot construct objects.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DTYPES = frozenset(
 def of_file(path: Path) -> list[ModelInput]:
     """Return the inputs: one table for a signature of columns, or each tensor of a signature of tensors.
 
-    :raises ModelInputsError: the package ``yaml`` is missing, there is no signature, something in it has another form
-        than MLflow writes, or columns have strings, binary data or times.
+    :raises ModelInputsError: the package ``yaml`` is not installed, there is no signature, the signature is not in the
+        form that MLflow writes, or columns have strings, binary data or times.
     """
     with path.open("rb") as file:
         raw = file.read(MAX_BYTES + 1)
@@ -59,15 +59,15 @@ def _encoded(value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        # YAML can escape what is not a character.
-        raise ModelInputsError("its inputs have half of a surrogate pair") from None
+        # YAML escapes can contain lone surrogates.
+        raise ModelInputsError("its inputs contain a lone surrogate") from None
 
 
 def _member(node: Any, name: str) -> Any:
     pairs = node.value if node is not None and node.id == "mapping" else []
     values = [value for key, value in pairs if key.value == name]
     if len(values) != 1:
-        raise ModelInputsError(f"it must be there, with {name} once")
+        raise ModelInputsError(f"there must be exactly one {name}")
     return values[0]
 
 
@@ -79,7 +79,7 @@ def _of_specs(specs: Any) -> list[ModelInput]:
         return [_tensor(each) for each in specs]
     if kinds == {False}:
         return [_table(specs)]
-    raise ModelInputsError("it has columns and tensors")
+    raise ModelInputsError("it has both columns and tensors")
 
 
 def _name(spec: dict[str, Any]) -> str | None:
@@ -112,7 +112,7 @@ def _table(specs: list[dict[str, Any]]) -> ModelInput:
     dtypes = list(map(np.dtype, _column_dtypes(specs)))
     kinds = {dtype.kind for dtype in dtypes}
     if "b" in kinds and len(kinds) > 1:
-        raise ModelInputsError("it has columns of booleans and of numbers, which no tensor has")
+        raise ModelInputsError("it has columns of booleans and of numbers, which a tensor cannot combine")
     whole = [position for position, dtype in enumerate(dtypes) if dtype.kind == "i"]
     return ModelInput(
         name=None,

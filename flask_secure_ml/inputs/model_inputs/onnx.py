@@ -1,4 +1,4 @@
-"""The inputs that an ONNX graph describes (ONNX IR specification, ``GraphProto.input`` and ``TypeProto.Tensor``)."""
+"""The inputs of an ONNX graph (ONNX IR specification, ``GraphProto.input`` and ``TypeProto.Tensor``)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TYPES = {
 
 
 def of_file(path: Path) -> list[ModelInput]:
-    """Return the inputs of a file. Weights that it keeps in other files are not read.
+    """Return the inputs of a file. Weights in external files are not read.
 
-    :raises ModelInputsError: the package ``onnx`` is missing, the file is damaged, or see :func:`of_graph`.
+    :raises ModelInputsError: the package ``onnx`` is not installed, the file is corrupt, or as for :func:`of_graph`.
     """
     try:
         onnx = import_module("onnx")
@@ -50,9 +50,9 @@ def of_file(path: Path) -> list[ModelInput]:
 
 
 def of_graph(graph: Any) -> list[ModelInput]:
-    """Return the inputs of a graph, without those that are weights with a value in it.
+    """Return the inputs of a graph, without weights that have an initial value.
 
-    :raises ModelInputsError: an input is not a tensor, has no shape, no dimension, or a dtype such as string.
+    :raises ModelInputsError: an input is not a tensor, has no shape or no dimension, or has a dtype such as string.
     """
     weights = {each.name for each in graph.initializer}
     return [_of_value(each) for each in graph.input if each.name not in weights]
@@ -61,7 +61,7 @@ def of_graph(graph: Any) -> list[ModelInput]:
 def of_session(session: Any) -> list[ModelInput]:
     """Return the inputs of an ``onnxruntime.InferenceSession``.
 
-    :raises ModelInputsError: as :func:`of_graph`.
+    :raises ModelInputsError: as for :func:`of_graph`.
     """
     return [_input(each.name, _TYPES.get(each.type), each.shape) for each in session.get_inputs()]
 
@@ -83,12 +83,12 @@ def _input(name: str, dtype: str | None, shape: list[int | str | None]) -> Model
     if dtype is None:
         raise ModelInputsError(f"the input {name!r} is not of booleans, integers or floats of up to 64 bits")
     if not shape:
-        raise ModelInputsError(f"the input {name!r} is one number, without a dimension")
+        raise ModelInputsError(f"the input {name!r} is a single number without dimensions")
     return ModelInput(name, tuple(map(_dimension, shape)), dtype)
 
 
 def _dimension(length: int | str | None) -> int | str | None:
-    """Return a length from 1, a name that a schema can have, or None: exporters write 0 and -1 for "any" too."""
+    """Return a length from 1, a name that a schema can have, or None; some exporters write 0 or -1 for any length."""
     if isinstance(length, str):
         return length if length.isidentifier() else None
     return length if length is not None and length >= 1 else None

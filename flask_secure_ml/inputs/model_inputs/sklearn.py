@@ -1,4 +1,4 @@
-"""The input that a fitted scikit-learn estimator describes, by its attributes; scikit-learn is not imported."""
+"""The input of a fitted scikit-learn estimator, from its attributes; scikit-learn is not imported."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from . import ModelInput, ModelInputsError
 
 
 def of_estimator(estimator: Any) -> ModelInput:
-    """Return the input: rows of ``n_features_in_`` features.
+    """Return the input of an estimator: rows of ``n_features_in_`` features.
 
-    Trees cast to float32 and fail for what does not fit, so they get that; all others compute in float64. A model of
-    categories gets integers up to the last one of its training data, because it fails for others.
+    Trees cast to float32 and fail for larger values, so their dtype is float32; all others compute in float64. A
+    categorical model gets integers up to the highest category of its training data, because it fails for others.
 
-    :raises ModelInputsError: it is not fitted, or takes strings.
+    :raises ModelInputsError: the estimator is not fitted, or takes strings.
     """
     first = _first(estimator)
     features = _length(estimator, first)
     if _takes_strings(first):
         raise ModelInputsError(
-            "the model takes columns of strings, which no tensor has; use Categorical fields for these"
+            "the model takes columns of strings, which a tensor cannot contain; use Categorical fields for these"
         )
     names = getattr(estimator, "feature_names_in_", getattr(first, "feature_names_in_", ()))
     counts = getattr(first, "n_categories_", None)
@@ -42,13 +42,13 @@ def _length(estimator: Any, first: Any) -> int:
     if not isinstance(found, (int, np.integer)) or found < 1:
         raise ModelInputsError(
             f"{type(estimator).__name__} has no n_features_in_: it is not a scikit-learn estimator, is not fitted, or "
-            "takes no table of numbers"
+            "does not take a table of numbers"
         )
     return int(found)
 
 
 def _first(estimator: Any) -> Any:
-    """Return what gets the input first: the first step of a pipeline, the best estimator of a search."""
+    """Return the estimator that gets the input first: the first step of a pipeline, the best estimator of a search."""
     if (best := getattr(estimator, "best_estimator_", None)) is not None:
         return _first(best)
     for step in getattr(estimator, "steps", ()):
@@ -58,7 +58,7 @@ def _first(estimator: Any) -> Any:
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
-    """Yield the estimators of an ensemble, a union or a column transformer, which get its input."""
+    """Yield the estimators to which an ensemble, a union or a column transformer passes its input."""
     parts = getattr(estimator, "estimators_", ())
     yield from parts.ravel().tolist() if isinstance(parts, np.ndarray) else parts
     for name in ("transformers_", "transformer_list"):
@@ -77,6 +77,6 @@ def _is_tree(estimator: Any) -> bool:
 
 
 def _is_positive(estimator: Any) -> bool:
-    # Since scikit-learn 1.6; with an older one the field has no minimum.
+    # Since scikit-learn 1.6; with older releases, the field has no minimum.
     tags = getattr(estimator, "__sklearn_tags__", None)
     return tags is not None and bool(tags().input_tags.positive_only)

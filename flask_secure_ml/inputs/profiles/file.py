@@ -1,4 +1,4 @@
-"""The file of an input profile: reading it, and checking every member."""
+"""Reading the file of an input profile and validating every member."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...strictjson import StrictJSONError, loads
 
 
 class ProfileError(ValueError):
-    """Data that no profile can be made of, or a file that is not a profile; the message is for the operator."""
+    """Data that cannot be profiled, or a file that is not a profile. The message is for the operator."""
 
 
 VERSION = 1
@@ -29,7 +29,7 @@ _NUMBERS = (int, float)
 
 
 def read_members(path: str | Path) -> dict[str, Any]:
-    """Return the members of a profile, checked.
+    """Return the validated members of a profile file.
 
     :raises ProfileError: see :meth:`~flask_secure_ml.inputs.profiles.Profile.load`.
     """
@@ -67,7 +67,7 @@ def _check_probabilities(quantiles: Sequence[Any]) -> None:
 
 
 def are_probabilities(values: Sequence[Any]) -> bool:
-    """Return True if they are probabilities, each greater than the one before, and not too many."""
+    """Return True if the values are probabilities in strictly ascending order, and not too many."""
     return (
         len(values) <= MAX_QUANTILES
         and all(type(each) in _NUMBERS and 0 <= each <= 1 for each in values)
@@ -93,7 +93,7 @@ def _check_values(feature: dict[str, Any], where: str) -> None:
     dtype = np.dtype(feature["dtype"])
     low, high, types = _limits(dtype)
     if not all(type(value) in types and low <= value <= high for value in values):
-        raise ProfileError(f"{where} must have only numbers that its dtype has")
+        raise ProfileError(f"{where} must have only numbers that its dtype can represent")
     if any(before > after for before, after in pairwise(values)):
         raise ProfileError(f"the minimum, quantiles and maximum of {where} must be in non-decreasing order")
     if feature["minimum"] == feature["maximum"] and not feature["constant"]:
@@ -105,7 +105,7 @@ def _limits(dtype: np.dtype[Any]) -> tuple[float, float, tuple[type, ...]]:
         return 0, 1, (int,)
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max), (int,)
-    # In double precision: the decimal form of the greatest float32 is a little more than that float32.
+    # In double precision: the decimal form of the largest float32 is slightly larger than the float32 itself.
     return -float(np.finfo(np.float64).max), float(np.finfo(np.float64).max), _NUMBERS
 
 
@@ -121,10 +121,10 @@ _PROFILE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "version": (lambda value: type(value) is int and value == VERSION, str(VERSION)),
     "rows": (_is_count, "a whole number from 1"),
     "quantiles": (_is_list, "a list"),
-    "features": (lambda value: _is_list(value) and bool(value), "a list that is not empty"),
+    "features": (lambda value: _is_list(value) and bool(value), "a non-empty list"),
 }
 _FEATURE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda value: value is None or (type(value) is str and bool(value)), "null or a string that is not empty"),
+    "name": (lambda value: value is None or (type(value) is str and bool(value)), "null or a non-empty string"),
     "dtype": (lambda value: type(value) is str and value in DTYPES, "one of " + ", ".join(DTYPES)),
     "minimum": (lambda value: type(value) in _NUMBERS, "a number"),
     "maximum": (lambda value: type(value) in _NUMBERS, "a number"),

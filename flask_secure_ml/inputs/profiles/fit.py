@@ -1,4 +1,4 @@
-"""Computing a profile from data, and reading the data: ``.npy``, ``.csv`` and ``.parquet``, none of it executed."""
+"""Computing a profile from data in ``.npy``, ``.csv`` and ``.parquet`` files, which are read without executing code."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _DIMENSIONS = 2
 class Column:
     """The values of one feature.
 
-    :param values: of shape (present,), booleans, integers or floats; NaN counts as missing.
-    :param missing: how many rows have no value besides those with NaN.
+    :param values: booleans, integers or floats, of shape (present,); NaN counts as missing.
+    :param missing: the number of other rows without a value, in addition to NaN.
     """
 
     name: str | None
@@ -43,7 +43,7 @@ class Column:
 def columns_of(table: Array, names: Sequence[str] | None = None) -> list[Column]:
     """Return the columns of an array of shape (rows, features) or (rows,).
 
-    :raises ProfileError: it has another number of dimensions, or not one name for each column.
+    :raises ProfileError: the array has another number of dimensions, or ``names`` does not match its columns.
     """
     if table.ndim not in (1, _DIMENSIONS):
         raise ProfileError(f"the data must have 1 or 2 dimensions, not {table.ndim}")
@@ -55,13 +55,14 @@ def columns_of(table: Array, names: Sequence[str] | None = None) -> list[Column]
 
 
 def fit(columns: Iterable[Column], quantiles: Sequence[float] = QUANTILES) -> Profile:
-    """Return the profile of columns of one length.
+    """Return the profile of columns of equal length.
 
-    A quantile is the least observed value that at least this share of the values does not exceed (type 1 of Hyndman
-    and Fan, 1996), so it is exact for integers.
+    A quantile is the smallest observed value that at least this fraction of the values does not exceed (type 1 of
+    Hyndman and Fan, 1996), so it is exact for integers.
 
-    :param quantiles: probabilities from 0 to 1, rising.
-    :raises ProfileError: no column, no value in one, values that are not numbers or infinite, or other quantiles.
+    :param quantiles: probabilities from 0 to 1, in ascending order.
+    :raises ProfileError: there are no columns, a column has no value, values are infinite or not numbers, or
+        ``quantiles`` is invalid.
     """
     probabilities = tuple(map(float, quantiles))
     if not are_probabilities(probabilities):
@@ -107,14 +108,14 @@ def _ordered(column: Column, dtype: np.dtype[Any]) -> Array:
 
 
 def _forms(value: Any) -> tuple[float, ...]:
-    """Return a value as it is, and as people write it: 0.7 for the float32 that is 0.699999988."""
+    """Return a value exactly, and in its shortest decimal form: 0.7 for the float32 0.699999988."""
     if isinstance(value, np.floating):
         return float(value), float(str(value))
     return (int(value),)
 
 
 def _quantile(value: Any, share: float) -> float:
-    # The outer one of the two forms, so that the value itself is within both.
+    # The outer of the two forms, so that both are within the range.
     return (min if share < 0.5 else max)(_forms(value))  # noqa: PLR2004  the median
 
 
@@ -122,15 +123,15 @@ _MISSING = frozenset({"", "na", "nan", "null", "none"})
 _BOOLEANS = frozenset({"true", "false"})
 _OF_INTEGERS = frozenset("0123456789+-")
 _OF_NUMBERS = _OF_INTEGERS | frozenset(".e")
-# More than any double needs (17 digits), and few enough to be read at once.
+# More characters than any double needs (17 digits), and few enough to convert quickly.
 _LONGEST = 64
 
 
 def read_columns(path: Path, left_out: Sequence[str] = ()) -> list[Column]:
     """Return the columns of a file.
 
-    :param left_out: columns to leave out, by name, or by number from 0 (from -1 backwards) if the data have no names.
-    :raises ProfileError: the file cannot be read, has another format than its suffix says, or lacks such a column.
+    :param left_out: columns to omit, by name, or by number from 0 (from -1 backwards) if the data have no names.
+    :raises ProfileError: the file cannot be read, its format does not match its suffix, or a column does not exist.
     """
     readers = {".npy": _of_npy, ".csv": _of_csv, ".parquet": _of_parquet}
     reader = readers.get(path.suffix.lower())
@@ -154,12 +155,12 @@ def _kept(names: Sequence[str], left_out: Sequence[str]) -> list[int]:
 
 
 def _of_npy(path: Path, left_out: Sequence[str]) -> list[Column]:
-    # This maps the file into memory, and fails for Python objects, which would have to be unpickled.
+    # This maps the file into memory, and fails for object dtypes, which would have to be unpickled.
     columns = columns_of(np.lib.format.open_memmap(path, mode="r"))
     try:
         dropped = {range(len(columns))[int(number)] for number in left_out}
     except (ValueError, IndexError):
-        raise ProfileError(f"columns have numbers from 0 to {len(columns) - 1} here, or from -1 backwards") from None
+        raise ProfileError(f"columns are numbered from 0 to {len(columns) - 1}, or from -1 backwards") from None
     return [column for position, column in enumerate(columns) if position not in dropped]
 
 
@@ -190,7 +191,8 @@ def _column(name: str, cells: Sequence[str]) -> Column:
     try:
         return Column(name, _values(present), len(cells) - len(present))
     except ValueError:
-        raise ProfileError(f"the column {name!r} has something that is not a number; --target leaves it out") from None
+        reason = f"the column {name!r} contains a value that is not a number; --target leaves it out"
+        raise ProfileError(reason) from None
 
 
 def _values(cells: Sequence[str]) -> Array:
@@ -200,7 +202,7 @@ def _values(cells: Sequence[str]) -> Array:
     if not characters <= _OF_NUMBERS or max(map(len, cells), default=0) > _LONGEST:
         raise ValueError
     if characters <= _OF_INTEGERS:
-        # Python's own integers are exact; those that no dtype of numpy holds become floats.
+        # Python integers are exact; those that do not fit into a numpy integer become floats.
         whole = list(map(int, cells))
         for code in "qQ":
             try:
@@ -214,7 +216,7 @@ def _of_parquet(path: Path, left_out: Sequence[str]) -> list[Column]:
     try:
         parquet = import_module("pyarrow.parquet")
     except ImportError as error:
-        # Not always missing: pyarrow fails for a numpy that is too old, and says so.
+        # pyarrow may be installed: its import also fails if numpy is too old, and the error says so.
         raise ProfileError(f"Parquet needs pyarrow: pip install 'flask-secure-ml[profile]' ({error})") from None
     with path.open("rb") as file:
         table = parquet.read_table(file)

@@ -1,4 +1,4 @@
-"""What the signals see of a request: from its exchange, or from its line in the request log."""
+"""The input of the signals: a request from its exchange, or from its line in the request log."""
 
 from __future__ import annotations
 
@@ -9,57 +9,77 @@ from typing import Any
 
 from ...exchange import MAX_PRICE, Exchange
 from ...principal import network_of
+from .distinct import digest
+
+UNNAMED = ":?"
+"""The value of an attempt whose credential claims no identity."""
+
+_ERRORS, _SERVER_ERRORS = 400, 500
+_NOT_ALLOWED = frozenset({403, 405})
 
 
 @dataclass(slots=True)
 class Observation:
-    """One request and its response.
+    """One request and its response, or several similar ones of one subject from another worker.
 
-    :param time: when it began, in seconds since the epoch.
-    :param principal: the id of the caller; empty for an anonymous or rejected one.
-    :param network: of the client.
-    :param status: of the response.
-    :param endpoint: None for an unknown URL.
-    :param path: of the URL.
-    :param claimed: the id in an API key that was rejected; empty otherwise.
-    :param rows: how many were charged.
-    :param size: bytes of the bodies of request and response, where they are known.
+    :param time: the start time in seconds since the epoch; for several, that of the last one.
+    :param principal: the id of the caller; empty if it is anonymous or was rejected.
+    :param network: the network of the client.
+    :param status: the status of the response.
+    :param target: the digest of a URL that does not exist or is not allowed; otherwise 0.
+    :param attempted: the identity that a rejected credential claims: the name of the method, a colon and an id or
+        digest, or :data:`UNNAMED`; otherwise empty. It is never the principal.
+    :param rows: the number of charged rows.
+    :param size: the total size of the bodies in bytes, as far as it is known.
+    :param count: the number of requests.
+    :param times: the start time of each request, for several.
     """
 
     time: float
     principal: str
     network: str
     status: int
-    endpoint: str | None = None
-    path: str = ""
-    claimed: str = ""
+    target: int = 0
+    attempted: str = ""
     rows: int = 0
     size: int = 0
+    count: int = 1
+    times: tuple[float, ...] = ()
+
+
+def target_of(status: int, endpoint: str | None, path: str) -> int:
+    """Return the digest of an unknown path or of an endpoint that rejected with 403 or 405, else 0.
+
+    A 404 of an existing endpoint is not counted: clients look up what may be missing.
+    """
+    if not _ERRORS <= status < _SERVER_ERRORS or (endpoint is not None and status not in _NOT_ALLOWED):
+        return 0
+    return digest(endpoint or path)
 
 
 def observation_of(exchange: Exchange) -> Observation:
-    """Return what the signals see of an exchange."""
+    """Return the observation of an exchange."""
     principal = exchange.principal
+    status = exchange.status
     return Observation(
         exchange.time,
         "" if principal is None else principal.id,
         network_of(exchange.client),
-        exchange.status,
-        exchange.endpoint,
-        exchange.path,
-        "" if exchange.rejection is None else getattr(exchange.rejection, "claimed", ""),
+        status,
+        0 if status < _ERRORS else target_of(status, exchange.endpoint, exchange.path),
+        exchange.attempted,
         exchange.rows,
         exchange.received_bytes + (exchange.body_size or 0),
     )
 
 
 def observation_in(record: Mapping[str, Any]) -> Observation | None:
-    """Return what the signals see of a line of the request log; None if it is not that of a request.
+    """Return the observation of a line of the request log; None if it is not a request.
 
-    The log does not have the id in a rejected API key.
+    The log does not contain the identity that a rejected credential claimed.
     """
     status, client = record.get("status"), record.get("client")
-    if "event" in record or not isinstance(status, int) or not isinstance(client, str):
+    if "event" in record or "logger" in record or not isinstance(status, int) or not isinstance(client, str):
         return None
     try:
         time = datetime.fromisoformat(record["time"]).timestamp()
@@ -70,8 +90,7 @@ def observation_in(record: Mapping[str, Any]) -> Observation | None:
         _string(record.get("principal")),
         network_of(client),
         status,
-        _string(record.get("endpoint")) or None,
-        _string(record.get("path")),
+        target_of(status, _string(record.get("endpoint")) or None, _string(record.get("path"))),
         rows=_number(record.get("rows")),
         size=_number(record.get("bytes_in")) + _number(record.get("http.response.body.size")),
     )

@@ -1,5 +1,5 @@
-"""The audit log: who did what, when, with what result and why; tamper-evident up to the last outside checkpoint.
+"""The audit log of requests and events, tamper-evident up to the last external checkpoint.
 
-:mod:`.records` is the form of a record, :mod:`.stream` the file of one process, :mod:`.index` what joins the streams,
-and :mod:`.checkpoint` what is signed and sent to :mod:`.sinks`. :mod:`.verify` needs none of the app.
+:mod:`.records` defines the format of a record, :mod:`.stream` the file of one process, :mod:`.index` joins the
+streams, and :mod:`.checkpoint` is signed and sent to :mod:`.sinks`. :mod:`.verify` does not need the app.
 """

@@ -15,8 +15,9 @@ from .tree import Tree
 
 _ED25519 = b"\x01"
 _HASH_BYTES = 4
+# At most sixteen extension lines: otherwise the time for a file of unfinished notes grows quadratically.
 _NOTE = re.compile(
-    r"^(?P<text>(?P<origin>[^\n]+)\n(?P<size>0|[1-9][0-9]{0,17})\n(?P<root>[A-Za-z0-9+/]{43}=)\n(?:[^\n]+\n)*)"
+    r"^(?P<text>(?P<origin>[^\n]+)\n(?P<size>0|[1-9][0-9]{0,17})\n(?P<root>[A-Za-z0-9+/]{43}=)\n(?:[^\n]+\n){0,16})"
     r"\n(?P<signatures>(?:\N{EM DASH} [^\n ]+ [A-Za-z0-9+/=]+\n)+)",
     re.MULTILINE,
 )
@@ -24,7 +25,7 @@ _NOTE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The size of the index and its root."""
+    """The size and root of the index."""
 
     size: int
     root: bytes
@@ -42,7 +43,7 @@ def notes_in(content: str, verifier: str) -> Iterator[Checkpoint | None]:
     """Yield the checkpoint of each note in a file; None for a note without a valid signature of this key.
 
     :param verifier: the verifier key of the notes.
-    :raises ValueError: the verifier key is not one.
+    :raises ValueError: the verifier key is invalid.
     """
     name, public = _parsed(verifier)
     for note in _NOTE.finditer(content):
@@ -53,7 +54,7 @@ def notes_in(content: str, verifier: str) -> Iterator[Checkpoint | None]:
 
 
 def verifier_key(origin: str, key: Ed25519PrivateKey) -> str:
-    """Return the verifier key (signed-note), which names the origin and has the public key."""
+    """Return the verifier key (signed-note), which contains the origin and the public key."""
     public = key.public_key().public_bytes_raw()
     return f"{origin}+{_key_hash(origin, public).hex()}+{_encoded(_ED25519 + public)}"
 
@@ -61,7 +62,7 @@ def verifier_key(origin: str, key: Ed25519PrivateKey) -> str:
 def public_key(verifier: str) -> Ed25519PublicKey:
     """Return the public key in a verifier key.
 
-    :raises ValueError: it has another form.
+    :raises ValueError: it has another format.
     """
     return Ed25519PublicKey.from_public_bytes(_parsed(verifier)[1])
 
@@ -69,7 +70,7 @@ def public_key(verifier: str) -> Ed25519PublicKey:
 def origin_of(verifier: str) -> str:
     """Return the origin in a verifier key.
 
-    :raises ValueError: it has another form.
+    :raises ValueError: it has another format.
     """
     return _parsed(verifier)[0]
 
@@ -79,7 +80,7 @@ def _parsed(verifier: str) -> tuple[str, bytes]:
     hashed, _, encoded = rest.partition("+")
     key = b64decode(encoded, validate=True)
     if key[:1] != _ED25519 or _key_hash(name, key[1:]).hex() != hashed:
-        raise ValueError("it has no verifier key of a note")
+        raise ValueError("it has no valid verifier key")
     return name, key[1:]
 
 

@@ -1,9 +1,11 @@
-"""What a verification found, and how far it read."""
+"""The findings and coverage of a verification."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from .records import text
 
 TAMPERED, NOTICE = "tampered", "notice"
 
@@ -12,9 +14,9 @@ TAMPERED, NOTICE = "tampered", "notice"
 class Finding:
     """One finding.
 
-    :param kind: a word for programs, such as ``changed`` or ``missing_stream``.
+    :param kind: a machine-readable name, such as ``changed`` or ``missing_stream``.
     :param stream: the id of the stream; empty for the index and the checkpoints.
-    :param seq: the first record that it is about; for the index, the first leaf.
+    :param seq: the number of the first affected record; for the index, of the first leaf.
     """
 
     level: str
@@ -24,11 +26,12 @@ class Finding:
     seq: int | None = None
 
     def __str__(self) -> str:
-        where = "" if not self.stream else f"stream {self.stream}"
+        # The names of streams come from the files, which may be forged.
+        where = "" if not self.stream else f"stream {text(self.stream)}"
         where += (
             "" if self.seq is None else f"{' ' if where else 'index '}{'record' if self.stream else 'leaf'} {self.seq}"
         )
-        return f"{self.level}: {self.kind}: {where}{': ' if where else ''}{self.message}"
+        return f"{self.level}: {self.kind}: {where}{': ' if where else ''}{text(self.message)}"
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Report:
     streams: int = 0
     leaves: int = 0
     covered: int | None = None
-    """How many leaves the newest valid outside checkpoint covers; None without one."""
+    """Number of leaves that the newest valid external checkpoint covers; None without one."""
 
     def tampered(self, kind: str, message: str, stream: str = "", seq: int | None = None) -> None:
         """Add a finding that makes the verification fail."""
@@ -52,7 +55,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was changed."""
+        """Return True if no finding makes the verification fail."""
         return not any(self.faults())
 
     def faults(self) -> Iterator[Finding]:

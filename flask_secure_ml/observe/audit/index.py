@@ -1,7 +1,7 @@
-"""The index of a log: the heads of its streams, one a line, which are the leaves of the tree that checkpoints sign.
+"""The index of a log: the heads of its streams, one per line, which are the leaves of the tree that checkpoints sign.
 
-All processes append to one file under an advisory lock. What the tree needs is kept beside it, so that nobody reads the
-whole file; it is a hint, and computed again where it does not fit.
+All processes append to one file under an advisory lock. The state of the tree is stored in another file, so that the
+whole index need not be read; it is only a cache, and is recomputed if it does not match.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,19 +19,19 @@ import orjson
 
 from .checkpoint import sign
 from .keys import AppKeys
-from .records import Members, canonical, lines_of
+from .records import BrokenLineError, Members, canonical, lines_of, parse
 from .tree import Tree
 
 INDEX, STATE, CHECKPOINT = "index.jsonl", "index.state", "checkpoint"
 PATIENCE = 10.0
-"""Seconds to wait for the lock, which is held for milliseconds."""
+"""Seconds to wait for the lock, which is usually held for milliseconds."""
 
 _PAUSE = 0.005
 _MODE = 0o600
 
 
 class OpenIndex:
-    """The index while this process has its lock."""
+    """The index while this process holds its lock."""
 
     def __init__(self, folder: Path, keys: AppKeys, file: BinaryIO, *, sync: bool) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class OpenIndex:
 
     @property
     def size(self) -> int:
-        """How many leaves it has."""
+        """Number of leaves."""
         return self._tree.size
 
     def add(self, leaf: Mapping[str, Any]) -> None:
@@ -78,17 +78,18 @@ class OpenIndex:
         return note
 
     def leaves(self) -> Iterator[Members]:
-        """Yield every leaf."""
+        """Yield every leaf; a line that is none is left to the verification."""
         self._file.seek(0)
         for line in lines_of(self._file):
-            yield orjson.loads(line)
+            with suppress(BrokenLineError):
+                yield parse(line[:-1])
 
 
 @contextmanager
 def open_index(folder: Path, keys: AppKeys, *, sync: bool) -> Iterator[OpenIndex]:
     """Yield the index, locked.
 
-    :raises OSError: it cannot be opened, or another process keeps the lock.
+    :raises OSError: it cannot be opened, or another process holds the lock.
     """
     descriptor = os.open(folder / INDEX, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
@@ -96,12 +97,12 @@ def open_index(folder: Path, keys: AppKeys, *, sync: bool) -> Iterator[OpenIndex
         try:
             yield OpenIndex(folder, keys, file, sync=sync)
         finally:
-            # Closing is not enough: a child that was forked meanwhile has the lock too.
+            # Closing is not enough: a child that was forked in the meantime also holds the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _lock(descriptor: int) -> None:
-    # Not waited for in the system: that would block every greenlet of a worker.
+    # Not a blocking system call, which would block every greenlet of a worker.
     ends = time.monotonic() + PATIENCE
     while True:
         try:
@@ -115,7 +116,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _load(folder: Path, file: BinaryIO) -> tuple[Tree, int]:
-    """Return the tree of all complete lines, and where they end; the torn end of a process that died is removed."""
+    """Return the tree of all complete lines and their end; remove an incomplete line of a dead process."""
     size = file.seek(0, os.SEEK_END)
     tree, offset = _stored(folder / STATE, size)
     file.seek(offset)
@@ -136,13 +137,13 @@ def _stored(path: Path, size: int) -> tuple[Tree, int]:
         tree = Tree(found["size"], map(bytes.fromhex, found["hashes"]))
         if sha256(state).hexdigest().encode() == digest and 0 <= found["end"] <= size:
             return tree, found["end"]
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):
         pass
     return Tree(), 0
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Replace the content of a file in place, which keeps its owner where a command of another user writes it."""
+    """Replace the content of a file in place, which keeps its owner if another user runs a command."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE), "wb", buffering=0) as file:
         file.write(data)
         file.truncate()

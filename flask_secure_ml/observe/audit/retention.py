@@ -1,22 +1,23 @@
-"""Files of processes that ended: their end is added to the index, and after a time they are deleted."""
+"""Closes the files of processes that ended, and deletes old files."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from .index import OpenIndex
-from .records import seconds_of, timestamp
+from .records import BrokenLineError, seconds_of, timestamp
 from .stream import CLOSED, Tail, is_in_use, last_record, segment_files
 
 Actions = list[Callable[[], None]]
-"""What to do once the checkpoint that covers it is published."""
+"""Actions to run after the checkpoint that covers them is published."""
 
 
 def adopt(folder: Path, index: OpenIndex, every: int, now: float) -> Actions:
-    """Add the ends of streams whose process died before it could, and return how to close their files."""
+    """Add the ends of streams whose process died to the index; return the actions that close their files."""
     actions: Actions = []
     for stream, _, path in segment_files(folder):
         tail = _abandoned(path)
@@ -37,9 +38,9 @@ def adopt(folder: Path, index: OpenIndex, every: int, now: float) -> Actions:
 
 
 def retire(folder: Path, index: OpenIndex, seconds: int, now: float) -> Actions:
-    """Add to the index which files are deleted because of their age, and return how to delete them.
+    """Record in the index which files are deleted because of their age; return the actions that delete them.
 
-    A file is deleted when the index has had a head of its stream that covers all of it for so many seconds.
+    A file is deleted after a head in the index has covered all of it for the given number of seconds.
     """
     old = list(_old_files(folder, now - seconds))
     if not old:
@@ -49,7 +50,7 @@ def retire(folder: Path, index: OpenIndex, seconds: int, now: float) -> Actions:
     kept: set[str] = set()
     for segment, path, tail in old:
         since = min((time for seq, time in covered.get(tail.stream, ()) if seq >= tail.seq), default=now)
-        # In order: what is deleted of a stream is always its beginning.
+        # In order, so that only the oldest files of a stream are deleted.
         if tail.stream in kept or since + seconds > now:
             kept.add(tail.stream)
             continue
@@ -69,8 +70,10 @@ def retire(folder: Path, index: OpenIndex, seconds: int, now: float) -> Actions:
 
 def _abandoned(path: Path) -> Tail | None:
     try:
-        # Only the owner can tell whether it still writes, so a file of another user is left alone.
-        if stat.S_IMODE(path.stat().st_mode) == CLOSED or is_in_use(path):
+        found = path.stat()
+        # Only the owner can check whether a process still writes it, so files of other users are skipped. A file is
+        # empty until its writer has locked it: to check it then would make the writer fail.
+        if stat.S_IMODE(found.st_mode) == CLOSED or not found.st_size or is_in_use(path):
             return None
         return last_record(path)
     except OSError:
@@ -91,6 +94,8 @@ def _old_files(folder: Path, before: float) -> Iterator[tuple[int, Path, Tail]]:
 def _covered(index: OpenIndex, streams: set[str]) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     for leaf in index.leaves():
-        if leaf.get("kind") == "head" and leaf.get("stream") in streams:
-            found.setdefault(leaf["stream"], []).append((leaf["seq"], seconds_of(leaf["time"])))
+        seq = leaf.get("seq")
+        if leaf.get("kind") == "head" and str(leaf.get("stream")) in streams and isinstance(seq, int):
+            with suppress(BrokenLineError):
+                found.setdefault(leaf["stream"], []).append((seq, seconds_of(leaf.get("time"))))
     return found

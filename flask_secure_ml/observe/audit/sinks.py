@@ -1,4 +1,4 @@
-"""Where checkpoints are sent: places that whoever takes over the app cannot change."""
+"""Destinations of checkpoints that an attacker who compromises the app cannot change."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import logging
 import os
 import socket
 import ssl
-import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...fetch import FetchError, send
-from ...refresh import Outage
+from ...principal import Clock
+from ...refresh import Changed, Outage
+from ..request_log.streams import StreamSink, Target, file_of, standard_stream
+from .counts import DROPPED, FAILED, SENT, Counts, Uncounted
 
 if TYPE_CHECKING:
     from ...config.audit import SinkAddress
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 WAITING = 100
-"""How many checkpoints wait for a sink that is down; older ones are dropped, because newer ones cover them."""
+"""Maximum queue of a sink that is down; older checkpoints are dropped, because newer ones cover them."""
 
 TIMEOUT = 2.0
+LONGEST_DELIVERY = 10.0
+"""Seconds after which the rest of a sink's queue waits for the next call: checkpoints are made in the same thread."""
+
 _OK = range(200, 300)
 # Facility 13 (log audit), severity 5 (notice): RFC 5424 section 6.2.1.
 _PRIORITY = 13 * 8 + 5
@@ -33,42 +37,34 @@ _VERSION = 1
 
 
 class Sink(Protocol):
-    """Takes checkpoints."""
+    """Accepts checkpoints."""
 
     def send(self, note: str) -> None:
-        """Send one.
+        """Send a checkpoint.
 
         :raises OSError: it was not accepted.
         """
 
 
-class FileSink:
-    """Appends to a file, for example on a mount that the app can only append to."""
+class WrittenSink:
+    """Appends to a file, for example on an append-only mount, or to a standard stream that a container collects.
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    It does not wait for the reader of a stream: under gevent, all requests of the process would wait too.
+    """
 
-    def send(self, note: str) -> None:
-        """Append a checkpoint and an empty line."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            file.write(f"{note}\n".encode())
-
-
-class StdoutSink:
-    """Writes to the standard output, which a container runtime collects."""
+    def __init__(self, target: Target, clock: Clock) -> None:
+        self._stream = StreamSink(target, clock)
 
     def send(self, note: str) -> None:
         """Write a checkpoint and an empty line."""
-        sys.stdout.write(f"{note}\n")
-        sys.stdout.flush()
+        self._stream.write(note)
 
 
 class SyslogSink:
-    """Sends RFC 5424 messages over UDP, TCP (framed as RFC 6587 section 3.4.1 says) or a Unix socket.
+    """Sends RFC 5424 messages over UDP, TCP (framed by RFC 6587 section 3.4.1) or a Unix socket.
 
-    The message is the checkpoint with its line breaks as ``|``, because collectors end messages at line breaks; the
-    verifier reads both.
+    Line breaks of the checkpoint are replaced by ``|``, because collectors end messages at line breaks; the verifier
+    accepts both.
     """
 
     def __init__(self, address: SinkAddress) -> None:
@@ -95,7 +91,7 @@ class SyslogSink:
 
 
 class HttpsSink:
-    """Posts to a URL, by the rules of every outgoing request of this package."""
+    """Posts to a URL, with the rules for outgoing requests of this package."""
 
     def __init__(self, address: SinkAddress) -> None:
         self._address = address
@@ -122,41 +118,65 @@ class HttpsSink:
 
 
 def one_line(note: str) -> str:
-    """Return a checkpoint in one line."""
+    """Return a checkpoint as one line."""
     return note.replace("\n", "|")
 
 
-def open_sink(address: SinkAddress) -> Sink:
-    """Return the sink for a checked entry of ``SECURE_ML_AUDIT_CHECKPOINT_SINKS``."""
-    if address.kind == "stdout":
-        return StdoutSink()
+def open_sink(address: SinkAddress, clock: Clock) -> Sink:
+    """Return the sink for a validated entry of ``SECURE_ML_AUDIT_CHECKPOINT_SINKS``."""
+    if address.kind in {"stdout", "stderr"}:
+        return WrittenSink(standard_stream(address.kind), clock)
     if address.kind == "file":
-        return FileSink(address.target)
+        return WrittenSink(file_of(address.target), clock)
     return HttpsSink(address) if address.kind == "https" else SyslogSink(address)
 
 
-class Delivery:
-    """Sends checkpoints to every sink, each with a queue of its own; called by one thread, never by a request.
+def sink_names(addresses: Iterable[SinkAddress]) -> list[str]:
+    """Return a name for each sink: its kind, numbered if there are several."""
+    found: list[str] = []
+    for each in addresses:
+        number = sum(name.partition("#")[0] == each.kind for name in found) + 1
+        found.append(each.kind if number == 1 else f"{each.kind}#{number}")
+    return found
 
-    :param failed: called with the name of a sink and the reason when it goes down.
+
+class Delivery:
+    """Sends checkpoints to all sinks, each with its own queue; called by one thread, never by a request.
+
+    :param clock: for the time of delivery and the duration of outages.
+    :param counts: counts the result of each checkpoint.
+    :param changed: called when a sink goes down, and when it works again.
     """
 
-    def __init__(self, addresses: Sequence[SinkAddress], monotonic: Callable[[], float]) -> None:
-        self._queues: list[tuple[Sink, Outage, deque[str]]] = []
-        for each in addresses:
-            name = f"the sink {each.kind} of audit checkpoints"
-            outage = Outage(f"{name} is down", f"{name} works again", monotonic)
-            self._queues.append((open_sink(each), outage, deque(maxlen=WAITING)))
+    def __init__(
+        self,
+        addresses: Sequence[SinkAddress],
+        clock: Clock,
+        counts: Counts | None = None,
+        changed: Changed = lambda _up, _line: None,
+    ) -> None:
+        self._clock = clock
+        self._counts = counts or Uncounted()
+        self._queues: list[tuple[str, Sink, Outage, deque[str]]] = []
+        for name, each in zip(sink_names(addresses), addresses, strict=True):
+            said = f"the sink {name} of audit checkpoints"
+            outage = Outage(f"{said} is down", f"{said} works again", clock.monotonic, changed)
+            self._queues.append((name, open_sink(each, clock), outage, deque(maxlen=WAITING)))
 
     def send(self, note: str) -> None:
-        """Send a checkpoint, and what waited for a sink before it; what fails waits for the next call."""
-        for sink, outage, waiting in self._queues:
+        """Send a checkpoint and earlier queued ones; failed ones stay queued until the next call."""
+        for name, sink, outage, waiting in self._queues:
+            if len(waiting) == WAITING:
+                self._counts.audit_checkpoint(name, DROPPED, self._clock.now())
             waiting.append(note)
+            ends = self._clock.monotonic() + LONGEST_DELIVERY
             try:
-                while waiting:
+                while waiting and self._clock.monotonic() < ends:
                     sink.send(waiting[0])
                     waiting.popleft()
+                    self._counts.audit_checkpoint(name, SENT, self._clock.now())
             except OSError as error:
+                self._counts.audit_checkpoint(name, FAILED, self._clock.now())
                 outage.failed(error.strerror or str(error))
             else:
                 outage.ended()

@@ -1,8 +1,8 @@
 """One stream of records: the files that one process appends to.
 
-Each record has the code of the one before it, and a code of its own under a key that is used once. The key of the next
-record is computed from it, and it is overwritten. Python may have copied a key before: immutable bytes cannot be
-overwritten, only released. What is promised is that no object of this package holds an old key.
+Each record contains the code of the previous one, and its own code under a key that is used once. The key of the next
+record is derived from it, and the old key is overwritten. Python may have copied a key before: immutable bytes cannot
+be overwritten, only released. The guarantee is that no object of this package holds an old key.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from ...principal import Clock
+from ..instants import Instants
 from .keys import KEY_BYTES, AppKeys, mac_of, next_key
-from .records import ZERO, Members, canonical, line_of, lines_of, parse, split_line, timestamp
+from .records import MAX_LINE, ZERO, Members, canonical, line_of, lines_of, parse, split_line
 
 SUFFIX = ".jsonl"
 STREAMS = "streams"
 _OWNED = 0o600
 CLOSED = 0o400
-"""The mode of a file whose end is in the index: nothing more is written to it."""
+"""Mode of a closed file, whose end is in the index."""
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How the files of a stream are written.
+    """Options for writing the files of a stream.
 
-    :param sync: ``off``, ``checkpoint`` or ``record``: when the disk has what was written.
-    :param rotate_bytes: the size from which a new file is begun.
-    :param rotate_seconds: the age from which a new file is begun.
+    :param sync: when files are synced to disk: ``off``, ``checkpoint`` or ``record``.
+    :param rotate_bytes: the size at which a new file is started.
+    :param rotate_seconds: the age at which a new file is started.
     """
 
     sync: str = "checkpoint"
@@ -41,17 +42,17 @@ class StreamOptions:
 
 
 def segment_path(folder: Path, stream: str, segment: int) -> Path:
-    """Return the file of a segment."""
+    """Return the path of a segment."""
     return folder / STREAMS / f"{stream}-{segment:06d}{SUFFIX}"
 
 
 def header_of(stream: str, segment: int, seq: int) -> Members:
-    """Return what identifies the beginning of a segment."""
+    """Return the header that identifies the start of a segment."""
     return {"segment": segment, "seq": seq, "stream": stream}
 
 
 class Stream:
-    """The stream of this process. Callers take care that one thread at a time uses it.
+    """The stream of this process; not thread-safe.
 
     :param facts: the members of the first record.
     :raises OSError: its first file cannot be written.
@@ -72,29 +73,30 @@ class Stream:
         self._descriptor = -1
         self._bytes = 0
         self._began = 0.0
-        self._second = (-1, "")
+        self._instants = Instants()
         self._begin_segment({"action": "start", "pid": os.getpid(), **facts})
 
     def append(self, members: Members) -> None:
-        """Write one record; its place in the stream and its time are added to the members.
+        """Write one record; its position and time are added to the members.
 
-        :raises OSError: it cannot be written; the stream is as it was before.
+        :raises OSError: it cannot be written; the stream is unchanged.
+        :raises ValueError: it is too long; the stream is unchanged.
         """
         if self._bytes >= self._options.rotate_bytes or self._is_old():
             self._begin_segment({"action": "segment"})
         self._write(members, self._clock.now())
 
     def duplicate(self) -> int:
-        """Return a descriptor of the file that stays open when the next file is begun."""
+        """Return a descriptor of the file that stays open when the next file is started."""
         return os.dup(self._descriptor)
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Return True if the stream is closed for writing."""
         return self._descriptor < 0
 
     def discard(self) -> None:
-        """Overwrite the key and release the file, also in a child that inherited both."""
+        """Overwrite the key and release the file; also called in a child that inherited both."""
         self._key[:] = bytes(KEY_BYTES)
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
@@ -108,15 +110,20 @@ class Stream:
         members["time"] = self._timestamp(now)
         record = canonical(members)
         mac = mac_of(self._key, record)
+        line = line_of(mac, record)
+        if len(line) > MAX_LINE:
+            # The verification would report it as tampering.
+            raise ValueError(f"a record of {len(record)} bytes is too long")
         try:
-            self._write_line(line_of(mac, record))
+            self._write_line(line)
             self._key[:] = next_key(self._key)
             self.mac = mac
             self.seq += 1
         except OSError:
             raise
         except BaseException:
-            # A server stops a worker with an exception from a signal handler. The line may be there or not.
+            # A server stops a worker with an exception from a signal handler. The line may or may not have been
+            # written.
             self.discard()
             raise
 
@@ -133,7 +140,7 @@ class Stream:
         self._bytes += len(line)
 
     def _remove_part(self) -> None:
-        """Remove the part of a line that was written; where that fails, nothing may follow it."""
+        """Remove a partially written line; if that fails, close the stream."""
         try:
             os.ftruncate(self._descriptor, self._bytes)
         except OSError:
@@ -144,13 +151,13 @@ class Stream:
         return self._clock.monotonic() - self._began >= self._options.rotate_seconds
 
     def _begin_segment(self, members: Members) -> None:
-        """Begin a file with a record that has the current key, sealed, so that older files may be deleted."""
+        """Start a file with a record of the sealed current key, so that older files can be deleted."""
         segment = self._segment + 1
         path = segment_path(self._folder, self.id, segment)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _OWNED)
         older, size = self._descriptor, self._bytes
         try:
-            # Held for as long as this process writes, so that others know when it has ended.
+            # Held while this process writes, so that other processes notice when it has ended.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             header = header_of(self.id, segment, self.seq)
             sealed = self._keys.seal(self._key, header)
@@ -168,7 +175,7 @@ class Stream:
             self._finish(older)
 
     def _finish(self, descriptor: int) -> None:
-        """Close a file that is complete."""
+        """Close a complete file."""
         try:
             if self._options.sync != "off":
                 os.fdatasync(descriptor)
@@ -177,11 +184,8 @@ class Stream:
             os.close(descriptor)
 
     def _timestamp(self, now: float) -> str:
-        # Formatting a date costs more than all the rest of a record.
-        second = int(now)
-        if second != self._second[0]:
-            self._second = (second, timestamp(second)[:20])
-        return f"{self._second[1]}{int((now - second) * 1_000_000):06d}Z"
+        text, microseconds = self._instants.split(now)
+        return f"{text}.{microseconds:06d}Z"
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,14 @@ class Tail:
 
 
 def last_record(path: Path) -> Tail | None:
-    """Return the last complete record of a file; None if it has none.
+    """Return the last complete record of a file, or None.
 
     :raises OSError: the file cannot be read.
     """
     last = b""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2 * 65_536))
+        file.seek(max(0, size - 2 * MAX_LINE))
         for line in lines_of(file):
             if line.endswith(b"\n"):
                 last = line
@@ -215,10 +219,13 @@ def last_record(path: Path) -> Tail | None:
 
 
 def segment_files(folder: Path) -> Iterator[tuple[str, int, Path]]:
-    """Yield the stream, the number and the path of each file of a log, in order."""
+    """Yield the stream, number and path of each file of a log, in order.
+
+    Only regular files are included, not a named pipe, for example.
+    """
     for path in sorted((folder / STREAMS).glob(f"*{SUFFIX}")):
         stream, _, segment = path.name.removesuffix(SUFFIX).partition("-")
-        if segment.isascii() and segment.isdigit():
+        if segment.isascii() and segment.isdigit() and path.is_file():
             yield stream, int(segment), path
 
 

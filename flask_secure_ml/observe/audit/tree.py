@@ -1,4 +1,4 @@
-"""The Merkle tree of RFC 6962 section 2.1, as much of it as appending and its root need."""
+"""The Merkle tree of RFC 6962 section 2.1, limited to appending and the root hash."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def leaf_hash(leaf: bytes) -> bytes:
 
 
 class Tree:
-    """A tree that leaves are appended to.
+    """An append-only tree.
 
-    :param size: how many leaves it has.
-    :param hashes: the roots of its complete subtrees, the largest first; one for each bit of the size.
+    :param size: the number of leaves.
+    :param hashes: the roots of its complete subtrees, largest first; one for each set bit of the size.
     """
 
     def __init__(self, size: int = 0, hashes: Iterable[bytes] = ()) -> None:
         self.size: int = size
         self.hashes: list[bytes] = list(hashes)
         if len(self.hashes) != size.bit_count() or any(len(each) != sha256().digest_size for each in self.hashes):
-            raise ValueError("the hashes are not those of a tree of this size")
+            raise ValueError("the hashes do not match the size of the tree")
 
     def append(self, leaf: bytes) -> None:
         """Append a leaf."""

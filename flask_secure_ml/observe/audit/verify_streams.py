@@ -1,4 +1,4 @@
-"""Verification of one stream: every record under its own key, in order, and against what the index says about it."""
+"""Verification of one stream: the code and order of its records, and its heads in the index."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .records import ZERO, BrokenLineError, lines_of, parse, seconds_of, split_l
 from .stream import header_of
 from .verify_index import CLOCK_SLACK, Head, StreamHeads
 
-Progress = Callable[[int], None]
-"""Called with how many bytes more were read."""
+Progress = Callable[[int], object]
+"""Called with the number of additional bytes read."""
 
-_PROGRESS_BYTES = 1 << 20
+_LONGEST_NUMBER = 20
 
 
 class _StopError(Exception):
@@ -25,10 +25,10 @@ class _StopError(Exception):
 
 
 class StreamVerifier:
-    """Verifies the files of one stream; it stops at the first record that is not as it was written.
+    """Verifies the files of one stream; stops at the first invalid record.
 
-    :param known: what the index says about the stream.
-    :param retention: seconds after which covered files may be deleted; None if never.
+    :param known: the heads of the stream in the index.
+    :param retention: the number of seconds after which covered files may have been deleted; None for never.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class StreamVerifier:
         self.first_time: float | None = None
 
     def verify(self, segments: Sequence[tuple[int, Path]]) -> None:
-        """Read the files in order, and add what is wrong to the report."""
+        """Read the files in order, and add findings to the report."""
         try:
             self._start(segments)
             for place, (segment, path) in enumerate(segments):
@@ -86,29 +86,26 @@ class StreamVerifier:
             since = min((each.time for each in self._known.heads if each.seq >= gone.seq), default=None)
             if self._retention is None or since is None or gone.time - since < self._retention:
                 self._seq = 0
-                raise self._bad("deleted", f"the records until {gone.seq} were deleted before their time")
+                raise self._bad("deleted", f"the records up to {gone.seq} were deleted too early")
 
     def _read(self, segment: int, path: Path, *, last: bool) -> None:
-        read = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(lines_of(file)):
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:
+            raise self._bad("missing_segment", f"the file of segment {segment} is missing") from None
+        with opened as file:
+            for number, line in enumerate(lines_of(file, self._progress)):
                 if not line.endswith(b"\n"):
                     self._torn(file.read(1) == b"" and last)
-                    break
+                    return
                 self._record(line, segment if number == 0 else None)
-                read += len(line)
-                if read >= _PROGRESS_BYTES:
-                    self._progress(read)
-                    read = 0
-            else:
-                if os.fstat(file.fileno()).st_size == 0 and not last:
-                    raise self._bad("truncated", "a file of the stream is empty")
-        self._progress(read)
+            if os.fstat(file.fileno()).st_size == 0 and not last:
+                raise self._bad("truncated", "a file of the stream is empty")
 
     def _torn(self, at_end: bool) -> None:
         if not at_end:
-            raise self._bad("truncated", "a line ends early, and more follows it")
-        self._report.notice("torn", "the last line ends early, as after a crash", self._stream, self._seq)
+            raise self._bad("truncated", "an incomplete line is not the last one")
+        self._report.notice("torn", "the last line is incomplete, as after a crash", self._stream, self._seq)
 
     def _record(self, line: bytes, segment: int | None) -> None:
         try:
@@ -118,13 +115,14 @@ class StreamVerifier:
         except BrokenLineError as error:
             raise self._bad("changed", str(error)) from None
         if members.get("stream") != self._stream:
-            raise self._bad("spliced", "it is a record of another stream")
+            raise self._bad("spliced", "the record belongs to another stream")
         if self._ended:
-            raise self._bad("added", "the index has the end of the stream before it")
+            raise self._bad("added", "the stream ends before it, according to the index")
         if segment is not None:
             self._begin(segment, members)
         if members.get("seq") != self._seq:
-            raise self._bad("order", f"it has the number {members.get('seq')}: records are missing, added or moved")
+            number = str(members.get("seq"))[:_LONGEST_NUMBER]
+            raise self._bad("order", f"it has the number {number}: records are missing, added or reordered")
         if self._chain is None or not hmac.compare_digest(mac_of(self._chain, record), mac):
             raise self._bad("changed", "its code is wrong")
         if members.get("prev") != self._mac:
@@ -139,24 +137,26 @@ class StreamVerifier:
         header = header_of(self._stream, segment, self._seq)
         sealed, signature = str(members.get("sealed")), str(members.get("signature"))
         if members.get("segment") != segment or members.get("seq") != self._seq:
-            raise self._bad("order", "the first record of the file is another one: records are missing, added or moved")
+            raise self._bad("order", "the file starts with another record: records are missing, added or reordered")
         if not self._key.verifies(signature, header, sealed):
             raise self._bad("forged", "the app did not sign the first record of the file")
         key = self._key.unseal(sealed, header)
         if key is None or (self._chain is not None and not hmac.compare_digest(key, self._chain)):
-            raise self._bad("forged", "its key is not sealed to the verification key, or is another one")
+            raise self._bad("forged", "its key is not sealed to the verification key, or does not match")
         self._chain = key
 
     def _check_time(self, time: float) -> None:
         if self.first_time is None:
             self.first_time = time
         if time < self._since - CLOCK_SLACK:
-            raise self._bad("clock", "it is older than the index before it: backdated, or the clock was set")
+            raise self._bad(
+                "clock", "it is older than an earlier entry of the index: backdated, or the clock was set back"
+            )
 
     def _check_heads(self, mac: str) -> None:
         for head in self._at.get(self._seq, ()):
             if head.mac != mac:
-                raise self._bad("changed", f"leaf {head.leaf} of the index has another code for it")
+                raise self._bad("changed", f"leaf {head.leaf} of the index has a different code for it")
             self._since = max(self._since, head.time)
             self._ended = self._ended or head.final
 

@@ -1,4 +1,4 @@
-"""The audit log in one process: its stream, and the thread that makes checkpoints."""
+"""The audit log in one process: its stream, and the thread that publishes checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...principal import Clock
-from ...refresh import Outage
+from ...refresh import Changed, Outage, failure_reason
+from .counts import FAILED, INDEX, SENT, Counts, Uncounted
 from .index import OpenIndex, open_index
 from .keys import AppKeys
 from .records import Members, timestamp
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 ADOPT_SECONDS, RETIRE_SECONDS = 60.0, 3600.0
-"""Seconds between two looks for processes that died, and for files that are too old."""
+"""Seconds between two searches for dead processes and old files."""
 
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What the settings say about one log.
+    """The options of one log.
 
-    :param every: seconds between two checkpoints of a process.
-    :param records: how many records cause one before its time.
-    :param retention: seconds after which covered files are deleted; 0 keeps them.
-    :param sinks: where checkpoints are sent.
-    :param facts: what the first record of a stream says about the app.
+    :param every: the number of seconds between two checkpoints of a process.
+    :param records: the number of records that cause an early checkpoint.
+    :param retention: the number of seconds after which covered files are deleted; 0 keeps them.
+    :param sinks: the destinations of checkpoints.
+    :param facts: members about the app for the first record of a stream.
     :param configuration: the digest of each setting.
     """
 
@@ -52,29 +53,47 @@ class LogOptions:
 
 
 class Writer:
-    """Writes the records of this process."""
+    """Writes the records of this process.
 
-    def __init__(self, folder: Path, keys: AppKeys, clock: Clock, options: LogOptions) -> None:
+    :param counts: counts checkpoints and uncovered records.
+    :param changed: called when checkpoints cannot be created or sent, and when they can be again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: AppKeys,
+        clock: Clock,
+        options: LogOptions,
+        counts: Counts | None = None,
+        changed: Changed = lambda _up, _line: None,
+    ) -> None:
         self._folder = folder
         self._keys = keys
         self._clock = clock
         self._options = options
-        # Made in the process that uses them: gevent may have replaced what threading has.
+        # Created in the process that uses them, because gevent may have patched threading.
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
         self._wake = threading.Event()
         self._stream: Stream | None = None
-        self._delivery = Delivery(options.sinks, clock.monotonic)
-        self._outage = Outage("the audit log has no new checkpoints", "the audit log has checkpoints", clock.monotonic)
+        self._counts = counts or Uncounted()
+        self._delivery = Delivery(options.sinks, clock, self._counts, changed)
+        began, ended = "the audit log has no new checkpoints", "the audit log has checkpoints again"
+        self._outage = Outage(began, ended, clock.monotonic, changed)
         self._since = 0
+        # The stream and the number of its covered records.
+        self._covered = ("", 0)
         self._closed = False
         self._runs = False
         self._adopted = self._retired = -math.inf
+        self.used: bool = False
+        """Whether a record was requested."""
         self.lost: int = 0
-        """How many records could not be written since the last one that was."""
+        """Number of records that could not be written since the last success."""
 
     def append(self, members: Members | None) -> None:
-        """Write one record; None writes only what is missing: the number of records that were lost.
+        """Write one record; None writes only the number of lost records, if any.
 
         :raises OSError: it cannot be written.
         """
@@ -101,25 +120,45 @@ class Writer:
     def checkpoint(self, *, final: bool = False) -> None:
         """Add the head of the stream to the index, publish the index, and send the checkpoint.
 
-        :param final: nothing more will be written to the stream.
+        :param final: the stream ends.
         :raises OSError: the index cannot be written.
         """
         with self._publishing:
-            head = self._head()
-            if head is None:
-                return
-            sync = self._options.stream.sync != "off"
-            done: list[Callable[[], None]] = []
-            with open_index(self._folder, self._keys, sync=sync) as index:
-                index.add({**head, "final": True} if final else head)
-                self._keep_up(index, done)
-                note = index.publish()
-                for each in done:
-                    each()
-            self._delivery.send(note)
+            try:
+                note = self._publish(final=final)
+            except Exception:
+                self._counts.audit_checkpoint(INDEX, FAILED, self._clock.now())
+                raise
+            finally:
+                self._counts.audit_uncovered(self._uncovered())
+            if note is not None:
+                self._counts.audit_checkpoint(INDEX, SENT, self._clock.now())
+                self._delivery.send(note)
+
+    def _publish(self, *, final: bool) -> str | None:
+        """Add the head of the stream to the index and return its signed checkpoint; None without a stream."""
+        head = self._head()
+        if head is None:
+            return None
+        sync = self._options.stream.sync != "off"
+        done: list[Callable[[], None]] = []
+        with open_index(self._folder, self._keys, sync=sync) as index:
+            index.add({**head, "final": True} if final else head)
+            self._keep_up(index, done)
+            note = index.publish()
+            self._covered = head["stream"], head["seq"] + 1
+            for each in done:
+                each()
+        return note
+
+    def _uncovered(self) -> int:
+        stream, (of, covered) = self._stream, self._covered
+        if stream is None or stream.closed:
+            return 0
+        return stream.seq - covered if stream.id == of else stream.seq
 
     def close(self) -> None:
-        """End the stream: a record, the last checkpoint, and the key overwritten."""
+        """End the stream: write a stop record and the last checkpoint, and overwrite the key."""
         if self._closed:
             return
         self._closed = True
@@ -134,7 +173,7 @@ class Writer:
         self.discard()
 
     def discard(self) -> None:
-        """Overwrite the key; also in a child that inherited it."""
+        """Overwrite the key; also called in a child that inherited it."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.discard()
@@ -148,19 +187,19 @@ class Writer:
         return self._stream
 
     def _run(self) -> None:
-        # The first one at once: until then, no checkpoint says that this stream exists.
+        # The first checkpoint is immediate: until then, no checkpoint proves that this stream exists.
         while not self._closed:
             try:
                 self.checkpoint()
             except Exception as error:  # noqa: BLE001  the next one may work
-                self._outage.failed((error.strerror if isinstance(error, OSError) else None) or type(error).__name__)
+                self._outage.failed(failure_reason(error))
             else:
                 self._outage.ended()
             self._wake.wait(self._options.every)
             self._wake.clear()
 
     def _head(self) -> Members | None:
-        """Return the leaf for what was written until now, and wait until the disk has that."""
+        """Return the leaf for the records so far, after syncing them to disk."""
         with self._lock:
             stream = self._stream
             if stream is None or stream.closed:
@@ -191,7 +230,7 @@ class Writer:
             done += retire(self._folder, index, self._options.retention, at)
 
     def _note_configuration(self, stream: Stream) -> None:
-        """Record which settings differ from those of the process that began a stream last."""
+        """Record which settings differ from those of the process that last started a stream."""
         path = self._folder / "configuration"
         given = dict(self._options.configuration)
         before: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""The request log: one line of JSON for each request, without secrets and without the payload.
+"""The request log: one line of JSON per request, without secrets and payloads.
 
-A line that cannot be written is dropped and counted: the log neither fails a request nor makes it wait.
+A line that cannot be written is dropped and counted: the log neither fails nor delays a request.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from flask import Response
 
 from ...exchange import Exchange
 from ...principal import Clock
+from ..instants import Instants
 from .drops import Drops
 from .entry import entry
 from .json_formatter import JsonFormatter
@@ -21,14 +22,14 @@ from .streams import Sink, StreamSink, file_of, standard_stream
 __all__ = ["THROUGH_LOGGING", "JsonFormatter", "RequestLog", "ResponseSize", "Sink", "entry", "open_log", "open_sink"]
 
 THROUGH_LOGGING = "logging:"
-"""How a value of ``SECURE_ML_REQUEST_LOG`` begins that names a logger."""
+"""Prefix of a value of ``SECURE_ML_REQUEST_LOG`` that names a logger."""
 
 _OK = range(200, 300)
 _SHARES = 1 << 32
 
 
 class DropCounter(Protocol):
-    """What counts dropped lines: the metrics."""
+    """Counts dropped lines; implemented by the metrics."""
 
     def log_line_dropped(self) -> None:
         """Count one line."""
@@ -37,34 +38,35 @@ class DropCounter(Protocol):
 class RequestLog:
     """Writes a line for each exchange.
 
-    :param sink: where the lines go. Whatever it raises is a line that was dropped.
+    :param sink: the destination of the lines; any exception means that a line was dropped.
     :param drops: counts and reports them.
-    :param sample: the share of the 2xx responses that have a line, from 0 to 1; all others always have one.
-    :param model: the name and the version of the model, if they are known.
+    :param sample: the fraction of 2xx responses that are logged, from 0 to 1; all others are always logged.
+    :param model: the name and version of the model of requests for which the view names none.
     """
 
     def __init__(self, sink: Sink, drops: Drops, sample: float = 1.0, model: Mapping[str, str] | None = None) -> None:
         self._sink = sink
         self._drops = drops
         self._model = {f"model.{name}": value for name, value in (model or {}).items()}
+        self._instants = Instants()
         self._below = None if sample >= 1 else int(sample * _SHARES)
 
     def record(self, exchange: Exchange) -> None:
-        """Write the line, in ASCII, so that no control or direction character reaches a terminal."""
+        """Write the line in ASCII, so that no control or bidirectional character reaches a terminal."""
         if self._below is None or exchange.status not in _OK or self._sampled(exchange):
-            self._write(entry(exchange))
+            self._write(entry(exchange, self._instants))
 
     def record_stream_end(self, exchange: Exchange) -> None:
-        """Write a second line for a stream, with the reason if it ended too early."""
+        """Write a second line for a stream, with the reason if it ended prematurely."""
         broken = exchange.stream_error
         if self._below is None or broken is not None or exchange.status not in _OK or self._sampled(exchange):
-            logged = {"event": "stream_end"} | entry(exchange)
+            logged = {"event": "stream_end"} | entry(exchange, self._instants)
             if broken is not None:
                 logged["reason"] = broken
             self._write(logged)
 
     def _write(self, logged: dict[str, Any]) -> None:
-        if self._model:
+        if self._model and "model.name" not in logged:
             logged.update(self._model)
         drops = self._drops
         try:
@@ -76,15 +78,15 @@ class RequestLog:
             drops.succeeded()
 
     def _sampled(self, exchange: Exchange) -> bool:
-        # The same for both lines of a stream. The hash is keyed for each process, so no client can choose its share.
+        # The same for both lines of a stream. The hash is keyed for each process, so clients cannot influence it.
         return hash(exchange.request_id) % _SHARES < (self._below or 0)
 
 
 class ResponseSize:
-    """Notes the size of the body of a response, where it is known."""
+    """Records the size of a response body, if it is known."""
 
     def apply(self, response: Response, exchange: Exchange) -> None:
-        """Note it for the recorders; nothing of the response changes."""
+        """Record the size on the exchange, without changing the response."""
         parts = response.response
         if isinstance(parts, (list, tuple)):
             exchange.body_size = sum(map(len, parts))
@@ -103,8 +105,8 @@ def open_log(
     """Return the request log; None for ``off``.
 
     :param where: the value of ``SECURE_ML_REQUEST_LOG``.
-    :param sink: what is used instead.
-    :param dropped: counts the lines that are dropped.
+    :param sink: a sink to use instead.
+    :param dropped: counts dropped lines.
     :raises OSError: the file cannot be opened.
     """
     count = None if dropped is None else dropped.log_line_dropped
@@ -115,7 +117,7 @@ def open_log(
 def open_sink(where: str, clock: Clock, count: Callable[[], object] | None = None) -> Sink | None:
     """Return the sink for a value of ``SECURE_ML_REQUEST_LOG``; None for ``off``.
 
-    :param count: called for each line that a handler of :mod:`logging` does not take.
+    :param count: called for each line that a :mod:`logging` handler does not accept.
     :raises OSError: the file cannot be opened.
     """
     if where == "off":

@@ -1,23 +1,26 @@
-"""Finding the lines of one request in a log file and in those that were rotated."""
+"""Reads a log file and its rotated files."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 _LONGEST = 1 << 20
+_LARGEST = 2**63 - 1
 
 
 def log_files(path: Path) -> list[Path]:
-    """Return a log file and what was rotated away from it, the newest first.
+    """Return a log file and its rotated files, newest first.
 
-    That is ``log.1``, ``log.2.gz`` and ``log-20270115.gz``, as logrotate names them.
+    These have names such as ``log.1``, ``log.2.gz`` and ``log-20270115.gz``, as created by logrotate.
 
     :raises OSError: the folder cannot be read.
     """
@@ -26,38 +29,21 @@ def log_files(path: Path) -> list[Path]:
     return [each for each in (path, *rotated) if each.is_file()]
 
 
-def records_of(log: IO[bytes], request_id: str) -> list[dict[str, Any]]:
-    """Return the parsed lines of one request; what stands before the JSON of a line, such as a date, is skipped.
+def records_with(
+    log: IO[bytes], needle: bytes = b"", progress: Callable[[int], object] = lambda _bytes: None
+) -> Iterator[dict[str, Any]]:
+    """Yield the parsed lines of a log that contain some bytes.
 
+    Lines without a JSON object are skipped, and so is a prefix of the object, such as a date.
+
+    :param progress: called with the number of additional bytes read.
     :raises OSError: the file cannot be read, or its compression is damaged.
     """
-    found = []
-    # Written in ASCII, so an id with other characters is there as escapes.
-    needle = json.dumps(request_id)[1:-1].encode()
     for line in _lines(log):
+        progress(len(line))
         if needle not in line or (start := line.find(b"{")) < 0:
             continue
-        try:
-            record = json.loads(line[start:])
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("request_id") == request_id:
-            found.append(record)
-    return found
-
-
-def all_records_of(log: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the parsed lines of a log; what is no JSON object is skipped, and what stands before it.
-
-    :raises OSError: the file cannot be read, or its compression is damaged.
-    """
-    for line in _lines(log):
-        if (start := line.find(b"{")) < 0:
-            continue
-        try:
-            record = json.loads(line[start:])
-        except (ValueError, RecursionError):
-            continue
+        record = _parsed(line[start:])
         if isinstance(record, dict):
             yield record
 
@@ -74,6 +60,29 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             return
         with gzip.open(raw, "rb") as inner:
             yield inner  # type: ignore[misc]
+
+
+def _parsed(text: bytes) -> Any:
+    """Return a JSON value, or None if it is invalid."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        # For lone surrogates, which other writers escape, and invalid numbers.
+        try:
+            return json.loads(text, parse_int=_integer)
+        except (ValueError, RecursionError):
+            return None
+
+
+def _integer(digits: str) -> int:
+    """Return an integer of bounded size.
+
+    :raises ValueError: it is too large.
+    """
+    found = int(digits)
+    if abs(found) > _LARGEST:
+        raise ValueError("the integer is too large")
+    return found
 
 
 def _lines(log: IO[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The sink for ``SECURE_ML_REQUEST_LOG="logging:NAME"``: a bounded queue, and one thread that calls the handlers."""
+"""The sink for ``SECURE_ML_REQUEST_LOG="logging:NAME"``: a bounded queue and a thread that calls the handlers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .drops import Drops
 from .lines import IS_LINE
 
 LONGEST_QUEUE = 10_000
-"""Lines that wait for the handlers; further ones are dropped."""
+"""Maximum length of the queue; further lines are dropped."""
 
 PATIENCE = 2.0
-"""Seconds that the end of a process waits for the handlers."""
+"""Seconds to wait for the handlers at process exit."""
 
 PAUSE = 5.0
-"""Seconds without a line for the handlers after one of them has failed: :mod:`logging` prints a traceback for each."""
+"""Seconds to pause after a handler has failed, because :mod:`logging` prints a traceback for each failure."""
 
 
 class LoggingSink:
-    """Passes lines to a logger, at the level ``INFO``.
+    """Passes lines to a logger at the level ``INFO``.
 
-    The thread starts in each process with its first line, so after a fork, and after gevent has patched the standard
-    library, where it is a greenlet.
+    The thread starts in each process with its first line, which is after a fork and after gevent has patched the
+    standard library, which makes it a greenlet.
 
     :param name: the name of the logger.
-    :param count: called for each line that a handler does not take.
+    :param count: called for each line that a handler does not accept.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class LoggingSink:
         self._workers: dict[int, _Worker] = {}
 
     def write(self, line: str) -> None:
-        """Put one line into the queue.
+        """Add one line to the queue.
 
         :raises OSError: the queue is full.
         """
         worker = self._workers.get(os.getpid()) or self._start()
         if worker.lines.qsize() >= self._longest:
-            raise BlockingIOError(0, "the handlers of the log are too slow")
+            raise BlockingIOError(0, "the logging handlers are too slow")
         worker.lines.put(line)
 
     def _start(self) -> _Worker:
@@ -75,7 +75,7 @@ class _Worker:
     """The queue and the thread of one process."""
 
     def __init__(self, logger: logging.Logger, clock: Clock, drops: Drops, patience: float) -> None:
-        # Looked up when it is created: until then gevent may replace it.
+        # Looked up when it is created, because gevent may replace it until then.
         self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._logger = logger
         self._monotonic = clock.monotonic
@@ -101,7 +101,7 @@ class _Worker:
     def _pass_on(self, line: str) -> None:
         """Call the handlers.
 
-        :raises Exception: one of them failed, or none takes the line.
+        :raises Exception: a handler failed, or none accepts the line.
         """
         if self._failed is not None and 0 <= self._monotonic() - self._failed < PAUSE:
             raise _NotTakenError("a handler failed a moment ago")
@@ -116,26 +116,26 @@ class _Worker:
             raise message.failure
 
     def _drain(self) -> None:
-        """Wait for the handlers when the process ends, for two seconds at most."""
+        """Wait for the handlers at process exit, for at most two seconds."""
         if os.getpid() != self._process:
             return
         self.lines.put(None)
         self._thread.join(self._patience)
         if self._thread.is_alive():
-            # logging.shutdown() would wait for the lock of the handler that is blocked, without a bound.
+            # logging.shutdown() would wait indefinitely for the lock of a blocked handler.
             atexit.unregister(logging.shutdown)
             _flush_others()
 
 
 class _NotTakenError(OSError):
-    """No handler got the line."""
+    """No handler accepted the line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(0, text)
 
 
 class _Message(str):
-    """A line that notes the failure of a handler.
+    """A line that records the failure of a handler.
 
     :meth:`logging.Handler.handleError` swallows the exception, and prints the representation of the message.
     """

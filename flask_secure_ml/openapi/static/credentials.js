@@ -1,4 +1,4 @@
-// One credential, in memory only: it is gone when the page is closed or loaded again.
+// One credential, kept in memory only: it is lost when the page is closed or reloaded.
 import { choice, element, field } from "./dom.js";
 
 const UNKNOWN = {
@@ -6,14 +6,14 @@ const UNKNOWN = {
   Bearer: { type: "http", scheme: "bearer" },
 };
 
-// What a page can send: a key in a header, or Authorization. A proof or a certificate is not one of them.
+// The schemes that a page can send: a key in a header, or Authorization, but not a proof or a client certificate.
 function sendable(schemes) {
   return Object.entries(schemes ?? UNKNOWN).filter(([, scheme]) =>
     (scheme.type === "apiKey" && scheme.in === "header" && scheme.name !== "DPoP") ||
     (scheme.type === "http" && scheme.scheme.toLowerCase() !== "dpop"));
 }
 
-// A scheme in words; what is not known here keeps its name.
+// The label of a scheme; the name of an unknown scheme.
 export function label(scheme, name) {
   if (name === "ApiKeyBearer" || name === "ApiKeyBasic") return `API key (Authorization: ${scheme.scheme})`;
   if (scheme?.type === "apiKey") return scheme.name === "DPoP" ? "proof in DPoP" : `API key in ${scheme.name}`;
@@ -45,12 +45,12 @@ export class Credential {
     return this.#value !== "";
   }
 
-  // The header that carries it, or null.
+  // The name and value of the header, or null.
   header() {
     return this.present ? carried(this.#scheme, this.#value) : null;
   }
 
-  // The same with a shell variable instead of the secret, also before there is one.
+  // The same with a shell variable instead of the secret, even if no credential is set.
   standIn() {
     const scheme = this.#scheme ?? this.#schemes[0]?.[1];
     if (!scheme) return null;
@@ -58,11 +58,11 @@ export class Credential {
     return carried(scheme, isKey ? "$API_KEY" : "$TOKEN");
   }
 
-  // Fill a section with the form. `used` is called when another credential is in use.
+  // Render the form into a section. `used` is called when the credential changes.
   form(section, used) {
     const kind = choice(this.#schemes.map(([name, scheme]) => [name, label(scheme, name)]));
     const value = element("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true });
-    const state = element("p", { class: "hint", role: "status" }, "It stays in the memory of this page and goes to this server only.");
+    const state = element("p", { class: "hint", role: "status" }, "It is kept in the memory of this page only, and is sent to this server only.");
     const forget = element("button", { type: "button", class: "plain", hidden: true, click: () => this.#forget(value, state, forget, used) }, "Forget");
     const submit = (event) => {
       event.preventDefault();

@@ -1,4 +1,4 @@
-// Elements are created one by one and text stays text: nothing in the description can become markup.
+// Elements are created one by one and strings are inserted as text, so the description cannot inject markup.
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -11,7 +11,7 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Paragraphs, and the code in them between back quotes, one or two.
+// Paragraphs, with code between single or double backquotes.
 export function prose(text) {
   return String(text ?? "").split(/\n\s*\n/).filter((part) => part.trim()).map((part) => element("p", {}, ...coded(part)));
 }

@@ -1,4 +1,4 @@
-// One operation as a card: what it is for, who may call it, its request, its responses, and a form to try it.
+// One operation as a card: description, access, request, responses, and a form to try it.
 import { label } from "./credentials.js";
 import { coded, element, prose } from "./dom.js";
 import { Trial } from "./try.js";
@@ -76,7 +76,7 @@ export class Card {
   #bodies() {
     const contents = Object.entries(this.operation.requestBody?.content ?? {});
     if (!contents.length) return null;
-    // Several names of one format have one schema, and are listed once.
+    // Media types of the same format have the same schema, which is listed once.
     const bySchema = new Map();
     for (const [type, content] of contents) {
       const key = JSON.stringify(content.schema ?? {});
@@ -101,7 +101,7 @@ export class Card {
   }
 }
 
-// Errors are much the same for every operation: one line that opens into a table.
+// Errors are similar for all operations, so they are collapsed: one line that expands to a table.
 function rejections(found) {
   const rows = found.map(([status, response]) => element("tr", {},
     element("th", { scope: "row" }, code(status, "bad")),
@@ -111,7 +111,7 @@ function rejections(found) {
     element("table", { class: "errors" }, element("tbody", {}, rows)));
 }
 
-// Each code with its meaning; without any, the description of all.
+// Each code with its meaning; without codes, the description of the response.
 function reasons(response) {
   const examples = Object.entries(Object.values(response.content ?? {})[0]?.examples ?? {});
   if (!examples.length) return prose(response.description);

@@ -25,15 +25,15 @@ async function load() {
     if (!response.ok) return reject(response.status);
     description = await response.json();
   } catch (error) {
-    return showMessage(`The description is not available: ${error.message}. Load the page again when the server is up.`, true);
+    return showMessage(`The description is not available: ${error.message}. Reload the page when the server is running.`, true);
   }
   show(description);
 }
 
 function reject(status) {
   const reasons = {
-    401: "This credential is not valid here. Enter another one.",
-    403: "This credential may not read the description. Enter another one.",
+    401: "The server rejected this credential. Enter another one.",
+    403: "This credential does not permit reading the description. Enter another one.",
     429: "Too many requests. Wait a minute, then try again.",
   };
   showMessage(reasons[status] ?? `The description is not available: the server responded with ${status}.`, true);
@@ -84,13 +84,13 @@ function filter() {
   }
 }
 
-// The cards did not exist when the browser looked for the fragment of the URL.
+// The cards did not exist when the browser handled the URL fragment.
 function open() {
   if (!location.hash) return;
   cards.find((card) => new URL(card.link.href).hash === location.hash)?.view.scrollIntoView();
 }
 
-// Beside the cards the index is always open; above them, on a narrow screen, only for who asks.
+// Next to the cards, the index is always open; above them, on a narrow screen, it is collapsed.
 function fold() {
   at("fold").open = wide.matches;
 }

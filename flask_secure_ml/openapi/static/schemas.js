@@ -1,4 +1,4 @@
-// JSON Schema in few words: one line for a tensor, a table for an object, and no more depth than a reader asks for.
+// A short form of JSON Schema: one line for a tensor, a table for an object; nested schemas are collapsed.
 import { coded, element } from "./dom.js";
 
 const DEEPEST = 6;
@@ -9,7 +9,7 @@ export class Schemas {
     this.description = description;
   }
 
-  // Follow a reference within the description; anything else is as good as unknown.
+  // Resolve a reference within the description; other references count as unknown.
   resolve(schema) {
     let found = schema ?? {};
     for (let steps = 0; found.$ref !== undefined && steps < DEEPEST; steps += 1) {
@@ -23,7 +23,7 @@ export class Schemas {
     return schema?.$ref ? String(schema.$ref).split("/").pop() : "";
   }
 
-  // What kind of value it is, such as `float32 (any, 64)` or `text`.
+  // The type of a value, such as `float32 (any, 64)` or `text`.
   kind(schema) {
     const found = this.resolve(schema);
     if (found["x-shape"]) return `${found["x-dtype"] ?? "array"} (${found["x-shape"].map((each) => each ?? "any").join(", ")})`;
@@ -60,7 +60,7 @@ export class Schemas {
     return this.resolve(schema).properties !== undefined && seen.length < DEEPEST && !(name && seen.includes(name));
   }
 
-  // Filled when it is opened: a schema can have itself within.
+  // Rendered when it is opened, because a schema can contain itself.
   #more(schema, seen, isOpen = false) {
     const body = element("div");
     const fill = () => { if (!body.firstChild) body.append(this.view(schema, [...seen, this.name(schema)])); };

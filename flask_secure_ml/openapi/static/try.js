@@ -5,7 +5,7 @@ const TEXTS = /^(application\/json|text\/)/;
 const SHOWN_HEADERS = ["content-type", "x-request-id", "retry-after", "www-authenticate", "allow", "ratelimit", "ratelimit-policy"];
 const MAX_SHOWN = 100_000;
 
-// Where the app is mounted: the page is at <root>/docs. With the origin before it no path can name another host.
+// The URL of the app: the page is at <root>/docs. It includes the origin, so that no path can refer to another host.
 export const ROOT = location.origin + location.pathname.replace(/\/docs\/?$/, "");
 
 export class Trial {
@@ -97,7 +97,7 @@ export class Trial {
   #command() {
     const parts = [`curl -X ${this.operation.method} ${quoted(ROOT + this.#path())}`];
     const stands = this.operation.security?.length ? this.credential.standIn() : null;
-    // The variable must stay outside of what is quoted; the name of a header has only these characters.
+    // The variable must not be in single quotes, so other characters are removed; header names need no other ones.
     if (stands) parts.push(`-H "${stands[0].replace(/[^\w-]/g, "")}: ${stands[1].replace(/[^\w $-]/g, "")}"`);
     for (const [name, value] of this.#given()) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
     if (this.#isText()) parts.push(`--data-binary ${quoted(this.text.value)}`);
@@ -136,10 +136,10 @@ export class Trial {
       const bytes = await response.arrayBuffer();
       this.#show(response, bytes, performance.now() - started);
     } catch (error) {
-      this.state.replaceChildren(element("span", { class: "bad" }, `No response: ${error.message}. Is the server up, and do credential and headers have plain characters only?`));
+      this.state.replaceChildren(element("span", { class: "bad" }, `No response: ${error.message}. Is the server running, and do credential and headers have plain characters only?`));
     } finally {
       this.send.disabled = false;
-      // A disabled button loses the focus.
+      // A disabled button loses focus.
       if (document.activeElement === document.body) this.send.focus();
     }
   }
@@ -159,12 +159,12 @@ export class Trial {
   }
 
   #unknown() {
-    return element("p", {}, this.credential.present ? "The server does not take this credential. " : "This call needs a credential. ",
+    return element("p", {}, this.credential.present ? "The server does not accept this credential. " : "This call needs a credential. ",
       this.credential.possible ? element("a", { href: "#credential" }, "Enter one") : "");
   }
 }
 
-// A browser removes such a segment of a path before it sends it.
+// A browser removes such path segments before sending the request.
 function unsendable(value) {
   return value.split("/").some((part) => /^\.{1,2}$/.test(part)) ? "A browser cannot send “.” or “..” as a segment of a path." : "";
 }
@@ -176,18 +176,18 @@ function readable(type, bytes) {
   try {
     if (bytes.byteLength <= MAX_SHOWN && /json/.test(type)) text = written(JSON.parse(text, asWritten));
   } catch {
-    // It is shown as it was received.
+    // The text is shown as received.
   }
   const cut = bytes.byteLength > MAX_SHOWN ? [element("p", { class: "hint" }, "Only the beginning is shown.")] : [];
   return [element("pre", { tabindex: "0", "aria-label": "The body of the response" }, text), ...cut];
 }
 
-// Keep the digits of a number, which JavaScript would round from 2^53 on.
+// Keep the digits of numbers from 2^53, which JavaScript would round.
 function asWritten(_, value, context) {
   return typeof value === "number" && context?.source && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
 }
 
-// JSON with a row of numbers on one line.
+// Indented JSON with lists of numbers on one line.
 function written(value, margin = "") {
   if (isLeaf(value) || typeof value === "string") return JSON.stringify(value);
   const isList = Array.isArray(value);

@@ -1,4 +1,4 @@
-"""API keys at the door: who is let in, and the same response after the same work for everybody else."""
+"""API key authentication: valid keys are accepted; all others get the same response after the same work."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def unusable(store: FileKeyStore, pepper: SecretRing, clock: FakeClock, key: str
 
 
 def test_principal_of_a_key(ask: Ask, store: FileKeyStore, key: str, clock: FakeClock) -> None:
-    """The record says who calls, with which scopes, on which plan, and since when."""
+    """The principal has the client, scopes, plan and creation time of the record."""
     principal = ask({"X-API-Key": key}).principal
     assert principal.id == f"api_key:{key[4:16]}"
     assert (principal.client_id, principal.plan) == ("ada", "gold")
@@ -89,7 +89,7 @@ def test_principal_of_a_key(ask: Ask, store: FileKeyStore, key: str, clock: Fake
 
 
 def test_endpoints_of_a_key(ask: Ask, store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> None:
-    """A key that is for some endpoints says so to whoever decides."""
+    """A key that is restricted to endpoints provides these for authorization."""
     key = stored_key(store, pepper, clock, endpoints=["predict", "/v1/model"])
     assert ask({"X-API-Key": key}).principal.endpoints == {"predict", "/v1/model"}
 
@@ -185,7 +185,7 @@ def test_an_unknown_id_is_hashed_under_every_secret(
 
 
 def test_expires_on_the_second(ask: Ask, store: FileKeyStore, pepper: SecretRing, clock: FakeClock) -> None:
-    """A key works up to its last second and not after."""
+    """A key is valid up to its last second."""
     text = stored_key(store, pepper, clock, lifetime=10)
     clock.advance(9)
     assert ask({"X-API-Key": text}).status == 200
@@ -235,7 +235,7 @@ def test_an_altered_key_is_a_guess(api_keys: ApiKeyAuthenticator, exchange: Any,
 
 
 def test_only_a_keyed_hash_is_stored(store: FileKeyStore, key: str, pepper: SecretRing) -> None:
-    """K2: the file holds neither the key nor its secret, and the hash depends on the pepper."""
+    """K2: the file contains neither the key nor its secret, and the hash depends on the pepper."""
     content = store.path.read_text()
     assert key not in content
     assert key[SECRET_START:] not in content
@@ -243,7 +243,7 @@ def test_only_a_keyed_hash_is_stored(store: FileKeyStore, key: str, pepper: Secr
 
 
 def test_hash_of_another_key_does_not_fit(ask: Ask, store: FileKeyStore, key: str) -> None:
-    """K5: the id of one record with the hash of another admits nobody."""
+    """K5: the id of one record with the hash of another is rejected."""
     store.update(key[4:16], lambda record: replace(record, hash="hmac-sha256:" + "0" * 64))
     assert ask({"X-API-Key": key}).status == 401
 
@@ -292,7 +292,7 @@ def test_accepted_key_expires(
 def test_what_was_not_accepted_is_looked_up_at_once(
     store: FileKeyStore, pepper: SecretRing, clock: FakeClock, exchange: Any
 ) -> None:
-    """Only the record of a key that was accepted may be 100 ms old: a new key is no stranger for so long."""
+    """Only records of accepted keys are cached for 100 ms, so a new key is never unknown for that long."""
     authenticator = ApiKeyAuthenticator(FileKeyStore(store.path, clock), pepper, clock)
     key = stored_key(store, pepper, clock)
     assert authenticator.verify(key, exchange).subject == key[4:16]
@@ -318,7 +318,7 @@ def test_accepted_keys_are_bounded(
 
 
 def test_missing_pepper_is_503(ask: Ask, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the pepper no key can be told from another; nothing kept from before is used."""
+    """Without the pepper no key can be verified; cached results are not used."""
     assert ask({"X-API-Key": key}).status == 200
     monkeypatch.delenv("TEST_PEPPER")
     response = ask({"X-API-Key": key})
@@ -326,7 +326,7 @@ def test_missing_pepper_is_503(ask: Ask, key: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_missing_store_is_503_for_what_may_be_a_key(ask: Ask) -> None:
-    """Noise is rejected whatever the store holds; a well-formed key needs the store."""
+    """Malformed strings are rejected without the store; a well-formed key needs it."""
     assert [ask({"X-API-Key": text}).status for text in ("x", new_key())] == [401, 503]
 
 
@@ -359,7 +359,7 @@ def test_key_of_the_older_pepper_moves_over(
 def test_without_the_older_pepper_its_keys_are_rejected(
     store: FileKeyStore, key: str, rotated_pepper: SecretRing, exchange: Any, clock: FakeClock
 ) -> None:
-    """A pepper that was taken away matches nothing any more."""
+    """A removed pepper no longer matches any key."""
     with pytest.raises(NotAuthenticated, match="Valid credentials"):
         ApiKeyAuthenticator(store, SecretRing(Secret("env:NEW_PEPPER")), clock).verify(key, exchange)
 
@@ -435,7 +435,7 @@ def test_accepted_key_is_noted(ask: Ask, store: FileKeyStore, key: str, clock: F
 
 
 def test_rejected_key_is_not_noted(ask: Ask, store: FileKeyStore, unusable: dict[str, str]) -> None:
-    """A guess, or a key that is not accepted any more, is no use of a key."""
+    """A guess, or a key that is no longer accepted, does not count as a use of a key."""
     for text in unusable.values():
         ask({"X-API-Key": text})
     assert store.last_used() == {}

@@ -47,7 +47,7 @@ def reject_to_sync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_records_survive(store: FileKeyStore) -> None:
-    """What is added is read back, also by another store object."""
+    """An added record is read back, also by another store object."""
     store.add(record())
     store.add(record("k2", expires=5, endpoints=frozenset({"/x"})))
     assert FileKeyStore(store.path).list() == (record(), record("k2", expires=5, endpoints=frozenset({"/x"})))
@@ -62,7 +62,7 @@ def test_a_document_as_it_is_written(store: FileKeyStore) -> None:
 
 
 def test_changes_with_a_clock(store: FileKeyStore) -> None:
-    """recent() looks at the file every 100 ms; what this process changes counts at once."""
+    """recent() checks the file every 100 ms; changes by this process apply at once."""
     clock = FakeClock()
     watching = FileKeyStore(store.path, clock)
     store.add(record())
@@ -102,7 +102,7 @@ def test_parallel_writers_lose_nothing(store: FileKeyStore) -> None:
 
 
 def test_parallel_changes_of_one_record_lose_nothing(store: FileKeyStore) -> None:
-    """A change is made of what is stored, not of what somebody saw before."""
+    """A change is applied to the stored record, not to an earlier copy."""
     store.add(record())
 
     def grow(_: int) -> None:
@@ -151,7 +151,7 @@ def test_wide_permissions_are_named_once(store: FileKeyStore, caplog: pytest.Log
         os.utime(store.path)
         store.get("k1")
     assert [each.message for each in caplog.records] == [
-        f"{store.path} can be read or written by others than its owner; chmod 600 it"
+        f"{store.path} can be read or written by users other than its owner; run chmod 600"
     ]
 
 
@@ -252,7 +252,7 @@ def uses_file(store: FileKeyStore) -> Path:
 
 
 def test_uses_survive(store: FileKeyStore) -> None:
-    """What one process notes, another reads; the key file stays as it is."""
+    """A use recorded by one process is read by another; the key file is not changed."""
     store.add(record())
     before = store.path.read_bytes(), store.path.stat().st_mtime_ns
     store.used("k1", 5.9)
@@ -289,7 +289,7 @@ def test_damaged_uses(store: FileKeyStore, content: str, caplog: pytest.LogCaptu
     store.add(record())
     uses_file(store).write_text(content)
     assert store.last_used() == {}
-    assert "keys.json.used is ignored" in caplog.text
+    assert "keys.json.used: " in caplog.text
     store.used("k1", 5.0)
     assert store.last_used() == {"k1": 5}
 
@@ -306,7 +306,7 @@ def test_locked_file_does_not_hold_a_request(store: FileKeyStore) -> None:
 
 
 def test_uses_do_not_wait_for_the_disk(store: FileKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a crash of the machine may lose is not worth a wait in a request."""
+    """A use may be lost in a crash of the machine, so requests do not wait for the disk."""
     store.add(record())
     reject_to_sync(monkeypatch)
     store.used("k1", 5.0)
@@ -316,7 +316,7 @@ def test_uses_do_not_wait_for_the_disk(store: FileKeyStore, monkeypatch: pytest.
 def test_use_that_cannot_be_written_is_logged(
     store: FileKeyStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is raised, whatever is wrong with the folder."""
+    """No error is raised, whatever is wrong with the directory."""
     store.add(record())
     uses_file(store).mkdir()
     store.used("k1", 5.0)
@@ -349,14 +349,14 @@ def test_owner_stays(store: FileKeyStore) -> None:
 
 
 def test_first_key_by_root(store: FileKeyStore) -> None:
-    """Before there is a key file, its folder says whose it is."""
+    """Without a key file, its directory determines the owner."""
     give_away(store.path.parent)
     store.add(record("k1"))
     assert set(owners(store).values()) == {(NOBODY, NOBODY, 0o600)}
 
 
 def test_lock_that_is_a_link(store: FileKeyStore, tmp_path: Path) -> None:
-    """Who can write the folder cannot let root create, change or give away another file."""
+    """A user who can write to the directory cannot make root create, change or give away another file."""
     other = tmp_path / "other"
     other.write_text("other")
     store.path.with_name("keys.json.lock").symlink_to(other)
@@ -417,7 +417,7 @@ def test_damage_is_logged_once(store: FileKeyStore, caplog: pytest.LogCaptureFix
 
 
 def test_lock_that_is_held_stops_nobody_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was stopped while it held the lock makes a change fail, and not hang."""
+    """If a stopped process holds the lock, a change fails instead of hanging."""
     monkeypatch.setattr(module, "WAIT", 0.05)
     store = FileKeyStore(tmp_path / "keys.json")
     store.add(record("k1"))

@@ -1,4 +1,4 @@
-"""The text of an API key, and what is stored of it."""
+"""The format of API keys, and the stored hash."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def test_scanners_find_a_key() -> None:
 
 
 def test_the_stand_in_is_no_key() -> None:
-    """What takes the place of a malformed text has the length of a key, and the form of none."""
+    """The replacement of a malformed key has the length of a key, but not its form."""
     assert (len(NOBODY), has_form(NOBODY), key_id(NOBODY)) == (66, False, None)
     assert len(hash_key(NOBODY, b"pepper")) == len(NO_HASH)
 
 
 def test_only_a_keyed_hash() -> None:
-    """K2: what is stored is HMAC-SHA-256 of the whole text under the pepper."""
+    """K2: the stored value is the HMAC-SHA-256 of the whole key with the pepper."""
     expected = hmac.new(b"pepper", b"text", hashlib.sha256).hexdigest()
     assert hash_key("text", b"pepper") == f"hmac-sha256:{expected}"
     assert hash_key("text", b"another") != hash_key("text", b"pepper")
 
 
 def test_hasher_agrees_with_hash_key_for_every_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One hash for each secret of the ring, newest first, however often it is asked."""
+    """One hash for each secret of the ring, newest first, for repeated calls."""
     monkeypatch.setenv("NEW", RANDOM_SECRET)
     monkeypatch.setenv("OLD", OLDER_SECRET)
     hasher = KeyHasher(SecretRing(Secret("env:NEW"), Secret("env:OLD")))
@@ -60,7 +60,7 @@ def test_hasher_agrees_with_hash_key_for_every_secret(monkeypatch: pytest.Monkey
 
 
 def test_hasher_sees_a_changed_pepper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept of a pepper is dropped as soon as the pepper is another one."""
+    """State derived from a pepper is dropped as soon as the pepper changes."""
     monkeypatch.setenv("PEPPER", RANDOM_SECRET)
     hasher = KeyHasher(SecretRing(Secret("env:PEPPER")))
     hasher.hashes("a")

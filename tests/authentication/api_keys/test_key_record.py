@@ -40,7 +40,7 @@ def written(**changes: Any) -> bytes:
     ],
 )
 def test_records_survive(changes: dict[str, Any]) -> None:
-    """What is written is read back."""
+    """A written record is read back."""
     usual: dict[str, Any] = {"client": "ada", "scopes": frozenset({"b", "a"}), "plan": "default", "created": 1}
     record = KeyRecord("k1", HASH, **{**usual, **changes})
     assert parse_record(dump_record(record)) == record

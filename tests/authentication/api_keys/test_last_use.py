@@ -11,7 +11,7 @@ from flask_secure_ml.errors import DependencyUnavailable
 
 
 class Recorder:
-    """Keeps what is handed on, or raises what it is told to."""
+    """Keeps the reported uses, or raises a given error."""
 
     def __init__(self) -> None:
         self.handed: list[Uses] = []
@@ -46,7 +46,7 @@ def test_once_a_second_for_all_keys(recorder: Recorder) -> None:
 
 
 def test_failure_is_tried_again_after_a_minute(recorder: Recorder) -> None:
-    """Nothing is lost and nothing is raised."""
+    """No use is lost and no error is raised."""
     last_use = LastUse(recorder)
     recorder.error = DependencyUnavailable("the store is down")
     for when in (100.0, 101.0, 130.0, 159.0):
@@ -78,7 +78,7 @@ def test_any_failure_of_a_store(recorder: Recorder, error: Exception, caplog: py
 
 
 def test_busy_is_no_failure(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
-    """When somebody else writes, the uses wait for a second, without a word."""
+    """While another process writes, uses wait for a second, without a log message."""
     last_use = LastUse(recorder)
     recorder.error = BlockingIOError()
     last_use.used("k1", 100.0)
@@ -90,7 +90,7 @@ def test_busy_is_no_failure(recorder: Recorder, caplog: pytest.LogCaptureFixture
 
 
 def test_newer_use_is_not_put_back(recorder: Recorder) -> None:
-    """What failed does not overwrite what came in the meantime."""
+    """A retried use does not overwrite a newer one."""
     last_use = LastUse(recorder)
 
     def fail(uses: Uses) -> None:

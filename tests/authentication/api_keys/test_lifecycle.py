@@ -144,7 +144,7 @@ def test_end_of_a_rotated_key(
     [
         pytest.param(lambda store, old, rotate: store.revoke(old.id), "is revoked", id="revoked"),
         pytest.param(lambda store, old, rotate: disable_key(store, old.id), "is disabled", id="disabled"),
-        pytest.param(lambda store, old, rotate: rotate(old), "was replaced by", id="replaced"),
+        pytest.param(lambda store, old, rotate: rotate(old), "was already replaced by", id="replaced"),
     ],
 )
 def test_what_is_not_rotated(
@@ -171,13 +171,13 @@ def test_overlap_has_bounds(
 
 
 def test_expired_key_is_not_rotated(issue: Issue, rotate: Callable[..., KeyRecord]) -> None:
-    """Its client lost access already; whoever wants it back makes a new key."""
+    """Its client has already lost access, and needs a new key to get it back."""
     with pytest.raises(ValueError, match="has expired"):
         rotate(issue(expires=NOW + 10), now=NOW + 10)
 
 
 def test_unknown_key_is_not_rotated(store: FileKeyStore, pepper: SecretRing, issue: Issue) -> None:
-    """Nothing is made."""
+    """No key is created."""
     issue()
     with pytest.raises(KeyError, match="nobody"):
         rotate_key(store, pepper, "nobody", now=NOW, overlap=0)
@@ -187,7 +187,7 @@ def test_unknown_key_is_not_rotated(store: FileKeyStore, pepper: SecretRing, iss
 def test_revocation_during_a_rotation_stays(
     store: FileKeyStore, pepper: SecretRing, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever rotates at the moment of a revocation gets no key, and leaves none behind."""
+    """A rotation concurrent with a revocation returns no key and leaves none behind."""
     old = issue()
     original = store.add
 
@@ -203,7 +203,7 @@ def test_revocation_during_a_rotation_stays(
 
 
 def test_disable_and_enable(store: FileKeyStore, issue: Issue) -> None:
-    """Disabling is undone by enabling; each may be said twice."""
+    """Enabling undoes disabling; both can be repeated."""
     old = issue()
     assert [disable_key(store, old.id).status for _ in range(2)] == ["disabled"] * 2
     assert stored(store, old).status == "disabled"
@@ -215,13 +215,13 @@ def test_revoked_stays_revoked(store: FileKeyStore, issue: Issue, change: Callab
     """No command brings a revoked key back, not even by way of a disabled one."""
     old = issue()
     assert revoke_key(store, old.id).status == "revoked"
-    with pytest.raises(ValueError, match="stays so"):
+    with pytest.raises(ValueError, match="revoked permanently"):
         change(store, old.id)
     assert stored(store, old).status == "revoked"
 
 
 def test_disabled_key_can_be_revoked(store: FileKeyStore, issue: Issue) -> None:
-    """Revoking is for every key, and may be said twice."""
+    """Every key can be revoked, repeatedly."""
     old = issue()
     disable_key(store, old.id)
     assert [revoke_key(store, old.id).status for _ in range(2)] == ["revoked"] * 2

@@ -1,4 +1,4 @@
-"""Which headers carry API keys, which pairs of credentials are rejected, and what belongs to the view."""
+"""Headers that carry API keys, combinations of credentials that are rejected, and headers left to the view."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_challenges_name_what_is_enabled(
 
 
 def test_the_used_scheme_is_challenged_first(made: MakeKeyApp) -> None:
-    """RFC 6750 section 3.1: the error code stands at Bearer only if a bearer credential failed."""
+    """RFC 6750 section 3.1: the error code is in the Bearer challenge only if a bearer credential failed."""
     app = made(schemes=["x-api-key", "bearer", "basic"])
     make_api_key(app)
     found = {
@@ -160,7 +160,7 @@ def test_description_has_what_is_enabled(made: MakeKeyApp, schemes: list[str], d
 
 @pytest.mark.parametrize("value", [["cookie"], [], "bearer", ["X-API-Key"]], ids=str)
 def test_unknown_schemes_are_errors(made: MakeKeyApp, value: Any) -> None:
-    """A misspelt scheme is no scheme that happens to be off."""
+    """A misspelt scheme is an error, not a scheme that is off."""
     with pytest.raises(ConfigError, match="SECURE_ML_API_KEY_SCHEMES"):
         made(schemes=value)
 
@@ -183,7 +183,7 @@ class OwnScheme:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
 def test_scheme_shared_with_an_authenticator_of_the_app(made: MakeKeyApp, scheme: str) -> None:
-    """Keys are told by their beginning; everything else is that authenticator's, also what is no base64."""
+    """Keys are recognized by their prefix; all other values, even invalid base64, are for that authenticator."""
     app = made(OwnScheme(scheme), schemes=["x-api-key", "bearer", "basic"])
     key = make_api_key(app)
     value = basic(f"a:{key}") if scheme == "Basic" else f"Bearer {key}"
@@ -219,7 +219,7 @@ def test_no_issuer_is_asked_about_a_key(
 
 
 def test_one_count_for_every_scheme(made: MakeKeyApp, sink: MemorySink) -> None:
-    """K3: who changes the scheme between guesses has no more of them, and the right key passes meanwhile by each."""
+    """K3: changing the scheme gives no further guesses, and the right key is accepted with each scheme meanwhile."""
     app = made(schemes=["x-api-key", "bearer", "basic"], FAILED_KEY_LIMITS=["2/hour"], FAILED_AUTH_LIMITS=[])
     key = make_api_key(app)
 

@@ -90,7 +90,7 @@ def spied(clock: FakeClock) -> Spied:
 
 
 def test_records_survive(keys: SharedKeyStore, shared: SharedStore, clock: FakeClock) -> None:
-    """What is added is found at once, and by another process when it looks."""
+    """An added record is found at once, and by another process at its next poll."""
     first, second = record("k2"), record("k1", created=5, expires=7, endpoints=frozenset({"/x"}))
     keys.add(second)
     keys.add(first)
@@ -144,14 +144,14 @@ def test_update_returns_what_is_stored(keys: SharedKeyStore) -> None:
 
 
 def test_rotation(keys: SharedKeyStore, pepper: SecretRing) -> None:
-    """The life of a key does not ask where it is kept."""
+    """The lifecycle of a key does not depend on the store."""
     keys.add(record())
     _, successor = rotate_key(keys, pepper, "k1", now=100, overlap=10)
     assert keys.list() == (record(expires=110, replaced_by=successor.id), successor)
 
 
 def test_uses(keys: SharedKeyStore, shared: SharedStore, clock: FakeClock) -> None:
-    """What one process notes, another reads."""
+    """A use recorded by one process is read by another."""
     keys.used("k1", 100.7)
     keys.used("k2", 170.0)
     assert SharedKeyStore(shared, clock).last_used() == {"k1": 100, "k2": 170}
@@ -160,7 +160,7 @@ def test_uses(keys: SharedKeyStore, shared: SharedStore, clock: FakeClock) -> No
 def test_parallel_changes_lose_nothing(
     keys: SharedKeyStore, shared: SharedStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of changes at the same time, each is made of what is stored, or rejected as busy."""
+    """Of concurrent changes, each is applied to the stored record or rejected as busy."""
     monkeypatch.setattr(sqlite_connection, "BUSY", PATIENCE)
     keys.add(record())
     reasons: set[str] = set()
@@ -225,7 +225,7 @@ def status(app: Flask, key: str, clock: FakeClock) -> int:
 
 
 def test_look_up_costs_no_round_trip(spied: Spied, clock: FakeClock) -> None:
-    """A request finds its key in memory; the store is asked for changes twice a second at most."""
+    """A request finds its key in memory; the store is polled for changes at most twice a second."""
     keys = SharedKeyStore(spied, clock)
     keys.add(record())
     keys.get("k1")
@@ -241,7 +241,7 @@ def test_look_up_costs_no_round_trip(spied: Spied, clock: FakeClock) -> None:
 
 
 def test_a_short_outage_is_bridged(spied: Spied, clock: FakeClock) -> None:
-    """The keys of the last minute are accepted; after that nobody can tell what was revoked."""
+    """The keys of the last minute are accepted; after that, a revocation could be missed."""
     keys = SharedKeyStore(spied, clock)
     keys.add(record())
     assert keys.get("k1") == record()
@@ -257,7 +257,7 @@ def test_a_short_outage_is_bridged(spied: Spied, clock: FakeClock) -> None:
 
 
 def test_store_that_was_never_reached(spied: Spied, clock: FakeClock) -> None:
-    """Without any content nothing is accepted, listed or changed."""
+    """Without any content no key is accepted, listed or changed."""
     spied.down = True
     keys = SharedKeyStore(spied, clock)
     for action in (
@@ -272,7 +272,7 @@ def test_store_that_was_never_reached(spied: Spied, clock: FakeClock) -> None:
 
 
 def test_use_that_cannot_be_noted_is_logged(spied: Spied, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is raised, and it is tried again."""
+    """No error is raised, and it is tried again."""
     keys = SharedKeyStore(spied, clock)
     spied.down = True
     keys.used("k1", 100.0)
@@ -304,7 +304,7 @@ def test_uses_do_not_make_workers_load_the_keys_again(spied: Spied, clock: FakeC
     ],
 )
 def test_damaged_record(clock: FakeClock, raw: bytes) -> None:
-    """A record that is not exactly right is never accepted, and not overwritten by a change."""
+    """An invalid record is never accepted, and not overwritten by a change."""
     store = MemoryStore(clock)
     store.put(KEYS, "k1", raw)
     keys = SharedKeyStore(store, clock)
@@ -352,7 +352,7 @@ def test_record_that_is_being_changed_waits(clock: FakeClock) -> None:
 
 
 def test_change_that_took_too_long_is_not_stored(clock: FakeClock) -> None:
-    """Its lock may have ended, and another change may stand where it would write."""
+    """Its lock may have expired, and another change may have been written."""
     keys = SharedKeyStore(MemoryStore(clock), clock)
     keys.add(record())
 
@@ -419,7 +419,7 @@ def test_outages_say_when_to_try_again(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("quiet", [5, 40])
 def test_revoked_key_after_a_quiet_time(uri: str, clock: FakeClock, quiet: float) -> None:
-    """Eight threads that come at once, in a worker that nobody asked meanwhile: none accepts it."""
+    """Of eight simultaneous threads in a worker that was idle meanwhile, none accepts it."""
     workers = [open_store(uri, None, clock)]
     workers.append(workers[0] if uri == "memory:" else open_store(uri, None, clock))
     keys, worker = (SharedKeyStore(store, clock) for store in workers)

@@ -1,4 +1,4 @@
-"""Schemes, verifiers and bindings: who may use a token that is valid."""
+"""Schemes, verifiers and bindings: who may use a valid token."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ INVALID = ', error="invalid_token"'
 def test_bindings(
     outcome: Callable[..., Outcome], header: str, confirmation: Any, certificate: bytes | None, expected: Outcome
 ) -> None:
-    """A bound token needs what it is bound to, and the scheme that shows it."""
+    """A bound token requires its proof or certificate, and the matching scheme."""
     assert outcome(header, Verifier("t", confirmation), certificate) == expected
 
 
@@ -123,7 +123,7 @@ def test_wrong_proof(outcome: Callable[..., Outcome]) -> None:
 
 
 def test_proof_of_an_invalid_token_is_not_looked_at(exchange: Exchange, request_with: Callable[..., Request]) -> None:
-    """Who has no valid token cannot make this server remember proofs."""
+    """A caller without a valid token cannot make this server store proofs."""
     proofs = Proofs()
     dpop = DPoPAuthenticator(AccessTokens([Verifier("t")]), proofs)
     found = dpop.find(request_with({"Authorization": "DPoP t-bad"}), exchange)
@@ -136,7 +136,7 @@ def test_proof_of_an_invalid_token_is_not_looked_at(exchange: Exchange, request_
 def test_proof_by_another_key_is_rejected_before_it_is_stored(
     exchange: Exchange, request_with: Callable[..., Request]
 ) -> None:
-    """The check of proofs is told which key it must be, and its own opinion is not enough."""
+    """The proof must be signed by the key to which the token is bound, not by any key."""
 
     class Storing(Proofs):
         stored = 0
@@ -167,7 +167,7 @@ def test_proof_by_another_key_is_rejected_before_it_is_stored(
 def test_tokens_elsewhere_are_no_credentials(
     make_guard: Callable[..., AuthenticationGuard], exchange: Exchange, request_options: dict[str, Any]
 ) -> None:
-    """A token counts in the Authorization header only; anywhere else there is none, and no error is told."""
+    """A token is read from the Authorization header only; elsewhere it is ignored without an error."""
     verifier = Verifier("t")
     guard = make_guard(BearerAuthenticator(AccessTokens([verifier])))
     request = Request(EnvironBuilder(method="POST", **request_options).get_environ())

@@ -1,4 +1,4 @@
-"""Every case of ``tests/corpus/binding``: what a token is bound to, and what came with it."""
+"""Every case of ``tests/corpus/binding``: the binding of a token, and the proof or certificate sent with it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def filled(value: Any) -> Any:
 
 @pytest.mark.parametrize("case", cases())
 def test_binding(case: dict[str, Any]) -> None:
-    """A token passes when each of its bindings holds, and with the scheme DPoP only when it is bound to a key."""
+    """A token is accepted if all its bindings hold, and with the scheme DPoP only if it is bound to a key."""
     confirmation, proof, certificate = filled(case["cnf"]), PROOFS[case["proof"]], CERTIFICATES[case["certificate"]]
     if case["reason"] is None:
         check_binding(confirmation, thumbprint=proof, certificate=certificate)

@@ -1,4 +1,4 @@
-"""What is made of claims: which are sound, what is at a path, until when; and that nobody can change them."""
+"""Claims: validation, lookup by path, expiry, and immutability."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask_secure_ml.authentication.tokens.claims import end_of, find, read_only
 
 @pytest.mark.parametrize("value", ["text", 1, 1.5, True, None])
 def test_scalars_stay(value: Any) -> None:
-    """What cannot be changed stays what it is."""
+    """Immutable values are kept as they are."""
     assert read_only(value) is value
 
 
@@ -115,5 +115,5 @@ def test_claims_that_count_as_missing(claims: dict[str, Any]) -> None:
     ids=str,
 )
 def test_claims_that_stay(claims: dict[str, Any]) -> None:
-    """MT-5, C1: null is no value of a claim that limits a token; what decides is never ignored."""
+    """MT-5, C1: null is not a valid value of a restricting claim; such claims are never ignored."""
     assert sound(claims) == claims

@@ -1,14 +1,12 @@
-"""What an issuer's options change about requests to it: authorities, a credential, a proxy; and to nobody else."""
+"""Connection options of an issuer (authorities, a credential, a proxy) affect only requests to this issuer."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-import ssl
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from flask_secure_ml.config.issuers import IssuerConfig
 from flask_secure_ml.errors import ConfigError, DependencyUnavailable
 from flask_secure_ml.fetch import FetchError
 from flask_secure_ml.testing import FakeClock, make_key_set, make_token
+from http_servers import QuietHandler, in_thread
 
 AUDIENCE, ISSUER = "https://api.example", "https://kubernetes.example"
 CREDENTIAL = "a-token-of-this-pod-1"
@@ -31,42 +30,28 @@ CREDENTIAL = "a-token-of-this-pod-1"
 class Server(ThreadingHTTPServer):
     """Serves a key set over TLS, and notes the credentials that it was sent."""
 
-    def __init__(self, folder: Path, keys: str) -> None:
+    def __init__(self, keys: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        made = make_certificate(folder)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(made.certificate, made.key)
-        self.socket = context.wrap_socket(self.socket, server_side=True)
         self.keys = keys.encode()
         self.credentials: list[str | None] = []
         self.uri = f"https://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of handshakes that failed."""
+        """Ignore failed handshakes."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: Server
 
     def do_GET(self) -> None:
         self.server.credentials.append(self.headers["Authorization"])
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.keys)))
-        self.end_headers()
-        self.wfile.write(self.server.keys)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        self.respond(200, self.server.keys)
 
 
 @pytest.fixture
 def server(tmp_path: Path, signing_keys: Mapping[str, Key]) -> Iterator[Server]:
-    with Server(tmp_path, make_key_set(signing_keys["RS256"])) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
+    with in_thread(Server(make_key_set(signing_keys["RS256"])), make_certificate(tmp_path)) as made:
         yield made
-        made.shutdown()
-        thread.join(10)
 
 
 @pytest.fixture
@@ -101,7 +86,7 @@ def test_ca_file(server: Server, ca_file: str, clock: FakeClock, signing_keys: M
 
 
 def test_ca_file_of_one_issuer(server: Server, ca_file: str, clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
-    """AS-2: the authorities of one issuer are worth nothing for another."""
+    """AS-2: the authorities of one issuer are not trusted for another."""
     made = verifier(clock, entry(server, ca_file=ca_file), entry(server, issuer="https://other.example"))
     assert verify(made, signing_keys["RS256"], clock) == "alice"
     with pytest.raises(DependencyUnavailable):
@@ -138,7 +123,7 @@ def test_jwks_token(
     signing_keys: Mapping[str, Key],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The credential goes to the key set, as it is in the file at that time, and into no log."""
+    """The credential is sent to the key set as currently in the file, and is never logged."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "token"
     path.write_text(CREDENTIAL + "\n")
@@ -161,7 +146,7 @@ def test_jwks_token_that_cannot_be_sent(
     caplog: pytest.LogCaptureFixture,
     content: str | None,
 ) -> None:
-    """Without a credential nothing is fetched; no reason contains it."""
+    """Without a credential no fetch is made; no reason contains it."""
     path = tmp_path / "token"
     path.write_text(CREDENTIAL)
     made = verifier(clock, entry(server, ca_file=ca_file, jwks_token=f"file:{path}"))
@@ -197,13 +182,13 @@ def test_proxy(server: Server, ca_file: str, signing_keys: Mapping[str, Key], cl
     [
         ({"ca_file": "/nowhere.pem"}, "ca_file: cannot be used: No such file or directory"),
         ({"ca_file": __file__}, "ca_file: cannot be used: "),
-        ({"jwks_token": CREDENTIAL, "jwks_uri": None, "discover": True}, "jwks_token: needs jwks_uri"),
+        ({"jwks_token": CREDENTIAL, "jwks_uri": None, "discover": True}, "jwks_token: requires jwks_uri"),
         ({"jwks_token": "short"}, "jwks_token: must be a reference"),
         ({"proxy": "https://proxy.example"}, "proxy: must be an http: URL"),
         ({"proxy": "http://user:word@proxy.example"}, "proxy: must be an http: URL"),
         ({"proxy": "http://proxy.example/x"}, "proxy: must be an http: URL"),
         ({"proxy": "http://"}, "proxy: must be an http: URL"),
-        ({"proxy": "http://proxy.example", "insecure_http": True}, "proxy: is for https: URLs"),
+        ({"proxy": "http://proxy.example", "insecure_http": True}, "proxy: is only for https: URLs"),
     ],
     ids=str,
 )

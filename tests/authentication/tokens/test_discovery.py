@@ -19,7 +19,7 @@ KEYS = "https://keys.example/jwks"
 
 
 class Web:
-    """Has some documents, and notes what was asked for."""
+    """Serves some documents, and records the requested URLs."""
 
     def __init__(self, media_type: str = "application/json", status: int = 200, **documents: Any) -> None:
         self.media_type = media_type
@@ -81,7 +81,7 @@ def test_first_place() -> None:
 
 
 def test_second_place() -> None:
-    """AS-3: OpenID's place is tried when the standard one has nothing to use."""
+    """AS-3: OpenID's location is tried if the standard one has no usable metadata."""
     web = Web(second=GOOD, keys=b"the keys")
     assert Discovery(ISSUER, web.request).key_set("", attempt()) == b"the keys"
     assert web.asked == [FIRST, SECOND, KEYS]
@@ -106,7 +106,7 @@ def test_second_place() -> None:
     ],
 )
 def test_metadata_that_are_not_believed(metadata: Any) -> None:
-    """AS-1, AS-2, AS-4: such metadata are not used, and no address in them is asked."""
+    """AS-1, AS-2, AS-4: such metadata are rejected, and no URL in them is requested."""
     web = Web(first=metadata, keys=b"the keys")
     with pytest.raises(FetchError):
         Discovery(ISSUER, web.request).key_set("", attempt())
@@ -124,7 +124,7 @@ def test_media_type(media_type: str) -> None:
 
 @pytest.mark.parametrize("status", [204, 206, 302, 401, 500])
 def test_status(status: int) -> None:
-    """AS-4: metadata come with 200 and nothing else."""
+    """AS-4: metadata require the status 200."""
     web = Web(status=status, first=GOOD, second=GOOD, keys=b"the keys")
     with pytest.raises(FetchError, match=str(status)):
         Discovery(ISSUER, web.request).key_set("", attempt())
@@ -132,7 +132,7 @@ def test_status(status: int) -> None:
 
 
 def test_issuer_with_a_query() -> None:
-    """RFC 8414 section 2: such an issuer has no metadata, which is told at start."""
+    """RFC 8414 section 2: such an issuer has no metadata, which is an error at start."""
     with pytest.raises(ValueError, match="query"):
         Discovery("https://as.example/?tenant=1", Web().request)
 
@@ -147,5 +147,21 @@ def test_clear_text_on_loopback() -> None:
 
 def test_fault_of_the_standard_place_is_told() -> None:
     """The log says what is wrong where the metadata should be."""
-    with pytest.raises(FetchError, match="not those of the configured issuer"):
+    with pytest.raises(FetchError, match="does not match the configured issuer"):
         Discovery(ISSUER, Web(first={"issuer": "x"}).request).key_set("", attempt())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        pytest.param({"issuer": f"{ISSUER}/"}, f"names the issuer '{ISSUER}/'", id="slash"),
+        pytest.param({"issuer": "\u202e\n" * 200}, "names the issuer '" + r"\u202e\n" * 100 + "'", id="long"),
+        pytest.param({"issuer": 5}, "names no issuer", id="number"),
+        pytest.param([], "names no issuer", id="list"),
+    ],
+)
+def test_another_issuer_is_named(metadata: Any, named: str) -> None:
+    """A trailing slash is the most common mistake. The logged issuer is truncated and escaped."""
+    with pytest.raises(FetchError) as caught:
+        Discovery(ISSUER, Web(first=metadata).request).key_set("", attempt())
+    assert str(caught.value) == f"the metadata does not match the configured issuer: it {named}"

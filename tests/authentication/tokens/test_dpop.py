@@ -1,4 +1,4 @@
-"""What a list of wrong proofs does not show: replay, nonces in responses, outages, and proofs nobody thought of."""
+"""DPoP beyond the list of invalid proofs: replay, nonces in responses, outages, and generated proofs."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_proof_is_good_once(check: Check, proof: Proof, key: Key) -> None:
 def test_a_proof_by_another_key_is_not_stored(
     checker: ProofChecker, exchange: Exchange, proof: Proof, seen: Seen, key: Key
 ) -> None:
-    """Whoever has a token without its key cannot fill the store with proofs of its own (DP-13)."""
+    """A caller with a token but without its key cannot fill the store with its own proofs (DP-13)."""
 
     def reject(thumbprint: str) -> None:
         assert thumbprint == key.thumbprint()
@@ -123,7 +123,7 @@ def test_a_jti_is_good_once(check: Check, proof: Proof) -> None:
 
 
 def test_a_jti_belongs_to_its_key(check: Check, proof: Proof, signing_keys: Mapping[str, Key]) -> None:
-    """Nobody can use up the jti of somebody else."""
+    """A caller cannot use up the jti of another caller."""
     other = signing_keys["Ed25519"]
     check(proof(claims={"jti": "one"}))
     assert check(proof(key=other, claims={"jti": "one"})) == other.thumbprint()
@@ -162,7 +162,7 @@ def test_only_a_digest_is_stored(check: Check, proof: Proof, seen: Seen) -> None
 
 
 def test_a_rejected_proof_uses_up_nothing(check: Check, proof: Proof, key: Key) -> None:
-    """Who can read a jti but not sign cannot block the proof that it belongs to."""
+    """A party that knows a jti but cannot sign cannot block the proof that has it."""
     text = proof()
     forged = text.rpartition(".")[0] + "." + proof().rpartition(".")[2]
     assert "signature" in rejection(lambda: check(forged)).reason
@@ -194,7 +194,7 @@ def test_what_the_library_cannot_verify_is_rejected(
 
 
 def test_max_age(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange, key: Key) -> None:
-    """A proof is good for as long as the server says (DP-8)."""
+    """A proof is valid for the configured time (DP-8)."""
     checker = ProofChecker(("ES256",), 300, clock, seen)
     old, older = proof(claims={"iat": NOW - 300}), proof(claims={"iat": NOW - 301})
     assert checker.check(request_of(old), exchange, TOKEN) == key.thumbprint()
@@ -202,7 +202,7 @@ def test_max_age(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange,
 
 
 def test_leeway(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchange, key: Key) -> None:
-    """A client's clock may be ahead by as much as the server says (DP-8)."""
+    """A client's clock may be ahead by the configured leeway (DP-8)."""
     checker = ProofChecker(("ES256",), 60, clock, seen, leeway=20)
     assert checker.check(request_of(proof(claims={"iat": NOW + 20})), exchange, TOKEN) == key.thumbprint()
     late = request_of(proof(claims={"iat": NOW + 21}))
@@ -217,7 +217,7 @@ def test_algorithms(clock: FakeClock, seen: Seen, proof: Proof, exchange: Exchan
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "RSA-OAEP"])
 def test_algorithms_must_be_asymmetric(clock: FakeClock, seen: Seen, algorithm: str) -> None:
-    """A list that would let anyone sign is found at start (DP-4)."""
+    """Algorithms with which anyone could sign are an error at start (DP-4)."""
     with pytest.raises(ValueError, match="asymmetric"):
         ProofChecker(("ES256", algorithm), 60, clock, seen)
 
@@ -279,7 +279,7 @@ def test_an_older_nonce_is_renewed(
 def test_a_malformed_proof_gets_a_nonce(
     strict: ProofChecker, exchange: Exchange, nonces: Nonces, text: str | None
 ) -> None:
-    """Whatever else is wrong, the client need not ask a third time."""
+    """Whatever else is wrong, the client needs no third request."""
     error = rejection(lambda: strict.check(request_of(text), exchange, TOKEN))
     assert not isinstance(error, NonceRequired)
     assert exchange.reply_headers == {"DPoP-Nonce": nonces.current()}
@@ -303,7 +303,7 @@ def test_without_the_secret_nothing_passes(clock: FakeClock, seen: Seen, proof: 
 
 
 def taken(check: Check, text: str) -> bool:
-    """Tell whether a proof is good; anything but a rejection of ours goes through to the test."""
+    """Return True if a proof is accepted; any error other than a rejection is raised to the test."""
     try:
         check(text)
     except InvalidProof:
@@ -322,7 +322,7 @@ def test_any_change(check: Check, proof: Proof, at: int, char: str) -> None:
 
 @given(at=st.integers(0, 10_000), size=st.integers(1, 20), inserted=st.text(BASE64URL + ".", max_size=3))
 def test_any_splice(check: Check, proof: Proof, at: int, size: int, inserted: str) -> None:
-    """So is one of which a piece is missing or another."""
+    """A proof with a part missing or exchanged is rejected too."""
     text = proof()
     at %= len(text)
     changed = text[:at] + inserted + text[at + size :]
@@ -331,7 +331,7 @@ def test_any_splice(check: Check, proof: Proof, at: int, size: int, inserted: st
 
 @given(text=st.text(st.characters(max_codepoint=255), max_size=60) | st.text(BASE64URL + "..", max_size=60))
 def test_any_header_value(check: Check, text: str) -> None:
-    """No text is let in."""
+    """No string is accepted."""
     assert not taken(check, text)
 
 
@@ -340,7 +340,7 @@ def test_any_header_value(check: Check, text: str) -> None:
     claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=3),
 )
 def test_any_signed_members(check: Check, proof: Proof, header: dict[str, Any], claims: dict[str, Any]) -> None:
-    """Members of any type in a rightly signed proof are rejected, except where they mean nothing; infinity is."""
+    """Invalid types of members in a correctly signed proof are rejected, unless the member has no meaning."""
     meaningless = header.keys() <= {"kid", "x"} and claims.keys() <= {"x", "nonce"}
     if "Infinity" in json.dumps([header, claims]).replace('"Infinity"', ""):
         assert not taken(check, proof(header=header, claims=claims))
@@ -375,7 +375,7 @@ def test_any_key(
     payload=st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()),
 )
 def test_any_signed_bytes(check: Check, key: Key, header: bytes, payload: bytes) -> None:
-    """A signature over any bytes is no proof."""
+    """A signature over arbitrary bytes is not a proof."""
     assert not taken(check, sign_parts(key, header, payload))
 
 

@@ -1,4 +1,4 @@
-"""The client of the documentation, and what the settings of DPoP do."""
+"""The DPoP client of the documentation, and the effects of the DPoP settings."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_setting(config: dict[str, Any], good: dict[str, Any], bad: dict[str, An
 
 
 def test_setting_nonce_secret(exchange: Exchange) -> None:
-    """With a secret for nonces, a proof without one is rejected; without the secret none is asked for."""
+    """With a nonce secret, a proof without a nonce is rejected; without the secret no nonce is required."""
     request = request_of(make_dpop_proof(make_signing_key("ES256"), TOKEN, now=NOW))
     with pytest.raises(NonceRequired):
         checker_of(SECURE_ML_DPOP_NONCE_SECRET=RANDOM_SECRET).check(request, exchange, TOKEN)

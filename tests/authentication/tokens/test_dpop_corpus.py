@@ -56,7 +56,7 @@ def proof_of(case: Case, key: Key, **more: Any) -> str:
 
 
 def build(case: Case, key: Key) -> str | None:
-    """Return what the header ``DPoP`` holds."""
+    """Return the value of the header ``DPoP``."""
     proof = proof_of(case, key)
     if "header_text" in case or "payload_text" in case:
         header, payload = ({"alg": key.alg, "typ": "dpop+jwt", "jwk": jwk_of(case, key)}, {"jti": "1"})

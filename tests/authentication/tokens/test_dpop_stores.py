@@ -42,7 +42,7 @@ def key() -> Key:
 
 
 def worker(store: SharedStore, clock: FakeClock) -> Callable[[str], str]:
-    """Return a worker, which says what it made of a proof."""
+    """Return a worker that returns its result for a proof."""
     checker = ProofChecker(("ES256",), 60, clock, store)
 
     def check(proof: str) -> str:
@@ -66,7 +66,7 @@ def test_one_of_many_workers_takes_a_proof(open_it: Open, clock: FakeClock, key:
 
 
 def test_other_proofs_are_taken(open_it: Open, clock: FakeClock, key: Key) -> None:
-    """Every worker takes proofs that nobody saw."""
+    """Every worker accepts proofs that were not used before."""
     outcomes = [worker(open_it(), clock)(make_dpop_proof(key, TOKEN, now=NOW)) for _ in range(WORKERS)]
     assert set(outcomes) == {"taken"}
 

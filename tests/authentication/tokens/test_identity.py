@@ -88,7 +88,7 @@ def test_subject(options: Claims, claims: Claims, expected: str) -> None:
     ids=str,
 )
 def test_nobody(options: Claims, claims: Claims, client: str) -> None:
-    """JB-11: without a subject that may be used there is no caller."""
+    """JB-11: a token without a usable subject has no caller."""
     with pytest.raises(NotAuthenticated):
         subject_of(claims, issuer(**options), client)
 
@@ -108,7 +108,7 @@ def test_nobody(options: Claims, claims: Claims, client: str) -> None:
     ids=str,
 )
 def test_scopes(paths: tuple[str, ...], claims: Claims, expected: set[str]) -> None:
-    """C7: lists and other claims hold scopes only where the issuer names them."""
+    """C7: scopes are read from lists and other claims only if the issuer's options name them."""
     assert scopes_of(claims, issuer(scope_claims=paths)) == expected
 
 
@@ -128,7 +128,7 @@ def test_scopes(paths: tuple[str, ...], claims: Claims, expected: set[str]) -> N
     ids=str,
 )
 def test_wrong_scopes(paths: tuple[str, ...], claims: Claims) -> None:
-    """AT-7: what is no list of scopes is rejected, and never an error."""
+    """AT-7: a value that is not a list of scopes is rejected, and never causes an error."""
     with pytest.raises(NotAuthenticated):
         scopes_of(claims, issuer(scope_claims=paths))
 
@@ -166,7 +166,7 @@ def test_wrong_roles(roles: Any) -> None:
     ids=str,
 )
 def test_plan(options: Claims, claims: Claims, expected: str) -> None:
-    """A token names no plan itself: the configuration says which value has which."""
+    """A token does not name a plan: the configuration maps values to plans."""
     assert plan_of(claims, issuer(**options), "batch") == expected
 
 
@@ -185,7 +185,7 @@ NAMES = ("sub", "oid", "cid", "client_id", "aud", "scp", "permissions", "roles",
 
 @given(claims=st.dictionaries(st.sampled_from([*NAMES, "realm.io", "exp", "acr", "auth_time", "username"]), JSON))
 def test_any_claims_under_all_options(claims: Claims) -> None:
-    """Whatever claims a signed token has, it has a caller or is rejected; nothing else is raised."""
+    """With any claims, a signed token has a caller or is rejected; no other error is raised."""
     options: dict[str, Any] = {
         "omits": frozenset({"typ", "jti", "client_id", "sub"}),
         "id_token_claims": frozenset({"nonce"}),

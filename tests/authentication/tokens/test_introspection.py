@@ -1,4 +1,4 @@
-"""Opaque tokens: what each response of the endpoint means."""
+"""Opaque tokens: the meaning of each response of the introspection endpoint."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_response(case: Case, make: Callable[..., Introspector], endpoint: Endpo
 
 
 def test_principal(make: Callable[..., Introspector]) -> None:
-    """The principal says what the response says, under the configured issuer; its id is that of a JWT's subject."""
+    """The principal has the data of the response, under the configured issuer; its id is that of a JWT's subject."""
     verified = make().verify(TOKEN)
     principal = verified.principal
     assert (principal.kind, principal.id) == ("introspection", f"{ISSUER}#alice")
@@ -94,7 +94,7 @@ def test_principal_of_a_short_response(make: Callable[..., Introspector], endpoi
     ids=str,
 )
 def test_other_kinds_of_tokens(make: Callable[..., Introspector], endpoint: Endpoint, members: dict[str, Any]) -> None:
-    """JB-16, C6: an endpoint tells about refresh, ID and logout tokens too; they are no access tokens."""
+    """JB-16, C6: an endpoint also reports refresh, ID and logout tokens, which are not access tokens."""
     endpoint.say(**members)
     assert status_of(make()) == 401
 
@@ -107,7 +107,7 @@ def test_access_tokens_that_say_so(make: Callable[..., Introspector], endpoint: 
 
 
 def test_confirmation(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """MT-2: the top-level cnf goes on to the check of the binding."""
+    """MT-2: the top-level cnf is passed to the check of the binding."""
     endpoint.say(cnf={"x5t#S256": "abc"})
     assert make().verify(TOKEN).confirmation == {"x5t#S256": "abc"}
 
@@ -149,7 +149,7 @@ def test_max_age_of_the_issuer(make: Callable[..., Introspector], endpoint: Endp
     ],
 )
 def test_form(make: Callable[..., Introspector], endpoint: Endpoint, token: str, accepted: bool) -> None:
-    """BT-1: what is no b64token is rejected here, and never sent."""
+    """BT-1: a value that is not a b64token is rejected here, and never sent."""
     introspector = make()
     assert introspector.accepts(token) is accepted
     assert status_of(introspector, token) == (200 if accepted else 401)
@@ -168,7 +168,7 @@ def test_length(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
 def test_token_and_secret_are_nowhere(
     make: Callable[..., Introspector], endpoint: Endpoint, caplog: pytest.LogCaptureFixture, status: int, down: bool
 ) -> None:
-    """IN-7: neither is in a log, an error, a representation or what is remembered."""
+    """IN-7: neither is in a log, an error, a repr or the cache."""
     caplog.set_level(logging.DEBUG)
     introspector = make()
     endpoint.status, endpoint.down = status, down

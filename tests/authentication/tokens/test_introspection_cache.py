@@ -51,7 +51,7 @@ def test_good_response_is_used_again(make: Callable[..., Introspector], endpoint
 def test_good_response_never_outlives_the_token(
     make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock
 ) -> None:
-    """IN-4, J4: after exp the endpoint is asked, whatever max_age and leeway say."""
+    """IN-4, J4: after exp the endpoint is called, whatever max_age and leeway are."""
     endpoint.say(exp=NOW + 20)
     introspector = make(max_age=3_600, leeway=30)
     assert introspector.verify(TOKEN).expires == NOW + 20
@@ -64,7 +64,7 @@ def test_good_response_never_outlives_the_token(
 
 
 def test_clock_that_is_set_forward(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
-    """IN-4: exp is an hour of the day, and holds also when no second has passed."""
+    """IN-4: exp is wall-clock time, and also applies if no second has passed."""
     stopped = FakeClock(NOW)
     clock.monotonic = stopped.monotonic  # type: ignore[method-assign]
     introspector = make(max_age=3_600)
@@ -104,7 +104,7 @@ def test_rejected_token_is_rejected_again(
 
 
 def test_zero_asks_every_time(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """SECURE_ML_INTROSPECTION_CACHE_SECONDS = 0: nothing is remembered, neither good nor bad."""
+    """SECURE_ML_INTROSPECTION_CACHE_SECONDS = 0: no response is cached, positive or negative."""
     introspector = make(max_age=0)
     assert [status_of(introspector) for _ in range(2)] == [200, 200]
     endpoint.say(active=False)
@@ -114,7 +114,7 @@ def test_zero_asks_every_time(make: Callable[..., Introspector], endpoint: Endpo
 
 @pytest.mark.usefixtures("no_jitter")
 def test_failure_is_no_response(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
-    """IN-6: what could not be told is not remembered as a rejection."""
+    """IN-6: a failure is not cached as a rejection."""
     introspector = make()
     endpoint.down = True
     assert status_of(introspector) == 503
@@ -126,7 +126,7 @@ def test_failure_is_no_response(make: Callable[..., Introspector], endpoint: End
 def test_good_responses_serve_while_the_endpoint_is_down(
     make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock
 ) -> None:
-    """IN-6: a token that is known goes on for max_age, an unknown one gets 503."""
+    """IN-6: a known token is accepted for max_age, an unknown one gets 503."""
     introspector = make(max_age=60)
     introspector.verify(TOKEN)
     endpoint.down = True
@@ -139,7 +139,7 @@ def test_good_responses_serve_while_the_endpoint_is_down(
 def test_invented_tokens_do_not_push_good_ones_out(
     make: Callable[..., Introspector], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flood of tokens that are rejected costs nobody else a response."""
+    """A flood of rejected tokens does not evict the responses of others."""
     monkeypatch.setattr(introspection, "MAX_CACHED", 3)
     introspector = make()
     introspector.verify(TOKEN)

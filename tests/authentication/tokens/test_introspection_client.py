@@ -1,4 +1,4 @@
-"""What is said to an introspection endpoint, and when it is not asked."""
+"""Requests to the introspection endpoint, and when none is sent."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rejection(introspector: Introspector, token: str = TOKEN) -> DependencyUnava
 
 
 def test_request(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
-    """IN-1: the token goes as a form field with its hint, and a response in JSON is asked for."""
+    """IN-1: the token is sent as a form field with its hint, and JSON is requested."""
     make().verify(B64TOKEN)
     assert parse_qsl(endpoint.bodies[0].decode("ascii"), strict_parsing=True) == [
         ("token", B64TOKEN),
@@ -91,7 +91,7 @@ def test_request(make: Callable[..., Introspector], endpoint: Endpoint) -> None:
     "secret", [RANDOM_SECRET, "s:e/c+r=e%t & 'more' ~*", "пароль-от-клиента", "line\nbreak-and-more"]
 )
 def test_credentials(make: Callable[..., Introspector], endpoint: Endpoint, client_id: str, secret: str) -> None:
-    """IN-1: whatever the id and the secret are made of, the endpoint reads the same (RFC 6749 section 2.3.1).
+    """IN-1: id and secret with any characters arrive unchanged (RFC 6749 section 2.3.1).
 
     Authlib's own method joins them as they are, so that one with a colon is cut in two and one beyond Latin-1 raises.
     """
@@ -102,7 +102,7 @@ def test_credentials(make: Callable[..., Introspector], endpoint: Endpoint, clie
 @pytest.mark.parametrize("missing", ["introspection_uri", "client_id", "client_secret"])
 def test_issuer_that_does_not_introspect(make: Callable[..., Introspector], missing: str) -> None:
     """An introspector cannot be made without its address and its credentials."""
-    with pytest.raises(ValueError, match="introspection needs"):
+    with pytest.raises(ValueError, match="introspection requires"):
         make(**{missing: None})
 
 
@@ -143,7 +143,7 @@ def test_secret_is_read_for_each_call(
 def test_secret_that_is_gone(
     make: Callable[..., Introspector], endpoint: Endpoint, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Without a secret nothing is asked: 503, and the log names the reference."""
+    """Without a secret no request is sent: 503, and the log names the reference."""
     introspector = make(client_secret=SecretRing(Secret(f"file:{tmp_path}/gone")))
     assert "no client secret" in rejection(introspector).reason
     assert endpoint.asked == 0
@@ -154,7 +154,7 @@ def test_secret_that_is_gone(
 def test_rejected_credentials_are_an_alarm(
     make: Callable[..., Introspector], endpoint: Endpoint, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    """IN-5, J4: this app is at fault, not its caller, so it is 503 and an error in the log, never a pass."""
+    """IN-5, J4: the app is misconfigured, so it is 503 and an error in the log, never an acceptance."""
     endpoint.status = status
     error = rejection(make())
     assert error.reason == REJECTED
@@ -171,7 +171,7 @@ def test_rejected_credentials_are_an_alarm(
 def test_pause(
     make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock, status: int, failures: int
 ) -> None:
-    """IN-6: after a failure, or three that may be about one token, nothing is asked for five seconds."""
+    """IN-6: after a failure, or three that may be caused by one token, no request is sent for five seconds."""
     introspector = make()
     endpoint.status, endpoint.down = status, not status
     for number in range(failures):
@@ -191,7 +191,7 @@ def test_pause(
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_one_odd_token_stops_no_other(make: Callable[..., Introspector], endpoint: Endpoint, status: int) -> None:
-    """A token for which the endpoint always fails does not keep it from being asked about others."""
+    """A token for which the endpoint always fails does not stop requests for others."""
     introspector = make()
     for number in range(10):
         endpoint.status = status
@@ -202,7 +202,7 @@ def test_one_odd_token_stops_no_other(make: Callable[..., Introspector], endpoin
 
 @pytest.mark.parametrize("status", [302, 400, 403, 500])
 def test_odd_token_does_not_stop_others(make: Callable[..., Introspector], endpoint: Endpoint, status: int) -> None:
-    """What one token can provoke, by a firewall or a fault, is responded to for that token alone."""
+    """An error that one token provokes, by a firewall or a fault, affects only that token."""
     introspector = make()
     endpoint.status = status
     assert status_of(introspector, "../../etc/passwd") in {401, 503}
@@ -211,7 +211,7 @@ def test_odd_token_does_not_stop_others(make: Callable[..., Introspector], endpo
 
 
 def test_one_probe_after_the_pause(make: Callable[..., Introspector], endpoint: Endpoint, clock: FakeClock) -> None:
-    """IN-6: while one thread finds out whether the endpoint is back, the others are not held up."""
+    """IN-6: while one thread tests whether the endpoint is back, others do not wait."""
     introspector = make()
     endpoint.down = True
     rejection(introspector)

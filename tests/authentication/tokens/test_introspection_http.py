@@ -7,8 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -22,17 +21,17 @@ from flask_secure_ml.authentication.tokens.introspection_client import MAX_RESPO
 from flask_secure_ml.config.issuers import issuers_field
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.testing import FakeClock, MemorySink
+from http_servers import QuietHandler, in_thread
 from introspection_endpoint import AUDIENCE, ISSUER, NOW, TOKEN, USUAL, status_of
 from support import HTTPS, RANDOM_SECRET, MakeApp
 
 CLIENT = "models:api/größe"
-Behaviour = Callable[[BaseHTTPRequestHandler], object]
+Behaviour = Callable[[QuietHandler], object]
 
 
 class Site(ThreadingHTTPServer):
-    """Knows one client and one token; ``behaviour`` stands in for its response."""
+    """An endpoint that knows one client and one token; ``behaviour`` replaces its response."""
 
-    daemon_threads = True
     behaviour: Behaviour | None = None
 
     def __init__(self) -> None:
@@ -44,7 +43,7 @@ class Site(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/introspect"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: Site
 
     def do_POST(self) -> None:
@@ -53,10 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.behaviour is not None:
             self.server.behaviour(self)
         elif not self._knows_client():
-            response(self, 401, b"{}")
+            self.respond(401, b"{}")
         else:
             known = parse_qs(body.decode("ascii"))["token"] == [TOKEN]
-            response(self, 200, json.dumps(USUAL if known else {"active": False}).encode())
+            self.respond(200, json.dumps(USUAL if known else {"active": False}).encode())
 
     def do_GET(self) -> None:
         self.do_POST()
@@ -65,33 +64,10 @@ class _Handler(BaseHTTPRequestHandler):
         text = base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode("ascii")
         return [unquote_plus(half) for half in text.split(":")] == [CLIENT, RANDOM_SECRET]
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def response(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
-    handler.send_response(status)
-    for name, value in {"Content-Length": str(len(body)), **headers}.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-@contextmanager
-def serving() -> Iterator[Site]:
-    with Site() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join(10)
-
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with serving() as server:
+    with in_thread(Site()) as server:
         yield server
 
 
@@ -114,7 +90,7 @@ def introspector(site: Site, *, timeout: float | None = None, **members: Any) ->
 
 
 def test_active_token(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """IN-1, IN-7: POST, credentials in the header, the token in the body and in nothing else."""
+    """IN-1, IN-7: POST, credentials in the header, the token only in the body."""
     caplog.set_level(logging.DEBUG)
     assert introspector(site).verify(TOKEN).principal.subject == "alice"
     [(method, path, headers, body)] = site.seen
@@ -126,7 +102,7 @@ def test_active_token(site: Site, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_token_that_is_not_active(site: Site) -> None:
-    """IN-2: the server says so with a 200."""
+    """IN-2: the server reports it with a 200."""
     assert status_of(introspector(site), "another") == 401
 
 
@@ -137,10 +113,10 @@ def test_credentials_that_are_rejected(site: Site) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(site: Site, status: int) -> None:
-    """IN-6: neither the token nor the credentials go to another address, and the response there counts for nothing."""
-    with serving() as other:
-        other.behaviour = lambda handler: response(handler, 200, json.dumps(USUAL).encode())
-        site.behaviour = lambda handler: response(handler, status, b"", Location=other.address)
+    """IN-6: token and credentials are not sent to another URL, and a response there is not used."""
+    with in_thread(Site()) as other:
+        other.behaviour = lambda handler: handler.respond(200, json.dumps(USUAL).encode())
+        site.behaviour = lambda handler: handler.respond(status, headers={"Location": other.address})
         assert status_of(introspector(site)) == 401
         assert not other.seen
 
@@ -149,18 +125,18 @@ def test_redirect_is_not_followed(site: Site, status: int) -> None:
 def test_size_of_a_response(site: Site, size: int, status: int) -> None:
     """API10: a response has a largest size."""
     body = json.dumps(USUAL).encode()
-    site.behaviour = lambda handler: response(handler, 200, body + b" " * (size - len(body)))
+    site.behaviour = lambda handler: handler.respond(200, body + b" " * (size - len(body)))
     assert status_of(introspector(site)) == status
 
 
 @pytest.mark.usefixtures("no_jitter")
 def test_slow_server(site: Site) -> None:
-    """IN-6: a server that does not respond in time is 503 with Retry-After, and is not asked again at once."""
+    """IN-6: a server that does not respond in time is 503 with Retry-After, and is not called again at once."""
     done = threading.Event()
 
-    def response_late(handler: BaseHTTPRequestHandler) -> None:
+    def response_late(handler: QuietHandler) -> None:
         done.wait(5)
-        response(handler, 200, json.dumps(USUAL).encode())
+        handler.respond(200, json.dumps(USUAL).encode())
 
     site.behaviour = response_late
     verifier = introspector(site, timeout=0.2)
@@ -174,14 +150,14 @@ def test_slow_server(site: Site) -> None:
 
 def test_nobody_listens() -> None:
     """IN-6: so is one that is not there."""
-    with serving() as site:
+    with in_thread(Site()) as site:
         verifier = introspector(site)
     assert status_of(verifier) == 503
 
 
-@pytest.mark.parametrize(("private", "fault"), [(False, "no IP address that may be connected to"), (True, "SSLError")])
+@pytest.mark.parametrize(("private", "fault"), [(False, "no allowed IP address"), (True, "SSLError")])
 def test_private_address(site: Site, private: bool, fault: str) -> None:
-    """IN-1, API7: without private_network nothing but public addresses is connected to, and https is TLS."""
+    """IN-1, API7: without private_network, only public addresses are connected to, and https is TLS."""
     address = site.address.replace("http:", "https:")
     with pytest.raises(DependencyUnavailable) as caught:
         introspector(site, introspection_uri=address, private_network=private).verify(TOKEN)
@@ -219,7 +195,7 @@ def test_responses_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) ->
         401,
         'Bearer realm="model", error="invalid_token"',
     )
-    site.behaviour = lambda handler: response(handler, 503, b"")
+    site.behaviour = lambda handler: handler.respond(503)
     assert (get(app).status_code, get(app).headers["Retry-After"]) == (503, "5")
     assert [record["status"] for record in sink.records] == [200, 401, 503, 503]
     assert not [line for line in sink.lines if TOKEN in line or "another-opaque-token" in line]
@@ -227,7 +203,7 @@ def test_responses_of_an_app(make_app: MakeApp, site: Site, sink: MemorySink) ->
 
 @pytest.mark.parametrize(("seconds", "asked"), [(0, 2), (60, 1)])
 def test_introspection_cache_seconds(make_app: MakeApp, site: Site, seconds: int, asked: int) -> None:
-    """SECURE_ML_INTROSPECTION_CACHE_SECONDS says for how long a response is used again."""
+    """SECURE_ML_INTROSPECTION_CACHE_SECONDS sets how long a response is reused."""
     app = make_app(INTROSPECTION_CACHE_SECONDS=seconds)
     assert [get(app).status_code for _ in range(2)] == [200, 200]
     assert len(site.seen) == asked
@@ -237,5 +213,5 @@ def test_introspection_cache_seconds(make_app: MakeApp, site: Site, seconds: int
 def test_leeway(make_app: MakeApp, site: Site, seconds: int, status: int) -> None:
     """SECURE_ML_TOKEN_LEEWAY is that of introspected tokens too."""
     body = json.dumps({**USUAL, "exp": NOW - 10}).encode()
-    site.behaviour = lambda handler: response(handler, 200, body)
+    site.behaviour = lambda handler: handler.respond(200, body)
     assert get(make_app(TOKEN_LEEWAY=seconds)).status_code == status

@@ -1,4 +1,4 @@
-"""The options of an issuer, one by one: each changes what it names, and nothing beside it."""
+"""The options of an issuer: each changes only what it names."""
 
 from __future__ import annotations
 

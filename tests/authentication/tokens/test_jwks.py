@@ -1,4 +1,4 @@
-"""The cache of a published key set: when it fetches, and what it does when it cannot."""
+"""The cache of a published key set: when it fetches, and its behaviour when fetching fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALGORITHMS = ("RS256", "ES256")
 
 
 class Server:
-    """Stands in for the network: responds with what a test sets, and counts."""
+    """A fake transport with prepared responses, which counts requests."""
 
     def __init__(self, body: str) -> None:
         self.body: str | None = body
@@ -141,7 +141,7 @@ class Blocked:
 
 
 def test_j1_a_blocked_network_causes_no_fetch(keys: HttpKeys, server: Server, clock: FakeClock) -> None:
-    """J1: not for an unknown kid; what is due is fetched for whoever comes, and the turn stays for others."""
+    """J1: not for an unknown kid; a due fetch is made for any caller, and others keep their turn."""
     assert keys.find("RS256", "RS256", Blocked()) is not None
     clock.advance(60)
     for number in range(500):
@@ -197,7 +197,7 @@ def test_j2_no_usable_set(keys: HttpKeys, server: Server, clock: FakeClock, body
 def test_j2_recovers_after_the_cooldown(
     keys: HttpKeys, server: Server, clock: FakeClock, jitter: Callable[..., float], seconds: int
 ) -> None:
-    """J2: the issuer is asked again after the cooldown, which is up to a half longer after a failure."""
+    """J2: the issuer is called again after the cooldown, which is up to a half longer after a failure."""
     keys._keys._uniform = jitter
     good, server.body = server.body, None
     with pytest.raises(DependencyUnavailable):
@@ -221,7 +221,7 @@ def test_withdrawn_keys_are_not_served(keys: HttpKeys, server: Server, clock: Fa
 
 
 class SlowServer(Server):
-    """Responses when a test lets it."""
+    """Responds when a test releases it."""
 
     def __init__(self, body: str) -> None:
         super().__init__(body)
@@ -255,7 +255,7 @@ def test_as_6_one_thread_fetches_and_the_others_go_on(clock: FakeClock, signing_
 
 
 def test_j1_first_fetch_is_shared(clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
-    """J1: threads that come while the first set is fetched wait for it and fetch nothing themselves."""
+    """J1: threads that arrive during the first fetch wait for it and do not fetch."""
     slow = SlowServer(make_key_set(signing_keys["RS256"]))
     keys = HttpKeys("https://x", ALGORITHMS, clock, get=slow.get)
     found: list[object] = []
@@ -272,7 +272,7 @@ def test_j1_first_fetch_is_shared(clock: FakeClock, signing_keys: Mapping[str, K
 
 
 def test_j3_as_5_published_secret_is_no_key(server: Server, clock: FakeClock, signing_keys: Mapping[str, Key]) -> None:
-    """J3, AS-5, JB-8: a fetched set never gives an HMAC key, whatever algorithms the issuer has."""
+    """J3, AS-5, JB-8: a fetched set never provides an HMAC key, whatever algorithms the issuer has."""
     secret = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "alg": "HS256", "kid": "s"}
     server.body = json.dumps({"keys": [secret, *json.loads(make_key_set(signing_keys["RS256"]))["keys"]]})
     keys = HttpKeys("https://x", ("RS256", "HS256"), clock, get=server.get)
@@ -290,4 +290,22 @@ def test_as_6_fetched_again_and_unchanged(
     server.body = make_key_set(make_signing_key("RS256", kid="RS256"))
     clock.advance(300)
     assert keys.find("RS256", "RS256") != before
+    assert server.fetches == 3
+
+
+def test_j3_an_ignored_key_is_logged_once_for_each_set(
+    keys: HttpKeys,
+    server: Server,
+    clock: FakeClock,
+    signing_keys: Mapping[str, Key],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """J3: not at each fetch, and again if the set has changed."""
+    document = json.loads(make_key_set(signing_keys["RS256"]))
+    document["keys"].append({"kty": "oct", "k": "AAAA", "kid": "secret"})
+    for expected in (1, 1, 2):
+        server.body = json.dumps(document, indent=expected)
+        assert keys.find("RS256", "RS256") is not None
+        assert len([each for each in caplog.messages if each.startswith("ignoring signing key 2 ")]) == expected
+        clock.advance(301)
     assert server.fetches == 3

@@ -59,7 +59,7 @@ def test_public_key_as_hmac_secret(ask: Ask, signing_keys: Mapping[str, Key], to
 
 
 def test_an_altered_token_is_a_guess(jwt: JwtVerifier, token: Ask, clock: FakeClock) -> None:
-    """A1: whatever character of a genuine token that expired is changed, its sender is counted."""
+    """A1: if any character of an expired genuine token is changed, its sender is counted."""
     text = token("ES256", claims={"iat": clock.now() - 900, "exp": clock.now() - 600})
     with pytest.raises(UnusableCredential):
         jwt.verify(text)
@@ -86,7 +86,7 @@ WITHOUT_A_KEY: dict[str, dict[str, Any]] = {
 def test_every_rejection_costs_a_signature(
     jwt: JwtVerifier, token: Ask, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is missing of issuer, key and algorithm does not show in the time, nor does the signature that is sent."""
+    """Timing does not reveal a missing issuer, key or algorithm, or the signature that was sent."""
     jwt.verify(token("RS256"))
     verified: list[bytes] = []
     algorithm = JWSRegistry.algorithms["RS256"]
@@ -170,7 +170,7 @@ def test_h1_jb_14_key_in_header_causes_no_connection(ask: Ask, token: Ask) -> No
 
 @pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c"])
 def test_h1_own_key_in_header(ask: Ask, member: str) -> None:
-    """H1, A9: a token that brings the key that signed it, or says where it is, is rejected."""
+    """H1, A9: a token that contains its key, or refers to it, is rejected."""
     own = make_signing_key("ES256", kid="ES256")
     public = own.as_dict(private=False)
     brought = {"jwk": public, "x5c": ["MIIB"]}.get(member, "https://attacker.example/keys")
@@ -242,7 +242,7 @@ def test_jb_1_allow_list_stands_beside_the_keys(
     path.write_text(make_key_set(signing_keys["RS256"]))
     config = IssuerConfig("https://issuer.example", "https://api.example", ("ES256",), jwks_file=str(path))
     narrow = over(JwtVerifier({config.issuer: TrustedIssuer(config, FileKeys(str(path), ("RS256",)))}, clock))
-    assert ask_with(narrow, bearer(token())).reason == "alg is not one that the issuer may use"
+    assert ask_with(narrow, bearer(token())).reason == "alg is not allowed for this issuer"
 
 
 def test_c12_rotation(
@@ -259,7 +259,7 @@ def test_c12_rotation(
 
 @pytest.mark.parametrize("content", [None, "", "{", '{"keys": []}', '{"keys": 1}'])
 def test_unusable_file_is_503(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock, content: str | None) -> None:
-    """A key file that is missing, damaged or empty cannot tell right from wrong."""
+    """Tokens cannot be verified if the key file is missing, damaged or empty."""
     source = authenticator(tmp_path / "jwks", clock, make_signing_key())
     (tmp_path / "jwks").unlink()
     if content is not None:
@@ -298,7 +298,7 @@ def test_from_settings(
 
 
 def test_a9_key_of_the_header_is_no_key(ask_with: Ask, token: Ask, tmp_path: Path, clock: FakeClock) -> None:
-    """A9: without a key of the issuer nothing is verified, whatever key a token brings or lacks."""
+    """A9: without a key of the issuer no token is accepted, whatever key it contains."""
     others = authenticator(tmp_path / "jwks", clock, make_signing_key(kid="another"))
     assert ask_with(others, bearer(token())).reason == "the issuer has no such key for this alg"
     own = make_signing_key("RS256", kid="own")
@@ -334,7 +334,7 @@ def test_form(jwt: JwtVerifier, text: str, expected: bool) -> None:
 
 
 def test_claims_cannot_be_changed(jwt: JwtVerifier, token: Ask) -> None:
-    """What a view does with the claims of one request cannot reach the next, down to the last list."""
+    """Changes by a view to the claims of one request cannot affect the next, down to the last list."""
     text = token(claims={"roles": ["user"], "address": {"country": "de", "lines": [{"a": 1}]}, "cnf": {"jkt": "x"}})
     verified = jwt.verify(text)
     claims: Any = verified.principal.claims

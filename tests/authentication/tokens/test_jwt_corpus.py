@@ -79,7 +79,7 @@ def test_transport(
     pepper: SecretRing,
     clock: FakeClock,
 ) -> None:
-    """Exactly one credential, in a header, in the syntax of its scheme; the challenge says what was wrong."""
+    """Exactly one credential, in a header, in the syntax of its scheme; the challenge has the error."""
     key = stored_key(store, pepper, clock)
     filled = {name: fill(value, token(), key) for name, value in case["headers"].items()}
     response = ask(filled, url=fill(case.get("url", "/"), token(), key))

@@ -1,4 +1,4 @@
-"""Issuers as they are configured: where keys come from, what stops the app, and what a token may lack."""
+"""Configured issuers: sources of keys, errors that stop the app, and claims that tokens may lack."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_hmac_rotation(verifier: Make, tmp_path: Path, clock: FakeClock) -> None
 
 
 def test_hmac_secret_that_is_gone(verifier: Make, tmp_path: Path, clock: FakeClock) -> None:
-    """Without its secret the issuer's tokens can be told neither right nor wrong."""
+    """Without its secret the issuer's tokens can be neither accepted nor rejected."""
     path = tmp_path / "secret"
     path.write_text(RANDOM_SECRET)
     gone = verifier(algorithms=["HS256"], secret=f"file:{path}")
@@ -94,10 +94,10 @@ def test_hmac_secret_that_is_gone(verifier: Make, tmp_path: Path, clock: FakeClo
 
 
 def test_inline_keys(verifier: Make, token: Any, signing_keys: Mapping[str, Key]) -> None:
-    """A key set may stand in the configuration."""
+    """A key set may be in the configuration."""
     inline = verifier(algorithms=["RS256"], jwks=key_set(signing_keys["RS256"]))
     assert outcome(inline, token()) == "alice"
-    assert outcome(inline, token("ES256")) == "alg is not one that the issuer may use"
+    assert outcome(inline, token("ES256")) == "alg is not allowed for this issuer"
 
 
 def weak_rsa(key: Key) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def weak_rsa(key: Key) -> dict[str, Any]:
 def test_unsound_keys_stop_the_app(
     verifier: Make, tmp_path: Path, signing_keys: Mapping[str, Key], place: str, spoil: Any, words: str
 ) -> None:
-    """A8: a weak, secret or damaged key that was configured by hand is a mistake to mend, beside good ones too."""
+    """A8: a weak, secret or damaged key in the configuration is an error, even with good ones."""
     spoilt = {"keys": [*key_set(signing_keys["ES256"])["keys"], {**spoil(signing_keys["RS256"]), "kid": "spoilt"}]}
     (tmp_path / "jwks").write_text(json.dumps(spoilt))
     source = {"jwks": spoilt} if place == "jwks" else {"jwks_file": str(tmp_path / "jwks")}
@@ -193,7 +193,7 @@ def test_relaxations(
     claims: dict[str, Any],
     expected: str,
 ) -> None:
-    """What an issuer's tokens may lack is said one by one; nothing else is let go with it."""
+    """Claims that an issuer's tokens may lack are listed one by one; all others are still required."""
     members: dict[str, Any] = {"omits": omits} if omits else {}
     relaxed = verifier(algorithms=["RS256"], jwks=key_set(signing_keys["RS256"]), **members)
     assert expected in outcome(relaxed, token(header=header, claims=claims))
@@ -280,7 +280,7 @@ def test_claims_that_only_inform(
 def test_binding_is_handed_on(
     verifier: Make, token: Any, signing_keys: Mapping[str, Key], cnf: Any, expected: Any
 ) -> None:
-    """MT-5: whatever stands in cnf, a token that has it never looks like one that is not bound."""
+    """MT-5: with any cnf, a token never counts as unbound."""
     made = verifier(algorithms=["RS256"], jwks=key_set(signing_keys["RS256"]))
     assert made.verify(token(claims={"cnf": cnf})).confirmation == expected
 
@@ -321,7 +321,7 @@ def test_weak_key_is_never_made_by_the_factory() -> None:
 def test_client(
     verifier: Make, token: Any, signing_keys: Mapping[str, Key], claims: dict[str, Any], expected: str
 ) -> None:
-    """Where client_id may be missing, OpenID Connect's azp says who asked for the token."""
+    """If client_id may be missing, OpenID Connect's azp names the client."""
     relaxed = verifier(algorithms=["RS256"], jwks=key_set(signing_keys["RS256"]), omits=["client_id"])
     assert relaxed.verify(token(claims=claims)).principal.client_id == expected
 
@@ -355,7 +355,7 @@ def test_secret_that_stops_the_app(verifier: Make, algorithms: list[str], secret
 def test_a2_public_key_as_secret(
     verifier: Make, signing_keys: Mapping[str, Key], tmp_path: Path, encoding: str
 ) -> None:
-    """A2: what everybody knows is no secret."""
+    """A2: a public key is not a secret."""
     (tmp_path / "secret").write_bytes(public_form(signing_keys["RS256"], encoding))
     with pytest.raises(ConfigError, match="public key"):
         verifier(algorithms=["HS256"], secret=f"file:{tmp_path / 'secret'}")
@@ -377,13 +377,13 @@ def test_secret_that_became_unusable(verifier: Make, tmp_path: Path, clock: Fake
 
 @pytest.mark.parametrize("header", [{"kid": "any"}, {"kid": ...}], ids=["kid", "no kid"])
 def test_kid_of_hmac(verifier: Make, clock: FakeClock, header: dict[str, Any]) -> None:
-    """JB-13: a secret has no name, so a token's kid chooses nothing."""
+    """JB-13: a secret has no name, so a token's kid has no effect."""
     text = make_token(hmac_key(RANDOM_SECRET), issuer=ISSUER, audience=AUDIENCE, now=clock.now(), header=header)
     assert outcome(verifier(algorithms=["HS256"], secret=RANDOM_SECRET), text) == "alice"
 
 
 def test_jb_3_secret_is_for_one_algorithm() -> None:
-    """JB-3: whoever asks, a secret gives no key for another algorithm."""
+    """JB-3: a secret never provides a key for another algorithm."""
     keys = SecretKeys(SecretRing(Secret(RANDOM_SECRET + OLDER_SECRET)), ["HS384"])
     assert [len(keys.candidates(None, name)) for name in ("HS256", "HS384", "HS512", "RS256")] == [0, 1, 0, 0]
 
@@ -393,12 +393,12 @@ def test_other_family_at_an_hmac_issuer(verifier: Make, token: Any, clock: FakeC
     made = verifier(algorithms=["HS256"], secret=RANDOM_SECRET + OLDER_SECRET)
     key = hmac_key(RANDOM_SECRET + OLDER_SECRET, "HS512")
     longer = make_token(key, issuer=ISSUER, audience=AUDIENCE, now=clock.now())
-    assert [outcome(made, each) for each in (token(), longer)] == ["alg is not one that the issuer may use"] * 2
+    assert [outcome(made, each) for each in (token(), longer)] == ["alg is not allowed for this issuer"] * 2
 
 
 @pytest.mark.parametrize("keys", [{"keys": [{"n": {1, 2}}]}, {"keys": [object()]}], ids=["set", "object"])
 def test_inline_keys_that_are_no_json(verifier: Make, keys: Any) -> None:
-    """A key set in Python's configuration has only what JSON has."""
+    """A key set in Python configuration may contain JSON types only."""
     with pytest.raises(ConfigError, match="not a JSON value"):
         verifier(algorithms=["RS256"], jwks=keys)
 
@@ -424,7 +424,7 @@ def test_issuer_that_cannot_be_discovered(verifier: Make) -> None:
 
 
 def test_encryption_cannot_be_agreed(verifier: Make, signing_keys: Mapping[str, Key]) -> None:
-    """AT-9: no setting says that tokens are encrypted, so a signed one is always what was agreed."""
+    """AT-9: there is no setting for encrypted tokens, so a signed one is always as agreed."""
     for member in ("encrypted", "encryption", "decryption_key"):
         with pytest.raises(ConfigError):
             verifier(algorithms=["RS256"], jwks=key_set(signing_keys["RS256"]), **{member: True})

@@ -81,7 +81,7 @@ def roca_modulus() -> int:
     ],
 )
 def test_a8_j3_as_5_unsound_key_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
-    """A8, J3, AS-5: the unsound key is ignored, the sound one beside it stays."""
+    """A8, J3, AS-5: an invalid key is ignored, a valid one in the same set is used."""
     found = parse_key_set(raw_set({**rsa, **change}, ec), ALL)
     assert len(found) == 1
     assert found.find("ec", "ES256") is not None
@@ -98,7 +98,7 @@ def test_a8_j3_as_5_unsound_key_is_left_out(rsa: dict[str, Any], ec: dict[str, A
     ],
 )
 def test_a8_jb_7_unsound_curve_is_left_out(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
-    """JB-7, A8: a point that is not on the curve, or a curve that is not of the algorithm, is no key."""
+    """JB-7, A8: a point that is not on the curve, or a curve of another algorithm, is not a valid key."""
     assert len(parse_key_set(raw_set(rsa, {**ec, **change}), ALL)) == 1
 
 
@@ -125,7 +125,7 @@ def test_as_5_doubtful_set_is_rejected(raw: bytes) -> None:
 
 
 def test_encryption_key_may_share_a_kid(rsa: dict[str, Any]) -> None:
-    """A key for encryption is nobody here, so its kid does not collide."""
+    """A key for encryption is ignored here, so its kid does not collide."""
     assert len(parse_key_set(raw_set({**rsa, "use": "enc"}, rsa), ALL)) == 1
 
 
@@ -148,7 +148,7 @@ def test_more_than_fifty_keys(ec: dict[str, Any]) -> None:
 
 
 def test_entries_that_are_no_objects(rsa: dict[str, Any]) -> None:
-    """Junk beside a key is ignored."""
+    """Entries that are not objects are ignored."""
     assert len(parse_key_set(raw_set(1, None, [], "x", rsa), ALL)) == 1
 
 
@@ -161,7 +161,7 @@ def test_jb_3_key_without_alg_has_one_algorithm(rsa: dict[str, Any]) -> None:
 
 
 def test_jb_1_key_for_an_algorithm_that_is_not_allowed(rsa: dict[str, Any]) -> None:
-    """JB-1: the issuer's list decides, not what it publishes."""
+    """JB-1: the allowed algorithms are those of the options, not those published."""
     assert len(parse_key_set(raw_set(rsa), ["ES256"])) == 0
 
 
@@ -200,7 +200,7 @@ def test_ordinary_moduli_pass(signing_keys: Mapping[str, Key]) -> None:
     ],
 )
 def test_strict(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any]) -> None:
-    """A8: by hand, a key that no issuer could use rejects the set; what is wrong is said of each, by its number."""
+    """A8: in a configured set, an unusable key rejects the set; the error of each is reported by its number."""
     with pytest.raises(KeySetError) as caught:
         parse_key_set(
             raw_set(ec, {**rsa, **change}, {**ec, "kid": "p", "crv": "P-384"}), ["ES256", "RS256"], strict=True
@@ -210,7 +210,7 @@ def test_strict(rsa: dict[str, Any], ec: dict[str, Any], change: dict[str, Any])
 
 
 def test_strict_with_sound_keys(rsa: dict[str, Any], ec: dict[str, Any]) -> None:
-    """Keys for encryption and for algorithms that this issuer does not use are no mistake."""
+    """Keys for encryption and for unused algorithms are not an error."""
     found = parse_key_set(raw_set({**rsa, "use": "enc", "n": "AA"}, rsa, ec), ["ES256"], strict=True)
     assert len(found) == 1
 

@@ -89,7 +89,7 @@ def test_secret_file_is_read_again(tmp_path: Path, clock: FakeClock) -> None:
 
 @given(text=st.text(max_size=40))
 def test_invented(text: str) -> None:
-    """No text that was not given is good, whatever its characters."""
+    """A string that was not issued is not valid, whatever its characters."""
     assert not Nonces(SecretRing(NEW), FakeClock()).accepts(text)
 
 

@@ -1,4 +1,4 @@
-"""Every token of ``tests/corpus/providers`` under the preset of its provider, and what no preset lets in.
+"""Every token of ``tests/corpus/providers`` under its provider's preset, and tokens that every preset rejects.
 
 The claims are those that the providers document, signed with a key of the test.
 """
@@ -104,7 +104,7 @@ def test_c6_jb_16_other_tokens(build: Build, key: Key, provider: str, case: Case
 
 @pytest.mark.parametrize(("provider", "case"), tokens(genuine=False))
 def test_other_tokens_are_whole(build: Build, key: Key, provider: str, case: Case) -> None:
-    """No token of that list is rejected for its signature or its times, which would prove nothing."""
+    """No token in that list is rejected for its signature or times, which would make the test pointless."""
     reason = str(outcome(build(provider), signed(case, key)))
     assert "signature" not in reason
     assert "expired" not in reason
@@ -115,7 +115,7 @@ AUDIENCES: dict[str, dict[str, Any]] = {"cognito": {"client_id": "other"}}
 
 
 def attacks(provider: str, case: Case, key: Key) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a token, and the token."""
+    """Yield the name of an attack, and the token."""
     now = case["claims"]["iat"]
     yield "expired", signed(case, key, iat=now - 7200, exp=now - 3600, nbf=now - 7200)
     yield "issued in the future", signed(case, key, iat=now + 600, exp=now + 3600)
@@ -160,7 +160,7 @@ def attacks(provider: str, case: Case, key: Key) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("provider", "case"), tokens(genuine=True))
 def test_a1_a2_attacks(build: Build, key: Key, provider: str, case: Case) -> None:
-    """A1, A2, C1 to C6: a preset relaxes nothing of what makes a token valid."""
+    """A1, A2, C1 to C6: a preset does not relax the validation of tokens."""
     verifier = build(provider)
     assert isinstance(outcome(verifier, signed(case, key)), Principal)
     accepted = [what for what, token in attacks(provider, case, key) if isinstance(outcome(verifier, token), Principal)]
@@ -191,31 +191,35 @@ def test_every_option_is_needed(build: Build, key: Key, provider: str, option: s
 @pytest.mark.parametrize(
     ("provider", "options", "problem"),
     [
-        ("google", {"required_claims": None}, "required_claims: must name whose tokens are accepted"),
-        ("google", {"required_claims": {"email_verified": True}}, "required_claims: must name whose"),
-        ("github-actions", {"required_claims": {"event_name": "push"}}, "required_claims: must name whose"),
-        ("github-actions", {"audience": "https://github.com/acme"}, "audience: 'https://github.com/acme' is in"),
+        ("google", {"required_claims": None}, "required_claims: must restrict whose tokens are accepted"),
+        ("google", {"required_claims": {"email_verified": True}}, "required_claims: must restrict whose"),
+        ("github-actions", {"required_claims": {"event_name": "push"}}, "required_claims: must restrict whose"),
+        ("github-actions", {"audience": "https://github.com/acme"}, "audience: 'https://github.com/acme' is also"),
         ("kubernetes", {"audience": "https://kubernetes.default.svc"}, "audience: "),
         ("kubernetes", {"audience": ["x", "https://kubernetes.default.svc.cluster.local"]}, "audience: "),
         (
             "kubernetes",
             {"audience": "https://a", "issuer": "https://a"},
-            "audience: 'https://a' is in tokens for other",
+            "audience: 'https://a' is also the audience of tokens for other",
         ),
-        ("keycloak", {"audience": "account"}, "audience: 'account' is in tokens for other services too"),
-        ("auth0", {"issuer": "https://tenant.auth0.com"}, "issuer: is not one of auth0, such as https://TENANT"),
-        ("okta", {"issuer": "https://dev-000001.okta.com"}, "issuer: is not one of okta"),
-        ("entra-v1", {"issuer": "https://login.microsoftonline.com/t/v2.0"}, "issuer: is not one of entra-v1"),
-        ("entra-v2", {"issuer": "https://sts.windows.net/t/"}, "issuer: is not one of entra-v2"),
-        ("firebase", {"issuer": "https://securetoken.google.com.evil.example/x"}, "issuer: is not one of firebase"),
-        ("cognito", {"issuer": "https://cognito-idp.evil.example/eu-west-1_a"}, "issuer: is not one of cognito"),
-        ("keycloak", {"required_claims": None}, "id_token_claims: needs required_claims"),
+        ("keycloak", {"audience": "account"}, "audience: 'account' is also the audience of tokens for other services"),
+        ("auth0", {"issuer": "https://tenant.auth0.com"}, "issuer: is not an issuer of auth0, such as https://TENANT"),
+        ("okta", {"issuer": "https://dev-000001.okta.com"}, "issuer: is not an issuer of okta"),
+        ("entra-v1", {"issuer": "https://login.microsoftonline.com/t/v2.0"}, "issuer: is not an issuer of entra-v1"),
+        ("entra-v2", {"issuer": "https://sts.windows.net/t/"}, "issuer: is not an issuer of entra-v2"),
+        (
+            "firebase",
+            {"issuer": "https://securetoken.google.com.evil.example/x"},
+            "issuer: is not an issuer of firebase",
+        ),
+        ("cognito", {"issuer": "https://cognito-idp.evil.example/eu-west-1_a"}, "issuer: is not an issuer of cognito"),
+        ("keycloak", {"required_claims": None}, "id_token_claims: requires required_claims"),
         *((name, {"audience": None}, "audience: must be") for name in PROVIDERS),
     ],
     ids=str,
 )
 def test_entries_that_would_let_others_in(build: Build, provider: str, options: dict[str, Any], problem: str) -> None:
-    """An audience that others have too, an issuer of another form, or everybody's tokens are start-up errors."""
+    """An audience shared with others, an issuer of another form, or a multi-tenant issuer are start-up errors."""
     with pytest.raises(ConfigError) as caught:
         build(provider, **options)
     assert any(line.startswith(f"SECURE_ML_TOKEN_ISSUERS[0].{problem}") for line in caught.value.problems)
@@ -229,7 +233,7 @@ def test_an_unknown_provider(build: Build, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_own_options_win(build: Build, key: Key) -> None:
-    """An option beside the preset replaces that of the preset; claims that are required are added to its own."""
+    """An explicit option overrides the preset's; required claims are added to those of the preset."""
     case = FILES["keycloak"]["tokens"][0]
     verifier = build("keycloak", role_claims=["realm_access.roles"], required_claims={"azp": "web"})
     principal = outcome(verifier, signed(case, key))

@@ -83,7 +83,7 @@ def test_every_path_can_be_named(path: bytes) -> None:
 
 @given(text=st.text(max_size=60) | st.text("htps:/@[]%.?#2Fe\\", max_size=30).map(lambda rest: "https:" + rest))
 def test_any_text(text: str) -> None:
-    """A text is a URI or not, and nothing else comes of it."""
+    """Any string is a valid URI or not, without other errors."""
     try:
         origin, path = normal_uri(text)
     except ValueError:

@@ -1,13 +1,12 @@
-"""Where keys come from, over real connections: what an authorization server can do to this one."""
+"""Key sources over real connections: an authorization server that misbehaves."""
 
 from __future__ import annotations
 
 import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from flask_secure_ml.authentication.tokens.jwt import JwtVerifier
 from flask_secure_ml.config import Settings
 from flask_secure_ml.errors import DependencyUnavailable
 from flask_secure_ml.testing import FakeClock, make_key_set, make_token
+from http_servers import QuietHandler, in_thread
 
 AUDIENCE = "https://api.example"
 METADATA_OF_THE_CLOUD = "http://169.254.169.254/latest/meta-data/"
@@ -41,7 +41,7 @@ class AuthorizationServer(ThreadingHTTPServer):
         self.documents[path] = (status, {**usual, **{k.replace("_", "-"): v for k, v in headers.items()}}, body)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: AuthorizationServer
 
     def do_GET(self) -> None:
@@ -56,24 +56,17 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True
 
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def server(signing_keys: Mapping[str, Key]) -> Iterator[AuthorizationServer]:
-    with AuthorizationServer() as made:
+    with in_thread(AuthorizationServer()) as made:
         made.publish(KEYS, json.loads(make_key_set(signing_keys["RS256"])))
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
         yield made
-        made.shutdown()
-        thread.join(10)
 
 
 @pytest.fixture
 def verify(server: AuthorizationServer, signing_keys: Mapping[str, Key], clock: FakeClock) -> Callable[..., str]:
-    """Configure the server as an issuer, and verify a token of it; return whom it speaks for."""
+    """Configure the server as an issuer, verify a token, and return its caller."""
 
     def run(header: Mapping[str, Any] | None = None, **members: Any) -> str:
         issuer = {"issuer": server.uri, "audience": AUDIENCE, "algorithms": ["RS256"], "insecure_http": True, **members}
@@ -86,14 +79,14 @@ def verify(server: AuthorizationServer, signing_keys: Mapping[str, Key], clock: 
 
 
 def test_keys_at_an_address(verify: Callable[..., str], server: AuthorizationServer) -> None:
-    """The configured address is asked for the keys, and for nothing else."""
+    """Only the configured URL is requested."""
     assert verify(jwks_uri=server.uri + KEYS) == "alice"
     assert server.asked == [KEYS]
 
 
 @pytest.mark.parametrize("place", [METADATA, OPENID])
 def test_as_3_discovery(verify: Callable[..., str], server: AuthorizationServer, place: str) -> None:
-    """AS-3: the metadata of the issuer say where its keys are."""
+    """AS-3: the metadata of the issuer contain the URL of its keys."""
     server.publish(place, {"issuer": server.uri, "jwks_uri": server.uri + KEYS})
     assert verify(discover=True) == "alice"
     assert server.asked[-2:] == [place, KEYS]
@@ -140,7 +133,7 @@ def test_keys_that_cannot_be_had(
 def test_metadata_that_cannot_be_used(
     verify: Callable[..., str], server: AuthorizationServer, change: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    """AS-1, AS-2, AS-4: what the metadata say is checked before it is believed."""
+    """AS-1, AS-2, AS-4: metadata are validated before use."""
     server.publish(METADATA, {"issuer": server.uri, "jwks_uri": server.uri + KEYS, **change}, **options)
     with pytest.raises(DependencyUnavailable):
         verify(discover=True)
@@ -196,7 +189,7 @@ def test_as_2_metadata_do_not_lead_to_clear_text(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """AS-2: without insecure_http the key set is asked over TLS, on loopback too."""
+    """AS-2: without insecure_http the key set is fetched over TLS, on loopback too."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0)
@@ -210,7 +203,7 @@ def test_as_2_metadata_do_not_lead_to_clear_text(
 
 
 def test_as_2_clear_text_beyond_loopback(verify: Callable[..., str], server: AuthorizationServer) -> None:
-    """AS-2: insecure_http lets no metadata lead to clear text on a network."""
+    """AS-2: with insecure_http, metadata cannot refer to clear text on a network."""
     server.publish(METADATA, {"issuer": server.uri, "jwks_uri": "http://192.0.2.1/jwks"})
     with pytest.raises(DependencyUnavailable):
         verify(discover=True, private_network=True)
@@ -218,6 +211,6 @@ def test_as_2_clear_text_beyond_loopback(verify: Callable[..., str], server: Aut
 
 @pytest.mark.parametrize("name", ["jku", "x5u"])
 def test_h1_address_in_a_token(verify: Callable[..., str], server: AuthorizationServer, name: str) -> None:
-    """H1, JB-14: an address in a header is not asked, not even that of the issuer's own server."""
+    """H1, JB-14: a URL in a header is not requested, not even one on the issuer's own server."""
     assert verify(jwks_uri=server.uri + KEYS, header={name: server.uri + "/other"}) == "alice"
     assert "/other" not in server.asked

@@ -1,4 +1,4 @@
-"""Remembered tokens: what is looked at again, and what is never remembered."""
+"""The token cache: what is checked again on a hit, and what is never cached."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_never_beyond_its_end(counted: Counted, token: Any, clock: FakeClock, se
 
 
 def test_clock_that_was_set_back(counted: Counted, token: Any, clock: FakeClock) -> None:
-    """Before its time a remembered token is no better than a new one."""
+    """Before its time, a cached token is treated like a new one."""
     verifier, _ = counted()
     text = token()
     verifier.verify(text)
@@ -142,7 +142,7 @@ def test_c12_removed_key(counted: Counted, token: Any, tmp_path: Path) -> None:
 
 
 def test_read_again_but_unchanged(counted: Counted, token: Any, tmp_path: Path) -> None:
-    """A key set that was only written again leaves what is remembered as it is."""
+    """A key set that was rewritten without changes does not invalidate the cache."""
     verifier, seen = counted()
     text = token()
     verifier.verify(text)
@@ -154,7 +154,7 @@ def test_read_again_but_unchanged(counted: Counted, token: Any, tmp_path: Path) 
 
 
 def test_invalid_tokens_are_not_remembered(counted: Counted, token: Any) -> None:
-    """Nobody without a valid token can fill the memory."""
+    """A caller without a valid token cannot fill the memory."""
     verifier, _ = counted()
     for number in range(20):
         with pytest.raises(NotAuthenticated):
@@ -174,7 +174,7 @@ def test_bounded() -> None:
 
 
 def test_within_the_leeway_it_is_not_remembered(counted: Counted, token: Any, clock: FakeClock) -> None:
-    """After its exp a token is verified every time, and what was remembered of it is forgotten."""
+    """After its exp a token is verified every time, and its cache entry is removed."""
     verifier, seen = counted()
     text = token()
     verifier.verify(text)
@@ -186,7 +186,7 @@ def test_within_the_leeway_it_is_not_remembered(counted: Counted, token: Any, cl
 
 
 def test_token_that_ended_is_forgotten(counted: Counted, token: Any, clock: FakeClock) -> None:
-    """What no longer holds takes no room."""
+    """Expired entries do not take memory."""
     verifier, _ = counted()
     text = token()
     verifier.verify(text)
@@ -197,7 +197,7 @@ def test_token_that_ended_is_forgotten(counted: Counted, token: Any, clock: Fake
 
 
 class Published:
-    """Stands in for the server of an issuer's keys."""
+    """A fake server with the keys of an issuer."""
 
     def __init__(self, *keys: Key) -> None:
         self.body = make_key_set(*keys).encode()
@@ -225,7 +225,7 @@ def remote(published: Published, clock: FakeClock) -> JwtVerifier:
 def test_c12_remembered_token_and_a_fresh_copy_of_the_keys(
     remote: JwtVerifier, published: Published, token: Any, clock: FakeClock, signing_keys: Mapping[str, Key]
 ) -> None:
-    """C12: a remembered token holds while its key is published, also beside a new one, and no longer."""
+    """C12: a cached token is valid while its key is published, also with a new one, and no longer."""
     text = token(claims={"exp": clock.now() + 3_600})
     verified = remote.verify(text)
     published.body = make_key_set(signing_keys["RS256"], make_signing_key(kid="new")).encode()
@@ -253,7 +253,7 @@ def test_j2_remembered_token_while_the_issuer_is_down(
 
 
 def test_threads(counted: Counted, token: Any) -> None:
-    """Many threads share it: each gets what its own token proves, and it never grows over its size."""
+    """With many threads, each gets the result of its own token, and the cache never exceeds its size."""
     verifier, _ = counted(5)
     texts = {token(claims={"sub": f"user-{number}"}): f"user-{number}" for number in range(12)}
     wrong: list[str] = []

@@ -1,4 +1,4 @@
-"""What a container for SageMaker serves on port 8080: a probe, and predictions for rows of CSV or JSON."""
+"""A SageMaker container on port 8080: a probe, and predictions for rows of CSV or JSON."""
 
 from __future__ import annotations
 

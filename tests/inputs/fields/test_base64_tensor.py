@@ -73,14 +73,14 @@ def test_padding_counts(text: str) -> None:
 
 
 def test_two_open_lengths_need_a_shape() -> None:
-    """What the number of bytes does not tell has to be said."""
+    """Lengths that do not follow from the number of bytes must be sent."""
     text = "Missing, and does not follow from the number of bytes."
     assert message(Base64Tensor((None, None)), ONE_TWO) == text
     assert errors(Base64Tensor((None, None)), {"b64": ONE_TWO}) == {"shape": [text]}
 
 
 def test_sizes_are_checked_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shape that is too large, or does not fit, costs nothing."""
+    """A shape that is too large, or does not match, is rejected before decoding."""
     monkeypatch.setattr("flask_secure_ml.inputs.fields.base64_tensor.decode", lambda _text: pytest.fail("decoded"))
     for shape in ([501, 2], [2**62, 2], [10**4000, 2]):
         assert errors(FIELD, {"b64": ONE_TWO, "shape": shape}) == {"shape": ["Must have at most 1000 elements in all."]}
@@ -108,7 +108,7 @@ def test_many_unknown_members_make_twenty_errors() -> None:
     )
 )
 def test_fuzz_what_is_dumped_is_loaded(array: np.ndarray[Any, Any]) -> None:
-    """A dumped array comes back bit by bit, whatever its dtype and layout."""
+    """A dumped array is loaded bit by bit, whatever its dtype and layout."""
     schema = Schema.from_dict({"x": Base64Tensor((None,) * array.ndim, array.dtype)})()
     for layout in (array, array.T, array.astype(array.dtype.newbyteorder(">"))):
         dumped = schema.dump({"x": layout})
@@ -117,7 +117,7 @@ def test_fuzz_what_is_dumped_is_loaded(array: np.ndarray[Any, Any]) -> None:
 
 
 def test_bytes_are_dumped_little_endian() -> None:
-    """Whatever order the field has in memory, there is one on the wire."""
+    """The byte order of the field in memory does not affect the wire format."""
     dumped = Schema.from_dict({"x": Base64Tensor((None,), ">f4")})().dump({"x": [1.0]})
     assert dumped == {"x": {"b64": "AACAPw==", "shape": [1], "dtype": "float32"}}
 
@@ -131,7 +131,7 @@ def test_fuzz_every_value_has_one_text(data: bytes) -> None:
 
 @given(st.text(st.sampled_from("ABab01+/=-_ \n"), max_size=9))
 def test_fuzz_every_text_has_one_value(text: str) -> None:
-    """What is accepted is exactly what encoding gives back."""
+    """An accepted string is exactly the encoding of its value."""
     try:
         data = decode(text)
     except ValueError:

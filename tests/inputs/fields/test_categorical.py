@@ -62,7 +62,7 @@ def test_nothing_else_is_a_choice(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", 2, 2**70, [1], None], ids=repr)
 def test_integers_are_strict(value: Any) -> None:
-    """A boolean, a float and a string are no integers, even if they are equal to one."""
+    """A boolean, a float and a string are not integers, even if they are equal to one."""
     assert errors(Categorical([0, 1], (None,)), [0, value]) == {1: ["Must be one of: 0, 1."]}
     assert errors(Categorical([0, 1], (None,), codes=True), [0, value]) == {1: ["Must be one of: 0, 1."]}
 
@@ -98,7 +98,7 @@ def test_errors_are_bounded_and_name_a_few_choices() -> None:
 
 
 def test_options_of_a_field() -> None:
-    """It is required unless it says otherwise, and dumps what it loads."""
+    """It is required by default, and dumps the loaded value."""
     schema = Schema.from_dict(
         {
             "one": Categorical(COLOURS, codes=True),

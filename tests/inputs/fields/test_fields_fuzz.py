@@ -49,7 +49,7 @@ VALUES = JSON | ARRAYS | ENVELOPES | st.binary(max_size=20)
 
 @pytest.mark.parametrize("name", list(SCHEMA.fields))
 def test_fuzz_one_field(name: str) -> None:
-    """A field alone raises nothing but a ValidationError."""
+    """A field alone only raises ValidationError."""
 
     @given(VALUES)
     def ask(value: Any) -> None:
@@ -88,7 +88,7 @@ SECRET = "Zq7-secret"
     ids=repr,
 )
 def test_no_error_repeats_the_value(name: str, value: Any) -> None:
-    """What was sent is in no message, in no pointer and in no reason."""
+    """The input occurs in no message, pointer or reason."""
     error = SCHEMA.validate({name: value})
     assert error.get(name)
     rejection = validation_failed(ValidationError(error))

@@ -1,4 +1,4 @@
-"""Files that are named by callers: within the folder, or not at all. The corpus has what is rejected."""
+"""File paths from clients: only files within the folder are accepted. The corpus has rejected values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_rejected(root: Path, case: dict[str, Any]) -> None:
-    """Each is rejected with words that repeat nothing of it, and do not tell what is there."""
+    """Each is rejected with a message that does not quote it or reveal which files exist."""
     field = FilePath(root, suffixes=[".onnx"])
     with pytest.raises(ValidationError) as caught:
         field.deserialize(case["value"])
@@ -80,14 +80,14 @@ def test_length(root: Path) -> None:
     "options", [{"suffixes": []}, {"suffixes": ".onnx"}, {"suffixes": ["onnx"]}, {"max_length": 0}]
 )
 def test_wrong_definition(options: dict[str, Any]) -> None:
-    """A definition that would reject everything, or nothing, is an error where it is written."""
+    """A definition that would reject everything, or nothing, raises an error at once."""
     with pytest.raises((TypeError, ValueError)):
         FilePath("models", **options)
 
 
 @given(value=st.text(st.sampled_from("./\\a-~% \0\n:x"), max_size=12))
 def test_fuzz_nothing_leaves_the_folder(root: Path, value: str) -> None:
-    """Whatever is asked for is a file of the folder or rejected."""
+    """Any path is a file of the folder or rejected."""
     try:
         found = FilePath(root).deserialize(value)
     except ValidationError:

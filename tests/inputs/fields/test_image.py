@@ -104,7 +104,7 @@ def test_modes(mode: str, wanted: Any, shape: tuple[int, ...]) -> None:
     ids=["palette", "palette of one", "colour", "gray", "bit"],
 )
 def test_transparent_colours_warn_nobody(picture: Pillow.Image, transparency: Any, wanted: Any) -> None:
-    """Pillow warns about such files; what it warns about is settled before."""
+    """Pillow warns about such files; the cause is handled before."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = load(Image(wanted), text(file(picture, transparency=transparency)))
@@ -123,7 +123,11 @@ ANIMATED = file(Pillow.new("RGB", (2, 2)), save_all=True, append_images=[Pillow.
         pytest.param(5, "Not a base64 string.", id="number"),
         pytest.param([text(file())], "Not a base64 string.", id="list"),
         pytest.param("", UNREADABLE, id="empty"),
-        pytest.param("data:image/png;base64," + text(file()), "Not canonical base64.", id="data URI"),
+        pytest.param(
+            "data:image/png;base64," + text(file()),
+            "Must be the base64 alone, without the start of a data URL.",
+            id="data URL",
+        ),
         pytest.param(text(file())[:-1] + "\n", "Not canonical base64.", id="newline"),
         pytest.param(text(file(kind="GIF")), UNREADABLE, id="GIF"),
         pytest.param(text(file(kind="BMP")), UNREADABLE, id="BMP"),
@@ -168,7 +172,7 @@ def test_every_file_that_is_cut_short_is_rejected(kind: str) -> None:
 
 
 def test_a_damaged_chunk_is_rejected() -> None:
-    """The checksums of PNG hold."""
+    """The checksums of PNG are verified."""
     data = bytearray(file(smooth()))
     data[data.index(b"IDAT") + 10] ^= 1
     assert message(Image(), bytes(data)) == UNREADABLE
@@ -216,7 +220,7 @@ def too_much(value: Any) -> list[str]:
 
 
 def test_pixels_of_a_whole_body_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What many small files unpack to is bounded for all fields of a load together, before the next is decoded."""
+    """The decoded size of many small files is limited over all fields of a load, before the next is decoded."""
     decoded: list[tuple[int, int]] = []
 
     def converted(_field: Image, image: ImageFile.ImageFile) -> NDArray[np.uint8]:
@@ -242,7 +246,7 @@ def test_small_images_count_for_their_opening() -> None:
 
 
 def test_the_total_of_a_field_is_its_own() -> None:
-    """A larger picture raises the total, a schema may set it, and by hand nothing is counted."""
+    """A larger max_pixels raises the total, a schema may set it, and direct loading does not count."""
     assert Image(max_pixels=20_000_000).max_total_pixels == 20_000_000
     field = Image("L", max_pixels=20_000, max_total_pixels=32_768)
     pages = Schema.from_dict({"pages": fields.List(field)})
@@ -269,7 +273,7 @@ def test_caps() -> None:
 
 
 def test_scans_without_end_are_rejected() -> None:
-    """Each scan of a progressive file goes over all pixels, so a small file could take minutes."""
+    """Each scan of a progressive file processes all pixels, so a small file could take minutes."""
     data = file(smooth(), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert data.count(b"\xff\xda") < 20
@@ -298,7 +302,7 @@ def test_several_pictures_in_a_jpeg_are_rejected() -> None:
     ids=["end", "restart", "no marker", "length of 0", "length of 1", "length beyond the end", "nothing"],
 )
 def test_the_segments_of_a_jpeg_are_walked_strictly(segment: bytes) -> None:
-    """What is not a segment with a length is not skipped."""
+    """Bytes that are not a segment with a length are not skipped."""
     scan = b"\xff\xda\0\x02"
     assert bare_jpeg(b"\xff\xd8\xff\xfe\0\x02" + scan).data == b"\xff\xd8" + scan
     with pytest.raises(ImageError):
@@ -308,7 +312,7 @@ def test_the_segments_of_a_jpeg_are_walked_strictly(segment: bytes) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("held", range(1, 9))
 def test_upright(kind: str, held: int) -> None:
-    """The picture is turned when asked, as Pillow would, and never otherwise."""
+    """The image is rotated only with the option, in the same way as by Pillow."""
     exif = Pillow.Exif()
     exif[0x0112] = held
     data = file(smooth(), kind, exif=exif)
@@ -334,12 +338,12 @@ def test_upright(kind: str, held: int) -> None:
     ],
 )
 def test_orientation(exif: bytes, expected: int) -> None:
-    """EXIF data of both byte orders is read, and what is not valid says nothing."""
+    """EXIF data of both byte orders is read, and invalid data is ignored."""
     assert orientation(exif) == expected
 
 
 def test_a_switch_of_the_process_does_not_let_parts_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the app told Pillow to fill up truncated files, this field rejects all."""
+    """If the app configured Pillow to accept truncated files, this field still rejects them."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     assert message(Image(), file()) == UNREADABLE
 
@@ -356,14 +360,14 @@ def test_only_the_decoders_named_are_loaded() -> None:
 
 
 def test_without_pillow_the_schema_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app does not start, and says what to install."""
+    """The app does not start, and the message has the install command."""
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"flask-secure-ml\[image\]"):
         Image()
 
 
 def test_options_of_a_field() -> None:
-    """It is required unless it says otherwise, and no schema dumps pixels."""
+    """It is required by default, and is never dumped."""
     schema = Schema.from_dict({"x": Image(), "y": Image(required=False)})()
     assert list(schema.validate({})) == ["x"]
     assert schema.dump({"x": RGB}) == {}
@@ -387,7 +391,7 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
 
 
 def test_one_field_serves_many_threads() -> None:
-    """Nothing is shared between requests, not even the filters of warnings."""
+    """No state is shared between requests, not even warning filters."""
     before, field = list(warnings.filters), Image("RGBA")
     values = [text(file(smooth(size, size))) for size in range(1, 20)]
     with ThreadPoolExecutor(8) as pool:
@@ -423,7 +427,7 @@ FILES = [
 
 @given(st.one_of(*map(damaged, FILES)) | st.binary(max_size=200))
 def test_fuzz_damaged_files(data: bytes) -> None:
-    """A file with damage is an array of bytes of a size within the limit, or rejected; it warns about nothing."""
+    """A damaged file is rejected or loaded as an array within the limit, without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for field in (Image("L", max_pixels=300, upright=True), Image("RGBA", max_pixels=300)):

@@ -43,7 +43,7 @@ TWO = [[1, 2], [3, 4]]
     ],
 )
 def test_dimensions_of_one_name_agree(data: Any) -> None:
-    """What has the same name has the same length, in lists, arrays and base64; what is left out does not count."""
+    """Dimensions with the same name have the same length, in lists, arrays and base64; missing fields do not count."""
     assert len(Batch().load(data)["labels"]) == len(data["rows"])
 
 
@@ -86,7 +86,7 @@ def test_a_field_that_is_wrong_has_its_own_error(rows: Any) -> None:
 
 
 def test_items_of_a_list_have_lengths_of_their_own() -> None:
-    """A name holds within one object."""
+    """A name applies within one object."""
     item = Schema.from_dict({"ids": Tensor(("n",)), "mask": Tensor(("n",))})
     schema = Schema.from_dict({"items": fields.List(fields.Nested(item))})()
     good, longer = {"ids": [1], "mask": [1]}, {"ids": [1, 2], "mask": [1, 2]}
@@ -97,7 +97,7 @@ def test_items_of_a_list_have_lengths_of_their_own() -> None:
 
 
 def test_what_pre_load_of_the_schema_returns_is_compared() -> None:
-    """The hook of a schema comes first, so fields see what it made."""
+    """The hook of a schema runs first, so fields get its result."""
 
     class Doubled(Schema):
         a = Tensor(("n",))
@@ -128,7 +128,7 @@ def test_a_name_that_nobody_would_compare_is_rejected(make: Callable[[], Any]) -
 
 
 def test_a_field_with_a_name_has_no_pre_load() -> None:
-    """What marshmallow 4.3's ``pre_load`` of a field changes could not be compared."""
+    """Values changed by marshmallow 4.3's ``pre_load`` of a field could not be compared."""
     field = Tensor(("n",))
     field.pre_load = [list]
     with pytest.raises(TypeError, match="cannot have pre_load"):

@@ -51,7 +51,7 @@ def test_a_few_numbers_go_the_long_way() -> None:
 )
 @pytest.mark.parametrize("place", [0, 1, 99, 150, 199])
 def test_anything_else_goes_the_long_way(leaf: Any, place: int) -> None:
-    """One item of another type anywhere, and nothing is read; what stands before it is known."""
+    """One item of another type disables the fast path; the items before it are known."""
     items: list[Any] = [0.5] * 200
     items[place] = leaf
     found, known = packed([items[:100], items[100:]], FLOATS)
@@ -62,7 +62,7 @@ def test_anything_else_goes_the_long_way(leaf: Any, place: int) -> None:
 
 @pytest.mark.parametrize("leaf", [None, [0.5, 0.5], "text of some length"], ids=repr)
 def test_a_row_of_anything_else_goes_the_long_way(leaf: Any) -> None:
-    """What is written for a row may be much shorter or longer than for numbers."""
+    """The marshalled form of a row may be much shorter or longer than for numbers."""
     assert packed([[0.5] * 100, [leaf] * 100], FLOATS) == (None, 100)
 
 
@@ -73,7 +73,7 @@ def test_only_the_types_asked_for(leaf: Any) -> None:
 
 
 def test_errors_in_large_lists_are_found() -> None:
-    """What the fast way does not read is rejected where it is."""
+    """Values that the fast path does not read are rejected at their position."""
     rows: list[list[Any]] = [[0.5] * 20 for _ in range(20)]
     rows[19][19] = None
     assert errors(Tensor((None, 20)), rows) == {19: {19: ["Not a number."]}}
@@ -88,7 +88,7 @@ _ITEMS = st.one_of(
 
 @given(base=st.lists(_ITEMS, min_size=1, max_size=12), repeat=st.integers(9, 30), columns=st.integers(1, 12))
 def test_fuzz_the_fast_way_is_the_long_way(base: list[Any], repeat: int, columns: int) -> None:
-    """What is read fast is what numpy makes of the same items, and has only types that were asked for."""
+    """The fast path returns the same array as numpy for the same items, and only accepts the requested types."""
     items = base * (repeat * columns)
     rows = [items[start : start + columns] for start in range(0, len(items), columns)]
     rows = [row for row in rows if len(row) == columns]

@@ -17,7 +17,7 @@ from support import HTTPS, MakeApp, caller
     ("outside", "expected"), [("clip", [[0.0, 1.0, 1.0]]), ("report", [[-5.0, 1.0, 9.0]])], ids=["clip", "report"]
 )
 def test_count_is_logged(protected: MakeApp, sink: MemorySink, outside: Any, expected: list[list[float]]) -> None:
-    """The number and not the values; a request without any says nothing of it."""
+    """The number is logged, not the values; a request without such values has no entry."""
 
     class Body(Schema):
         x = Tensor(shape=(None, 3), minimum=0, maximum=1, outside=outside)

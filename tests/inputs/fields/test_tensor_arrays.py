@@ -48,7 +48,7 @@ def test_an_array_is_loaded_as_its_lists_would_be(dtype: str, array: Array) -> N
 
 
 def test_what_fits_is_not_copied() -> None:
-    """An array that is what the field declares, and that may be written to, is handed on as it is."""
+    """A writeable array that matches the field is passed on without a copy."""
     array = np.ones((2, 2), "f4")
     assert load(Tensor((None, 2), minimum=0, maximum=1), array) is array
 
@@ -108,7 +108,7 @@ def test_errors_in_arrays_have_positions(field: Tensor, array: Array, wrong: dic
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
 def test_arrays_are_finite(value: float) -> None:
-    """Nothing infinite passes, nor what becomes so in the dtype."""
+    """Infinite values are rejected, also those that become infinite in the dtype."""
     expected = {0: {1: ["Not a finite number, or too large for float32."]}}
     assert errors(Tensor((None, 2)), np.array([[0, value]])) == expected
 
@@ -158,7 +158,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def outcome(field: Tensor, value: Any) -> Any:
-    """Return what a field makes of a value, so that two of them can be compared."""
+    """Return the result of a field for a value, in a comparable form."""
     try:
         found = field.deserialize(value)
     except ValidationError:
@@ -168,7 +168,7 @@ def outcome(field: Tensor, value: Any) -> Any:
 
 @given(array=NUMBERS, dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint64"]), options=st.data())
 def test_fuzz_lists_and_arrays_are_one(array: Array, dtype: str, options: st.DataObject) -> None:
-    """Whatever numbers are sent, an array gives what its lists give."""
+    """For any numbers, an array gives the same result as its lists."""
     extra = options.draw(st.sampled_from(OPTIONS if np.dtype(dtype).kind == "f" else OPTIONS[3:] + OPTIONS[:1]))
     field = Tensor((None,) * array.ndim, dtype, **extra)
     assert outcome(field, array) == outcome(field, array.tolist())

@@ -103,7 +103,7 @@ def test_fuzz_sums_of_integers(row: list[int], low: int, high: int) -> None:
 
 
 def test_norms_are_taken_in_64_bits() -> None:
-    """The square of a float32 may be more than a float32 holds."""
+    """The square of a float32 may exceed the range of float32."""
     assert load(Tensor((2,), norm=(4.9e19, 5.1e19)), np.array([3e19, 4e19], "f4")).dtype == "float32"
 
 
@@ -126,7 +126,7 @@ def test_sums_that_overflow_are_rejected(row: list[float]) -> None:
     ],
 )
 def test_values_outside_are_clipped(field: Tensor, value: list[Any], expected: list[Any]) -> None:
-    """With ``clip``, what is beyond a bound becomes the bound; the array that was sent stays as it was."""
+    """With ``clip``, values beyond a bound become the bound; the sent array is not modified."""
     assert load(field, value).tolist() == expected
     array = np.array(value, field.dtype)
     found = load(field, array)
@@ -135,14 +135,14 @@ def test_values_outside_are_clipped(field: Tensor, value: list[Any], expected: l
 
 
 def test_rules_hold_for_what_was_clipped() -> None:
-    """The view gets what the rules say, so they look at what it gets."""
+    """The rules are checked on the values that the view gets."""
     assert load(Tensor((2,), maximum=1, outside="clip", total=(0, 2)), [9, 1]).tolist() == [1, 1]
     assert errors(Tensor((2,), maximum=1, outside="clip", allowed=[9]), [9, 9]) == {0: NOT_ALLOWED, 1: NOT_ALLOWED}
 
 
 @pytest.mark.parametrize("outside", ["clip", "report"])
 def test_what_the_dtype_has_not_is_rejected_all_the_same(outside: Any) -> None:
-    """Neither clipping nor reporting lets anything infinite through."""
+    """Infinite values are rejected also with clipping or reporting."""
     assert list(errors(Tensor((2,), maximum=1, outside=outside), [0, 1e39])) == [1]
     assert list(errors(Tensor((2,), "int8", maximum=1, outside=outside), [0, 128])) == [1]
 
@@ -178,7 +178,7 @@ def test_reports_are_bounded() -> None:
 
 
 def test_each_loader_has_its_own_reports() -> None:
-    """Nothing is kept outside of a loader, and none sees what another thread or an inner loader loads."""
+    """Reports are kept in their loader only, and do not include those of other threads or inner loaders."""
     field = Tensor((1,), maximum=0, outside="report")
     load(field, [1])
     with collect_out_of_range() as outer:

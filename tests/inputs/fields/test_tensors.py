@@ -74,12 +74,12 @@ INTEGER = "Not an integer."
     ],
 )
 def test_only_lists_of_numbers_of_the_right_shape(value: Any, expected: Any) -> None:
-    """Nothing is guessed or converted; every error is where its cause is."""
+    """Values are never guessed or converted; every error has the position of its cause."""
     assert errors(Tensor((None, 2)), value) == expected
 
 
 def test_rows_of_any_length_are_of_one_length() -> None:
-    """Without a length in the shape, the first row says how long the others are."""
+    """Without a length in the shape, the first row determines that of the others."""
     field = Tensor((None, None))
     assert errors(field, [[1, 2], [1, 2], [1]]) == {2: ["Must have the same length as its siblings."]}
     assert errors(field, [[], []]) == {0: ["Must not be empty."], 1: ["Must not be empty."]}
@@ -211,7 +211,7 @@ def test_many_objects_with_tensors() -> None:
 
 
 def test_dumps_an_array() -> None:
-    """The other way, an array becomes nested lists, and nothing stays nothing."""
+    """An array is dumped as nested lists, and None as None."""
     schema = Schema.from_dict({"x": Tensor((None, 2))})()
     assert schema.dump({"x": np.arange(4.0).reshape(2, 2).T}) == {"x": [[0.0, 2.0], [1.0, 3.0]]}
     assert schema.dump({"x": [[1, 2]]}) == {"x": [[1, 2]]}
@@ -241,11 +241,11 @@ def test_dumps_an_array() -> None:
         pytest.param({"maximum": [1, 2, 3]}, "one for each position", id="too many bounds"),
         pytest.param({"maximum": [[1, 2]]}, "one for each position", id="nested bounds"),
         pytest.param({"shape": (2, None), "maximum": [1, 2]}, "one for each position", id="bounds for any length"),
-        pytest.param({"dtype": "bool", "minimum": 0}, "no meaning for booleans", id="bound of booleans"),
-        pytest.param({"dtype": "int8", "minimum": 128}, "no value that the dtype has", id="minimum beyond dtype"),
-        pytest.param({"dtype": "int8", "minimum": [0, float("inf")]}, "no value", id="infinite minimum"),
-        pytest.param({"dtype": "uint8", "maximum": -1}, "no value that the dtype has", id="maximum beyond dtype"),
-        pytest.param({"dtype": "int8", "minimum": 0.2, "maximum": 0.8}, "be between", id="no integer between"),
+        pytest.param({"dtype": "bool", "minimum": 0}, "does not apply to booleans", id="bound of booleans"),
+        pytest.param({"dtype": "int8", "minimum": 128}, "excludes every value", id="minimum beyond dtype"),
+        pytest.param({"dtype": "int8", "minimum": [0, float("inf")]}, "excludes every value", id="infinite minimum"),
+        pytest.param({"dtype": "uint8", "maximum": -1}, "excludes every value", id="maximum beyond dtype"),
+        pytest.param({"dtype": "int8", "minimum": 0.2, "maximum": 0.8}, "a value between", id="no integer between"),
         pytest.param({"outside": "clip"}, "outside must be", id="clip without bounds"),
         pytest.param({"outside": "report"}, "outside must be", id="report without bounds"),
         pytest.param({"outside": "ignore", "minimum": 0}, "outside must be", id="unknown outside"),
@@ -255,9 +255,9 @@ def test_dumps_an_array() -> None:
         pytest.param({"allowed": [float("nan")]}, "allowed must be numbers", id="allowed NaN"),
         pytest.param({"dtype": "int8", "allowed": [1.5]}, "whole numbers", id="allowed a fraction"),
         pytest.param({"dtype": "int8", "allowed": [1, 128]}, "whole numbers that int8 has", id="allowed beyond dtype"),
-        pytest.param({"dtype": "bool", "allowed": [1]}, "no meaning for booleans", id="allowed of booleans"),
-        pytest.param({"dtype": "bool", "total": (0, 1)}, "no meaning for booleans", id="sum of booleans"),
-        pytest.param({"dtype": "bool", "norm": (0, 1)}, "no meaning for booleans", id="norm of booleans"),
+        pytest.param({"dtype": "bool", "allowed": [1]}, "does not apply to booleans", id="allowed of booleans"),
+        pytest.param({"dtype": "bool", "total": (0, 1)}, "does not apply to booleans", id="sum of booleans"),
+        pytest.param({"dtype": "bool", "norm": (0, 1)}, "does not apply to booleans", id="norm of booleans"),
         pytest.param({"total": 1}, "total must be two numbers", id="sum a number"),
         pytest.param({"total": (0, 1, 2)}, "total must be two numbers", id="sum of three"),
         pytest.param({"norm": (0, None)}, "norm must be two numbers", id="norm without an end"),
@@ -271,7 +271,7 @@ def test_dumps_an_array() -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) -> None:
-    """The field is rejected where it is written, with what would be right."""
+    """An invalid definition raises an error at once, with valid values."""
     with pytest.raises((TypeError, ValueError), match=part):
         Tensor(**({"shape": (None, 2)} | arguments))
 
@@ -284,7 +284,7 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
     )
 )
 def test_any_array_comes_back(array: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    """What one side dumps, the other loads, bit by bit."""
+    """A dumped array is loaded bit by bit."""
     field = Tensor((None,) * array.ndim)
     found = load(field, array.tolist())
     assert found.shape == array.shape
@@ -300,7 +300,7 @@ _leaves = st.one_of(st.integers(), st.floats(), st.text(max_size=2), st.booleans
     dtype=st.sampled_from(["float16", "float32", "int8", "uint64", "bool"]),
 )
 def test_fuzz_any_value_is_loaded_as_it_is_or_rejected(value: Any, shape: tuple[int | None, ...], dtype: str) -> None:
-    """Nothing but a ValidationError comes of a wrong value, and nothing changes a right one."""
+    """Invalid values only raise ValidationError, and valid values are not changed."""
     field = Tensor(shape, dtype)
     try:
         array = field.deserialize(value)

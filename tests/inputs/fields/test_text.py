@@ -19,7 +19,7 @@ EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <
 
 @pytest.mark.parametrize("case", corpus("text"))
 def test_rejects(case: dict[str, Any]) -> None:
-    """Every case of ``tests/corpus/fields/text.json`` is rejected, and the message has nothing of the value."""
+    """Every case of ``tests/corpus/fields/text.json`` is rejected, and the message does not quote the value."""
     assert message(Text(20 if "long" in case["id"] else 100), case["value"]) == case["message"]
 
 
@@ -65,7 +65,7 @@ def test_normalisation(form: Any, value: str, expected: str) -> None:
 
 
 def test_length_is_that_of_the_normalised_text() -> None:
-    """What becomes one character counts as one, what becomes eighteen as eighteen."""
+    """Characters are counted after composition and decomposition."""
     assert load(Text(2), "e\u0301" * 2) == "\u00e9" * 2
     assert load(Text(1), "\u1faf") == load(Text(1), normalize("NFD", "\u1faf")) == "\u1faf"
     assert load(Text(18, normalise="NFKC"), "\ufdfa") == normalize("NFKC", "\ufdfa")
@@ -89,7 +89,7 @@ def test_length_in_bytes() -> None:
 
 
 def test_controls_are_stripped_or_kept_by_policy() -> None:
-    """Stripping comes before normalisation, so that nothing is left apart that belongs together."""
+    """Stripping precedes normalisation, so that characters around a removed one can compose."""
     assert load(Text(control="strip"), "a\x00\tb\x1b[0m\r\n") == "a\tb[0m\n"
     assert load(Text(keep="\r\n\t"), "a\r\n") == "a\r\n"
     assert message(Text(keep=""), "a\tb") == "Has a control character."
@@ -101,7 +101,7 @@ def test_controls_are_stripped_or_kept_by_policy() -> None:
 
 
 def test_unassigned_characters_by_policy() -> None:
-    """A character of a later Unicode passes, unless the schema says no."""
+    """A character of a later Unicode version is accepted, unless the option rejects it."""
     later = "\u0378"
     assert load(Text(), later) == later
     assert message(Text(unassigned="reject"), later) == "Has a character that is not assigned."
@@ -125,7 +125,7 @@ def test_every_character_that_decomposes_to_marks_is_known() -> None:
 
 
 def test_normalisation_brings_in_nothing_that_was_rejected() -> None:
-    """So it is enough to look before; and four characters at most become one."""
+    """So checking before it is sufficient; and at most four characters compose into one."""
     changed = [each for each in EVERY if normalize("NFKC", each) != each]
     assert not [each for each in changed if (_CONTROLS | _BIDI) & set(normalize("NFKC", each))]
     assert max(len(normalize("NFD", each)) for each in EVERY) == 4
@@ -141,7 +141,7 @@ def test_options_of_a_field() -> None:
 
 
 def tagged(text: str) -> str:
-    """Return ASCII as tag characters, which no one sees."""
+    """Return ASCII as invisible tag characters."""
     return "".join(chr(0xE0000 + ord(letter)) for letter in text)
 
 
@@ -171,7 +171,7 @@ HIDDEN = [
 
 @pytest.mark.parametrize(("value", "left"), HIDDEN)
 def test_what_is_hidden_in_a_text(value: str, left: str) -> None:
-    """Characters that nobody sees are rejected, taken out or let through by policy."""
+    """Invisible characters are rejected, stripped or allowed according to the option."""
     assert message(Text(), value) == "Has an invisible character."
     assert load(Text(normalise=None, invisible="strip"), value) == left
     assert load(Text(normalise=None), left) == left
@@ -180,7 +180,7 @@ def test_what_is_hidden_in_a_text(value: str, left: str) -> None:
 
 @pytest.mark.parametrize("value", [value for value in WORLD if value])
 def test_nothing_is_stripped_of_the_texts_of_the_world(value: str) -> None:
-    """What writing needs stays."""
+    """Characters that a script needs are kept."""
     assert load(Text(invisible="strip", normalise=None), value) == value
 
 
@@ -190,7 +190,7 @@ def test_a_separator_becomes_what_is_kept() -> None:
 
 
 def test_every_invisible_format_character_is_known() -> None:
-    """What Unicode calls format or separator passes only where it is seen, joins, or has the policy of direction."""
+    """Unicode format and separator characters are accepted only if visible, joining, or allowed by ``bidi``."""
     passing = {each for each in EVERY if category(each) in {"Cf", "Zl", "Zp"} and not is_hiding(f"a{each}b")}
     seen = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
     assert passing - _BIDI <= set(map(chr, seen))

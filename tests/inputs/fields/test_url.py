@@ -89,7 +89,7 @@ def test_the_resolver_is_asked_for_the_host_and_the_port() -> None:
 
 
 def test_schemes_and_ports() -> None:
-    """Clear text and other ports need to be named, and then leave out what is not."""
+    """Clear text and other ports must be listed, which excludes those that are not."""
     field = url(schemes=["http", "https"])
     assert load(field, "http://images.example.com/").port == 80
     assert message(field, "http://images.example.com:443/") == "Not a port that is accepted here."
@@ -116,13 +116,13 @@ def test_a_host_that_does_not_resolve_is_like_one_inside(error: Exception) -> No
 
 
 def test_the_resolver_of_the_system() -> None:
-    """It is used where no other one is given, and finds what is not public."""
+    """It is the default, and addresses that are not public are rejected."""
     assert set(system_resolver("localhost", 443)) <= {"127.0.0.1", "::1"}
     assert Url(["a.example"])._resolver is system_resolver
 
 
 def test_options_of_a_field() -> None:
-    """It is required unless it says otherwise, and dumps a string."""
+    """It is required by default, and dumps a string."""
     schema = Schema.from_dict({"x": url(), "y": url(required=False)})()
     assert list(schema.validate({})) == ["x"]
     value = {"x": "https://images.example.com/a"}
@@ -156,7 +156,7 @@ def test_a_wrong_definition_fails_at_once(arguments: dict[str, Any], part: str) 
 
 
 def test_lookups_of_a_whole_body_are_counted() -> None:
-    """One body asks for a hundred hosts at most, in whatever fields, or for as many as the schema says."""
+    """One body causes at most a hundred lookups over all fields, or the number in the schema."""
     asked: list[str] = []
 
     def resolver(host: str, _port: int) -> list[str]:

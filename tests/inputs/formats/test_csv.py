@@ -1,4 +1,4 @@
-"""Tables of numbers as CSV: rows to an array at once; the corpus has what is rejected."""
+"""Tables of numbers as CSV, loaded as an array at once; the corpus has rejected bodies."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_names_in_the_order_of_the_features(header: str) -> None:
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
 def test_columns_are_matched_by_name(order: Sequence[int]) -> None:
-    """Whatever order the columns stand in, each feature gets its own; a tensor of any dtype is no different."""
+    """Each feature gets its own column in any order of columns, for tensors of every dtype."""
     rows = [[31, 50000, 2], [44, 70000, 3], [18, 0, 1]]
     lines = [",".join(str(row[place]) for place in order) for row in rows]
     text = "\n".join([",".join(FEATURES[place] for place in order), *lines])
@@ -163,14 +163,14 @@ def test_another_number_of_columns_than_features(text: str, errors: dict[str, st
 
 
 def test_many_unknown_names_cost_little() -> None:
-    """After twenty wrong names nothing more is kept of them."""
+    """After twenty unknown names no further ones are kept."""
     with pytest.raises(ValidationFailed) as caught:
         load_named(",".join(map(str, range(200))) + "\n" + ",".join(["1"] * 200))
     assert len(caught.value.members["errors"]) == 20
 
 
 def test_without_a_header_columns_have_their_positions() -> None:
-    """A table without names is taken as it stands, and a line of names that is not announced is not a row."""
+    """Columns without names keep their order, and an undeclared line of names is not a row."""
     assert load_named("31,50000,2\n", media_type=CSV) == [[31, 50000, 2]]
     with pytest.raises(MalformedRequest):
         load_named("age,income,rooms\n31,50000,2\n", media_type=CSV)
@@ -188,7 +188,7 @@ _NAME = st.text(st.sampled_from('a ,"') | st.characters(exclude_categories=["Cs"
 
 @given(names=st.lists(_NAME, min_size=1, max_size=6, unique=True), data=st.data())
 def test_fuzz_any_names_are_matched(names: list[str], data: st.DataObject) -> None:
-    """What the csv module writes of any names, in any order, comes back by name."""
+    """A table with any names in any order, written by the csv module, is matched by name."""
     order = data.draw(st.permutations(range(len(names))))
     file = StringIO()
     csv.writer(file).writerows([[names[place] for place in order], order])
@@ -206,7 +206,7 @@ def test_ragged_rows_are_pointed_to() -> None:
 
 
 def test_a_table_over_the_cap_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commas and line breaks are counted first; so is what the numbers will take."""
+    """Commas and line breaks, and the size of the numbers, are checked before parsing."""
     for guard in (a_guard(["csv"], max_elements=5), a_guard(["csv"], max_decoded=40)):
         schema = Schema.from_dict({"instances": Tensor((None, None))})
         assert loaded(guard, schema, b"1,2,3,4,5", CSV).payload
@@ -226,14 +226,14 @@ _ROWS = st.integers(1, 5).flatmap(
 
 @given(rows=_ROWS, end=st.sampled_from(["\n", "\r\n"]), last=st.booleans())
 def test_fuzz_tables_come_through(rows: list[list[str]], end: str, last: bool) -> None:
-    """What Python reads field by field is what is read at once."""
+    """A table is read to the same numbers as field by field in Python."""
     text = end.join(map(",".join, rows)) + (end if last else "")
     assert load(text).tolist() == [[float(field) for field in row] for row in rows]
 
 
 @given(text=st.text('0123456789.,-+eE\n\r "aNnif_x', max_size=40))
 def test_fuzz_what_passes_is_a_table(text: str) -> None:
-    """What is accepted is what a strict and slow reader accepts, with the same numbers."""
+    """A strict and slow reader accepts the same tables, with the same numbers."""
     try:
         found = load(text)
     except (MalformedRequest, ValidationFailed):

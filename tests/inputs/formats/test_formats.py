@@ -1,4 +1,4 @@
-"""Every wire format through a real app: what is data in ``tests/corpus`` gets the status that stands beside it."""
+"""Every wire format through a real app: each case in ``tests/corpus`` gets its listed status."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_the_corpus_has_every_format() -> None:
 
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_a_body_gets_its_status(clients: dict[str, FlaskClient], name: str, case: dict[str, Any]) -> None:
-    """Good bodies are accepted, bad ones rejected with the right status, and nothing is a fault of the server."""
+    """Valid bodies are accepted, invalid ones rejected with the right status, and none causes a server error."""
     body, headers = request_of(name, case)
     response = clients[name].post("/checked", data=body, headers=headers | caller(), base_url=HTTPS)
     assert response.status_code == case["status"], response.json
@@ -187,7 +187,7 @@ class Renamed(Schema):
 
 
 def test_the_tensor_is_found_by_its_name_in_a_body() -> None:
-    """Other fields keep their defaults, and ``data_key`` and ``attribute`` mean what they always mean."""
+    """Other fields keep their defaults, and ``data_key`` and ``attribute`` keep their meaning."""
     exchange = loaded(a_guard(FORMATS), Renamed, b"1,2\n3,4.5\n", "text/csv")
     assert exchange.payload["temperature"] == 1.0
     assert exchange.payload["matrix"].tolist() == [[1, 2], [3, 4.5]]
@@ -196,12 +196,12 @@ def test_the_tensor_is_found_by_its_name_in_a_body() -> None:
 def test_a_missing_package_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A format that cannot be decoded is a fault of the setup, not of the first request."""
     monkeypatch.setitem(sys.modules, "msgpack", None)
-    with pytest.raises(ConfigError, match=r"SECURE_ML_WIRE_FORMATS has msgpack.*\[msgpack\]"):
+    with pytest.raises(ConfigError, match=r"SECURE_ML_WIRE_FORMATS: msgpack.*\[msgpack\]"):
         build_formats(["msgpack"], CAPS)
 
 
 def test_settings_reach_the_guard(protected: MakeApp) -> None:
-    """Each cap, format and encoding that is configured is the one that holds."""
+    """The configured limits, formats and encodings are enforced."""
     app = Flask("model_app")
 
     @app.post("/checked")
@@ -241,7 +241,7 @@ def test_nothing_of_a_body_is_echoed(clients: dict[str, FlaskClient]) -> None:
 
 
 def test_a_binary_array_is_checked_as_a_list_is() -> None:
-    """One schema serves all: what it rejects in JSON it rejects in every format."""
+    """One schema serves all formats: values rejected in JSON are rejected in every format."""
 
     class Bounded(Schema):
         instances = Tensor((None, 2), minimum=0, maximum=1, max_items=2)

@@ -1,4 +1,4 @@
-"""Arrays through every format and back, and every decoder against bytes that nobody should send."""
+"""Round trips of arrays through every format, and every decoder against arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ MEDIA_TYPES = sorted({media_type for _, media_type, _ in BODIES})
     header=st.sampled_from(["", "; header=present", "; header=absent", "; charset=utf-8"]),
 )
 def test_fuzz_decoders_only_reject(body: bytes, media_type: str, length: str | None, header: str) -> None:
-    """Whatever comes, a body loads or is rejected, and takes no memory that its size does not explain."""
+    """Any body is loaded or rejected, with memory in proportion to its size."""
     environ = {} if length is None else {LENGTH: length}
     request = a_request(body, media_type + header, **environ)
     assert peak_of(lambda: GUARD.check(request, an_exchange(body=Everything))) < PEAK
@@ -78,7 +78,7 @@ def test_fuzz_decoders_only_reject(body: bytes, media_type: str, length: str | N
 
 @given(shape=st.lists(st.integers(0, 2**66), max_size=34), datatype=st.sampled_from(["FP64", "UINT8", "BYTES", "BOOL"]))
 def test_fuzz_shapes_allocate_nothing(shape: list[int], datatype: str) -> None:
-    """A shape is only a claim: nothing is allocated for it before the bytes are there."""
+    """No memory is allocated for a declared shape before the bytes are present."""
     descr = {"FP64": "<f8", "UINT8": "|u1", "BYTES": "|S1", "BOOL": "|b1"}[datatype]
     header = repr({"descr": descr, "fortran_order": False, "shape": tuple(shape)}).encode() + b"\n"
     npy = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)

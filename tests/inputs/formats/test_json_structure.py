@@ -69,7 +69,7 @@ class _Own(Tensor):
     ids=["hook", "unknown", "raw", "list", "subclass", "many"],
 )
 def test_a_schema_that_may_take_more_is_left_alone(other: Schema) -> None:
-    """Nothing is known of what fits it."""
+    """The maximum structure of its bodies is unknown."""
     check_structure(body("[1],"), other)
 
 

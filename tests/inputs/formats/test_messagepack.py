@@ -1,4 +1,4 @@
-"""MessagePack: the values of JSON and nothing else; the corpus has what is rejected."""
+"""MessagePack with the values of JSON only; the corpus has rejected bodies."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _VALUES = st.recursive(
 
 @given(value=_VALUES)
 def test_fuzz_it_is_json_in_another_form(value: Any) -> None:
-    """What has the form of JSON is loaded as it is, and checked against the same depth."""
+    """Values that JSON can represent are loaded unchanged, with the same depth limit."""
     if _deepest(value) > 5:
         with pytest.raises(MalformedRequest, match="400") as caught:
             load(value)
-        assert caught.value.reason == "arrays and objects nest deeper than 6"
+        assert caught.value.reason == "arrays and objects are nested deeper than 6"
     else:
         assert load(value) == value
 
@@ -88,7 +88,7 @@ def test_numbers_are_not_walked_for_the_depth() -> None:
 
 
 def test_a_claim_allocates_nothing() -> None:
-    """Five bytes that claim a million items, five hundred times inside each other, cost nothing."""
+    """Five bytes that declare a million items, nested five hundred times, allocate no memory."""
     body = b"\xdd\x00\x0f\x42\x40" * 500
     guard = a_guard(["msgpack"], max_elements=2_000_000, max_depth=1_000)
     assert peak_of(lambda: guard.check(a_request(body, MSGPACK), an_exchange(body=Anything))) < 300_000
@@ -109,7 +109,7 @@ def test_what_only_looks_like_bytes_passes() -> None:
 
 
 def test_a_reason_says_nothing_of_the_data() -> None:
-    """The decoder's own messages can quote what was sent."""
+    """The decoder's own messages can quote the body."""
     with pytest.raises(SecureMLError) as caught:
         loaded(GUARD, Anything, b"\x81\xa6secret\xa7\xffsecret", MSGPACK)
     assert "secret" not in caught.value.reason

@@ -1,4 +1,4 @@
-"""npy files: what numpy writes is read, in every order of bytes and dimensions; the corpus has what is rejected."""
+"""npy files: files written by numpy are read, in every byte order and memory order; the corpus has rejected bodies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_numpy_writes_is_read(version: tuple[int, int], order: Any, dtype: 
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_the_field_decides_which_dtypes_fill_it(name: str) -> None:
-    """Integers may stand for floats; floats not for integers, and booleans for nothing else."""
+    """Integers are accepted for floats, but not floats for integers, and booleans only for booleans."""
     for wanted in ("float64", "int64", "bool"):
         schema = Schema.from_dict({"instances": Tensor((None, 3), wanted)})
         kinds = {"f": "fiu", "i": "iu", "b": "b"}[np.dtype(wanted).kind]

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: inputs fill fields by name, in JSON and in binary; the corpus has what is rejected."""
+"""The Open Inference Protocol: inputs are loaded by field name, in JSON and binary; the corpus has rejected bodies."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_fields_of_every_kind_are_filled(given_input: dict[str, Any], name: str,
 
 
 def test_tensors_of_a_name_that_the_schema_lets_in() -> None:
-    """What a schema does with names that it does not know is its own business."""
+    """The schema decides what to do with names that it does not know."""
 
     class Open(Schema):
         class Meta:
@@ -120,7 +120,7 @@ def test_binary_inputs_follow_the_json_in_their_order() -> None:
 
 @pytest.mark.parametrize("media_type", [OCTETS, "application/json", None])
 def test_media_types_of_the_binary_extension(media_type: str | None) -> None:
-    """Clients of Triton leave the media type out; the header says enough."""
+    """Triton clients omit the media type; the header is sufficient."""
     document = {"inputs": [raw_input("input-0", "FP32", 8, 1, 2)]}
     assert binary(document, bytes(8), media_type).payload["pixels"].tolist() == [[0, 0]]
 
@@ -197,7 +197,7 @@ def test_json_that_is_no_inference_request(value: Any) -> None:
 
 
 def test_an_inference_request_for_a_schema_with_a_field_named_inputs() -> None:
-    """A ``datatype`` tells; without one the field decides."""
+    """A ``datatype`` identifies an inference request; without it the body is for the field."""
 
     class Inputs(Schema):
         inputs = Tensor((None,))
@@ -279,6 +279,6 @@ def test_many_dimensions_of_texts() -> None:
 
 
 def test_lists_within_the_cap_are_made() -> None:
-    """What a field without dimensions can take is still handed to it."""
+    """Values that a field without dimensions can accept are still passed to it."""
     found = infer(tensor("numbers", "FP64", [0.5, 1.5], 2), tensor("note", "BYTES", ["a"], 1), schema=Labelled)
     assert found.payload == {"numbers": [0.5, 1.5], "note": "a"}

@@ -1,4 +1,4 @@
-"""What models say of their inputs, and the fields and schemas that follow."""
+"""Inputs that models describe, and the resulting fields and schemas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = [0, 1, 0, 1]
 
 
 def built(inputs: tuple[ModelInput, ...]) -> Schema:
-    """Run the source of a schema, as a user who pastes it does."""
+    """Execute the source of a schema, like a user who pastes it."""
     names: dict[str, Any] = {}
     exec(schema_source(inputs), names)
     schema: Schema = names["ModelInputs"]()
@@ -45,7 +45,7 @@ class TestScikitLearn:
             field.deserialize([[1, 2]])
 
     def test_pipeline(self) -> None:
-        """A pipeline has the input of its first step, whatever follows, also inside of a search."""
+        """A pipeline has the input of its first step, whatever follows, also inside a search."""
         from sklearn.decomposition import PCA
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
@@ -83,7 +83,7 @@ class TestScikitLearn:
                 field.deserialize([row])
 
     def test_models_of_counts(self) -> None:
-        """A model that rejects negative numbers says so, and the field rejects them first."""
+        """A model that rejects negative numbers declares it, and the field rejects them first."""
         from sklearn.naive_bayes import MultinomialNB
 
         model = MultinomialNB().fit(NUMBERS, LABELS)
@@ -93,7 +93,7 @@ class TestScikitLearn:
             Tensor.for_model(model).deserialize([[-1, 0, 0]])
 
     def test_names(self) -> None:
-        """Names that the estimator knows are those of the field, and stand in the source of the schema."""
+        """Feature names of the estimator are those of the field, and are in the source of the schema."""
         model = SimpleNamespace(n_features_in_=np.int64(2), feature_names_in_=np.array(["age", "size"], object))
         assert inputs_of(model)[0].features == ("age", "size")
         assert Tensor.for_model(model).features == ("age", "size")
@@ -140,7 +140,7 @@ FLOAT, INT64, STRING, BFLOAT16 = 1, 7, 8, 16
 
 
 def test_onnx(tmp_path: Path) -> None:
-    """A path, its text and the loaded model say the same; names of dimensions stay."""
+    """A path, its string and the loaded model give the same inputs; names of dimensions are kept."""
     path = graph(tmp_path, ("x", FLOAT, ["batch", 3, 8]), ("w", FLOAT, [1]), weights=("w",))
     loaded = pytest.importorskip("onnx").load(path)
     for model in (path, str(path), loaded):
@@ -160,7 +160,7 @@ def test_onnx_large_input(tmp_path: Path) -> None:
 
 
 def test_onnx_session(tmp_path: Path) -> None:
-    """A session tells the same as the file."""
+    """A session gives the same inputs as the file."""
     path = graph(tmp_path, ("x", FLOAT, ["batch", 4]))
     runtime = pytest.importorskip("onnxruntime")
     try:
@@ -190,7 +190,7 @@ def test_session_types() -> None:
         pytest.param([], "no inputs", id="none"),
         pytest.param([("x", STRING, [1])], "not of booleans", id="text"),
         pytest.param([("x", BFLOAT16, [1])], "not of booleans", id="bfloat16"),
-        pytest.param([("x", FLOAT, [])], "without a dimension", id="scalar"),
+        pytest.param([("x", FLOAT, [])], "without dimensions", id="scalar"),
         pytest.param([("x", FLOAT, None)], "no shape", id="no-shape"),
         pytest.param([("x", FLOAT, [1]), ("x", FLOAT, [1])], "one name", id="name-twice"),
         pytest.param([("x", FLOAT, [1]), ("y", FLOAT, [1])], "has 2 inputs", id="several"),
@@ -213,7 +213,7 @@ def test_onnx_sequence() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 50, pickle.dumps([1])], ids=["empty", "bytes", "pickle"])
 def test_damaged_onnx(tmp_path: Path, content: bytes) -> None:
-    """What is not a graph is rejected in a sentence."""
+    """A file that is not a graph is rejected with a clear message."""
     pytest.importorskip("onnx")
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ModelInputsError, match=r"not an ONNX model|no inputs"):
@@ -257,7 +257,7 @@ def tensor(dtype: Any, shape: Any, **members: Any) -> dict[str, Any]:
 
 
 def test_mlflow_columns(tmp_path: Path) -> None:
-    """Columns are the features of one table, in the dtype that holds all."""
+    """Columns are the features of one table, in a dtype that represents all."""
     path = mlflow(tmp_path, [column("age", "integer"), column("it's", "float")])
     (found,) = inputs_of(path)
     assert (found.shape, found.dtype, found.features) == ((None, 2), "float64", ("age", "it's"))
@@ -337,7 +337,7 @@ def test_wrong_signatures(tmp_path: Path, inputs: Any) -> None:
     ],
 )
 def test_wrong_mlmodel(tmp_path: Path, text: str) -> None:
-    """A file without a signature is rejected in a sentence, and nothing that it names is made."""
+    """A file without a signature is rejected with a clear message, and no object in it is constructed."""
     pytest.importorskip("yaml")
     (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(ModelInputsError, match="cannot be used"):
@@ -388,7 +388,7 @@ def test_source() -> None:
     ],
 )
 def test_source_with_odd_names(name: str) -> None:
-    """Whatever an input is called, its field has that name in a request and none that breaks the schema."""
+    """A field keeps any input name in requests, with a valid attribute name in the schema."""
     schema = built((ModelInput(name, (None,), "float64"), ModelInput("input_0", (1,), "bool")))
     loaded = schema.load({name: [1.5], "input_0": [True]})
     assert [value.tolist() for value in loaded.values()] == [[1.5], [True]]

@@ -69,7 +69,7 @@ def test_byte_order_and_strides_do_not_matter() -> None:
     ],
 )
 def test_data_without_a_profile(table: NDArray[Any], reason: str) -> None:
-    """What has no range is rejected in a sentence."""
+    """Data without a range is rejected with a clear message."""
     with pytest.raises(ProfileError, match=reason):
         profile(table)
 
@@ -90,7 +90,7 @@ def test_one_name_for_each_column() -> None:
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    """A file holds the whole profile, integers beyond 2**53 included."""
+    """A file contains the whole profile, including integers beyond 2**53."""
     table = np.array([[-(2**63), 0], [2**63 - 1, 1]])
     profile(table).save(tmp_path / "profile.json")
     assert Profile.load(tmp_path / "profile.json") == profile(table)
@@ -110,7 +110,7 @@ def test_profiles_that_are_read(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((CORPUS / "refuse").glob("*.json")), ids=lambda path: path.stem)
 def test_corrupt_profiles(path: Path) -> None:
-    """A profile is read strictly: what is not as it was written is an error that names the file."""
+    """A profile is read strictly: any deviation is an error that names the file."""
     with pytest.raises(ProfileError, match=f"{path.name} is not an input profile: "):
         Profile.load(path)
 
@@ -170,7 +170,7 @@ def test_margin_beyond_what_floats_hold() -> None:
 
 @pytest.mark.parametrize(("outside", "value"), [("clip", 4.0), ("report", 5.0)])
 def test_outside(outside: Literal["clip", "report"], value: float) -> None:
-    """Values outside can be clipped or let through; both are noted."""
+    """Values outside can be clipped or accepted; both are reported."""
     with collect_out_of_range() as found:
         loaded = Tensor(profile=profile(), outside=outside).deserialize([[5, 10]], "rows")
     assert loaded.tolist() == [[value, 10]]
@@ -178,7 +178,7 @@ def test_outside(outside: Literal["clip", "report"], value: float) -> None:
 
 
 def test_other_options_of_the_field() -> None:
-    """What the author names takes the place of what was learned, and the class may be a subclass."""
+    """Explicit options override those of the profile, and the class may be a subclass."""
     field = Base64Tensor(profile=profile(), dtype="float32", max_items=3, data_key="rows")
     assert isinstance(field, Base64Tensor)
     assert (field.dtype.name, field.max_items, field.data_key) == ("float32", 3, "rows")
@@ -194,9 +194,9 @@ def test_wrong_definition(options: dict[str, Any]) -> None:
 
 
 def test_no_profile() -> None:
-    """What is about a profile is an error without one, and so is a tensor that has neither profile nor shape."""
+    """Profile options without a profile are an error, and so is a tensor with neither profile nor shape."""
     for options in ({"bounds": "quantiles"}, {"margin": 0.1}):
-        with pytest.raises(ValueError, match="about a profile"):
+        with pytest.raises(ValueError, match="require a profile"):
             Tensor(shape=(None, 2), **options)
     with pytest.raises(TypeError, match="a shape or a profile"):
         Tensor()
@@ -204,12 +204,12 @@ def test_no_profile() -> None:
 
 def test_quantiles_that_are_not_there() -> None:
     """Bounds of quantiles need two."""
-    with pytest.raises(ValueError, match="less than two"):
+    with pytest.raises(ValueError, match="fewer than two"):
         Tensor(profile=profile(quantiles=(0.5,)), bounds="quantiles")
 
 
 def test_booleans() -> None:
-    """Features that are all boolean make a boolean tensor; beside numbers they are 0 and 1."""
+    """All-boolean features make a boolean tensor; with numbers, booleans are 0 and 1."""
     flags = np.array([[True, False], [False, False]])
     field = Tensor(profile=profile(flags))
     with pytest.raises(ValueError, match="outside must"):
@@ -240,7 +240,7 @@ TABLES = st.sampled_from(["bool", "int8", "uint8", "int64", "uint64", "float16",
 
 @given(TABLES, st.sampled_from([0.0, 0.1, 3.0]))
 def test_fuzz_a_profile_accepts_its_data(table: NDArray[Any], margin: float) -> None:
-    """The data that a profile was fitted to pass, as an array and as lists, whatever the dtype and the margin."""
+    """The data of a profile are accepted as an array and as lists, whatever the dtype and the margin."""
     field = Tensor(profile=profile(table), margin=margin)
     assert np.array_equal(field.deserialize(table), table)
     assert np.array_equal(field.deserialize(table.tolist()), table)
@@ -250,7 +250,7 @@ def test_fuzz_a_profile_accepts_its_data(table: NDArray[Any], margin: float) -> 
 def test_fuzz_a_profile_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory, table: NDArray[Any], shares: Any
 ) -> None:
-    """Whatever can be fitted can be saved, and is the same when it is loaded."""
+    """Any fitted profile can be saved, and is equal when loaded."""
     path = tmp_path_factory.getbasetemp() / "profile.json"
     profile(table, quantiles=shares).save(path)
     assert Profile.load(path) == profile(table, quantiles=shares)
@@ -258,7 +258,7 @@ def test_fuzz_a_profile_survives_its_file(
 
 @given(st.lists(TABLES.map(lambda table: table[0, :1]), min_size=2, max_size=4))
 def test_fuzz_features_of_several_dtypes(values: list[NDArray[Any]]) -> None:
-    """A row of features of different dtypes passes the profile of itself, in the dtype that holds all."""
+    """A row of features of different dtypes is accepted by its own profile, in a common dtype."""
     field = Tensor(profile=fit([Column(str(place), value) for place, value in enumerate(values)]))
     row = np.concatenate(values).astype(field.dtype)
     assert np.array_equal(field.deserialize(row[None]), row[None])
@@ -273,7 +273,7 @@ def test_fuzz_features_of_several_dtypes(values: list[NDArray[Any]]) -> None:
     )
 )
 def test_fuzz_damaged_profiles(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
-    """A damaged file is a profile all the same, or the one error."""
+    """A damaged file is still a valid profile, or raises the one error."""
     path = tmp_path_factory.getbasetemp() / "damaged.json"
     path.write_bytes(raw)
     try:

@@ -64,7 +64,7 @@ def test_npy_never_unpickles(tmp_path: Path) -> None:
     "content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x04\x00abcd", pickle.dumps([1]), b"PK\x03\x04"], ids=range(5)
 )
 def test_damaged_npy(tmp_path: Path, content: bytes) -> None:
-    """What is not an array is rejected in a sentence."""
+    """A file that is not an array is rejected with a clear message."""
     (tmp_path / "data.npy").write_bytes(content)
     with pytest.raises(ProfileError, match=r"not a \.npy file"):
         columns(tmp_path / "data.npy")
@@ -90,7 +90,7 @@ def test_csv_integers_that_no_dtype_has(tmp_path: Path) -> None:
 
 
 def test_csv_target(tmp_path: Path) -> None:
-    """A column that is left out may hold anything."""
+    """An omitted column may contain anything."""
     assert columns(text(tmp_path, "a,label\n1,spam\n2,ham\n"), "label") == [("a", "int64", [1, 2], 0)]
 
 
@@ -106,7 +106,7 @@ def test_csv_without_rows(tmp_path: Path) -> None:
         pytest.param("1,2\n3,4\n", "first line has numbers", id="no-header"),
         pytest.param("a,a\n1,2\n", "differ", id="name-twice"),
         pytest.param("a,\n1,2\n", "must have a name", id="no-name"),
-        pytest.param("a\nspam\n", "'a' has something that is not a number; --target", id="text"),
+        pytest.param("a\nspam\n", "'a' contains a value that is not a number; --target", id="text"),
         pytest.param("a\n1_000\n", "not a number", id="underscore"),
         pytest.param("a\n0x10\n", "not a number", id="hexadecimal"),
         pytest.param("a\n\u0663\n", "not a number", id="other-digits"),
@@ -119,7 +119,7 @@ def test_csv_without_rows(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_csv(tmp_path: Path, content: str, reason: str) -> None:
-    """What is not a table of numbers is rejected in a sentence, which repeats no value."""
+    """A file that is not a table of numbers is rejected with a message that quotes no value."""
     with pytest.raises(ProfileError, match=reason) as caught:
         columns(text(tmp_path, content))
     assert "spam" not in str(caught.value)
@@ -153,7 +153,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1"], ids=range(3))
 def test_damaged_parquet(tmp_path: Path, content: bytes) -> None:
-    """What is not a Parquet file is rejected in a sentence."""
+    """A file that is not Parquet is rejected with a clear message."""
     pytest.importorskip("pyarrow", exc_type=ImportError)
     (tmp_path / "data.parquet").write_bytes(content)
     with pytest.raises(ProfileError, match=r"data\.parquet"):

@@ -1,4 +1,4 @@
-"""What happens when traffic is unusual: each value of ``SECURE_ML_ANOMALIES``."""
+"""Handling of unusual traffic for each value of ``SECURE_ML_ANOMALIES``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alert_receiver import Receiver
 from audited_app import Audited
 from flask_secure_ml import ConfigError, public
 from flask_secure_ml.authentication.api_keys.key import new_key
-from flask_secure_ml.observe.anomalies import SIGNALS, Anomaly, Penalties
+from flask_secure_ml.observe.anomalies import SIGNALS, Anomaly
 from flask_secure_ml.signals import anomaly_detected
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import FakeClock, make_api_key
@@ -45,7 +45,9 @@ def scan(app: Flask, name: str = "ada") -> set[int]:
 def counted(app: Flask) -> float | None:
     metrics = state_of(app).metrics
     assert metrics is not None
-    found: float | None = metrics.registry.get_sample_value("secure_ml_anomalies_total", {"signal": "scanning"})
+    found: float | None = metrics.counters.registry.get_sample_value(
+        "secure_ml_anomalies_total", {"signal": "scanning"}
+    )
     return found
 
 
@@ -84,11 +86,11 @@ def test_the_setting(
 def test_who_is_rejected(
     protected: MakeApp, sent: list[tuple[object, Anomaly]], clock: FakeClock, action: str, seconds: int
 ) -> None:
-    """The caller, for a time that ``Retry-After`` names; nobody else."""
+    """Only the caller, for the time in ``Retry-After``."""
     app = protected(ANOMALIES={"scanning": action})
     app.add_url_rule("/x", "x", lambda: "ok")
     assert scan(app) == {404, 429}
-    assert [each.subject for _, each in sent] == ["test:ada"]
+    assert [(each.subject, each.penalty) for _, each in sent] == [("test:ada", action)]
     response = get(app, "/x")
     assert (response.status_code, response.headers["Retry-After"]) == (429, str(seconds))
     assert response.json is not None
@@ -106,6 +108,16 @@ def test_who_is_rejected(
 
 def get(app: Flask, path: str, name: str = "ada") -> TestResponse:
     return app.test_client().get(path, base_url=HTTPS, headers=caller(name))
+
+
+def test_why(tmp_path: Path, clock: FakeClock) -> None:
+    """The audit log has the signal in the private reason of a rejection, and the response does not."""
+    audited = Audited(tmp_path, clock, ANOMALIES={"scanning": "block"})
+    scan(audited.app)
+    response = get(audited.app, "/open2")
+    record = audited.records("request")[-1]
+    assert record["reason"] == "unusual usage (scanning); rejected for 3600 s"
+    assert "scanning" not in response.text
 
 
 def test_a_rejected_network(protected: MakeApp, sent: list[tuple[object, Anomaly]]) -> None:
@@ -132,20 +144,6 @@ def test_the_description(protected: MakeApp, action: str, *, documented: bool) -
     assert ("abnormal_usage" in app.test_client().get("/openapi.json", base_url=HTTPS).text) is documented
 
 
-def test_penalties_are_bounded(clock: FakeClock) -> None:
-    """The oldest are evicted, a shorter one does not end a longer one, and networks never evict a principal."""
-    penalties = Penalties(clock, max_principals=2, max_networks=3)
-    penalties.add("ada", 100, is_principal=True)
-    penalties.add("ada", 10, is_principal=True)
-    for n in range(50):
-        penalties.add(str(n), 100, is_principal=False)
-    assert len(penalties) == 4
-    assert [penalties.left(name, is_principal=False) for name in ("0", "49")] == [0, 100]
-    clock.advance(50)
-    assert penalties.left("ada", is_principal=True) == 50
-    assert penalties.left("ada", is_principal=False) == 0
-
-
 def test_without_metrics(protected: MakeApp, sent: list[tuple[object, Anomaly]]) -> None:
     """Events need no other part."""
     assert scan(protected(ANOMALIES={"scanning": "event"})) == {404}
@@ -163,37 +161,42 @@ def test_tried_keys(
     for _ in range(12):
         assert client.get("/x", base_url=HTTPS, headers={"X-API-Key": new_key()}).status_code == 401
     assert [(each.subject, each.explanation) for _, each in sent] == [
-        ("127.0.0.1", "10 different API keys rejected in an hour")
+        ("127.0.0.1", "10 different identities in rejected credentials in an hour")
     ]
 
 
-def test_the_audit_log(tmp_path: Path, clock: FakeClock) -> None:
-    """Has a record of each event."""
-    audited = Audited(tmp_path, clock, ANOMALIES={"scanning": "event"})
+@pytest.mark.parametrize(("action", "penalty"), [("event", None), ("throttle", "throttle"), ("block", "block")])
+def test_the_audit_log(tmp_path: Path, clock: FakeClock, action: str, penalty: str | None) -> None:
+    """Has a record of each event, with the penalty."""
+    audited = Audited(tmp_path, clock, ANOMALIES={"scanning": action})
     scan(audited.app)
     (record,) = audited.records("anomaly")
-    assert {name: record[name] for name in ("signal", "subject", "explanation")} == {
+    assert {name: record.get(name) for name in ("signal", "subject", "kind", "explanation", "penalty")} == {
         "signal": "scanning",
+        "kind": "principal",
         "subject": "test:ada",
         "explanation": EXPLANATION,
+        "penalty": penalty,
     }
     audited.log.checkpoint()
     audited.assert_verifies()
 
 
-def test_the_webhook(protected: MakeApp, receiver: Receiver) -> None:
-    """Gets each event."""
-    app = protected(
-        ANOMALIES={"scanning": "event"}, ALERT_WEBHOOK=receiver.url, ALERT_WEBHOOK_SECRET="env:ALERT_SECRET"
-    )
+@pytest.mark.parametrize(
+    ("action", "result", "penalty"), [("event", "", None), ("block", "; rejected", "block")], ids=["event", "block"]
+)
+def test_the_webhook(protected: MakeApp, receiver: Receiver, action: str, result: str, penalty: str | None) -> None:
+    """Gets each event, with the penalty."""
+    app = protected(ANOMALIES={"scanning": action}, ALERT_WEBHOOK=receiver.url, ALERT_WEBHOOK_SECRET="env:ALERT_SECRET")
     scan(app)
     (alert,) = receiver.wait(1)
     assert {name: alert[name] for name in ("event", "subject", "signal", "summary")} == {
         "event": "anomaly_detected",
         "subject": "test:ada",
         "signal": "scanning",
-        "summary": f"test:ada: {EXPLANATION}.",
+        "summary": f"test:ada: {EXPLANATION}{result}.",
     }
+    assert alert.get("penalty") == penalty
 
 
 @pytest.mark.parametrize(
@@ -202,12 +205,12 @@ def test_the_webhook(protected: MakeApp, receiver: Receiver) -> None:
         ("observe", "must be an object such as"),
         ({"scanning": "reject"}, "must be one of 'off', 'observe', 'event', 'throttle', 'block'"),
         ({"scanning": []}, "must be one of 'off', 'observe', 'event'"),
-        ({"scaning": "event"}, "there is no signal 'scaning'; did you mean 'scanning'"),
-        ({"x" * 30: "event"}, "known are rate, rejections, scanning"),
+        ({"scaning": "event"}, "unknown signal 'scaning'; did you mean 'scanning'"),
+        ({"x" * 30: "event"}, "choose from rate, rejections, scanning"),
     ],
 )
 def test_a_wrong_value(protected: MakeApp, value: object, message: str) -> None:
-    """It is a start-up error that says what to write."""
+    """It is a start-up error that lists the valid values."""
     with pytest.raises(ConfigError, match="SECURE_ML_ANOMALIES") as caught:
         protected(ANOMALIES=value)
     assert message in str(caught.value)

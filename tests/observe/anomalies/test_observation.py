@@ -1,4 +1,4 @@
-"""What signals see of a line of the log, which is what they see of its exchange."""
+"""Observations from a log line and from an exchange are the same."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flask_secure_ml import protect
 from flask_secure_ml.exchange import Exchange
 from flask_secure_ml.inputs import Tensor
 from flask_secure_ml.observe.anomalies import Observation, observation_in, observation_of
+from flask_secure_ml.observe.anomalies.observation import target_of
 from flask_secure_ml.observe.request_log import entry
 from support import HTTPS, MakeApp, caller
 
@@ -33,7 +34,7 @@ class Both:
 
 
 def test_an_exchange_and_its_line(protected: MakeApp) -> None:
-    """Nothing differs but the path of a known URL, which no signal needs."""
+    """Both give the same observation."""
     both = Both()
     app: Flask = protected(
         parts={"recorders": [both]}, PLANS={"default": {"requests": ["60/minute"], "quotas": ["100/day"]}}
@@ -46,18 +47,18 @@ def test_an_exchange_and_its_line(protected: MakeApp) -> None:
     client.get("/nowhere", base_url=HTTPS)
     (used, used_line), (unknown, unknown_line), (anonymous, anonymous_line) = both.seen
     assert used_line is not None
-    assert (used.rows, used.status, used.endpoint, used.path) == (3, 200, "predict", "/predict")
+    assert (used.rows, used.status, used.target) == (3, 200, 0)
     assert used.size > len('{"instances":[[1,2],[3,4],[5,6]]}')
-    used.path = ""
     assert used == used_line
     assert unknown == unknown_line
     assert anonymous == anonymous_line
+    assert unknown.target == anonymous.target != 0
     assert (unknown.principal != "", anonymous.principal, anonymous.network) == (True, "", "127.0.0.1")
 
 
 def test_a_line() -> None:
     """The smallest one."""
-    assert observation_in(LINE) == Observation(1767607200.25, "", "2001:db8::", 401)
+    assert observation_in(LINE) == Observation(1767607200.25, "", "2001:db8::", 401, target_of(401, None, ""))
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
-"""Each signal: what is unusual, and what is not, in words."""
+"""Each signal: traffic that is unusual and traffic that is not, with the explanation."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
 
 from flask_secure_ml.observe.anomalies import SIGNALS, Observation
 from flask_secure_ml.observe.anomalies.distinct import Distinct
-from flask_secure_ml.observe.anomalies.signals.credentials import Credentials
+from flask_secure_ml.observe.anomalies.observation import target_of
+from flask_secure_ml.observe.anomalies.signals.credentials import Credentials, Targeted
 from flask_secure_ml.observe.anomalies.signals.networks import Networks
 from flask_secure_ml.observe.anomalies.signals.rate import Rate
 from flask_secure_ml.observe.anomalies.signals.regularity import Regularity
@@ -22,11 +24,11 @@ from flask_secure_ml.observe.anomalies.signals.silence import Silence
 from flask_secure_ml.observe.anomalies.signals.volume import Volume
 
 HOUR, DAY = 3_600, 86_400
-PLAIN = Observation(0, "api_key:ada", "192.0.2.1", 200, "predict", "/predict")
+PLAIN = Observation(0, "api_key:ada", "192.0.2.1", 200)
 
 
-def said(signal: Any, seen: Iterable[Observation]) -> list[str]:
-    return [text for each in seen if (text := signal.observe(each)) is not None]
+def said(signal: Any, seen: Iterable[Observation], share: float = 1.0) -> list[str]:
+    return [signal.explain() for each in seen if signal.observe(each, share)]
 
 
 def hour_of(day: int, hour: int, count: int, **members: Any) -> Iterator[Observation]:
@@ -51,19 +53,24 @@ AMOUNTS: list[tuple[type[Any], dict[str, int], int, str]] = [
 
 @pytest.mark.parametrize(("kind", "members", "each", "what"), AMOUNTS)
 def test_forty_times_as_much(kind: type[Any], members: dict[str, int], each: int, what: str) -> None:
-    """It is reported once an hour, when it is well above what is usual."""
+    """It is reported if ten minutes are well above the usual amount; reported activity is not counted again."""
     signal = kind()
-    assert said(signal, working_days(5, 50, **members)) == []
-    (text,) = said(signal, hour_of(5, 9, 2_000, **members))
-    total = int(text.split("(")[1].split(",")[0])
-    assert text == f"{total / (50 * each):.0f} times its usual {what} in an hour ({total}, usually up to {50 * each})"
-    assert 200 * each <= total <= 600 * each
+    assert said(signal, working_days(5, 300, **members)) == []
+    texts = said(signal, hour_of(5, 9, 12_000, **members))
+    total = int(texts[0].split("(")[1].split(",")[0])
+    times = total / (51 * each)
+    usual = f"({total}, usually up to {51 * each})"
+    assert texts[0] == f"{times:.0f} times its usual {what} in ten minutes {usual}"
+    assert 4 <= times <= 8
+    assert len(texts) * total <= 12_000 * each
+    assert signal.read(5 * DAY + 10 * HOUR).score < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "members", "_each", "_what"), AMOUNTS)
 @pytest.mark.parametrize(
     ("days", "before", "count"),
-    [(5, 50, 190), (2, 50, 3_000), (0, 0, 3_000), (30, 300, 1_000)],
+    [(5, 300, 1_100), (2, 300, 18_000), (0, 0, 18_000), (30, 1_800, 6_000)],
     ids=["less than four times", "too new", "new", "busy"],
 )
 def test_an_ordinary_hour(
@@ -73,36 +80,73 @@ def test_an_ordinary_hour(
     signal = kind()
     assert said(signal, working_days(days, before, **members)) == []
     assert said(signal, hour_of(days, 9, count, **members)) == []
+    if days < 5:
+        assert signal.read(days * DAY + 9 * HOUR).score == 0
 
 
 @pytest.mark.parametrize(("kind", "members"), [(Rate, {}), (Rows, {"rows": 5}), (Volume, {"size": 10_000})])
 def test_little_is_never_unusual(kind: type[Any], members: dict[str, int]) -> None:
-    """Ninety requests of a caller that has one an hour."""
+    """Ninety requests in ten minutes of a caller that has one an hour."""
     signal = kind()
     assert said(signal, working_days(10, 1, **members)) == []
-    assert said(signal, hour_of(10, 9, 90, **members)) == []
+    assert said(signal, hour_of(10, 9, 540, **members)) == []
 
 
 def test_a_nightly_job() -> None:
     """A great number at one hour of the day is usual then, a weekly one too, and unusual at another hour."""
     signal = Rate()
-    for day in range(14):
-        assert said(signal, hour_of(day, 2, 2_000 if day % 7 else 5_000)) == []
+    for day in range(21):
+        assert said(signal, hour_of(day, 2, 2_000 if day % 7 else 7_000)) == []
         assert said(signal, (each for hour in range(8, 18) for each in hour_of(day, hour, 20))) == []
-    assert said(signal, hour_of(14, 2, 5_000)) == []
-    assert len(said(signal, hour_of(14, 14, 2_000))) == 1
+    # A week later 0.9 of each of six nights is 0.53 of it: that the hour of the week is known keeps it usual.
+    assert said(signal, hour_of(21, 2, 14_000)) == []
+    assert len(said(signal, hour_of(21, 14, 2_000))) >= 1
 
 
 def test_one_extreme_hour_hardly_changes_what_is_usual() -> None:
-    """The next day, the same at another hour is reported again."""
+    """The same day, the same at another hour is reported again."""
     signal = Rate()
     said(signal, working_days(5, 50))
-    assert len(said(signal, hour_of(5, 9, 20_000))) == 1
-    assert len(said(signal, hour_of(5, 15, 20_000))) == 1
+    assert len(said(signal, hour_of(5, 9, 20_000))) >= 1
+    assert len(said(signal, hour_of(5, 15, 20_000))) >= 1
+
+
+def test_ten_minutes_slide() -> None:
+    """An amount on both sides of a boundary of the clock counts together."""
+    signal = Rate()
+    said(signal, working_days(5, 60))
+    begin = 5 * DAY + 9 * HOUR + 570
+    assert len(said(signal, (replace(PLAIN, time=begin + n) for n in range(120)))) == 1
+    signal = Rate()
+    said(signal, working_days(5, 60))
+    assert said(signal, (replace(PLAIN, time=begin + 10 * n) for n in range(120))) == []
+
+
+def test_half_of_the_limit_continues_an_episode() -> None:
+    """The share decides how much is enough."""
+    signal = Rate()
+    said(signal, working_days(5, 60))
+    part = [replace(PLAIN, time=5 * DAY + 9 * HOUR + n) for n in range(60)]
+    assert said(signal, part) == []
+    assert len(said(signal, [replace(part[-1], time=part[-1].time + 1)], share=0.5)) == 1
+
+
+@pytest.mark.slow
+def test_large_requests_of_a_busy_caller() -> None:
+    """Five of more rows than it ever sent, which its sum hides; each was usual if it is the first of many."""
+    signal = Rows()
+    assert said(signal, working_days(5, 6_000, rows=100)) == []
+    large = [replace(PLAIN, time=5 * DAY + 9 * HOUR + 60 * n, rows=1_000) for n in range(5)]
+    assert said(signal, large[:4]) == []
+    assert said(signal, large[4:]) == ["5 requests of up to 1000 rows in ten minutes, usually up to 100 in one"]
+    signal = Rows()
+    said(signal, working_days(5, 6_000, rows=100))
+    assert said(signal, [replace(each, rows=190) for each in large]) == []
+    assert said(signal, [replace(each, time=each.time * 1.0 + 660 * n) for n, each in enumerate(large)]) == []
 
 
 def test_an_outage_does_not_count() -> None:
-    """Clients repeat what failed with 503."""
+    """Clients retry requests that failed with 503."""
     signal = Rate()
     said(signal, working_days(5, 50))
     assert said(signal, hour_of(5, 9, 5_000, status=503)) == []
@@ -111,8 +155,8 @@ def test_an_outage_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("status", "count", "ordinary", "texts"),
     [
-        (422, 40, 0, ["30 of 30 requests in an hour were rejected, usually 0 in a hundred"]),
-        (401, 40, 20, ["30 of 50 requests in an hour were rejected, usually 0 in a hundred"]),
+        (422, 40, 0, ["30 of 30 requests in an hour were rejected, usually 0 %"]),
+        (401, 40, 20, ["30 of 50 requests in an hour were rejected, usually 0 %"]),
         (422, 29, 0, []),
         (422, 40, 60, []),
         (429, 400, 0, []),
@@ -124,48 +168,60 @@ def test_rejections(status: int, count: int, ordinary: int, texts: list[str]) ->
     signal = Rejections()
     said(signal, working_days(3, 50))
     said(signal, hour_of(3, 9, ordinary) if ordinary else [])
-    assert said(signal, hour_of(3, 9, count, status=status)) == texts
+    assert said(signal, hour_of(3, 9, count, status=status))[:1] == texts
 
 
 def test_who_is_always_rejected() -> None:
     """That becomes usual."""
     signal = Rejections()
-    assert len(said(signal, working_days(3, 50, status=422))) < 20
+    assert len(said(signal, working_days(3, 50, status=422))) < 30
     assert said(signal, hour_of(4, 9, 500, status=422)) == []
 
 
-def urls(count: int, apart: float = 1, **members: Any) -> Iterator[Observation]:
-    return (replace(PLAIN, time=apart * n, path=f"/{n}", **members) for n in range(count))
+def urls(count: int, apart: float = 1, endpoint: str | None = None, status: int = 404) -> Iterator[Observation]:
+    for n in range(count):
+        yield replace(PLAIN, time=apart * n, status=status, target=target_of(status, endpoint, f"/{n}"))
 
 
 @pytest.mark.parametrize(
     ("seen", "found"),
     [
-        (urls(10, endpoint=None, status=404), 1),
-        (urls(500, endpoint=None, status=401), 1),
-        (urls(9, endpoint=None, status=404), 0),
-        (urls(500, apart=600, endpoint=None, status=404), 0),
-        (urls(500, endpoint="item", status=404), 0),
+        (urls(10), 1),
+        (urls(500, status=401), 50),
+        (urls(9), 0),
+        (urls(500, apart=600), 0),
+        (urls(500, endpoint="item"), 0),
         (urls(500, endpoint="item", status=403), 0),
-        (urls(500, endpoint=None, status=200), 0),
-        (urls(500, endpoint=None, status=503), 0),
-        ((replace(PLAIN, time=n, endpoint=f"e{n}", status=403) for n in range(12)), 1),
-        ((replace(PLAIN, time=n, endpoint=None, path="/favicon.ico", status=404) for n in range(99)), 0),
+        (urls(500, status=200), 0),
+        (urls(500, status=503), 0),
+        ((replace(PLAIN, time=n, target=target_of(403, f"e{n}", "/")) for n in range(12)), 1),
+        ((replace(PLAIN, time=n, target=target_of(404, None, "/favicon.ico")) for n in range(99)), 0),
     ],
 )
 def test_scanning(seen: Iterator[Observation], found: int) -> None:
-    """Different URLs that lead nowhere; each hour is reported once."""
+    """Different unknown URLs; reported ones are not counted again."""
     assert said(Scanning(), seen) == ["10 different URLs in an hour that do not exist or are not allowed"] * found
 
 
-@pytest.mark.parametrize(("keys", "apart", "found"), [(10, 1, 1), (60, 1, 1), (9, 1, 0), (60, 600, 0)])
+@pytest.mark.parametrize(("keys", "apart", "found"), [(10, 1, 1), (60, 1, 6), (9, 1, 0), (60, 600, 0)])
 def test_credentials(keys: int, apart: int, found: int) -> None:
-    """Different keys; the same wrong key of a client that goes on counts once."""
+    """Different identities count; the same wrong credential that a client repeats counts once."""
     signal = Credentials()
-    seen = (replace(PLAIN, time=apart * n, status=401, claimed=f"key{n}") for n in range(keys))
-    assert said(signal, seen) == ["10 different API keys rejected in an hour"] * found
-    again = (replace(PLAIN, time=DAY + n, status=401, claimed="one") for n in range(500))
+    seen = (replace(PLAIN, time=apart * n, status=401, attempted=f"api_key:{n}") for n in range(keys))
+    assert said(signal, seen) == ["10 different identities in rejected credentials in an hour"] * found
+    again = (replace(PLAIN, time=DAY + n, status=401, attempted="api_key:one") for n in range(500))
     assert said(signal, again) == []
+
+
+@pytest.mark.parametrize(("networks", "found"), [(10, 1), (9, 0)])
+def test_targeted(networks: int, found: int) -> None:
+    """Rejected credentials of one identity from different networks; one network counts once."""
+    seen = [
+        replace(PLAIN, time=n, principal="", network=f"192.0.2.{n % networks}", status=401, attempted="bearer:ab")
+        for n in range(15)
+    ]
+    assert len(said(Targeted(), seen)) == found
+    assert said(Targeted(), [replace(each, attempted="") for each in seen]) == []
 
 
 def from_networks(day: int, count: int) -> Iterator[Observation]:
@@ -187,7 +243,7 @@ def test_networks(usual: int, days: int, today: int, texts: list[str]) -> None:
     """Many more than usual, after some days."""
     signal = Networks()
     assert said(signal, (each for day in range(days) for each in from_networks(day, usual))) == []
-    assert said(signal, from_networks(days, today)) == texts
+    assert said(signal, from_networks(days, today))[:1] == texts
 
 
 def arrivals(count: int, mean: float, begin: float, spread: float | None = None) -> Iterator[Observation]:
@@ -198,24 +254,54 @@ def arrivals(count: int, mean: float, begin: float, spread: float | None = None)
         yield replace(PLAIN, time=now)
 
 
+def mixed(*streams: Iterable[Observation]) -> list[Observation]:
+    return sorted((each for stream in streams for each in stream), key=attrgetter("time"))
+
+
 def test_a_bot() -> None:
-    """A person's key, used like a clock for half an hour and longer; reported once."""
+    """A person's key, used like a clock: found within a hundred requests."""
     signal = Regularity()
-    assert said(signal, arrivals(1_000, 60, 0)) == []
-    (text,) = said(signal, arrivals(800, 20, 10 * DAY, 0.02))
-    assert text == "a request every 19.9 s: 100 in a hundred gaps are the same within 10 %, usually 10"
+    assert said(signal, arrivals(2_000, 60, 0)) == []
+    (text, *_) = said(signal, arrivals(100, 20, 10 * DAY, 0.02))
+    assert text.startswith("requests at intervals of ")
+    assert 18 < float(text.split()[4]) < 22
+
+
+@pytest.mark.parametrize("busy", [60, 15, 10])
+def test_a_bot_beside_a_busy_caller(busy: float) -> None:
+    """Requests between those of the bot do not hide it."""
+    signal = Regularity()
+    assert said(signal, arrivals(int(4 * DAY / busy), busy, 0)) == []
+    beside = mixed(arrivals(int(HOUR / busy), busy, 10 * DAY), arrivals(180, 20, 10 * DAY, 0.02))
+    assert len(said(signal, beside)) >= 1
+
+
+def test_what_other_workers_served_comes_late() -> None:
+    """Times in parts, some seconds late, have the same period."""
+    signal = Regularity()
+    said(signal, arrivals(2_000, 60, 0))
+    bot = list(arrivals(100, 20, 10 * DAY, 0.02))
+    late = [
+        replace(part[-1], count=len(part), times=tuple(each.time for each in part))
+        for begin in range(0, 100, 10)
+        for part in (bot[begin + 1 : begin + 10 : 2], bot[begin : begin + 10 : 2])
+    ]
+    assert len(said(signal, late)) >= 1
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (arrivals(1_000, 60, 0, 0.01), arrivals(800, 20, 10 * DAY, 0.02)),
+        (arrivals(6_000, 60, 0, 0.01), arrivals(800, 60, 10 * DAY, 0.02)),
         ((), arrivals(2_000, 60, 0, 0.01)),
-        (arrivals(1_000, 60, 0), arrivals(2_000, 0.5, 10 * DAY, 0.02)),
-        (arrivals(1_000, 60, 0), arrivals(800, 20, 10 * DAY, 0.9)),
-        (arrivals(1_000, 60, 0), arrivals(800, 2 * HOUR, 10 * DAY, 0.01)),
+        (arrivals(6_000, 60, 0), arrivals(2_000, 0.5, 10 * DAY, 0.02)),
+        (arrivals(6_000, 60, 0), arrivals(800, 20, 10 * DAY, 0.9)),
+        (arrivals(6_000, 60, 0), arrivals(800, 2 * HOUR, 10 * DAY, 0.01)),
+        (arrivals(6_000, 60, 0), arrivals(5_000, 13, 10 * DAY)),
+        (arrivals(6_000, 60, 0), (replace(each, status=503) for each in arrivals(800, 20, 10 * DAY, 0.01))),
+        (arrivals(6_000, 60, 0), mixed(*(arrivals(20, 0.8, at.time, 0.2) for at in arrivals(50, 300, 10 * DAY)))),
     ],
-    ids=["was regular", "new and regular", "for some minutes", "not regular", "hours apart"],
+    ids=["had this period", "new and regular", "fast", "not regular", "hours apart", "busy", "retries", "bursts"],
 )
 def test_no_bot(before: Iterable[Observation], after: Iterable[Observation]) -> None:
     """A monitor, a batch, a person."""
@@ -227,10 +313,11 @@ def test_no_bot(before: Iterable[Observation], after: Iterable[Observation]) -> 
 @pytest.mark.parametrize(
     ("requests", "apart", "days", "texts"),
     [
-        (30, DAY, 20, ["the first request in 20 days, where 1.0 was the longest gap"]),
+        (30, DAY, 20, ["the first request in 20 days; the longest earlier gap was 1.0 days"]),
         (30, DAY, 13, []),
         (30, 10 * DAY, 25, []),
         (10, DAY, 20, []),
+        (17, DAY, 20, []),
     ],
 )
 def test_silence(requests: int, apart: int, days: int, texts: list[str]) -> None:
@@ -243,17 +330,21 @@ def test_silence(requests: int, apart: int, days: int, texts: list[str]) -> None
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_a_clock_that_runs_backwards(kind: type[Any]) -> None:
-    """No signal fails, whatever the times are."""
+    """With any times, no signal fails, and its state can be stored and explained."""
     signal, chance = kind(), random.Random(2)
     for _ in range(3_000):
         status = chance.choice([200, 401, 404, 422])
-        seen = replace(PLAIN, time=chance.uniform(-1e6, 1e7), status=status, rows=2**53, size=2**53, claimed="x")
-        signal.observe(seen)
+        now = chance.uniform(-1e6, 1e7)
+        seen = replace(PLAIN, time=now, status=status, rows=2**53, size=2**53, attempted="x", target=5)
+        signal.observe(seen, 1.0)
+        assert signal.read(now).score >= 0
+    assert isinstance(signal.explain(), str)
 
 
 def test_a_set_is_bounded() -> None:
     """Further values are not counted, and a new window begins empty."""
     found = Distinct(HOUR, 64)
     assert sum(found.add(1, n) for n in range(10_000)) == len(found) == 64
-    assert found.add(HOUR, "x")
+    assert found.add(HOUR, 1)
     assert len(found) == 1
+    assert (found.count(HOUR), found.count(2 * HOUR)) == (1, 0)

@@ -1,4 +1,4 @@
-"""Every attack on a log is detected with the outside checkpoints; what is not detected without them is stated."""
+"""Every attack on a log is detected with external checkpoints; those undetected without them are listed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flask_secure_ml.testing import FakeClock
 
 CASES = json.loads((Path(__file__).parents[2] / "corpus/audit/attacks.json").read_text())
 MAX_AGE = {"silence_until_now": 600}
+RETENTION = {"postdated_retirement": 30}
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def scene(tmp_path: Path, clock: FakeClock) -> Scene:
 @pytest.mark.parametrize("outside", [True, False], ids=["outside", "alone"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['by']}-{case['attack']}")
 def test_attacks(scene: Scene, case: dict[str, Any], outside: bool) -> None:
-    """Each attack changes the log, and is found, or is one of those that need the outside checkpoints."""
+    """Each attack changes the log, and is found, or is one of those that need the external checkpoints."""
     assert scene.site.verify(outside=outside).ok
     before = snapshot(scene.site.folder) + str(scene.site.clock.now())
     kept = scene.site.outside.read_text()
@@ -33,7 +34,8 @@ def test_attacks(scene: Scene, case: dict[str, Any], outside: bool) -> None:
     assert snapshot(scene.site.folder) + str(scene.site.clock.now()) != before
     if case["by"] == "outsider":
         assert scene.site.outside.read_text().startswith(kept)
-    report = scene.site.verify(outside=outside, max_age=MAX_AGE.get(case["attack"]))
+    options = {"max_age": MAX_AGE.get(case["attack"]), "retention_days": RETENTION.get(case["attack"])}
+    report = scene.site.verify(outside=outside, **options)
     wanted = case["outside" if outside else "alone"]
     assert (wanted in kinds(report)) if wanted else report.ok, [str(each) for each in report.findings]
 
@@ -47,7 +49,7 @@ def test_the_first_bad_record_is_named(scene: Scene) -> None:
 
 
 def test_every_bit_of_a_record_is_protected(scene: Scene) -> None:
-    """Whatever byte of a covered line is changed."""
+    """A change of any byte of a covered line is detected."""
     lines = scene.lines(scene.one)
     for position in range(len(lines[audit_attacks.OLD])):
         edited = bytearray(lines[audit_attacks.OLD])
@@ -66,7 +68,7 @@ def test_a_torn_line_is_a_crash(scene: Scene) -> None:
 
 
 def test_a_checkpoint_that_nobody_signed(scene: Scene, tmp_path: Path) -> None:
-    """Outside checkpoints count only with a signature of the app."""
+    """External checkpoints count only with a signature of the app."""
     text = scene.site.outside.read_text()
     scene.site.outside.write_text(text.replace("tests/audit\n4\n", "tests/audit\n3\n"))
     report = scene.site.verify()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from flask_secure_ml import Exchange
 from flask_secure_ml.signals import audit_unavailable
 from flask_secure_ml.state import state_of
 from flask_secure_ml.testing import FakeClock
+from loggers import unchanged_loggers
 from support import HTTPS, caller
 
 SENT = "a secret"
@@ -135,10 +137,10 @@ def test_a_directory_that_is_gone(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_a_bug_is_no_missing_record(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong while a record is made, the response does not leave without it."""
+    """After any error while a record is created, the response is not sent without it."""
     audited = Audited(tmp_path, clock, AUDIT_REQUIRED=True)
 
-    def broken(_exchange: Exchange) -> dict[str, object]:
+    def broken(*_source: object) -> dict[str, object]:
         raise ZeroDivisionError(SENT)
 
     monkeypatch.setattr("flask_secure_ml.observe.audit.log.members_of", broken)
@@ -171,7 +173,7 @@ def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, clock: FakeClock, disk:
 def test_a_part_that_cannot_be_removed(
     tmp_path: Path, clock: FakeClock, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing follows it: the process begins another stream, and the part is what a crash would leave."""
+    """The process begins a new stream after it, and the part looks like the result of a crash."""
     site = Site(tmp_path, clock)
     writer = site.writer()
     append([writer], 3, clock)
@@ -259,7 +261,7 @@ def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
 
 
 def test_a_real_full_disk(tmp_path: Path) -> None:
-    """A file system of a few pages, where whoever runs the tests may mount one."""
+    """A file system of a few pages, if the tests may mount one."""
     mounted = tmp_path / "small"
     mounted.mkdir()
     done = subprocess.run(
@@ -298,7 +300,7 @@ def test_an_end_that_cannot_be_written(
 
 
 def test_an_index_that_cannot_be_written(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a leaf is removed, records go on, and the next checkpoint covers them."""
+    """Half a leaf is removed, recording continues, and the next checkpoint covers it."""
     site = Site(tmp_path, clock)
     writer: IdleWriter = site.writer()  # type: ignore[assignment]
     append([writer], 3, clock)
@@ -312,3 +314,42 @@ def test_an_index_that_cannot_be_written(tmp_path: Path, clock: FakeClock, monke
     writer.checkpoint()
     report = site.verify()
     assert (kinds(report), report.leaves, report.records) == ([], 2, 7)
+
+
+class Printed:
+    """The output of logging if there is no handler."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._stream = StringIO()
+        patch.setattr(logging, "lastResort", logging.StreamHandler(self._stream))
+        for name in ("", "flask_secure_ml"):
+            logging.getLogger(name).handlers = []
+
+    def lines(self) -> list[str]:
+        return self._stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("apps", [1, 2])
+def test_messages_are_still_printed(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, apps: int
+) -> None:
+    """Without a logging configuration, messages are printed once, with an audit log too."""
+    with unchanged_loggers("flask_secure_ml"):
+        printed = Printed(monkeypatch)
+        audited = [Audited(tmp_path / str(number), clock) for number in range(apps)]
+        logging.getLogger("flask_secure_ml.refresh.breaker").error("the store is down")
+        assert printed.lines() == ["the store is down"]
+        assert [each.records("outage")[0]["message"] for each in audited] == ["the store is down"] * apps
+
+
+@pytest.mark.parametrize("taker", ["", "flask_secure_ml", "flask_secure_ml.refresh"])
+def test_messages_that_the_app_handles_are_not_printed(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, taker: str
+) -> None:
+    with unchanged_loggers("flask_secure_ml", "flask_secure_ml.refresh"):
+        printed = Printed(monkeypatch)
+        audited = Audited(tmp_path, clock)
+        logging.getLogger(taker).addHandler(logging.NullHandler())
+        logging.getLogger("flask_secure_ml.refresh.breaker").error("the store is down")
+        assert printed.lines() == []
+        assert len(audited.records("outage")) == 1

@@ -1,20 +1,26 @@
-"""Files of a log: rotation, retention, processes that died, forks, and what the disk has."""
+"""Files of a log: rotation, retention, dead processes, forks, and disk contents."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
 import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from audit_logs import EVERY, Site, append, kinds, stream_of
 from flask_secure_ml.observe.audit import index as index_module
+from flask_secure_ml.observe.audit import retention, verify
 from flask_secure_ml.observe.audit.index import INDEX, STATE, open_index
 from flask_secure_ml.observe.audit.records import canonical, parse
 from flask_secure_ml.observe.audit.stream import CLOSED, STREAMS, StreamOptions
+from flask_secure_ml.observe.audit.writer import Writer
 from flask_secure_ml.testing import FakeClock
 from forks import run_forking
 
@@ -32,7 +38,7 @@ def test_a_file_is_private(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_rotation_by_size(tmp_path: Path, clock: FakeClock) -> None:
-    """The chain goes on in the next file; the one before is closed."""
+    """The chain continues in the next file; the previous one is closed."""
     site = Site(tmp_path, clock, stream=StreamOptions("off", rotate_bytes=4096))
     writer = site.writer()
     append([writer], 50, clock)
@@ -92,7 +98,7 @@ def test_a_file_under_the_name_of_another_stream(tmp_path: Path, clock: FakeCloc
 
 
 def test_strange_files(tmp_path: Path, clock: FakeClock) -> None:
-    """Empty ones, and ones that are none of a stream, stop nobody; what is no record is found."""
+    """Empty and foreign files do not stop verification; lines that are not records are reported."""
     site = Site(tmp_path, clock, retention=DAY)
     writer = site.writer()
     append([writer], 3, clock)
@@ -109,7 +115,7 @@ def test_strange_files(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def _retention(tmp_path: Path, clock: FakeClock) -> Site:
-    """Return a log of 40 days, of which 10 are kept."""
+    """Return a log of 40 days with a retention of 10 days."""
     site = Site(tmp_path, clock, stream=StreamOptions("off", rotate_seconds=DAY), retention=10 * DAY, every=DAY)
     first, second = site.writer(), site.writer()
     append([first], 2, clock)
@@ -125,7 +131,7 @@ def _retention(tmp_path: Path, clock: FakeClock) -> Site:
 
 
 def test_retention(tmp_path: Path, clock: FakeClock) -> None:
-    """Covered files are deleted when they are old enough, which the verifier accepts if it is told how old that is."""
+    """Old covered files are deleted, which the verifier accepts if it knows the retention time."""
     site = _retention(tmp_path, clock)
     files = sorted((site.folder / STREAMS).iterdir())
     assert 9 <= len(files) <= 12
@@ -135,11 +141,13 @@ def test_retention(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_what_is_deleted_too_early_is_found(tmp_path: Path, clock: FakeClock) -> None:
-    """Or in the middle, or besides."""
+    """Also in the middle, or other files."""
     site = _retention(tmp_path, clock)
     oldest = min((site.folder / STREAMS).iterdir())
     oldest.unlink()
-    assert {"order", "missing_segment", "truncated"} & set(kinds(site.verify(retention_days=10)))
+    assert {"order", "missing_segment", "truncated"} & set(
+        kinds(site.verify(retention_days=10, now=clock.now() + 2 * DAY))
+    )
 
 
 def test_what_no_checkpoint_covers_is_kept(tmp_path: Path, clock: FakeClock) -> None:
@@ -231,7 +239,7 @@ def _state_of_others(path: Path) -> None:
 def test_what_the_index_needs_is_computed_again(
     tmp_path: Path, clock: FakeClock, damage: Callable[[Path], None]
 ) -> None:
-    """Where the file beside it is missing or does not fit."""
+    """If the auxiliary file is missing or does not match."""
     site = Site(tmp_path, clock)
     writer = site.writer()
     append([writer], 1, clock)
@@ -295,7 +303,7 @@ audited.assert_verifies()
 
 
 def test_forks(tmp_path: Path) -> None:
-    """Each child has a stream of its own and nothing of its parent's, as under gunicorn with ``preload_app``."""
+    """Each child has its own stream, separate from its parent's, as under gunicorn with ``preload_app``."""
     run_forking(FORK.format(shared=str(Path(__file__).parents[2] / "shared"), base=str(tmp_path)))
 
 
@@ -330,3 +338,139 @@ ended(child)
 def test_a_fork_while_the_index_is_locked(tmp_path: Path) -> None:
     """The child does not keep the lock."""
     run_forking("import time" + LOCKED.format(shared=str(Path(__file__).parents[2] / "shared"), base=str(tmp_path)))
+
+
+def test_a_process_starts_while_another_searches_for_dead_ones(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search does not hold the lock of a file that its writer has created and not yet locked."""
+    site = Site(tmp_path, clock)
+    one, two = site.writer(), site.writer()
+    append([one], 3, clock)
+    held: list[Any] = []
+    create = os.open
+
+    def searching(path: Path) -> bool:
+        held.append(path.open("rb"))
+        fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+
+    def created(path: Any, *arguments: Any) -> int:
+        descriptor = create(path, *arguments)
+        if str(path).endswith("-000000.jsonl"):
+            one.checkpoint()
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "is_in_use", searching)
+        patch.setattr(os, "open", created)
+        append([two], 3, clock)
+    for each in held:
+        each.close()
+    one.checkpoint()
+    two.checkpoint()
+    assert site.verify().ok
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"no JSON",
+        b"[]",
+        b'{"kind":"head"}',
+        b'{"kind":"head","seq":"x","stream":"@","time":"2026-01-01T00:00:00.000000Z"}',
+        b'{"kind":"head","seq":9,"stream":"@","time":7}',
+        b'{"kind":"head","seq":9,"stream":["@"],"time":7}',
+    ],
+)
+def test_a_broken_index(tmp_path: Path, clock: FakeClock, line: bytes) -> None:
+    """Whatever a disk or an attacker has put into it: checkpoints and retention continue, and it is reported."""
+    site = Site(tmp_path, clock, stream=StreamOptions("off", rotate_seconds=DAY), retention=10 * DAY, every=DAY)
+    writer = site.writer()
+    append([writer], 3, clock)
+    writer.checkpoint()
+    with (site.folder / INDEX).open("ab") as file:
+        file.write(line.replace(b"@", stream_of(writer).encode()) + b"\n")
+    for _ in range(14):
+        clock.advance(DAY)
+        append([writer], 3, clock)
+        writer.checkpoint()
+    assert len(site.files(writer)) < 14
+    assert "bad_leaf" in kinds(site.verify(retention_days=10))
+
+
+@pytest.mark.parametrize("size", [1.5, "1", None, -1, True, 10**30])
+def test_a_broken_state(tmp_path: Path, clock: FakeClock, size: object) -> None:
+    """The tree is computed again from the index."""
+    site = Site(tmp_path, clock)
+    writer = site.writer()
+    append([writer], 3, clock)
+    writer.checkpoint()
+    state = json.dumps({"hashes": [], "size": size, "end": 0}).encode()
+    (site.folder / STATE).write_bytes(hashlib.sha256(state).hexdigest().encode() + b"\n" + state)
+    writer.checkpoint()
+    assert site.verify().ok
+
+
+class _Deleting:
+    """Deletes old files at a given moment of a verification."""
+
+    def __init__(self, clock: FakeClock, writer: Writer) -> None:
+        self._clock = clock
+        self._writer = writer
+        self.deletes = True
+
+    def __call__(self, *_: object) -> None:
+        if self.deletes:
+            self.deletes = False
+            self._clock.advance(2 * DAY)
+            append([self._writer], 1, self._clock)
+            self._writer.checkpoint()
+
+
+def _retired_while_verified(tmp_path: Path, clock: FakeClock) -> tuple[Site, _Deleting, Callable[[], int]]:
+    site = Site(tmp_path, clock, stream=StreamOptions("off", rotate_seconds=DAY), retention=10 * DAY, every=DAY)
+    writer = site.writer()
+    for _ in range(12):
+        append([writer], 3, clock)
+        writer.checkpoint()
+        clock.advance(DAY)
+    return site, _Deleting(clock, writer), lambda: len(site.files(writer))
+
+
+@pytest.mark.parametrize("when", ["check_heartbeats", "_files"])
+def test_retention_while_a_log_is_verified(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Files that the app deletes after the index was read, or the files listed, are not reported."""
+    site, delete, count = _retired_while_verified(tmp_path, clock)
+    before, original = count(), getattr(verify, when)
+
+    def interrupted(*arguments: Any) -> Any:
+        found = original(*arguments)
+        delete()
+        return found
+
+    monkeypatch.setattr(verify, when, interrupted)
+    report = site.verify(retention_days=10, now=clock.now() + 2 * DAY)
+    assert count() < before
+    assert not delete.deletes
+    assert {each.kind for each in report.findings} == {"retired"}
+
+
+def test_what_somebody_deletes_while_a_log_is_verified(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that someone else deletes is reported, even if the app deletes older files meanwhile."""
+    site, delete, _ = _retired_while_verified(tmp_path, clock)
+    name = "check_heartbeats"
+    original = getattr(verify, name)
+
+    def interrupted(*arguments: Any) -> None:
+        original(*arguments)
+        delete()
+        sorted((site.folder / STREAMS).iterdir())[2].unlink()
+
+    monkeypatch.setattr(verify, name, interrupted)
+    assert "missing_segment" in kinds(site.verify(retention_days=10, now=clock.now() + 2 * DAY))

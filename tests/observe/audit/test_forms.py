@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_secure_ml.observe.audit.checkpoint import _parsed, _verifies, sign, verifier_key
+from flask_secure_ml.observe.audit.checkpoint import _parsed, _verifies, notes_in, sign, verifier_key
 from flask_secure_ml.observe.audit.export import as_cef, as_ecs
 from flask_secure_ml.observe.audit.keys import (
     APP_KEYS,
@@ -48,7 +48,7 @@ def test_rfc_8785() -> None:
 
 @given(MEMBERS)
 def test_canonical_is_what_python_says(members: dict[str, Any]) -> None:
-    """The form is that of a second implementation, and parses to what was recorded."""
+    """The form equals that of a second implementation, and parses to the recorded values."""
     members = checked(members)
     found = canonical(members)
     assert found == json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -61,7 +61,7 @@ def test_canonical_is_what_python_says(members: dict[str, Any]) -> None:
     [b'{"b":1,"a":2}', b'{"a": 1}', b'{"a":1,"a":1}', b'{"a":"\\u0041"}', b"[]", b"", b'{"a":1} ', b'{"a":1.0e1}'],
 )
 def test_one_form_only(record: bytes) -> None:
-    """A record that says the same in another form is not one."""
+    """The same record in another form is not valid."""
     with pytest.raises(BrokenLineError):
         parse(record)
 
@@ -106,7 +106,7 @@ def test_the_tree_is_its_definition(leaves: list[bytes]) -> None:
 
 
 def test_the_checkpoint_of_c2sp() -> None:
-    """The lines of tlog-checkpoint, the signature line of signed-note, and the key id as it says."""
+    """The lines of tlog-checkpoint, the signature line of signed-note, and its key id."""
     key = Ed25519PrivateKey.generate()
     tree = Tree()
     tree.append(b"leaf")
@@ -124,6 +124,20 @@ def test_the_checkpoint_of_c2sp() -> None:
     )
 
 
+def test_lines_of_extensions(tmp_path: Path) -> None:
+    """A note may have sixteen. A file of nothing but beginnings of notes is read in a time that grows with its size."""
+    make_keys(tmp_path / "log", tmp_path / "key", "tests/audit")
+    signing, verifier = load_app_keys(tmp_path / "log").signing, load_verification_key(tmp_path / "key").verifier
+    tree = Tree()
+    tree.append(b"leaf")
+    note = sign(tree, "tests/audit", signing)
+    body, _, signature = note.partition("\n\n")
+    assert [each is not None for each in notes_in(note, verifier)] == [True]
+    for count, found in ((16, [None]), (17, [])):
+        assert list(notes_in("\n".join([body, *["x"] * count, "", signature]), verifier)) == found
+    assert list(notes_in(f"{body}\n" * 40_000, verifier)) == []
+
+
 def test_the_example_of_signed_note() -> None:
     """The key and the signature that the documentation of Go's package ``note`` shows: another implementation's."""
     name, public = _parsed("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
@@ -135,7 +149,7 @@ def test_the_example_of_signed_note() -> None:
 
 
 def test_checkpoints_in_syslog(tmp_path: Path) -> None:
-    """Whatever a collector puts before a message, checkpoints in it are found."""
+    """Checkpoints are found after any prefix of a collector."""
     make_keys(tmp_path / "log", tmp_path / "key", "tests/audit")
     key = load_verification_key(tmp_path / "key")
     notes = []
@@ -153,7 +167,7 @@ def test_checkpoints_in_syslog(tmp_path: Path) -> None:
 
 
 def test_keys(tmp_path: Path) -> None:
-    """Private files; the app cannot open what it sealed; a header belongs to its key."""
+    """The files are private; the app cannot open sealed keys; a header belongs to its key."""
     make_keys(tmp_path / "log", tmp_path / "key", "tests/audit")
     app, offline = load_app_keys(tmp_path / "log"), load_verification_key(tmp_path / "key")
     assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o700
@@ -174,7 +188,7 @@ def test_keys(tmp_path: Path) -> None:
 
 
 def test_keys_that_cannot_be_written(tmp_path: Path) -> None:
-    """Leave nothing behind, so that the command can be repeated."""
+    """No file is left, so that the command can be repeated."""
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / APP_KEYS).symlink_to("nowhere")
     with pytest.raises(FileExistsError):
@@ -232,10 +246,10 @@ RECORD = {
 
 
 def test_ecs() -> None:
-    """The fields of the Elastic Common Schema, and what it has no field for under our own name."""
+    """The fields of the Elastic Common Schema, and a namespace for all others."""
     assert as_ecs(RECORD) == {
         "@timestamp": "2027-01-15T08:00:00.000000Z",
-        "client": {"ip": "192.0.2.1"},
+        "client": {"address": "192.0.2.1", "ip": "192.0.2.1"},
         "ecs": {"version": "8.11.0"},
         "error": {"code": "not_authenticated"},
         "event": {
@@ -257,6 +271,61 @@ def test_ecs() -> None:
 def test_cef() -> None:
     """One line; equals signs in values and bars in the head are escaped."""
     line = as_cef(RECORD | {"action": "a|b"})
-    assert line.startswith(r"CEF:0|flask-secure-ml|flask-secure-ml|1|a\|b|a\|b 401|7|rt=2027-01-15T08:00:00.000000Z ")
-    assert r"reason=wrong \= secret" in line
-    assert "outcome=401" in line
+    assert line == (
+        r"CEF:0|flask-secure-ml|flask-secure-ml|1|a\|b|a\|b 401|7|rt=1800000000000 src=192.0.2.1 suser=api_key:x "
+        r"requestMethod=POST request=predict outcome=401 reason=wrong \= secret externalId=r1 cs1=s cs1Label=stream "
+        r"cn1=3 cn1Label=seq cs2=not_authenticated cs2Label=code msg=client: a\=b|c, duration_us: 1500"
+    )
+
+
+ANOMALY = {
+    "action": "anomaly",
+    "explanation": "40 times its usual rows",
+    "kind": "principal",
+    "prev": "0" * 64,
+    "signal": "rows",
+    "stream": "s",
+    "subject": "api_key:x",
+    "time": "2027-01-15T08:00:00.000000Z",
+}
+REVOKED = {"action": "key_revoked", "client": "batch", "key": "4fGh", "user": "root", "scopes": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("record", "extension"),
+    [
+        (
+            ANOMALY,
+            "cs1=s cs1Label=stream msg=40 times its usual rows, kind: principal, signal: rows, subject: api_key:x",
+        ),
+        (REVOKED, "suser=root msg=client: batch, key: 4fGh, user: root, scopes: a b"),
+        ({"action": "block", "message": "network 192.0.2.1 blocked"}, "msg=network 192.0.2.1 blocked"),
+        ({"action": "stop"}, ""),
+    ],
+    ids=["anomaly", "operator", "message", "nothing"],
+)
+def test_cef_of_an_event(record: dict[str, Any], extension: str) -> None:
+    """No member is lost: those without a key of their own are in the message."""
+    assert as_cef(record).rpartition("|")[2].removeprefix("rt=1800000000000 ") == extension
+
+
+def test_ecs_of_an_event() -> None:
+    """The user is the operator, not the client of the key."""
+    document = as_ecs(REVOKED)
+    assert document["user"] == {"name": "root"}
+    assert document["flask_secure_ml"] == {"client": "batch", "key": "4fGh", "scopes": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("network", "ecs", "cef"),
+    [
+        ("2001:db8::", {"address": "2001:db8::", "ip": "2001:db8::"}, "c6a2=2001:db8:: c6a2Label=Source IPv6 Address"),
+        ("unknown", {"address": "unknown"}, ""),
+    ],
+    ids=["ipv6", "unix_socket"],
+)
+def test_addresses(network: str, ecs: dict[str, str], cef: str) -> None:
+    """Only IP addresses are in fields of that type; collectors reject other values."""
+    record = {"action": "request", "network": network}
+    assert as_ecs(record)["client"] == ecs
+    assert as_cef(record).rpartition("|")[2] == cef

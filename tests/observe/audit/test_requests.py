@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import logging.config
 import re
 import threading
 from contextlib import suppress
@@ -13,11 +15,14 @@ from typing import Any
 import pytest
 from marshmallow import Schema, fields
 
-from audited_app import Audited
-from flask_secure_ml import SecureML
-from flask_secure_ml.observe.audit.requests import _known
+from audited_app import Audited, Rows
+from flask_secure_ml import SecureML, current_exchange, protect, public
+from flask_secure_ml.observe.request_log.entry import known_pointer
 from flask_secure_ml.testing import FakeClock
+from loggers import unchanged_loggers
 from support import HTTPS, caller
+
+KEY_SET_LOGGER = "flask_secure_ml.authentication.tokens.key_set"
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def audited(tmp_path: Path, clock: FakeClock) -> Audited:
 
 
 def test_the_record_of_a_prediction(audited: Audited) -> None:
-    """Who, when, what, with what result, on what input: authentication, limits and prediction in one record."""
+    """One record has the caller, time, action, result and input: authentication, limits and prediction."""
     response = audited.client.post(
         "/predict/x", base_url=HTTPS, headers=caller("ada", "predict"), json={"rows": [[1, 2], [3, 4]]}
     )
@@ -97,6 +102,43 @@ def test_clear_text(audited: Audited) -> None:
     assert audited.records("request")[0]["code"] == "tls_required"
 
 
+def test_the_model_of_a_registry(audited: Audited) -> None:
+    """Its version may be a number."""
+
+    @audited.app.get("/named")
+    @public
+    def named() -> str:
+        current_exchange.used_model("digits", 12)
+        return "ok"
+
+    audited.client.get("/named", base_url=HTTPS)
+    assert audited.records("request")[0]["model"] == "digits@12"
+    (line,) = audited.sink.records
+    assert (line["model.name"], line["model.version"]) == ("digits", "12")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        ("/predict/x", {"rows": [[1, 2]]}, "digits@3"),
+        ("/other", {"rows": [[1, 2]]}, "all@7"),
+        ("/other", {"rows": "invalid"}, None),
+        ("/open", None, None),
+    ],
+    ids=["named", "served", "rejected", "no_body"],
+)
+def test_the_model(tmp_path: Path, clock: FakeClock, path: str, body: dict[str, Any] | None, model: str | None) -> None:
+    """The one that the view names or, if a body was accepted, the one that the app serves; the log agrees."""
+    audited = Audited(tmp_path, clock, MODEL={"name": "all", "version": "7"})
+    audited.app.add_url_rule("/other", "other", protect(body=Rows)(lambda payload: "ok"), methods=["POST"])
+    method = "GET" if body is None else "POST"
+    audited.client.open(path, method=method, base_url=HTTPS, headers=caller("ada", "predict"), json=body)
+    (record,) = audited.records("request")
+    assert record.get("model") == model
+    (line,) = audited.sink.records
+    assert f"{line['model.name']}@{line['model.version']}" == (model or "all@7")
+
+
 @pytest.mark.parametrize(("path", "reason"), [("/stream", None), ("/broken-stream", "unhandled RuntimeError")])
 def test_streams_have_two_records(audited: Audited, path: str, reason: str | None) -> None:
     """One when the response starts, one when it ends, with why it ended early."""
@@ -124,14 +166,45 @@ def test_the_record_is_there_before_the_first_byte(audited: Audited) -> None:
         pytest.param(
             "warning", "flask_secure_ml.limits.failure_throttle", "network 192.0.2.1 blocked", "block", id="block"
         ),
-        pytest.param("warning", "flask_secure_ml.limits.engine", "counted from zero", "limits", id="limits"),
+        pytest.param("warning", "flask_secure_ml.limits.sqlite_file", "counted from zero", "limits", id="limits"),
         pytest.param("error", "flask_secure_ml.refresh.breaker", "the store is down: refused", "outage", id="outage"),
+        pytest.param("warning", KEY_SET_LOGGER, "ignoring signing key 2 of a JWK Set: oct", "key_set", id="key_set"),
     ],
 )
 def test_blocks_and_outages(audited: Audited, level: str, logger: str, message: str, action: str) -> None:
-    """What the parts of the package log about them is recorded."""
+    """They are recorded as the package logs them."""
     getattr(logging.getLogger(logger), level)("%s", message)
     assert [each["message"] for each in audited.records(action)] == [message]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "off", "blocks"),
+    [
+        ({}, 5, 0),
+        ({"disable_existing_loggers": False}, 0, 1),
+        ({"disable_existing_loggers": False, "loggers": {"flask_secure_ml": {"level": "INFO"}}}, 0, 1),
+        ({"disable_existing_loggers": False, "loggers": {"flask_secure_ml": {"level": "CRITICAL"}}}, 5, 0),
+    ],
+    ids=["disabled", "kept", "configured", "level"],
+)
+def test_logging_that_is_configured_later(
+    tmp_path: Path, clock: FakeClock, configuration: dict[str, Any], off: int, blocks: int
+) -> None:
+    """Events are still recorded, or the log has a record that they are not."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("flask_secure_ml")]
+    with unchanged_loggers(*names):
+        audited = Audited(tmp_path, clock, FAILED_AUTH_LIMITS=["1/minute"])
+        logging.config.dictConfig({"version": 1, **configuration})
+        for _ in range(3):
+            audited.client.get("/x", base_url=HTTPS, headers=caller("bad"))
+    assert [len(each["loggers"]) for each in audited.records("events_off")] == [off] * bool(off)
+    assert len(audited.records("block")) == blocks
+
+
+def test_messages_have_no_credentials(audited: Audited) -> None:
+    """A token may claim a subject that looks like one."""
+    logging.getLogger("flask_secure_ml.limits").warning("%r is blocked", "https://issuer#eyJhbGciOi.c4n4ry")
+    assert [each["message"] for each in audited.records("limits")] == ["'https://issuer#[redacted]' is blocked"]
 
 
 def test_a_real_block_is_recorded(tmp_path: Path, clock: FakeClock) -> None:
@@ -141,6 +214,51 @@ def test_a_real_block_is_recorded(tmp_path: Path, clock: FakeClock) -> None:
         audited.client.get("/x", base_url=HTTPS, headers=caller("bad"))
     (record,) = audited.records("block")
     assert record["message"].startswith("network 127.0.0.1 blocked for 60 seconds")
+
+
+@pytest.mark.parametrize(
+    ("store", "names"), [("memory:", ["one"]), ("sqlite:{}/state", ["one", "two"])], ids=["memory", "sqlite"]
+)
+def test_a_blocked_caller_is_recorded(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture, store: str, names: list[str]
+) -> None:
+    """Once, by one of the processes that share a store, however long its requests extend the block."""
+    settings = {
+        "STORE_URI": store.format(tmp_path),
+        "PLANS": {"default": {"requests": ["2/minute"]}},
+        "LIMIT_BACKOFF": {"tolerance": 1, "base": 5, "jitter": 0, "block_after": 2, "block": 4_000},
+    }
+    apps = [Audited(tmp_path / name, clock, **settings) for name in names]
+    statuses: list[int] = []
+    for _ in range(30):
+        statuses += [each.client.get("/x", base_url=HTTPS, headers=caller("eve")).status_code for each in apps]
+        clock.advance(1.5)
+    assert statuses[-2:] == [429, 429]
+    message = "'test:eve' blocked for 4000 seconds: more requests before Retry-After than tolerated (penalty 2)"
+    assert [each for each in caplog.messages if "blocked" in each] == [message]
+    assert [each["message"] for each in apps[0].records("block")] == [message]
+
+
+def test_a_log_that_is_collected_during_a_message(tmp_path: Path, clock: FakeClock) -> None:
+    """Its handler is removed, and the log of another app still gets the message."""
+    package = logging.getLogger("flask_secure_ml")
+    before = [*package.handlers]
+    apps = [Audited(tmp_path / "one", clock)]
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            apps.clear()
+            gc.collect()
+
+    collector = Collector()
+    package.addHandler(collector)
+    try:
+        other = Audited(tmp_path / "two", clock)
+        logging.getLogger("flask_secure_ml.limits").warning("the store was reset")
+    finally:
+        package.removeHandler(collector)
+    assert [each["message"] for each in other.records("limits")] == ["the store was reset"]
+    assert len([each for each in package.handlers if each not in before]) == 1
 
 
 def test_events_of_the_app(audited: Audited) -> None:
@@ -160,8 +278,31 @@ def test_events_of_the_app(audited: Audited) -> None:
             SecureML.audit_event(audited.app, "model_replaced", wrong)
 
 
+@pytest.mark.parametrize("note", ["a" * 1000, "\n" * 200, "\U0001f600" * 250])
+def test_events_that_are_too_large(audited: Audited, note: str) -> None:
+    """They are rejected, because the verification reports lines of more than 64 KiB as tampering."""
+    largest = 60_000 // len(json.dumps(note, ensure_ascii=False).encode().replace(b"\\n", b"xxxxxx")) - 1
+    notes = [note] * min(largest, 64)
+    assert SecureML.audit_event(audited.app, "notes", {"notes": notes})
+    with pytest.raises(ValueError, match="60000 bytes"):
+        SecureML.audit_event(audited.app, "notes", {"notes": notes, "more": notes})
+    audited.log.close()
+    audited.assert_verifies()
+
+
+def test_a_record_that_is_too_long(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as missing, and the stream continues."""
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_secure_ml.observe.audit.log.members_of", lambda *_: {"action": "x", "text": "a" * 70_000})
+        audited.client.get("/open", base_url=HTTPS)
+    audited.client.get("/open", base_url=HTTPS)
+    assert [each["lost"] for each in audited.records("gap")] == [1]
+    audited.log.close()
+    audited.assert_verifies()
+
+
 def test_events_without_a_log(app: Any) -> None:
-    """Are not written, and the caller is told."""
+    """They are not written, and the caller is informed."""
     assert SecureML.audit_event(app, "model_replaced", {}) is False
 
 
@@ -185,7 +326,7 @@ def test_start_configuration_and_stop(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_nothing_breaks_a_line(audited: Audited) -> None:
-    """Whatever a client sends: control and direction characters are escaped (STANDARDS P6)."""
+    """For any input, control and bidirectional characters are escaped (STANDARDS P6)."""
     for path in ("/a%0d%0aINFO", "/%1b%5b31m", "/%e2%80%a8%e2%80%ae", "/%ff%fe"):
         audited.client.open(path, method="G\u2028T", base_url=HTTPS)
     SecureML.audit_event(audited.app, "note", {"text": "a\r\nb\x1b[31m\u2028\u202e\ud800"})
@@ -244,7 +385,7 @@ class Enclosing(Schema):
     ],
 )
 def test_names_that_the_client_made_up(pointer: str, recorded: str) -> None:
-    """Are no part of a record: only those of the schema, and indexes."""
-    assert _known(pointer, Enclosing()) == recorded
-    assert _known(f"/0{pointer}", Enclosing(many=True)) == f"/0{recorded}"
-    assert _known("/secret", None) == "/*"
+    """They are not part of a record, which has only names of the schema and indexes."""
+    assert known_pointer(pointer, Enclosing()) == recorded
+    assert known_pointer(f"/0{pointer}", Enclosing(many=True)) == f"/0{recorded}"
+    assert known_pointer("/secret", None) == "/*"

@@ -13,7 +13,7 @@ from flask import Flask
 from audited_app import Audited
 from flask_secure_ml import ConfigError, SecureML
 from flask_secure_ml.config import Settings
-from flask_secure_ml.observe.audit.keys import load_app_keys
+from flask_secure_ml.observe.audit.keys import load_app_keys, make_keys
 from flask_secure_ml.observe.audit.log import AuditLog
 from flask_secure_ml.observe.audit.writer import LogOptions
 from flask_secure_ml.state import state_of
@@ -27,21 +27,32 @@ def options_of(log: AuditLog) -> LogOptions:
 
 
 def test_off_is_the_default(app: Flask) -> None:
-    """There is no log, and what it needs is not imported (tests/test_lazy_imports.py)."""
+    """There is no log, and its modules are not imported (tests/test_lazy_imports.py)."""
     assert state_of(app).audit is None
 
 
 def test_a_directory_without_keys(tmp_path: Path) -> None:
-    """Stops the app, with what to do."""
+    """The app does not start, and the message has a remedy."""
     app = Flask("audited")
     app.config["SECURE_ML_AUDIT_LOG"] = str(tmp_path / "log")
     with pytest.raises(ConfigError, match="flask secure-ml audit init"):
         SecureML(app)
 
 
+def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    """The message has the file and the reason, without an error number."""
+    folder = tmp_path / "log"
+    make_keys(folder, tmp_path / "verification.key", "test/audit")
+    (folder / "streams").write_text("")
+    app = Flask("audited")
+    app.config["SECURE_ML_AUDIT_LOG"] = str(folder)
+    with pytest.raises(ConfigError, match=f"SECURE_ML_AUDIT_LOG: {folder}/streams: File exists"):
+        SecureML(app)
+
+
 def test_required_needs_a_log() -> None:
-    """Otherwise it would promise what nobody does."""
-    with pytest.raises(ConfigError, match="needs SECURE_ML_AUDIT_LOG"):
+    """Otherwise the setting would have no effect."""
+    with pytest.raises(ConfigError, match="requires SECURE_ML_AUDIT_LOG"):
         Settings.load({"SECURE_ML_AUDIT_REQUIRED": True})
 
 
@@ -60,7 +71,7 @@ def test_required_needs_a_log() -> None:
     ],
 )
 def test_sinks_that_are_none(sink: str) -> None:
-    """Are an error that repeats nothing of them."""
+    """Invalid sinks are an error that does not quote them."""
     with pytest.raises(ConfigError, match=r"AUDIT_CHECKPOINT_SINKS\[0\]: must be 'file:/path'") as caught:
         Settings.load({"SECURE_ML_AUDIT_CHECKPOINT_SINKS": [sink]})
     assert "hunter2" not in str(caught.value)
@@ -109,7 +120,7 @@ def test_checkpoint_records(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_checkpoint_seconds(tmp_path: Path, clock: FakeClock) -> None:
-    """So many seconds cause a checkpoint, also while nothing happens."""
+    """After this time a checkpoint is made, also without requests."""
     audited = Audited(tmp_path, clock, AUDIT_CHECKPOINT_SECONDS=1)
     audited.log.start()
     wait_until(lambda: len(sizes(audited)) >= 3, "no heartbeats")
@@ -146,7 +157,7 @@ def test_rotation_in_an_app(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_the_configuration_is_not_told(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only which setting changed, and a digest that says nothing without the key."""
+    """Only the name of the changed setting, and a digest that reveals nothing without the key."""
     monkeypatch.setenv("PEPPER", "c4n4ry-pepper-71f0b92e6ad84c53a7e1d6f8")
     audited = Audited(tmp_path, clock, API_KEYS=str(tmp_path / "c4n4ry.json"), API_KEY_PEPPER="env:PEPPER")
     audited.log.start()
@@ -154,3 +165,13 @@ def test_the_configuration_is_not_told(tmp_path: Path, clock: FakeClock, monkeyp
     for path in audited.folder.rglob("*"):
         assert path.is_dir() or b"c4n4ry" not in path.read_bytes()
     assert (audited.folder / "configuration").exists()
+
+
+@pytest.mark.parametrize(
+    "sink", ["https://vault.example/in/a-token-of-ours", "https+private://a.example/?k=a-token-of-ours"]
+)
+def test_no_representation_has_the_url_of_a_receiver(sink: str) -> None:
+    """The URL can contain the secret of the sender, and error trackers report representations."""
+    settings = Settings.load({"SECURE_ML_AUDIT_CHECKPOINT_SINKS": [sink]})
+    assert settings.audit_checkpoint_sinks[0].target.endswith("a-token-of-ours")
+    assert "a-token-of-ours" not in repr(settings) + repr(settings.audit_checkpoint_sinks)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import resource
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,40 +19,69 @@ from flask_secure_ml.observe.audit.keys import load_verification_key
 from flask_secure_ml.observe.audit.sinks import WAITING, Delivery, one_line, open_sink
 from flask_secure_ml.observe.audit.verify_index import outside_checkpoints
 from flask_secure_ml.testing import FakeClock
+from http_servers import QuietHandler, in_thread
 
 NOTE = "tests/audit\n4\nAAAA=\n\n\u2014 tests/audit AAAA\n"
 SYSLOG = re.compile(r"<109>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \S+ flask-secure-ml \d+ checkpoint - \ufeff(.*)")
 
 
-def test_file(tmp_path: Path) -> None:
+def test_file(tmp_path: Path, clock: FakeClock) -> None:
     """Is appended to."""
-    sink = open_sink(sink_address(f"file:{tmp_path}/out"))
+    sink = open_sink(sink_address(f"file:{tmp_path}/out"), clock)
     sink.send(NOTE)
     sink.send(NOTE)
     assert (tmp_path / "out").read_text() == f"{NOTE}\n" * 2
 
 
-def test_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_may_not_grow(tmp_path: Path, clock: FakeClock) -> None:
+    """It has no part of a checkpoint that was not accepted, as on a full disk."""
+    sink = open_sink(sink_address(f"file:{tmp_path}/out"), clock)
+    sink.send(NOTE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "out").stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            sink.send(NOTE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "out").read_text() == f"{NOTE}\n"
+    sink.send(NOTE)
+    assert (tmp_path / "out").read_text() == f"{NOTE}\n" * 2
+
+
+def test_a_pipe_without_a_reader(tmp_path: Path, clock: FakeClock) -> None:
+    """It does not block the other sinks; the checkpoint arrives when there is a reader."""
+    os.mkfifo(tmp_path / "pipe")
+    sink = open_sink(sink_address(f"file:{tmp_path}/pipe"), clock)
+    with pytest.raises(OSError, match="No such device"):
+        sink.send(NOTE)
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    sink.send(NOTE)
+    assert os.read(reader, 65_536).decode() == f"{NOTE}\n"
+    os.close(reader)
+
+
+def test_stdout(capsys: pytest.CaptureFixture[str], clock: FakeClock) -> None:
     """Is written at once."""
-    open_sink(sink_address("stdout")).send(NOTE)
+    open_sink(sink_address("stdout"), clock).send(NOTE)
     assert capsys.readouterr().out == f"{NOTE}\n"
 
 
-def test_syslog_over_udp() -> None:
+def test_syslog_over_udp(clock: FakeClock) -> None:
     """RFC 5424 in one datagram (RFC 5426)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(10)
-        open_sink(sink_address(f"syslog+udp://127.0.0.1:{server.getsockname()[1]}")).send(NOTE)
+        open_sink(sink_address(f"syslog+udp://127.0.0.1:{server.getsockname()[1]}"), clock).send(NOTE)
         found = SYSLOG.fullmatch(server.recv(65536).decode())
     assert found is not None
     assert found[1] == one_line(NOTE)
 
 
-def test_syslog_over_tcp() -> None:
+def test_syslog_over_tcp(clock: FakeClock) -> None:
     """RFC 5424 with the length before it (RFC 6587)."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        open_sink(sink_address(f"syslog+tcp://127.0.0.1:{server.getsockname()[1]}")).send(NOTE)
+        open_sink(sink_address(f"syslog+tcp://127.0.0.1:{server.getsockname()[1]}"), clock).send(NOTE)
         channel, _ = server.accept()
         with channel:
             channel.settimeout(10)
@@ -60,12 +90,12 @@ def test_syslog_over_tcp() -> None:
     assert SYSLOG.fullmatch(message.decode())
 
 
-def test_syslog_over_a_unix_socket(tmp_path: Path) -> None:
+def test_syslog_over_a_unix_socket(tmp_path: Path, clock: FakeClock) -> None:
     """RFC 5424 in one datagram."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(f"{tmp_path}/log")
         server.settimeout(10)
-        open_sink(sink_address(f"syslog+unix:{tmp_path}/log")).send(NOTE)
+        open_sink(sink_address(f"syslog+unix:{tmp_path}/log"), clock).send(NOTE)
         assert SYSLOG.fullmatch(server.recv(65536).decode())
 
 
@@ -75,26 +105,19 @@ def witness() -> Iterator[tuple[str, list[bytes], list[int]]]:
     bodies: list[bytes] = []
     statuses = [200]
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.respond(statuses.pop(0) if len(statuses) > 1 else statuses[0])
 
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with in_thread(HTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}/checkpoints", bodies, statuses
-        server.shutdown()
 
 
-def test_https(witness: tuple[str, list[bytes], list[int]]) -> None:
-    """The checkpoint is posted; a response that is no success is a failure."""
+def test_https(witness: tuple[str, list[bytes], list[int]], clock: FakeClock) -> None:
+    """The checkpoint is posted; an unsuccessful response is a failure."""
     url, bodies, statuses = witness
-    sink = open_sink(sink_address(url))
+    sink = open_sink(sink_address(url), clock)
     sink.send(NOTE)
     statuses[:] = [500]
     with pytest.raises(OSError, match="status 500"):
@@ -102,20 +125,20 @@ def test_https(witness: tuple[str, list[bytes], list[int]]) -> None:
     assert bodies == [NOTE.encode()] * 2
 
 
-def test_https_to_a_private_network() -> None:
+def test_https_to_a_private_network(clock: FakeClock) -> None:
     """Only where the setting says so; by the rules of every outgoing request."""
-    with pytest.raises(OSError, match="no IP address that may be connected to"):
-        open_sink(sink_address("https://10.255.255.1/x")).send(NOTE)
+    with pytest.raises(OSError, match="no allowed IP address"):
+        open_sink(sink_address("https://10.255.255.1/x"), clock).send(NOTE)
     assert sink_address("https+private://10.255.255.1/x").private_network
 
 
 def test_a_sink_that_is_down(
     witness: tuple[str, list[bytes], list[int]], tmp_path: Path, caplog: pytest.LogCaptureFixture, clock: FakeClock
 ) -> None:
-    """Others get theirs; what waits is bounded, and is sent when it is back; the outage is two lines in the log."""
+    """Others get theirs; the queue is bounded, and is sent when it is back; the outage has two log lines."""
     url, bodies, statuses = witness
     statuses[:] = [500]
-    delivery = Delivery([sink_address(url), sink_address(f"file:{tmp_path}/out")], clock.monotonic)
+    delivery = Delivery([sink_address(url), sink_address(f"file:{tmp_path}/out")], clock)
     for number in range(WAITING + 5):
         delivery.send(f"note {number}")
     assert (tmp_path / "out").read_text().count("note") == WAITING + 5
@@ -128,6 +151,33 @@ def test_a_sink_that_is_down(
         "the sink https of audit checkpoints is down: its server responded with status 500",
         "the sink https of audit checkpoints works again",
     ]
+
+
+def test_a_slow_sink(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue is sent in parts, so that the next heartbeats of the process are not missing."""
+    sent: list[str] = []
+
+    class Slow:
+        down = True
+
+        def send(self, note: str) -> None:
+            if self.down:
+                raise OSError("its server is down")
+            clock.advance(1.9)
+            sent.append(note)
+
+    monkeypatch.setattr("flask_secure_ml.observe.audit.sinks.open_sink", lambda _address, _clock: Slow())
+    delivery = Delivery([sink_address("https://a.example"), sink_address("https://b.example")], clock)
+    for number in range(50):
+        delivery.send(f"note {number}")
+    monkeypatch.setattr(Slow, "down", False)
+    rounds = 0
+    while len(sent) < 2 * (50 + rounds):
+        began = clock.monotonic()
+        delivery.send(f"note {50 + rounds}")
+        rounds += 1
+        assert clock.monotonic() - began < 2 * 12
+    assert sorted(set(sent)) == sorted(f"note {number}" for number in range(50 + rounds))
 
 
 def test_what_a_sink_has_verifies(tmp_path: Path, clock: FakeClock) -> None:

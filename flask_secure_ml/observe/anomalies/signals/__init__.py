@@ -1,9 +1,9 @@
-"""The signals, one module each; a new one is added to ``SIGNALS``."""
+"""The signals, one module each; add new ones to ``SIGNALS``."""
 
 from __future__ import annotations
 
-from .base import Signal
-from .credentials import Credentials
+from .base import Reading, Signal
+from .credentials import Credentials, Targeted
 from .networks import Networks
 from .rate import Rate
 from .regularity import Regularity
@@ -18,6 +18,7 @@ SIGNALS: tuple[type[Signal], ...] = (
     Rejections,
     Scanning,
     Credentials,
+    Targeted,
     Networks,
     Rows,
     Volume,
@@ -25,4 +26,4 @@ SIGNALS: tuple[type[Signal], ...] = (
     Silence,
 )
 
-__all__ = ["SIGNALS", "Signal"]
+__all__ = ["SIGNALS", "Reading", "Signal"]

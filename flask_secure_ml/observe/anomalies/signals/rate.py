@@ -1,17 +1,17 @@
-"""More requests in an hour than usual."""
+"""Detects more requests in ten minutes than usual."""
 
 from __future__ import annotations
 
 from ..observation import Observation
-from .hourly import Hourly
+from .amount import Amount
 
 _SERVER_ERRORS = 500
 
 
-class Rate(Hourly):
-    """Requests of a clock hour against the subject's own :class:`~..history.History`, at least 100.
+class Rate(Amount):
+    """Requests in ten minutes compared with the subject's :class:`~..history.History`, at least 100.
 
-    Requests that ended with 5xx are not counted: clients repeat them in an outage.
+    Requests that got a 5xx are not counted: clients retry them in an outage.
     """
 
     __slots__ = ()
@@ -20,5 +20,5 @@ class Rate(Hourly):
     minimum = 100
 
     def amount(self, seen: Observation) -> int:
-        """Return 1, or 0 for a request that failed at the server."""
-        return int(seen.status < _SERVER_ERRORS)
+        """Return the number of requests, or 0 for a 5xx."""
+        return seen.count if seen.status < _SERVER_ERRORS else 0

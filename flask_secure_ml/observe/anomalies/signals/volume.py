@@ -1,22 +1,22 @@
-"""More bytes in an hour than usual: bulk extraction."""
+"""Detects bulk extraction: more bytes in ten minutes than usual."""
 
 from __future__ import annotations
 
 from ..observation import Observation
-from .hourly import Hourly
+from .amount import Amount
 
 
-class Volume(Hourly):
-    """Bytes of bodies, both ways, in a clock hour against the subject's own :class:`~..history.History`.
+class Volume(Amount):
+    """Bytes of request and response bodies in ten minutes compared with the subject's :class:`~..history.History`.
 
-    At least 10 MB. The size of a streamed response is not known and counts as 0.
+    The minimum is 2 MB. The size of a streamed response is unknown and counts as 0.
     """
 
     __slots__ = ()
     name = "bytes"
     unit = "bytes"
-    minimum = 10_000_000
+    minimum = 2_000_000
 
     def amount(self, seen: Observation) -> int:
-        """Return the bytes of both bodies."""
+        """Return the size of both bodies."""
         return seen.size

@@ -1,4 +1,4 @@
-"""An ML backend with the routes, methods and bodies of Label Studio's, and its hooks that read what was sent."""
+"""An ML backend with the routes, methods and bodies of Label Studio's, and hooks that read the request."""
 
 from __future__ import annotations
 

@@ -82,8 +82,15 @@ def running(
 
 
 def wait_until_served(served: Running) -> None:
+    """Wait until each worker has responded: one that still starts would see what the test does next."""
+    met: set[int] = set()
+
+    def all_met() -> bool:
+        met.add(json.loads(served.call("GET", "/wait/0")[2])["worker"])
+        return met.issuperset(served.workers())
+
     wait_until(lambda: accepts(served.port), "the server does not listen")
-    assert served.call("GET", "/wait/0")[0] == 200
+    wait_until(all_met, "a worker does not respond")
 
 
 def test_no_control_socket(tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:

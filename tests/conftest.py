@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import socket
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -15,7 +18,9 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 
 from flask_secure_ml import SecureML
+from flask_secure_ml.observe.audit.writer import Writer
 from flask_secure_ml.testing import FakeClock, MemorySink
+from servers import PATIENCE
 from support import MakeApp, NameAuthenticator
 
 settings.register_profile(
@@ -31,7 +36,9 @@ settings.load_profile("suite")
 _IMPORTS_FLASK = re.compile(r"^\s*(from|import) (flask|werkzeug)\b", re.MULTILINE)
 _RUNS_CHROMIUM = re.compile(r"^from browsers import\b", re.MULTILINE)
 _RUNS_PROXIES = re.compile(r"^from proxied import\b", re.MULTILINE)
+_OF_PROCESSES = ("process", "program", "proxy", "server")
 _MEASURED = frozenset({"test_gunicorn_hooks.py", "test_metrics_port.py", "test_serving.py"})
+_STARTS_PROCESSES = frozenset({"Popen", "fork", "get_context", "multiprocessing", "run_forking", "subprocess"})
 _STARTS_SERVERS = re.compile(r"^from (servers import .*\bgunicorn|auth_server import .*\bauth_server)\b", re.MULTILINE)
 
 
@@ -45,6 +52,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
         if any("is not installed" in mark.kwargs["reason"] for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.program)
+        if isinstance(item, pytest.Function) and _names_of(item.function) & _STARTS_PROCESSES:
+            item.add_marker(pytest.mark.process)
+        if (reruns := int(os.environ.get("RERUNS", "0"))) and any(map(item.get_closest_marker, _OF_PROCESSES)):
+            item.add_marker(pytest.mark.flaky(reruns=reruns))
 
 
 @cache
@@ -62,6 +73,25 @@ def _marks_of(path: Path) -> tuple[str, ...]:
     return tuple(mark for mark, has in found.items() if has)
 
 
+@cache
+def _names_of(function: FunctionType) -> frozenset[str]:
+    """Return the names that a function of the tests uses, and those that its helpers of the tests use."""
+    found, functions = set[str](), [function]
+    for each in functions:
+        codes = [each.__code__]
+        for code in codes:
+            found.update(code.co_names)
+            codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+            used = (each.__globals__.get(name) for name in code.co_names)
+            helpers = (inspect.unwrap(helper) for helper in used if isinstance(helper, FunctionType))
+            functions += [helper for helper in helpers if _is_of_tests(helper) and helper not in functions]
+    return frozenset(found)
+
+
+def _is_of_tests(function: FunctionType) -> bool:
+    return Path(function.__code__.co_filename).is_relative_to(Path(__file__).parent)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where ``REQUIRE_PACKAGES`` says that all are installed, a test that skips for lack of one has failed."""
@@ -76,6 +106,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def _ended_audit_logs() -> Iterator[None]:
+    """End the audit logs of a test: the app of another test would record what their threads log."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "audit-checkpoints":
+            # Absent when the thread has ended.
+            writer = getattr(getattr(thread, "_target", None), "__self__", None)
+            if isinstance(writer, Writer):
+                writer.close()
+            thread.join(PATIENCE)
 
 
 @pytest.fixture

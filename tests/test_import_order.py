@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import flask_secure_ml
 
 PACKAGE = Path(flask_secure_ml.__file__).parent
@@ -33,6 +35,7 @@ STAGES = {
 TOP = {"signals", "state", "openapi", "extension", "wiring", "checks", "cli", "deploy", "testing", "__init__"}
 PROXIES = {"request", "current_app", "g", "session"}
 MAY_USE_PROXIES = {"wiring", "exchange", "state", "policy", "cli"}
+pytestmark = pytest.mark.slow
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -121,6 +121,7 @@ def usual() -> Any:
 USUAL = usual()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*paths(USUAL)], ids=".".join)
 def test_a_state(path: tuple[str, ...], store: SharedStore, caplog: pytest.LogCaptureFixture) -> None:
     """With any invalid value in its state, a caller can still be scored, read and stored."""

@@ -15,6 +15,7 @@ from flask_secure_ml.observe.report.tables import Expiring, shown
 from flask_secure_ml.testing import FakeClock
 from report_logs import figures_from, figures_of, hostile, lines_of_site, outcome, site_with
 
+pytestmark = pytest.mark.slow
 NOW = 1_800_000_000
 DAY = 86_400
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}

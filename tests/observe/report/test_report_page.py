@@ -40,6 +40,7 @@ def number(cell: str) -> int:
     return int(cell.replace(",", ""))
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_charts(page: Page, site: Site) -> None:
     """Each row of each chart's table equals a count of the log lines."""
     records = [each for each in lines_of_site(site) if each["action"] == "request"]

@@ -59,7 +59,9 @@ def certificate(folder: Path) -> Certificate:
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> dict[str, str]:
     plans = {"default": {"requests": ["100000/day"], "quotas": []}}
+    # All runs have the same caller, and each uses up the limit of a route.
     found = {
+        "LIMIT_BACKOFF": "false",
         "API_KEYS": str(folder / "keys.json"),
         "API_KEY_PEPPER": "env:PEPPER",
         "STORE_URI": f"sqlite:{folder}/state.db",
@@ -149,6 +151,23 @@ def test_a_right_proxy(check: Callable[..., Any], upstream: Served, certificate:
         assert check(proxy.server_port, notes=True) == {}
         assert proxy.agents <= {USER_AGENT, ""}
         assert proxy.connections <= MOST_REQUESTS
+
+
+@pytest.mark.parametrize("left", [2, 3])
+def test_a_caller_whose_limit_is_used_up(
+    check: Callable[..., Any], folder: Path, certificate: Certificate, environ: dict[str, str], key: str, left: int
+) -> None:
+    """A 429 of the app says nothing about the size of bodies, and the check says so."""
+    plans = {"default": {"requests": [f"{left}/day"], "quotas": []}}
+    changed = {"PLANS": json.dumps(plans), "STORE_URI": "memory:", "TRUSTED_PROXIES": '["127.0.0.0/8"]'}
+    limited = environ | {f"FLASK_SECURE_ML_{name}": value for name, value in changed.items()}
+    with (
+        gunicorn(folder, None, limited, "--threads", "4", app="checked_app:create_app()") as served,
+        proxying(served.port, certificate) as proxy,
+    ):
+        found = check(proxy.server_port, notes=True)
+    assert "SML935" not in found
+    assert "the maximum size of a body was not checked: a limit of the caller is used up" in found["SML946"]
 
 
 @pytest.mark.parametrize(("faults", "ids"), FAULTS)

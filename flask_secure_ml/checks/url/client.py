@@ -73,6 +73,11 @@ class Reply:
         )
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the app rejected the request because of a limit of the caller."""
+        return any(map(self.is_ours, ("rate_limited", "quota_exceeded", "too_many_in_flight")))
+
+    @property
     def remaining(self) -> int | None:
         """The remaining requests of the tightest limit; None without the header ``RateLimit``."""
         left = [each.partition(";r=")[2].partition(";")[0] for each in self.header("RateLimit").split(",")]

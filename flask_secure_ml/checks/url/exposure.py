@@ -116,6 +116,8 @@ def unchecked(site: Site) -> Iterator[Found]:
         return
     if not site.authenticated:
         yield Found(site.where, "404, 405, 413, 429 and caches were not checked: this needs a valid --credential")
+    for path in site.limited:
+        yield Found(site.at(path), "the maximum size of a body was not checked: a limit of the caller is used up")
     if site.setup is None and not site.description:
         yield Found(site.where, "routes were not checked: neither the app nor its OpenAPI description is available")
     elif not any(site.client.send("GET", each.path).remaining is not None for each in site.readable(public=True)):

@@ -75,6 +75,9 @@ def body_limit(site: Site) -> Iterator[Found]:
     size = min(route.max_body, MOST_BODY)
     # Spaces and half an object: the app reads the whole body and rejects it.
     within = site.client.send(method, route.path, body=b"{".rjust(size), authenticated=True)
+    if within.is_limited:
+        site.limited.append(route.path)
+        return
     if within.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or not within.header("X-Request-ID"):
         too_large = within.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         fix = f"nginx: client_max_body_size {size}" if too_large else "nginx: a writable client_body_temp_path"
@@ -82,7 +85,9 @@ def body_limit(site: Site) -> Iterator[Found]:
         return
     if route.max_body < MOST_BODY:
         beyond = site.client.send(method, route.path, body=b"{".rjust(size + 1), authenticated=True)
-        if not beyond.is_ours("payload_too_large"):
+        if beyond.is_limited:
+            site.limited.append(route.path)
+        elif not beyond.is_ours("payload_too_large"):
             yield Found(site.at(route.path), f"a body of {size + 1} bytes, which is too large, gets {beyond.shown()}")
 
 
@@ -99,8 +104,7 @@ def rate_limited(site: Site) -> Iterator[Found]:
     if found is None:
         return
     path, reply = found
-    ours = any(reply.is_ours(code) for code in ("rate_limited", "quota_exceeded", "too_many_in_flight"))
-    if not ours or not reply.header("Retry-After"):
+    if not reply.is_limited or not reply.header("Retry-After"):
         yield Found(site.at(path), f"a request beyond the limit gets {reply.shown()}")
 
 

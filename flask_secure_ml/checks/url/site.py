@@ -117,6 +117,11 @@ class Site:
         return [each for each in self.endpoints if each.public == public and _READING in each.methods]
 
     @cached_property
+    def limited(self) -> list[str]:
+        """Paths that a check could not request, because of a limit of the caller."""
+        return []
+
+    @cached_property
     def private_replies(self) -> dict[str, Reply]:
         """Replies of private routes to authenticated requests, by path; empty without a credential."""
         routes = self.readable(public=False) if self.authenticated else []

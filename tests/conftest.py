@@ -82,14 +82,17 @@ def _names_of(function: FunctionType) -> frozenset[str]:
         for code in codes:
             found.update(code.co_names)
             codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
-            used = (each.__globals__.get(name) for name in code.co_names)
-            helpers = (inspect.unwrap(helper) for helper in used if isinstance(helper, FunctionType))
-            functions += [helper for helper in helpers if _is_of_tests(helper) and helper not in functions]
+            helpers = (helper for name in code.co_names for helper in _functions_of(each.__globals__.get(name)))
+            functions += [helper for helper in helpers if helper not in functions]
     return frozenset(found)
 
 
-def _is_of_tests(function: FunctionType) -> bool:
-    return Path(function.__code__.co_filename).is_relative_to(Path(__file__).parent)
+def _functions_of(value: object) -> list[FunctionType]:
+    """Return a function of the tests, or those of a class."""
+    values = vars(value).values() if isinstance(value, type) else [value]
+    functions = [inspect.unwrap(each) for each in values if isinstance(each, FunctionType)]
+    root = Path(__file__).parent
+    return [each for each in functions if Path(each.__code__.co_filename).is_relative_to(root)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,8 +22,13 @@ def parsed(name: str) -> configparser.ConfigParser:
 
 def pythons_of_tox() -> set[str]:
     """Return the minor versions of Python that tox runs the tests on."""
-    cells = re.findall(r"\bpy3(\d+)-flask", parsed("tox.ini")["tox"]["env_list"])
-    # Environments without a Python in their name, such as "coverage", run on the first one.
+    tox = parsed("tox.ini")
+    environments = tox["tox"]["env_list"].split()
+    cells = [minor for each in environments for minor in re.findall(r"^py3(\d+)-flask", each)]
+    named = [tox[f"testenv:{each}"] for each in environments if f"testenv:{each}" in tox]
+    # The others are for machines without the first.
+    cells += [each["base_python"].split()[0].removeprefix("python3.") for each in named if "base_python" in each]
+    # Environments without a Python in their name or options, such as "servers", run on the first one.
     first = re.findall(r"for minor in 3\.(\d+)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
     assert len(first) == 1
     return {f"3.{minor}" for minor in (*cells, *first)}

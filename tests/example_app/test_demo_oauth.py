@@ -12,7 +12,6 @@ import ssl
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 
 from auth_server import AuthServer
+from demo_process import PATIENCE, output_of
 from example_app.auth_setup import Config
 from example_app.demo import Api, payload
 from example_app.demo_oauth import commands, oauth_settings
@@ -33,7 +33,6 @@ from plain_http import Answer
 from programs import needs
 from servers import accepts, free_port, started
 
-PATIENCE = 90.0
 OWN = {"DEMO_STATE", "HOST", "PORT", "AUTH_PORT", "RESOURCE"}
 ELSEWHERE = "https://elsewhere.test"
 MARK = "-- next --"
@@ -104,23 +103,10 @@ def _started(state: Path) -> Iterator[Demo]:
         log.open("w") as errors,
         subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
         try:
-            yield Demo(process, _read(process), state, log, port, auth_port, third)
+            yield Demo(process, output_of(process), state, log, port, auth_port, third)
         finally:
-            watchdog.cancel()
             process.terminate()
-
-
-def _read(process: subprocess.Popen[str]) -> list[str]:
-    """Read the complete output of the demo, or up to its end."""
-    lines: list[str] = []
-    for line in process.stdout or ():
-        lines.append(line.rstrip("\n"))
-        if line.startswith("The request log"):
-            break
-    return lines
 
 
 def _rejected(**changes: str) -> str:

@@ -37,10 +37,9 @@ KINDS: dict[str, tuple[bytes | None, bytes]] = {
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    lifetime = 120 + TRIES * len(KINDS) * (SECONDS + 30)
     # All come from one IP address here.
     plans = json.dumps({"default": {"requests": ["10000000/hour"]}})
-    with started(tmp_path_factory.mktemp("slow") / "state", lifetime, FLASK_SECURE_ML_PLANS=plans) as running:
+    with started(tmp_path_factory.mktemp("slow") / "state", FLASK_SECURE_ML_PLANS=plans) as running:
         assert running.process.poll() is None, running.log.read_text()
         yield running
 

@@ -58,22 +58,24 @@ def demo_environ(**changes: str) -> dict[str, str]:
     return {**kept, **changes}
 
 
-def _read_until_curl(process: subprocess.Popen[str]) -> list[str]:
-    """Return the output of the demo up to its command, or to its end."""
+def output_of(process: subprocess.Popen[str]) -> list[str]:
+    """Return the output of a demo up to its last line, or to its end; it is killed if that takes too long."""
     lines: list[str] = []
-    for line in process.stdout or ():
-        lines.append(line.rstrip("\n"))
-        if line.startswith("The request log"):
-            break
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout or ():
+            lines.append(line.rstrip("\n"))
+            if line.startswith("The request log"):
+                break
+    finally:
+        watchdog.cancel()
     return lines
 
 
 @contextmanager
-def started(state: Path, lifetime: float = PATIENCE, **changes: str) -> Iterator[Demo]:
-    """Run the demo with its state in a directory, on a free port.
-
-    :param lifetime: the time in seconds after which it is killed, so that tests that wait for its output end.
-    """
+def started(state: Path, **changes: str) -> Iterator[Demo]:
+    """Run the demo with its state in a directory, on a free port."""
     log = state.with_name(state.name + ".log")
     environ = demo_environ(DEMO_STATE=str(state), PORT=str(free_port()), **changes)
     command = [sys.executable, "-m", "example_app.demo"]
@@ -81,12 +83,9 @@ def started(state: Path, lifetime: float = PATIENCE, **changes: str) -> Iterator
         log.open("w") as errors,
         subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
-        watchdog = threading.Timer(lifetime, process.kill)
-        watchdog.start()
         try:
-            yield Demo(process, _read_until_curl(process), log)
+            yield Demo(process, output_of(process), log)
         finally:
-            watchdog.cancel()
             process.terminate()
 
 

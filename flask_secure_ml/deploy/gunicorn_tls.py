@@ -51,6 +51,8 @@ def make_context(config: Any, factory: Callable[[], ssl.SSLContext]) -> ssl.SSLC
     except (OSError, ValueError) as error:
         raise TlsError(f"{_names(config, error)} cannot be used: {_reason(config, error)}") from None
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+    # Since Python 3.13, the default would reject clients whose authority has no key usage, as "openssl req" makes it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     # The ticket key lives as long as the process, and can decrypt recorded sessions.
     keep_no_sessions(context)

